@@ -1,0 +1,35 @@
+//! The benches: each measures one part of maesh beside other programs that do the same work.
+//!
+//! One module a bench; each prints the table that `docs/performance.md` holds. What they share (processor time of a
+//! tree of processes, alternating rounds, medians) is in [`crate::measure`].
+
+mod dns;
+mod http;
+mod scale;
+mod tcp;
+
+use anyhow::Result;
+use clap::Subcommand;
+
+/// Which bench.
+#[derive(Subcommand)]
+pub(crate) enum Bench {
+    /// DNS answers beside Knot, NSD and CoreDNS
+    Dns(dns::Options),
+    /// HTTP requests beside HAProxy, nginx and Envoy
+    Http(http::Options),
+    /// TCP streams beside HAProxy
+    Tcp(tcp::Options),
+    /// 10,000 Services and 100,000 endpoints in a real API server
+    Scale(scale::Options),
+}
+
+/// Runs one bench.
+pub(crate) fn run(bench: &Bench) -> Result<()> {
+    match bench {
+        Bench::Dns(options) => dns::run(options),
+        Bench::Http(options) => http::run(options),
+        Bench::Tcp(options) => tcp::run(options),
+        Bench::Scale(options) => scale::run(options),
+    }
+}

@@ -1,0 +1,18 @@
+//! A large cluster in a real API server.
+
+use anyhow::{Result, bail};
+use clap::Args;
+
+use crate::measure::Rounds;
+
+/// What can be chosen.
+#[derive(Args)]
+pub(crate) struct Options {
+    #[command(flatten)]
+    rounds: Rounds,
+}
+
+/// Runs the bench and prints its table.
+pub(crate) fn run(options: &Options) -> Result<()> {
+    bail!("bench scale does not exist yet (asked for {} rounds)", options.rounds.rounds)
+}

@@ -1,0 +1,167 @@
+//! Programs started for a measurement: pinned, held by their process id, and gone afterwards.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::Read;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::AsRawFd;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::usage::{Usage, resident, tree};
+
+/// How long a program may take to end after SIGTERM before it gets SIGKILL.
+const GRACE: Duration = Duration::from_secs(3);
+
+/// A command for `program` that runs on the processors `cpus` only (`0`, `0,2`, `1-3`: the list of taskset).
+///
+/// taskset replaces itself by the program, so the process id is the program's own.
+pub(crate) fn pinned(cpus: &str, program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new("taskset");
+    command.args(["--cpu-list", cpus]).arg(program);
+    command
+}
+
+/// A started program. Dropped, it and every process below it are ended, by the process ids seen at that moment.
+pub(crate) struct Running {
+    name: String,
+    child: Child,
+    log: File,
+}
+
+impl Running {
+    /// Starts `command`, without standard input; both outputs are kept for [`Running::output`].
+    pub(crate) fn start(name: &str, mut command: Command) -> Result<Self> {
+        let log = tempfile::tempfile().context("a file for the program's output")?;
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log.try_clone()?);
+        let child = command.spawn().with_context(|| format!("starting {name}"))?;
+        Ok(Self { name: name.to_owned(), child, log })
+    }
+
+    /// The program's process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it printed so far on both outputs.
+    pub(crate) fn output(&self) -> String {
+        let mut text = Vec::new();
+        // The position in the file is the program's as well; opened anew through /proc, it has one of its own.
+        if let Ok(mut log) = File::open(format!("/proc/self/fd/{}", self.log.as_raw_fd())) {
+            let _ = log.read_to_end(&mut text);
+        }
+        String::from_utf8_lossy(&text).into_owned()
+    }
+
+    /// Processor time so far of the program and every process below it, children that have ended included.
+    pub(crate) fn usage(&self) -> Result<Usage> {
+        Usage::of_tree(self.pid()).with_context(|| format!("processor time of {}", self.name))
+    }
+
+    /// Resident memory, in bytes, of the program and every process below it.
+    pub(crate) fn resident(&self) -> Result<u64> {
+        resident(self.pid()).with_context(|| format!("memory of {}", self.name))
+    }
+
+    /// Waits until `ready` says so; fails at once when the program ends, and after `limit` in any case.
+    pub(crate) fn wait_until(&mut self, limit: Duration, mut ready: impl FnMut() -> bool) -> Result<()> {
+        let deadline = Instant::now() + limit;
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                bail!("{} ended ({status}) before it was ready:\n{}", self.name, self.output());
+            }
+            if ready() {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                bail!("{} was not ready within {limit:?}:\n{}", self.name, self.output());
+            }
+            pause();
+        }
+    }
+
+    /// Waits until TCP connections to `address` are accepted.
+    pub(crate) fn wait_for_port(&mut self, address: SocketAddr) -> Result<()> {
+        self.wait_until(Duration::from_secs(20), || {
+            TcpStream::connect_timeout(&address, Duration::from_millis(200)).is_ok()
+        })
+    }
+
+    /// Waits for the program to end by itself.
+    pub(crate) fn wait(&mut self) -> Result<ExitStatus> {
+        self.child.wait().with_context(|| format!("waiting for {}", self.name))
+    }
+
+    /// Sends the program (not those below it) a signal.
+    pub(crate) fn signal(&self, signal: Signal) -> Result<()> {
+        kill_process(Pid::from_child(&self.child), signal).with_context(|| format!("signalling {}", self.name))
+    }
+
+    /// Ends the program and all below it: SIGTERM, then SIGKILL for what is left after three seconds.
+    fn end(&mut self) {
+        if matches!(self.child.try_wait(), Ok(Some(_))) {
+            return;
+        }
+        let all = tree(self.pid());
+        let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
+        let deadline = Instant::now() + GRACE;
+        while Instant::now() < deadline && matches!(self.child.try_wait(), Ok(None)) {
+            pause();
+        }
+        for process in all {
+            // A process id may be another's by now, unless it is still the process that was started then.
+            if process.is_the_same()
+                && let Some(pid) = i32::try_from(process.pid).ok().and_then(Pid::from_raw)
+            {
+                let _ = kill_process(pid, Signal::KILL);
+            }
+        }
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// Waits until `ready` says so, at most `limit`; says whether it did.
+pub(crate) fn until(limit: Duration, mut ready: impl FnMut() -> bool) -> bool {
+    let deadline = Instant::now() + limit;
+    loop {
+        if ready() {
+            return true;
+        }
+        if Instant::now() > deadline {
+            return false;
+        }
+        pause();
+    }
+}
+
+/// One step of waiting for something outside of this process, which cannot be awaited.
+#[allow(clippy::disallowed_methods, reason = "other programs' state can only be polled")]
+fn pause() {
+    std::thread::sleep(Duration::from_millis(10));
+}
+
+/// A TCP port of 127.0.0.1 that was free a moment ago, for programs that cannot take port 0.
+pub(crate) fn free_tcp_port() -> Result<u16> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+}
+
+/// A port of 127.0.0.1 that was free a moment ago for both UDP and TCP.
+pub(crate) fn free_udp_port() -> Result<u16> {
+    for _ in 0..50 {
+        let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let port = tcp.local_addr()?.port();
+        if UdpSocket::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    bail!("no port of 127.0.0.1 is free for both UDP and TCP")
+}
