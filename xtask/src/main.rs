@@ -4,8 +4,9 @@
 //! machine unless it is told to (`test --setup`); what it builds lies in a cache outside the repository.
 
 mod bench;
+mod command;
 mod measure;
-mod place;
+mod tool;
 
 use std::process::ExitCode;
 
@@ -24,11 +25,17 @@ enum Command {
     /// Measure one part beside other programs that do the same
     #[command(subcommand)]
     Bench(bench::Bench),
+    /// Build programs of other projects into the cache and print where they are; list them when none is named
+    Tool {
+        /// Their names, such as etcd, kube-apiserver, kubectl, coredns, envoy
+        names: Vec<String>,
+    },
 }
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Bench(bench) => bench::run(&bench),
+        Command::Tool { names } => tool::run(&names),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

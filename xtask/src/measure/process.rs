@@ -112,8 +112,8 @@ impl Running {
             pause();
         }
         for process in all {
-            // A process id may be another's by now, unless it is still the process that was started then.
-            if process.is_the_same()
+            // Its id may be another's by now.
+            if process.is_running()
                 && let Some(pid) = i32::try_from(process.pid).ok().and_then(Pid::from_raw)
             {
                 let _ = kill_process(pid, Signal::KILL);

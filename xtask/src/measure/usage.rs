@@ -53,6 +53,7 @@ pub(crate) struct Stat {
     parent: u32,
     /// When it started, in ticks since boot: together with the id it names one process for ever.
     started: u64,
+    ended: bool,
     usage: Usage,
 }
 
@@ -75,13 +76,15 @@ impl Stat {
             pid,
             parent: number(4)?.try_into().ok()?,
             started: number(22)?,
+            ended: matches!(*field.first()?, "Z" | "X"),
             usage: Usage { user: ticks(14, 16)?, system: ticks(15, 17)? },
         })
     }
 
-    /// Says whether the process that this was read from is still the one with its id.
-    pub(crate) fn is_the_same(&self) -> bool {
-        Self::read(self.pid).is_some_and(|now| now.started == self.started)
+    /// Says whether the process that this was read from still runs. Its id may be another's by now, or be kept only
+    /// for a parent that has not yet asked how it ended.
+    pub(crate) fn is_running(&self) -> bool {
+        Self::read(self.pid).is_some_and(|now| now.started == self.started && !now.ended)
     }
 }
 
@@ -115,7 +118,7 @@ pub(crate) fn resident(pid: u32) -> Result<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::measure::Running;
+    use crate::measure::{Running, until};
     use std::process::Command;
 
     #[test]
@@ -151,6 +154,7 @@ mod tests {
         let all = tree(pid);
         assert_eq!(all.len(), 2);
         drop(shell);
-        assert!(all.iter().all(|process| !process.is_the_same()), "left running: {all:?}");
+        let ended = until(Duration::from_secs(5), || all.iter().all(|process| !process.is_running()));
+        assert!(ended, "left running: {all:?}");
     }
 }
