@@ -5,6 +5,7 @@
 
 mod dns;
 mod http;
+mod rivals;
 mod scale;
 mod tcp;
 

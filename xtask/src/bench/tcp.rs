@@ -1,18 +1,153 @@
-//! TCP streams beside HAProxy.
+//! TCP streams beside HAProxy, nginx and Envoy.
+//!
+//! Two figures: processor time of the relay for a gigabyte of one bulk stream (either way), and for one short
+//! connection that carries a request and an answer. Load and backends share one processor, the relay has another one.
 
-use anyhow::{Result, bail};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
 use clap::Args;
 
-use crate::measure::Rounds;
+use super::rivals::{Field, Rival, Setting, Template, backends, free, need, number_before, version};
+use crate::measure::{Contender, Metric, Rounds, Running, alternate, machine, table};
+
+/// Columns of the table.
+const METRICS: [Metric; 7] = [
+    Metric { name: "bulk up: CPU (s/GB)", digits: 3 },
+    Metric { name: "Gbit/s", digits: 1 },
+    Metric { name: "bulk down: CPU (s/GB)", digits: 3 },
+    Metric { name: "Gbit/s", digits: 1 },
+    Metric { name: "CPU (µs/connection)", digits: 1 },
+    Metric { name: "connections/s", digits: 0 },
+    Metric { name: "memory (MiB)", digits: 0 },
+];
 
 /// What can be chosen.
 #[derive(Args)]
 pub(crate) struct Options {
     #[command(flatten)]
     rounds: Rounds,
+    #[command(flatten)]
+    setting: Setting,
 }
 
 /// Runs the bench and prints its table.
 pub(crate) fn run(options: &Options) -> Result<()> {
-    bail!("bench tcp does not exist yet (asked for {} rounds)", options.rounds.rounds)
+    let setting = &options.setting;
+    let (iperf, wrk) = (need("iperf3")?, need("wrk")?);
+    let mut template = Template::new()?;
+    let _backends = backends(setting, &mut template)?;
+    let _sink = sink(setting, &mut template, &iperf)?;
+    let module = PathBuf::from("/usr/lib/nginx/modules/ngx_stream_module.so");
+    template.set("STREAM_MODULE", module.display().to_string());
+    let mut names = vec!["haproxy", "nginx", "envoy"];
+    if !module.is_file() {
+        eprintln!("SKIPPED nginx: {} is missing (package libnginx-mod-stream)", module.display());
+        names.retain(|name| *name != "nginx");
+    }
+
+    let addresses = template.values(&["BULK", "A", "B", "C"]);
+    let ours = |port: std::net::SocketAddr, short: std::net::SocketAddr| {
+        let mut arguments = vec!["tcp".to_owned(), port.to_string(), short.to_string()];
+        arguments.extend(addresses.iter().cloned());
+        arguments
+    };
+    let rivals = Field { setting, templates: "tcp", count: 0, ours: &ours }.start(&mut template, &names)?;
+    let bench = Bench { options, iperf, wrk };
+    let mut contenders: Vec<Contender<'_>> = rivals
+        .iter()
+        .map(|rival| Contender { name: rival.name.clone(), run: Box::new(|| bench.measure(rival)) })
+        .collect();
+    let series = alternate(options.rounds.rounds, &mut contenders)?;
+    let reference = rivals.iter().find(|rival| rival.name.starts_with("haproxy")).map_or("", |rival| &rival.name);
+    println!("{}", table(&METRICS, &series, reference));
+    println!(
+        "{}, one stream; {}, 32 callers, a connection a request, three endpoints; {} rounds of three times {} s; {}.",
+        version(&bench.iperf, "--version")?,
+        version(&bench.wrk, "-v")?,
+        options.rounds.rounds,
+        options.rounds.seconds,
+        machine()
+    );
+    Ok(())
+}
+
+/// The iperf3 server behind every relay.
+fn sink(setting: &Setting, template: &mut Template, iperf: &std::path::Path) -> Result<Running> {
+    let address = free()?;
+    template.set_address("BULK", address);
+    let mut command = setting.load(iperf);
+    command.args(["--server", "--bind", "127.0.0.1", "--port", &address.port().to_string()]);
+    let mut process = Running::start("iperf3 server", command)?;
+    // A connection made to see whether it listens would be taken for a test.
+    let listening = format!(":{:04X} 00000000:0000 0A", address.port());
+    process.wait_until(Duration::from_secs(10), || {
+        std::fs::read_to_string("/proc/net/tcp").is_ok_and(|table| table.contains(&listening))
+    })?;
+    Ok(process)
+}
+
+struct Bench<'a> {
+    options: &'a Options,
+    iperf: PathBuf,
+    wrk: PathBuf,
+}
+
+impl Bench<'_> {
+    fn measure(&self, rival: &Rival) -> Result<Vec<f64>> {
+        let mut values = self.bulk(rival, false)?;
+        values.extend(self.bulk(rival, true)?);
+        self.short(rival, 1)?;
+        values.extend(self.short(rival, self.options.rounds.seconds)?);
+        #[allow(clippy::cast_precision_loss, reason = "memory in MiB with no digits")]
+        values.push(rival.process.resident()? as f64 / f64::from(1 << 20));
+        Ok(values)
+    }
+
+    /// One stream for the time of a round; `down`, the backend sends.
+    fn bulk(&self, rival: &Rival, down: bool) -> Result<Vec<f64>> {
+        let mut command = self.options.setting.load(&self.iperf);
+        command.args(["--client", "127.0.0.1", "--port", &rival.port.port().to_string(), "--json"]);
+        command.args(["--time", &self.options.rounds.seconds.to_string()]);
+        if down {
+            command.arg("--reverse");
+        }
+        let before = rival.process.usage()?;
+        let text = output(command)?;
+        let used = rival.process.usage()? - before;
+        let report: serde_json::Value = serde_json::from_str(&text).context("reading iperf3's report")?;
+        let received = &report["end"]["sum_received"];
+        let bytes = received["bytes"].as_f64().filter(|bytes| *bytes > 0.0);
+        let bytes = bytes.with_context(|| format!("iperf3 moved nothing: {text}"))?;
+        let rate = received["bits_per_second"].as_f64().unwrap_or_default();
+        Ok(vec![used.total().as_secs_f64() * 1e9 / bytes, rate / 1e9])
+    }
+
+    /// Connections that carry one request each, for `seconds`.
+    fn short(&self, rival: &Rival, seconds: u64) -> Result<Vec<f64>> {
+        let mut command = self.options.setting.load(&self.wrk);
+        command.args(["-t1", "-c32", &format!("-d{seconds}s"), "-H", "Connection: close"]);
+        command.arg(format!("http://{}/", rival.short));
+        let before = rival.process.usage()?;
+        let text = output(command)?;
+        let used = rival.process.usage()? - before;
+        if text.contains("Non-2xx") || text.contains("Socket errors") {
+            bail!("connections failed:\n{text}");
+        }
+        let count = number_before(&text, " requests in").with_context(|| format!("reading wrk's report:\n{text}"))?;
+        let seconds = f64::from(u32::try_from(seconds)?);
+        Ok(vec![used.total().as_secs_f64() * 1e6 / count, count / seconds])
+    }
+}
+
+/// Runs a command to its end and returns what it printed.
+fn output(command: std::process::Command) -> Result<String> {
+    let mut run = Running::start("load", command)?;
+    let status = run.wait()?;
+    let text = run.output();
+    if !status.success() {
+        bail!("the load ended with {status}:\n{text}");
+    }
+    Ok(text)
 }
