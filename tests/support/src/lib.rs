@@ -7,10 +7,14 @@
 //! That prints `SKIPPED: reason`, and tells `cargo xtask test`, which names every skipped test and fails on them with
 //! `--strict`. Nothing here installs or builds anything: `cargo xtask tool NAME` and `cargo xtask test --setup` do.
 
+mod namespace;
 mod place;
 mod skip;
 mod tool;
+mod wait;
 
+pub use namespace::{Namespace, RANGES};
 pub use place::{cache, program, repository};
 pub use skip::{SKIPS, need_program, need_root, need_tool, skip};
 pub use tool::{Source, TOOLS, Tool, ToolError, tool};
+pub use wait::until;

@@ -6,9 +6,10 @@ use std::io::Read;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use maesh_test_support::until;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::usage::{Usage, resident, tree};
@@ -68,19 +69,18 @@ impl Running {
 
     /// Waits until `ready` says so; fails at once when the program ends, and after `limit` in any case.
     pub(crate) fn wait_until(&mut self, limit: Duration, mut ready: impl FnMut() -> bool) -> Result<()> {
-        let deadline = Instant::now() + limit;
-        loop {
-            if let Some(status) = self.child.try_wait()? {
-                bail!("{} ended ({status}) before it was ready:\n{}", self.name, self.output());
-            }
-            if ready() {
-                return Ok(());
-            }
-            if Instant::now() > deadline {
-                bail!("{} was not ready within {limit:?}:\n{}", self.name, self.output());
-            }
-            pause();
+        let mut ended = Ok(None);
+        let is_ready = until(limit, || {
+            ended = self.child.try_wait();
+            !matches!(ended, Ok(None)) || ready()
+        });
+        if let Some(status) = ended? {
+            bail!("{} ended ({status}) before it was ready:\n{}", self.name, self.output());
         }
+        if !is_ready {
+            bail!("{} was not ready within {limit:?}:\n{}", self.name, self.output());
+        }
+        Ok(())
     }
 
     /// Waits until TCP connections to `address` are accepted.
@@ -107,10 +107,7 @@ impl Running {
         }
         let all = tree(self.pid());
         let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
-        let deadline = Instant::now() + GRACE;
-        while Instant::now() < deadline && matches!(self.child.try_wait(), Ok(None)) {
-            pause();
-        }
+        until(GRACE, || !matches!(self.child.try_wait(), Ok(None)));
         for process in all {
             // Its id may be another's by now.
             if process.is_running()
@@ -127,26 +124,6 @@ impl Drop for Running {
     fn drop(&mut self) {
         self.end();
     }
-}
-
-/// Waits until `ready` says so, at most `limit`; says whether it did.
-pub(crate) fn until(limit: Duration, mut ready: impl FnMut() -> bool) -> bool {
-    let deadline = Instant::now() + limit;
-    loop {
-        if ready() {
-            return true;
-        }
-        if Instant::now() > deadline {
-            return false;
-        }
-        pause();
-    }
-}
-
-/// One step of waiting for something outside of this process, which cannot be awaited.
-#[allow(clippy::disallowed_methods, reason = "other programs' state can only be polled")]
-fn pause() {
-    std::thread::sleep(Duration::from_millis(10));
 }
 
 /// A TCP port of 127.0.0.1 that was free a moment ago, for programs that cannot take port 0.
