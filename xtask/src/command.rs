@@ -16,8 +16,6 @@ pub(crate) struct Outcome {
     pub(crate) success: bool,
     /// Both outputs, in the order they were written.
     pub(crate) output: String,
-    /// How long it took.
-    pub(crate) took: Duration,
 }
 
 /// Runs `command` without standard input, and collects what it prints. Every half minute the last line it printed is
@@ -46,7 +44,7 @@ pub(crate) fn collect(name: &str, command: &mut Command) -> Result<Outcome> {
     file.rewind()?;
     file.read_to_end(&mut output)?;
     let output = String::from_utf8_lossy(&output).into_owned();
-    Ok(Outcome { success: status.success(), output, took: since.elapsed() })
+    Ok(Outcome { success: status.success(), output })
 }
 
 /// Runs `command`; its output is a part of the error when it fails, and forgotten otherwise.

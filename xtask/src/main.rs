@@ -6,6 +6,9 @@
 mod bench;
 mod command;
 mod measure;
+mod setup;
+mod soak;
+mod test;
 mod tool;
 
 use std::process::ExitCode;
@@ -22,9 +25,13 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Run every check; the last line is `N passed, N failed`
+    Test(test::Options),
     /// Measure one part beside other programs that do the same
     #[command(subcommand)]
     Bench(bench::Bench),
+    /// Run one of the long suites; list them when none is named
+    Soak(soak::Options),
     /// Build programs of other projects into the cache and print where they are; list them when none is named
     Tool {
         /// Their names, such as etcd, kube-apiserver, kubectl, coredns, envoy
@@ -35,13 +42,27 @@ enum Command {
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Bench(bench) => bench::run(&bench),
+        Command::Test(options) => test::run(&options),
+        Command::Soak(options) => soak::run(&options),
         Command::Tool { names } => tool::run(&names),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
+        // Nothing may follow the counts.
+        Err(error) if error.is::<Reported>() => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// A failure of which everything has been said already.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Reported;
+
+impl std::fmt::Display for Reported {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("failed")
     }
 }

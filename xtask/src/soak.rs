@@ -1,0 +1,55 @@
+//! `cargo xtask soak`: suites that take too long for a check before every change.
+//!
+//! Their results stand in `docs/soak.md`, with the day and the version they were taken at.
+
+use std::process::Command;
+
+use anyhow::{Result, bail};
+use clap::Args;
+use maesh_test_support::repository;
+
+/// Which suite.
+#[derive(Args)]
+pub(crate) struct Options {
+    /// Its name; all are listed when none is given
+    name: Option<String>,
+}
+
+/// One long suite: its name, what it shows, and the arguments of cargo that run it.
+struct Suite {
+    name: &'static str,
+    shows: &'static str,
+    cargo: &'static [&'static str],
+}
+
+const SUITES: &[Suite] = &[
+    Suite {
+        name: "long-tests",
+        shows: "every test marked as long, one at a time",
+        cargo: &["test", "--workspace", "--tests", "--no-fail-fast", "--", "--ignored", "--test-threads=1"],
+    },
+    Suite {
+        name: "scale",
+        shows: "10,000 Services and 100,000 endpoints in a real API server",
+        cargo: &["xtask", "bench", "scale"],
+    },
+];
+
+/// Runs a suite, or lists them.
+pub(crate) fn run(options: &Options) -> Result<()> {
+    let Some(name) = &options.name else {
+        for suite in SUITES {
+            println!("{:<12} {}", suite.name, suite.shows);
+        }
+        return Ok(());
+    };
+    let Some(suite) = SUITES.iter().find(|suite| suite.name == name) else {
+        bail!("no suite is called {name}; cargo xtask soak lists them");
+    };
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let status = cargo.current_dir(repository()).args(suite.cargo).status()?;
+    if !status.success() {
+        bail!("{name} failed");
+    }
+    Ok(())
+}

@@ -1,0 +1,145 @@
+//! `cargo xtask test`: every check, in the order in which a mistake costs least to find.
+//!
+//! What cannot run here is named with its reason and never counted as passed; `--strict` makes it a failure. The last
+//! line is `N passed, N failed`: tests as the test runner counts them, and one for each other check.
+
+mod count;
+mod stages;
+
+use std::time::Instant;
+
+use anyhow::{Result, bail};
+use clap::{Args, ValueEnum};
+
+use crate::setup;
+
+/// What to check, and how strictly.
+#[derive(Args)]
+pub(crate) struct Options {
+    /// Install what is missing first: Debian packages (their services are not started) and programs built into the
+    /// cache
+    #[arg(long)]
+    setup: bool,
+    /// Count what had to be skipped as failed
+    #[arg(long)]
+    strict: bool,
+    /// Also the long suites, against real programs; they take much longer
+    #[arg(long)]
+    all: bool,
+    /// Only this stage; may be given several times
+    #[arg(long, value_name = "STAGE")]
+    only: Vec<Stage>,
+}
+
+/// The stages, in order.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Stage {
+    /// rustfmt
+    Format,
+    /// clippy on everything, warnings denied
+    Clippy,
+    /// rustdoc on everything, warnings denied
+    Docs,
+    /// Licences, bans and sources of third-party crates
+    Deny,
+    /// Unit and property tests
+    Unit,
+    /// Examples in the documentation
+    Examples,
+    /// Tests that run the built programs, beside real programs of others
+    BlackBox,
+    /// The demo, checking itself
+    Demo,
+    /// Tests marked as long (`--all` only)
+    Long,
+}
+
+impl Stage {
+    fn name(self) -> String {
+        self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+    }
+}
+
+/// What came of a stage.
+#[derive(Debug, Default)]
+pub(crate) struct Outcome {
+    pub(crate) passed: usize,
+    pub(crate) failed: usize,
+    /// Tests that this run leaves to `--all`.
+    pub(crate) ignored: usize,
+    /// What could not run here, and why.
+    pub(crate) skipped: Vec<String>,
+    /// What a reader should know although nothing failed.
+    pub(crate) notes: Vec<String>,
+    /// Shown when something failed.
+    pub(crate) output: String,
+}
+
+/// Runs the checks and prints the counts; an error when one failed.
+pub(crate) fn run(options: &Options) -> Result<()> {
+    let since = Instant::now();
+    let (mut passed, mut failed, mut skipped) = (0, 0, Vec::new());
+    if options.setup {
+        // A program that cannot be had is a skip of the tests that need it, which say so themselves.
+        for missing in setup::install() {
+            println!("NOT INSTALLED: {missing}");
+        }
+    }
+    for stage in Stage::value_variants().iter().copied().filter(|stage| options.wants(*stage)) {
+        let name = stage.name();
+        println!("{name} ...");
+        let since = Instant::now();
+        let outcome = stages::run(stage).unwrap_or_else(|error| Outcome {
+            failed: 1,
+            output: format!("{error:#}"),
+            ..Outcome::default()
+        });
+        passed += outcome.passed;
+        failed += outcome.failed;
+        if outcome.failed > 0 {
+            println!("{}", outcome.output.trim_end());
+        }
+        for skip in &outcome.skipped {
+            println!("SKIPPED: {skip}");
+        }
+        for note in &outcome.notes {
+            println!("NOTE: {note}");
+        }
+        println!("{name}: {}, {} s", outcome.summary(), since.elapsed().as_secs());
+        skipped.extend(outcome.skipped.into_iter().map(|skip| format!("{name}: {skip}")));
+    }
+    println!("all stages: {} s", since.elapsed().as_secs());
+    if !skipped.is_empty() {
+        println!("{} skipped{}:", skipped.len(), if options.strict { ", counted as failed" } else { "" });
+        for skip in &skipped {
+            println!("  {skip}");
+        }
+    }
+    if options.strict {
+        failed += skipped.len();
+    }
+    if failed == 0 && passed == 0 {
+        failed = 1;
+        println!("nothing was checked");
+    }
+    println!("{passed} passed, {failed} failed");
+    if failed > 0 { bail!(crate::Reported) } else { Ok(()) }
+}
+
+impl Options {
+    fn wants(&self, stage: Stage) -> bool {
+        if self.only.is_empty() { stage != Stage::Long || self.all } else { self.only.contains(&stage) }
+    }
+}
+
+impl Outcome {
+    fn summary(&self) -> String {
+        let mut text = format!("{} passed, {} failed", self.passed, self.failed);
+        for (count, word) in [(self.skipped.len(), "skipped"), (self.ignored, "left to --all")] {
+            if count > 0 {
+                text.push_str(&format!(", {count} {word}"));
+            }
+        }
+        text
+    }
+}

@@ -1,0 +1,114 @@
+//! One function a stage.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+use maesh_test_support::{SKIPS, repository, tool};
+
+use super::count::{counts, skips};
+use super::{Outcome, Stage};
+use crate::command::collect;
+
+pub(super) fn run(stage: Stage) -> Result<Outcome> {
+    match stage {
+        Stage::Format => check(cargo(&["fmt", "--all", "--", "--check"])),
+        Stage::Clippy => check(cargo(&["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"])),
+        Stage::Docs => {
+            let mut doc = cargo(&["doc", "--workspace", "--no-deps", "--document-private-items", "--locked"]);
+            doc.env("RUSTDOCFLAGS", "-D warnings");
+            check(doc)
+        }
+        Stage::Deny => deny(),
+        Stage::Unit => tests(&["--lib", "--bins"], &[]),
+        Stage::Examples => tests(&["--doc"], &[]),
+        Stage::BlackBox => tests(&["--test", "*"], &[]),
+        // One at a time: they measure, and fill the machine by themselves.
+        Stage::Long => tests(&["--tests"], &["--ignored", "--test-threads=1"]),
+        Stage::Demo => demo(),
+    }
+}
+
+fn cargo(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(repository()).args(arguments);
+    command
+}
+
+/// A command that is one check.
+fn check(mut command: Command) -> Result<Outcome> {
+    let name = command.get_args().next().unwrap_or_default().to_string_lossy().into_owned();
+    let result = collect(&name, &mut command)?;
+    let passed = usize::from(result.success);
+    Ok(Outcome { passed, failed: 1 - passed, output: result.output, ..Outcome::default() })
+}
+
+/// Tests of the whole workspace: always all of it, so that every stage builds third-party crates with the same
+/// features and none is built twice.
+fn tests(targets: &[&str], arguments: &[&str]) -> Result<Outcome> {
+    let list = tempfile::NamedTempFile::new().context("a file for skipped tests")?;
+    let mut command = cargo(&["test", "--workspace", "--no-fail-fast", "--locked"]);
+    command.args(targets).arg("--").args(arguments).env(SKIPS, list.path());
+    let result = collect("tests", &mut command)?;
+    let counts = counts(&result.output);
+    let skipped = skips(&std::fs::read_to_string(list.path())?);
+    // What failed without a test that says so: a build, or a test program that died.
+    let failed = if result.success { counts.failed } else { counts.failed.max(1) };
+    Ok(Outcome {
+        passed: counts.passed.saturating_sub(skipped.len()),
+        failed,
+        ignored: counts.ignored,
+        skipped,
+        output: result.output,
+        ..Outcome::default()
+    })
+}
+
+/// Licences, bans and sources; advisories only where their database can be reached.
+fn deny() -> Result<Outcome> {
+    let program = match tool("cargo-deny") {
+        Ok(program) => program,
+        Err(missing) => return Ok(Outcome { skipped: vec![missing.to_string()], ..Outcome::default() }),
+    };
+    let run = |checks: &[&str]| {
+        let mut command = Command::new(&program);
+        command.current_dir(repository()).args(["--workspace", "--locked", "check", "--hide-inclusion-graph"]);
+        command.args(checks);
+        command
+    };
+    let mut outcome = check(run(&["licenses", "bans", "sources"]))?;
+    let advisories = collect("advisories", &mut run(&["advisories"]))?;
+    if advisories.success {
+        outcome.passed += 1;
+    } else if advisories.output.contains("failed to fetch") || advisories.output.contains("advisory-db") {
+        outcome.notes.push("advisories were NOT checked: their database cannot be reached from here".to_owned());
+    } else {
+        outcome.failed += 1;
+        outcome.output.push_str(&advisories.output);
+    }
+    Ok(outcome)
+}
+
+/// Where cargo puts what it builds.
+fn target() -> PathBuf {
+    env::var_os("CARGO_TARGET_DIR").map_or_else(|| repository().join("target"), |folder| Path::new(&folder).to_owned())
+}
+
+fn demo() -> Result<Outcome> {
+    let build = collect("build", &mut cargo(&["build", "--workspace", "--bins", "--locked"]))?;
+    if !build.success {
+        return Ok(Outcome { failed: 1, output: build.output, ..Outcome::default() });
+    }
+    let mut command = Command::new(target().join("debug/maesh"));
+    let mut outcome = check({
+        command.args(["demo", "--self-test"]);
+        command
+    })?;
+    if outcome.output.trim().is_empty() {
+        // A program that says nothing has shown nothing.
+        outcome = Outcome { failed: 1, output: "maesh demo --self-test printed nothing".to_owned(), ..outcome };
+        outcome.passed = 0;
+    }
+    Ok(outcome)
+}
