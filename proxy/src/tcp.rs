@@ -3,11 +3,35 @@
 //! Picking the endpoint, dialling it and counting are done by the listener; here is only the carrying, because it is
 //! what a bulk stream pays for. It must never invent an end: a half-close on one side is a half-close on the other, a
 //! reset a reset.
+//!
+//! One task carries both directions. A stream that is silent holds no buffer and no pipe: those belong to the thread
+//! and are lent while bytes wait in them ([`buffer`], [`pipe`]). Small reads are copied through a buffer; once a
+//! direction has shown that it is a bulk transfer, the kernel moves its bytes from socket to socket.
 
-use std::{io, time::Duration};
+mod buffer;
+mod direction;
+mod pipe;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    future::{Future, poll_fn},
+    pin::pin,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use bytes::Bytes;
-use tokio::{io::AsyncWriteExt, net::TcpStream};
+use direction::{Broken, Direction};
+use tokio::{
+    io::Interest,
+    net::TcpStream,
+    time::{Instant, sleep},
+};
+
+/// Looks at an idle stream come this often in its idle time; it is cut at most a part of this later than it could be.
+/// In return nothing has to read the clock when bytes move.
+const LOOKS: u32 = 8;
 
 /// How a relayed stream went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,22 +61,94 @@ pub enum End {
 ///
 /// `first_bytes` were already read from the caller and go to the endpoint first. Dropping the future closes both
 /// sockets.
-pub async fn relay(
-    mut caller: TcpStream,
-    first_bytes: Bytes,
-    mut endpoint: TcpStream,
+pub async fn relay(caller: TcpStream, first_bytes: Bytes, endpoint: TcpStream, idle: Option<Duration>) -> Relayed {
+    let mut up = Direction::new(first_bytes);
+    let mut down = Direction::new(Bytes::new());
+    let end = carry(&caller, &endpoint, &mut up, &mut down, idle).await;
+    // Without lingering, closing is a reset. Where that cannot be set, the socket is gone already.
+    match end {
+        End::Closed | End::Idle => {}
+        End::CallerReset => drop(endpoint.set_zero_linger()),
+        End::EndpointReset => drop(caller.set_zero_linger()),
+    }
+    Relayed { to_endpoint: up.carried(), to_caller: down.carried(), end }
+}
+
+async fn carry(
+    caller: &TcpStream,
+    endpoint: &TcpStream,
+    up: &mut Direction,
+    down: &mut Direction,
     idle: Option<Duration>,
-) -> Relayed {
-    let carried = async {
-        endpoint.write_all(&first_bytes).await?;
-        tokio::io::copy_bidirectional(&mut caller, &mut endpoint).await
-    };
-    let limit = idle.unwrap_or(Duration::MAX);
-    let (counts, end) = match tokio::time::timeout(limit, carried).await {
-        Ok(Ok(counts)) => (counts, End::Closed),
-        Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionReset => ((0, 0), End::CallerReset),
-        Ok(Err(_)) => ((0, 0), End::EndpointReset),
-        Err(_) => ((0, 0), End::Idle),
-    };
-    Relayed { to_endpoint: counts.0 + first_bytes.len() as u64, to_caller: counts.1, end }
+) -> End {
+    let mut caller_error = pin!(caller.ready(Interest::ERROR));
+    let mut endpoint_error = pin!(endpoint.ready(Interest::ERROR));
+    let mut silence = Silence::default();
+    let step = idle.map(|idle| idle / LOOKS);
+    let mut look = pin!(sleep(step.unwrap_or(Duration::MAX)));
+    poll_fn(|cx| {
+        if let Some(end) = both(cx, caller, endpoint, up, down) {
+            return Poll::Ready(end);
+        }
+        // Who reads learns of a reset by reading, after everything that came before it. Where nobody reads, because
+        // the other side does not take what is held, or because this side's end was read already, it is asked for.
+        if !up.reads() && caller_error.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(End::CallerReset);
+        }
+        if !down.reads() && endpoint_error.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(End::EndpointReset);
+        }
+        let Some(step) = step else { return Poll::Pending };
+        while look.as_mut().poll(cx).is_ready() {
+            if silence.lasts(up.carried() + down.carried()) {
+                return Poll::Ready(End::Idle);
+            }
+            look.as_mut().reset(Instant::now() + step);
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+/// Moves both directions as far as they go, and passes on an end; says how it all ended if it did.
+fn both(
+    cx: &mut Context<'_>,
+    caller: &TcpStream,
+    endpoint: &TcpStream,
+    up: &mut Direction,
+    down: &mut Direction,
+) -> Option<End> {
+    let upwards = up.poll(cx, caller, endpoint);
+    let downwards = down.poll(cx, endpoint, caller);
+    match (upwards, downwards) {
+        (Poll::Ready(Err(Broken::Source)), _) => Some(End::CallerReset),
+        (_, Poll::Ready(Err(Broken::Source))) => Some(End::EndpointReset),
+        // Noticed by writing: what it had said before was moved just now, or is moved here.
+        (_, Poll::Ready(Err(Broken::Target))) => Some(End::CallerReset),
+        (Poll::Ready(Err(Broken::Target)), _) => Some(End::EndpointReset),
+        // Closing says it to both; a shutdown each would only be two more system calls.
+        (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => Some(End::Closed),
+        (Poll::Ready(Ok(())), Poll::Pending) => up.pass_end(endpoint).err().map(|_| End::EndpointReset),
+        (Poll::Pending, Poll::Ready(Ok(()))) => down.pass_end(caller).err().map(|_| End::CallerReset),
+        (Poll::Pending, Poll::Pending) => None,
+    }
+}
+
+/// How long nothing has been carried, in looks.
+#[derive(Default)]
+struct Silence {
+    seen: u64,
+    looks: u32,
+}
+
+impl Silence {
+    /// Takes a look at the sum of what was `carried`; says whether it has been the same for [`LOOKS`] of them.
+    fn lasts(&mut self, carried: u64) -> bool {
+        if carried == self.seen {
+            self.looks += 1;
+        } else {
+            *self = Self { seen: carried, looks: 0 };
+        }
+        self.looks >= LOOKS
+    }
 }
