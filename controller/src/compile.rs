@@ -1,0 +1,489 @@
+//! From objects to configuration: pure, deterministic, incremental.
+//!
+//! The result depends on the objects and on what was said of proxies, never on the order in which either came. One
+//! changed EndpointSlice compiles one resource again, a pod one workload, a Namespace its Services.
+
+mod address;
+mod annotations;
+mod endpoints;
+mod listener;
+mod output;
+mod proxy;
+mod service;
+mod workload;
+
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
+
+pub use address::{Addressing, Range, RangeTooSmall};
+use ahash::{AHashMap, AHashSet};
+use maesh_config::{
+    ServiceName, Zone,
+    model::{Answer, Endpoints, Mesh, Name, NamePort, Protocol, Resource},
+};
+pub use output::{Output, TableEntry, TablePort};
+pub use proxy::ConnectedProxy;
+
+use self::{
+    address::SharedPorts,
+    listener::{Listeners, OwnListener},
+    output::Outbox,
+    service::{Age, Plan},
+};
+use crate::{
+    diagnostic::{Diagnostic, Reason},
+    index::{Dirty, Index},
+    kinds::{Door, ObjectKind},
+    source::Event,
+};
+
+/// What the compiler is told at start.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// Zones answered; the first one is the mesh's own.
+    pub zones: Vec<Zone>,
+    /// The cluster's DNS domain.
+    pub cluster_domain: String,
+    /// What a TCP port carries when nothing says so.
+    pub default_protocol: Protocol,
+    /// Mesh only Services that carry an annotation of the mesh's.
+    pub require_annotation: bool,
+    /// Mesh only Services in these namespaces; empty for all.
+    pub watched_namespaces: Vec<Arc<str>>,
+    /// Leave the Services in these namespaces alone: kube-system, the mesh's own.
+    pub ignored_namespaces: Vec<Arc<str>>,
+    /// Leave these Services alone.
+    pub ignored_services: Vec<ServiceName>,
+    /// Where names lead.
+    pub addressing: Addressing,
+    /// Ports below cannot be bound; 0 or 1 when all can.
+    pub first_bindable_port: u16,
+    /// Ports that the proxy itself needs on its shared address.
+    pub reserved_ports: Vec<u16>,
+    /// A Service without EndpointSlices has the pods it selects as endpoints: no control plane writes slices.
+    pub selects_pods: bool,
+    /// Without any ready proxy, names answer the plain addresses.
+    pub fail_to_plain: bool,
+    /// The global switch: every name answers the plain addresses.
+    pub bypass: bool,
+    /// Access control is enforced.
+    pub access_control: bool,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            zones: ["maesh", "traefik.mesh"].iter().filter_map(|zone| zone.parse().ok()).collect(),
+            cluster_domain: "cluster.local".into(),
+            default_protocol: Protocol::Http,
+            require_annotation: false,
+            watched_namespaces: Vec::new(),
+            ignored_namespaces: vec!["kube-system".into()],
+            ignored_services: vec![ServiceName::new("default", "kubernetes")],
+            addressing: Addressing::Cluster,
+            first_bindable_port: 0,
+            reserved_ports: Vec::new(),
+            selects_pods: false,
+            fail_to_plain: true,
+            bypass: false,
+            access_control: false,
+        }
+    }
+}
+
+impl Config {
+    fn ignores(&self, namespace: &str, name: &str) -> bool {
+        self.ignored_namespaces.iter().any(|ignored| **ignored == *namespace)
+            || self.ignored_services.iter().any(|s| *s.namespace == *namespace && *s.name == *name)
+            || !(self.watched_namespaces.is_empty() || self.watched_namespaces.iter().any(|w| **w == *namespace))
+    }
+}
+
+/// What is kept of a compiled Service.
+#[derive(Debug)]
+struct Compiled {
+    plan: Plan,
+    own: Option<IpAddr>,
+    /// Listening ports, in the order of the plan's ports.
+    listens: Vec<Option<u16>>,
+    /// Addresses of ready endpoints, kept for Services without a ClusterIP.
+    ready: Vec<IpAddr>,
+}
+
+/// The compiler and everything it knows.
+#[derive(Debug)]
+pub struct Compiler {
+    config: Config,
+    index: Index,
+    services: AHashMap<ServiceName, Compiled>,
+    /// Services that need an own address, oldest first.
+    owning: BTreeSet<Age>,
+    owning_changed: bool,
+    shared: SharedPorts,
+    shared_changed: bool,
+    listeners: Listeners,
+    proxies: Vec<ConnectedProxy>,
+    /// Proxies are only told of once those that were there before had the time to come back.
+    settled: bool,
+    proxies_changed: bool,
+    synced: AHashSet<ObjectKind>,
+    out: Outbox,
+}
+
+impl Compiler {
+    /// A compiler that knows nothing yet.
+    pub fn new(config: Config) -> Self {
+        let mut this = Self {
+            index: Index::new(config.selects_pods),
+            services: AHashMap::new(),
+            owning: BTreeSet::new(),
+            owning_changed: false,
+            shared: SharedPorts::default(),
+            shared_changed: false,
+            listeners: Listeners::default(),
+            proxies: Vec::new(),
+            settled: false,
+            proxies_changed: false,
+            synced: AHashSet::new(),
+            out: Outbox::default(),
+            config,
+        };
+        this.out.put(Resource::Mesh(this.mesh()));
+        this
+    }
+
+    /// What a source must keep of objects for this compiler.
+    pub fn door(&self) -> Door {
+        Door { selects_pods: self.config.selects_pods, ..Door::default() }
+    }
+
+    /// Takes in an event; its effects are in the next [`Self::compile`].
+    pub fn take(&mut self, event: Event) {
+        match event {
+            Event::Synced(kind) => {
+                self.synced.insert(kind);
+            }
+            Event::Problems(problems) => self.out.diagnose("source", problems),
+            event => self.index.take(event),
+        }
+    }
+
+    /// Whether everything of `kind` was delivered once.
+    pub fn is_synced(&self, kind: ObjectKind) -> bool {
+        self.synced.contains(&kind)
+    }
+
+    /// How many objects of `kind` are known.
+    pub fn count(&self, kind: ObjectKind) -> usize {
+        self.index.count(kind)
+    }
+
+    /// Tells which proxies there are and what they listen on.
+    pub fn proxies(&mut self, mut proxies: Vec<ConnectedProxy>) {
+        proxies.sort_by(|a, b| a.identity.id.cmp(&b.identity.id));
+        proxies.dedup_by(|b, a| a.identity.id == b.identity.id);
+        if self.proxies != proxies {
+            self.proxies = proxies;
+            self.proxies_changed = true;
+        }
+    }
+
+    /// From now on, a proxy that is not connected is not there.
+    pub fn settle(&mut self) {
+        self.settled = true;
+        self.proxies_changed = true;
+    }
+
+    /// Whether the list of proxies is published.
+    pub fn is_settled(&self) -> bool {
+        self.settled
+    }
+
+    /// Compiles what changed since the last time.
+    pub fn compile(&mut self) -> Output {
+        let Dirty { services, endpoints, addresses, ranges, namespaces, slices } =
+            std::mem::take(&mut self.index.dirty);
+        let mut names: AHashSet<ServiceName> = AHashSet::new();
+        let mut retell: AHashSet<ServiceName> = AHashSet::new();
+
+        for name in &services {
+            self.replan(name);
+            names.insert(name.clone());
+            retell.insert(name.clone());
+        }
+        self.place(&mut names);
+        for name in &names {
+            self.listen(name);
+        }
+        retell.extend(endpoints);
+        for name in &retell {
+            if self.gather(name) {
+                names.insert(name.clone());
+            }
+        }
+        if std::mem::take(&mut self.proxies_changed) {
+            self.tell_proxies();
+            names.extend(self.owning.iter().map(|age| age.name.clone()));
+        }
+        self.tell_listeners();
+        for name in &names {
+            self.tell_name(name);
+        }
+        for address in addresses {
+            let key = maesh_config::model::Workload::resource_name_of(address);
+            let workload = workload::of_address(&self.index, address);
+            self.out.set(maesh_config::Kind::Workload, &key, workload.map(Resource::Workload));
+        }
+        for range in ranges {
+            let workload = workload::of_range(&self.index, range);
+            self.out.set(maesh_config::Kind::Workload, &range.to_string(), workload.map(Resource::Workload));
+        }
+        for namespace in namespaces {
+            let found = self.index.namespaces.get(&namespace);
+            let found = found.filter(|_| !self.config.ignores(&namespace, ""));
+            let found = found.map(|found| annotations::check_namespace(&found.meta, &found.annotations));
+            self.out.diagnose(&format!("namespace/{namespace}"), found.unwrap_or_default());
+        }
+        for slice in slices {
+            let found = self.index.slice(&slice).map(|slice| endpoints::check(slice)).unwrap_or_default();
+            self.out.diagnose(&format!("slice/{slice}"), found);
+        }
+        self.out.take()
+    }
+
+    /// Plans a Service again, and notes what that changes for the others.
+    fn replan(&mut self, name: &ServiceName) {
+        let (plan, mut found) = match self.index.services.get(name) {
+            Some(service) => {
+                let namespace = self.index.namespaces.get(&name.namespace).map(|namespace| &namespace.annotations);
+                service::plan(service, namespace, &self.config)
+            }
+            None => (None, Vec::new()),
+        };
+        found.sort_unstable();
+        found.dedup();
+        self.out.diagnose(&format!("service/{name}"), found);
+        let old = self.services.remove(name);
+        let needs = |plan: Option<&Plan>| plan.filter(|plan| plan.own).map(|plan| plan.age.clone());
+        let (owned, owns) = (needs(old.as_ref().map(|old| &old.plan)), needs(plan.as_ref()));
+        if owned != owns {
+            self.owning_changed = true;
+            owned.map(|age| self.owning.remove(&age));
+            owns.map(|age| self.owning.insert(age));
+        }
+        let ports = |plan: &Plan| (plan.age.clone(), plan.ports.iter().map(|port| port.number).collect::<Vec<_>>());
+        let shares = |plan: Option<&Plan>| plan.filter(|plan| !plan.own).map(ports);
+        if shares(old.as_ref().map(|old| &old.plan)) != shares(plan.as_ref()) {
+            self.shared_changed = true;
+            if let Some(old) = old.as_ref().filter(|old| !old.plan.own) {
+                self.shared.remove(&old.plan);
+            }
+            if let Some(plan) = plan.as_ref().filter(|plan| !plan.own) {
+                self.shared.add(plan);
+            }
+        }
+        if let Some(plan) = plan {
+            let resource = plan.resource();
+            self.out.set(maesh_config::Kind::Service, &name.to_string(), Some(Resource::Service(resource)));
+            let (own, ready) = old.map_or((None, Vec::new()), |old| (old.own, old.ready));
+            let own = own.filter(|_| plan.own);
+            self.services.insert(name.clone(), Compiled { plan, own, listens: Vec::new(), ready });
+        } else {
+            self.out.set(maesh_config::Kind::Service, &name.to_string(), None);
+        }
+    }
+
+    /// Gives out own addresses and listening ports again, where the set of Services that share them changed.
+    fn place(&mut self, names: &mut AHashSet<ServiceName>) {
+        if std::mem::take(&mut self.owning_changed)
+            && let Addressing::Range(range) = &self.config.addressing
+        {
+            let mut given = address::own_addresses(range, self.owning.iter());
+            for age in &self.owning {
+                let address = given.remove(&age.name);
+                if let Some(compiled) = self.services.get_mut(&age.name)
+                    && compiled.own != address
+                {
+                    compiled.own = address;
+                    names.insert(age.name.clone());
+                }
+            }
+        }
+        if std::mem::take(&mut self.shared_changed) {
+            names.extend(self.shared.settle(self.config.first_bindable_port));
+        }
+    }
+
+    /// Settles on which ports a Service is listened for.
+    fn listen(&mut self, name: &ServiceName) {
+        let first_bindable = self.config.first_bindable_port;
+        let Some(compiled) = self.services.get_mut(name) else {
+            self.listeners.set(name, Vec::new());
+            self.out.diagnose(&format!("place/{name}"), Vec::new());
+            return;
+        };
+        let plan = &compiled.plan;
+        let mut found = Vec::new();
+        let service = self.index.services.get(name);
+        let mut say = |reason, field: &str, value: &str, text: String| {
+            if let Some(service) = service {
+                let bad = Diagnostic::of(reason, "Service", &service.meta, field, text);
+                found.push(bad.value(value).using("its plain address"));
+            }
+        };
+        let exhausted = plan.own && compiled.own.is_none() && self.config.addressing != Addressing::Cluster;
+        if exhausted {
+            let text = "no own address is left in the range; its name answers the plain address. Choose a wider \
+                        --address-range.";
+            say(Reason::AddressRangeExhausted, "spec.ports", "", text.into());
+        }
+        compiled.listens = match plan.own {
+            true => address::own_listens(plan, first_bindable),
+            false => self.shared.listens(plan, first_bindable),
+        };
+        for (port, _) in plan.ports.iter().zip(&compiled.listens).filter(|(_, listen)| listen.is_none()) {
+            let number = port.number;
+            let text = format!(
+                "port {number} cannot be bound here and no port is free in its place; its name answers the plain \
+                 address. Lower net.ipv4.ip_unprivileged_port_start, or change the port."
+            );
+            say(Reason::ListenPortExhausted, "spec.ports", &number.to_string(), text);
+        }
+        let listened = plan.ports.iter().zip(&compiled.listens).filter_map(|(port, listen)| Some((port, (*listen)?)));
+        let wanted = match (plan.own, compiled.own) {
+            (true, None) => Vec::new(),
+            (true, Some(address)) => {
+                listened.map(|(port, listen)| OwnListener::own(address, listen, name, port)).collect()
+            }
+            (false, _) => listened.map(|(port, listen)| OwnListener::shared(listen, port)).collect(),
+        };
+        self.listeners.set(name, wanted);
+        self.out.diagnose(&format!("place/{name}"), found);
+    }
+
+    /// Compiles the endpoints of a Service. Returns whether its name has to be told again.
+    fn gather(&mut self, name: &ServiceName) -> bool {
+        let key = name.to_string();
+        let Some(compiled) = self.services.get_mut(name) else {
+            self.out.set(maesh_config::Kind::Endpoints, &key, None);
+            return false;
+        };
+        let endpoints = endpoints_of(&self.index, &compiled.plan);
+        let mut renamed = false;
+        if compiled.plan.cluster_ips.is_empty() {
+            let ready = endpoints::ready_addresses(&endpoints);
+            renamed = ready != compiled.ready;
+            compiled.ready = ready;
+        }
+        self.out.set(maesh_config::Kind::Endpoints, &key, Some(Resource::Endpoints(endpoints)));
+        renamed
+    }
+
+    fn tell_proxies(&mut self) {
+        let proxies = self.proxies.iter().map(|proxy| (proxy.identity.id.clone(), proxy.resource()));
+        if self.settled {
+            self.out.replace_proxies(proxies.collect());
+        }
+    }
+
+    fn tell_listeners(&mut self) {
+        for (id, listener, services) in self.listeners.changes() {
+            let changed = self.out.set(maesh_config::Kind::Listener, &id.0, listener.map(Resource::Listener));
+            if changed {
+                self.out.touch(services);
+            }
+        }
+    }
+
+    fn tell_name(&mut self, name: &ServiceName) {
+        let key = name.to_string();
+        let Some(compiled) = self.services.get(name) else {
+            self.out.set(maesh_config::Kind::Name, &key, None);
+            self.out.untable(name);
+            self.out.diagnose(&format!("bind/{name}"), Vec::new());
+            return;
+        };
+        let plan = &compiled.plan;
+        let served = compiled.listens.iter().all(Option::is_some) && !plan.ports.is_empty();
+        let acknowledged = served && self.acknowledged(name);
+        let answer = match (plan.bypass || !served, plan.own, compiled.own) {
+            (true, ..) => Answer::Plain,
+            (false, false, _) => Answer::Node,
+            (false, true, Some(address)) if acknowledged => Answer::Fixed(vec![address]),
+            (false, true, _) => Answer::Plain,
+        };
+        let port = |(port, listen): (&service::Port, &Option<u16>)| NamePort {
+            number: port.number,
+            protocol: port.protocol,
+            name: port.name.clone(),
+            listen: listen.unwrap_or(port.number),
+        };
+        let headless = plan.cluster_ips.is_empty();
+        let resource = Name {
+            service: name.clone(),
+            answer,
+            plain: if headless { compiled.ready.clone() } else { plan.cluster_ips.clone() },
+            headless,
+            ports: plan.ports.iter().zip(&compiled.listens).map(port).collect(),
+        };
+        let bypass = plan.bypass || self.config.bypass;
+        let address = match (&self.config.addressing, bypass || !served, plan.own) {
+            (_, true, _) => resource.plain.first().copied(),
+            (Addressing::Range(range), false, false) => Some(range.shared()),
+            (Addressing::Range(_), false, true) => compiled.own,
+            (Addressing::Cluster, ..) => None,
+        };
+        self.out.table(TableEntry::of(&resource, address, bypass, acknowledged));
+        self.out.set(maesh_config::Kind::Name, &key, Some(Resource::Name(resource)));
+        let failed = self.failed(name);
+        self.out.diagnose(&format!("bind/{name}"), failed);
+    }
+
+    /// Whether every ready proxy listens on all that this Service needs, and there is one.
+    fn acknowledged(&self, name: &ServiceName) -> bool {
+        let mut ready = self.proxies.iter().filter(|proxy| proxy.ready).peekable();
+        ready.peek().is_some()
+            && ready.all(|proxy| self.listeners.of(name).all(|listener| proxy.listening.contains(&listener.id)))
+    }
+
+    /// What proxies could not bind of this Service's own listeners.
+    fn failed(&self, name: &ServiceName) -> Vec<Diagnostic> {
+        let mut found = Vec::new();
+        let Some(service) = self.index.services.get(name) else { return found };
+        for listener in self.listeners.of(name).filter(|listener| listener.owner.is_some()) {
+            let failures = self.proxies.iter().flat_map(|proxy| proxy.failed.iter().map(move |failed| (proxy, failed)));
+            for (proxy, (_, why)) in failures.filter(|(_, (id, _))| *id == listener.id) {
+                let (number, proxy) = (listener.owner.as_ref().map_or(0, |owner| owner.1), &proxy.identity.id);
+                let text = format!(
+                    "proxy {proxy} cannot listen on {} for port {number}: {why}; its name answers the plain address. \
+                     Free that address and port.",
+                    listener.id
+                );
+                let bad = Diagnostic::of(Reason::ListenFailed, "Service", &service.meta, "spec.ports", text);
+                found.push(bad.value(number.to_string()).using("its plain address"));
+            }
+        }
+        found
+    }
+
+    fn mesh(&self) -> Mesh {
+        Mesh {
+            zones: self.config.zones.clone(),
+            cluster_domain: self.config.cluster_domain.clone(),
+            fail_to_plain: self.config.fail_to_plain && !self.config.access_control,
+            bypass: self.config.bypass,
+            access_control: self.config.access_control,
+        }
+    }
+}
+
+fn endpoints_of(index: &Index, plan: &Plan) -> Endpoints {
+    if index.slices_of(plan.name()).next().is_some() {
+        return endpoints::from_slices(plan, index.slices_of(plan.name()));
+    }
+    let service = index.services.get(plan.name());
+    let pods = service.map(|service| index.selected_pods(service)).unwrap_or_default();
+    endpoints::from_pods(plan, &pods)
+}
+
+#[cfg(test)]
+mod tests;

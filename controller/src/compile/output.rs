@@ -1,0 +1,188 @@
+//! What a compilation yields: only what differs from before.
+
+use std::{
+    collections::BTreeSet,
+    hash::{Hash, Hasher},
+    net::IpAddr,
+    sync::Arc,
+};
+
+use ahash::AHashMap;
+use maesh_config::{
+    Change, Key, Kind, Resource, ServiceName,
+    model::{Name, Protocol, Proxy},
+};
+use xxhash_rust::xxh3::Xxh3;
+
+use crate::diagnostic::Diagnostic;
+
+/// What changed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Output {
+    /// Resources, sorted by kind and name.
+    pub change: Change,
+    /// Services of which a resource changed, sorted; their entries are those now wanted.
+    pub services: Vec<TableEntry>,
+    /// Services that are not in the mesh any longer.
+    pub removed: Vec<ServiceName>,
+    /// Diagnostics that were not there before.
+    pub found: Vec<Diagnostic>,
+    /// Diagnostics that hold no longer.
+    pub cleared: Vec<Diagnostic>,
+}
+
+impl Output {
+    /// Whether nothing changed.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// A meshed Service, for people and scripts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TableEntry {
+    /// The Service.
+    pub service: ServiceName,
+    /// The address of its name: in a cluster, `None` for that of the caller's node.
+    pub address: Option<IpAddr>,
+    /// Its ports.
+    pub ports: Vec<TablePort>,
+    /// Its name answers the plain address on purpose.
+    pub bypass: bool,
+    /// Every ready proxy listens for it.
+    pub serving: bool,
+}
+
+/// A port in the table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TablePort {
+    /// Its name.
+    pub name: Option<Arc<str>>,
+    /// The Service's port number.
+    pub port: u16,
+    /// Where the address listens for it.
+    pub listen: u16,
+    /// What it carries.
+    pub protocol: Protocol,
+}
+
+impl TableEntry {
+    pub(super) fn of(name: &Name, address: Option<IpAddr>, bypass: bool, serving: bool) -> Self {
+        let ports = name.ports.iter().map(|port| TablePort {
+            name: port.name.clone(),
+            port: port.number,
+            listen: if bypass { port.number } else { port.listen },
+            protocol: port.protocol,
+        });
+        Self { service: name.service.clone(), address, ports: ports.collect(), bypass, serving }
+    }
+}
+
+/// Collects changes, and knows what was said before.
+#[derive(Debug, Default)]
+pub(super) struct Outbox {
+    /// Hash of each resource as it was last said.
+    said: AHashMap<Key, u64>,
+    proxies: BTreeSet<Arc<str>>,
+    table: AHashMap<ServiceName, TableEntry>,
+    diagnostics: AHashMap<Box<str>, Vec<Diagnostic>>,
+    touched: BTreeSet<ServiceName>,
+    pending: Output,
+}
+
+impl Outbox {
+    /// Says a resource.
+    pub(super) fn put(&mut self, resource: Resource) {
+        let key = resource.key();
+        self.set(key.kind, &key.name.clone(), Some(resource));
+    }
+
+    /// Says a resource, or that there is none of this name. Returns whether that is news.
+    pub(super) fn set(&mut self, kind: Kind, name: &str, resource: Option<Resource>) -> bool {
+        let key = Key { kind, name: name.into() };
+        let news = match resource {
+            Some(resource) => {
+                let mut hasher = Xxh3::new();
+                resource.hash(&mut hasher);
+                let hash = hasher.finish();
+                let news = self.said.insert(key.clone(), hash) != Some(hash);
+                if news {
+                    self.pending.change.upserts.push(resource);
+                }
+                news
+            }
+            None => {
+                let news = self.said.remove(&key).is_some();
+                if news {
+                    self.pending.change.removed.push(key.clone());
+                }
+                news
+            }
+        };
+        if news
+            && matches!(kind, Kind::Name | Kind::Service | Kind::Endpoints)
+            && let Ok(service) = name.parse()
+        {
+            self.touched.insert(service);
+        }
+        news
+    }
+
+    /// Says which proxies there are.
+    pub(super) fn replace_proxies(&mut self, proxies: Vec<(Arc<str>, Proxy)>) {
+        let now: BTreeSet<_> = proxies.iter().map(|(id, _)| id.clone()).collect();
+        for gone in std::mem::replace(&mut self.proxies, now.clone()).difference(&now) {
+            self.set(Kind::Proxy, gone, None);
+        }
+        for (id, proxy) in proxies {
+            self.set(Kind::Proxy, &id, Some(Resource::Proxy(proxy)));
+        }
+    }
+
+    /// Something that these Services need changed.
+    pub(super) fn touch(&mut self, services: Vec<ServiceName>) {
+        self.touched.extend(services);
+    }
+
+    /// A Service's entry in the table.
+    pub(super) fn table(&mut self, entry: TableEntry) {
+        if self.table.get(&entry.service) != Some(&entry) {
+            self.touched.insert(entry.service.clone());
+            self.table.insert(entry.service.clone(), entry);
+        }
+    }
+
+    /// A Service is in the table no longer.
+    pub(super) fn untable(&mut self, service: &ServiceName) {
+        if self.table.remove(service).is_some() {
+            self.pending.removed.push(service.clone());
+        }
+    }
+
+    /// Everything that is wrong at `place`, in full.
+    pub(super) fn diagnose(&mut self, place: &str, mut now: Vec<Diagnostic>) {
+        now.sort_unstable();
+        now.dedup();
+        let before = if now.is_empty() {
+            // Nothing wrong, as before: the usual case must not allocate.
+            self.diagnostics.remove(place).unwrap_or_default()
+        } else {
+            self.diagnostics.insert(place.into(), now.clone()).unwrap_or_default()
+        };
+        self.pending.cleared.extend(before.iter().filter(|old| !now.contains(old)).cloned());
+        self.pending.found.extend(now.into_iter().filter(|new| !before.contains(new)));
+    }
+
+    /// What has come together.
+    pub(super) fn take(&mut self) -> Output {
+        let mut output = std::mem::take(&mut self.pending);
+        let touched = std::mem::take(&mut self.touched);
+        output.services = touched.iter().filter_map(|service| self.table.get(service).cloned()).collect();
+        output.change.upserts.sort_by_cached_key(Resource::key);
+        output.change.removed.sort_unstable();
+        output.removed.sort_unstable();
+        output.found.sort_unstable();
+        output.cleared.sort_unstable();
+        output
+    }
+}

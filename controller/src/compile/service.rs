@@ -1,0 +1,298 @@
+//! What a Service means to the mesh, by itself and its Namespace alone.
+
+use std::{net::IpAddr, sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use maesh_config::{
+    ServiceName,
+    model::{self, BackendPolicy, Balance, Protocol, Scheme},
+};
+
+use super::{
+    Config,
+    annotations::{self, Found, InForce},
+};
+use crate::{
+    diagnostic::{Diagnostic, Reason},
+    kinds::{Annotations, Number, Service, ServicePort, Transport},
+};
+
+/// Longest time to establish a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest silence on a TCP stream, or on a stream over HTTP.
+const STREAM_IDLE: Duration = Duration::from_secs(3600);
+/// Longest silence of a UDP flow.
+const UDP_IDLE: Duration = Duration::from_secs(60);
+/// Requests in flight for a port per proxy.
+const CONCURRENCY: u32 = 1024;
+
+/// Orders Services by age: the oldest first, ties by name; without a time of creation is oldest.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct Age {
+    created: Option<Timestamp>,
+    pub(super) name: ServiceName,
+}
+
+/// A meshed Service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Plan {
+    pub(super) age: Age,
+    /// Meshed ports, sorted by number, then protocol.
+    pub(super) ports: Vec<Port>,
+    /// It needs an address of its own.
+    pub(super) own: bool,
+    /// Its name answers the plain addresses on purpose.
+    pub(super) bypass: bool,
+    pub(super) cluster_ips: Vec<IpAddr>,
+    /// It is headless on purpose, not just without an address yet.
+    pub(super) headless: bool,
+    pub(super) publish_not_ready: bool,
+}
+
+/// A meshed port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Port {
+    pub(super) number: u16,
+    pub(super) name: Option<Arc<str>>,
+    pub(super) protocol: Protocol,
+    /// TCP that is TLS and says its name by SNI.
+    pub(super) sni: bool,
+    /// Number or name of the pods' port.
+    pub(super) target: Number,
+    pub(super) policy: BackendPolicy,
+}
+
+impl Plan {
+    pub(super) fn name(&self) -> &ServiceName {
+        &self.age.name
+    }
+
+    /// The resource with routes and policies.
+    pub(super) fn resource(&self) -> model::Service {
+        let port = |port: &Port| model::ServicePort {
+            number: port.number,
+            name: port.name.clone(),
+            protocol: port.protocol,
+            routes: Vec::new(),
+            backend: port.policy.clone(),
+        };
+        model::Service { name: self.name().clone(), ports: self.ports.iter().map(port).collect() }
+    }
+}
+
+/// Plans one Service; `None` if it is not of the mesh. Diagnostics are those of the Service object.
+pub(super) fn plan(
+    service: &Service,
+    namespace: Option<&Annotations>,
+    config: &Config,
+) -> (Option<Plan>, Vec<Diagnostic>) {
+    if config.ignores(&service.meta.namespace, &service.meta.name) {
+        return (None, Vec::new());
+    }
+    if service.external_name {
+        return (None, external_name(service));
+    }
+    if config.require_annotation && service.annotations.is_empty() {
+        return (None, Vec::new());
+    }
+    let none = Annotations::default();
+    let in_force = InForce { service: &service.annotations, namespace: namespace.unwrap_or(&none) };
+    let mut found = annotations::check_service(service);
+    let ports = ports(service, in_force, config, &mut found);
+
+    let name = ServiceName::new(service.meta.namespace.clone(), service.meta.name.clone());
+    let needs_own = ports.iter().any(|port| port.protocol != Protocol::Http && !port.sni)
+        || ports.iter().any(|port| config.reserved_ports.contains(&port.number));
+    let asked = in_force.get("address");
+    let wants_own = asked.and_then(|asked| annotations::own(asked.text));
+    if let (Some(asked), Some(false), true) = (asked, wants_own, needs_own)
+        && asked.on_service
+    {
+        found.push(shared_is_impossible(service, asked));
+    }
+    let bypass = in_force.get("bypass").and_then(|found| annotations::flag(found.text)).unwrap_or(false);
+    let mut cluster_ips = service.cluster_ips.to_vec();
+    cluster_ips.sort_unstable();
+    cluster_ips.dedup();
+    if service.headless {
+        headless_ports(service, &ports, &mut found);
+    }
+    let plan = Plan {
+        age: Age { created: service.meta.created, name },
+        own: !ports.is_empty() && (needs_own || wants_own == Some(true)),
+        ports,
+        bypass,
+        cluster_ips,
+        headless: service.headless,
+        publish_not_ready: service.publish_not_ready,
+    };
+    (Some(plan), found)
+}
+
+fn say(reason: Reason, service: &Service, field: &str, text: String) -> Diagnostic {
+    Diagnostic::of(reason, "Service", &service.meta, field, text)
+}
+
+fn external_name(service: &Service) -> Vec<Diagnostic> {
+    if service.annotations.is_empty() {
+        return Vec::new();
+    }
+    let text = "type ExternalName cannot be meshed; its annotations are ignored. Use a Service with endpoints.";
+    vec![say(Reason::UnsupportedService, service, "spec.type", text.into()).value("ExternalName").using("nothing")]
+}
+
+fn shared_is_impossible(service: &Service, asked: Found<'_>) -> Diagnostic {
+    let text = format!(
+        "annotation {} is {:?}, but a port of it is not HTTP, or is one of the proxy's own; using an own address. \
+         Remove the annotation, or set traffic-type to http.",
+        asked.key, asked.text
+    );
+    say(Reason::InvalidAnnotation, service, &annotations::field(asked.key), text).value(asked.text).using("own")
+}
+
+/// A headless Service is reached plainly at its pods, under the pods' port numbers.
+fn headless_ports(service: &Service, ports: &[Port], found: &mut Vec<Diagnostic>) {
+    for (i, written) in service.ports.iter().enumerate() {
+        let Some(port) = written.number.port().and_then(|number| ports.iter().find(|port| port.number == number))
+        else {
+            continue;
+        };
+        if let Number::Int(target) = port.target
+            && target != i64::from(port.number)
+        {
+            let number = port.number;
+            let text = format!(
+                "headless, and port {number} leads to target port {target}: without the mesh, nothing answers on \
+                 {number}. Give both the same number, or expect failures while the mesh is bypassed."
+            );
+            let field = format!("spec.ports[{i}].targetPort");
+            found.push(say(Reason::HeadlessPortDiffers, service, &field, text).value(target.to_string()));
+        }
+    }
+}
+
+fn ports(service: &Service, in_force: InForce<'_>, config: &Config, found: &mut Vec<Diagnostic>) -> Vec<Port> {
+    let mut ports: Vec<Port> = Vec::with_capacity(service.ports.len());
+    for (i, written) in service.ports.iter().enumerate() {
+        let field = |name: &str| format!("spec.ports[{i}].{name}");
+        let Some(number) = written.number.port() else {
+            let shown = &written.number;
+            let text =
+                format!("port {shown} is not a number from 1 to 65535; the port is left out. Correct the number.");
+            let bad = say(Reason::InvalidPort, service, &field("port"), text);
+            found.push(bad.value(shown.to_string()).using("nothing"));
+            continue;
+        };
+        if let Transport::Other(transport) = &written.transport {
+            let text = format!(
+                "port {number} is {transport}, which the mesh does not carry; the port is left out. Call it without \
+                 the mesh."
+            );
+            let bad = say(Reason::UnsupportedProtocol, service, &field("protocol"), text);
+            found.push(bad.value(transport).using("nothing"));
+            continue;
+        }
+        let udp = written.transport == Transport::Udp;
+        if ports.iter().any(|port| port.number == number && (port.protocol == Protocol::Udp) == udp) {
+            let text = format!("port {number} is there twice; the first one is used. Remove one of them.");
+            let bad = say(Reason::InvalidPort, service, &field("port"), text);
+            found.push(bad.value(number.to_string()).using("the first"));
+            continue;
+        }
+        ports.push(port(service, written, number, in_force, config, found));
+    }
+    ports.sort_unstable_by_key(|port| (port.number, port.protocol));
+    ports
+}
+
+fn port(
+    service: &Service,
+    written: &ServicePort,
+    number: u16,
+    in_force: InForce<'_>,
+    config: &Config,
+    found: &mut Vec<Diagnostic>,
+) -> Port {
+    let named = written.name.as_deref();
+    let said = AppProtocol::of(written.app_protocol.as_deref());
+    let asked = in_force.of_port("traffic-type", number, named);
+    let wanted = asked.and_then(|asked| annotations::protocol(asked.text));
+    let udp = written.transport == Transport::Udp;
+    let fallback = match (udp, said, config.default_protocol) {
+        (true, ..) => Protocol::Udp,
+        (false, AppProtocol::Http | AppProtocol::H2c, _) => Protocol::Http,
+        (false, AppProtocol::Tls | AppProtocol::Tcp, _) => Protocol::Tcp,
+        (false, AppProtocol::Unknown, Protocol::Http) => Protocol::Http,
+        (false, AppProtocol::Unknown, _) => Protocol::Tcp,
+    };
+    let protocol = match wanted {
+        Some(wanted) if (wanted == Protocol::Udp) == udp => wanted,
+        _ => fallback,
+    };
+    if let (Some(asked), Some(wanted)) = (asked, wanted)
+        && wanted != protocol
+        && mismatch_is_worth_saying(service, asked, wanted)
+    {
+        let transport = if udp { "UDP" } else { "TCP" };
+        let text = format!(
+            "annotation {} is {wanted:?}, but port {number} is {transport}; using {protocol}. Narrow the annotation to \
+             the ports it is meant for, or change the port's protocol.",
+            asked.key,
+            wanted = asked.text
+        );
+        let bad = say(Reason::InvalidAnnotation, service, &annotations::field(asked.key), text);
+        found.push(bad.value(asked.text).using(protocol.to_string()));
+    }
+    let default = if said == AppProtocol::H2c { Scheme::H2c } else { Scheme::Http };
+    let scheme = match in_force.of_port("scheme", number, named) {
+        Some(asked) => annotations::scheme(asked.text).unwrap_or(default),
+        None => default,
+    };
+    Port {
+        number,
+        name: written.name.clone(),
+        protocol,
+        sni: protocol == Protocol::Tcp && wanted != Some(Protocol::Tcp) && said == AppProtocol::Tls,
+        target: written.target.clone().unwrap_or(Number::Int(number.into())),
+        policy: BackendPolicy {
+            scheme: if protocol == Protocol::Http { scheme } else { Scheme::Http },
+            balance: service.affinity.map_or(Balance::P2c, |timeout| Balance::SourceHash { timeout }),
+            local_only: service.local_only,
+            connect_timeout: CONNECT_TIMEOUT,
+            idle_timeout: Some(if protocol == Protocol::Udp { UDP_IDLE } else { STREAM_IDLE }),
+            concurrency: CONCURRENCY,
+        },
+    }
+}
+
+/// A traffic type for the whole Service is meant for those of its ports that can have it, if there are any.
+fn mismatch_is_worth_saying(service: &Service, asked: Found<'_>, wanted: Protocol) -> bool {
+    let transport = if wanted == Protocol::Udp { Transport::Udp } else { Transport::Tcp };
+    asked.narrowed || (asked.on_service && !service.ports.iter().any(|port| port.transport == transport))
+}
+
+/// What `appProtocol` says of a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum AppProtocol {
+    Http,
+    H2c,
+    Tls,
+    Tcp,
+    Unknown,
+}
+
+impl AppProtocol {
+    fn of(text: Option<&str>) -> Self {
+        let Some(text) = text else { return Self::Unknown };
+        match text.to_ascii_lowercase().as_str() {
+            "http" | "kubernetes.io/ws" | "kubernetes.io/wss" => Self::Http,
+            "kubernetes.io/h2c" | "h2c" | "http2" | "grpc" | "kubernetes.io/grpc" => Self::H2c,
+            "https" | "tls" => Self::Tls,
+            "tcp" | "amqp" | "amqps" | "cassandra" | "cql" | "ftp" | "imap" | "imaps" | "kafka" | "ldap" | "ldaps"
+            | "memcache" | "memcached" | "mongo" | "mongodb" | "mqtt" | "mqtts" | "mssql" | "mysql" | "nats"
+            | "nfs" | "oracle" | "pop3" | "pop3s" | "postgres" | "postgresql" | "redis" | "rediss" | "sftp"
+            | "smtp" | "smtps" | "ssh" | "telnet" | "thrift" | "zookeeper" => Self::Tcp,
+            _ => Self::Unknown,
+        }
+    }
+}

@@ -1,0 +1,241 @@
+//! The objects that the mesh reads, reduced to what it needs of them.
+//!
+//! Objects are cut down at the door: a cluster of 10,000 Services must fit into little memory, so nothing keeps managed
+//! fields, foreign annotations or labels that nobody looks at, and strings that repeat are shared. Reading is tolerant:
+//! fields and values newer than us are skipped, never an error.
+
+mod core;
+mod endpointslice;
+mod intern;
+mod read;
+
+use std::{fmt, sync::Arc};
+
+pub use self::{
+    core::{Annotations, ContainerPort, Labels, Namespace, Node, Number, Pod, Service, ServicePort, Transport},
+    endpointslice::{EndpointSlice, SliceEndpoint, SlicePort},
+    intern::Interner,
+    read::BadField,
+};
+use jiff::Timestamp;
+use serde_json::Value;
+
+/// Prefix of the mesh's annotations.
+pub const PREFIX: &str = "maesh.containo.us/";
+/// The prefix of Traefik Mesh, read where ours is absent.
+pub const OLD_PREFIX: &str = "mesh.traefik.io/";
+
+/// The kinds that are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum ObjectKind {
+    /// A namespace: defaults for its Services.
+    Namespace,
+    /// A node: its addresses and its range of pod addresses.
+    Node,
+    /// A ServiceAccount: an identity.
+    ServiceAccount,
+    /// A pod: whose address it is.
+    Pod,
+    /// A Service.
+    Service,
+    /// A part of a Service's endpoints.
+    EndpointSlice,
+}
+
+impl ObjectKind {
+    /// Every kind, in the order in which manifests are best applied.
+    pub const ALL: [Self; 6] =
+        [Self::Namespace, Self::Node, Self::ServiceAccount, Self::Pod, Self::Service, Self::EndpointSlice];
+
+    /// The kind's name in a manifest.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Namespace => "Namespace",
+            Self::Node => "Node",
+            Self::ServiceAccount => "ServiceAccount",
+            Self::Pod => "Pod",
+            Self::Service => "Service",
+            Self::EndpointSlice => "EndpointSlice",
+        }
+    }
+
+    /// The kind written as `kind` in the API group of `api_version`.
+    pub fn of(api_version: &str, kind: &str) -> Option<Self> {
+        let group = api_version.rsplit_once('/').map_or("", |(group, _)| group);
+        let this = Self::ALL.into_iter().find(|this| this.as_str() == kind)?;
+        (this.group() == group).then_some(this)
+    }
+
+    /// Its API group; empty for the core group.
+    pub fn group(self) -> &'static str {
+        match self {
+            Self::EndpointSlice => "discovery.k8s.io",
+            _ => "",
+        }
+    }
+
+    /// Whether objects of this kind live in a namespace.
+    pub fn namespaced(self) -> bool {
+        !matches!(self, Self::Namespace | Self::Node)
+    }
+}
+
+impl fmt::Display for ObjectKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Identifies an object.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ObjectId {
+    /// Kind.
+    pub kind: ObjectKind,
+    /// Namespace; empty for kinds without.
+    pub namespace: Arc<str>,
+    /// Name.
+    pub name: Arc<str>,
+}
+
+impl ObjectId {
+    /// An identity from its parts.
+    pub fn new(kind: ObjectKind, namespace: impl Into<Arc<str>>, name: impl Into<Arc<str>>) -> Self {
+        Self { kind, namespace: namespace.into(), name: name.into() }
+    }
+}
+
+impl fmt::Display for ObjectId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.namespace.is_empty() {
+            write!(f, "{} {}", self.kind, self.name)
+        } else {
+            write!(f, "{} {}/{}", self.kind, self.namespace, self.name)
+        }
+    }
+}
+
+impl fmt::Debug for ObjectId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Where an object is written, for those that come from manifests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// Path of the file, as it was found.
+    pub file: Arc<str>,
+    /// Line on which the object begins, from 1.
+    pub line: u32,
+    /// Lines of those of its fields that a diagnostic may be about, by path.
+    pub fields: Vec<(Box<str>, u32)>,
+}
+
+impl Origin {
+    /// The line of `field`, or of the nearest thing around it that is known.
+    pub fn line_of(&self, field: &str) -> u32 {
+        let around =
+            |known: &str| field.strip_prefix(known).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']));
+        let best = self.fields.iter().filter(|(known, _)| around(known)).max_by_key(|(known, _)| known.len());
+        best.map_or(self.line, |(_, line)| *line)
+    }
+}
+
+/// What is kept of an object's metadata.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Meta {
+    /// Namespace; empty for kinds without.
+    pub namespace: Arc<str>,
+    /// Name.
+    pub name: Arc<str>,
+    /// When it was created; absent counts as oldest.
+    pub created: Option<Timestamp>,
+    /// Where it is written.
+    pub origin: Option<Arc<Origin>>,
+}
+
+/// An object, in compact form.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Object {
+    /// [`Namespace`]
+    Namespace(Namespace),
+    /// [`Node`]
+    Node(Node),
+    /// Only that it exists.
+    ServiceAccount(Meta),
+    /// [`Pod`]
+    Pod(Pod),
+    /// [`Service`]
+    Service(Service),
+    /// [`EndpointSlice`]
+    EndpointSlice(EndpointSlice),
+}
+
+/// What is kept of objects that come in.
+#[derive(Clone, Debug, Default)]
+pub struct Door {
+    /// Shares strings that repeat.
+    pub interner: Arc<Interner>,
+    /// Keep what is needed to select pods by labels: only where no control plane writes EndpointSlices.
+    pub selects_pods: bool,
+}
+
+impl Object {
+    /// Reads an object of a known kind from its JSON form. `metadata.namespace` is `default` when absent.
+    ///
+    /// # Errors
+    /// The first field that has the wrong type, or is missing although nothing works without it.
+    pub fn read(kind: ObjectKind, value: &Value, door: &Door) -> Result<Self, BadField> {
+        let meta = read::meta(kind, value, door)?;
+        Ok(match kind {
+            ObjectKind::Namespace => Self::Namespace(Namespace::read(meta, value, door)?),
+            ObjectKind::Node => Self::Node(Node::read(meta, value, door)?),
+            ObjectKind::ServiceAccount => Self::ServiceAccount(meta),
+            ObjectKind::Pod => Self::Pod(Pod::read(meta, value, door)?),
+            ObjectKind::Service => Self::Service(Service::read(meta, value, door)?),
+            ObjectKind::EndpointSlice => Self::EndpointSlice(EndpointSlice::read(meta, value, door)?),
+        })
+    }
+
+    /// Kind of this object.
+    pub fn kind(&self) -> ObjectKind {
+        match self {
+            Self::Namespace(_) => ObjectKind::Namespace,
+            Self::Node(_) => ObjectKind::Node,
+            Self::ServiceAccount(_) => ObjectKind::ServiceAccount,
+            Self::Pod(_) => ObjectKind::Pod,
+            Self::Service(_) => ObjectKind::Service,
+            Self::EndpointSlice(_) => ObjectKind::EndpointSlice,
+        }
+    }
+
+    /// Its metadata.
+    pub fn meta(&self) -> &Meta {
+        match self {
+            Self::Namespace(Namespace { meta, .. })
+            | Self::Node(Node { meta, .. })
+            | Self::ServiceAccount(meta)
+            | Self::Pod(Pod { meta, .. })
+            | Self::Service(Service { meta, .. })
+            | Self::EndpointSlice(EndpointSlice { meta, .. }) => meta,
+        }
+    }
+
+    /// Its metadata, to be changed.
+    pub fn meta_mut(&mut self) -> &mut Meta {
+        match self {
+            Self::Namespace(Namespace { meta, .. })
+            | Self::Node(Node { meta, .. })
+            | Self::ServiceAccount(meta)
+            | Self::Pod(Pod { meta, .. })
+            | Self::Service(Service { meta, .. })
+            | Self::EndpointSlice(EndpointSlice { meta, .. }) => meta,
+        }
+    }
+
+    /// Its identity.
+    pub fn id(&self) -> ObjectId {
+        let meta = self.meta();
+        ObjectId { kind: self.kind(), namespace: meta.namespace.clone(), name: meta.name.clone() }
+    }
+}

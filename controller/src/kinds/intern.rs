@@ -1,0 +1,53 @@
+//! Shares strings that many objects repeat: namespaces, nodes, zones, port names.
+
+use std::sync::Arc;
+
+use ahash::AHashSet;
+use parking_lot::Mutex;
+
+/// A table of strings in use. Strings that nobody holds any longer leave it when it grows.
+#[derive(Debug, Default)]
+pub struct Interner(Mutex<Table>);
+
+#[derive(Debug, Default)]
+struct Table {
+    strings: AHashSet<Arc<str>>,
+    clean_at: usize,
+}
+
+/// The table is not cleaned below this size.
+const SMALL: usize = 4096;
+
+impl Interner {
+    /// The shared copy of `text`.
+    pub fn get(&self, text: &str) -> Arc<str> {
+        let mut table = self.0.lock();
+        if let Some(shared) = table.strings.get(text) {
+            return shared.clone();
+        }
+        if table.strings.len() >= table.clean_at.max(SMALL) {
+            table.strings.retain(|string| Arc::strong_count(string) > 1);
+            table.clean_at = table.strings.len() * 2;
+        }
+        let shared: Arc<str> = text.into();
+        table.strings.insert(shared.clone());
+        shared
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_strings_are_one_and_unused_ones_leave() {
+        let interner = Interner::default();
+        let held = interner.get("shop");
+        assert!(Arc::ptr_eq(&held, &interner.get("shop")));
+        for i in 0..3 * SMALL {
+            interner.get(&format!("n{i}"));
+        }
+        assert!(interner.0.lock().strings.len() <= SMALL);
+        assert!(Arc::ptr_eq(&held, &interner.get("shop")));
+    }
+}

@@ -1,0 +1,253 @@
+//! Drives a source through the compiler, and hands on what comes out.
+//!
+//! One thread owns the compiler: a large compilation delays no connection. What arrives together is compiled together;
+//! nothing is published before everything was delivered once, so nobody ever sees half a configuration.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use maesh_config::{Change, ServiceName};
+use parking_lot::RwLock;
+use tokio::sync::{mpsc, watch};
+
+use crate::{
+    compile::{Compiler, ConnectedProxy, Output, TableEntry},
+    diagnostic::Diagnostic,
+    kinds::ObjectKind,
+    source::{Batch, Batches},
+};
+
+/// How long changes that keep coming are collected before they are compiled.
+const COLLECT: Duration = Duration::from_millis(5);
+/// Inputs that may wait for the compiler.
+const QUEUE: usize = 64;
+
+/// Takes in what was compiled.
+pub trait Sink: Send + 'static {
+    /// Puts a change in force. Returns the revision that has it.
+    fn apply(&mut self, change: &Change) -> u64;
+
+    /// Everything but the proxies has been applied at least once.
+    fn complete(&mut self);
+}
+
+/// What was just published, for those who tell people of it.
+#[derive(Clone, Debug)]
+pub struct Published {
+    /// The sink's revision that has the change.
+    pub revision: u64,
+    /// What changed. Its `change` is empty: the sink has it.
+    pub output: Output,
+}
+
+/// Everything a controller can be asked about.
+#[derive(Debug)]
+pub struct State {
+    table: RwLock<BTreeMap<ServiceName, TableEntry>>,
+    diagnostics: RwLock<BTreeSet<Diagnostic>>,
+    counts: RwLock<Counts>,
+    synced: watch::Sender<bool>,
+}
+
+/// Numbers for metrics.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Objects known, by kind.
+    pub objects: BTreeMap<ObjectKind, usize>,
+    /// Compilations so far.
+    pub compilations: u64,
+    /// Time they took in all.
+    pub compiling: Duration,
+    /// Time the last one took.
+    pub last_compilation: Duration,
+    /// Resources that changed so far.
+    pub changed_resources: u64,
+}
+
+impl State {
+    /// Every Service in the mesh, by name.
+    pub fn table(&self) -> Vec<TableEntry> {
+        self.table.read().values().cloned().collect()
+    }
+
+    /// Everything that is wrong now.
+    pub fn diagnostics(&self) -> Vec<Diagnostic> {
+        self.diagnostics.read().iter().cloned().collect()
+    }
+
+    /// Numbers.
+    pub fn counts(&self) -> Counts {
+        self.counts.read().clone()
+    }
+
+    /// Whether a complete configuration has been published.
+    pub fn synced(&self) -> watch::Receiver<bool> {
+        self.synced.subscribe()
+    }
+}
+
+/// A running controller. It ends when it is dropped, or when its source does.
+#[derive(Debug)]
+pub struct Controller {
+    state: Arc<State>,
+    inputs: mpsc::Sender<Input>,
+}
+
+enum Input {
+    Source(Batch),
+    Proxies(Vec<ConnectedProxy>),
+    Settled,
+    Stop,
+}
+
+impl Controller {
+    /// Compiles what `source` delivers and hands it to `sink`. Proxies are told of once `settle` has passed since the
+    /// first complete configuration, so that those which were there before a restart had the time to come back. The
+    /// receiver gets everything that is published, in order; whoever does not want it drops it.
+    ///
+    /// # Errors
+    /// If the system gives no thread.
+    pub fn start(
+        compiler: Compiler,
+        mut source: Batches,
+        mut proxies: watch::Receiver<Vec<ConnectedProxy>>,
+        settle: Duration,
+        sink: impl Sink,
+    ) -> std::io::Result<(Self, mpsc::UnboundedReceiver<Published>)> {
+        let (inputs, queue) = mpsc::channel(QUEUE);
+        let (publish, published) = mpsc::unbounded_channel();
+        let state = Arc::new(State {
+            table: RwLock::default(),
+            diagnostics: RwLock::default(),
+            counts: RwLock::default(),
+            synced: watch::Sender::new(false),
+        });
+        let run = Run { compiler, sink, state: state.clone(), publish, complete: false };
+        std::thread::Builder::new().name("compiler".into()).spawn(move || run.run(queue))?;
+
+        let forward = inputs.clone();
+        tokio::spawn(async move {
+            while let Some(batch) = source.recv().await {
+                if forward.send(Input::Source(batch)).await.is_err() {
+                    return;
+                }
+            }
+            let _ = forward.send(Input::Stop).await;
+        });
+        let forward = inputs.clone();
+        tokio::spawn(async move {
+            loop {
+                let now = proxies.borrow_and_update().clone();
+                if forward.send(Input::Proxies(now)).await.is_err() || proxies.changed().await.is_err() {
+                    return;
+                }
+            }
+        });
+        let forward = inputs.clone();
+        let mut synced = state.synced();
+        tokio::spawn(async move {
+            if synced.wait_for(|synced| *synced).await.is_ok() {
+                tokio::time::sleep(settle).await;
+                let _ = forward.send(Input::Settled).await;
+            }
+        });
+        Ok((Self { state, inputs }, published))
+    }
+
+    /// What it knows.
+    pub fn state(&self) -> Arc<State> {
+        self.state.clone()
+    }
+}
+
+impl Drop for Controller {
+    fn drop(&mut self) {
+        // With a full queue it stops when the source does.
+        let _ = self.inputs.try_send(Input::Stop);
+    }
+}
+
+/// The thread that owns the compiler.
+struct Run<S> {
+    compiler: Compiler,
+    sink: S,
+    state: Arc<State>,
+    publish: mpsc::UnboundedSender<Published>,
+    complete: bool,
+}
+
+impl<S: Sink> Run<S> {
+    fn run(mut self, mut queue: mpsc::Receiver<Input>) {
+        while let Some(first) = queue.blocking_recv() {
+            let started = Instant::now();
+            if !self.take(first) {
+                return;
+            }
+            while let Ok(next) = queue.try_recv() {
+                if !self.take(next) {
+                    return;
+                }
+                // Before the first configuration there is nothing to hurry for.
+                if self.complete && started.elapsed() > COLLECT {
+                    break;
+                }
+            }
+            if self.complete || ObjectKind::ALL.iter().all(|kind| self.compiler.is_synced(*kind)) {
+                self.publish();
+            }
+        }
+    }
+
+    fn take(&mut self, input: Input) -> bool {
+        match input {
+            Input::Source(batch) => batch.into_iter().for_each(|event| self.compiler.take(event)),
+            Input::Proxies(proxies) => self.compiler.proxies(proxies),
+            Input::Settled => self.compiler.settle(),
+            Input::Stop => return false,
+        }
+        true
+    }
+
+    fn publish(&mut self) {
+        let started = Instant::now();
+        let mut output = self.compiler.compile();
+        let took = started.elapsed();
+        let change = std::mem::take(&mut output.change);
+        let revision = self.sink.apply(&change);
+        self.keep(&output, &change, took);
+        if !self.complete {
+            self.complete = true;
+            self.sink.complete();
+        }
+        // Nobody may want to be told.
+        let _ = self.publish.send(Published { revision, output });
+        self.state.synced.send_if_modified(|synced| !std::mem::replace(synced, true));
+    }
+
+    /// Keeps what can be asked for.
+    fn keep(&mut self, output: &Output, change: &Change, took: Duration) {
+        if !(output.services.is_empty() && output.removed.is_empty()) {
+            let mut table = self.state.table.write();
+            for gone in &output.removed {
+                table.remove(gone);
+            }
+            table.extend(output.services.iter().map(|entry| (entry.service.clone(), entry.clone())));
+        }
+        if !(output.found.is_empty() && output.cleared.is_empty()) {
+            let mut diagnostics = self.state.diagnostics.write();
+            for cleared in &output.cleared {
+                diagnostics.remove(cleared);
+            }
+            diagnostics.extend(output.found.iter().cloned());
+        }
+        let mut counts = self.state.counts.write();
+        counts.objects = ObjectKind::ALL.into_iter().map(|kind| (kind, self.compiler.count(kind))).collect();
+        counts.compilations += 1;
+        counts.compiling += took;
+        counts.last_compilation = took;
+        counts.changed_resources += (change.upserts.len() + change.removed.len()) as u64;
+    }
+}

@@ -1,0 +1,35 @@
+//! Where objects come from.
+//!
+//! A source sends [`Batch`]es: what one batch says takes effect together. It never says less than it knows: a source
+//! that starts over sends [`Event::Reset`] with everything there is, and the index computes what is gone, so that
+//! there is never an empty configuration in between.
+
+pub mod manifests;
+
+use tokio::sync::mpsc;
+
+use crate::{
+    diagnostic::Diagnostic,
+    kinds::{Object, ObjectId, ObjectKind},
+};
+
+/// Events that take effect together.
+pub type Batch = Vec<Event>;
+
+/// Receives what a source sends.
+pub type Batches = mpsc::Receiver<Batch>;
+
+/// What a source says.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// This object is new or differs.
+    Apply(Object),
+    /// This object is gone.
+    Delete(ObjectId),
+    /// These are all objects of the kind; all others of it are gone.
+    Reset(ObjectKind, Vec<Object>),
+    /// Everything of this kind has been delivered at least once.
+    Synced(ObjectKind),
+    /// What is wrong with the source itself, in full: replaces what it said before.
+    Problems(Vec<Diagnostic>),
+}

@@ -1,0 +1,64 @@
+//! A folder of ordinary manifests as a source.
+//!
+//! What is on disk is read when its writer is done with it, never in between: after a file was closed or renamed into
+//! place, and a short while passed for editors that take several steps. A file that becomes unreadable keeps what it
+//! said last; only its deletion deletes.
+
+mod files;
+mod parse;
+mod settle;
+mod tree;
+mod watch;
+
+use std::{path::PathBuf, time::Duration};
+
+use tokio::sync::mpsc;
+
+use super::Batches;
+use crate::kinds::Door;
+
+/// How long nothing must happen to a file before it is read.
+pub const SETTLE: Duration = Duration::from_millis(50);
+/// Everything is looked at again this often, should the system have missed to tell of a change.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+/// Largest file that is read, in bytes.
+pub const LARGEST_FILE: u64 = 64 << 20;
+/// Most files that are read.
+pub const MOST_FILES: usize = 50_000;
+/// Batches that may wait for the compiler.
+const QUEUE: usize = 16;
+
+/// Reads and watches manifests until it is dropped.
+#[derive(Debug)]
+pub struct Manifests {
+    stop: std::sync::mpsc::Sender<watch::Signal>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Manifests {
+    /// Starts to read `paths`: files of any name, and directories of files that end in `.yaml`, `.yml` or `.json`.
+    /// A path that does not exist is waited for. The first batch holds everything that is there now.
+    ///
+    /// # Errors
+    /// If the system gives no thread.
+    pub fn start(paths: Vec<PathBuf>, door: Door) -> std::io::Result<(Self, Batches)> {
+        let (batches, receiver) = mpsc::channel(QUEUE);
+        let (stop, signals) = std::sync::mpsc::channel();
+        let watched = stop.clone();
+        let run = move || watch::run(paths, door, watched, &signals, &batches);
+        let thread = std::thread::Builder::new().name("manifests".into()).spawn(run)?;
+        Ok((Self { stop, thread: Some(thread) }, receiver))
+    }
+}
+
+impl Drop for Manifests {
+    fn drop(&mut self) {
+        // A thread that is gone already needs no signal.
+        let _ = self.stop.send(watch::Signal::Stop);
+        // It may be waiting for room in the queue; it ends when the receiver does.
+        drop(self.thread.take());
+    }
+}
+
+#[cfg(test)]
+mod tests;

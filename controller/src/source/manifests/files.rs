@@ -1,0 +1,355 @@
+//! The files on disk, what each said last, and what they say together.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    fs::{self, Metadata},
+    io::{self, Read},
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::{
+    LARGEST_FILE, MOST_FILES,
+    parse::{self, Parsed},
+};
+use crate::{
+    diagnostic::{Diagnostic, ObjectRef, Reason},
+    kinds::{Door, Object, ObjectId},
+};
+
+/// Directories deeper than this are not entered: links can make circles.
+const DEEPEST: usize = 32;
+
+/// Everything on disk that was asked for.
+#[derive(Debug)]
+pub(super) struct Files {
+    /// Paths as they were given, and as the system knows them.
+    roots: Vec<(PathBuf, PathBuf)>,
+    door: Door,
+    files: BTreeMap<PathBuf, File>,
+    /// What is wrong with paths themselves.
+    problems: Vec<Diagnostic>,
+}
+
+/// One file.
+#[derive(Debug, Default)]
+struct File {
+    name: Arc<str>,
+    stamp: Option<Stamp>,
+    hash: Option<u64>,
+    said: Parsed,
+}
+
+/// Tells whether a file may have changed, without reading it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stamp {
+    device: u64,
+    inode: u64,
+    size: u64,
+    modified: (i64, i64),
+}
+
+impl Stamp {
+    fn of(metadata: &Metadata) -> Self {
+        Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            size: metadata.len(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+        }
+    }
+}
+
+/// What a look at the disk found.
+#[derive(Debug, Default)]
+struct Found {
+    /// The root that is being looked at, as it was given and as the system knows it.
+    shown: (PathBuf, PathBuf),
+    /// Files by path, with the path they really have, and the one they are called by.
+    files: BTreeMap<PathBuf, (PathBuf, Arc<str>)>,
+    /// The real paths among them, to see each file once.
+    real: HashSet<PathBuf>,
+    /// Directories in which something may appear or change.
+    directories: BTreeSet<PathBuf>,
+    /// Paths that could not be looked at: what is known of them and below stays.
+    unseen: Vec<PathBuf>,
+    problems: Vec<Diagnostic>,
+}
+
+impl Files {
+    pub(super) fn new(roots: Vec<PathBuf>, door: Door) -> Self {
+        let absolute = |root: PathBuf| {
+            let absolute = std::path::absolute(&root).unwrap_or_else(|_| root.clone());
+            (root, absolute)
+        };
+        Self { roots: roots.into_iter().map(absolute).collect(), door, files: BTreeMap::new(), problems: Vec::new() }
+    }
+
+    /// Looks at the disk again and reads what changed, and what is in `again`; leaves alone what `held` says. Returns
+    /// the directories that have to be watched.
+    pub(super) fn look(&mut self, again: &HashSet<PathBuf>, held: &dyn Fn(&Path) -> bool) -> BTreeSet<PathBuf> {
+        let mut found = Found::default();
+        for (given, root) in &self.roots {
+            found.shown = (given.clone(), root.clone());
+            found.root(root);
+        }
+        let kept = |path: &PathBuf| held(path) || found.unseen.iter().any(|unseen| path.starts_with(unseen));
+        self.files.retain(|path, _| found.files.contains_key(path) || kept(path));
+        for (path, (real, name)) in &found.files {
+            if held(path) || held(real) {
+                continue;
+            }
+            let again = again.contains(path) || again.contains(real);
+            let new = || File { name: name.clone(), ..File::default() };
+            let file = self.files.entry(path.clone()).or_insert_with(new);
+            file.look(path, again, &self.door);
+        }
+        self.problems = found.problems;
+        found.directories
+    }
+
+    /// The objects of all files together, and everything that is wrong. Of an object that is there twice, the first
+    /// by path stays.
+    pub(super) fn merged(&self) -> (HashMap<ObjectId, Arc<Object>>, Vec<Diagnostic>) {
+        let mut objects: HashMap<ObjectId, Arc<Object>> = HashMap::new();
+        let mut problems = self.problems.clone();
+        let mut unknown: BTreeMap<(&str, &str), (&File, &parse::Unknown, usize)> = BTreeMap::new();
+        for file in self.files.values() {
+            problems.extend(file.said.problems.iter().cloned());
+            for object in &file.said.objects {
+                match objects.entry(object.id()) {
+                    std::collections::hash_map::Entry::Occupied(first) => {
+                        problems.push(duplicate(first.get(), object));
+                    }
+                    std::collections::hash_map::Entry::Vacant(free) => {
+                        free.insert(object.clone());
+                    }
+                }
+            }
+            for other in &file.said.unknown {
+                let key = (&*other.api_version, &*other.object.kind);
+                unknown.entry(key).or_insert((file, other, 0)).2 += 1;
+            }
+        }
+        for ((api_version, kind), (file, first, count)) in unknown {
+            let more = if count > 1 { format!(", and {} more of its kind", count - 1) } else { String::new() };
+            let text = format!("the mesh does not read {kind} of {api_version}; skipped{more}.");
+            let skipped = Diagnostic::warning(Reason::UnknownKind, first.object.clone(), text);
+            problems.push(skipped.field("kind").value(kind).using("nothing").at(&file.name, first.line));
+        }
+        (objects, problems)
+    }
+}
+
+fn duplicate(first: &Object, second: &Object) -> Diagnostic {
+    let place = |object: &Object| match &object.meta().origin {
+        Some(origin) => (origin.file.clone(), origin.line),
+        None => ("".into(), 0),
+    };
+    let ((first_file, first_line), (file, line)) = (place(first), place(second));
+    let meta = second.meta();
+    let object = ObjectRef::new(second.kind().as_str(), &meta.namespace, &meta.name);
+    let text = format!(
+        "is written twice, in {first_file} line {first_line} and in {file} line {line}; using the one in {first_file}. \
+         Remove or rename one of them."
+    );
+    Diagnostic::error(Reason::DuplicateObject, object, text)
+        .field("metadata.name")
+        .value(&*meta.name)
+        .using(format!("{first_file}:{first_line}"))
+        .at(&file, line)
+}
+
+impl Found {
+    /// A path as it was asked for: a file of any name, or a directory.
+    fn root(&mut self, root: &Path) {
+        // A root that is deleted and made again is noticed in the directory around it.
+        let around = root.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let existing = around.ancestors().find(|path| path.is_dir()).unwrap_or(Path::new("."));
+        self.directories.insert(existing.to_path_buf());
+        match fs::metadata(root) {
+            Ok(metadata) if metadata.is_dir() => self.directory(root, 0),
+            Ok(metadata) => self.file(root, &metadata),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let text = "does not exist. Create it, and it is read at once.";
+                self.problem(root, text);
+            }
+            Err(error) => self.unreadable(root, &error),
+        }
+    }
+
+    fn directory(&mut self, path: &Path, depth: usize) {
+        let entries = match fs::read_dir(path) {
+            Ok(entries) => entries,
+            // Deleted just now: then so are its files.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return,
+            Err(error) => return self.unreadable(path, &error),
+        };
+        self.directories.insert(path.to_path_buf());
+        let mut names: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.file_name())).collect();
+        names.sort_unstable();
+        for name in names {
+            // Hidden: editors' and volumes' own.
+            if name.to_string_lossy().starts_with('.') {
+                continue;
+            }
+            let path = path.join(name);
+            match fs::metadata(&path) {
+                Ok(metadata) if metadata.is_dir() && depth < DEEPEST => {
+                    // A link back up would never end.
+                    let real = fs::canonicalize(&path).unwrap_or_else(|_| path.clone());
+                    if self.real.insert(real) {
+                        self.directory(&path, depth + 1);
+                    }
+                }
+                Ok(metadata) if metadata.is_file() && is_manifest(&path) => self.file(&path, &metadata),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) if is_manifest(&path) => self.unreadable(&path, &error),
+                Err(_) => {}
+            }
+        }
+    }
+
+    fn file(&mut self, path: &Path, metadata: &Metadata) {
+        if !metadata.is_file() {
+            return self.problem(path, "is neither a file nor a directory. Name one.");
+        }
+        if self.files.len() >= MOST_FILES {
+            if self.files.len() == MOST_FILES && !self.problems.iter().any(|p| p.reason == Reason::UnreadableFile) {
+                self.problem(
+                    path,
+                    &format!("is more than the {MOST_FILES} files that are read; it is left out. Use fewer."),
+                );
+            }
+            return;
+        }
+        let real = fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
+        if self.real.insert(real.clone()) {
+            if let Some(parent) = real.parent() {
+                // Watched under the name it was found by, unless a link leads elsewhere.
+                let known = path.parent().and_then(|parent| fs::canonicalize(parent).ok());
+                if known.as_deref() != Some(parent) {
+                    self.directories.insert(parent.to_path_buf());
+                }
+            }
+            self.files.insert(path.to_path_buf(), (real, self.name(path)));
+        }
+    }
+
+    fn unreadable(&mut self, path: &Path, error: &io::Error) {
+        self.unseen.push(path.to_path_buf());
+        self.problem(
+            path,
+            &format!("cannot be read: {error}; what it said before stays in force. Check its name and permissions."),
+        );
+    }
+
+    fn problem(&mut self, path: &Path, text: &str) {
+        self.problems.push(about_file(Reason::UnreadableFile, &self.name(path), text));
+    }
+
+    /// What people call `path`: below the root as they gave it.
+    fn name(&self, path: &Path) -> Arc<str> {
+        let (given, root) = &self.shown;
+        let shown = match path.strip_prefix(root) {
+            Ok(rest) if rest.as_os_str().is_empty() => given.clone(),
+            Ok(rest) => given.join(rest),
+            Err(_) => path.to_path_buf(),
+        };
+        shown.to_string_lossy().into()
+    }
+}
+
+fn about_file(reason: Reason, name: &Arc<str>, text: &str) -> Diagnostic {
+    Diagnostic::error(reason, ObjectRef::file(name), text).at(name, 0)
+}
+
+fn is_manifest(path: &Path) -> bool {
+    let extension = path.extension().and_then(|extension| extension.to_str());
+    extension.is_some_and(|extension| ["yaml", "yml", "json"].iter().any(|known| extension.eq_ignore_ascii_case(known)))
+}
+
+impl File {
+    /// Reads the file if it may have changed, or `again`.
+    fn look(&mut self, path: &Path, again: bool, door: &Door) {
+        let metadata = match fs::metadata(path) {
+            Ok(metadata) => metadata,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return,
+            Err(error) => return self.failed(Reason::UnreadableFile, &cannot(&error)),
+        };
+        let stamp = Stamp::of(&metadata);
+        if !again && self.stamp == Some(stamp) {
+            return;
+        }
+        self.stamp = Some(stamp);
+        let bytes = match read(path) {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                self.hash = None;
+                return self.failed(Reason::UnreadableFile, &cannot(&error));
+            }
+        };
+        let hash = xxh3_64(&bytes);
+        if self.hash.replace(hash) == Some(hash) {
+            return;
+        }
+        match String::from_utf8(bytes) {
+            Ok(text) if text.trim().is_empty() => {
+                if !self.said.objects.is_empty() {
+                    let text = "is empty; its last good objects stay in force. Write them again, or delete the file.";
+                    self.failed(Reason::UnparsableFile, text);
+                }
+            }
+            // A byte order mark is not part of the text.
+            Ok(text) => self.parse(text.trim_start_matches('\u{feff}'), door),
+            Err(error) => {
+                let line = error.as_bytes()[..error.utf8_error().valid_up_to()].split(|byte| *byte == b'\n').count();
+                self.failed(Reason::UnparsableFile, &format!("line {line} is not text in UTF-8. Save it as UTF-8."));
+            }
+        }
+    }
+
+    fn parse(&mut self, text: &str, door: &Door) {
+        let mut parsed = parse::parse(&self.name, text, door);
+        if parsed.broken && !self.said.objects.is_empty() {
+            for problem in parsed.problems.iter_mut().filter(|problem| problem.reason == Reason::UnparsableFile) {
+                problem.using = Some("its last good objects".into());
+                problem.message = format!("{} Its last good objects stay in force.", problem.message).into();
+            }
+            parsed.objects = std::mem::take(&mut self.said.objects);
+        } else {
+            let stay = |object: &&Arc<Object>| parsed.bad.contains(&object.id());
+            let last_good: Vec<_> = self.said.objects.iter().filter(stay).cloned().collect();
+            parsed.objects.extend(last_good);
+        }
+        self.said = parsed;
+    }
+
+    /// Nothing can be read: what was there stays.
+    fn failed(&mut self, reason: Reason, text: &str) {
+        let mut problem = about_file(reason, &self.name, text);
+        if !self.said.objects.is_empty() {
+            problem = problem.using("its last good objects");
+        }
+        self.said.problems = vec![problem];
+    }
+}
+
+fn cannot(error: &io::Error) -> String {
+    format!("cannot be read: {error}. Check its permissions.")
+}
+
+/// Reads a whole file, of bounded size.
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    fs::File::open(path)?.take(LARGEST_FILE + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > LARGEST_FILE {
+        let text = format!("it is larger than {} MiB; split it", LARGEST_FILE >> 20);
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, text));
+    }
+    Ok(bytes)
+}

@@ -1,0 +1,250 @@
+//! One file's text: documents, lists, objects, and what is wrong with them.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+use serde_saphyr::Spanned;
+
+use super::tree::Tree;
+use crate::{
+    diagnostic::{Diagnostic, ObjectRef, Reason},
+    kinds::{Door, OLD_PREFIX, Object, ObjectId, ObjectKind, Origin, PREFIX},
+};
+
+/// What a file says.
+#[derive(Debug, Default)]
+pub(super) struct Parsed {
+    /// Its good objects, in the order written.
+    pub(super) objects: Vec<Arc<Object>>,
+    /// What is wrong.
+    pub(super) problems: Vec<Diagnostic>,
+    /// Objects of kinds that are not read.
+    pub(super) unknown: Vec<Unknown>,
+    /// Objects that are there but could not be read.
+    pub(super) bad: Vec<ObjectId>,
+    /// Some of it is not YAML at all.
+    pub(super) broken: bool,
+}
+
+/// An object of a kind that is not read.
+#[derive(Clone, Debug)]
+pub(super) struct Unknown {
+    pub(super) api_version: Box<str>,
+    pub(super) object: ObjectRef,
+    pub(super) line: u32,
+}
+
+/// Reads the text of one file. Only a document that is not YAML is an error of the file; all others stand by
+/// themselves.
+pub(super) fn parse(file: &Arc<str>, text: &str, door: &Door) -> Parsed {
+    let mut reader = Reader { file, door, first_line: 0, parsed: Parsed::default() };
+    for (first_line, document) in documents(text) {
+        reader.first_line = first_line;
+        reader.document(document);
+    }
+    reader.parsed
+}
+
+/// The documents of a file, each with the number of lines before it. A line that begins with `---` can be nothing
+/// else in YAML, so one bad document does not hide the next.
+fn documents(text: &str) -> impl Iterator<Item = (u32, &str)> {
+    let mut starts = vec![(0, 0)];
+    let mut at = 0;
+    for (number, line) in text.split_inclusive('\n').enumerate() {
+        let rest = line.strip_prefix("---");
+        if rest.is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\r', '\n'])) && at > 0 {
+            starts.push((u32::try_from(number).unwrap_or(u32::MAX), at));
+        }
+        at += line.len();
+    }
+    let ends: Vec<usize> = starts.iter().skip(1).map(|(_, at)| *at).chain([text.len()]).collect();
+    starts.into_iter().zip(ends).map(|((lines, start), end)| (lines, &text[start..end]))
+}
+
+struct Reader<'a> {
+    file: &'a Arc<str>,
+    door: &'a Door,
+    first_line: u32,
+    parsed: Parsed,
+}
+
+impl Reader<'_> {
+    fn document(&mut self, text: &str) {
+        let meaningful = |line: &str| {
+            let line = line.trim();
+            !(line.is_empty() || line.starts_with('#') || line.starts_with("---") && line.len() == 3 || line == "...")
+        };
+        if !text.lines().any(meaningful) {
+            return;
+        }
+        match serde_saphyr::from_str_with_options::<Spanned<Tree>>(text, options()) {
+            Ok(root) if root.value.is_null() => {}
+            Ok(root) => self.object(root, None),
+            Err(error) => {
+                let line = error.location().map_or(0, |location| location.line() as u32);
+                let line = self.first_line + line.max(1);
+                let why = error.to_string();
+                let why = why.lines().next().unwrap_or_default();
+                let why = why.split(" at line ").next().unwrap_or(why).trim_start_matches("error: ");
+                self.broken(line, &format!("is not valid YAML: {why}"));
+            }
+        }
+    }
+
+    fn broken(&mut self, line: u32, why: &str) {
+        self.parsed.broken = true;
+        let text = format!("line {line} {why}. Correct it and save again.");
+        let bad = Diagnostic::error(Reason::UnparsableFile, ObjectRef::file(self.file), text);
+        self.parsed.problems.push(bad.at(self.file, line));
+    }
+
+    /// An object, or a list of them. `of_list`: API version and kind that the list gives to entries without.
+    fn object(&mut self, root: Spanned<Tree>, of_list: Option<(&str, &str)>) {
+        let line = self.line(&root);
+        let tree = root.value;
+        if !matches!(tree, Tree::Map(_)) {
+            self.broken(line, "is not an object with apiVersion and kind");
+            return;
+        }
+        let usual = of_list.unwrap_or_default();
+        let api_version = tree.text("apiVersion").unwrap_or(usual.0).to_owned();
+        let kind = tree.text("kind").unwrap_or(usual.1).to_owned();
+        let named = |key: &str| tree.get("metadata").and_then(|metadata| metadata.value.text(key)).unwrap_or_default();
+        let object = ObjectRef::new(if kind.is_empty() { "object" } else { &kind }, named("namespace"), named("name"));
+        if api_version.is_empty() || kind.is_empty() {
+            let text = "has no apiVersion or no kind; it is left out. Write both.";
+            let bad = Diagnostic::error(Reason::InvalidObject, object, text);
+            self.parsed.problems.push(bad.at(self.file, line));
+            return;
+        }
+        if let Some(entry_kind) = kind.strip_suffix("List")
+            && tree.get("items").is_some()
+        {
+            self.list(tree, &api_version, entry_kind);
+            return;
+        }
+        match ObjectKind::of(&api_version, &kind) {
+            Some(kind) => self.known(kind, tree, line, object),
+            None => self.parsed.unknown.push(Unknown { api_version: api_version.into(), object, line }),
+        }
+    }
+
+    fn list(&mut self, tree: Tree, api_version: &str, entry_kind: &str) {
+        let Tree::Map(entries) = tree else { return };
+        let items = entries.into_iter().find(|(key, _)| key == "items");
+        if let Some((_, Spanned { value: Tree::List(items), .. })) = items {
+            // A plain List gives its entries nothing; a ServiceList says what they are.
+            let of_list = (!entry_kind.is_empty()).then_some((api_version, entry_kind));
+            for item in items {
+                self.object(item, of_list);
+            }
+        }
+    }
+
+    fn known(&mut self, kind: ObjectKind, tree: Tree, line: u32, object: ObjectRef) {
+        let fields = self.fields(&tree);
+        let origin = Origin { file: self.file.clone(), line, fields };
+        let mut value = tree.into_value();
+        let unquoted = texts_from_scalars(&mut value);
+        match Object::read(kind, &value, self.door) {
+            Ok(mut read) => {
+                let meta = read.meta_mut();
+                meta.origin = Some(Arc::new(origin));
+                for (key, text) in unquoted {
+                    let field = format!("metadata.annotations[{key}]");
+                    let say = format!(
+                        "annotation {key} is {text} without quotes, which Kubernetes refuses; using \"{text}\". Put it \
+                         in quotes."
+                    );
+                    let bad = Diagnostic::of(Reason::InvalidAnnotation, kind.as_str(), meta, &field, say);
+                    self.parsed.problems.push(bad.value(&text).using(text));
+                }
+                self.parsed.objects.push(Arc::new(read));
+            }
+            Err(error) => {
+                let text = format!("{error}; the object is left out. Correct the field.");
+                let mut bad = Diagnostic::error(Reason::InvalidObject, object.clone(), text);
+                bad = bad.field(error.path.as_str()).at(self.file, origin.line_of(&error.path));
+                if let Some(value) = &error.value {
+                    bad = bad.value(value);
+                }
+                self.parsed.problems.push(bad);
+                if !object.name.is_empty() {
+                    let namespace = match (kind.namespaced(), object.namespace) {
+                        (false, _) => "".into(),
+                        (true, namespace) => namespace.unwrap_or_else(|| "default".into()),
+                    };
+                    self.parsed.bad.push(ObjectId::new(kind, namespace, object.name));
+                }
+            }
+        }
+    }
+
+    fn line(&self, at: &Spanned<Tree>) -> u32 {
+        self.first_line + (at.referenced.line() as u32).max(1)
+    }
+
+    /// Lines of the fields that a diagnostic may be about.
+    fn fields(&self, tree: &Tree) -> Vec<(Box<str>, u32)> {
+        let mut fields = Vec::new();
+        if let Some(metadata) = tree.get("metadata") {
+            fields.push(("metadata".into(), self.line(metadata)));
+            if let Some(Spanned { value: Tree::Map(annotations), .. }) = metadata.value.get("annotations") {
+                let ours = annotations.iter().filter(|(key, _)| is_ours(key));
+                fields.extend(ours.map(|(key, at)| (format!("metadata.annotations[{key}]").into(), self.line(at))));
+            }
+        }
+        let Some(spec) = tree.get("spec") else { return fields };
+        fields.push(("spec".into(), self.line(spec)));
+        if let Tree::Map(entries) = &spec.value {
+            fields.extend(entries.iter().map(|(key, at)| (format!("spec.{key}").into(), self.line(at))));
+        }
+        if let Some(Spanned { value: Tree::List(ports), .. }) = spec.value.get("ports") {
+            for (i, port) in ports.iter().enumerate() {
+                fields.push((format!("spec.ports[{i}]").into(), self.line(port)));
+                if let Tree::Map(entries) = &port.value {
+                    let of_port = |(key, at): &(String, _)| (format!("spec.ports[{i}].{key}").into(), self.line(at));
+                    fields.extend(entries.iter().map(of_port));
+                }
+            }
+        }
+        fields
+    }
+}
+
+fn is_ours(key: &str) -> bool {
+    key.starts_with(PREFIX) || key.starts_with(OLD_PREFIX)
+}
+
+/// Takes numbers and booleans that someone wrote without quotes as the texts that they were meant to be, and drops
+/// empty annotations. Returns those of the mesh's.
+fn texts_from_scalars(object: &mut Value) -> Vec<(String, String)> {
+    let mut ours = Vec::new();
+    let Some(Value::Object(annotations)) = object.pointer_mut("/metadata/annotations") else { return ours };
+    annotations.retain(|_, value| !value.is_null());
+    for (key, value) in annotations {
+        if let Value::Number(_) | Value::Bool(_) = value {
+            let text = value.to_string();
+            if is_ours(key) {
+                ours.push((key.clone(), text.clone()));
+            }
+            *value = Value::String(text);
+        }
+    }
+    ours
+}
+
+fn options() -> serde_saphyr::Options {
+    let mut budget = serde_saphyr::Budget::default();
+    // The size of the file is the bound; a list of all objects of a cluster is one document.
+    budget.max_events = 50_000_000;
+    budget.max_nodes = 50_000_000;
+    let mut options = serde_saphyr::Options::default();
+    options.budget = Some(budget);
+    options.with_snippet = false;
+    options.strict_booleans = true;
+    options
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,68 @@
+use super::*;
+
+fn read(text: &str) -> Parsed {
+    parse(&"f.yaml".into(), text, &Door::default())
+}
+
+fn said(parsed: &Parsed) -> Vec<String> {
+    parsed.problems.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn a_bad_document_does_not_hide_the_others() {
+    let parsed = read(
+        "apiVersion: v1\nkind: Service\nmetadata: {name: a}\n---\nkind: [\n---\n# only a comment\n---\n\
+         apiVersion: v1\nkind: Service\nmetadata:\n  name: b\nspec:\n  ports: 80\n---\n\
+         apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: d}\n--- \napiVersion: v1\nkind: List\nitems:\n\
+         - apiVersion: v1\n  kind: Namespace\n  metadata: {name: n}\n",
+    );
+    let ids: Vec<_> = parsed.objects.iter().map(|object| object.id().to_string()).collect();
+    assert_eq!(ids, ["Service default/a", "Namespace n"]);
+    assert!(parsed.broken);
+    assert_eq!(parsed.unknown.len(), 1);
+    assert_eq!(parsed.unknown[0].line, 16);
+    let said = said(&parsed);
+    assert_eq!(said.len(), 2, "{said:#?}");
+    assert!(said[0].starts_with("f.yaml:"), "{said:#?}");
+    assert_eq!(
+        said[1],
+        "f.yaml:14: Service b: spec.ports is a number, not a list; the object is left out. Correct the field."
+    );
+    assert_eq!(parsed.bad.len(), 1);
+}
+
+#[test]
+fn lines_of_fields() {
+    let parsed = read(
+        "# first\napiVersion: v1\nkind: Service\nmetadata:\n  name: a\n  annotations:\n    maesh.containo.us/scheme: ftp\n\
+         spec:\n  ports:\n  - port: 80\n    name: x\n  - name: y\n    port: 0\n",
+    );
+    let origin = parsed.objects[0].meta().origin.clone().unwrap();
+    for (field, line) in [
+        ("metadata.annotations[maesh.containo.us/scheme]", 7),
+        ("spec.ports[0]", 10),
+        ("spec.ports[1].port", 13),
+        ("spec.ports[1].appProtocol", 12),
+        ("kind", 2),
+    ] {
+        assert_eq!(origin.line_of(field), line, "{field}");
+    }
+}
+
+#[test]
+fn scalars_without_quotes_are_texts_in_annotations() {
+    let parsed = read(
+        "apiVersion: v1\nkind: Service\nmetadata:\n  name: a\n  annotations:\n    maesh.containo.us/bypass: true\n    x: 1\n",
+    );
+    assert_eq!(parsed.objects.len(), 1);
+    assert_eq!(said(&parsed).len(), 1);
+}
+
+#[test]
+fn json_and_typed_lists() {
+    let parsed = read(
+        r#"{"apiVersion":"v1","kind":"ServiceList","items":[{"metadata":{"name":"a"}},{"metadata":{"name":"b"}}]}"#,
+    );
+    assert_eq!(parsed.objects.len(), 2);
+    assert_eq!(said(&parsed), Vec::<String>::new());
+}
