@@ -5,6 +5,7 @@
 
 mod bench;
 mod command;
+mod fuzz;
 mod measure;
 mod setup;
 mod soak;
@@ -30,6 +31,8 @@ enum Command {
     /// Measure one part beside other programs that do the same
     #[command(subcommand)]
     Bench(bench::Bench),
+    /// Fuzz what reads bytes from outside; list the targets when none is named
+    Fuzz(fuzz::Options),
     /// Run one of the long suites; list them when none is named
     Soak(soak::Options),
     /// Build programs of other projects into the cache and print where they are; list them when none is named
@@ -43,6 +46,7 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Bench(bench) => bench::run(&bench),
         Command::Test(options) => test::run(&options),
+        Command::Fuzz(options) => fuzz::run(&options),
         Command::Soak(options) => soak::run(&options),
         Command::Tool { names } => tool::run(&names),
     };

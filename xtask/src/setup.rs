@@ -17,6 +17,7 @@ use crate::tool;
 /// Programs of the system, the Debian packages that have them, and what they are for.
 const PROGRAMS: &[(&str, &str, &str)] = &[
     ("cc", "gcc libc6-dev", "building"),
+    ("c++", "g++", "fuzzing"),
     ("make", "make", "building"),
     ("ip", "iproute2", "network namespaces"),
     ("nsenter", "util-linux", "network namespaces"),

@@ -29,6 +29,11 @@ const SUITES: &[Suite] = &[
         cargo: &["test", "--workspace", "--tests", "--no-fail-fast", "--", "--ignored", "--test-threads=1"],
     },
     Suite {
+        name: "fuzz",
+        shows: "every fuzz target for an hour",
+        cargo: &["xtask", "fuzz", "all", "--seconds", "3600"],
+    },
+    Suite {
         name: "scale",
         shows: "10,000 Services and 100,000 endpoints in a real API server",
         cargo: &["xtask", "bench", "scale"],

@@ -133,6 +133,17 @@ impl Options {
 }
 
 impl Outcome {
+    /// This and `other` as one.
+    fn and(mut self, other: Self) -> Self {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.ignored += other.ignored;
+        self.skipped.extend(other.skipped);
+        self.notes.extend(other.notes);
+        self.output.push_str(&other.output);
+        self
+    }
+
     fn summary(&self) -> String {
         let mut text = format!("{} passed, {} failed", self.passed, self.failed);
         for (count, word) in [(self.skipped.len(), "skipped"), (self.ignored, "left to --all")] {

@@ -13,7 +13,10 @@ use crate::command::collect;
 
 pub(super) fn run(stage: Stage) -> Result<Outcome> {
     match stage {
-        Stage::Format => check(cargo(&["fmt", "--all", "--", "--check"])),
+        Stage::Format => {
+            let fuzz = check(cargo(&["fmt", "--manifest-path", "tests/fuzz/Cargo.toml", "--", "--check"]))?;
+            Ok(check(cargo(&["fmt", "--all", "--", "--check"]))?.and(fuzz))
+        }
         Stage::Clippy => check(cargo(&["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"])),
         Stage::Docs => {
             let mut doc = cargo(&["doc", "--workspace", "--no-deps", "--document-private-items", "--locked"]);
