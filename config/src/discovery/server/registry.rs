@@ -1,0 +1,80 @@
+//! What the controller sees of the subscribers: who they are, whether they take work, what they put in force.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use super::Verdict;
+use crate::{Key, update::Identity};
+
+/// A subscriber that is connected now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Subscriber {
+    /// Who it is.
+    pub identity: Identity,
+    /// It says that it takes new work.
+    pub ready: bool,
+    /// Listeners it acknowledged, by id, and those it could not put in force with the reason.
+    pub listeners: Arc<BTreeMap<Arc<str>, Verdict>>,
+    /// Resources of any kind whose newest version it did not put in force, with the reason.
+    pub rejected: Arc<BTreeMap<Key, Arc<str>>>,
+}
+
+/// What one stream says of its subscriber.
+#[derive(Debug)]
+pub(super) struct Seen {
+    pub(super) identity: Option<Identity>,
+    pub(super) ready: bool,
+    pub(super) listeners: Arc<BTreeMap<Arc<str>, Verdict>>,
+    pub(super) rejected: Arc<BTreeMap<Key, Arc<str>>>,
+}
+
+/// All streams.
+#[derive(Debug, Default)]
+pub(super) struct Registry {
+    streams: Mutex<Streams>,
+    list: watch::Sender<Arc<Vec<Subscriber>>>,
+}
+
+#[derive(Debug, Default)]
+struct Streams {
+    next: u64,
+    open: BTreeMap<u64, Option<Subscriber>>,
+}
+
+impl Registry {
+    pub(super) fn watch(&self) -> watch::Receiver<Arc<Vec<Subscriber>>> {
+        self.list.subscribe()
+    }
+
+    pub(super) fn open(&self) -> u64 {
+        let mut streams = self.streams.lock();
+        streams.next += 1;
+        let id = streams.next;
+        streams.open.insert(id, None);
+        id
+    }
+
+    pub(super) fn update(&self, id: u64, seen: Seen) {
+        let Seen { identity, ready, listeners, rejected } = seen;
+        let subscriber = identity.map(|identity| Subscriber { identity, ready, listeners, rejected });
+        let mut streams = self.streams.lock();
+        streams.open.insert(id, subscriber);
+        self.publish(&streams);
+    }
+
+    pub(super) fn close(&self, id: u64) {
+        let mut streams = self.streams.lock();
+        if streams.open.remove(&id).flatten().is_some() {
+            self.publish(&streams);
+        }
+    }
+
+    /// One entry a subscriber: while an old stream of it was not yet seen to be dead, the newer one counts.
+    fn publish(&self, streams: &Streams) {
+        let newest: BTreeMap<&str, &Subscriber> =
+            streams.open.values().flatten().map(|subscriber| (&*subscriber.identity.id, subscriber)).collect();
+        self.list.send_replace(Arc::new(newest.into_values().cloned().collect()));
+    }
+}

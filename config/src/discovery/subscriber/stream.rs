@@ -1,0 +1,356 @@
+//! Runs a subscriber: restores what was kept, then one stream after another.
+//!
+//! A response is answered after the role answered the update made of it, so that an acknowledged listener is one that
+//! listens. One update of a kind is with the role at a time; a server that sends another one meanwhile is not read from
+//! until then.
+
+use std::{collections::HashSet, sync::Arc, sync::atomic::Ordering};
+
+use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use tokio::{
+    sync::{Mutex, mpsc, watch},
+    time::Instant,
+};
+
+use super::{
+    Status, SubscriberConfig,
+    backoff::Backoff,
+    connect::{ConnectError, Connector, Open},
+    disk::Disk,
+    state::{Received, State},
+};
+use crate::{
+    Kind,
+    discovery::{Progress, node},
+    update::{Ack, Demand, Rejected, Update},
+    wire::xds::{DeltaDiscoveryRequest, DeltaDiscoveryResponse},
+};
+
+/// Demands taken up together.
+const DEMANDS: usize = 4096;
+/// Resources of one update made of the state file.
+const RESTORED: usize = 4096;
+/// The share of time that may go into writing the state file: one part in this many.
+const SAVING: u32 = 20;
+
+pub(super) struct Runner {
+    config: SubscriberConfig,
+    updates: mpsc::Sender<Update>,
+    demands: mpsc::UnboundedReceiver<Demand>,
+    ready: watch::Receiver<bool>,
+    up: watch::Sender<bool>,
+    status: Arc<Status>,
+    state: Arc<Mutex<State>>,
+    disk: Option<Disk>,
+    /// When the state is to be saved; `None` when it is as it was saved.
+    save_at: Option<Instant>,
+    /// Not before this.
+    save_after: Instant,
+    /// The furthest that any controller was.
+    reached: u64,
+    behind_since: Option<Instant>,
+}
+
+/// Why a stream ended.
+#[derive(Debug, thiserror::Error)]
+enum Ended {
+    #[error("the role has ended")]
+    Role,
+    #[error("{0}")]
+    Connect(#[from] ConnectError),
+    #[error("{0}")]
+    Status(#[from] Box<tonic::Status>),
+    #[error("the controller ended the stream")]
+    Closed,
+    #[error("{replica} has seen the cluster up to {its} only, and {ours} was seen before; keeping what is there")]
+    Behind { replica: Arc<str>, its: u64, ours: u64 },
+}
+
+type Answered = BoxFuture<'static, (Received, Vec<Rejected>)>;
+
+/// What is going on on one stream.
+struct Stream {
+    open: Open,
+    requests: mpsc::UnboundedSender<DeltaDiscoveryRequest>,
+    with_role: FuturesUnordered<Answered>,
+    busy: HashSet<Kind>,
+    /// A response of a kind of which one is still with the role.
+    held_back: Option<Received>,
+    heard: bool,
+}
+
+impl Runner {
+    pub(super) fn new(
+        config: SubscriberConfig,
+        updates: mpsc::Sender<Update>,
+        demands: mpsc::UnboundedReceiver<Demand>,
+        ready: watch::Receiver<bool>,
+        up: watch::Sender<bool>,
+        status: Arc<Status>,
+    ) -> Self {
+        let state = State::new(&config.wildcard, &config.on_demand, config.state.is_some());
+        let disk = config.state.clone().map(Disk::new);
+        Self {
+            config,
+            updates,
+            demands,
+            ready,
+            up,
+            status,
+            state: Arc::new(Mutex::new(state)),
+            disk,
+            save_at: None,
+            save_after: Instant::now(),
+            reached: 0,
+            behind_since: None,
+        }
+    }
+
+    pub(super) async fn run(mut self) {
+        let mut connector = Connector::default();
+        let timing = &self.config.timing;
+        let mut backoff = Backoff::new(timing.backoff_first, timing.backoff_last);
+        let mut ended = self.restore().await;
+        while ended.is_ok() {
+            let (error, heard) = self.stream(&mut connector).await;
+            self.up.send_replace(false);
+            if matches!(error, Ended::Role) {
+                break;
+            }
+            self.status.failures.fetch_add(1, Ordering::Relaxed);
+            *self.status.last_error.lock() = Some(error.to_string().into());
+            if heard && !matches!(error, Ended::Behind { .. }) {
+                backoff.reset();
+                connector.forget_failures();
+            }
+            let pause = backoff.pause(&mut rand::rng());
+            tracing::info!(%error, ?pause, "no discovery stream; serving what is there and trying again");
+            ended = self.idle(Instant::now() + pause).await;
+        }
+        self.save().await;
+    }
+
+    /// Delivers what was kept on disk, and forgets what the role does not accept of it.
+    async fn restore(&mut self) -> Result<(), Ended> {
+        let Some(disk) = &self.disk else { return Ok(()) };
+        let mut state = self.state.lock().await;
+        self.reached = disk.load(&mut state).await;
+        let mut answers = Vec::new();
+        for held in &mut state.kinds {
+            let kind = held.kind;
+            let mut upserts = held.read_all();
+            let mut removed: Vec<_> = held.absent.iter().cloned().collect();
+            if upserts.is_empty() && removed.is_empty() && !held.complete {
+                continue;
+            }
+            loop {
+                let rest = upserts.split_off(upserts.len().min(RESTORED));
+                let complete = rest.is_empty() && held.complete;
+                let (ack, answer) = Ack::new();
+                let update = Update { kind, upserts, removed: std::mem::take(&mut removed), complete, ack };
+                self.updates.send(update).await.map_err(|_| Ended::Role)?;
+                answers.push((kind, answer));
+                upserts = rest;
+                if upserts.is_empty() {
+                    break;
+                }
+            }
+        }
+        for (kind, answer) in answers {
+            for rejected in answer.await.unwrap_or_default() {
+                if let Some(held) = state.held(kind) {
+                    held.resources.remove(&rejected.name);
+                }
+            }
+        }
+        self.status.resources.store(state.len() as u64, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Waits, keeping up with what the role asks for and with the state file.
+    async fn idle(&mut self, until: Instant) -> Result<(), Ended> {
+        let mut demands = Vec::new();
+        loop {
+            let save_at = self.save_at.map(|at| at.max(self.save_after));
+            tokio::select! {
+                () = tokio::time::sleep_until(until) => return Ok(()),
+                () = self.updates.closed() => return Err(Ended::Role),
+                count = self.demands.recv_many(&mut demands, DEMANDS), if !self.demands.is_closed() => {
+                    if count > 0 {
+                        self.state.lock().await.demand(demands.drain(..), false);
+                        self.changed();
+                    }
+                }
+                () = at(save_at) => self.save().await,
+            }
+        }
+    }
+
+    /// One stream, from connecting to its end. Whether anything was heard on it.
+    async fn stream(&mut self, connector: &mut Connector) -> (Ended, bool) {
+        let (requests, outgoing) = mpsc::unbounded_channel();
+        let mut opening = self.state.lock().await.open();
+        self.ready.mark_unchanged();
+        if let Some(first) = opening.first_mut() {
+            first.node = Some(node::node(&self.config.identity, *self.ready.borrow()));
+        }
+        for request in opening {
+            // The receiver is in this function.
+            let _ = requests.send(request);
+        }
+        let open = tokio::select! {
+            open = connector.open(&self.config, outgoing) => open,
+            () = self.updates.closed() => return (Ended::Role, false),
+        };
+        let open = match open {
+            Ok(open) => open,
+            Err(error) => return (error.into(), false),
+        };
+        self.up.send_replace(true);
+        self.status.connects.fetch_add(1, Ordering::Relaxed);
+        let mut stream = Stream {
+            open,
+            requests,
+            with_role: FuturesUnordered::new(),
+            busy: HashSet::new(),
+            held_back: None,
+            heard: false,
+        };
+        let Err(ended) = self.follow(&mut stream).await;
+        // What is with the role is put in force whether or not there is anybody left to tell.
+        while let Some((received, rejected)) = stream.with_role.next().await {
+            self.commit(received, rejected).await;
+        }
+        (ended, stream.heard)
+    }
+
+    async fn follow(&mut self, stream: &mut Stream) -> Result<std::convert::Infallible, Ended> {
+        let mut demands = Vec::new();
+        loop {
+            let save_at = self.save_at.map(|at| at.max(self.save_after));
+            tokio::select! {
+                () = self.updates.closed() => return Err(Ended::Role),
+                response = stream.open.responses.message(), if stream.held_back.is_none() => {
+                    let response = response.map_err(Box::new)?.ok_or(Ended::Closed)?;
+                    self.hear(stream, response).await?;
+                }
+                Some((received, rejected)) = stream.with_role.next() => {
+                    stream.busy.remove(&received.kind);
+                    let answer = self.commit(received, rejected).await;
+                    stream.say(answer)?;
+                    if let Some(received) = stream.held_back.take() {
+                        self.give(stream, received).await?;
+                    }
+                }
+                count = self.demands.recv_many(&mut demands, DEMANDS), if !self.demands.is_closed() => {
+                    if count > 0 {
+                        let requests = self.state.lock().await.demand(demands.drain(..), true);
+                        self.changed();
+                        for request in requests {
+                            stream.say(request)?;
+                        }
+                    }
+                }
+                Ok(()) = self.ready.changed() => {
+                    let ready = *self.ready.borrow_and_update();
+                    if let Some(type_url) = self.state.lock().await.any_open() {
+                        stream.say(DeltaDiscoveryRequest {
+                            node: Some(node::node(&self.config.identity, ready)),
+                            type_url: type_url.to_owned(),
+                            ..Default::default()
+                        })?;
+                    }
+                }
+                () = at(save_at) => self.save().await,
+            }
+        }
+    }
+
+    async fn hear(&mut self, stream: &mut Stream, response: DeltaDiscoveryResponse) -> Result<(), Ended> {
+        let progress = response.control_plane.as_ref().map(|it| Progress::read(&it.identifier)).unwrap_or_default();
+        self.judge(progress, !stream.heard)?;
+        stream.heard = true;
+        self.status.updates.fetch_add(1, Ordering::Relaxed);
+        let Some(received) = self.state.lock().await.receive(response) else { return Ok(()) };
+        if stream.busy.contains(&received.kind) {
+            stream.held_back = Some(received);
+            return Ok(());
+        }
+        self.give(stream, received).await
+    }
+
+    /// Whether to go along with a controller that is so far.
+    fn judge(&mut self, progress: Progress, first: bool) -> Result<(), Ended> {
+        if progress.reached == 0 {
+            return Ok(());
+        }
+        if progress.reached >= self.reached || !first {
+            self.behind_since = None;
+            self.reached = if first { progress.reached } else { self.reached.max(progress.reached) };
+            return Ok(());
+        }
+        let since = *self.behind_since.get_or_insert_with(Instant::now);
+        if since.elapsed() < self.config.timing.behind {
+            return Err(Ended::Behind { replica: progress.replica, its: progress.reached, ours: self.reached });
+        }
+        self.behind_since = None;
+        self.reached = progress.reached;
+        Ok(())
+    }
+
+    async fn give(&mut self, stream: &mut Stream, mut received: Received) -> Result<(), Ended> {
+        let (ack, answer) = Ack::new();
+        let update = Update {
+            kind: received.kind,
+            upserts: std::mem::take(&mut received.upserts),
+            removed: received.removed.clone(),
+            complete: received.complete,
+            ack,
+        };
+        stream.busy.insert(update.kind);
+        stream.with_role.push(async move { (received, answer.await.unwrap_or_default()) }.boxed());
+        self.updates.send(update).await.map_err(|_| Ended::Role)
+    }
+
+    async fn commit(&mut self, received: Received, rejected: Vec<Rejected>) -> DeltaDiscoveryRequest {
+        let mut state = self.state.lock().await;
+        let (answer, rejected) = state.commit(received, rejected);
+        self.status.rejected.fetch_add(rejected as u64, Ordering::Relaxed);
+        self.status.resources.store(state.len() as u64, Ordering::Relaxed);
+        drop(state);
+        self.changed();
+        answer
+    }
+
+    fn changed(&mut self) {
+        if self.disk.is_some() && self.save_at.is_none() {
+            self.save_at = Some(Instant::now() + self.config.timing.save);
+        }
+    }
+
+    async fn save(&mut self) {
+        let Some(disk) = &mut self.disk else { return };
+        if self.save_at.take().is_none() {
+            return;
+        }
+        let began = Instant::now();
+        if disk.save(self.state.clone(), self.reached).await {
+            self.status.saves.fetch_add(1, Ordering::Relaxed);
+        }
+        self.save_after = Instant::now() + began.elapsed() * SAVING;
+    }
+}
+
+impl Stream {
+    fn say(&self, request: DeltaDiscoveryRequest) -> Result<(), Ended> {
+        self.requests.send(request).map_err(|_| Ended::Closed)
+    }
+}
+
+/// Waits until then; for ever if there is no then.
+async fn at(when: Option<Instant>) {
+    match when {
+        Some(when) => tokio::time::sleep_until(when).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,46 @@
+use super::{DecodeError, codes::impossible};
+use crate::model;
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Mesh {
+    #[prost(string, repeated, tag = "1")]
+    zones: Vec<String>,
+    #[prost(string, tag = "2")]
+    cluster_domain: String,
+    #[prost(bool, tag = "3")]
+    fail_to_plain: bool,
+    #[prost(bool, tag = "4")]
+    bypass: bool,
+    #[prost(bool, tag = "5")]
+    access_control: bool,
+}
+
+impl From<&model::Mesh> for Mesh {
+    fn from(mesh: &model::Mesh) -> Self {
+        Self {
+            zones: mesh.zones.iter().map(ToString::to_string).collect(),
+            cluster_domain: mesh.cluster_domain.clone(),
+            fail_to_plain: mesh.fail_to_plain,
+            bypass: mesh.bypass,
+            access_control: mesh.access_control,
+        }
+    }
+}
+
+impl TryFrom<Mesh> for model::Mesh {
+    type Error = DecodeError;
+
+    fn try_from(mesh: Mesh) -> Result<Self, DecodeError> {
+        Ok(Self {
+            zones: mesh
+                .zones
+                .iter()
+                .map(|zone| zone.parse().map_err(|_| impossible("zone")))
+                .collect::<Result<_, _>>()?,
+            cluster_domain: mesh.cluster_domain,
+            fail_to_plain: mesh.fail_to_plain,
+            bypass: mesh.bypass,
+            access_control: mesh.access_control,
+        })
+    }
+}
