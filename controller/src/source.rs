@@ -4,6 +4,7 @@
 //! that starts over sends [`Event::Reset`] with everything there is, and the index computes what is gone, so that
 //! there is never an empty configuration in between.
 
+pub mod kubernetes;
 pub mod manifests;
 
 use tokio::sync::mpsc;
