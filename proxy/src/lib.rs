@@ -1,4 +1,23 @@
 //! The node proxy: takes what callers send to Services' ports and carries it to endpoints.
+//!
+//! The way of a request is the listing of modules: [`listener`] accepts, `http` routes, balances, retries and sends,
+//! [`tcp`] carries what is opaque, `reason` says what the mesh answered by itself, `telemetry` counts, `drain` ends.
+//! `state` applies the discovery stream and publishes immutable snapshots; nothing on the data path waits for it,
+//! except the first request for a Service.
 
+mod clock;
+mod config;
+mod connect;
+mod drain;
+mod http;
+mod listener;
+mod proxy;
+mod reason;
+mod state;
 pub mod tcp;
+mod telemetry;
 pub mod tls;
+
+pub use config::{Config, Limits};
+pub use proxy::{Bound, Proxy, StartError, Status, start};
+pub use reason::Reason;

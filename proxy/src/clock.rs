@@ -1,0 +1,51 @@
+//! A coarse clock: what is measured in seconds need not ask the kernel per request.
+//!
+//! One task advances it ten times a second; readers pay one load. Latencies are measured with the real clock.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+/// How often the coarse clock advances.
+pub(crate) const TICK: Duration = Duration::from_millis(100);
+
+/// Milliseconds since the proxy started, at the last tick. Wraps after 49 days; differences stay right.
+#[derive(Clone, Debug)]
+pub(crate) struct Clock {
+    start: Instant,
+    now: Arc<AtomicU32>,
+}
+
+impl Clock {
+    /// A clock that stands at zero until someone calls [`Clock::advance`].
+    pub(crate) fn new() -> Self {
+        Self { start: Instant::now(), now: Arc::new(AtomicU32::new(0)) }
+    }
+
+    /// Sets it to the present.
+    pub(crate) fn advance(&self) {
+        self.now.store(self.millis_of(Instant::now()), Ordering::Relaxed);
+    }
+
+    /// Milliseconds at the last tick.
+    pub(crate) fn coarse(&self) -> u32 {
+        self.now.load(Ordering::Relaxed)
+    }
+
+    /// The same count for an exact instant.
+    #[allow(clippy::cast_possible_truncation)]
+    pub(crate) fn millis_of(&self, now: Instant) -> u32 {
+        now.saturating_duration_since(self.start).as_millis() as u32
+    }
+
+    /// How long ago `then` was, at the last tick.
+    pub(crate) fn since(&self, then: u32) -> Duration {
+        let elapsed = self.coarse().wrapping_sub(then);
+        // `then` may be exact and thus a little later than the last tick.
+        if elapsed > u32::MAX / 2 { Duration::ZERO } else { Duration::from_millis(u64::from(elapsed)) }
+    }
+}

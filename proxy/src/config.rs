@@ -1,0 +1,90 @@
+//! What a proxy is told at its start; nothing reads flags or environment later.
+
+use std::{net::IpAddr, ops::RangeInclusive, sync::Arc, time::Duration};
+
+use ipnet::IpNet;
+use maesh_config::NodeName;
+
+/// Settings of one proxy.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Addresses on which shared ports listen. `::` serves both families where the system has both.
+    pub shared: Vec<IpAddr>,
+    /// Threads that carry traffic, each with an event loop and connections of its own.
+    pub workers: usize,
+    /// Node on which the proxy and most of its callers run.
+    pub node: Option<NodeName>,
+    /// Zone of that node, for the hints of EndpointSlices.
+    pub zone: Option<Arc<str>>,
+    /// Callers whose `X-Forwarded-*` headers are kept and appended to. Everybody else's are replaced.
+    pub trusted: Vec<IpNet>,
+    /// Local ports of outgoing connections, where they must stay apart from ports that the mesh listens on.
+    pub outgoing_ports: Option<RangeInclusive<u16>>,
+    /// Time without requests after which a Service's configuration is let go of.
+    pub idle_service: Duration,
+    /// How long the first request for a Service waits for its configuration.
+    pub first_use: Duration,
+    /// How long a listener whose configuration is gone goes on accepting, because names may be cached.
+    pub linger: Duration,
+    /// How long new connections are still accepted once a drain has begun, because names may be cached.
+    pub drain_horizon: Duration,
+    /// How long requests in flight may take to finish after that.
+    pub drain_timeout: Duration,
+    /// Limits on what callers can occupy.
+    pub limits: Limits,
+}
+
+/// Limits on what callers can occupy. Each has a plain answer when it is reached.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Open connections in all. Further ones are refused (`overloaded` where the port carries HTTP).
+    pub connections: usize,
+    /// Open connections of one address.
+    pub connections_per_caller: usize,
+    /// Concurrent streams on one HTTP/2 connection.
+    pub streams: u32,
+    /// Bytes of a request's head.
+    pub head: usize,
+    /// Fields of a request's head.
+    pub fields: usize,
+    /// Bytes of a request's target.
+    pub target: usize,
+    /// Longest time from the first byte of a head to its last.
+    pub head_timeout: Duration,
+    /// Longest time a caller's connection is kept open without a request.
+    pub keep_alive: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            shared: Vec::new(),
+            workers: std::thread::available_parallelism().map_or(1, |cores| cores.get().min(4)),
+            node: None,
+            zone: None,
+            trusted: Vec::new(),
+            outgoing_ports: None,
+            idle_service: Duration::from_secs(600),
+            first_use: Duration::from_secs(1),
+            linger: Duration::ZERO,
+            drain_horizon: Duration::from_secs(45),
+            drain_timeout: Duration::from_secs(30),
+            limits: Limits::default(),
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 60_000,
+            connections_per_caller: 10_000,
+            streams: 256,
+            head: 64 * 1024,
+            fields: 128,
+            target: 16 * 1024,
+            head_timeout: Duration::from_secs(30),
+            keep_alive: Duration::from_secs(180),
+        }
+    }
+}

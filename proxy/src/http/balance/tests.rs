@@ -1,0 +1,79 @@
+use super::*;
+
+struct Fixed(f32);
+
+impl Load for Fixed {
+    fn cost(&self, _now: u32) -> f32 {
+        self.0
+    }
+}
+
+fn draws(n: u64) -> impl Iterator<Item = u64> {
+    (0..n).map(|i| (i + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(17).wrapping_mul(0xbf58_476d_1ce4_e5b9))
+}
+
+#[test]
+fn the_cheaper_one_gets_the_request() {
+    for (case, costs, picked_never) in [
+        ("two, one dear", &[1.0, 9.0][..], Some(1)),
+        ("three, one dear: never picked against another", &[1.0, 9.0, 1.0], Some(1)),
+        ("one alone is picked however dear", &[9.0], None),
+    ] {
+        let items: Vec<Fixed> = costs.iter().map(|cost| Fixed(*cost)).collect();
+        let mut counts = vec![0; items.len()];
+        for draw in draws(10_000) {
+            let picked = cheaper_of_two(&items, 0, draw).expect(case);
+            let at = items.iter().position(|item| std::ptr::eq(item, picked)).expect(case);
+            counts[at] += 1;
+        }
+        for (at, count) in counts.iter().enumerate() {
+            assert_eq!(*count == 0, Some(at) == picked_never, "{case}: {counts:?}");
+        }
+    }
+    assert!(cheaper_of_two::<Fixed>(&[], 0, 7).is_none());
+}
+
+#[test]
+fn equal_ones_share() {
+    let items: Vec<Fixed> = (0..4).map(|_| Fixed(1.0)).collect();
+    let mut counts = [0_u32; 4];
+    for draw in draws(40_000) {
+        let picked = cheaper_of_two(&items, 0, draw).expect("four items");
+        counts[items.iter().position(|item| std::ptr::eq(item, picked)).expect("one of them")] += 1;
+    }
+    assert!(counts.iter().all(|count| (8_000..12_000).contains(count)), "{counts:?}");
+}
+
+#[test]
+fn a_slow_answer_counts_at_once_and_is_forgotten_slowly() {
+    let cell = AtomicU64::new(0);
+    answered(&cell, 1_000, Duration::from_millis(2));
+    answered(&cell, 1_001, Duration::from_millis(500));
+    assert!(latency(&cell, 1_001) > 400_000.0);
+    answered(&cell, 1_002, Duration::from_millis(2));
+    assert!(latency(&cell, 1_002) > 100_000.0, "one fast answer does not redeem it");
+    for i in 0..200 {
+        answered(&cell, 1_003 + i, Duration::from_millis(2));
+    }
+    assert!(latency(&cell, 1_203) < 10_000.0, "many do");
+    answered(&cell, 2_000, Duration::from_millis(500));
+    assert!(latency(&cell, 60_000) < 10_000.0, "so does time, or it would never be tried again");
+}
+
+#[test]
+fn a_source_stays_where_it_is() {
+    let callers: Vec<IpAddr> = (0..=255_u8).map(|i| IpAddr::from([10, 0, 0, i])).collect();
+    let five = [1_u64, 2, 3, 4, 5];
+    let four = [1_u64, 2, 3, 5];
+    let mut moved = 0;
+    for caller in callers {
+        let before = by_source(&five, caller, |item| *item).expect("five");
+        let after = by_source(&four, caller, |item| *item).expect("four");
+        if before == after {
+            continue;
+        }
+        assert_eq!(*before, 4, "only callers of the removed one move");
+        moved += 1;
+    }
+    assert!((20..90).contains(&moved), "{moved} of 256 callers were on the removed one");
+}

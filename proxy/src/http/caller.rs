@@ -1,0 +1,155 @@
+//! One connection of a caller, as its requests see it, and as the sweep sees it.
+//!
+//! No timer runs for a connection. It notes when it became idle, or when a head began to arrive; a sweep that passes
+//! now and then ends the ones that stayed so for too long.
+
+use std::{
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering},
+    },
+    task::Waker,
+};
+
+use http::HeaderValue;
+use parking_lot::Mutex;
+
+use crate::{
+    listener::{Listening, Worker},
+    state::Shared,
+};
+
+/// What a connection is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Stage {
+    /// Between requests.
+    Idle = 0,
+    /// The head of a request is arriving.
+    Head = 1,
+    /// A request is being answered.
+    Busy = 2,
+    /// Streams of HTTP/2, or another protocol after an upgrade: it has rules of its own.
+    Free = 3,
+}
+
+/// One connection of a caller.
+pub(crate) struct Caller {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) worker: Arc<Worker>,
+    pub(crate) listening: Arc<Listening>,
+    /// Address of the caller.
+    pub(crate) address: IpAddr,
+    /// The same as a field's value.
+    pub(crate) address_text: HeaderValue,
+    /// Its `X-Forwarded-*` are kept.
+    pub(crate) trusted: bool,
+    /// It speaks HTTP/2.
+    pub(crate) http2: bool,
+    stage: AtomicU8,
+    since: AtomicU32,
+    answered: AtomicBool,
+    ended: AtomicBool,
+    waker: Mutex<Option<Waker>>,
+}
+
+impl Caller {
+    /// A connection on which the first bytes have just arrived.
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        worker: Arc<Worker>,
+        listening: Arc<Listening>,
+        address: IpAddr,
+        http2: bool,
+    ) -> Arc<Self> {
+        let text = HeaderValue::try_from(address.to_string()).unwrap_or(HeaderValue::from_static("unknown"));
+        let stage = if http2 { Stage::Free } else { Stage::Head };
+        Arc::new(Self {
+            trusted: shared.config.trusted.iter().any(|net| net.contains(&address)),
+            since: AtomicU32::new(shared.clock.coarse()),
+            shared,
+            worker,
+            listening,
+            address,
+            address_text: text,
+            http2,
+            stage: AtomicU8::new(stage as u8),
+            answered: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
+            waker: Mutex::new(None),
+        })
+    }
+
+    /// What it is doing.
+    pub(crate) fn stage(&self) -> Stage {
+        match self.stage.load(Ordering::Relaxed) {
+            0 => Stage::Idle,
+            1 => Stage::Head,
+            2 => Stage::Busy,
+            _ => Stage::Free,
+        }
+    }
+
+    fn enter(&self, stage: Stage) {
+        if self.stage() != Stage::Free {
+            self.stage.store(stage as u8, Ordering::Relaxed);
+        }
+    }
+
+    /// The first bytes of a head arrived.
+    pub(crate) fn head_began(&self) {
+        self.since.store(self.shared.clock.coarse(), Ordering::Relaxed);
+        self.enter(Stage::Head);
+    }
+
+    /// A request is complete enough to be worked on.
+    pub(crate) fn request_began(&self) {
+        self.answered.store(false, Ordering::Relaxed);
+        self.enter(Stage::Busy);
+    }
+
+    /// The last byte of an answer is on its way to the socket.
+    pub(crate) fn answer_ended(&self) {
+        self.answered.store(true, Ordering::Relaxed);
+    }
+
+    /// Everything written has reached the socket; returns whether this ended an answer.
+    pub(crate) fn flushed(&self) -> bool {
+        if self.stage() != Stage::Busy || !self.answered.swap(false, Ordering::Relaxed) {
+            return false;
+        }
+        self.since.store(self.shared.clock.coarse(), Ordering::Relaxed);
+        self.enter(Stage::Idle);
+        true
+    }
+
+    /// The connection carries another protocol from now on.
+    pub(crate) fn upgraded(&self) {
+        self.stage.store(Stage::Free as u8, Ordering::Relaxed);
+    }
+
+    /// Milliseconds since it entered its stage.
+    pub(crate) fn since(&self) -> std::time::Duration {
+        self.shared.clock.since(self.since.load(Ordering::Relaxed))
+    }
+
+    /// Ends the connection as if the caller had closed it.
+    pub(crate) fn end(&self) {
+        self.ended.store(true, Ordering::Release);
+        let waker = self.waker.lock().clone();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// Whether someone ended it.
+    pub(crate) fn is_ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
+    }
+
+    /// The task to wake when it is ended.
+    pub(crate) fn remember(&self, waker: &Waker) {
+        *self.waker.lock() = Some(waker.clone());
+    }
+}

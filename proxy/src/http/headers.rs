@@ -1,0 +1,209 @@
+//! What a proxy must change in heads: fields that belong to one connection, and those that say who called.
+//!
+//! `X-Forwarded-*` and `X-Real-Ip` are set, never believed: a pod can write what it likes. Callers in the list of
+//! trusted hops are the exception; theirs are kept and appended to.
+
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+use smallvec::SmallVec;
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
+const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
+
+/// Who called, for the `X-Forwarded-*` fields.
+pub(crate) struct Forwarded<'a> {
+    pub(crate) caller: &'a HeaderValue,
+    pub(crate) trusted: bool,
+    pub(crate) websocket: bool,
+    pub(crate) host: Option<&'a HeaderValue>,
+    pub(crate) port: &'a HeaderValue,
+}
+
+/// Sets the `X-Forwarded-*` fields and removes `Forwarded`.
+pub(crate) fn forward(headers: &mut HeaderMap, from: &Forwarded<'_>) {
+    let proto = HeaderValue::from_static(if from.websocket { "ws" } else { "http" });
+    if from.trusted {
+        append(headers, from.caller);
+        keep_or_set(headers, X_FORWARDED_PROTO, || Some(proto));
+        keep_or_set(headers, X_FORWARDED_HOST, || from.host.cloned());
+        keep_or_set(headers, X_FORWARDED_PORT, || Some(from.port.clone()));
+        keep_or_set(headers, X_REAL_IP, || Some(from.caller.clone()));
+        return;
+    }
+    headers.remove(header::FORWARDED);
+    headers.insert(X_FORWARDED_FOR, from.caller.clone());
+    headers.insert(X_FORWARDED_PROTO, proto);
+    headers.insert(X_FORWARDED_PORT, from.port.clone());
+    headers.insert(X_REAL_IP, from.caller.clone());
+    match from.host {
+        Some(host) => headers.insert(X_FORWARDED_HOST, host.clone()),
+        None => headers.remove(X_FORWARDED_HOST),
+    };
+}
+
+/// Adds the caller to the list that a trusted hop sent.
+fn append(headers: &mut HeaderMap, caller: &HeaderValue) {
+    let mut list: Vec<u8> = Vec::new();
+    for value in headers.get_all(X_FORWARDED_FOR).iter().chain([caller]) {
+        if !list.is_empty() {
+            list.extend_from_slice(b", ");
+        }
+        list.extend_from_slice(value.as_bytes());
+    }
+    let value = HeaderValue::from_bytes(&list).unwrap_or_else(|_| caller.clone());
+    headers.insert(X_FORWARDED_FOR, value);
+}
+
+fn keep_or_set(headers: &mut HeaderMap, name: HeaderName, value: impl FnOnce() -> Option<HeaderValue>) {
+    if !headers.contains_key(&name)
+        && let Some(value) = value()
+    {
+        headers.insert(name, value);
+    }
+}
+
+/// Removes what belongs to one connection (RFC 9110 section 7.6.1), and whatever `Connection` names.
+///
+/// `Transfer-Encoding` goes too: the next connection frames the body anew. `TE: trailers` stays where `keep_te` is
+/// set, because gRPC asks for it.
+pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap, keep_te: bool) {
+    // One pass over what is there, instead of a look-up for each of these names.
+    let (mut connection, mut others, mut te) = (false, SmallVec::<[HeaderName; 4]>::new(), false);
+    for name in headers.keys() {
+        match *name {
+            header::CONNECTION => connection = true,
+            header::TE => te = true,
+            header::TRANSFER_ENCODING | header::UPGRADE | header::PROXY_AUTHENTICATE | header::PROXY_AUTHORIZATION => {
+                others.push(name.clone());
+            }
+            _ if matches!(name.as_str().len(), 10 | 14 | 16)
+                && (*name == KEEP_ALIVE || *name == PROXY_CONNECTION || *name == HTTP2_SETTINGS) =>
+            {
+                others.push(name.clone());
+            }
+            _ => {}
+        }
+    }
+    for name in others {
+        headers.remove(name);
+    }
+    if te && !(keep_te && headers.get(header::TE).is_some_and(|te| te.as_bytes().eq_ignore_ascii_case(b"trailers"))) {
+        headers.remove(header::TE);
+    }
+    if connection {
+        strip_named(headers);
+    }
+}
+
+/// Removes the fields that `Connection` names, and itself. What routes and frames a message cannot be named away.
+fn strip_named(headers: &mut HeaderMap) {
+    let mut named = SmallVec::<[HeaderName; 4]>::new();
+    for value in headers.get_all(header::CONNECTION) {
+        for token in value.as_bytes().split(|byte| *byte == b',') {
+            if let Ok(name) = HeaderName::from_bytes(token.trim_ascii()) {
+                named.push(name);
+            }
+        }
+    }
+    headers.remove(header::CONNECTION);
+    for name in named {
+        let ours = [header::HOST, header::CONTENT_LENGTH, header::TE].contains(&name)
+            || name.as_str().starts_with("x-forwarded-")
+            || name == X_REAL_IP;
+        if !ours {
+            headers.remove(name);
+        }
+    }
+}
+
+/// Whether a field holds `token` in a list of words.
+pub(crate) fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
+    headers.get_all(name).iter().any(|value| {
+        let mut words = value.as_bytes().split(|byte| *byte == b',');
+        words.any(|word| word.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(fields: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut map = HeaderMap::new();
+        for (name, value) in fields {
+            map.append(HeaderName::from_static(name), HeaderValue::from_static(value));
+        }
+        map
+    }
+
+    #[test]
+    fn what_belongs_to_a_connection_stays_there() {
+        for (case, before, keep_te, after) in [
+            ("nothing to do", &[("accept", "*/*")][..], false, &[("accept", "*/*")][..]),
+            (
+                "the usual ones",
+                &[
+                    ("connection", "keep-alive"),
+                    ("keep-alive", "timeout=5"),
+                    ("transfer-encoding", "chunked"),
+                    ("a", "b"),
+                ],
+                false,
+                &[("a", "b")],
+            ),
+            ("named ones", &[("connection", "close, X-Secret"), ("x-secret", "1"), ("a", "b")], false, &[("a", "b")]),
+            ("two lines", &[("connection", "x-a"), ("connection", "x-b"), ("x-a", "1"), ("x-b", "1")], false, &[]),
+            ("host cannot be named away", &[("connection", "host"), ("host", "web")], false, &[("host", "web")]),
+            ("te for grpc", &[("te", "trailers")], true, &[("te", "trailers")]),
+            ("te otherwise", &[("te", "trailers")], false, &[]),
+            ("te with more", &[("te", "gzip, trailers")], true, &[]),
+            ("trailer stays", &[("trailer", "x-sum")], false, &[("trailer", "x-sum")]),
+        ] {
+            let mut headers = map(before);
+            strip_hop_by_hop(&mut headers, keep_te);
+            assert_eq!(headers, map(after), "{case}");
+        }
+    }
+
+    #[test]
+    fn who_called_is_set_and_not_believed() {
+        let (caller, host, port) = (
+            HeaderValue::from_static("10.0.0.7"),
+            HeaderValue::from_static("Web.shop:80"),
+            HeaderValue::from_static("80"),
+        );
+        let claimed = [
+            ("x-forwarded-for", "1.1.1.1"),
+            ("x-forwarded-proto", "https"),
+            ("x-forwarded-host", "evil"),
+            ("x-forwarded-port", "1"),
+            ("x-real-ip", "1.1.1.1"),
+            ("forwarded", "for=1.1.1.1"),
+        ];
+        let from =
+            |trusted, websocket| Forwarded { caller: &caller, trusted, websocket, host: Some(&host), port: &port };
+        let mut headers = map(&claimed);
+        forward(&mut headers, &from(false, false));
+        let want = [
+            ("x-forwarded-for", "10.0.0.7"),
+            ("x-forwarded-proto", "http"),
+            ("x-forwarded-host", "Web.shop:80"),
+            ("x-forwarded-port", "80"),
+            ("x-real-ip", "10.0.0.7"),
+        ];
+        assert_eq!(headers, map(&want));
+        let mut headers = map(&claimed);
+        forward(&mut headers, &from(true, false));
+        assert_eq!(headers["x-forwarded-for"], "1.1.1.1, 10.0.0.7");
+        assert_eq!(headers["x-forwarded-proto"], "https");
+        assert_eq!(headers["forwarded"], "for=1.1.1.1");
+        let mut headers = map(&[]);
+        forward(&mut headers, &from(false, true));
+        assert_eq!(headers["x-forwarded-proto"], "ws");
+    }
+}

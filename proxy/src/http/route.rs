@@ -1,0 +1,201 @@
+//! Which Service a request is for.
+//!
+//! The listener's port decides the port; `Host` decides the Service, and only on shared ports. Pure but for look-ups in
+//! the directory.
+
+use std::{net::IpAddr, sync::Arc};
+
+use maesh_config::model::Protocol;
+
+use crate::{
+    listener::Claims,
+    reason::Reason,
+    state::{Called, MeshFacts, Shared},
+};
+
+/// Longest `Host` that can name anything: DNS names have at most 253 characters.
+const HOST_LIMIT: usize = 253;
+
+/// A `Host` in the one form in which it is looked up: lower case, without port and trailing dot.
+pub(crate) struct Host {
+    text: [u8; HOST_LIMIT],
+    len: usize,
+}
+
+impl Host {
+    /// Normalises `raw`. Refuses what cannot be a host: empty, too long, spaces, commas, user information, paths.
+    pub(crate) fn parse(raw: &[u8]) -> Option<Self> {
+        let name = match raw.strip_prefix(b"[") {
+            Some(rest) => {
+                let end = rest.iter().position(|byte| *byte == b']')?;
+                valid_port(&rest[end + 1..])?;
+                &rest[..end]
+            }
+            None => match raw.iter().position(|byte| *byte == b':') {
+                Some(colon) => {
+                    valid_port(&raw[colon..])?;
+                    &raw[..colon]
+                }
+                None => raw,
+            },
+        };
+        let name = name.strip_suffix(b".").unwrap_or(name);
+        if name.is_empty() || name.len() > HOST_LIMIT {
+            return None;
+        }
+        let mut text = [0; HOST_LIMIT];
+        for (to, byte) in text.iter_mut().zip(name) {
+            if !(byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_' | b':' | b'*' | b'%' | b'~')) {
+                return None;
+            }
+            *to = byte.to_ascii_lowercase();
+        }
+        Some(Self { text, len: name.len() })
+    }
+
+    /// The normalised text.
+    pub(crate) fn as_str(&self) -> &str {
+        // Only ASCII was let in.
+        std::str::from_utf8(&self.text[..self.len]).unwrap_or_default()
+    }
+}
+
+fn valid_port(text: &[u8]) -> Option<()> {
+    match text.strip_prefix(b":") {
+        Some(digits) => (digits.len() <= 5 && digits.iter().all(u8::is_ascii_digit)).then_some(()),
+        None => text.is_empty().then_some(()),
+    }
+}
+
+/// What a host can mean.
+#[derive(Debug, PartialEq, Eq)]
+enum Meaning<'a> {
+    /// `service.namespace`, said so that nothing else can be meant.
+    Service(&'a str),
+    /// `service.namespace`, or a name of the world outside that a route claims.
+    ServiceOrClaim(&'a str),
+    /// A Service of the caller's own namespace, or a claim.
+    Single(&'a str),
+    /// An address.
+    Address(IpAddr),
+    /// Only a claim can give it a meaning.
+    Claim(&'a str),
+    /// A name in a mesh zone or the cluster domain that cannot be a Service's.
+    Nothing,
+}
+
+fn meaning<'a>(host: &'a str, mesh: &MeshFacts) -> Meaning<'a> {
+    let service = |rest: &'a str| match rest.split_once('.') {
+        Some((name, namespace)) if !name.is_empty() && !namespace.is_empty() && !namespace.contains('.') => {
+            Meaning::Service(rest)
+        }
+        _ => Meaning::Nothing,
+    };
+    if let Some(rest) = mesh.zones.iter().find_map(|zone| host.strip_suffix(&**zone)) {
+        return service(rest);
+    }
+    if let Some(rest) = host.strip_suffix(&*mesh.cluster).or_else(|| host.strip_suffix(".svc")) {
+        return service(rest);
+    }
+    if (host.as_bytes()[0].is_ascii_digit() || host.contains(':'))
+        && let Ok(address) = host.parse::<IpAddr>()
+    {
+        return Meaning::Address(address.to_canonical());
+    }
+    match host.bytes().filter(|byte| *byte == b'.').count() {
+        0 => Meaning::Single(host),
+        1 => Meaning::ServiceOrClaim(host),
+        _ => Meaning::Claim(host),
+    }
+}
+
+/// Finds the Service that `host` means on a shared port whose claims are `claims`.
+pub(crate) fn find(shared: &Shared, claims: &Claims, host: &Host, caller: IpAddr) -> Result<Arc<Called>, Reason> {
+    let mesh = shared.mesh.load();
+    let claimed = |host: &str| claims.find(host).and_then(|service| shared.directory.service(service));
+    let found = match meaning(host.as_str(), &mesh) {
+        // A service can claim names of its own; they already mean it.
+        Meaning::Service(name) => shared.directory.named(name),
+        Meaning::ServiceOrClaim(name) => shared.directory.named(name).or_else(|| claimed(name)),
+        Meaning::Single(name) => in_own_namespace(shared, name, caller).or_else(|| claimed(name)),
+        Meaning::Address(address) => shared.directory.at(address).or_else(|| claimed(host.as_str())),
+        Meaning::Claim(name) => claimed(name),
+        Meaning::Nothing => None,
+    };
+    found.ok_or_else(|| {
+        let complete = shared.complete.load(std::sync::atomic::Ordering::Acquire);
+        if complete { Reason::UnknownHost } else { Reason::NotSynced }
+    })
+}
+
+fn in_own_namespace(shared: &Shared, name: &str, caller: IpAddr) -> Option<Arc<Called>> {
+    let workload = shared.workloads.at(caller)?;
+    shared.directory.named(&format!("{name}.{}", workload.namespace.as_ref()?))
+}
+
+/// The port of `called` that a shared listener on `listen` serves.
+pub(crate) fn port_on(called: &Called, listen: u16, protocol: Protocol) -> Option<u16> {
+    let facts = called.facts.load();
+    facts.ports.iter().find(|port| port.listen == listen && port.protocol == protocol).map(|port| port.number)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mesh() -> MeshFacts {
+        MeshFacts {
+            zones: vec![".maesh".into(), ".traefik.mesh".into()],
+            cluster: ".svc.cluster.local".into(),
+            access_control: false,
+        }
+    }
+
+    #[test]
+    fn hosts_are_normalised() {
+        for (raw, want) in [
+            ("web.shop.maesh", Some("web.shop.maesh")),
+            ("WEB.Shop.Maesh:8080", Some("web.shop.maesh")),
+            ("web.shop.maesh.", Some("web.shop.maesh")),
+            ("web.shop.maesh.:80", Some("web.shop.maesh")),
+            ("10.0.0.1:80", Some("10.0.0.1")),
+            ("[fd00::1]:80", Some("fd00::1")),
+            ("[fd00::1]", Some("fd00::1")),
+            ("", None),
+            (".", None),
+            (":80", None),
+            ("[fd00::1", None),
+            ("[fd00::1]x", None),
+            ("web:80:90", None),
+            ("web:http", None),
+            ("web:123456", None),
+            ("a b", None),
+            ("a,b", None),
+            ("user@web", None),
+            ("web/path", None),
+        ] {
+            let host = Host::parse(raw.as_bytes());
+            assert_eq!(host.as_ref().map(Host::as_str), want, "{raw:?}");
+        }
+        assert!(Host::parse(&[b'a'; 254]).is_none());
+    }
+
+    #[test]
+    fn meanings() {
+        for (host, want) in [
+            ("web.shop.maesh", Meaning::Service("web.shop")),
+            ("web.shop.traefik.mesh", Meaning::Service("web.shop")),
+            ("web.shop.svc", Meaning::Service("web.shop")),
+            ("web.shop.svc.cluster.local", Meaning::Service("web.shop")),
+            ("web.shop", Meaning::ServiceOrClaim("web.shop")),
+            ("web", Meaning::Single("web")),
+            ("a.web.shop.maesh", Meaning::Nothing),
+            ("shop.maesh", Meaning::Nothing),
+            ("10.96.0.1", Meaning::Address(IpAddr::from([10, 96, 0, 1]))),
+            ("www.example.com", Meaning::Claim("www.example.com")),
+            ("1.shop", Meaning::ServiceOrClaim("1.shop")),
+        ] {
+            assert_eq!(meaning(host, &mesh()), want, "{host}");
+        }
+    }
+}

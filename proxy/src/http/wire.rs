@@ -1,0 +1,230 @@
+//! The bytes of a caller's HTTP connection.
+//!
+//! Between the socket and hyper for three reasons. Bytes read while the protocol was being recognised come first.
+//! While a head arrives, a copy of its beginning is kept, because hyper answers what it cannot parse by itself, and its
+//! answer says too little: it is replaced by one with a reason. And a connection that was ended reads as closed.
+
+use std::{
+    io,
+    mem::MaybeUninit,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use bytes::{Buf, Bytes};
+use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper_util::rt::TokioIo;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+};
+
+use super::{
+    answer,
+    caller::{Caller, Stage},
+};
+use crate::reason::Reason;
+
+/// Bytes of a head that are kept to explain why it was refused: a target one byte too long, and some more.
+const KEPT: usize = 17 * 1024;
+
+/// Bytes read at once while a head is expected.
+const READ: usize = 8 * 1024;
+
+/// The stream of a caller's HTTP connection.
+pub(crate) struct CallerIo {
+    stream: TokioIo<TcpStream>,
+    first: Bytes,
+    caller: Arc<Caller>,
+    remembered: bool,
+    head: Vec<u8>,
+    last_words: Option<Bytes>,
+}
+
+impl CallerIo {
+    /// A stream of which `first` was already read.
+    pub(crate) fn new(stream: TcpStream, first: Bytes, caller: Arc<Caller>) -> Self {
+        Self { stream: TokioIo::new(stream), first, caller, remembered: false, head: Vec::new(), last_words: None }
+    }
+
+    fn keep(&mut self, bytes: &[u8]) {
+        let room = KEPT.saturating_sub(self.head.len());
+        self.head.extend_from_slice(&bytes[..bytes.len().min(room)]);
+    }
+
+    /// Replaces what hyper says about a head that it could not parse; `written` is the beginning of its answer.
+    fn explain(&mut self, written: &[u8]) -> bool {
+        let Some(reason) = refused(written, &self.head, self.caller.shared.config.limits.target) else { return false };
+        self.caller.shared.telemetry.refused(reason);
+        self.last_words = Some(answer::last_words(reason).into());
+        true
+    }
+
+    fn poll_last_words(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while let Some(words) = self.last_words.as_mut().filter(|words| words.has_remaining()) {
+            let written = ready!(Pin::new(self.stream.inner_mut()).poll_write(cx, words))?;
+            words.advance(written);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Whether bytes written now can be an answer of hyper's own.
+    fn between_answers(&self) -> bool {
+        matches!(self.caller.stage(), Stage::Idle | Stage::Head)
+    }
+}
+
+/// The reason behind an answer that hyper made by itself, which begins with `written`, to a head that begins with
+/// `head`; `None` when it is no such answer.
+fn refused(written: &[u8], head: &[u8], target: usize) -> Option<Reason> {
+    let status = written.strip_prefix(b"HTTP/1.1 ").or_else(|| written.strip_prefix(b"HTTP/1.0 "))?;
+    let line_end = head.iter().position(|byte| *byte == b'\n');
+    let line = &head[..line_end.unwrap_or(head.len())];
+    let mut words = line.split(|byte| *byte == b' ').filter(|word| !word.is_empty());
+    let target_len = words.nth(1).map_or(0, <[u8]>::len);
+    match status.get(..3)? {
+        b"414" => Some(Reason::UriTooLong),
+        b"431" if target_len > target => Some(Reason::UriTooLong),
+        b"431" => Some(Reason::HeadersTooLarge),
+        b"400" => {
+            let version = words.next().map(|word| word.strip_suffix(b"\r").unwrap_or(word));
+            let unknown_version = version.is_some_and(|version| {
+                version.starts_with(b"HTTP/") && version != b"HTTP/1.1" && version != b"HTTP/1.0"
+            });
+            if line_end.is_some() && unknown_version {
+                return Some(Reason::VersionNotSupported);
+            }
+            Some(if has_unknown_coding(head) { Reason::NotImplemented } else { Reason::BadRequest })
+        }
+        _ => None,
+    }
+}
+
+/// Whether the head names a transfer coding, and chunked is not among them.
+fn has_unknown_coding(head: &[u8]) -> bool {
+    let fields = head.split(|byte| *byte == b'\n').skip(1).take_while(|line| line.len() > 1);
+    let mut coded = false;
+    for line in fields {
+        let Some(colon) = line.iter().position(|byte| *byte == b':') else { return false };
+        let (name, value) = line.split_at(colon);
+        if name.eq_ignore_ascii_case(b"transfer-encoding") {
+            coded = true;
+            if value.to_ascii_lowercase().windows(7).any(|word| word == b"chunked") {
+                return false;
+            }
+        }
+    }
+    coded
+}
+
+impl Read for CallerIo {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, mut buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+        if self.caller.is_ended() {
+            return Poll::Ready(Ok(()));
+        }
+        if !self.remembered {
+            self.remembered = true;
+            self.caller.remember(cx.waker());
+        }
+        if !self.first.is_empty() {
+            let len = self.first.len().min(buf.remaining());
+            let first = self.first.split_to(len);
+            buf.put_slice(&first);
+            self.keep(&first);
+            return Poll::Ready(Ok(()));
+        }
+        if !self.between_answers() {
+            return Pin::new(&mut self.stream).poll_read(cx, buf);
+        }
+        let mut space = [const { MaybeUninit::uninit() }; READ];
+        let len = buf.remaining().min(READ);
+        let mut read = ReadBuf::uninit(&mut space[..len]);
+        ready!(Pin::new(self.stream.inner_mut()).poll_read(cx, &mut read))?;
+        if !read.filled().is_empty() {
+            if self.caller.stage() == Stage::Idle {
+                self.head.clear();
+                self.caller.head_began();
+            }
+            self.keep(read.filled());
+            buf.put_slice(read.filled());
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Write for CallerIo {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if self.between_answers() && (self.last_words.is_some() || self.explain(bytes)) {
+            ready!(self.poll_last_words(cx))?;
+            return Poll::Ready(Ok(bytes.len()));
+        }
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let first = bufs.first().map_or(&[][..], |buf| buf);
+        if self.between_answers() && (self.last_words.is_some() || self.explain(first)) {
+            ready!(self.poll_last_words(cx))?;
+            return Poll::Ready(Ok(bufs.iter().map(|buf| buf.len()).sum()));
+        }
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.caller.flushed() {
+            // A large head was an exception; its memory need not stay.
+            self.head.clear();
+            self.head.shrink_to(1024);
+        }
+        self.poll_last_words(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_last_words(cx))?;
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_of_the_parser_get_a_reason() {
+        let long = format!("GET /{} HTTP/1.1\r\n", "a".repeat(17_000));
+        for (case, written, head, want) in [
+            ("syntax", "HTTP/1.1 400 Bad Request", "GET / HTTP/1.1\r\n bad", Some(Reason::BadRequest)),
+            ("version", "HTTP/1.1 400 Bad Request", "GET / HTTP/3.0\r\n\r\n", Some(Reason::VersionNotSupported)),
+            ("no version", "HTTP/1.1 400 Bad Request", "GET /\r\n\r\n", Some(Reason::BadRequest)),
+            ("tls", "HTTP/1.1 400 Bad Request", "\u{16}\u{3}\u{1}", Some(Reason::BadRequest)),
+            (
+                "coding",
+                "HTTP/1.1 400 Bad Request",
+                "POST / HTTP/1.1\r\nTransfer-Encoding: gzip\r\n\r\n",
+                Some(Reason::NotImplemented),
+            ),
+            (
+                "chunked is not last",
+                "HTTP/1.1 400 Bad Request",
+                "POST / HTTP/1.1\r\nTransfer-Encoding: chunked, gzip\r\n\r\n",
+                Some(Reason::BadRequest),
+            ),
+            ("large", "HTTP/1.1 431 Request", "GET / HTTP/1.1\r\na: b\r\n", Some(Reason::HeadersTooLarge)),
+            ("long", "HTTP/1.1 431 Request", &long, Some(Reason::UriTooLong)),
+            ("long, said so", "HTTP/1.1 414 URI Too Long", &long, Some(Reason::UriTooLong)),
+            ("an endpoint's body", "HTTP/1.1 200 OK", "", None),
+            ("no answer", "hello", "", None),
+        ] {
+            assert_eq!(refused(written.as_bytes(), head.as_bytes(), 16 * 1024), want, "{case}");
+        }
+    }
+}

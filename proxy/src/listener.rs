@@ -1,0 +1,216 @@
+//! Where callers arrive: ports that open and close as the configuration changes, and the threads that carry traffic.
+//!
+//! A listener is acknowledged once its sockets are bound, and none is touched by a change of another. A connection is
+//! accepted on one worker and handed to the one that has the fewest.
+
+mod accept;
+mod claims;
+mod occupancy;
+mod worker;
+
+use std::{
+    collections::HashMap,
+    io,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::{Arc, atomic::AtomicUsize},
+};
+
+use arc_swap::ArcSwap;
+use maesh_config::{
+    ServiceName,
+    model::{Bind, Listener, Transport},
+};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::task::AbortHandle;
+
+pub(crate) use self::{
+    claims::Claims,
+    occupancy::{Occupancy, Place},
+    worker::{Worker, Workers},
+};
+use crate::state::Shared;
+
+/// Connections that wait in the kernel for being accepted.
+const BACKLOG: i32 = 4096;
+
+/// An open listener, as its connections see it.
+pub(crate) struct Listening {
+    /// What it serves; changes while it is open.
+    pub(crate) facts: ArcSwap<Facts>,
+}
+
+/// What a listener serves.
+pub(crate) struct Facts {
+    /// The port it is bound to.
+    pub(crate) port: u16,
+    /// The Service and port to which everything belongs.
+    pub(crate) owner: Option<(ServiceName, u16)>,
+    /// HTTP is served.
+    pub(crate) http: bool,
+    /// Hosts that routes claim.
+    pub(crate) hosts: Claims,
+}
+
+impl From<&Listener> for Facts {
+    fn from(listener: &Listener) -> Self {
+        Self {
+            port: listener.port,
+            owner: listener.owner.clone(),
+            http: listener.http,
+            hosts: Claims::new(&listener.hosts),
+        }
+    }
+}
+
+/// Why a listener could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ListenError {
+    /// The system refused the address or port.
+    #[error("cannot listen on {address}: {source}. {advice}")]
+    Bind { address: SocketAddr, source: io::Error, advice: &'static str },
+    /// There is no address to listen on.
+    #[error("port {0}: this proxy has no shared address; start it with at least one")]
+    NoAddress(u16),
+    /// Datagrams are not carried.
+    #[error("port {0}: UDP is not carried by this version; set the Service to bypass, or call its plain name")]
+    Udp(u16),
+}
+
+impl ListenError {
+    fn bind(address: SocketAddr, source: io::Error) -> Self {
+        let advice = match source.kind() {
+            io::ErrorKind::AddrInUse => "Another process has this port; stop it, or let the Service use another one",
+            io::ErrorKind::PermissionDenied => {
+                "Ports below net.ipv4.ip_unprivileged_port_start need that sysctl lowered, or CAP_NET_BIND_SERVICE"
+            }
+            io::ErrorKind::AddrNotAvailable => "The address is not on this machine; check the proxy's addresses",
+            _ => "Check the limit of open files and the addresses of this machine",
+        };
+        Self::Bind { address, source, advice }
+    }
+}
+
+struct Open {
+    listening: Arc<Listening>,
+    bound: Vec<SocketAddr>,
+    accepting: Vec<AbortHandle>,
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        for accepting in &self.accepting {
+            accepting.abort();
+        }
+    }
+}
+
+/// All open listeners.
+pub(crate) struct Listeners {
+    shared: Arc<Shared>,
+    workers: Workers,
+    open: HashMap<Arc<str>, Open>,
+    next: AtomicUsize,
+}
+
+impl Listeners {
+    /// No listeners, whose connections will be carried by `workers`.
+    pub(crate) fn new(shared: Arc<Shared>, workers: Workers) -> Self {
+        Self { shared, workers, open: HashMap::new(), next: AtomicUsize::new(0) }
+    }
+
+    /// Opens a listener, or changes what an open one serves. A failure leaves things as they were.
+    pub(crate) fn open(&mut self, listener: &Listener) -> Result<(), ListenError> {
+        if listener.transport == Transport::Udp {
+            return Err(ListenError::Udp(listener.port));
+        }
+        if let Some(open) = self.open.get(&listener.id.0) {
+            open.listening.facts.store(Arc::new(Facts::from(listener)));
+            return Ok(());
+        }
+        let addresses = match listener.bind {
+            Bind::Shared => self.shared.config.shared.clone(),
+            Bind::Address(address) => vec![address],
+        };
+        if addresses.is_empty() {
+            return Err(ListenError::NoAddress(listener.port));
+        }
+        let mut sockets = Vec::with_capacity(addresses.len());
+        for address in addresses {
+            sockets.push(bind(SocketAddr::new(address, listener.port))?);
+        }
+        let listening = Arc::new(Listening { facts: ArcSwap::from_pointee(Facts::from(listener)) });
+        let mut open = Open { listening, bound: Vec::new(), accepting: Vec::new() };
+        for socket in sockets {
+            let bound = socket.local_addr().map_err(|error| {
+                ListenError::bind(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), listener.port), error)
+            })?;
+            let first = self.next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            open.accepting.push(accept::start(&self.workers, first, socket, open.listening.clone()));
+            open.bound.push(bound);
+        }
+        self.open.insert(listener.id.0.clone(), open);
+        self.count();
+        Ok(())
+    }
+
+    /// Stops accepting on a listener. Its connections live on. Where names may be cached, it lingers first.
+    pub(crate) fn close(&mut self, id: &str) {
+        let Some(open) = self.open.remove(id) else { return };
+        let linger = self.shared.config.linger;
+        if linger.is_zero() {
+            drop(open);
+        } else {
+            tokio::spawn(async move {
+                tokio::time::sleep(linger).await;
+                drop(open);
+            });
+        }
+        self.count();
+    }
+
+    /// Addresses that are bound, by the listener's id.
+    pub(crate) fn bound(&self) -> Vec<(Arc<str>, Vec<SocketAddr>)> {
+        let mut all: Vec<_> = self.open.iter().map(|(id, open)| (id.clone(), open.bound.clone())).collect();
+        all.sort_unstable();
+        all
+    }
+
+    /// Stops accepting everywhere.
+    pub(crate) fn close_all(&mut self) {
+        self.open.clear();
+        self.count();
+    }
+
+    fn count(&self) {
+        #[allow(clippy::cast_possible_wrap)]
+        self.shared.telemetry.listeners.set(self.open.len() as i64);
+    }
+}
+
+/// A listening socket on `address`. On `::` it takes both families; where the system has no IPv6, `0.0.0.0` is used.
+fn bind(address: SocketAddr) -> Result<std::net::TcpListener, ListenError> {
+    match listen(address) {
+        Ok(socket) => Ok(socket),
+        Err(error)
+            if address.ip() == IpAddr::from([0_u16; 8])
+                && matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL)) =>
+        {
+            let v4 = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), address.port());
+            listen(v4).map_err(|error| ListenError::bind(v4, error))
+        }
+        Err(error) => Err(ListenError::bind(address, error)),
+    }
+}
+
+fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.ip() == IpAddr::from([0_u16; 8]) {
+        socket.set_only_v6(false)?;
+    }
+    // Connections of before that still linger in the kernel are no reason not to listen again.
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}

@@ -1,0 +1,179 @@
+//! A thread that carries traffic: an event loop of its own, the connections on it, and the pools it uses.
+//!
+//! A connection, its requests and the connections to endpoints that they use all live on one worker, so nothing on
+//! their way is shared between processors but counters.
+
+use std::{
+    collections::HashMap,
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use tokio::{
+    runtime::{Builder, Handle},
+    sync::{oneshot, watch},
+};
+
+use crate::{
+    http::{Caller, Stage, sweep},
+    state::{Endpoint, Shared},
+};
+
+/// How often connections that have been idle for too long are looked for.
+const SWEEP: Duration = Duration::from_millis(500);
+
+/// One thread that carries traffic.
+pub(crate) struct Worker {
+    /// Its place among the workers, and in every endpoint's pools.
+    pub(crate) index: usize,
+    pub(crate) shared: Arc<Shared>,
+    /// Endpoints to which this worker has connections.
+    pub(crate) pooled: Mutex<Vec<Arc<Endpoint>>>,
+    /// Connections on it.
+    pub(crate) load: AtomicUsize,
+    handle: Handle,
+    callers: Mutex<HashMap<u64, Arc<Caller>, ahash::RandomState>>,
+    next: AtomicU64,
+    random: AtomicU64,
+    closing: watch::Receiver<bool>,
+}
+
+impl Worker {
+    /// Its event loop.
+    pub(crate) fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
+    /// A uniformly random number. Good enough to spread load, not to keep secrets.
+    pub(crate) fn draw(&self) -> u64 {
+        // SplitMix64, whose state is a counter.
+        let mut z = self.random.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// Turns true when connections are asked to end.
+    pub(crate) fn closing(&self) -> watch::Receiver<bool> {
+        self.closing.clone()
+    }
+
+    /// Lets the sweep know of a connection.
+    pub(crate) fn enlist(&self, caller: &Arc<Caller>) -> u64 {
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        self.callers.lock().insert(id, caller.clone());
+        id
+    }
+
+    /// The connection has ended.
+    pub(crate) fn discharge(&self, id: u64) {
+        self.callers.lock().remove(&id);
+    }
+
+    /// Ends connections whose head takes too long, and those that were idle for too long.
+    fn sweep(&self) {
+        sweep(self);
+        let limits = &self.shared.config.limits;
+        for caller in self.callers.lock().values() {
+            let most = match caller.stage() {
+                Stage::Idle => limits.keep_alive,
+                Stage::Head => limits.head_timeout,
+                Stage::Busy | Stage::Free => continue,
+            };
+            if caller.since() > most {
+                caller.end();
+            }
+        }
+    }
+
+    /// Ends connections between requests that have been quiet for `quiet`; they were told to go, or never heard.
+    pub(crate) fn end_idle(&self, quiet: Duration) {
+        for caller in self.callers.lock().values() {
+            if caller.stage() == Stage::Idle && caller.since() >= quiet {
+                caller.end();
+            }
+        }
+    }
+}
+
+/// All threads that carry traffic. They end when this is dropped.
+#[derive(Clone)]
+pub(crate) struct Workers {
+    all: Arc<[Arc<Worker>]>,
+    _threads: Arc<Threads>,
+}
+
+struct Threads {
+    stop: Vec<oneshot::Sender<()>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        self.stop.clear();
+        // Not joined: the last reference may be dropped on one of them.
+        self.threads.clear();
+    }
+}
+
+impl Workers {
+    /// Starts `count` threads (at least one).
+    pub(crate) fn start(shared: &Arc<Shared>, count: usize, closing: &watch::Receiver<bool>) -> io::Result<Self> {
+        let mut all = Vec::new();
+        let mut threads = Threads { stop: Vec::new(), threads: Vec::new() };
+        for index in 0..count.max(1) {
+            let runtime = Builder::new_current_thread().enable_all().build()?;
+            let worker = Arc::new(Worker {
+                index,
+                shared: shared.clone(),
+                pooled: Mutex::default(),
+                load: AtomicUsize::new(0),
+                handle: runtime.handle().clone(),
+                callers: Mutex::default(),
+                next: AtomicU64::new(0),
+                random: AtomicU64::new(rand::random()),
+                closing: closing.clone(),
+            });
+            let (stop, stopped) = oneshot::channel::<()>();
+            let sweeping = worker.clone();
+            let run = move || {
+                runtime.spawn(async move {
+                    let mut tick = tokio::time::interval(SWEEP);
+                    loop {
+                        tick.tick().await;
+                        sweeping.sweep();
+                    }
+                });
+                // An error means that the sender was dropped, which is the signal.
+                let _ = runtime.block_on(stopped);
+                runtime.shutdown_background();
+            };
+            threads.threads.push(std::thread::Builder::new().name(format!("maesh-proxy-{index}")).spawn(run)?);
+            threads.stop.push(stop);
+            all.push(worker);
+        }
+        Ok(Self { all: all.into(), _threads: Arc::new(threads) })
+    }
+
+    /// All of them.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<Worker>> {
+        self.all.iter()
+    }
+
+    /// The one at this place, counted round.
+    pub(crate) fn nth(&self, index: usize) -> &Arc<Worker> {
+        &self.all[index % self.all.len()]
+    }
+
+    /// The one with the fewest connections; `here` among equals.
+    pub(crate) fn idlest<'a>(&'a self, here: &'a Arc<Worker>) -> &'a Arc<Worker> {
+        let load = |worker: &Arc<Worker>| worker.load.load(Ordering::Relaxed);
+        self.all.iter().min_by_key(|worker| load(worker)).filter(|least| load(least) < load(here)).unwrap_or(here)
+    }
+}

@@ -1,0 +1,222 @@
+//! Wiring: what runs, and the handle by which it is watched and ended.
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use arc_swap::ArcSwap;
+use maesh_config::update::{Connected, Interest, Report, Updates};
+use parking_lot::Mutex;
+use prometheus_client::registry::Registry;
+use serde::Serialize;
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    task::JoinHandle,
+    time::interval,
+};
+
+use crate::{
+    clock,
+    config::Config,
+    drain,
+    listener::{Listeners, Workers},
+    state::{Called, Phase, Shared, Writer},
+    telemetry::Telemetry,
+};
+
+/// How often unused Services are looked for.
+const RELEASE: Duration = Duration::from_secs(5);
+
+/// Why a proxy could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A thread or its event loop could not be created.
+    #[error("starting worker threads: {0}")]
+    Workers(#[source] io::Error),
+}
+
+/// One listener that is open.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Bound {
+    /// Its identity.
+    pub listener: Arc<str>,
+    /// The addresses it is bound to.
+    pub addresses: Vec<SocketAddr>,
+}
+
+/// What a proxy is doing, for the status page.
+#[derive(Clone, Debug, Serialize)]
+pub struct Status {
+    /// It takes new work.
+    pub ready: bool,
+    /// The stream to the controller is up.
+    pub connected: bool,
+    /// Open listeners.
+    pub listeners: Vec<Bound>,
+    /// Connections of callers.
+    pub connections: usize,
+    /// Services whose configuration is held.
+    pub services: i64,
+    /// Updates applied since the start.
+    pub updates: i64,
+}
+
+/// A running proxy. Dropping it cuts everything; [`Proxy::drain`] ends it gently.
+pub struct Proxy {
+    shared: Arc<Shared>,
+    workers: Workers,
+    registry: Arc<Mutex<Registry>>,
+    bound: Arc<ArcSwap<Vec<Bound>>>,
+    report: Arc<Report>,
+    ready: Arc<watch::Sender<bool>>,
+    closing: watch::Sender<bool>,
+    connected: Connected,
+    stop_accepting: Option<oneshot::Sender<()>>,
+    writer: JoinHandle<()>,
+}
+
+/// Starts a proxy that does what `updates` say. It listens on nothing until they name a listener, and is ready once
+/// names and listeners are complete.
+///
+/// # Errors
+/// When the system has no thread or event loop to give.
+pub async fn start(
+    config: Config,
+    updates: Updates,
+    interest: Interest,
+    report: Report,
+    connected: Connected,
+) -> Result<Proxy, StartError> {
+    let mut registry = Registry::default();
+    let telemetry = Telemetry::new(&mut registry);
+    let config = Config { workers: config.workers.max(1), ..config };
+    let count = config.workers;
+    let (shared, wanted) = Shared::new(config, telemetry);
+    let (closing, closing_seen) = watch::channel(false);
+    let workers = Workers::start(&shared, count, &closing_seen).map_err(StartError::Workers)?;
+    let listeners = Listeners::new(shared.clone(), workers.clone());
+    let writer = Writer::new(shared.clone(), interest, listeners);
+    let bound = Arc::new(ArcSwap::from_pointee(Vec::new()));
+    let (report, ready) = (Arc::new(report), Arc::new(watch::Sender::new(false)));
+    let (stop_accepting, accepting) = oneshot::channel();
+    let run =
+        Run { shared: shared.clone(), writer, bound: bound.clone(), report: report.clone(), ready: ready.clone() };
+    let writer = tokio::spawn(run.run(updates, wanted, accepting));
+    let registry = Arc::new(Mutex::new(registry));
+    Ok(Proxy {
+        shared,
+        workers,
+        registry,
+        bound,
+        report,
+        ready,
+        closing,
+        connected,
+        stop_accepting: Some(stop_accepting),
+        writer,
+    })
+}
+
+impl Proxy {
+    /// Turns true once the proxy takes work, and false when it begins to leave.
+    pub fn ready(&self) -> watch::Receiver<bool> {
+        self.ready.subscribe()
+    }
+
+    /// Its metrics; families of others may be added.
+    pub fn registry(&self) -> Arc<Mutex<Registry>> {
+        self.registry.clone()
+    }
+
+    /// The listeners that are open now.
+    pub fn bound(&self) -> Arc<Vec<Bound>> {
+        self.bound.load_full()
+    }
+
+    /// What it is doing.
+    pub fn status(&self) -> Status {
+        Status {
+            ready: *self.ready.borrow(),
+            connected: *self.connected.borrow(),
+            listeners: Vec::clone(&self.bound()),
+            connections: self.shared.connections.total(),
+            services: self.shared.telemetry.services.get(),
+            updates: self.shared.telemetry.revision.get(),
+        }
+    }
+
+    /// Ends gently: leaves readiness, goes on accepting for the configured horizon, then asks every connection to end
+    /// and waits for what is in flight. Returns how many connections had to be cut.
+    pub async fn drain(mut self) -> usize {
+        let horizon = self.shared.config.drain_horizon;
+        drain::leave(&self.shared, &self.report, &self.ready, horizon).await;
+        if let Some(stop) = self.stop_accepting.take() {
+            // The writer closes the listeners; it lives until this handle is dropped.
+            let _ = stop.send(());
+        }
+        let timeout = self.shared.config.drain_timeout;
+        drain::close(&self.shared, &self.workers, &self.closing, timeout).await
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.writer.abort();
+    }
+}
+
+/// What the writing task owns.
+struct Run {
+    shared: Arc<Shared>,
+    writer: Writer,
+    bound: Arc<ArcSwap<Vec<Bound>>>,
+    report: Arc<Report>,
+    ready: Arc<watch::Sender<bool>>,
+}
+
+impl Run {
+    async fn run(
+        mut self,
+        mut updates: Updates,
+        mut wanted: mpsc::UnboundedReceiver<Arc<Called>>,
+        mut accepting: oneshot::Receiver<()>,
+    ) {
+        let mut tick = interval(clock::TICK);
+        let mut release = interval(RELEASE);
+        let (mut more, mut open) = (true, true);
+        loop {
+            tokio::select! {
+                update = updates.recv(), if more => match update {
+                    Some(update) => {
+                        self.writer.apply(update).await;
+                        if open {
+                            self.publish();
+                        }
+                    }
+                    // Whoever feeds it has ended; what is in force stays.
+                    None => more = false,
+                },
+                Some(called) = wanted.recv() => self.writer.demand(&called),
+                _ = tick.tick() => self.shared.clock.advance(),
+                _ = release.tick() => self.writer.release_idle(),
+                _ = &mut accepting, if open => {
+                    open = false;
+                    self.writer.listeners().close_all();
+                    self.bound.store(Arc::default());
+                }
+            }
+        }
+    }
+
+    /// Tells others what changed: open listeners, readiness.
+    fn publish(&mut self) {
+        let bound = self.writer.listeners().bound().into_iter();
+        let bound: Vec<_> = bound.map(|(listener, addresses)| Bound { listener, addresses }).collect();
+        if **self.bound.load() != bound {
+            self.bound.store(Arc::new(bound));
+        }
+        let complete = self.shared.complete.load(std::sync::atomic::Ordering::Acquire);
+        if complete && self.shared.phase() == Phase::Serving && !*self.ready.borrow() {
+            self.ready.send_replace(true);
+            self.report.send_replace(true);
+        }
+    }
+}

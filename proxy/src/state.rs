@@ -1,0 +1,257 @@
+//! What the proxy knows: written by one task, read by every request.
+//!
+//! Reading takes no lock: tables are cut into shards behind [`ArcSwap`], and a Service, once found, is a handle whose
+//! parts are snapshots of their own. So a pod that moves replaces the endpoints of one port and nothing else, however
+//! many names there are.
+
+mod backend;
+mod demand;
+mod shard;
+mod workloads;
+mod writer;
+
+use std::{
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering},
+    },
+};
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use http::HeaderValue;
+use maesh_config::{
+    ServiceName,
+    model::{NamePort, Protocol},
+};
+use tokio::sync::{Notify, mpsc};
+
+pub(crate) use self::{
+    backend::{BackendPort, Candidate, Endpoint, InFlight, Upstreams},
+    demand::{Found, find_port},
+    writer::Writer,
+};
+use self::{shard::Sharded, workloads::Workloads};
+use crate::{
+    clock::Clock,
+    config::Config,
+    telemetry::{PortTelemetry, StreamTelemetry, Telemetry},
+};
+
+/// Everything that workers share.
+pub(crate) struct Shared {
+    pub(crate) config: Config,
+    pub(crate) clock: Clock,
+    pub(crate) telemetry: Telemetry,
+    /// What holds for the whole mesh.
+    pub(crate) mesh: ArcSwap<MeshFacts>,
+    /// Services by what callers write.
+    pub(crate) directory: Directory,
+    /// What is known of addresses.
+    pub(crate) workloads: Workloads,
+    /// Every name and listener has arrived at least once.
+    pub(crate) complete: AtomicBool,
+    /// How far the proxy is in ending; see [`Phase`].
+    phase: AtomicU8,
+    /// Connections of callers that are open.
+    pub(crate) connections: crate::listener::Occupancy,
+    wanted: mpsc::UnboundedSender<Arc<Called>>,
+}
+
+/// How far the proxy is in ending.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub(crate) enum Phase {
+    /// It takes new work.
+    Serving = 0,
+    /// Not ready any more, but still taking what arrives.
+    Leaving = 1,
+    /// Connections are asked to end.
+    Closing = 2,
+}
+
+impl Shared {
+    /// State that knows nothing yet, and what it wants to know: Services that were called for the first time.
+    pub(crate) fn new(config: Config, telemetry: Telemetry) -> (Arc<Self>, mpsc::UnboundedReceiver<Arc<Called>>) {
+        let (wanted, wanted_here) = mpsc::unbounded_channel();
+        let shared = Self {
+            connections: crate::listener::Occupancy::new(&config.limits),
+            config,
+            clock: Clock::new(),
+            telemetry,
+            mesh: ArcSwap::from_pointee(MeshFacts::default()),
+            directory: Directory::default(),
+            workloads: Workloads::default(),
+            complete: AtomicBool::new(false),
+            phase: AtomicU8::new(Phase::Serving as u8),
+            wanted,
+        };
+        (Arc::new(shared), wanted_here)
+    }
+
+    /// How far the proxy is in ending.
+    pub(crate) fn phase(&self) -> Phase {
+        match self.phase.load(Ordering::Relaxed) {
+            0 => Phase::Serving,
+            1 => Phase::Leaving,
+            _ => Phase::Closing,
+        }
+    }
+
+    /// Goes on to `phase`.
+    pub(crate) fn enter(&self, phase: Phase) {
+        self.phase.fetch_max(phase as u8, Ordering::Relaxed);
+    }
+}
+
+/// What holds for the whole mesh, in the form that routing needs.
+#[derive(Debug, Default)]
+pub(crate) struct MeshFacts {
+    /// `.maesh`, `.traefik.mesh`
+    pub(crate) zones: Vec<Box<str>>,
+    /// `.svc.cluster.local`
+    pub(crate) cluster: Box<str>,
+    /// What nobody allowed is denied, so nothing may go around the policies.
+    pub(crate) access_control: bool,
+}
+
+/// Services by what callers write.
+#[derive(Default)]
+pub(crate) struct Directory {
+    /// By `service.namespace`.
+    by_name: Sharded<Box<str>, Arc<Called>>,
+    /// By ClusterIP.
+    by_address: Sharded<IpAddr, Arc<Called>>,
+}
+
+impl Directory {
+    /// The Service `service.namespace` (lower case).
+    pub(crate) fn named(&self, name: &str) -> Option<Arc<Called>> {
+        self.by_name.get(name)
+    }
+
+    /// The Service with this ClusterIP.
+    pub(crate) fn at(&self, address: IpAddr) -> Option<Arc<Called>> {
+        self.by_address.get(&address)
+    }
+
+    /// The Service of this name.
+    pub(crate) fn service(&self, name: &ServiceName) -> Option<Arc<Called>> {
+        self.named(&format!("{}.{}", name.name, name.namespace))
+    }
+}
+
+/// A Service that callers can name; lives as long as its name.
+pub(crate) struct Called {
+    /// Its name.
+    pub(crate) name: ServiceName,
+    /// What its name says.
+    pub(crate) facts: ArcSwap<NameFacts>,
+    /// Its routes and policies in force, once they are here.
+    pub(crate) serving: ArcSwapOption<Serving>,
+    /// Coarse time of its last use.
+    used: AtomicU32,
+    /// It has been asked for; the time is in `wanted_at`.
+    wanted: AtomicBool,
+    wanted_at: AtomicU64,
+    /// Its configuration has arrived, or is known absent.
+    arrived: Notify,
+    /// Asked for, and there is none.
+    absent: AtomicBool,
+    /// Backends at the plain addresses, for use while nothing better can be had.
+    plain: parking_lot::Mutex<Vec<(u16, Protocol, Arc<Port>)>>,
+}
+
+/// What a name says of its Service.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct NameFacts {
+    /// The ClusterIPs; nothing for headless Services.
+    pub(crate) cluster_ips: Vec<IpAddr>,
+    /// It has no ClusterIP.
+    pub(crate) headless: bool,
+    /// Its meshed ports.
+    pub(crate) ports: Vec<NamePort>,
+}
+
+/// Routes and policies of one Service, in force.
+pub(crate) struct Serving {
+    /// Its ports, by number and protocol.
+    pub(crate) ports: Vec<Arc<Port>>,
+}
+
+impl Serving {
+    /// Its port of this number and protocol.
+    pub(crate) fn port(&self, number: u16, protocol: Protocol) -> Option<&Arc<Port>> {
+        self.ports.iter().find(|port| port.number == number && port.protocol == protocol)
+    }
+}
+
+/// One port of a Service that is called.
+pub(crate) struct Port {
+    /// Its number.
+    pub(crate) number: u16,
+    /// What it carries.
+    pub(crate) protocol: Protocol,
+    /// Where requests go, in order of precedence; what none matches goes to `own`.
+    pub(crate) routes: Vec<Weighted>,
+    /// The Service's own endpoints.
+    pub(crate) own: Arc<BackendPort>,
+    /// `X-Forwarded-Port`.
+    pub(crate) number_text: HeaderValue,
+    /// What is counted for it.
+    pub(crate) counts: Counts,
+}
+
+/// Counters of a port, by what it carries.
+pub(crate) enum Counts {
+    /// Requests.
+    Http(PortTelemetry),
+    /// Streams.
+    Stream(StreamTelemetry),
+}
+
+/// Weighted backends of one route.
+pub(crate) struct Weighted {
+    /// Sum of all weights.
+    total: u64,
+    /// Each backend with its weight; `None` for one that does not exist.
+    backends: Vec<(u32, Option<Arc<BackendPort>>)>,
+}
+
+/// Where a request goes.
+pub(crate) enum Target<'a> {
+    /// A port of a Service.
+    Backend(&'a Arc<BackendPort>),
+    /// A backend that does not exist.
+    Missing,
+    /// All weights are 0.
+    Nowhere,
+}
+
+impl Port {
+    /// Picks a backend by weight; `draw` is a uniformly random number.
+    pub(crate) fn target(&self, draw: u64) -> Target<'_> {
+        let Some(route) = self.routes.first() else { return Target::Backend(&self.own) };
+        route.pick(draw)
+    }
+}
+
+impl Weighted {
+    fn new(backends: Vec<(u32, Option<Arc<BackendPort>>)>) -> Self {
+        Self { total: backends.iter().map(|(weight, _)| u64::from(*weight)).sum(), backends }
+    }
+
+    fn pick(&self, draw: u64) -> Target<'_> {
+        if self.total == 0 {
+            return Target::Nowhere;
+        }
+        let mut left = draw % self.total;
+        for (weight, backend) in &self.backends {
+            if left < u64::from(*weight) {
+                return backend.as_ref().map_or(Target::Missing, Target::Backend);
+            }
+            left -= u64::from(*weight);
+        }
+        Target::Nowhere
+    }
+}

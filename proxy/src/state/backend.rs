@@ -1,0 +1,195 @@
+//! Ports of Services as backends, and their endpoints.
+//!
+//! An endpoint keeps its identity while its address stays: what was learnt of it and the connections to it survive
+//! every change of the set around it. One that leaves the set is retired at once: nothing idle is kept to it, and
+//! nothing is put back.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+    },
+};
+
+use arc_swap::ArcSwap;
+use maesh_config::{
+    NodeName, ServiceName,
+    model::{self, BackendPolicy},
+};
+use smallvec::SmallVec;
+
+use crate::{config::Config, http::Pools};
+
+/// A port of a Service that requests are sent to.
+pub(crate) struct BackendPort {
+    /// The Service.
+    pub(crate) service: ServiceName,
+    /// Policy and endpoints, as of one moment.
+    pub(crate) upstreams: ArcSwap<Upstreams>,
+    /// Requests in flight.
+    in_flight: AtomicU32,
+}
+
+/// Policy and endpoints of a backend port.
+pub(crate) struct Upstreams {
+    /// How endpoints are spoken to and picked.
+    pub(crate) policy: BackendPolicy,
+    /// Those that may be used now: the ready ones, or while there is none those that still serve.
+    pub(crate) usable: Vec<Candidate>,
+    /// Some candidate is meant for some callers only.
+    pub(crate) hinted: bool,
+    /// Every endpoint of the set, usable or not, so that none loses its identity by a change of condition.
+    all: Vec<Arc<Endpoint>>,
+}
+
+/// An endpoint, and who should use it.
+pub(crate) struct Candidate {
+    /// The endpoint.
+    pub(crate) endpoint: Arc<Endpoint>,
+    /// Node it runs on.
+    pub(crate) node: Option<NodeName>,
+    /// It is hinted to this proxy's own zone or node.
+    pub(crate) near: bool,
+}
+
+/// One address and target port.
+pub(crate) struct Endpoint {
+    /// Where it listens.
+    pub(crate) address: SocketAddr,
+    /// Requests in flight on it.
+    pub(crate) in_flight: AtomicU32,
+    /// Its latency; see [`crate::http::balance`].
+    pub(crate) latency: AtomicU64,
+    /// Connections to it, a pool for each worker.
+    pub(crate) pools: Pools,
+    gone: AtomicBool,
+}
+
+impl Endpoint {
+    fn new(address: SocketAddr, workers: usize) -> Arc<Self> {
+        Arc::new(Self {
+            address,
+            in_flight: AtomicU32::new(0),
+            latency: AtomicU64::new(0),
+            pools: Pools::new(workers),
+            gone: AtomicBool::new(false),
+        })
+    }
+
+    /// It left its Service, or is about to: nothing new is sent to it.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.gone.load(Ordering::Acquire)
+    }
+
+    fn retire(&self) {
+        self.gone.store(true, Ordering::Release);
+        self.pools.clear();
+    }
+
+    fn welcome(&self) {
+        self.gone.store(false, Ordering::Release);
+    }
+}
+
+impl BackendPort {
+    /// A backend port without endpoints.
+    pub(crate) fn new(service: ServiceName, policy: BackendPolicy) -> Self {
+        let upstreams = Upstreams { policy, usable: Vec::new(), hinted: false, all: Vec::new() };
+        Self { service, upstreams: ArcSwap::from_pointee(upstreams), in_flight: AtomicU32::new(0) }
+    }
+
+    /// Puts a policy and a set of endpoints in force, and retires the endpoints that are no longer usable.
+    ///
+    /// Returns the retired endpoints that still have requests in flight.
+    pub(crate) fn replace(
+        &self,
+        policy: BackendPolicy,
+        endpoints: &[model::Endpoint],
+        config: &Config,
+    ) -> SmallVec<[Arc<Endpoint>; 4]> {
+        let old = self.upstreams.load_full();
+        let any_ready = endpoints.iter().any(|endpoint| endpoint.ready);
+        let usable = |endpoint: &model::Endpoint| if any_ready { endpoint.ready } else { endpoint.serving };
+        let mut all = Vec::with_capacity(endpoints.len());
+        let mut candidates = Vec::with_capacity(endpoints.len());
+        for facts in endpoints {
+            // Both lists are sorted by address.
+            let endpoint = match old.all.binary_search_by_key(&facts.address, |endpoint| endpoint.address) {
+                Ok(found) => old.all[found].clone(),
+                Err(_) => Endpoint::new(facts.address, config.workers),
+            };
+            if usable(facts) {
+                endpoint.welcome();
+                candidates.push(Candidate {
+                    endpoint: endpoint.clone(),
+                    node: facts.node.clone(),
+                    near: near(facts, config),
+                });
+            }
+            all.push(endpoint);
+        }
+        all.sort_unstable_by_key(|endpoint| endpoint.address);
+        // As kube-proxy does: hints hold only when every candidate has some, and some candidate is meant for us.
+        let has_hints = |facts: &model::Endpoint| !facts.for_zones.is_empty() || !facts.for_nodes.is_empty();
+        let hinted = endpoints.iter().filter(|facts| usable(facts)).all(has_hints)
+            && candidates.iter().any(|candidate| candidate.near);
+        candidates.sort_unstable_by_key(|candidate| candidate.endpoint.address);
+        let stays = |endpoint: &Arc<Endpoint>| {
+            candidates.binary_search_by_key(&endpoint.address, |candidate| candidate.endpoint.address).is_ok()
+        };
+        let leaving: SmallVec<[Arc<Endpoint>; 4]> =
+            old.usable.iter().map(|candidate| &candidate.endpoint).filter(|old| !stays(old)).cloned().collect();
+        self.upstreams.store(Arc::new(Upstreams { policy, usable: candidates, hinted, all }));
+        for endpoint in &leaving {
+            endpoint.retire();
+        }
+        leaving.into_iter().filter(|endpoint| endpoint.in_flight.load(Ordering::Relaxed) > 0).collect()
+    }
+
+    /// Retires every endpoint: the Service is gone, or no longer in use.
+    pub(crate) fn retire(&self) {
+        for candidate in &self.upstreams.load().usable {
+            candidate.endpoint.retire();
+        }
+    }
+}
+
+fn near(facts: &model::Endpoint, config: &Config) -> bool {
+    let node = config.node.as_ref().is_some_and(|node| facts.for_nodes.contains(node));
+    node || config.zone.as_ref().is_some_and(|zone| facts.for_zones.contains(zone))
+}
+
+/// A request in flight on a backend port and one of its endpoints; over when dropped.
+pub(crate) struct InFlight {
+    backend: Arc<BackendPort>,
+    endpoint: Option<Arc<Endpoint>>,
+}
+
+impl InFlight {
+    /// Counts a request in, unless `backend` has `limit` in flight already.
+    pub(crate) fn enter(backend: &Arc<BackendPort>, limit: u32) -> Option<Self> {
+        if backend.in_flight.fetch_add(1, Ordering::Relaxed) >= limit {
+            backend.in_flight.fetch_sub(1, Ordering::Relaxed);
+            return None;
+        }
+        Some(Self { backend: backend.clone(), endpoint: None })
+    }
+
+    /// The request is on this endpoint from now on.
+    pub(crate) fn on(&mut self, endpoint: Arc<Endpoint>) {
+        endpoint.in_flight.fetch_add(1, Ordering::Relaxed);
+        if let Some(before) = self.endpoint.replace(endpoint) {
+            before.in_flight.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.backend.in_flight.fetch_sub(1, Ordering::Relaxed);
+        if let Some(endpoint) = &self.endpoint {
+            endpoint.in_flight.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}

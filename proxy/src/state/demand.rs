@@ -1,0 +1,176 @@
+//! The first use of a Service: its configuration is asked for, and the request waits a little.
+//!
+//! A proxy holds routes and endpoints only of the Services that its callers use. What cannot be had in time is reached
+//! at its plain address, as if there were no mesh, unless that would go around access control.
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use http::HeaderValue;
+use maesh_config::{
+    ServiceName,
+    model::{self, BackendPolicy, Balance, Protocol, Scheme},
+};
+
+use super::{ArcSwap, ArcSwapOption, BackendPort, Called, Counts, NameFacts, Port, Shared};
+
+/// What became of a port that was asked for.
+pub(crate) enum Found {
+    /// Here it is.
+    Port(Arc<Port>),
+    /// The Service has no such port.
+    NoPort,
+    /// The Service does not exist any more.
+    Absent,
+    /// Its configuration is not here, and the plain address may not or cannot be used.
+    NotSynced,
+}
+
+impl Called {
+    /// A Service of which only the name is known.
+    pub(crate) fn new(name: ServiceName, facts: NameFacts) -> Self {
+        Self {
+            name,
+            facts: ArcSwap::from_pointee(facts),
+            serving: ArcSwapOption::empty(),
+            used: Default::default(),
+            wanted: Default::default(),
+            wanted_at: Default::default(),
+            arrived: Default::default(),
+            absent: Default::default(),
+            plain: Default::default(),
+        }
+    }
+
+    /// Coarse time of its last use.
+    pub(super) fn used(&self) -> u32 {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    fn touch(&self, shared: &Shared) {
+        let now = shared.clock.coarse();
+        // Workers share this line: write only what changes.
+        if self.used.load(Ordering::Relaxed) != now {
+            self.used.store(now, Ordering::Relaxed);
+        }
+    }
+
+    /// Its configuration is here, or known absent.
+    pub(super) fn arrived(&self, absent: bool) {
+        self.absent.store(absent, Ordering::Release);
+        self.arrived.notify_waiters();
+    }
+
+    /// Nobody used it for long: the next use asks again.
+    pub(super) fn release(&self) {
+        self.serving.store(None);
+        self.absent.store(false, Ordering::Release);
+        self.wanted.store(false, Ordering::Release);
+    }
+}
+
+/// The port `number` of `called`, as it is in force; on first use this waits for it at most [`first_use`].
+///
+/// [`first_use`]: crate::Config::first_use
+pub(crate) async fn find_port(shared: &Shared, called: &Arc<Called>, number: u16, protocol: Protocol) -> Found {
+    called.touch(shared);
+    if let Some(serving) = &*called.serving.load() {
+        return serving.port(number, protocol).map_or(Found::NoPort, |port| Found::Port(port.clone()));
+    }
+    wait(shared, called).await;
+    if let Some(serving) = &*called.serving.load() {
+        return serving.port(number, protocol).map_or(Found::NoPort, |port| Found::Port(port.clone()));
+    }
+    if called.absent.load(Ordering::Acquire) {
+        return Found::Absent;
+    }
+    plain(shared, called, number, protocol)
+}
+
+/// Waits until the configuration of `called` has arrived or its time is up. Callers that come later wait less, and
+/// not at all once the first one has waited in vain.
+async fn wait(shared: &Shared, called: &Arc<Called>) {
+    if !called.wanted.swap(true, Ordering::AcqRel) {
+        called.wanted_at.store(u64::from(shared.clock.coarse()), Ordering::Relaxed);
+        // A closed channel means that the proxy is ending.
+        let _ = shared.wanted.send(called.clone());
+    }
+    #[allow(clippy::cast_possible_truncation)]
+    let waited = shared.clock.since(called.wanted_at.load(Ordering::Relaxed) as u32);
+    let left = shared.config.first_use.saturating_sub(waited);
+    let here = async {
+        loop {
+            let arrived = called.arrived.notified();
+            if called.serving.load().is_some() || called.absent.load(Ordering::Acquire) {
+                return;
+            }
+            arrived.await;
+        }
+    };
+    let _ = tokio::time::timeout(left, here).await;
+}
+
+/// The plain address of a Service as a backend.
+fn plain(shared: &Shared, called: &Called, number: u16, protocol: Protocol) -> Found {
+    let facts = called.facts.load();
+    if shared.mesh.load().access_control || facts.headless || facts.cluster_ips.is_empty() {
+        return Found::NotSynced;
+    }
+    if !facts.ports.iter().any(|port| port.number == number && port.protocol == protocol) {
+        return Found::NoPort;
+    }
+    shared.telemetry.plain_fallback.inc();
+    let mut made = called.plain.lock();
+    if let Some((_, _, port)) = made.iter().find(|(of, carries, _)| *of == number && *carries == protocol) {
+        return Found::Port(port.clone());
+    }
+    let endpoint = |address| model::Endpoint {
+        address: SocketAddr::new(address, number),
+        ready: true,
+        serving: true,
+        terminating: false,
+        node: None,
+        for_zones: Vec::new(),
+        for_nodes: Vec::new(),
+    };
+    let endpoints: Vec<_> = facts.cluster_ips.iter().map(|address| endpoint(*address)).collect();
+    let own = BackendPort::new(called.name.clone(), plain_policy());
+    own.replace(plain_policy(), &endpoints, &shared.config);
+    let port = Arc::new(Port::new(shared, &called.name, number, protocol, Vec::new(), Arc::new(own)));
+    made.push((number, protocol, port.clone()));
+    Found::Port(port)
+}
+
+/// How a plain address is spoken to: nothing is known but that it is there.
+pub(super) fn plain_policy() -> BackendPolicy {
+    BackendPolicy {
+        scheme: Scheme::Http,
+        balance: Balance::P2c,
+        local_only: false,
+        connect_timeout: Duration::from_secs(5),
+        idle_timeout: Some(Duration::from_secs(3600)),
+        concurrency: 1024,
+    }
+}
+
+impl Port {
+    /// A port with the counters that belong to what it carries.
+    pub(super) fn new(
+        shared: &Shared,
+        service: &ServiceName,
+        number: u16,
+        protocol: Protocol,
+        routes: Vec<super::Weighted>,
+        own: Arc<BackendPort>,
+    ) -> Self {
+        let counts = match protocol {
+            Protocol::Http => Counts::Http(shared.telemetry.port(service, number)),
+            Protocol::Tcp | Protocol::Udp => Counts::Stream(shared.telemetry.stream(service, number)),
+        };
+        let number_text = HeaderValue::from(number);
+        Self { number, protocol, routes, own, number_text, counts }
+    }
+}

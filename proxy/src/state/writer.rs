@@ -1,0 +1,465 @@
+//! The one task that writes: applies the discovery stream, and asks for what callers use.
+//!
+//! A Service takes effect only when the Service and the endpoints of every backend it sends to are here or known
+//! absent; until then the version before goes on serving. Endpoints take effect at once.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use maesh_config::{
+    Kind, Resource, ServiceName,
+    model::{Endpoints, Mesh, Name, PortEndpoints, Protocol, Service, ServicePort, Workload},
+    update::{Interest, Rejected, Update},
+};
+
+use super::{BackendPort, Called, Endpoint, MeshFacts, NameFacts, Port, Serving, Shared, Weighted, demand};
+use crate::listener::Listeners;
+
+/// How long an acknowledgement waits for requests in flight on endpoints that it retires. They are never cut; but who
+/// stops an endpoint as soon as it left should not meet requests that were a moment from their answer.
+const SETTLE: Duration = Duration::from_millis(50);
+
+/// One resource that was asked for.
+enum Fetched<T> {
+    /// No answer yet.
+    Awaited,
+    /// There is none.
+    Absent,
+    /// Its newest version.
+    Here(Arc<T>),
+}
+
+impl<T> Fetched<T> {
+    fn get(&self) -> Option<&Arc<T>> {
+        match self {
+            Self::Here(value) => Some(value),
+            Self::Awaited | Self::Absent => None,
+        }
+    }
+
+    fn known(&self) -> bool {
+        !matches!(self, Self::Awaited)
+    }
+}
+
+/// A Service whose configuration is held, because callers use it or because a used one sends to it.
+struct Held {
+    called: bool,
+    senders: HashSet<ServiceName>,
+    service: Fetched<Service>,
+    endpoints: Fetched<Endpoints>,
+    backends: HashMap<u16, Arc<BackendPort>>,
+    /// What its version in force sends to.
+    sends_to: Vec<ServiceName>,
+    /// A newer version than the one in force is here.
+    pending: bool,
+}
+
+impl Held {
+    fn new() -> Self {
+        Self {
+            called: false,
+            senders: HashSet::new(),
+            service: Fetched::Awaited,
+            endpoints: Fetched::Awaited,
+            backends: HashMap::new(),
+            sends_to: Vec::new(),
+            pending: false,
+        }
+    }
+}
+
+/// Applies updates and demands.
+pub(crate) struct Writer {
+    shared: Arc<Shared>,
+    interest: Interest,
+    listeners: Listeners,
+    names: HashMap<Arc<str>, Arc<Called>>,
+    held: HashMap<ServiceName, Held>,
+    complete: HashSet<Kind>,
+    leaving: Vec<Arc<Endpoint>>,
+}
+
+impl Writer {
+    /// A writer that has seen nothing.
+    pub(crate) fn new(shared: Arc<Shared>, interest: Interest, listeners: Listeners) -> Self {
+        Self {
+            shared,
+            interest,
+            listeners,
+            names: HashMap::new(),
+            held: HashMap::new(),
+            complete: HashSet::new(),
+            leaving: Vec::new(),
+        }
+    }
+
+    /// The listeners it opens and closes.
+    pub(crate) fn listeners(&mut self) -> &mut Listeners {
+        &mut self.listeners
+    }
+
+    /// Puts one update in force and answers it.
+    pub(crate) async fn apply(&mut self, update: Update) {
+        let Update { kind, upserts, removed, complete, ack } = update;
+        let rejected = match kind {
+            Kind::Mesh => self.apply_mesh(&upserts),
+            Kind::Name => self.apply_names(&upserts, &removed),
+            Kind::Listener => self.apply_listeners(&upserts, &removed),
+            Kind::Service => self.apply_services(&upserts, &removed),
+            Kind::Endpoints => self.apply_endpoints(&upserts, &removed),
+            Kind::Workload => self.apply_workloads(&upserts, &removed),
+            // Where other proxies are is no concern of a proxy.
+            Kind::Proxy => Vec::new(),
+        };
+        if complete {
+            self.complete.insert(kind);
+            if [Kind::Mesh, Kind::Name, Kind::Listener].iter().all(|kind| self.complete.contains(kind)) {
+                self.shared.complete.store(true, Ordering::Release);
+            }
+        }
+        self.shared.telemetry.revision.inc();
+        #[allow(clippy::cast_possible_wrap)]
+        self.shared.telemetry.services.set(self.held.len() as i64);
+        let leaving = std::mem::take(&mut self.leaving);
+        if leaving.is_empty() {
+            ack.answer(rejected);
+        } else {
+            tokio::spawn(async move {
+                settle(&leaving).await;
+                ack.answer(rejected);
+            });
+        }
+    }
+
+    fn apply_mesh(&mut self, upserts: &[Arc<Resource>]) -> Vec<Rejected> {
+        for resource in upserts {
+            let Resource::Mesh(mesh) = &**resource else { continue };
+            self.shared.mesh.store(Arc::new(MeshFacts::from(mesh)));
+        }
+        Vec::new()
+    }
+
+    fn apply_names(&mut self, upserts: &[Arc<Resource>], removed: &[Arc<str>]) -> Vec<Rejected> {
+        let mut by_name = Vec::new();
+        let mut by_address = Vec::new();
+        for name in removed {
+            let Some(called) = self.names.remove(name) else { continue };
+            by_name.push((host_of(&called.name), None));
+            by_address.extend(called.facts.load().cluster_ips.iter().map(|ip| (*ip, None)));
+            self.let_go(&called.name);
+            called.release();
+            called.arrived(true);
+        }
+        for resource in upserts {
+            let Resource::Name(name) = &**resource else { continue };
+            let facts = NameFacts::from(name);
+            let key: Arc<str> = name.service.to_string().into();
+            let called = match self.names.get(&key) {
+                Some(called) => {
+                    let old = called.facts.swap(Arc::new(facts));
+                    called.plain.lock().clear();
+                    let new = called.facts.load();
+                    by_address.extend(
+                        old.cluster_ips.iter().filter(|ip| !new.cluster_ips.contains(ip)).map(|ip| (*ip, None)),
+                    );
+                    called.clone()
+                }
+                None => {
+                    let called = Arc::new(Called::new(name.service.clone(), facts));
+                    by_name.push((host_of(&name.service), Some(called.clone())));
+                    self.names.insert(key, called.clone());
+                    called
+                }
+            };
+            by_address.extend(called.facts.load().cluster_ips.iter().map(|ip| (*ip, Some(called.clone()))));
+        }
+        self.shared.directory.by_name.apply(by_name);
+        // An address that moved between two Services: what is gone must not take away what is new.
+        by_address.sort_by_key(|(_, called)| called.is_some());
+        self.shared.directory.by_address.apply(by_address);
+        Vec::new()
+    }
+
+    fn apply_listeners(&mut self, upserts: &[Arc<Resource>], removed: &[Arc<str>]) -> Vec<Rejected> {
+        for id in removed {
+            self.listeners.close(id);
+        }
+        let mut rejected = Vec::new();
+        for resource in upserts {
+            let Resource::Listener(listener) = &**resource else { continue };
+            if let Err(error) = self.listeners.open(listener) {
+                tracing::warn!(listener = %listener.id, %error, "listener not opened");
+                rejected.push(Rejected { name: listener.id.0.clone(), message: error.to_string() });
+            }
+        }
+        rejected
+    }
+
+    fn apply_services(&mut self, upserts: &[Arc<Resource>], removed: &[Arc<str>]) -> Vec<Rejected> {
+        let mut touched = Vec::new();
+        for name in removed.iter().filter_map(|name| name.parse::<ServiceName>().ok()) {
+            if let Some(held) = self.held.get_mut(&name) {
+                held.service = Fetched::Absent;
+                held.pending = true;
+                touched.push(name);
+            }
+        }
+        for resource in upserts {
+            let Resource::Service(service) = &**resource else { continue };
+            if let Some(held) = self.held.get_mut(&service.name) {
+                held.service = Fetched::Here(Arc::new(service.clone()));
+                held.pending = true;
+                touched.push(service.name.clone());
+            }
+        }
+        for name in &touched {
+            self.refresh_backends(name);
+            self.fetch_backends(name);
+            self.activate(name);
+        }
+        Vec::new()
+    }
+
+    fn apply_endpoints(&mut self, upserts: &[Arc<Resource>], removed: &[Arc<str>]) -> Vec<Rejected> {
+        let mut touched = Vec::new();
+        for name in removed.iter().filter_map(|name| name.parse::<ServiceName>().ok()) {
+            if let Some(held) = self.held.get_mut(&name) {
+                held.endpoints = Fetched::Absent;
+                touched.push(name);
+            }
+        }
+        for resource in upserts {
+            let Resource::Endpoints(endpoints) = &**resource else { continue };
+            if let Some(held) = self.held.get_mut(&endpoints.service) {
+                held.endpoints = Fetched::Here(Arc::new(endpoints.clone()));
+                touched.push(endpoints.service.clone());
+            }
+        }
+        for name in &touched {
+            self.refresh_backends(name);
+            self.activate(name);
+        }
+        Vec::new()
+    }
+
+    fn apply_workloads(&mut self, upserts: &[Arc<Resource>], removed: &[Arc<str>]) -> Vec<Rejected> {
+        let workload = |resource: &Arc<Resource>| match &**resource {
+            Resource::Workload(workload) => Some(workload.clone()),
+            _ => None,
+        };
+        let upserts: Vec<Workload> = upserts.iter().filter_map(workload).collect();
+        self.shared.workloads.apply(&upserts, removed);
+        Vec::new()
+    }
+
+    /// A caller used this Service for the first time.
+    pub(crate) fn demand(&mut self, called: &Arc<Called>) {
+        self.hold(&called.name).called = true;
+        self.fetch_backends(&called.name);
+        self.activate(&called.name);
+    }
+
+    /// Lets go of Services that nobody used for the idle time.
+    pub(crate) fn release_idle(&mut self) {
+        let idle = |called: &Called| self.shared.clock.since(called.used()) > self.shared.config.idle_service;
+        let unused: Vec<_> = self
+            .held
+            .iter()
+            .filter(|(_, held)| held.called)
+            .filter_map(|(name, _)| self.names.get(name.to_string().as_str()))
+            .filter(|called| idle(called))
+            .cloned()
+            .collect();
+        for called in unused {
+            called.release();
+            self.let_go(&called.name);
+        }
+    }
+
+    /// Starts holding a Service, and asks for it if it is new.
+    fn hold(&mut self, name: &ServiceName) -> &mut Held {
+        let interest = &self.interest;
+        self.held.entry(name.clone()).or_insert_with(|| {
+            let key: Arc<str> = name.to_string().into();
+            interest.subscribe(Kind::Service, key.clone());
+            interest.subscribe(Kind::Endpoints, key);
+            Held::new()
+        })
+    }
+
+    /// Callers do not use this Service any more: it stays only while others send to it.
+    fn let_go(&mut self, name: &ServiceName) {
+        let Some(held) = self.held.get_mut(name) else { return };
+        held.called = false;
+        held.pending = true;
+        let backends = std::mem::take(&mut held.sends_to);
+        let newest = held.service.get().map(|service| service.backends()).unwrap_or_default();
+        for backend in backends.iter().chain(&newest) {
+            if let Some(held) = self.held.get_mut(backend) {
+                held.senders.remove(name);
+            }
+            self.drop_unused(backend);
+        }
+        self.drop_unused(name);
+    }
+
+    fn drop_unused(&mut self, name: &ServiceName) {
+        let unused = |held: &Held| !held.called && held.senders.iter().all(|sender| sender == name);
+        if !self.held.get(name).is_some_and(unused) {
+            return;
+        }
+        if let Some(held) = self.held.remove(name) {
+            let key: Arc<str> = name.to_string().into();
+            self.interest.unsubscribe(Kind::Service, key.clone());
+            self.interest.unsubscribe(Kind::Endpoints, key);
+            for backend in held.backends.values() {
+                backend.retire();
+            }
+        }
+    }
+
+    /// Asks for every backend that the newest version of a called Service sends to.
+    fn fetch_backends(&mut self, name: &ServiceName) {
+        let Some(held) = self.held.get(name).filter(|held| held.called) else { return };
+        let Some(service) = held.service.get() else { return };
+        for backend in service.backends() {
+            self.hold(&backend).senders.insert(name.clone());
+        }
+    }
+
+    /// Puts the newest policy and endpoints of this Service's backend ports in force.
+    fn refresh_backends(&mut self, name: &ServiceName) {
+        let Some(held) = self.held.get(name) else { return };
+        for (number, backend) in &held.backends {
+            let leaving = refresh(held, *number, backend, &self.shared);
+            self.leaving.extend(leaving);
+        }
+    }
+
+    /// Puts the newest version of `name`, and of what sends to it, in force where everything it needs is here.
+    fn activate(&mut self, name: &ServiceName) {
+        let Some(held) = self.held.get(name) else { return };
+        let mut ready: Vec<ServiceName> = held.senders.iter().filter(|sender| *sender != name).cloned().collect();
+        ready.push(name.clone());
+        for name in ready {
+            let waiting = |held: &Held| held.called && held.pending;
+            if self.held.get(&name).is_some_and(waiting) {
+                self.activate_one(&name);
+            }
+        }
+    }
+
+    fn activate_one(&mut self, name: &ServiceName) {
+        let (Some(called), Some(held)) = (self.names.get(name.to_string().as_str()).cloned(), self.held.get(name))
+        else {
+            return;
+        };
+        let service = match &held.service {
+            Fetched::Awaited => return,
+            Fetched::Absent => {
+                called.serving.store(None);
+                called.arrived(true);
+                return;
+            }
+            Fetched::Here(service) => service.clone(),
+        };
+        let backends = service.backends();
+        let known = |backend: &ServiceName| {
+            self.held.get(backend).is_some_and(|held| held.service.known() && held.endpoints.known())
+        };
+        if !backends.iter().all(known) {
+            return;
+        }
+        let mut ports = Vec::with_capacity(service.ports.len());
+        for port in service.ports.iter().filter(|port| port.protocol != Protocol::Udp) {
+            let mut routes = Vec::with_capacity(port.routes.len());
+            for route in &port.routes {
+                let backends = route.backends.iter();
+                routes
+                    .push(Weighted::new(backends.map(|to| (to.weight, self.backend(&to.service, to.port))).collect()));
+            }
+            let Some(own) = self.backend(name, port.number) else { continue };
+            ports.push(Arc::new(Port::new(&self.shared, name, port.number, port.protocol, routes, own)));
+        }
+        called.serving.store(Some(Arc::new(Serving { ports })));
+        called.arrived(false);
+        let Some(held) = self.held.get_mut(name) else { return };
+        held.pending = false;
+        let old = std::mem::replace(&mut held.sends_to, backends);
+        let now = held.sends_to.clone();
+        for gone in old.iter().filter(|old| !now.contains(old)) {
+            if let Some(held) = self.held.get_mut(gone) {
+                held.senders.remove(name);
+            }
+            self.drop_unused(gone);
+        }
+    }
+
+    /// The backend port of a held Service; `None` when it has no such port.
+    fn backend(&mut self, service: &ServiceName, number: u16) -> Option<Arc<BackendPort>> {
+        let held = self.held.get_mut(service)?;
+        if let Some(backend) = held.backends.get(&number) {
+            return Some(backend.clone());
+        }
+        stream_port(held.service.get()?, number)?;
+        let backend = Arc::new(BackendPort::new(service.clone(), demand::plain_policy()));
+        refresh(held, number, &backend, &self.shared);
+        held.backends.insert(number, backend.clone());
+        Some(backend)
+    }
+}
+
+/// Puts the newest policy and endpoints in force; returns endpoints that left with requests in flight.
+fn refresh(held: &Held, number: u16, backend: &BackendPort, shared: &Shared) -> Vec<Arc<Endpoint>> {
+    let policy = held
+        .service
+        .get()
+        .and_then(|service| stream_port(service, number))
+        .map_or_else(|| backend.upstreams.load().policy.clone(), |port| port.backend.clone());
+    let of_port = |endpoints: &Arc<Endpoints>| {
+        let is_it = |port: &&PortEndpoints| port.number == number && port.protocol != Protocol::Udp;
+        endpoints.ports.iter().find(is_it).map(|port| port.endpoints.clone())
+    };
+    let endpoints = held.endpoints.get().and_then(of_port).unwrap_or_default();
+    backend.replace(policy, &endpoints, &shared.config).into_vec()
+}
+
+fn stream_port(service: &Service, number: u16) -> Option<&ServicePort> {
+    service.ports.iter().find(|port| port.number == number && port.protocol != Protocol::Udp)
+}
+
+/// Waits, not for long, until nothing is in flight on endpoints that left.
+async fn settle(leaving: &[Arc<Endpoint>]) {
+    let deadline = tokio::time::Instant::now() + SETTLE;
+    let busy = || leaving.iter().any(|endpoint| endpoint.in_flight.load(Ordering::Relaxed) > 0);
+    let mut step = tokio::time::interval(Duration::from_millis(1));
+    while busy() && tokio::time::Instant::now() < deadline {
+        step.tick().await;
+    }
+}
+
+/// The name under which the directory has a Service.
+fn host_of(service: &ServiceName) -> Box<str> {
+    format!("{}.{}", service.name, service.namespace).into_boxed_str()
+}
+
+impl From<&Mesh> for MeshFacts {
+    fn from(mesh: &Mesh) -> Self {
+        Self {
+            zones: mesh.zones.iter().map(|zone| format!(".{zone}").into_boxed_str()).collect(),
+            cluster: format!(".svc.{}", mesh.cluster_domain.trim_end_matches('.').to_ascii_lowercase()).into(),
+            access_control: mesh.access_control,
+        }
+    }
+}
+
+impl From<&Name> for NameFacts {
+    fn from(name: &Name) -> Self {
+        let cluster_ips = if name.headless { Vec::new() } else { name.plain.clone() };
+        Self { cluster_ips, headless: name.headless, ports: name.ports.clone() }
+    }
+}

@@ -1,0 +1,306 @@
+//! What the proxy counts, from the first request on.
+//!
+//! Labels are looked up once per port and combination of method, status and reason; after that a request costs a few
+//! atomic additions. Nothing a caller writes becomes a label unbounded: unknown methods are `_OTHER`.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use http::{Method, StatusCode};
+use maesh_config::ServiceName;
+use parking_lot::Mutex;
+use prometheus_client::{
+    encoding::{EncodeLabelSet, EncodeMetric, MetricEncoder, NoLabelSet},
+    metrics::{MetricType, counter::Counter, family::Family, gauge::Gauge},
+    registry::Registry,
+};
+
+use crate::reason::Reason;
+
+/// Upper bounds of the durations histogram, in microseconds.
+const BUCKETS: [u64; 15] = [
+    250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 5_000_000,
+    10_000_000,
+];
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct RequestLabels {
+    service: String,
+    namespace: String,
+    port: u16,
+    protocol: &'static str,
+    method: &'static str,
+    code: u16,
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct PortLabels {
+    service: String,
+    namespace: String,
+    port: u16,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ReasonLabels {
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ProtocolLabels {
+    protocol: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct CauseLabels {
+    cause: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct OutcomeLabels {
+    outcome: &'static str,
+}
+
+/// All metric families of a proxy, and those without labels resolved.
+pub(crate) struct Telemetry {
+    requests: Family<RequestLabels, Counter>,
+    durations: Family<PortLabels, Durations>,
+    refused: Family<ReasonLabels, Counter>,
+    tcp_connections: Family<PortLabels, Counter>,
+    tcp_received: Family<PortLabels, Counter>,
+    tcp_sent: Family<PortLabels, Counter>,
+    /// Connections of callers that are open, by protocol.
+    pub(crate) open_http: Gauge,
+    /// Opaque streams that are open.
+    pub(crate) open_tcp: Gauge,
+    /// Requests tried again because no connection was made.
+    pub(crate) retries_connect: Counter,
+    /// Requests tried again because a connection ended before the response began.
+    pub(crate) retries_closed: Counter,
+    /// Connections made to endpoints.
+    pub(crate) connects: Counter,
+    /// Connections to endpoints that failed.
+    pub(crate) connects_failed: Counter,
+    /// Requests and streams sent to the plain address, because the Service's configuration could not be had.
+    pub(crate) plain_fallback: Counter,
+    /// Updates applied, which is the local revision of the configuration.
+    pub(crate) revision: Gauge,
+    /// Services whose configuration is held.
+    pub(crate) services: Gauge,
+    /// Listeners that are open.
+    pub(crate) listeners: Gauge,
+}
+
+impl Telemetry {
+    /// Creates all families and registers them.
+    pub(crate) fn new(registry: &mut Registry) -> Self {
+        let open: Family<ProtocolLabels, Gauge> = Family::default();
+        let retries: Family<CauseLabels, Counter> = Family::default();
+        let connects: Family<OutcomeLabels, Counter> = Family::default();
+        let telemetry = Self {
+            requests: Family::default(),
+            durations: Family::default(),
+            refused: Family::default(),
+            tcp_connections: Family::default(),
+            tcp_received: Family::default(),
+            tcp_sent: Family::default(),
+            open_http: open.get_or_create_owned(&ProtocolLabels { protocol: "http" }),
+            open_tcp: open.get_or_create_owned(&ProtocolLabels { protocol: "tcp" }),
+            retries_connect: retries.get_or_create_owned(&CauseLabels { cause: "connect" }),
+            retries_closed: retries.get_or_create_owned(&CauseLabels { cause: "closed" }),
+            connects: connects.get_or_create_owned(&OutcomeLabels { outcome: "ok" }),
+            connects_failed: connects.get_or_create_owned(&OutcomeLabels { outcome: "failed" }),
+            plain_fallback: Counter::default(),
+            revision: Gauge::default(),
+            services: Gauge::default(),
+            listeners: Gauge::default(),
+        };
+        let mesh = registry.sub_registry_with_prefix("maesh");
+        mesh.register("http_requests", "Requests answered, by the Service called", telemetry.requests.clone());
+        mesh.register(
+            "http_request_duration_seconds",
+            "Time from a request's head to the last byte of its answer",
+            telemetry.durations.clone(),
+        );
+        mesh.register("http_refused", "Requests answered before a Service was known", telemetry.refused.clone());
+        mesh.register("tcp_connections", "Opaque streams carried", telemetry.tcp_connections.clone());
+        mesh.register("tcp_received_bytes", "Bytes from callers to endpoints", telemetry.tcp_received.clone());
+        mesh.register("tcp_sent_bytes", "Bytes from endpoints to callers", telemetry.tcp_sent.clone());
+        mesh.register("proxy_connections_open", "Connections of callers", open);
+        mesh.register("proxy_retries", "Requests tried again, by cause", retries);
+        mesh.register("proxy_upstream_connects", "Connections made to endpoints", connects);
+        mesh.register(
+            "proxy_plain_fallback",
+            "Requests and streams sent to the plain address, without policies",
+            telemetry.plain_fallback.clone(),
+        );
+        mesh.register("proxy_config_updates", "Updates of the configuration applied", telemetry.revision.clone());
+        mesh.register("proxy_services", "Services whose configuration is held", telemetry.services.clone());
+        mesh.register("proxy_listeners", "Listeners that are open", telemetry.listeners.clone());
+        telemetry
+    }
+
+    /// Counts an answer that was given before any Service was known.
+    pub(crate) fn refused(&self, reason: Reason) {
+        self.refused.get_or_create(&ReasonLabels { reason: reason.code() }).inc();
+    }
+
+    /// The counters of one port of a Service.
+    pub(crate) fn port(&self, service: &ServiceName, port: u16) -> PortTelemetry {
+        let labels = PortLabels { service: service.name.to_string(), namespace: service.namespace.to_string(), port };
+        PortTelemetry {
+            requests: self.requests.clone(),
+            durations: self.durations.get_or_create_owned(&labels),
+            labels,
+            known: ArcSwap::from_pointee(Vec::new()),
+            adding: Mutex::new(()),
+        }
+    }
+
+    /// The counters of one opaque port of a Service: connections, bytes received, bytes sent.
+    pub(crate) fn stream(&self, service: &ServiceName, port: u16) -> StreamTelemetry {
+        let labels = PortLabels { service: service.name.to_string(), namespace: service.namespace.to_string(), port };
+        StreamTelemetry {
+            connections: self.tcp_connections.get_or_create_owned(&labels),
+            received: self.tcp_received.get_or_create_owned(&labels),
+            sent: self.tcp_sent.get_or_create_owned(&labels),
+        }
+    }
+}
+
+/// Counters of one opaque port.
+pub(crate) struct StreamTelemetry {
+    /// Streams carried.
+    pub(crate) connections: Counter,
+    /// Bytes from callers.
+    pub(crate) received: Counter,
+    /// Bytes to callers.
+    pub(crate) sent: Counter,
+}
+
+/// Counters of one HTTP port of a Service.
+pub(crate) struct PortTelemetry {
+    requests: Family<RequestLabels, Counter>,
+    labels: PortLabels,
+    durations: Durations,
+    known: ArcSwap<Vec<(u64, Counter)>>,
+    adding: Mutex<()>,
+}
+
+impl PortTelemetry {
+    /// Counts one answer and the time it took. `http2` says which protocol the caller spoke.
+    pub(crate) fn record(
+        &self,
+        http2: bool,
+        method: MethodLabel,
+        status: StatusCode,
+        reason: Option<Reason>,
+        took: Duration,
+    ) {
+        self.durations.observe(took);
+        let key = u64::from(http2) << 63
+            | u64::from(method.0) << 32
+            | u64::from(status.as_u16()) << 8
+            | reason.map_or(0xff, |reason| reason as u64);
+        let known = self.known.load();
+        match known.iter().find(|(of, _)| *of == key) {
+            Some((_, counter)) => counter.inc(),
+            None => self.add(key, http2, method, status, reason).inc(),
+        };
+    }
+
+    #[cold]
+    fn add(&self, key: u64, http2: bool, method: MethodLabel, status: StatusCode, reason: Option<Reason>) -> Counter {
+        let counter = self.requests.get_or_create_owned(&RequestLabels {
+            service: self.labels.service.clone(),
+            namespace: self.labels.namespace.clone(),
+            port: self.labels.port,
+            protocol: if http2 { "http2" } else { "http1" },
+            method: method.text(),
+            code: status.as_u16(),
+            reason: reason.map_or("", Reason::code),
+        });
+        let _one_at_a_time = self.adding.lock();
+        let mut known = Vec::clone(&self.known.load());
+        if !known.iter().any(|(of, _)| *of == key) {
+            known.push((key, counter.clone()));
+            self.known.store(Arc::new(known));
+        }
+        counter
+    }
+}
+
+/// A method as a label: one of the known ones, or `_OTHER`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct MethodLabel(u8);
+
+const METHODS: [&str; 10] = ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "CONNECT", "_OTHER"];
+
+impl MethodLabel {
+    fn text(self) -> &'static str {
+        METHODS[usize::from(self.0)]
+    }
+}
+
+impl From<&Method> for MethodLabel {
+    fn from(method: &Method) -> Self {
+        Self(match *method {
+            Method::GET => 0,
+            Method::HEAD => 1,
+            Method::POST => 2,
+            Method::PUT => 3,
+            Method::DELETE => 4,
+            Method::OPTIONS => 5,
+            Method::PATCH => 6,
+            Method::TRACE => 7,
+            Method::CONNECT => 8,
+            _ => 9,
+        })
+    }
+}
+
+/// A histogram without a lock.
+#[derive(Clone, Debug, Default)]
+struct Durations(Arc<DurationsInner>);
+
+#[derive(Debug, Default)]
+struct DurationsInner {
+    micros: AtomicU64,
+    buckets: [AtomicU64; BUCKETS.len() + 1],
+}
+
+impl Durations {
+    #[allow(clippy::cast_possible_truncation)]
+    fn observe(&self, took: Duration) {
+        let micros = took.as_micros() as u64;
+        let bucket = BUCKETS.iter().position(|bound| micros <= *bound).unwrap_or(BUCKETS.len());
+        self.0.buckets[bucket].fetch_add(1, Ordering::Relaxed);
+        self.0.micros.fetch_add(micros, Ordering::Relaxed);
+    }
+}
+
+impl EncodeMetric for Durations {
+    #[allow(clippy::cast_precision_loss)]
+    fn encode(&self, mut encoder: MetricEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let bounds = BUCKETS.iter().map(|micros| *micros as f64 / 1e6).chain([f64::MAX]);
+        let counts = self.0.buckets.iter().map(|bucket| bucket.load(Ordering::Relaxed));
+        let buckets: Vec<(f64, u64)> = bounds.zip(counts).collect();
+        let count = buckets.iter().map(|(_, count)| count).sum();
+        let sum = self.0.micros.load(Ordering::Relaxed) as f64 / 1e6;
+        encoder.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)
+    }
+
+    fn metric_type(&self) -> MetricType {
+        MetricType::Histogram
+    }
+}
+
+impl prometheus_client::metrics::TypedMetric for Durations {
+    const TYPE: MetricType = MetricType::Histogram;
+}
