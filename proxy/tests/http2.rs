@@ -81,7 +81,8 @@ async fn many_streams_at_once() {
     }
     let metrics = fed.metrics();
     let connects = metrics.lines().find(|line| line.starts_with("maesh_proxy_upstream_connects_total{outcome=\"ok\"}"));
-    let connects: u32 = connects.and_then(|line| line.rsplit(' ').next()).and_then(|n| n.parse().ok()).expect("counted");
+    let connects: u32 =
+        connects.and_then(|line| line.rsplit(' ').next()).and_then(|n| n.parse().ok()).expect("counted");
     assert!((1..=8).contains(&connects), "{connects} connections for 200 streams");
 }
 
@@ -116,7 +117,8 @@ async fn grpc_with_trailers_both_ways() {
 async fn grpc_callers_are_refused_in_their_own_form() {
     let (_fed, address) = fed(Scheme::H2c, SocketAddr::new(support::LOCAL, support::free_port())).await;
     let mut sender = caller(address).await;
-    for (host, status, reason) in [("nobody.shop.maesh", "12", "unknown_host"), ("web.shop.maesh", "14", "connect_failed")]
+    for (host, status, reason) in
+        [("nobody.shop.maesh", "12", "unknown_host"), ("web.shop.maesh", "14", "connect_failed")]
     {
         let request = Request::post(format!("http://{host}/pkg.Service/Method"))
             .header("content-type", "application/grpc")
