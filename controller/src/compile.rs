@@ -27,6 +27,7 @@ use self::{
     address::SharedPorts,
     listener::{Listeners, OwnListener},
     output::Outbox,
+    proxy::Bound,
     service::{Age, Plan},
 };
 use crate::{
@@ -122,6 +123,7 @@ pub struct Compiler {
     shared_changed: bool,
     listeners: Listeners,
     proxies: Vec<ConnectedProxy>,
+    bound: Bound,
     /// Proxies are only told of once those that were there before had the time to come back.
     settled: bool,
     proxies_changed: bool,
@@ -141,6 +143,7 @@ impl Compiler {
             shared_changed: false,
             listeners: Listeners::default(),
             proxies: Vec::new(),
+            bound: Bound::default(),
             settled: false,
             proxies_changed: false,
             synced: AHashSet::new(),
@@ -221,8 +224,7 @@ impl Compiler {
             }
         }
         if std::mem::take(&mut self.proxies_changed) {
-            self.tell_proxies();
-            names.extend(self.owning.iter().map(|age| age.name.clone()));
+            self.tell_proxies(&mut names);
         }
         self.tell_listeners();
         for name in &names {
@@ -378,11 +380,19 @@ impl Compiler {
         renamed
     }
 
-    fn tell_proxies(&mut self) {
-        let proxies = self.proxies.iter().map(|proxy| (proxy.identity.id.clone(), proxy.resource()));
-        if self.settled {
-            self.out.replace_proxies(proxies.collect());
+    /// Says which proxies there are, and finds the names for which that is news.
+    fn tell_proxies(&mut self, names: &mut AHashSet<ServiceName>) {
+        let bound = Bound::of(&self.proxies);
+        for id in self.bound.differences(&bound) {
+            names.extend(self.listeners.needed_by(id).cloned());
         }
+        self.bound = bound;
+        if !self.settled {
+            return;
+        }
+        let proxies = self.proxies.iter().map(|proxy| (proxy.identity.id.clone(), proxy.resource()));
+        self.out.replace_proxies(proxies.collect());
+        self.out.diagnose("proxies", self.proxies.iter().flat_map(ConnectedProxy::check).collect());
     }
 
     fn tell_listeners(&mut self) {
@@ -440,19 +450,19 @@ impl Compiler {
 
     /// Whether every ready proxy listens on all that this Service needs, and there is one.
     fn acknowledged(&self, name: &ServiceName) -> bool {
-        let mut ready = self.proxies.iter().filter(|proxy| proxy.ready).peekable();
-        ready.peek().is_some()
-            && ready.all(|proxy| self.listeners.of(name).all(|listener| proxy.listening.contains(&listener.id)))
+        let mut needed = self.listeners.of(name).peekable();
+        self.bound.anyone_ready
+            && needed.peek().is_some()
+            && needed.all(|listener| self.bound.everywhere.contains(&listener.id))
     }
 
     /// What proxies could not bind of this Service's own listeners.
     fn failed(&self, name: &ServiceName) -> Vec<Diagnostic> {
         let mut found = Vec::new();
         let Some(service) = self.index.services.get(name) else { return found };
-        for listener in self.listeners.of(name).filter(|listener| listener.owner.is_some()) {
-            let failures = self.proxies.iter().flat_map(|proxy| proxy.failed.iter().map(move |failed| (proxy, failed)));
-            for (proxy, (_, why)) in failures.filter(|(_, (id, _))| *id == listener.id) {
-                let (number, proxy) = (listener.owner.as_ref().map_or(0, |owner| owner.1), &proxy.identity.id);
+        for listener in self.listeners.of(name) {
+            let Some((_, number)) = &listener.owner else { continue };
+            for (proxy, why) in self.bound.failed.get(&listener.id).into_iter().flatten() {
                 let text = format!(
                     "proxy {proxy} cannot listen on {} for port {number}: {why}; its name answers the plain address. \
                      Free that address and port.",
@@ -485,5 +495,7 @@ fn endpoints_of(index: &Index, plan: &Plan) -> Endpoints {
     endpoints::from_pods(plan, &pods)
 }
 
+#[cfg(test)]
+mod property;
 #[cfg(test)]
 mod tests;

@@ -96,6 +96,11 @@ impl Listeners {
         self.of.get(service).into_iter().flatten()
     }
 
+    /// The Services that need a listener.
+    pub(super) fn needed_by(&self, id: &ListenerId) -> impl Iterator<Item = &ServiceName> {
+        self.wanted.get(id).into_iter().flat_map(|wanted| wanted.by.keys())
+    }
+
     /// Listeners that changed since the last call, with the Services that need them; `None` for those gone.
     pub(super) fn changes(&mut self) -> Vec<(ListenerId, Option<Listener>, Vec<ServiceName>)> {
         let changed = std::mem::take(&mut self.changed);
@@ -120,7 +125,7 @@ impl Listeners {
             by: BTreeMap::new(),
         });
         let needs = wanted.by.entry(service.clone()).or_default();
-        needs.owner = needs.owner.or(listener.owner.as_ref().map(|owner| owner.1));
+        needs.owner = needs.owner.or_else(|| listener.owner.as_ref().map(|owner| owner.1));
         needs.http |= listener.http;
         needs.tls |= listener.owner.is_none() && !listener.http;
         self.changed.insert(listener.id.clone());

@@ -1,12 +1,17 @@
 //! The node proxies, from what the discovery server sees of them.
 
-use std::sync::Arc;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use maesh_config::{
     NodeName,
     model::{ListenerId, Proxy},
     update::Identity,
 };
+
+use crate::diagnostic::{Diagnostic, ObjectRef, Reason};
 
 /// A proxy with an open stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,6 +46,60 @@ impl ConnectedProxy {
             listening,
             failed,
         }
+    }
+}
+
+impl ConnectedProxy {
+    /// What it cannot do for everybody.
+    pub(super) fn check(&self) -> Vec<Diagnostic> {
+        let shared = |(id, why): &(ListenerId, Arc<str>)| Some((shared_port(id)?, why.clone()));
+        let say = |(port, why): (u16, Arc<str>)| {
+            let text = format!(
+                "cannot listen on port {port} of its shared address: {why}; names with that port are answered without \
+                 it. Free the port."
+            );
+            let object = ObjectRef::new("Proxy", "", &self.identity.id);
+            Diagnostic::warning(Reason::ListenFailed, object, text).value(port.to_string()).using("other proxies")
+        };
+        self.failed.iter().filter_map(shared).map(say).collect()
+    }
+}
+
+/// What proxies have bound, all together.
+#[derive(Debug, Default)]
+pub(super) struct Bound {
+    /// Some proxy takes new work.
+    pub(super) anyone_ready: bool,
+    /// Listeners that every ready proxy has.
+    pub(super) everywhere: BTreeSet<ListenerId>,
+    /// Listeners that some proxy cannot have: which proxy, and why.
+    pub(super) failed: BTreeMap<ListenerId, Vec<(Arc<str>, Arc<str>)>>,
+}
+
+impl Bound {
+    pub(super) fn of(proxies: &[ConnectedProxy]) -> Self {
+        let mut ready = proxies.iter().filter(|proxy| proxy.ready);
+        let first = ready.next();
+        let mut this = Self { anyone_ready: first.is_some(), ..Self::default() };
+        this.everywhere.extend(first.into_iter().flat_map(|proxy| &proxy.listening).cloned());
+        for proxy in ready {
+            let has: BTreeSet<_> = proxy.listening.iter().collect();
+            this.everywhere.retain(|id| has.contains(id));
+        }
+        for proxy in proxies {
+            for (id, why) in &proxy.failed {
+                this.failed.entry(id.clone()).or_default().push((proxy.identity.id.clone(), why.clone()));
+            }
+        }
+        this
+    }
+
+    /// Listeners of which `other` says something else.
+    pub(super) fn differences<'a>(&'a self, other: &'a Self) -> BTreeSet<&'a ListenerId> {
+        let mut ids: BTreeSet<_> = self.everywhere.symmetric_difference(&other.everywhere).collect();
+        let failed = self.failed.keys().chain(other.failed.keys());
+        ids.extend(failed.filter(|id| self.failed.get(*id) != other.failed.get(*id)));
+        ids
     }
 }
 

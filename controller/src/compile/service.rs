@@ -253,7 +253,7 @@ fn port(
         name: written.name.clone(),
         protocol,
         sni: protocol == Protocol::Tcp && wanted != Some(Protocol::Tcp) && said == AppProtocol::Tls,
-        target: written.target.clone().unwrap_or(Number::Int(number.into())),
+        target: written.target.clone().unwrap_or_else(|| Number::Int(number.into())),
         policy: BackendPolicy {
             scheme: if protocol == Protocol::Http { scheme } else { Scheme::Http },
             balance: service.affinity.map_or(Balance::P2c, |timeout| Balance::SourceHash { timeout }),

@@ -5,7 +5,7 @@ use std::{fmt, net::IpAddr, sync::Arc};
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
-use super::{Door, Meta, ObjectKind};
+use super::{Door, Labels, Meta, ObjectKind};
 
 /// A field that is missing or has the wrong type.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -139,7 +139,7 @@ impl<'a> Fields<'a> {
         key: &str,
         wanted: impl Fn(&str) -> bool,
         mut intern: impl FnMut(&str, &str) -> (Arc<str>, Arc<str>),
-    ) -> Result<Box<[(Arc<str>, Arc<str>)]>, BadField> {
+    ) -> Result<Labels, BadField> {
         let Some(map) = self.map_of(key)? else { return Ok(Box::default()) };
         let mut pairs = Vec::new();
         for (name, value) in map.iter().filter(|(name, _)| wanted(name)) {

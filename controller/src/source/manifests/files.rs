@@ -167,8 +167,8 @@ impl Found {
     /// A path as it was asked for: a file of any name, or a directory.
     fn root(&mut self, root: &Path) {
         // A root that is deleted and made again is noticed in the directory around it.
-        let around = root.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let existing = around.ancestors().find(|path| path.is_dir()).unwrap_or(Path::new("."));
+        let around = root.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
+        let existing = around.ancestors().find(|path| path.is_dir()).unwrap_or_else(|| Path::new("."));
         self.directories.insert(existing.to_path_buf());
         match fs::metadata(root) {
             Ok(metadata) if metadata.is_dir() => self.directory(root, 0),

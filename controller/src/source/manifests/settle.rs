@@ -94,7 +94,7 @@ mod tests {
         assert!(settling.take(at(10_049)).is_empty());
         assert_eq!(settling.next(), Some(at(10_050)));
         assert!(!settling.holds(&path, at(10_050)));
-        assert_eq!(settling.take(at(10_050)), [path.clone()]);
+        assert_eq!(settling.take(at(10_050)), std::slice::from_ref(&path));
         assert_eq!(settling.next(), None);
     }
 

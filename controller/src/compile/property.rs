@@ -1,0 +1,274 @@
+//! Whatever happens, in whatever order: what was said piece by piece is what is said at once.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use maesh_config::{
+    Key,
+    model::ListenerId,
+    update::{Identity, Role},
+};
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::kinds::{Object, ObjectId};
+
+/// Everything that was said so far.
+#[derive(Debug, Default, PartialEq)]
+struct Said {
+    resources: BTreeMap<Key, Resource>,
+    table: BTreeMap<ServiceName, TableEntry>,
+    diagnostics: BTreeSet<Diagnostic>,
+}
+
+impl Said {
+    fn add(&mut self, output: Output) {
+        for key in output.change.removed {
+            assert!(self.resources.remove(&key).is_some(), "{key:?} was removed and not there");
+        }
+        for resource in output.change.upserts {
+            let key = resource.key();
+            let old = self.resources.insert(key.clone(), resource);
+            assert_ne!(old.as_ref(), self.resources.get(&key), "{key:?} was said again and is the same");
+        }
+        for service in output.removed {
+            self.table.remove(&service);
+        }
+        self.table.extend(output.services.into_iter().map(|entry| (entry.service.clone(), entry)));
+        for cleared in output.cleared {
+            self.diagnostics.remove(&cleared);
+        }
+        self.diagnostics.extend(output.found);
+    }
+}
+
+/// One step of a history.
+#[derive(Clone, Debug)]
+enum Step {
+    Apply(Value),
+    Delete(ObjectKind, &'static str, &'static str),
+    Reset(ObjectKind, Vec<Value>),
+    Proxies(Vec<ConnectedProxy>),
+    Settle,
+    Compile,
+}
+
+const NAMESPACES: [&str; 3] = ["a", "b", "kube-system"];
+const NAMES: [&str; 4] = ["web", "db", "kube-dns", "x"];
+
+fn namespace() -> impl Strategy<Value = &'static str> + Clone {
+    prop::sample::select(&NAMESPACES[..])
+}
+
+fn name() -> impl Strategy<Value = &'static str> + Clone {
+    prop::sample::select(&NAMES[..])
+}
+
+fn metadata(annotated: bool) -> impl Strategy<Value = Value> {
+    let annotation = prop::sample::select(
+        &[
+            ("traffic-type", "tcp"),
+            ("traffic-type", "many"),
+            ("80.traffic-type", "tcp"),
+            ("address", "own"),
+            ("bypass", "true"),
+            ("shceme", "h2c"),
+            ("scheme", "h2c"),
+        ][..],
+    );
+    let annotations = prop::collection::vec(annotation, 0..if annotated { 3 } else { 1 });
+    let label = prop::sample::select(&["", "web", "kube-dns"][..]);
+    let created = prop::sample::select(&["", "2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"][..]);
+    (namespace(), name(), annotations, label, created).prop_map(|(namespace, name, annotations, label, created)| {
+        let annotations =
+            annotations.into_iter().map(|(key, value)| (format!("maesh.containo.us/{key}"), value.into()));
+        let annotations: serde_json::Map<String, Value> = annotations.collect();
+        let created = if created.is_empty() { Value::Null } else { created.into() };
+        json!({
+            "namespace": namespace, "name": name, "annotations": annotations, "creationTimestamp": created,
+            "labels": {"app": label, "k8s-app": label, "kubernetes.io/service-name": label},
+            "ownerReferences": [{"kind": "ReplicaSet"}],
+        })
+    })
+}
+
+fn service() -> impl Strategy<Value = Value> {
+    let port = (prop::sample::select(&[53, 80, 443, 8080, 8443, 0][..]), prop::bool::ANY, 0..3usize);
+    let port = port.prop_map(|(number, udp, app)| {
+        let protocol = if udp { "UDP" } else { "TCP" };
+        json!({"name": format!("p{number}"), "port": number, "protocol": protocol,
+               "appProtocol": ([Value::Null, "https".into(), "redis".into()][app]), "targetPort": "http"})
+    });
+    let spec = (prop::collection::vec(port, 0..4), 0..3usize, prop::bool::ANY, 0..3usize);
+    (metadata(true), spec).prop_map(|(metadata, (ports, ip, publish, selector))| {
+        json!({"kind": "Service", "metadata": metadata, "spec": {
+            "ports": ports, "clusterIP": ([Value::Null, "None".into(), "10.0.0.1".into()][ip]),
+            "publishNotReadyAddresses": publish, "selector": {"app": (["web", "kube-dns", "none"][selector])},
+        }})
+    })
+}
+
+fn address() -> impl Strategy<Value = String> {
+    (1..5u8).prop_map(|last| format!("127.0.0.{last}"))
+}
+
+fn slice() -> impl Strategy<Value = Value> {
+    let endpoint = (address(), prop::bool::ANY, prop::bool::ANY).prop_map(|(address, ready, terminating)| {
+        json!({"addresses": [address], "conditions": {"ready": ready, "terminating": terminating}})
+    });
+    let ports = json!([{"name": "p80", "port": 8080}, {"name": "p53", "port": 53, "protocol": "UDP"}]);
+    (metadata(false), prop::collection::vec(endpoint, 0..3)).prop_map(move |(metadata, endpoints)| {
+        json!({"kind": "EndpointSlice", "metadata": metadata, "endpoints": endpoints, "ports": ports})
+    })
+}
+
+fn pod() -> impl Strategy<Value = Value> {
+    let phase = prop::sample::select(&["Running", "Succeeded"][..]);
+    (metadata(false), address(), phase, prop::bool::ANY, prop::bool::ANY).prop_map(
+        |(metadata, ip, phase, host_network, ready)| {
+            let ready = if ready { "True" } else { "False" };
+            json!({"kind": "Pod", "metadata": metadata,
+                "spec": {"hostNetwork": host_network, "containers": [{"ports": [{"name": "http", "containerPort": 80}]}]},
+                "status": {"podIP": ip, "phase": phase, "conditions": [{"type": "Ready", "status": ready}]}})
+        },
+    )
+}
+
+fn node() -> impl Strategy<Value = Value> {
+    (metadata(false), address()).prop_map(|(metadata, ip)| {
+        json!({"kind": "Node", "metadata": metadata, "spec": {"podCIDR": "10.1.0.0/24"},
+            "status": {"addresses": [{"type": "InternalIP", "address": ip}]}})
+    })
+}
+
+fn object() -> impl Strategy<Value = Value> {
+    let namespace = metadata(true).prop_map(|mut metadata| {
+        metadata["name"] = metadata["namespace"].clone();
+        json!({"kind": "Namespace", "metadata": metadata})
+    });
+    prop_oneof![4 => service(), 3 => slice(), 3 => pod(), 1 => node(), 1 => namespace]
+}
+
+fn proxies() -> impl Strategy<Value = Vec<ConnectedProxy>> {
+    let listener = prop::sample::select(&["shared/80/tcp", "shared/8080/tcp", "shared/8443/tcp", "all"][..]);
+    let proxy = (name(), prop::bool::ANY, prop::collection::vec(listener, 0..4));
+    let proxy = proxy.prop_map(|(id, ready, listening)| ConnectedProxy {
+        identity: Identity {
+            role: Role::Proxy,
+            id: id.into(),
+            node: Some("n".into()),
+            addresses: vec!["127.77.0.1".parse().unwrap()],
+            version: "0".into(),
+        },
+        ready,
+        // What "all" means is filled in when the step is taken.
+        listening: listening.into_iter().map(|id| ListenerId(id.into())).collect(),
+        failed: vec![(ListenerId("shared/443/tcp".into()), "in use".into())],
+    });
+    prop::collection::vec(proxy, 0..3)
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let kind = prop::sample::select(&ObjectKind::ALL[..]);
+    let resets = (kind.clone(), prop::collection::vec(object(), 0..6));
+    prop_oneof![
+        20 => object().prop_map(Step::Apply),
+        6 => (kind, namespace(), name()).prop_map(|(kind, namespace, name)| {
+            let name = if kind == ObjectKind::Namespace { namespace } else { name };
+            Step::Delete(kind, if kind.namespaced() { namespace } else { "" }, name)
+        }),
+        2 => resets.prop_map(|(kind, objects)| Step::Reset(kind, objects)),
+        3 => proxies().prop_map(Step::Proxies),
+        1 => Just(Step::Settle),
+        6 => Just(Step::Compile),
+    ]
+}
+
+fn read(value: &Value, door: &Door) -> Object {
+    let kind = ObjectKind::ALL.into_iter().find(|kind| kind.as_str() == value["kind"]).unwrap();
+    Object::read(kind, value, door).unwrap()
+}
+
+/// Goes through a history, and then says at once what it came to.
+fn check(config: &Config, steps: Vec<Step>) {
+    let mut compiler = Compiler::new(config.clone());
+    let door = compiler.door();
+    let mut said = Said::default();
+    let mut objects: BTreeMap<ObjectId, Object> = BTreeMap::new();
+    let (mut proxies, mut settled) = (Vec::new(), false);
+    for step in steps {
+        match step {
+            Step::Apply(value) => {
+                let object = read(&value, &door);
+                objects.insert(object.id(), object.clone());
+                compiler.take(Event::Apply(object));
+            }
+            Step::Delete(kind, namespace, name) => {
+                let id = ObjectId::new(kind, namespace, name);
+                objects.remove(&id);
+                compiler.take(Event::Delete(id));
+            }
+            Step::Reset(kind, values) => {
+                let new: BTreeMap<_, _> = values
+                    .iter()
+                    .map(|value| read(value, &door))
+                    .filter(|object| object.kind() == kind)
+                    .map(|object| (object.id(), object))
+                    .collect();
+                objects.retain(|id, _| id.kind != kind);
+                objects.extend(new.clone());
+                compiler.take(Event::Reset(kind, new.into_values().collect()));
+            }
+            Step::Proxies(mut new) => {
+                let listeners = said.resources.keys().filter(|key| key.kind == maesh_config::Kind::Listener);
+                let listeners: Vec<_> = listeners.map(|key| ListenerId(key.name.clone())).collect();
+                for proxy in &mut new {
+                    if proxy.listening.iter().any(|id| &*id.0 == "all") {
+                        proxy.listening.extend(listeners.clone());
+                    } else {
+                        proxy.failed.extend(listeners.iter().map(|id| (id.clone(), "in use".into())));
+                    }
+                }
+                proxies.clone_from(&new);
+                compiler.proxies(new);
+            }
+            Step::Settle => {
+                settled = true;
+                compiler.settle();
+            }
+            Step::Compile => said.add(compiler.compile()),
+        }
+    }
+    said.add(compiler.compile());
+
+    let mut fresh = Compiler::new(config.clone());
+    objects.into_values().rev().for_each(|object| fresh.take(Event::Apply(object)));
+    fresh.proxies(proxies);
+    if settled {
+        fresh.settle();
+    }
+    let mut at_once = Said::default();
+    at_once.add(fresh.compile());
+    assert_eq!(said, at_once);
+    assert!(fresh.compile().is_empty(), "nothing happened, and something was said");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn piece_by_piece_is_at_once(steps in prop::collection::vec(step(), 1..60), dev in prop::bool::ANY) {
+        let addressing = match dev {
+            // The smallest range, so that addresses collide.
+            true => Addressing::Range(Range::new("127.77.0.0/24".parse().unwrap()).unwrap()),
+            false => Addressing::Cluster,
+        };
+        let config = Config {
+            addressing,
+            first_bindable_port: if dev { 1024 } else { 0 },
+            selects_pods: dev,
+            ..Config::default()
+        };
+        check(&config, steps);
+    }
+}
