@@ -190,6 +190,11 @@ impl Compiler {
         }
     }
 
+    /// How many proxies are connected, and how many of them take new work.
+    pub fn count_proxies(&self) -> (usize, usize) {
+        (self.proxies.len(), self.proxies.iter().filter(|proxy| proxy.ready).count())
+    }
+
     /// From now on, a proxy that is not connected is not there.
     pub fn settle(&mut self) {
         self.settled = true;

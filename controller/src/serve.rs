@@ -65,6 +65,10 @@ pub struct Counts {
     pub last_compilation: Duration,
     /// Resources that changed so far.
     pub changed_resources: u64,
+    /// Proxies that are connected.
+    pub connected_proxies: usize,
+    /// Those of them that take new work.
+    pub ready_proxies: usize,
 }
 
 impl State {
@@ -215,6 +219,9 @@ impl<S: Sink> Run<S> {
         let started = Instant::now();
         let mut output = self.compiler.compile();
         let took = started.elapsed();
+        if self.complete && output.is_empty() {
+            return self.keep(&output, &Change::default(), took);
+        }
         let change = std::mem::take(&mut output.change);
         let revision = self.sink.apply(&change);
         self.keep(&output, &change, took);
@@ -248,6 +255,7 @@ impl<S: Sink> Run<S> {
         counts.compilations += 1;
         counts.compiling += took;
         counts.last_compilation = took;
+        (counts.connected_proxies, counts.ready_proxies) = self.compiler.count_proxies();
         counts.changed_resources += (change.upserts.len() + change.removed.len()) as u64;
     }
 }

@@ -1,229 +1,247 @@
-//! The Kubernetes source on a real API server: what is created, changed and deleted arrives; nothing is forgotten when
-//! the server is killed under change, or has dropped its history.
+//! The Kubernetes API as a source, against a real kube-apiserver and etcd.
 
-use std::{
-    collections::BTreeMap,
-    os::fd::AsFd as _,
-    time::{Duration, Instant},
-};
+#![allow(clippy::unwrap_used, reason = "tests")]
 
+mod support;
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use maesh_config::{Key, Kind, Resource, ServiceName};
 use maesh_controller::{
-    kinds::{Door, Object, ObjectId, ObjectKind},
-    source::{
-        Batches, Event,
-        kubernetes::{self, Watches},
-    },
+    compile::{Compiler, Config},
+    diagnostic::Reason,
+    kinds::ObjectKind,
+    serve::{Controller, State},
+    source::kubernetes::{self, Options, Watches},
 };
+use maesh_test_support::{tool, until};
 use maesh_testkube::ApiServer;
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use support::Kept;
+use tokio::{runtime::Runtime, sync::watch};
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const SHOP: &str = r#"
+apiVersion: v1
+kind: Namespace
+metadata: {name: shop}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: shop, annotations: {maesh.containo.us/shceme: h2c}}
+spec:
+  ipFamilyPolicy: RequireDualStack
+  ports: [{name: http, port: 80, targetPort: 8080}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: db, namespace: shop}
+spec:
+  clusterIP: None
+  ports: [{name: sql, port: 5432, appProtocol: postgresql}]
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: web-1, namespace: shop, labels: {kubernetes.io/service-name: web}}
+addressType: IPv4
+ports: [{name: http, port: 8080, protocol: TCP}]
+endpoints: [{addresses: [10.244.1.7]}, {addresses: [10.244.1.8], conditions: {ready: false}}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: web-1, namespace: shop}
+spec: {serviceAccountName: buyer, nodeName: n1, containers: [{name: web, image: web}]}
+---
+apiVersion: v1
+kind: Node
+metadata: {name: n1}
+spec: {podCIDR: 10.244.1.0/24}
+"#;
 
-/// What a compiler would know, and how often it was told to begin anew.
-struct Known {
-    batches: Batches,
+/// A controller that watches a server.
+struct Watching {
+    kept: Kept,
+    state: Arc<State>,
     watches: Watches,
-    objects: BTreeMap<ObjectId, Object>,
-    synced: Vec<ObjectKind>,
-    resets: usize,
-    problems: Vec<String>,
-    /// The fewest Services that were known since this was last reset.
-    fewest: usize,
+    _controller: Controller,
+    _proxies: watch::Sender<Vec<maesh_controller::compile::ConnectedProxy>>,
+    runtime: Runtime,
 }
 
-impl Known {
-    async fn watch(server: &ApiServer) -> Self {
-        let client = kubernetes::client(Some(server.kubeconfig()), None).await.unwrap();
-        let (batches, watches) = kubernetes::start(client, Door::default());
-        let objects = BTreeMap::new();
-        Self { batches, watches, objects, synced: vec![], resets: 0, problems: vec![], fewest: usize::MAX }
-    }
-
-    fn apply(&mut self, event: Event) {
-        match event {
-            Event::Apply(object) => {
-                self.objects.insert(object.id(), object);
-            }
-            Event::Delete(id) => {
-                self.objects.remove(&id);
-            }
-            Event::Reset(kind, objects) => {
-                self.resets += 1;
-                self.objects.retain(|id, _| id.kind != kind);
-                self.objects.extend(objects.into_iter().map(|object| (object.id(), object)));
-            }
-            Event::Synced(kind) => self.synced.push(kind),
-            Event::Problems(problems) => {
-                self.problems = problems.iter().map(|found| found.message.to_string()).collect()
-            }
-        }
-    }
-
-    /// Takes batches until this holds.
-    async fn until(&mut self, what: &str, holds: impl Fn(&Self) -> bool) {
-        let end = Instant::now() + PATIENCE;
-        while !holds(self) {
-            let left = end.saturating_duration_since(Instant::now());
-            let batch = tokio::time::timeout(left, self.batches.recv()).await;
-            let batch = batch.unwrap_or_else(|_| panic!("not within {PATIENCE:?}: {what}; {:#?}", self.objects.keys()));
-            for event in batch.expect("the source goes on") {
-                self.apply(event);
-            }
-            self.fewest = self.fewest.min(self.services());
-        }
-    }
-
-    fn has(&self, kind: ObjectKind, name: &str) -> bool {
-        self.objects.keys().any(|id| id.kind == kind && &*id.name == name)
-    }
-
-    fn services(&self) -> usize {
-        self.objects.keys().filter(|id| id.kind == ObjectKind::Service && &*id.namespace == "shop").count()
-    }
-
-    fn ports(&self, service: &str) -> Vec<String> {
-        let of = |object: &Object| match object {
-            Object::Service(found) if &*found.meta.name == service => Some(found.ports.clone()),
-            _ => None,
-        };
-        let ports = self.objects.values().find_map(of).unwrap_or_default();
-        ports.iter().map(|port| port.number.to_string()).collect()
-    }
-}
-
-/// Runs `test` where the API server is, with sockets that belong to its network namespace.
-fn on_an_api_server(test: impl AsyncFnOnce(&mut ApiServer) + Send) {
-    let Some(mut server) = ApiServer::start_or_skip() else { return };
-    let namespace = std::fs::File::open(server.namespace().file()).unwrap();
-    std::thread::scope(|scope| {
-        let inside = scope.spawn(|| {
-            move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(test(&mut server));
+impl Watching {
+    fn new(server: &ApiServer, kubeconfig: &Path, options: Options) -> Self {
+        // Its threads belong to the server's network namespace; this one does not.
+        let runtime = server
+            .namespace()
+            .run(|| tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap());
+        let runtime = runtime.unwrap();
+        let kubeconfig = kubeconfig.to_owned();
+        let kept = Kept::default();
+        let sink = kept.clone();
+        let started = runtime.spawn(async move {
+            let client = kubernetes::client(Some(&kubeconfig), None).await.unwrap();
+            let compiler = Compiler::new(Config::default());
+            let (batches, watches) = kubernetes::start(&client, &options, &compiler.door());
+            let (proxies, watched) = watch::channel(Vec::new());
+            let (controller, _) = Controller::start(compiler, batches, watched, Duration::ZERO, sink).unwrap();
+            (watches, proxies, controller)
         });
-        inside.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-    });
+        let (done, started_) = std::sync::mpsc::channel();
+        runtime.spawn(async move { done.send(started.await.unwrap()) });
+        let (watches, proxies, controller) = started_.recv().unwrap();
+        Self { kept, state: controller.state(), watches, _controller: controller, _proxies: proxies, runtime }
+    }
+
+    fn until(&self, what: &str, holds: impl Fn(&Self) -> bool) {
+        let seen = until(Duration::from_secs(60), || holds(self));
+        assert!(seen, "{what}: not seen; {:#?} {:#?}", self.kept.0.lock(), self.watches.states());
+    }
+
+    fn resource(&self, kind: Kind, name: &str) -> Option<Resource> {
+        let key = Key { kind, name: name.into() };
+        self.kept.0.lock().resources.get(&key).cloned()
+    }
+
+    /// Addresses of the endpoints of a Service, ready or not.
+    fn endpoints(&self, service: &str) -> Vec<String> {
+        let Some(Resource::Endpoints(endpoints)) = self.resource(Kind::Endpoints, service) else { return Vec::new() };
+        let all = endpoints.ports.iter().flat_map(|port| &port.endpoints);
+        all.map(|endpoint| format!("{}{}", endpoint.address, if endpoint.ready { "" } else { " not ready" })).collect()
+    }
+
+    fn lists(&self, kind: ObjectKind) -> u64 {
+        self.watches.states()[&kind].lists
+    }
 }
 
-fn service(name: &str, port: u16) -> String {
-    format!(
-        "---\napiVersion: v1\nkind: Service\nmetadata: {{name: {name}, namespace: shop}}\n\
-         spec: {{ports: [{{name: main, port: {port}}}]}}\n"
-    )
+impl Drop for Watching {
+    fn drop(&mut self) {
+        let runtime =
+            std::mem::replace(&mut self.runtime, tokio::runtime::Builder::new_current_thread().build().unwrap());
+        runtime.shutdown_background();
+    }
 }
 
-const NAMESPACE: &str = "---\napiVersion: v1\nkind: Namespace\nmetadata: {name: shop}\n";
+fn kubectl(server: &ApiServer, arguments: &str) {
+    let output = server.kubectl().args(arguments.split(' ')).output().unwrap();
+    assert!(output.status.success(), "kubectl {arguments}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+fn patch(server: &ApiServer, addresses: &[&str]) {
+    let endpoints: Vec<_> = addresses.iter().map(|address| format!(r#"{{"addresses":["{address}"]}}"#)).collect();
+    let patch = format!(r#"{{"endpoints":[{}]}}"#, endpoints.join(","));
+    let arguments = ["--namespace", "shop", "patch", "endpointslice", "web-1", "--type", "merge", "--patch", &patch];
+    let output = server.kubectl().args(arguments).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
 
 #[test]
-fn what_is_created_changed_and_deleted_arrives() {
-    on_an_api_server(async |server| {
-        let slice = "---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: web-1, namespace: shop, \
-                     labels: {kubernetes.io/service-name: web}}\naddressType: IPv4\nports: [{name: main, port: 8080}]\n\
-                     endpoints: [{addresses: [10.244.1.7], conditions: {ready: true}}]\n";
-        let node = "---\napiVersion: v1\nkind: Node\nmetadata: {name: n1}\nspec: {podCIDR: 10.244.1.0/24, podCIDRs: [10.244.1.0/24]}\n";
-        let pod = "---\napiVersion: v1\nkind: Pod\nmetadata: {name: web-1, namespace: shop}\n\
-                   spec: {nodeName: n1, containers: [{name: web, image: web}]}\n";
-        server.apply(&format!("{NAMESPACE}{}{slice}{node}{pod}", service("web", 80))).unwrap();
-        let mut known = Known::watch(server).await;
-        known.until("everything is synced", |known| known.synced.len() == 6).await;
-        for (kind, name) in [
-            (ObjectKind::Namespace, "shop"),
-            (ObjectKind::Node, "n1"),
-            (ObjectKind::Pod, "web-1"),
-            (ObjectKind::Service, "web"),
-            (ObjectKind::EndpointSlice, "web-1"),
-        ] {
-            assert!(known.has(kind, name), "{kind} {name}: {:?}", known.objects.keys());
+fn objects_come_change_and_go() {
+    let Some(server) = ApiServer::start_or_skip() else { return };
+    let mesh = Watching::new(&server, server.kubeconfig(), Options::default());
+    mesh.until("a first configuration", |mesh| mesh.kept.0.lock().complete);
+    // Pages instead of streams, and small ones, come to the same.
+    let pages = Options { page: 2, stream_lists: false, ..Options::default() };
+    server.apply(SHOP).unwrap();
+    let status = r#"{"status":{"podIP":"10.244.1.7","podIPs":[{"ip":"10.244.1.7"}],"phase":"Running"}}"#;
+    kubectl(&server, &format!("-n shop patch pod web-1 --subresource status --type merge -p {status}"));
+    mesh.until("the endpoints", |mesh| mesh.endpoints("shop/web") == ["10.244.1.7:8080", "10.244.1.8:8080 not ready"]);
+    mesh.until("the pod", |mesh| mesh.resource(Kind::Workload, "10.244.1.7").is_some());
+    let Some(Resource::Workload(pod)) = mesh.resource(Kind::Workload, "10.244.1.7") else { panic!() };
+    assert_eq!(pod.service_account.as_deref(), Some("buyer"));
+    assert_eq!(pod.node, Some("n1".into()));
+    mesh.until("the range", |mesh| mesh.resource(Kind::Workload, "10.244.1.0/24").is_some());
+    let Some(Resource::Name(web)) = mesh.resource(Kind::Name, "shop/web") else { panic!() };
+    assert_eq!(web.plain.len(), 2, "dual stack");
+    let Some(Resource::Name(db)) = mesh.resource(Kind::Name, "shop/db") else { panic!() };
+    assert!(db.headless && db.plain.is_empty());
+    assert!(mesh.resource(Kind::Name, "default/kubernetes").is_none());
+    let said = mesh.state.diagnostics();
+    assert!(matches!(&said[..], [one] if one.reason == Reason::UnknownAnnotation), "{said:#?}");
+
+    let paged = Watching::new(&server, server.kubeconfig(), pages);
+    paged.until("the same by pages", |paged| paged.kept.0.lock().resources == mesh.kept.0.lock().resources);
+
+    patch(&server, &["10.244.1.9"]);
+    for mesh in [&mesh, &paged] {
+        mesh.until("the change", |mesh| mesh.endpoints("shop/web") == ["10.244.1.9:8080"]);
+    }
+    // A pod that ended has no address any longer, although it is still there.
+    let ended = r#"{"status":{"phase":"Succeeded"}}"#;
+    kubectl(&server, &format!("-n shop patch pod web-1 --subresource status --type merge -p {ended}"));
+    mesh.until("the end of the pod", |mesh| mesh.resource(Kind::Workload, "10.244.1.7").is_none());
+    kubectl(&server, "-n shop delete service web");
+    mesh.until("the deletion", |mesh| mesh.resource(Kind::Name, "shop/web").is_none());
+    assert!(mesh.state.table().iter().all(|entry| entry.service != ServiceName::new("shop", "web")));
+    assert!(mesh.state.diagnostics().is_empty());
+}
+
+#[test]
+fn an_api_server_that_was_away_is_caught_up_with_by_differences() {
+    let Some(mut server) = ApiServer::start_or_skip() else { return };
+    server.apply(SHOP).unwrap();
+    let mesh = Watching::new(&server, server.kubeconfig(), Options::default());
+    mesh.until("the endpoints", |mesh| mesh.endpoints("shop/web").len() == 2);
+    mesh.until("the Service", |mesh| mesh.resource(Kind::Name, "shop/db").is_some());
+    let everything = mesh.kept.0.lock().resources.len();
+
+    // Killed in the middle of changes: all that it took is seen.
+    patch(&server, &["10.244.1.10"]);
+    server.kill_apiserver();
+    mesh.until("the outage", |mesh| mesh.watches.states()[&ObjectKind::Service].error.is_some());
+    mesh.until("what is said of it", |mesh| mesh.state.diagnostics().iter().any(|d| d.reason == Reason::WatchFailed));
+    assert_eq!(mesh.kept.0.lock().resources.len(), everything, "nothing changes while it is away");
+    server.start_apiserver().unwrap();
+    patch(&server, &["10.244.1.11"]);
+    mesh.until("the change after", |mesh| mesh.endpoints("shop/web") == ["10.244.1.11:8080"]);
+    let well = |mesh: &Watching| mesh.watches.states().values().all(|watch| watch.error.is_none());
+    mesh.until("all well", well);
+    mesh.until("nothing to say", |mesh| mesh.state.diagnostics().iter().all(|d| d.reason != Reason::WatchFailed));
+
+    // Away, and its history forgotten, and a slice gone meanwhile: seen by listing again.
+    let lists = mesh.lists(ObjectKind::EndpointSlice);
+    server.kill_apiserver();
+    let gone = ["del", "/registry/endpointslices/shop/web-1"];
+    let output = server.namespace().command(tool("etcdctl").unwrap()).args(gone).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "1", "{output:?}");
+    server.compact().unwrap();
+    server.start_apiserver().unwrap();
+    mesh.until("the missed deletion", |mesh| mesh.endpoints("shop/web").is_empty());
+    mesh.until("another list", |mesh| mesh.lists(ObjectKind::EndpointSlice) > lists);
+    mesh.until("all well again", well);
+
+    // Never less than that in between: one Endpoints lost its addresses, and nothing was taken away.
+    assert_eq!(mesh.kept.0.lock().fewest, everything);
+    assert_eq!(mesh.kept.0.lock().resources.len(), everything);
+}
+
+#[test]
+fn what_may_not_be_read_is_said_with_what_to_do() {
+    let Some(server) = ApiServer::start_or_skip() else { return };
+    server.apply(SHOP).unwrap();
+    let kubeconfig = server.kubeconfig_for("mesh", &[]).unwrap();
+    let role = |name: &str, kinds: &str| {
+        kubectl(&server, &format!("create clusterrole {name} --verb=list,watch --resource={kinds}"));
+        kubectl(&server, &format!("create clusterrolebinding {name} --clusterrole={name} --user=mesh"));
+    };
+    role("some", "services,namespaces");
+    let mesh = Watching::new(&server, &kubeconfig, Options::default());
+    mesh.until("the refusals", |mesh| {
+        mesh.state.synced().borrow().eq(&false) && {
+            let watches = mesh.watches.states();
+            watches[&ObjectKind::Service].synced && watches[&ObjectKind::EndpointSlice].error.is_some()
         }
-        server.apply(&service("api", 81)).unwrap();
-        known.until("a created Service arrives", |known| known.has(ObjectKind::Service, "api")).await;
-        server.apply(&service("api", 82)).unwrap();
-        known.until("a changed Service arrives", |known| known.ports("api").contains(&"82".to_owned())).await;
-        let deleted = server.kubectl().args(["delete", "service", "web", "--namespace", "shop"]).output().unwrap();
-        assert!(deleted.status.success());
-        known.until("a deleted Service goes", |known| !known.has(ObjectKind::Service, "web")).await;
-        assert_eq!(known.problems, Vec::<String>::new());
     });
-}
-
-#[test]
-fn nothing_is_forgotten_when_the_server_is_killed_under_change() {
-    on_an_api_server(async |server| {
-        let many: String = (0..50).map(|number| service(&format!("s{number}"), 80)).collect();
-        server.apply(&format!("{NAMESPACE}{many}")).unwrap();
-        let mut known = Known::watch(server).await;
-        known.until("everything is synced", |known| known.synced.len() == 6).await;
-        known.fewest = usize::MAX;
-        server.restart_apiserver().unwrap();
-        server.apply(&service("after", 80)).unwrap();
-        known
-            .until("a Service created after the restart arrives", |known| known.has(ObjectKind::Service, "after"))
-            .await;
-        assert!(known.fewest >= 50, "only {} of 50 Services were known in between", known.fewest);
-        let well = |known: &Known| known.watches.states(Instant::now()).iter().all(|state| state.failure.is_none());
-        server.apply(&service("later", 80)).unwrap();
-        known.until("another one arrives", |known| known.has(ObjectKind::Service, "later")).await;
-        let touch = ["annotate", "namespace", "shop", "a=b"];
-        assert!(server.kubectl().args(touch).output().unwrap().status.success());
-        let deadline = Instant::now() + PATIENCE;
-        while !well(&known) && Instant::now() < deadline {
-            let _ = tokio::time::timeout(Duration::from_millis(100), known.batches.recv()).await;
-        }
-        assert!(well(&known), "{:?}", known.watches.states(Instant::now()));
-    });
-}
-
-/// The server dropped its history (410 Gone): what happened meanwhile is found by listing, as one difference.
-#[test]
-fn a_watch_that_expired_lists_anew_without_forgetting() {
-    on_an_api_server(async |server| {
-        let many: String = (0..20).map(|number| service(&format!("s{number}"), 80)).collect();
-        server.apply(&format!("{NAMESPACE}{many}")).unwrap();
-        let mut known = Known::watch(server).await;
-        known.until("everything is synced", |known| known.synced.len() == 6).await;
-        let resets = known.resets;
-        known.fewest = usize::MAX;
-        // All of this happens out of the watches' sight: nothing is awaited, so they cannot come back in between. The
-        // last server's memory begins after the changes, and its store has no history.
-        server.restart_apiserver().unwrap();
-        server.apply(&service("after", 80)).unwrap();
-        let deleted = server.kubectl().args(["delete", "service", "s0", "--namespace", "shop"]).output().unwrap();
-        assert!(deleted.status.success());
-        server.compact().unwrap();
-        server.restart_apiserver().unwrap();
-        known
-            .until("the difference arrives", |known| {
-                known.has(ObjectKind::Service, "after") && !known.has(ObjectKind::Service, "s0")
-            })
-            .await;
-        assert!(known.fewest >= 19, "only {} Services were known in between", known.fewest);
-        assert!(known.resets > resets, "the watches went on, so nothing had expired");
-    });
-}
-
-/// A user who may read Services only: they arrive, and what is missing is said with the next step.
-#[test]
-fn what_may_not_be_watched_is_told_and_the_rest_arrives() {
-    on_an_api_server(async |server| {
-        let role = "---\napiVersion: rbac.authorization.k8s.io/v1\nkind: ClusterRole\nmetadata: {name: services}\n\
-                    rules: [{apiGroups: [''], resources: [services], verbs: [get, list, watch]}]\n\
-                    ---\napiVersion: rbac.authorization.k8s.io/v1\nkind: ClusterRoleBinding\nmetadata: {name: services}\n\
-                    roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: services}\n\
-                    subjects: [{apiGroup: rbac.authorization.k8s.io, kind: User, name: somebody}]\n";
-        server.apply(&format!("{NAMESPACE}{}{role}", service("web", 80))).unwrap();
-        let kubeconfig = server.kubeconfig_for("somebody", &[]).unwrap();
-        let client = kubernetes::client(Some(&kubeconfig), None).await.unwrap();
-        let mut known = Known::watch(server).await;
-        let (batches, watches) = kubernetes::start(client, Door::default());
-        (known.batches, known.watches) = (batches, watches);
-        known
-            .until("Services arrive and the others are told", |known| {
-                known.has(ObjectKind::Service, "web") && known.problems.len() == 4
-            })
-            .await;
-        for plural in ["namespaces", "nodes", "pods", "endpointslices"] {
-            let told = known.problems.iter().find(|message| message.contains(plural));
-            assert!(told.is_some_and(|message| message.contains("grant")), "{plural}: {:?}", known.problems);
-        }
-    });
+    assert!(!mesh.kept.0.lock().complete, "slices are required");
+    role("slices", "endpointslices.discovery.k8s.io");
+    mesh.until("what is required", |mesh| mesh.kept.0.lock().complete);
+    let refused = |mesh: &Watching| {
+        let said = mesh.state.diagnostics();
+        let refused = said.iter().filter(|d| d.reason == Reason::WatchFailed);
+        refused.map(|d| (d.object.kind.to_string(), d.message.to_string())).collect::<Vec<_>>()
+    };
+    mesh.until("the rest refused", |mesh| refused(mesh).len() == 2);
+    assert!(refused(&mesh)[1].1.contains("Allow verbs list and watch on pods"), "{:#?}", refused(&mesh));
+    assert_eq!(mesh.endpoints("shop/web").len(), 2);
+    role("rest", "pods,nodes");
+    mesh.until("all allowed", |mesh| refused(mesh).is_empty());
+    mesh.until("the node", |mesh| mesh.resource(Kind::Workload, "10.244.1.0/24").is_some());
 }

@@ -73,8 +73,10 @@ pub(super) struct Bound {
     /// Listeners that every ready proxy has.
     pub(super) everywhere: BTreeSet<ListenerId>,
     /// Listeners that some proxy cannot have: which proxy, and why.
-    pub(super) failed: BTreeMap<ListenerId, Vec<(Arc<str>, Arc<str>)>>,
+    pub(super) failed: BTreeMap<ListenerId, Vec<ProxyAndWhy>>,
 }
+
+type ProxyAndWhy = (Arc<str>, Arc<str>);
 
 impl Bound {
     pub(super) fn of(proxies: &[ConnectedProxy]) -> Self {

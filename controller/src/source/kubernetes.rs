@@ -1,154 +1,150 @@
-//! The Kubernetes API as a source.
+//! The Kubernetes API as a source: one watch for each kind.
 //!
-//! One watch a kind, each on its own: a kind that may not be watched does not hold back the others. A watch that has
-//! to begin anew (after the API server was away for long, or dropped its history) delivers everything as one
-//! [`Event::Reset`], from which the index takes the difference, so nothing is forgotten in between. What cannot be
-//! read is told and skipped; its last good form stays until the object is listed anew.
+//! While the API server is away, nothing changes; once it is back, a watch goes on where it was, or, when the server
+//! has forgotten that place, everything is listed again and sent as a whole, so that only differences take effect.
+//! How each watch fares can be asked at any time.
 
-mod raw;
-mod status;
+mod follow;
+mod object;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use futures_util::{StreamExt as _, TryStreamExt as _};
-use kube::{
-    Api, Client,
-    api::{ApiResource, GroupVersionKind},
-    runtime::{
-        WatchStreamExt as _,
-        utils::Backoff,
-        watcher::{self, watcher},
-    },
-};
-use raw::Raw;
-pub use status::{WatchState, Watches};
+use jiff::Timestamp;
+use kube::Client;
+use parking_lot::Mutex;
 use tokio::{sync::mpsc, task::JoinSet};
 
 use super::{Batches, Event};
-use crate::kinds::{Door, Object, ObjectKind};
+use crate::{
+    diagnostic::{Diagnostic, ObjectRef, Reason},
+    kinds::{Door, ObjectKind},
+};
+
+/// Batches that may wait for the compiler.
+const QUEUE: usize = 64;
+/// Bad objects of one kind that are named; more are only counted.
+const MOST_NAMED: usize = 50;
+
+/// What is watched.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Kinds without which nothing is published. Of the others, one that may not be read counts as empty.
+    pub required: Vec<ObjectKind>,
+    /// The server ends a watch after this long, and it is begun again where it was; a connection that died silently
+    /// is noticed a little later.
+    pub watch_for: Duration,
+    /// Objects in one answer, where lists are not streamed.
+    pub page: u32,
+    /// Ask for streamed lists, which are kinder to both sides; where the server has none, pages are used.
+    pub stream_lists: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            required: vec![ObjectKind::Namespace, ObjectKind::Service, ObjectKind::EndpointSlice],
+            watch_for: Duration::from_secs(60),
+            page: 500,
+            stream_lists: true,
+        }
+    }
+}
+
+/// How a watch fares.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Watch {
+    /// Everything was delivered once.
+    pub synced: bool,
+    /// When the server was last heard.
+    pub last_success: Option<Timestamp>,
+    /// What is wrong now.
+    pub error: Option<Arc<str>>,
+    /// How far it is: the newest resource version seen. Comparable between replicas of one cluster.
+    pub version: u64,
+    /// How often everything was listed.
+    pub lists: u64,
+    /// Objects that could not be read.
+    pub bad_objects: u64,
+}
 
 /// The kinds that are watched.
-pub const WATCHED: [ObjectKind; 5] =
+const WATCHED: [ObjectKind; 5] =
     [ObjectKind::Namespace, ObjectKind::Node, ObjectKind::Pod, ObjectKind::Service, ObjectKind::EndpointSlice];
 
-/// Batches that the compiler did not take yet.
-const BATCHES: usize = 256;
-/// Objects in one page, where lists are not streamed.
-const PAGE: u32 = 500;
-/// First pause before another try, and the longest: an API server that is back is noticed within that.
-const BACKOFF: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(3)];
-/// The first minor version of Kubernetes 1 whose API streams lists without anybody's asking for the feature.
-const STREAMS_LISTS: u32 = 34;
-
-/// Starts to watch. Must be called within a runtime; it ends when the receiver is dropped.
-///
-/// `door` is the compiler's. Objects of pods that have ended are not even asked for.
-///
-/// # Errors
-/// Never by the state of the API server: it may be away, and is waited for.
-pub fn start(client: Client, door: Door) -> (Batches, Watches) {
-    let (sender, batches) = mpsc::channel(BATCHES);
-    let watches = Watches::new(&WATCHED);
-    tokio::spawn(run(client, door, sender, watches.clone()));
-    (batches, watches)
-}
-
-async fn run(client: Client, door: Door, sender: mpsc::Sender<super::Batch>, watches: Watches) {
-    let streams = streams_lists(&client).await;
-    let mut kinds = JoinSet::new();
+/// Starts to watch, until the receiver is dropped. Must be called within a runtime. The API server may be away; it is
+/// waited for. `door` is the compiler's.
+pub fn start(client: &Client, options: &Options, door: &Door) -> (Batches, Watches) {
+    let (batches, receiver) = mpsc::channel(QUEUE);
+    let watches = Watches::default();
+    let mut tasks = JoinSet::new();
     for kind in WATCHED {
-        let watch = Watch { kind, door: door.clone(), sender: sender.clone(), watches: watches.clone() };
-        kinds.spawn(watch.run(client.clone(), streams));
+        watches.change(kind, |_| {});
+        let follow = follow::Follow::new(kind, client.clone(), options, door, watches.clone(), batches.clone());
+        tasks.spawn(follow.run());
     }
-    // Nothing reads ServiceAccounts from here yet; that there are none to wait for is known at once.
-    let _ = sender.send(vec![Event::Synced(ObjectKind::ServiceAccount)]).await;
-    sender.closed().await;
-    kinds.shutdown().await;
+    tokio::spawn(async move {
+        // Nothing is needed of them yet. If nobody listens, the next line ends at once.
+        let _ = batches.send(vec![Event::Synced(ObjectKind::ServiceAccount)]).await;
+        batches.closed().await;
+        tasks.shutdown().await;
+    });
+    (receiver, watches)
 }
 
-/// Whether this API server streams lists; an old or silent one is listed in pages.
-async fn streams_lists(client: &Client) -> bool {
-    let Ok(version) = client.apiserver_version().await else { return false };
-    let number = |text: &str| text.trim_end_matches(|c: char| !c.is_ascii_digit()).parse::<u32>().unwrap_or(0);
-    (number(&version.major), number(&version.minor)) >= (1, STREAMS_LISTS)
+/// How all watches fare; clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct Watches(Arc<Mutex<BTreeMap<ObjectKind, State>>>);
+
+#[derive(Debug, Default)]
+struct State {
+    watch: Watch,
+    problem: Option<Diagnostic>,
+    bad: BTreeMap<Arc<str>, Diagnostic>,
 }
 
-/// The watch of one kind.
-struct Watch {
-    kind: ObjectKind,
-    door: Door,
-    sender: mpsc::Sender<super::Batch>,
-    watches: Watches,
+impl Watches {
+    /// How each of them fares now.
+    pub fn states(&self) -> BTreeMap<ObjectKind, Watch> {
+        self.0.lock().iter().map(|(kind, state)| (*kind, state.watch.clone())).collect()
+    }
+
+    fn change<T>(&self, kind: ObjectKind, change: impl FnOnce(&mut State) -> T) -> T {
+        change(self.0.lock().entry(kind).or_default())
+    }
+
+    /// Everything that is wrong, of all watches.
+    fn problems(&self) -> Event {
+        let states = self.0.lock();
+        Event::Problems(
+            states.values().flat_map(|state| state.problem.iter().chain(state.bad.values())).cloned().collect(),
+        )
+    }
 }
 
-impl Watch {
-    async fn run(self, client: Client, streams: bool) {
-        let resource = resource(self.kind);
-        let api: Api<Raw> = Api::all_with(client, &resource);
-        let config = selection(self.kind, watcher::Config::default());
-        let config = if streams { config.streaming_lists() } else { config.page_size(PAGE) };
-        let events = watcher(api, config).backoff(Pauses::default()).into_stream();
-        let mut events = std::pin::pin!(events);
-        let mut listed = Vec::new();
-        while let Some(event) = events.next().await {
-            let batch = match event {
-                Ok(event) => self.read(event, &mut listed),
-                Err(error) => self.failed(&error),
-            };
-            if !batch.is_empty() && self.sender.send(batch).await.is_err() {
-                return;
+/// What is wrong with the watch of a kind, and what to do.
+fn problem(kind: ObjectKind, required: bool, error: &kube::Error) -> Diagnostic {
+    let plural = object::plural(kind);
+    let then = if required { "nothing new takes effect until then" } else { "the mesh goes on without them" };
+    let (code, text) = match error {
+        kube::Error::Api(status) => (status.code, status.message.clone()),
+        other => (0, chain(other)),
+    };
+    let text = match code {
+        401 => format!(
+            "cannot be watched: the API server does not know us ({text}); {then}. Check the token or kubeconfig."
+        ),
+        403 => format!(
+            "cannot be watched: {text}; {then}. Allow verbs list and watch on {plural}{} to the controller's \
+             ServiceAccount.",
+            match kind.group() {
+                "" => String::new(),
+                group => format!(" of {group}"),
             }
-        }
-    }
-
-    fn read(&self, event: watcher::Event<Raw>, listed: &mut Vec<Object>) -> super::Batch {
-        let mut batch = match event {
-            watcher::Event::Init => {
-                listed.clear();
-                Vec::new()
-            }
-            watcher::Event::InitApply(raw) => {
-                listed.extend(self.object(&raw));
-                Vec::new()
-            }
-            watcher::Event::InitDone => {
-                self.watches.synced(self.kind);
-                vec![Event::Reset(self.kind, std::mem::take(listed)), Event::Synced(self.kind)]
-            }
-            watcher::Event::Apply(raw) => {
-                self.watches.heard(self.kind);
-                self.object(&raw).map(Event::Apply).into_iter().collect()
-            }
-            watcher::Event::Delete(raw) => {
-                self.watches.heard(self.kind);
-                let id = raw.id(self.kind);
-                self.watches.good(&id);
-                vec![Event::Delete(id)]
-            }
-        };
-        batch.extend(self.watches.take_problems().map(Event::Problems));
-        batch
-    }
-
-    fn object(&self, raw: &Raw) -> Option<Object> {
-        let id = raw.id(self.kind);
-        match Object::read(self.kind, &raw.value, &self.door) {
-            Ok(object) => {
-                self.watches.good(&id);
-                Some(object)
-            }
-            Err(bad) => {
-                self.watches.bad(id, &bad);
-                None
-            }
-        }
-    }
-
-    fn failed(&self, error: &watcher::Error) -> super::Batch {
-        tracing::warn!(kind = %self.kind, error = %chain(error), "watching the Kubernetes API; it is tried again");
-        self.watches.failed(self.kind, error);
-        self.watches.take_problems().map(Event::Problems).into_iter().collect()
-    }
+        ),
+        404 => format!("cannot be watched: the API server has no {plural}; {then}. Use Kubernetes 1.33 or newer."),
+        _ => format!("cannot be watched: {text}; what was seen last stays in force until the API server answers."),
+    };
+    Diagnostic::warning(Reason::WatchFailed, ObjectRef::new(kind.as_str(), "", "*"), text)
 }
 
 /// An error with its causes.
@@ -163,50 +159,6 @@ fn chain(error: &dyn std::error::Error) -> String {
         cause = inner.source();
     }
     text
-}
-
-/// What is asked of the API: group, version and plural.
-fn resource(kind: ObjectKind) -> ApiResource {
-    let plural = format!("{}s", kind.as_str().to_ascii_lowercase());
-    ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(kind.group(), "v1", kind.as_str()), &plural)
-}
-
-/// Leaves out on the server's side what would be dropped here.
-fn selection(kind: ObjectKind, config: watcher::Config) -> watcher::Config {
-    match kind {
-        ObjectKind::Pod => config.fields("status.phase!=Succeeded,status.phase!=Failed"),
-        ObjectKind::EndpointSlice => config.labels("kubernetes.io/service-name"),
-        _ => config,
-    }
-}
-
-/// Pauses between tries: doubled from the first to the longest, each between half and all of that, so that replicas
-/// do not come back all at once.
-struct Pauses(Duration);
-
-impl Default for Pauses {
-    fn default() -> Self {
-        Self(BACKOFF[0])
-    }
-}
-
-impl Iterator for Pauses {
-    type Item = Duration;
-
-    fn next(&mut self) -> Option<Duration> {
-        let pause = self.0;
-        self.0 = (pause * 2).min(BACKOFF[1]);
-        // The clock's last digits are chance enough to part two replicas.
-        let nanos =
-            std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |now| now.subsec_nanos());
-        Some(pause / 2 + pause / 2 * (nanos % 1024) / 1024)
-    }
-}
-
-impl Backoff for Pauses {
-    fn reset(&mut self) {
-        *self = Self::default();
-    }
 }
 
 /// Connects to the cluster that a kubeconfig names, or to the one whose pod this is.

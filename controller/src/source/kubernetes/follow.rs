@@ -1,0 +1,370 @@
+//! Follows one kind: list, watch, resume, begin again.
+
+use std::{sync::Arc, time::Duration};
+
+use futures_util::{Stream, StreamExt as _};
+use jiff::Timestamp;
+use kube::{
+    Api, Client,
+    api::{ListParams, WatchEvent, WatchParams},
+};
+use tokio::{sync::mpsc, time::Instant};
+
+use super::{MOST_NAMED, Options, State, Watches, chain, object::Raw, problem};
+use crate::{
+    diagnostic::{Diagnostic, ObjectRef, Reason},
+    kinds::{Door, Object, ObjectId, ObjectKind},
+    source::{Batch, Event},
+};
+
+/// First pause after an error; doubled each time.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+/// Longest pause after an error.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// How long an answer, or the next part of a list, may take.
+const ANSWER: Duration = Duration::from_secs(30);
+/// How long after its agreed end a silent watch is given up.
+const GRACE: Duration = Duration::from_secs(10);
+/// A list begins after as many failures to go on: whatever the server objects to, a list is always right.
+const ENOUGH_FAILURES: u32 = 20;
+
+/// One kind, and where we are with it.
+pub(super) struct Follow {
+    kind: ObjectKind,
+    required: bool,
+    api: Api<Raw>,
+    door: Door,
+    watch_for: Duration,
+    page: u32,
+    stream_lists: bool,
+    fields: Option<&'static str>,
+    labels: Option<&'static str>,
+    watches: Watches,
+    batches: mpsc::Sender<Batch>,
+    /// Where to go on; `None` to begin with a list.
+    version: Option<String>,
+    synced: bool,
+}
+
+/// Why a watch or list ended before its time.
+#[derive(Debug)]
+enum Ended {
+    /// The server has forgotten the place.
+    Expired,
+    /// The server does not stream lists.
+    NoStreams,
+    /// Something went wrong.
+    Failed(kube::Error),
+    /// The server is silent.
+    Silent,
+    /// Nobody listens to us.
+    Unwanted,
+}
+
+impl From<kube::Error> for Ended {
+    fn from(error: kube::Error) -> Self {
+        match &error {
+            // 410; and a server whose store is younger than what we saw of another one.
+            kube::Error::Api(status) if status.code == 410 || status.message.contains("Too large resource version") => {
+                Self::Expired
+            }
+            _ => Self::Failed(error),
+        }
+    }
+}
+
+impl Follow {
+    pub(super) fn new(
+        kind: ObjectKind,
+        client: Client,
+        options: &Options,
+        door: &Door,
+        watches: Watches,
+        batches: mpsc::Sender<Batch>,
+    ) -> Self {
+        Self {
+            kind,
+            required: options.required.contains(&kind),
+            api: Api::all_with(client, &kind),
+            door: door.clone(),
+            watch_for: options.watch_for,
+            page: options.page,
+            stream_lists: options.stream_lists,
+            // Left out by the server already. A pod that ended has no address any longer: its end is a
+            // deletion from our view.
+            fields: (kind == ObjectKind::Pod).then_some("status.phase!=Succeeded,status.phase!=Failed"),
+            labels: (kind == ObjectKind::EndpointSlice).then_some("kubernetes.io/service-name"),
+            watches,
+            batches,
+            version: None,
+            synced: false,
+        }
+    }
+
+    pub(super) async fn run(mut self) {
+        let mut failures: u32 = 0;
+        loop {
+            let begun = Instant::now();
+            let Err(ended) = self.once().await else {
+                // Ended in time; a server that ends watches at once is not asked again at once.
+                if begun.elapsed() < FIRST_PAUSE {
+                    tokio::time::sleep(FIRST_PAUSE).await;
+                }
+                failures = 0;
+                continue;
+            };
+            if begun.elapsed() > LONGEST_PAUSE {
+                failures = 0;
+            }
+            match ended {
+                Ended::Unwanted => return,
+                Ended::Expired => {
+                    tracing::info!(kind = %self.kind, "the API server has forgotten where we were; listing again");
+                    self.version = None;
+                }
+                Ended::NoStreams => self.stream_lists = false,
+                Ended::Silent => {
+                    let error = std::io::Error::new(std::io::ErrorKind::TimedOut, "the API server is silent");
+                    self.failed(&kube::Error::Service(error.into())).await;
+                }
+                Ended::Failed(error) => self.failed(&error).await,
+            }
+            failures = failures.saturating_add(1);
+            if failures.is_multiple_of(ENOUGH_FAILURES) {
+                self.version = None;
+            }
+            let pause = FIRST_PAUSE.saturating_mul(1 << failures.min(8)).min(LONGEST_PAUSE);
+            // Kinds and replicas do not come back in step.
+            tokio::time::sleep(pause.mul_f64(rand::random_range(0.75..=1.0))).await;
+        }
+    }
+
+    /// Lists if need be, and watches until the server ends it.
+    async fn once(&mut self) -> Result<(), Ended> {
+        match self.version.clone() {
+            Some(version) => {
+                let events = within(self.api.watch(&self.parameters(false), &version)).await?;
+                self.well().await?;
+                self.watch(events.boxed()).await
+            }
+            None if self.stream_lists => {
+                let events = within(self.api.watch(&self.parameters(true), "0")).await;
+                let events = events.map_err(no_streams)?.boxed();
+                let events = self.stream_list(events).await?;
+                self.watch(events).await
+            }
+            None => self.page_list().await,
+        }
+    }
+
+    fn parameters(&self, send_initial_events: bool) -> WatchParams {
+        WatchParams {
+            field_selector: self.fields.map(str::to_owned),
+            label_selector: self.labels.map(str::to_owned),
+            timeout: Some(u32::try_from(self.watch_for.as_secs().max(1)).unwrap_or(u32::MAX)),
+            send_initial_events,
+            ..WatchParams::default()
+        }
+    }
+
+    /// Takes the whole state from the beginning of a watch.
+    async fn stream_list<S>(&mut self, mut events: S) -> Result<S, Ended>
+    where
+        S: Stream<Item = kube::Result<WatchEvent<Raw>>> + Unpin,
+    {
+        let mut list = List::default();
+        loop {
+            let next = tokio::time::timeout(ANSWER, events.next()).await;
+            match next.map_err(|_| Ended::Silent)?.ok_or(Ended::Silent)?? {
+                WatchEvent::Added(raw) | WatchEvent::Modified(raw) => list.add(self, &raw),
+                WatchEvent::Deleted(_) => {}
+                WatchEvent::Bookmark(mark) => {
+                    if mark.metadata.annotations.contains_key("k8s.io/initial-events-end") {
+                        self.listed(list, mark.metadata.resource_version).await?;
+                        return Ok(events);
+                    }
+                }
+                WatchEvent::Error(status) => return Err(kube::Error::Api(status).into()),
+            }
+        }
+    }
+
+    /// Takes the whole state in pages.
+    async fn page_list(&mut self) -> Result<(), Ended> {
+        let mut list = List::default();
+        let mut parameters = ListParams::default().limit(self.page);
+        parameters.field_selector = self.fields.map(str::to_owned);
+        parameters.label_selector = self.labels.map(str::to_owned);
+        loop {
+            let page = within(self.api.list(&parameters)).await?;
+            page.items.iter().for_each(|raw| list.add(self, raw));
+            let metadata = page.metadata;
+            parameters.continue_token = metadata.continue_.filter(|token| !token.is_empty());
+            if parameters.continue_token.is_none() {
+                return self.listed(list, metadata.resource_version.unwrap_or_default()).await;
+            }
+        }
+    }
+
+    async fn listed(&mut self, list: List, version: String) -> Result<(), Ended> {
+        self.synced = true;
+        self.watches.change(self.kind, |state| {
+            state.watch.lists += 1;
+            state.watch.bad_objects = list.bad_count;
+            state.watch.synced = true;
+            state.bad = list.bad.into_iter().collect();
+        });
+        self.at(version);
+        self.send(vec![Event::Reset(self.kind, list.objects), Event::Synced(self.kind)]).await?;
+        self.watches.change(self.kind, |state| state.problem = None);
+        self.send(vec![self.watches.problems()]).await
+    }
+
+    async fn watch<S>(&mut self, mut events: S) -> Result<(), Ended>
+    where
+        S: Stream<Item = kube::Result<WatchEvent<Raw>>> + Unpin,
+    {
+        let end = Instant::now() + self.watch_for + GRACE;
+        loop {
+            let next = tokio::time::timeout_at(end, events.next()).await;
+            let Some(event) = next.map_err(|_| Ended::Silent)? else { return Ok(()) };
+            match event? {
+                WatchEvent::Added(raw) | WatchEvent::Modified(raw) => {
+                    let version = raw.version().unwrap_or_default().to_owned();
+                    match Object::read(self.kind, &raw.value, &self.door) {
+                        Ok(object) => {
+                            self.mended(&raw).await?;
+                            self.send(vec![Event::Apply(object)]).await?;
+                        }
+                        Err(error) => {
+                            // What it was before stays.
+                            let (name, bad) = bad(self.kind, &raw, &error);
+                            self.watches.change(self.kind, |state| {
+                                state.watch.bad_objects += 1;
+                                if state.bad.len() < MOST_NAMED {
+                                    state.bad.insert(name, bad);
+                                }
+                            });
+                            self.send(vec![self.watches.problems()]).await?;
+                        }
+                    }
+                    self.at(version);
+                }
+                WatchEvent::Deleted(raw) => {
+                    let (namespace, name) = raw.name();
+                    let id = ObjectId::new(self.kind, self.door.interner.get(namespace), name);
+                    self.mended(&raw).await?;
+                    self.send(vec![Event::Delete(id)]).await?;
+                    self.at(raw.version().unwrap_or_default().to_owned());
+                }
+                WatchEvent::Bookmark(mark) => self.at(mark.metadata.resource_version),
+                WatchEvent::Error(status) => return Err(kube::Error::Api(status).into()),
+            }
+        }
+    }
+
+    /// An object that may have been bad is good, or gone.
+    async fn mended(&self, raw: &Raw) -> Result<(), Ended> {
+        let mended = self
+            .watches
+            .change(self.kind, |state| !state.bad.is_empty() && state.bad.remove(key(raw).as_str()).is_some());
+        if mended { self.send(vec![self.watches.problems()]).await } else { Ok(()) }
+    }
+
+    /// Notes how far we are.
+    fn at(&mut self, version: String) {
+        if version.is_empty() {
+            return;
+        }
+        self.watches.change(self.kind, |state| {
+            state.watch.version = version.parse().unwrap_or(state.watch.version);
+            succeeded(state);
+        });
+        self.version = Some(version);
+    }
+
+    /// The server answers.
+    async fn well(&self) -> Result<(), Ended> {
+        let cleared = self.watches.change(self.kind, |state| {
+            succeeded(state);
+            state.problem.take().is_some()
+        });
+        if cleared { self.send(vec![self.watches.problems()]).await } else { Ok(()) }
+    }
+
+    /// The server does not answer, or not as we need.
+    async fn failed(&mut self, error: &kube::Error) {
+        tracing::debug!(kind = %self.kind, %error, "watch failed");
+        let now = problem(self.kind, self.required, error);
+        let news = self.watches.change(self.kind, |state| {
+            state.watch.error = Some(chain(error).into());
+            state.problem.replace(now.clone()).as_ref() != Some(&now)
+        });
+        if news {
+            tracing::warn!("{now}");
+            // Whoever should be told is gone: the next send notices.
+            let _ = self.send(vec![self.watches.problems()]).await;
+        }
+        let refused = matches!(error, kube::Error::Api(status) if matches!(status.code, 403 | 404));
+        if refused && !self.required && !self.synced {
+            self.synced = true;
+            let _ = self.send(vec![Event::Synced(self.kind)]).await;
+        }
+    }
+
+    async fn send(&self, batch: Batch) -> Result<(), Ended> {
+        self.batches.send(batch).await.map_err(|_| Ended::Unwanted)
+    }
+}
+
+/// Objects of a list.
+#[derive(Default)]
+struct List {
+    objects: Vec<Object>,
+    bad: Vec<(Arc<str>, Diagnostic)>,
+    bad_count: u64,
+}
+
+impl List {
+    fn add(&mut self, follow: &Follow, raw: &Raw) {
+        match Object::read(follow.kind, &raw.value, &follow.door) {
+            Ok(object) => self.objects.push(object),
+            Err(error) => {
+                self.bad_count += 1;
+                if self.bad.len() < MOST_NAMED {
+                    self.bad.push(bad(follow.kind, raw, &error));
+                }
+            }
+        }
+    }
+}
+
+fn succeeded(state: &mut State) {
+    state.watch.last_success = Some(Timestamp::now());
+    state.watch.error = None;
+}
+
+fn key(raw: &Raw) -> String {
+    let (namespace, name) = raw.name();
+    format!("{namespace}/{name}")
+}
+
+fn bad(kind: ObjectKind, raw: &Raw, error: &crate::kinds::BadField) -> (Arc<str>, Diagnostic) {
+    let (namespace, name) = raw.name();
+    let text = format!("{error}; the object is left out. Correct the field.");
+    let object = ObjectRef::new(kind.as_str(), namespace, name);
+    let diagnostic = Diagnostic::error(Reason::InvalidObject, object, text).field(error.path.as_str());
+    (key(raw).into(), diagnostic)
+}
+
+/// Servers before streamed lists, or with them switched off, call the request invalid.
+fn no_streams(ended: Ended) -> Ended {
+    match ended {
+        Ended::Failed(kube::Error::Api(status)) if matches!(status.code, 400 | 422) => Ended::NoStreams,
+        other => other,
+    }
+}
+
+async fn within<T>(answer: impl Future<Output = kube::Result<T>>) -> Result<T, Ended> {
+    Ok(tokio::time::timeout(ANSWER, answer).await.map_err(|_| Ended::Silent)??)
+}
