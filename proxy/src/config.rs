@@ -18,7 +18,8 @@ pub struct Config {
     pub zone: Option<Arc<str>>,
     /// Callers whose `X-Forwarded-*` headers are kept and appended to. Everybody else's are replaced.
     pub trusted: Vec<IpNet>,
-    /// Local ports of outgoing connections, where they must stay apart from ports that the mesh listens on.
+    /// Local ports of outgoing connections, where they must stay apart from ports that the mesh listens on. Only narrows
+    /// the range of the system.
     pub outgoing_ports: Option<RangeInclusive<u16>>,
     /// Time without requests after which a Service's configuration is let go of.
     pub idle_service: Duration,

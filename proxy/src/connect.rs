@@ -4,7 +4,7 @@ use std::{io, net::SocketAddr, time::Duration};
 
 use tokio::net::{TcpSocket, TcpStream};
 
-use crate::{reason::Reason, state::Shared};
+use crate::{local_ports, reason::Reason, state::Shared};
 
 /// Why no connection was made. Nothing was sent, so any request may be tried elsewhere.
 #[derive(Debug, thiserror::Error)]
@@ -34,7 +34,7 @@ impl ConnectError {
 
 /// Opens a stream to `to`, at the latest after `within`.
 pub(crate) async fn connect(shared: &Shared, to: SocketAddr, within: Duration) -> Result<TcpStream, ConnectError> {
-    let connected = tokio::time::timeout(within, open(to)).await;
+    let connected = tokio::time::timeout(within, open(shared, to)).await;
     match connected {
         Ok(Ok(stream)) => {
             shared.telemetry.connects.inc();
@@ -51,10 +51,13 @@ pub(crate) async fn connect(shared: &Shared, to: SocketAddr, within: Duration) -
     }
 }
 
-async fn open(to: SocketAddr) -> io::Result<TcpStream> {
+async fn open(shared: &Shared, to: SocketAddr) -> io::Result<TcpStream> {
     let socket = if to.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     // Else a listener could not be opened later on the local port that this connection happens to get.
     socket.set_reuseaddr(true)?;
     socket.set_nodelay(true)?;
+    if let Some(range) = &shared.config.outgoing_ports {
+        local_ports::limit(&socket, range)?;
+    }
     socket.connect(to).await
 }

@@ -11,6 +11,7 @@ mod connect;
 mod drain;
 mod http;
 mod listener;
+mod local_ports;
 mod proxy;
 mod reason;
 mod state;

@@ -25,7 +25,7 @@ use tokio::task::AbortHandle;
 
 pub(crate) use self::{
     claims::Claims,
-    occupancy::{Occupancy, Place},
+    occupancy::Occupancy,
     worker::{Worker, Workers},
 };
 use crate::state::Shared;
@@ -47,8 +47,12 @@ pub(crate) struct Facts {
     pub(crate) owner: Option<(ServiceName, u16)>,
     /// HTTP is served.
     pub(crate) http: bool,
+    /// TLS is routed by the name that the caller says.
+    pub(crate) tls: bool,
     /// Hosts that routes claim.
     pub(crate) hosts: Claims,
+    /// Server names of TLS that routes claim.
+    pub(crate) sni: Claims,
 }
 
 impl From<&Listener> for Facts {
@@ -57,7 +61,9 @@ impl From<&Listener> for Facts {
             port: listener.port,
             owner: listener.owner.clone(),
             http: listener.http,
+            tls: listener.tls,
             hosts: Claims::new(&listener.hosts),
+            sni: Claims::new(&listener.sni),
         }
     }
 }

@@ -185,7 +185,7 @@ async fn refusals() {
         ("target longer than any head", &longer, 414, "uri_too_long"),
         ("large head", &large, 431, "headers_too_large"),
         ("many fields", &many, 431, "headers_too_large"),
-        ("tls where there is none", "\x16\x03\x01\x02\x00\x01\x00\x01\r\n\r\n", 400, "bad_request"),
+        ("neither HTTP nor TLS", "SSH-2.0-OpenSSH_9\r\n", 400, "bad_request"),
     ] {
         let mut raw = Raw::to(address).await;
         raw.say(request).await;
@@ -193,6 +193,14 @@ async fn refusals() {
         assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{case}: {answer:.300}");
         assert!(answer.contains(&format!("x-maesh-reason: {reason}\r\n")), "{case}: {answer}");
     }
+}
+
+#[tokio::test]
+async fn tls_that_nobody_claims_is_closed() {
+    let (_fed, address, _server) = echoing().await;
+    let mut raw = Raw::to(address).await;
+    raw.say("\x16\x03\x01\x02\x00\x01\x00\x01\r\n\r\n").await;
+    assert_eq!(raw.rest().await, "");
 }
 
 /// What could be read in two ways is refused, or passed on so that it can be read in one way only.

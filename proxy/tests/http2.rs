@@ -227,3 +227,35 @@ async fn websocket_from_http2() {
     within(io.read_exact(&mut back)).await.expect("read");
     assert_eq!(&back, b"\x81\x85\0\0\0\0hello");
 }
+
+#[tokio::test]
+async fn a_drain_says_goaway_and_finishes_the_streams() {
+    let (go, wait) = tokio::sync::watch::channel(false);
+    let server = endpoints::serve(true, move |request| {
+        let mut wait = wait.clone();
+        async move {
+            if request.uri().path() == "/slow" {
+                wait.wait_for(|go| *go).await.expect("told");
+            }
+            http::Response::new(endpoints::full("done"))
+        }
+    })
+    .await;
+    let (mut fed, address) = fed(Scheme::H2c, server.address).await;
+    let mut sender = caller(address).await;
+    within(sender.send_request(request("http://web.shop.maesh/"))).await.expect("an answer");
+    let slow = sender.send_request(request("http://web.shop.maesh/slow"));
+    let drained = tokio::spawn(fed.proxy.take().expect("running").drain());
+    let slow = tokio::spawn(slow);
+    within(fed.report.wait_for(|ready| !*ready)).await.expect("told");
+    go.send_replace(true);
+    let answer = within(slow).await.expect("no panic").expect("an answer");
+    assert_eq!(answer.into_body().collect().await.expect("a body").to_bytes(), "done");
+    within(async {
+        while !sender.is_closed() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    assert_eq!(within(drained).await.expect("drained"), 0);
+}

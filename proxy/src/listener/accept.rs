@@ -8,23 +8,27 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use maesh_config::{ServiceName, model::Protocol};
+use maesh_config::model::Protocol;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     task::AbortHandle,
 };
 
-use super::{Listening, Place, Worker, Workers};
+use super::{Listening, Worker, Workers};
 use crate::{
     http,
     reason::Reason,
-    state::{Counts, Found, Target, find_port},
+    state::{Called, Counts, Found, Target, find_port},
     tcp,
+    tls::{self, Opening},
 };
 
 /// What begins every connection of HTTP/2 (RFC 9113 section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// First byte of a TLS stream (RFC 8446 section 5.1).
+const TLS_HANDSHAKE: u8 = 22;
 
 /// Wait after the system had no descriptor left for another connection.
 const OUT_OF_FILES: Duration = Duration::from_millis(50);
@@ -80,22 +84,40 @@ async fn accept(workers: Workers, here: Arc<Worker>, socket: std::net::TcpListen
 
 async fn connection(worker: Arc<Worker>, stream: TcpStream, peer: SocketAddr, listening: Arc<Listening>) {
     let caller = peer.ip().to_canonical();
-    let (http, owner) = {
-        let facts = listening.facts.load();
-        (facts.http, facts.owner.clone())
-    };
     // A failure here means that the connection is gone already, which reading will say.
     let _ = stream.set_nodelay(true);
     match worker.shared.connections.enter(caller) {
-        None => refuse(stream, http).await,
-        Some(place) if http => serve_http(&worker, stream, caller, listening, place).await,
-        Some(place) => match owner {
-            Some((service, port)) => serve_tcp(&worker, stream, caller, &service, port, place).await,
-            // A shared port without HTTP carries TLS only, which is routed by name.
-            None => drop(stream),
-        },
+        None => refuse(stream, listening.facts.load().http).await,
+        Some(place) => {
+            dispatch(&worker, stream, caller, listening).await;
+            drop(place);
+        }
     }
     worker.load.fetch_sub(1, Ordering::Relaxed);
+}
+
+/// Serves a connection by what its port carries, and on shared ports by what it begins with.
+async fn dispatch(worker: &Arc<Worker>, stream: TcpStream, caller: IpAddr, listening: Arc<Listening>) {
+    let (http, tls, owner) = {
+        let facts = listening.facts.load();
+        (facts.http, facts.tls, facts.owner.clone())
+    };
+    if let Some((service, port)) = owner.filter(|_| !http) {
+        let called = worker.shared.directory.service(&service);
+        return serve_tcp(worker, stream, caller, called, port).await;
+    }
+    if tls {
+        let opening = tls::peek(&stream, worker.shared.config.limits.head_timeout).await;
+        match opening {
+            Ok(Opening::Named(name)) => return serve_tls(worker, stream, caller, &listening, &name).await,
+            // Nobody can claim what has no name.
+            Ok(Opening::Unnamed) | Err(_) => return,
+            Ok(Opening::NotTls | Opening::Silent) => {}
+        }
+    }
+    if http {
+        serve_http(worker, stream, caller, listening).await;
+    }
 }
 
 /// Too many are open.
@@ -106,24 +128,19 @@ async fn refuse(mut stream: TcpStream, http: bool) {
     }
 }
 
-async fn serve_http(
-    worker: &Arc<Worker>,
-    mut stream: TcpStream,
-    caller: IpAddr,
-    listening: Arc<Listening>,
-    place: Place,
-) {
+async fn serve_http(worker: &Arc<Worker>, mut stream: TcpStream, caller: IpAddr, listening: Arc<Listening>) {
     let shared = &worker.shared;
     let first = tokio::time::timeout(shared.config.limits.head_timeout, recognise(&mut stream)).await;
     let Ok(Ok((first, http2))) = first else { return };
-    if first.is_empty() {
+    // On a shared port TLS is a matter of names, and nobody claimed this one.
+    let shared_port = listening.facts.load().owner.is_none();
+    if first.is_empty() || (first[0] == TLS_HANDSHAKE && shared_port) {
         return;
     }
     shared.telemetry.open_http.inc();
     let caller = http::Caller::new(shared.clone(), worker.clone(), listening, caller, http2);
     http::serve(stream, first, caller).await;
     shared.telemetry.open_http.dec();
-    drop(place);
 }
 
 /// Reads until it is known whether the connection speaks HTTP/2.
@@ -143,16 +160,23 @@ async fn recognise(stream: &mut TcpStream) -> io::Result<(Bytes, bool)> {
     }
 }
 
-async fn serve_tcp(
-    worker: &Arc<Worker>,
-    stream: TcpStream,
-    caller: IpAddr,
-    service: &ServiceName,
-    port: u16,
-    place: Place,
-) {
+/// Carries a stream of TLS, untouched, to the Service whose name it says.
+async fn serve_tls(worker: &Arc<Worker>, stream: TcpStream, caller: IpAddr, listening: &Listening, name: &str) {
+    let Some(host) = http::Host::parse(name.as_bytes()) else { return };
+    let found = {
+        let facts = listening.facts.load();
+        http::find_called(&worker.shared, &facts.sni, &host, caller)
+            .ok()
+            .and_then(|called| http::port_on(&called, facts.port, Protocol::Tcp).map(|port| (called, port)))
+    };
+    if let Some((called, port)) = found {
+        serve_tcp(worker, stream, caller, Some(called), port).await;
+    }
+}
+
+async fn serve_tcp(worker: &Arc<Worker>, stream: TcpStream, caller: IpAddr, called: Option<Arc<Called>>, port: u16) {
     let shared = &worker.shared;
-    let found = match shared.directory.service(service) {
+    let found = match called {
         Some(called) => find_port(shared, &called, port, Protocol::Tcp).await,
         None => Found::Absent,
     };
@@ -168,7 +192,7 @@ async fn serve_tcp(
         counts.received.inc_by(relayed.to_endpoint);
         counts.sent.inc_by(relayed.to_caller);
     }
-    drop((in_flight, place));
+    drop(in_flight);
 }
 
 /// Ends a stream so that the caller sees an error and not an end.
