@@ -177,7 +177,8 @@ mod tests {
     async fn who_is_admitted() {
         let secret = || SharedSecret::new(" 0123456789abcdef\n").unwrap();
         let (here, there) = (Some("127.0.0.9:1"), Some("10.0.0.9:1"));
-        let rows: [(&str, Box<dyn Authenticate>, Option<&str>, Option<&str>, bool); 9] = [
+        type Row<'a> = (&'a str, Box<dyn Authenticate>, Option<&'a str>, Option<&'a str>, bool);
+        let rows: [Row<'_>; 9] = [
             ("the secret", Box::new(secret()), Some("0123456789abcdef"), there, true),
             ("another one of its length", Box::new(secret()), Some("0123456789abcdeX"), here, false),
             ("its beginning", Box::new(secret()), Some("0123456789"), here, false),
