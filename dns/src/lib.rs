@@ -1,1 +1,204 @@
-//! placeholder
+//! Answers the mesh zones.
+//!
+//! A caller asks the cluster's DNS for `web.shop.maesh`, that asks us, and the answer is the address of the node proxy
+//! nearest to the caller. What is known comes through the discovery stream into immutable snapshots; answering is one
+//! pure function over a snapshot, called in line by threads for UDP and tasks for TCP. It goes on with what it last
+//! knew while the controller is away, and leaves out proxies that it finds dead by itself.
+
+mod answer;
+#[cfg(test)]
+mod fixture;
+mod intern;
+mod listen;
+mod locality;
+mod metrics;
+mod probe;
+mod proxies;
+mod sharded;
+mod snapshot;
+mod state;
+mod zone;
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    num::NonZeroUsize,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+pub use answer::{Action, Transport, answer};
+use arc_swap::ArcSwap;
+pub use listen::{BindError, tcp::TcpLimits};
+use listen::{tcp, udp};
+use maesh_config::update::{Connected, Update, Updates};
+use metrics::Metrics;
+pub use probe::{How as ProbeHow, Probe};
+use prometheus_client::registry::Registry;
+pub use snapshot::Snapshot;
+use state::State;
+use tokio::sync::watch;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use zone::Addresses;
+
+/// How the responder runs.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where it listens, with UDP and TCP; port 0 finds one that is free for both.
+    pub listen: Vec<SocketAddr>,
+    /// Addresses of `ns.dns.ZONE`, where callers reach us: the Service's. None: those of `listen` that are not
+    /// wildcards.
+    pub name_server: Vec<IpAddr>,
+    /// Threads that answer UDP on each address.
+    pub threads: NonZeroUsize,
+    /// Limits of TCP connections.
+    pub tcp: TcpLimits,
+    /// How proxies are probed while the stream is down.
+    pub probe: Probe,
+    /// How long to go on answering after [`Dns::stop`], while callers learn that we leave.
+    pub lameduck: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: vec![SocketAddr::from(([0, 0, 0, 0], 53))],
+            name_server: Vec::new(),
+            threads: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN).min(MOST_THREADS),
+            tcp: TcpLimits::default(),
+            probe: Probe::default(),
+            lameduck: Duration::from_secs(8),
+        }
+    }
+}
+
+/// Threads by default at most: four carry far more than the cluster's DNS passes on.
+const MOST_THREADS: NonZeroUsize = NonZeroUsize::new(4).expect("four is not zero");
+
+/// Why the responder cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// An address cannot be listened on.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// No address to listen on was given.
+    #[error("DNS has no address to listen on; give at least one")]
+    NoAddress,
+    /// The system refuses a thread or a listener.
+    #[error("starting to answer DNS: {0}")]
+    System(#[from] io::Error),
+}
+
+/// A running responder. Dropping it ends it at once; [`Dns::stop`] does so gracefully.
+#[derive(Debug)]
+pub struct Dns {
+    addresses: Vec<SocketAddr>,
+    ready: watch::Receiver<bool>,
+    lameduck: Duration,
+    leaving: Arc<watch::Sender<bool>>,
+    udp: Vec<udp::Server>,
+    stopping: CancellationToken,
+    tasks: TaskTracker,
+    snapshot: Arc<ArcSwap<Snapshot>>,
+}
+
+/// Starts a responder in the current tokio runtime, which knows nothing yet and takes what it shall know from
+/// `updates`; `connected` says whether these are current. Its metrics are added to `registry`.
+///
+/// # Errors
+/// See [`StartError`].
+pub fn start(
+    config: Config,
+    updates: Updates,
+    connected: Connected,
+    registry: &mut Registry,
+) -> Result<Dns, StartError> {
+    if config.listen.is_empty() {
+        return Err(StartError::NoAddress);
+    }
+    let bound = config.listen.iter().map(|address| listen::bind(*address)).collect::<Result<Vec<_>, _>>()?;
+    let addresses: Vec<_> = bound.iter().map(|bound| bound.address).collect();
+    let name_server = if config.name_server.is_empty() {
+        addresses.iter().map(SocketAddr::ip).filter(|address| !address.is_unspecified()).collect()
+    } else {
+        config.name_server
+    };
+    let empty = Snapshot::empty(Instant::now(), Arc::new(Addresses::new(&name_server)));
+    let snapshot = Arc::new(ArcSwap::from_pointee(empty));
+    let metrics = Metrics::new(snapshot.clone(), registry);
+    let (leaving, tasks) = (Arc::new(watch::channel(false).0), TaskTracker::new());
+    let stopping = CancellationToken::new();
+    let streams =
+        Arc::new(tcp::Server::new(config.tcp, snapshot.clone(), metrics.clone(), stopping.clone(), tasks.clone()));
+    let mut udp = Vec::new();
+    for bound in bound {
+        let listener = tokio::net::TcpListener::from_std(bound.tcp)?;
+        tasks.spawn(streams.clone().accept(listener));
+        udp.push(udp::Server::start(bound.udp, bound.address, config.threads.get(), &snapshot, &metrics)?);
+    }
+    let (ready_sender, ready) = watch::channel(false);
+    let keeper = state::Keeper {
+        state: State::new(snapshot.clone()),
+        updates,
+        connected,
+        probe: config.probe,
+        metrics,
+        ready: ready_sender,
+        leaving: leaving.subscribe(),
+    };
+    tasks.spawn(keeper.run(stopping.clone()));
+    Ok(Dns { addresses, ready, lameduck: config.lameduck, leaving, udp, stopping, tasks, snapshot })
+}
+
+/// What is known once `updates` are applied, by a responder at the addresses `name_server`: for tools that ask
+/// [`answer`] without a listener.
+pub fn snapshot_of(updates: impl IntoIterator<Item = Update>, name_server: &[IpAddr]) -> Arc<Snapshot> {
+    let now = Instant::now();
+    let empty = Snapshot::empty(now, Arc::new(Addresses::new(name_server)));
+    let published = Arc::new(ArcSwap::from_pointee(empty));
+    let mut state = State::new(published.clone());
+    for update in updates {
+        let rejected = state.apply(&update);
+        update.ack.answer(rejected);
+    }
+    state.publish(now);
+    published.load_full()
+}
+
+impl Dns {
+    /// Where it listens, in the order of the configuration, with UDP and TCP.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Whether everything was delivered once and it is not leaving.
+    pub fn ready(&self) -> watch::Receiver<bool> {
+        self.ready.clone()
+    }
+
+    /// Number of changes published so far; the serial of the zones.
+    pub fn revision(&self) -> u32 {
+        self.snapshot.load().revision
+    }
+
+    /// Leaves readiness, goes on answering for the lameduck time, then ends.
+    pub async fn stop(mut self) {
+        self.leaving.send_replace(true);
+        tokio::time::sleep(self.lameduck).await;
+        self.stopping.cancel();
+        let udp = std::mem::take(&mut self.udp);
+        // Threads are joined; they end within a moment.
+        let _ = tokio::task::spawn_blocking(move || drop(udp)).await;
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+}
+
+impl Drop for Dns {
+    fn drop(&mut self) {
+        self.stopping.cancel();
+    }
+}
+
+#[cfg(test)]
+mod tests;

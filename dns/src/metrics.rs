@@ -1,0 +1,223 @@
+//! Counts what is asked and answered.
+//!
+//! Each thread that answers has counters of its own, which nobody else writes, so counting is a plain addition in a
+//! cache line that stays where it is. They are summed when somebody reads the metrics.
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Instant,
+};
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeMetric},
+    metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
+    registry::Registry,
+};
+
+use crate::{
+    answer::{Action, Facts, Named, Rcode, Transport},
+    locality::Found,
+    snapshot::Snapshot,
+};
+
+/// Types counted by name, and what is left.
+const KINDS: [(u16, &str); 7] = [(1, "A"), (28, "AAAA"), (33, "SRV"), (16, "TXT"), (6, "SOA"), (2, "NS"), (255, "ANY")];
+const TRANSPORTS: [(Transport, &str); 2] = [(Transport::Udp, "udp"), (Transport::Tcp, "tcp")];
+
+/// One writer's counters.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub(crate) struct Counters {
+    /// By transport and type; after the known types come others, then unreadable questions.
+    queries: [[AtomicU64; KINDS.len() + 2]; TRANSPORTS.len()],
+    rcodes: [AtomicU64; Rcode::ALL.len()],
+    found: [AtomicU64; Found::ALL.len()],
+    named: [AtomicU64; Named::ALL.len()],
+    truncated: AtomicU64,
+    dropped: AtomicU64,
+}
+
+/// Adds one to a counter that only the caller writes, which needs no locked instruction.
+fn add(counter: &AtomicU64) {
+    counter.store(counter.load(Relaxed) + 1, Relaxed);
+}
+
+/// Adds one to what `value` has in `counters`, which are in the order of `all`.
+fn add_to<T: PartialEq, N>(counters: &[AtomicU64], all: &[(T, N)], value: &T) {
+    if let Some(counter) = all.iter().position(|(have, _)| have == value).and_then(|at| counters.get(at)) {
+        add(counter);
+    }
+}
+
+impl Counters {
+    /// Counts one query. Only one thread at a time may call this.
+    pub(crate) fn count(&self, transport: Transport, action: Action) {
+        let Action::Reply(Facts { kind, rcode, found, named, truncated }) = action else { return add(&self.dropped) };
+        let kind = match kind {
+            Some(kind) => KINDS.iter().position(|(have, _)| *have == kind).unwrap_or(KINDS.len()),
+            None => KINDS.len() + 1,
+        };
+        add(&self.queries[usize::from(transport == Transport::Tcp)][kind]);
+        add_to(&self.rcodes, &Rcode::ALL, &rcode);
+        if let Some(found) = found {
+            add_to(&self.found, &Found::ALL, &found);
+        }
+        if let Some(named) = named {
+            add_to(&self.named, &Named::ALL, &named);
+        }
+        if truncated {
+            add(&self.truncated);
+        }
+    }
+}
+
+/// Connections over TCP, counted by whoever handles them.
+#[derive(Debug, Default)]
+pub(crate) struct Connections {
+    /// Open now.
+    pub(crate) open: AtomicU64,
+    /// Closed at once, because there were too many in all or of one peer.
+    pub(crate) refused: AtomicU64,
+    /// Closed because nothing whole came, or nothing was taken, for too long.
+    pub(crate) idle: AtomicU64,
+    /// Accepting failed.
+    pub(crate) failed: AtomicU64,
+}
+
+/// All counters of a responder.
+#[derive(Clone, Debug)]
+pub(crate) struct Metrics(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    writers: Mutex<Vec<Arc<Counters>>>,
+    connections: Connections,
+    probed_dead: AtomicU64,
+    snapshot: Arc<ArcSwap<Snapshot>>,
+}
+
+impl Metrics {
+    /// Counters that are read through `registry`.
+    pub(crate) fn new(snapshot: Arc<ArcSwap<Snapshot>>, registry: &mut Registry) -> Self {
+        let metrics = Self(Arc::new(Shared {
+            writers: Mutex::default(),
+            connections: Connections::default(),
+            probed_dead: AtomicU64::default(),
+            snapshot,
+        }));
+        registry.register_collector(Box::new(metrics.clone()));
+        metrics
+    }
+
+    /// New counters for one writer.
+    pub(crate) fn writer(&self) -> Arc<Counters> {
+        let counters = Arc::new(Counters::default());
+        self.0.writers.lock().push(counters.clone());
+        counters
+    }
+
+    /// Counters of connections.
+    pub(crate) fn connections(&self) -> &Connections {
+        &self.0.connections
+    }
+
+    /// Sets how many proxies our own probes do not reach.
+    pub(crate) fn set_probed_dead(&self, count: usize) {
+        self.0.probed_dead.store(count as u64, Relaxed);
+    }
+}
+
+impl Collector for Metrics {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let writers = self.0.writers.lock().clone();
+        let sum = |pick: &dyn Fn(&Counters) -> &AtomicU64| -> u64 {
+            writers.iter().map(|counters| pick(counters).load(Relaxed)).sum()
+        };
+        let mut out = Encoder(&mut encoder);
+
+        let names = KINDS.iter().map(|(_, name)| *name).chain(["other", "unreadable"]).enumerate();
+        out.family(
+            "maesh_dns_queries",
+            "Queries by transport and type asked for",
+            TRANSPORTS.iter().enumerate().flat_map(|(t, (_, transport))| {
+                let sum = &sum;
+                names.clone().map(move |(k, kind)| {
+                    (vec![("transport", *transport), ("type", kind)], sum(&|counters| &counters.queries[t][k]))
+                })
+            }),
+        )?;
+        let named = |all: &[(&'static str, u64)], label: &'static str| -> Vec<_> {
+            all.iter().map(|(name, value)| (vec![(label, *name)], *value)).collect()
+        };
+        let rcodes: Vec<_> = (0..).zip(Rcode::ALL).map(|(n, (_, name))| (name, sum(&|c| &c.rcodes[n]))).collect();
+        out.family("maesh_dns_responses", "Responses by response code", named(&rcodes, "rcode").into_iter())?;
+        let found: Vec<_> = (0..).zip(Found::ALL).map(|(n, (_, name))| (name, sum(&|c| &c.found[n]))).collect();
+        out.family(
+            "maesh_dns_locality",
+            "Answers that depend on the caller's node, by how it was looked for",
+            named(&found, "found").into_iter(),
+        )?;
+        let who: Vec<_> = (0..).zip(Named::ALL).map(|(n, (_, name))| (name, sum(&|c| &c.named[n]))).collect();
+        out.family("maesh_dns_named", "Answers about Services by who they name", named(&who, "who").into_iter())?;
+        out.counter("maesh_dns_truncated", "Answers that did not fit", sum(&|c| &c.truncated))?;
+        out.counter("maesh_dns_dropped", "Packets that are no query", sum(&|c| &c.dropped))?;
+
+        let Shared { connections, probed_dead, snapshot, .. } = &*self.0;
+        out.gauge("maesh_dns_connections", "TCP connections open", connections.open.load(Relaxed))?;
+        let closed = [
+            ("refused", connections.refused.load(Relaxed)),
+            ("idle", connections.idle.load(Relaxed)),
+            ("accept_failed", connections.failed.load(Relaxed)),
+        ];
+        out.family(
+            "maesh_dns_connections_closed",
+            "TCP connections that we ended or did not take, by reason",
+            named(&closed, "reason").into_iter(),
+        )?;
+        out.gauge("maesh_dns_proxies_unreachable", "Proxies left out by our own probes", probed_dead.load(Relaxed))?;
+
+        let snapshot = snapshot.load();
+        out.gauge("maesh_dns_synced", "Whether everything was delivered once", u64::from(snapshot.synced))?;
+        out.gauge("maesh_dns_revision", "Changes published; the zones' serial", snapshot.revision.into())?;
+        let age = Instant::now().saturating_duration_since(snapshot.made).as_secs();
+        out.gauge("maesh_dns_snapshot_age_seconds", "Seconds since the last change", age)?;
+        out.gauge("maesh_dns_services", "Services with a name", snapshot.content.services.len() as u64)?;
+        out.gauge("maesh_dns_addresses", "Addresses whose owner is known", snapshot.places.len() as u64)?;
+        out.gauge("maesh_dns_proxies", "Proxies known", snapshot.proxies.known() as u64)?;
+        out.gauge("maesh_dns_proxies_ready", "Proxies ready", snapshot.proxies.ready().len() as u64)
+    }
+}
+
+/// Writes families in the exposition format.
+struct Encoder<'a, 'b>(&'a mut DescriptorEncoder<'b>);
+
+impl Encoder<'_, '_> {
+    fn family<'v>(
+        &mut self,
+        name: &str,
+        help: &str,
+        values: impl Iterator<Item = (Vec<(&'v str, &'v str)>, u64)>,
+    ) -> fmt::Result {
+        let mut family = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for (labels, value) in values {
+            ConstCounter::new(value).encode(family.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+
+    fn counter(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
+        ConstCounter::new(value).encode(self.0.encode_descriptor(name, help, None, MetricType::Counter)?)
+    }
+
+    fn gauge(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
+        let value = i64::try_from(value).unwrap_or(i64::MAX);
+        ConstGauge::new(value).encode(self.0.encode_descriptor(name, help, None, MetricType::Gauge)?)
+    }
+}

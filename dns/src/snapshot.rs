@@ -1,0 +1,55 @@
+//! Everything an answer depends on, at one moment.
+//!
+//! The state task makes a new one for every batch of changes; the listeners load it once per batch of queries and never
+//! wait for anything.
+
+use std::{sync::Arc, time::Instant};
+
+use crate::{
+    locality::Places,
+    proxies::Proxies,
+    zone::{Addresses, Content},
+};
+
+/// What the responder knows.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// Names, proxies, workloads and the mesh have been delivered in full once.
+    pub(crate) synced: bool,
+    /// Counts the changes published; the serial of the zones.
+    pub(crate) revision: u32,
+    /// When it was made.
+    pub(crate) made: Instant,
+    /// The zones and what is in them.
+    pub(crate) content: Content,
+    /// Where callers are.
+    pub(crate) places: Places,
+    /// Where they may be sent.
+    pub(crate) proxies: Arc<Proxies>,
+    /// Addresses of `ns.dns.ZONE`.
+    pub(crate) name_server: Arc<Addresses>,
+    /// Every name answers the plain addresses, on purpose.
+    pub(crate) bypass: bool,
+    /// A name that no proxy serves may answer the plain addresses.
+    pub(crate) plain_allowed: bool,
+    /// Too few proxies are ready, and plain is allowed: every name answers the plain addresses.
+    pub(crate) plain_everywhere: bool,
+}
+
+impl Snapshot {
+    /// The one before anything is known, made at `now`: it answers SERVFAIL.
+    pub(crate) fn empty(now: Instant, name_server: Arc<Addresses>) -> Self {
+        Self {
+            synced: false,
+            revision: 0,
+            made: now,
+            content: Content::default(),
+            places: Places::default(),
+            proxies: Arc::default(),
+            name_server,
+            bypass: false,
+            plain_allowed: false,
+            plain_everywhere: false,
+        }
+    }
+}
