@@ -100,8 +100,8 @@ pub(crate) fn hand_over(
         let mut caller_side = TokioIo::new(caller_side);
         let ended = match switched {
             Switched::Connection(connection) => {
-                let (mut stream, first) = connection.into_stream().await;
-                carry(&mut caller_side, &mut stream, first, websocket, idle, &owner).await
+                let (stream, first) = connection.into_stream().await;
+                carry(&mut caller_side, &mut TokioIo::new(stream), first, websocket, idle, &owner).await
             }
             Switched::Stream(answer) => match hyper::upgrade::on(answer).await {
                 Ok(stream) => {

@@ -21,10 +21,10 @@ use hyper::{
     body::Incoming,
     client::conn::{TrySendError, http1, http2},
 };
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::net::TcpStream;
 
-use super::body::Upload;
+use super::{body::Upload, socket::Socket};
 use crate::{listener::Worker, state::Endpoint};
 
 type Failed = Box<TrySendError<Request<Upload>>>;
@@ -32,7 +32,7 @@ type Failed = Box<TrySendError<Request<Upload>>>;
 /// A connection of HTTP/1.1 to an endpoint.
 pub(crate) struct H1 {
     sender: http1::SendRequest<Upload>,
-    connection: http1::Connection<TokioIo<TcpStream>, Upload>,
+    connection: http1::Connection<Socket, Upload>,
     closed: bool,
     /// It has carried a request before.
     pub(crate) reused: bool,
@@ -43,7 +43,7 @@ impl H1 {
     pub(crate) async fn new(stream: TcpStream) -> hyper::Result<Box<Self>> {
         let mut builder = http1::Builder::new();
         builder.max_headers(256);
-        let (sender, connection) = builder.handshake(TokioIo::new(stream)).await?;
+        let (sender, connection) = builder.handshake(Socket::new(stream)).await?;
         Ok(Box::new(Self { sender, connection, closed: false, reused: false }))
     }
 
@@ -94,14 +94,14 @@ impl H1 {
     }
 
     /// The stream below, once the endpoint agreed to speak another protocol, and what it already said in it.
-    pub(crate) async fn into_stream(mut self: Box<Self>) -> (TcpStream, Bytes) {
+    pub(crate) async fn into_stream(mut self: Box<Self>) -> (Socket, Bytes) {
         poll_fn(|cx| {
             self.drive(cx);
             if self.closed { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
         let parts = self.connection.into_parts();
-        (parts.io.into_inner(), parts.read_buf)
+        (parts.io, parts.read_buf)
     }
 }
 
@@ -152,7 +152,7 @@ impl H2 {
             .max_header_list_size(256 * 1024)
             .keep_alive_interval(std::time::Duration::from_secs(20))
             .keep_alive_timeout(std::time::Duration::from_secs(10));
-        let (sender, connection) = builder.handshake(TokioIo::new(stream)).await?;
+        let (sender, connection) = builder.handshake(Socket::new(stream)).await?;
         tokio::spawn(async move {
             // How it ended is told to every request on it.
             let _ = connection.await;

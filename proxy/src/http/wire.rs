@@ -13,16 +13,13 @@ use std::{
 };
 
 use bytes::{Buf, Bytes};
-use hyper::rt::{Read, ReadBufCursor, Write};
-use hyper_util::rt::TokioIo;
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
-};
+use hyper::rt::{Read, ReadBuf, ReadBufCursor, Write};
+use tokio::net::TcpStream;
 
 use super::{
     answer,
     caller::{Caller, Stage},
+    socket::Socket,
 };
 use crate::reason::Reason;
 
@@ -34,7 +31,7 @@ const READ: usize = 8 * 1024;
 
 /// The stream of a caller's HTTP connection.
 pub(crate) struct CallerIo {
-    stream: TokioIo<TcpStream>,
+    stream: Socket,
     first: Bytes,
     caller: Arc<Caller>,
     remembered: bool,
@@ -45,7 +42,7 @@ pub(crate) struct CallerIo {
 impl CallerIo {
     /// A stream of which `first` was already read.
     pub(crate) fn new(stream: TcpStream, first: Bytes, caller: Arc<Caller>) -> Self {
-        Self { stream: TokioIo::new(stream), first, caller, remembered: false, head: Vec::new(), last_words: None }
+        Self { stream: Socket::new(stream), first, caller, remembered: false, head: Vec::new(), last_words: None }
     }
 
     fn keep(&mut self, bytes: &[u8]) {
@@ -63,7 +60,7 @@ impl CallerIo {
 
     fn poll_last_words(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while let Some(words) = self.last_words.as_mut().filter(|words| words.has_remaining()) {
-            let written = ready!(Pin::new(self.stream.inner_mut()).poll_write(cx, words))?;
+            let written = ready!(Pin::new(&mut self.stream).poll_write(cx, words))?;
             words.advance(written);
         }
         Poll::Ready(Ok(()))
@@ -140,7 +137,7 @@ impl Read for CallerIo {
         let mut space = [const { MaybeUninit::uninit() }; READ];
         let len = buf.remaining().min(READ);
         let mut read = ReadBuf::uninit(&mut space[..len]);
-        ready!(Pin::new(self.stream.inner_mut()).poll_read(cx, &mut read))?;
+        ready!(Pin::new(&mut self.stream).poll_read(cx, read.unfilled()))?;
         if !read.filled().is_empty() {
             if self.caller.stage() == Stage::Idle {
                 self.head.clear();
@@ -185,7 +182,8 @@ impl Write for CallerIo {
             self.head.clear();
             self.head.shrink_to(1024);
         }
-        self.poll_last_words(cx)
+        ready!(self.poll_last_words(cx))?;
+        Pin::new(&mut self.stream).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

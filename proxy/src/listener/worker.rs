@@ -21,7 +21,7 @@ use tokio::{
 };
 
 use crate::{
-    http::{Caller, Stage, sweep},
+    http::{Caller, Stage, run_outbox, sweep},
     state::{Endpoint, Shared},
 };
 
@@ -143,6 +143,7 @@ impl Workers {
             let (stop, stopped) = oneshot::channel::<()>();
             let sweeping = worker.clone();
             let run = move || {
+                runtime.spawn(run_outbox());
                 runtime.spawn(async move {
                     let mut tick = tokio::time::interval(SWEEP);
                     loop {
