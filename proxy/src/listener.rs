@@ -16,10 +16,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use maesh_config::{
-    ServiceName,
-    model::{Bind, Listener, Transport},
-};
+use maesh_config::model::{Bind, Listener, Transport};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::task::AbortHandle;
 
@@ -28,7 +25,7 @@ pub(crate) use self::{
     occupancy::Occupancy,
     worker::{Worker, Workers},
 };
-use crate::state::Shared;
+use crate::state::{Shared, directory_name};
 
 /// Connections that wait in the kernel for being accepted.
 const BACKLOG: i32 = 4096;
@@ -43,8 +40,8 @@ pub(crate) struct Listening {
 pub(crate) struct Facts {
     /// The port it is bound to.
     pub(crate) port: u16,
-    /// The Service and port to which everything belongs.
-    pub(crate) owner: Option<(ServiceName, u16)>,
+    /// The Service (as the directory has it) and port to which everything belongs.
+    pub(crate) owner: Option<(Box<str>, u16)>,
     /// HTTP is served.
     pub(crate) http: bool,
     /// TLS is routed by the name that the caller says.
@@ -59,7 +56,7 @@ impl From<&Listener> for Facts {
     fn from(listener: &Listener) -> Self {
         Self {
             port: listener.port,
-            owner: listener.owner.clone(),
+            owner: listener.owner.as_ref().map(|(service, port)| (directory_name(service), *port)),
             http: listener.http,
             tls: listener.tls,
             hosts: Claims::new(&listener.hosts),

@@ -28,13 +28,14 @@ use tokio::sync::{Notify, mpsc};
 
 pub(crate) use self::{
     backend::{BackendPort, Candidate, Endpoint, InFlight, Upstreams},
-    demand::{Found, find_port},
+    demand::{Found, find_port, ready_port},
     writer::Writer,
 };
 use self::{shard::Sharded, workloads::Workloads};
 use crate::{
     clock::Clock,
     config::Config,
+    reason::Reason,
     telemetry::{PortTelemetry, StreamTelemetry, Telemetry},
 };
 
@@ -89,6 +90,11 @@ impl Shared {
         (Arc::new(shared), wanted_here)
     }
 
+    /// Why a name is not found: there is none, or not all names have arrived yet.
+    pub(crate) fn unknown(&self) -> Reason {
+        if self.complete.load(Ordering::Acquire) { Reason::UnknownHost } else { Reason::NotSynced }
+    }
+
     /// How far the proxy is in ending.
     pub(crate) fn phase(&self) -> Phase {
         match self.phase.load(Ordering::Relaxed) {
@@ -137,8 +143,13 @@ impl Directory {
 
     /// The Service of this name.
     pub(crate) fn service(&self, name: &ServiceName) -> Option<Arc<Called>> {
-        self.named(&format!("{}.{}", name.name, name.namespace))
+        self.named(&directory_name(name))
     }
+}
+
+/// The name under which the directory has a Service: `service.namespace`.
+pub(crate) fn directory_name(service: &ServiceName) -> Box<str> {
+    format!("{}.{}", service.name, service.namespace).into_boxed_str()
 }
 
 /// A Service that callers can name; lives as long as its name.

@@ -4,7 +4,10 @@ mod support;
 
 use std::net::IpAddr;
 
-use maesh_config::model::{Protocol, Scheme};
+use maesh_config::{
+    Kind, Resource,
+    model::{Protocol, Scheme, Workload, WorkloadKind},
+};
 use support::{
     Fed, Raw, ask, config,
     endpoints::{self, Server},
@@ -50,6 +53,29 @@ async fn names_of_a_service() {
             assert!(head.contains(&format!("x-maesh-reason: {reason}\r\n")), "{host}: {head}");
         }
     }
+}
+
+#[tokio::test]
+async fn one_label_is_a_service_of_the_callers_namespace() {
+    let (fed, address, _server) = echoing().await;
+    let workload = |namespace: &str| {
+        Resource::Workload(Workload {
+            address: "127.0.0.1/32".parse().expect("an address"),
+            kind: WorkloadKind::Pod,
+            namespace: Some(namespace.into()),
+            name: "caller".into(),
+            service_account: None,
+            node: None,
+        })
+    };
+    for (namespace, status) in [("shop", 200), ("other", 404)] {
+        fed.push(Kind::Workload, vec![workload(namespace)], vec![]).await;
+        let (head, _) = ask(address, &get("web", "/")).await;
+        assert!(head.starts_with(&format!("http/1.1 {status}")), "{namespace}: {head}");
+    }
+    fed.push(Kind::Workload, vec![workload("shop")], vec![]).await;
+    fed.push(Kind::Workload, vec![], vec!["127.0.0.1"]).await;
+    assert!(ask(address, &get("web", "/")).await.0.starts_with("http/1.1 404"), "the pod is gone");
 }
 
 #[tokio::test]

@@ -57,6 +57,12 @@ impl AttemptError {
     }
 }
 
+/// Whether a failure concerns one stream, and not the connection of HTTP/2 below it.
+pub(crate) fn is_of_stream(error: &Error) -> bool {
+    let causes = std::iter::successors(std::error::Error::source(error), |cause| cause.source());
+    causes.filter_map(|cause| cause.downcast_ref::<h2::Error>()).any(h2::Error::is_reset)
+}
+
 /// What HTTP/2 says of a failure: the request was not processed; or the endpoint broke the protocol.
 fn http2_verdict(error: &Error) -> (bool, bool) {
     let mut source = std::error::Error::source(error);

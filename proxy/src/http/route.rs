@@ -122,10 +122,7 @@ pub(crate) fn find(shared: &Shared, claims: &Claims, host: &Host, caller: IpAddr
         Meaning::Claim(name) => claimed(name),
         Meaning::Nothing => None,
     };
-    found.ok_or_else(|| {
-        let complete = shared.complete.load(std::sync::atomic::Ordering::Acquire);
-        if complete { Reason::UnknownHost } else { Reason::NotSynced }
-    })
+    found.ok_or_else(|| shared.unknown())
 }
 
 fn in_own_namespace(shared: &Shared, name: &str, caller: IpAddr) -> Option<Arc<Called>> {

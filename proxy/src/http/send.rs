@@ -24,7 +24,7 @@ use super::{
     body::{Body, Upload},
     caller::Caller,
     pool,
-    retry::{Again, AttemptError, Tries},
+    retry::{Again, AttemptError, Tries, is_of_stream},
     upstream::{H1, H2Stream, Home},
 };
 use crate::{
@@ -98,7 +98,8 @@ pub(crate) async fn send(
         };
         in_flight.on(endpoint.clone());
         let attempt = if outgoing.http2 {
-            attempt_h2(caller, &endpoint, timeout, outgoing).await
+            // Boxed, as is what opens a connection: the rare ways must not make the usual one's future large.
+            Box::pin(attempt_h2(caller, &endpoint, timeout, outgoing)).await
         } else {
             attempt_h1(caller, &endpoint, timeout, outgoing, idempotent).await
         };
@@ -150,7 +151,7 @@ async fn attempt_h1(
     let worker = &caller.worker;
     let mut connection = match endpoint.pools.take(worker.index) {
         Some(connection) => connection,
-        None => match pool::h1_new(&worker.shared, endpoint.address, timeout).await {
+        None => match Box::pin(pool::h1_new(&worker.shared, endpoint.address, timeout)).await {
             Ok(connection) => connection,
             Err(error) => return Err(Failed { error: error.into(), request: Some(Box::new(outgoing)) }),
         },
@@ -263,6 +264,9 @@ async fn attempt_h2(
             let stale = stream.reused || endpoint.is_gone();
             let mut failed = *failed;
             let returned = failed.take_message().map(Request::into_parts);
+            if !is_of_stream(failed.error()) {
+                stream.spend_connection();
+            }
             let error = AttemptError::of(failed.into_error(), returned.is_some(), stale);
             let request = returned.or_else(|| replay.map(|head| (head, Upload::empty())));
             let request = request.map(|(head, body)| Box::new(Outgoing { head, body, http2, upgrade }));

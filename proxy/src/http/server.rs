@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     reason::Reason,
-    state::{Found, InFlight, Phase, Port, Target, find_port},
+    state::{Called, Found, InFlight, Phase, Port, Target, find_port, ready_port},
     telemetry::MethodLabel,
 };
 
@@ -223,22 +223,31 @@ fn check_http2_size(request: &Request<Incoming>, limits: &crate::Limits) -> Resu
 /// The port of the Service that the request is for.
 async fn find(caller: &Caller, host: Option<&HeaderValue>) -> Result<Arc<Port>, Reason> {
     let shared = &caller.shared;
-    let facts = caller.listening.facts.load();
-    let parsed = host.map(|host| Host::parse(host.as_bytes()).ok_or(Reason::BadRequest)).transpose()?;
-    let (called, number) = match &facts.owner {
-        Some((service, number)) => (shared.directory.service(service).ok_or(Reason::UnknownHost)?, *number),
-        None => {
-            let host = parsed.ok_or(Reason::UnknownHost)?;
-            let called = route::find(shared, &facts.hosts, &host, caller.address)?;
-            let number = route::port_on(&called, facts.port, Protocol::Http).ok_or(Reason::NoRoute)?;
-            (called, number)
-        }
+    let (called, number) = name(caller, host)?;
+    let found = match ready_port(shared, &called, number, Protocol::Http) {
+        Some(found) => found,
+        // Boxed: a first use must not make every request's future large.
+        None => Box::pin(find_port(shared, &called, number, Protocol::Http)).await,
     };
-    drop(facts);
-    match find_port(shared, &called, number, Protocol::Http).await {
+    match found {
         Found::Port(port) => Ok(port),
         Found::NoPort => Err(Reason::NoRoute),
         Found::Absent => Err(Reason::UnknownHost),
         Found::NotSynced => Err(Reason::NotSynced),
     }
+}
+
+/// The Service that the request names, and its port that listens here.
+fn name(caller: &Caller, host: Option<&HeaderValue>) -> Result<(Arc<Called>, u16), Reason> {
+    let shared = &caller.shared;
+    let facts = caller.listening.facts.load();
+    let parsed = host.map(|host| Host::parse(host.as_bytes()).ok_or(Reason::BadRequest)).transpose()?;
+    if let Some((service, number)) = &facts.owner {
+        let called = shared.directory.named(service).ok_or_else(|| shared.unknown())?;
+        return Ok((called, *number));
+    }
+    let host = parsed.ok_or(Reason::UnknownHost)?;
+    let called = route::find(shared, &facts.hosts, &host, caller.address)?;
+    let number = route::port_on(&called, facts.port, Protocol::Http).ok_or(Reason::NoRoute)?;
+    Ok((called, number))
 }

@@ -10,7 +10,7 @@ use std::{
     pin::pin,
     sync::{
         Arc,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     task::{Context, Poll, Waker},
 };
@@ -131,12 +131,15 @@ impl Home {
 pub(crate) struct H2 {
     sender: http2::SendRequest<Upload>,
     streams: Arc<AtomicU32>,
+    /// The endpoint takes no more requests on it, though those that run may end well.
+    spent: Arc<AtomicBool>,
 }
 
 /// One request on a shared connection; over when dropped.
 pub(crate) struct H2Stream {
     sender: http2::SendRequest<Upload>,
     streams: Arc<AtomicU32>,
+    spent: Arc<AtomicBool>,
     /// The connection has carried a request before.
     pub(crate) reused: bool,
 }
@@ -157,7 +160,7 @@ impl H2 {
             // How it ended is told to every request on it.
             let _ = connection.await;
         });
-        Ok(Self { sender, streams: Arc::new(AtomicU32::new(0)) })
+        Ok(Self { sender, streams: Arc::default(), spent: Arc::default() })
     }
 
     /// Requests on it now.
@@ -167,13 +170,13 @@ impl H2 {
 
     /// It takes no more requests.
     pub(crate) fn is_closed(&self) -> bool {
-        self.sender.is_closed()
+        self.sender.is_closed() || self.spent.load(Ordering::Relaxed)
     }
 
     /// Starts a request on it.
     pub(crate) fn stream(&self, reused: bool) -> H2Stream {
         self.streams.fetch_add(1, Ordering::Relaxed);
-        H2Stream { sender: self.sender.clone(), streams: self.streams.clone(), reused }
+        H2Stream { sender: self.sender.clone(), streams: self.streams.clone(), spent: self.spent.clone(), reused }
     }
 }
 
@@ -181,6 +184,11 @@ impl H2Stream {
     /// Sends a request and awaits the head of its answer.
     pub(crate) async fn exchange(&mut self, request: Request<Upload>) -> Result<Response<Incoming>, Failed> {
         self.sender.try_send_request(request).await.map_err(Box::new)
+    }
+
+    /// No other request is to be put on its connection.
+    pub(crate) fn spend_connection(&self) {
+        self.spent.store(true, Ordering::Relaxed);
     }
 }
 

@@ -103,7 +103,7 @@ async fn dispatch(worker: &Arc<Worker>, stream: TcpStream, caller: IpAddr, liste
         (facts.http, facts.tls, facts.owner.clone())
     };
     if let Some((service, port)) = owner.filter(|_| !http) {
-        let called = worker.shared.directory.service(&service);
+        let called = worker.shared.directory.named(&service);
         return serve_tcp(worker, stream, caller, called, port).await;
     }
     if tls {

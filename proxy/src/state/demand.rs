@@ -72,17 +72,24 @@ impl Called {
     }
 }
 
+/// The port `number` of `called` if its configuration is in force; never waits.
+pub(crate) fn ready_port(shared: &Shared, called: &Called, number: u16, protocol: Protocol) -> Option<Found> {
+    called.touch(shared);
+    let serving = called.serving.load();
+    let serving = serving.as_ref()?;
+    Some(serving.port(number, protocol).map_or(Found::NoPort, |port| Found::Port(port.clone())))
+}
+
 /// The port `number` of `called`, as it is in force; on first use this waits for it at most [`first_use`].
 ///
 /// [`first_use`]: crate::Config::first_use
 pub(crate) async fn find_port(shared: &Shared, called: &Arc<Called>, number: u16, protocol: Protocol) -> Found {
-    called.touch(shared);
-    if let Some(serving) = &*called.serving.load() {
-        return serving.port(number, protocol).map_or(Found::NoPort, |port| Found::Port(port.clone()));
+    if let Some(found) = ready_port(shared, called, number, protocol) {
+        return found;
     }
     wait(shared, called).await;
-    if let Some(serving) = &*called.serving.load() {
-        return serving.port(number, protocol).map_or(Found::NoPort, |port| Found::Port(port.clone()));
+    if let Some(found) = ready_port(shared, called, number, protocol) {
+        return found;
     }
     if called.absent.load(Ordering::Acquire) {
         return Found::Absent;

@@ -15,7 +15,9 @@ use maesh_config::{
     update::{Interest, Rejected, Update},
 };
 
-use super::{BackendPort, Called, Endpoint, MeshFacts, NameFacts, Port, Serving, Shared, Weighted, demand};
+use super::{
+    BackendPort, Called, Endpoint, MeshFacts, NameFacts, Port, Serving, Shared, Weighted, demand, directory_name,
+};
 use crate::listener::Listeners;
 
 /// How long an acknowledgement waits for requests in flight on endpoints that it retires. They are never cut; but who
@@ -148,7 +150,7 @@ impl Writer {
         let mut by_address = Vec::new();
         for name in removed {
             let Some(called) = self.names.remove(name) else { continue };
-            by_name.push((host_of(&called.name), None));
+            by_name.push((directory_name(&called.name), None));
             by_address.extend(called.facts.load().cluster_ips.iter().map(|ip| (*ip, None)));
             self.let_go(&called.name);
             called.release();
@@ -170,7 +172,7 @@ impl Writer {
                 }
                 None => {
                     let called = Arc::new(Called::new(name.service.clone(), facts));
-                    by_name.push((host_of(&name.service), Some(called.clone())));
+                    by_name.push((directory_name(&name.service), Some(called.clone())));
                     self.names.insert(key, called.clone());
                     called
                 }
@@ -440,11 +442,6 @@ async fn settle(leaving: &[Arc<Endpoint>]) {
     while busy() && tokio::time::Instant::now() < deadline {
         step.tick().await;
     }
-}
-
-/// The name under which the directory has a Service.
-fn host_of(service: &ServiceName) -> Box<str> {
-    format!("{}.{}", service.name, service.namespace).into_boxed_str()
 }
 
 impl From<&Mesh> for MeshFacts {
