@@ -333,8 +333,8 @@ impl Compiler {
         let service = self.index.services.get(name);
         let mut say = |reason, field: &str, value: &str, text: String| {
             if let Some(service) = service {
-                let bad = Diagnostic::of(reason, "Service", &service.meta, field, text);
-                found.push(bad.value(value).using("its plain address"));
+                let bad = Diagnostic::of(reason, "Service", &service.meta, field, text).using("its plain address");
+                found.push(if value.is_empty() { bad } else { bad.value(value) });
             }
         };
         let exhausted = plan.own && compiled.own.is_none() && self.config.addressing != Addressing::Cluster;
