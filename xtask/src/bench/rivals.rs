@@ -1,4 +1,4 @@
-//! The programs that the HTTP and TCP benches compare: how each is configured, started and named.
+//! The programs that the benches compare: how each is configured, started and named.
 //!
 //! Their configurations are templates in `tests/bench/`, so that anybody can judge whether they are asked for the same
 //! work. All of them run through the whole bench, idle while another one is measured, each pinned to the same
@@ -29,15 +29,15 @@ pub(crate) struct Setting {
     /// Processor of the load and the backends
     #[arg(long, default_value = "1")]
     load_cpu: String,
-    /// Only these (maesh, haproxy, nginx, envoy)
+    /// Only these (maesh, haproxy, nginx, envoy; knotd, nsd, coredns)
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Another build of maesh's bench program to measure as well, such as one from before a change
     #[arg(long, value_name = "FILE")]
-    compare: Option<PathBuf>,
+    pub(crate) compare: Option<PathBuf>,
     /// Install what is missing
     #[arg(long)]
-    setup: bool,
+    pub(crate) setup: bool,
 }
 
 impl Setting {
@@ -51,7 +51,8 @@ impl Setting {
         pinned(&self.load_cpu, program)
     }
 
-    fn wants(&self, name: &str) -> bool {
+    /// Whether the program `name` is to be measured.
+    pub(crate) fn wants(&self, name: &str) -> bool {
         self.only.is_empty() || self.only.iter().any(|only| only == name)
     }
 }
@@ -100,7 +101,7 @@ impl Template {
     }
 
     /// Fills `file` of `tests/bench/` and writes it into the folder under `name`.
-    fn write(&self, file: &str, name: &str, count: usize) -> Result<PathBuf> {
+    pub(crate) fn write(&self, file: &str, name: &str, count: usize) -> Result<PathBuf> {
         let source = repository().join("tests/bench").join(file);
         let text = fs::read_to_string(&source).with_context(|| format!("reading {}", source.display()))?;
         let target = self.folder().join(name);
@@ -157,7 +158,7 @@ impl Field<'_> {
     pub(crate) fn start(&self, template: &mut Template, names: &[&str]) -> Result<Vec<Rival>> {
         let mut started = Vec::new();
         if self.setting.wants("maesh") {
-            started.push(self.ours("maesh", &build()?)?);
+            started.push(self.ours("maesh", &build("maesh-proxy", "bench_proxy")?)?);
         }
         if let Some(other) = &self.setting.compare {
             started.push(self.ours(&format!("maesh ({})", other.display()), other)?);
@@ -278,12 +279,12 @@ fn number(word: &str) -> Option<String> {
     (number.contains('.') && number.split('.').all(digits)).then(|| number.to_owned())
 }
 
-/// Builds our bench program in the profile of the image and says where it is.
-fn build() -> Result<PathBuf> {
-    eprintln!("building maesh's bench program (profile dist)");
+/// Builds our bench program `example` of `package` in the profile of the image and says where it is.
+pub(crate) fn build(package: &str, example: &str) -> Result<PathBuf> {
+    eprintln!("building {example} (profile dist)");
     let output = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
         .current_dir(repository())
-        .args(["build", "--profile", "dist", "--package", "maesh-proxy", "--example", "bench_proxy"])
+        .args(["build", "--profile", "dist", "--package", package, "--example", example])
         .args(["--message-format", "json-render-diagnostics"])
         .stderr(Stdio::inherit())
         .output()
@@ -294,7 +295,7 @@ fn build() -> Result<PathBuf> {
     String::from_utf8_lossy(&output.stdout)
         .lines()
         .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
-        .filter(|message| message["target"]["name"] == "bench_proxy")
+        .filter(|message| message["target"]["name"] == example)
         .find_map(|message| message["executable"].as_str().map(PathBuf::from))
         .context("cargo did not say where the bench program is")
 }
