@@ -41,9 +41,8 @@ pub(crate) struct H1 {
 impl H1 {
     /// Prepares a stream that was just connected.
     pub(crate) async fn new(stream: TcpStream) -> hyper::Result<Box<Self>> {
-        let mut builder = http1::Builder::new();
-        builder.max_headers(256);
-        let (sender, connection) = builder.handshake(Socket::new(stream)).await?;
+        // Room for 100 fields, hyper's own limit, is on the stack; for more it would be allocated for every answer.
+        let (sender, connection) = http1::handshake(Socket::new(stream)).await?;
         Ok(Box::new(Self { sender, connection, closed: false, reused: false }))
     }
 
