@@ -13,6 +13,7 @@ use std::{
     io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::{Arc, atomic::AtomicUsize},
+    time::Instant,
 };
 
 use arc_swap::ArcSwap;
@@ -112,13 +113,15 @@ pub(crate) struct Listeners {
     shared: Arc<Shared>,
     workers: Workers,
     open: HashMap<Arc<str>, Open>,
+    /// No longer configured, and still accepting until then.
+    lingering: HashMap<Arc<str>, (Open, Instant)>,
     next: AtomicUsize,
 }
 
 impl Listeners {
     /// No listeners, whose connections will be carried by `workers`.
     pub(crate) fn new(shared: Arc<Shared>, workers: Workers) -> Self {
-        Self { shared, workers, open: HashMap::new(), next: AtomicUsize::new(0) }
+        Self { shared, workers, open: HashMap::new(), lingering: HashMap::new(), next: AtomicUsize::new(0) }
     }
 
     /// Opens a listener, or changes what an open one serves. A failure leaves things as they were.
@@ -128,6 +131,12 @@ impl Listeners {
         }
         if let Some(open) = self.open.get(&listener.id.0) {
             open.listening.facts.store(Arc::new(Facts::from(listener)));
+            return Ok(());
+        }
+        if let Some((open, _)) = self.lingering.remove(&listener.id.0) {
+            open.listening.facts.store(Arc::new(Facts::from(listener)));
+            self.open.insert(listener.id.0.clone(), open);
+            self.count();
             return Ok(());
         }
         let addresses = match listener.bind {
@@ -158,17 +167,17 @@ impl Listeners {
 
     /// Stops accepting on a listener. Its connections live on. Where names may be cached, it lingers first.
     pub(crate) fn close(&mut self, id: &str) {
-        let Some(open) = self.open.remove(id) else { return };
+        let Some((id, open)) = self.open.remove_entry(id) else { return };
         let linger = self.shared.config.linger;
-        if linger.is_zero() {
-            drop(open);
-        } else {
-            tokio::spawn(async move {
-                tokio::time::sleep(linger).await;
-                drop(open);
-            });
+        if !linger.is_zero() {
+            self.lingering.insert(id, (open, Instant::now() + linger));
         }
         self.count();
+    }
+
+    /// Stops accepting where the time to linger is over.
+    pub(crate) fn expire(&mut self, now: Instant) {
+        self.lingering.retain(|_, (_, until)| *until > now);
     }
 
     /// Addresses that are bound, by the listener's id.
@@ -181,6 +190,7 @@ impl Listeners {
     /// Stops accepting everywhere.
     pub(crate) fn close_all(&mut self) {
         self.open.clear();
+        self.lingering.clear();
         self.count();
     }
 

@@ -22,8 +22,8 @@ use crate::{
     telemetry::Telemetry,
 };
 
-/// How often unused Services are looked for.
-const RELEASE: Duration = Duration::from_secs(5);
+/// How often unused Services, and listeners that have lingered long enough, are looked for.
+const RELEASE: Duration = Duration::from_secs(1);
 
 /// Why a proxy could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -196,7 +196,10 @@ impl Run {
                 },
                 Some(called) = wanted.recv() => self.writer.demand(&called),
                 _ = tick.tick() => self.shared.clock.advance(),
-                _ = release.tick() => self.writer.release_idle(),
+                now = release.tick() => {
+                    self.writer.release_idle();
+                    self.writer.listeners().expire(now.into_std());
+                }
                 _ = &mut accepting, if open => {
                     open = false;
                     self.writer.listeners().close_all();

@@ -346,6 +346,26 @@ async fn listeners_come_and_go() {
 }
 
 #[tokio::test]
+async fn a_listener_that_lingers_can_come_back() {
+    let fed = Fed::new(Config { linger: Duration::from_millis(200), ..config() }).await;
+    fed.begin().await;
+    let server = endpoints::echo(false, "one").await;
+    let address = fed.http("web.shop", Scheme::Http, &[server.address]).await;
+    let id = listener(address.port(), None, true, &[]).id;
+    fed.push(Kind::Listener, vec![], vec![&id.0]).await;
+    assert!(ask(address, &get("web.shop", "/")).await.0.starts_with("http/1.1 200"), "it lingers");
+    fed.listen_on(address.port(), None, true, &[]).await;
+    assert!(ask(address, &get("web.shop", "/")).await.0.starts_with("http/1.1 200"), "it is back");
+    fed.push(Kind::Listener, vec![], vec![&id.0]).await;
+    within(async {
+        while tokio::net::TcpStream::connect(address).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_drain_finishes_what_is_in_flight() {
     let mut fed = Fed::new(config()).await;
     fed.begin().await;
