@@ -91,7 +91,7 @@ impl AsyncWrite for Io {
 
 /// The way to a server of the same process; see [`super::Server::in_process`].
 #[derive(Clone, Debug)]
-pub struct InProcess(mpsc::Sender<Io>);
+pub struct InProcess(pub(super) mpsc::Sender<Io>);
 
 impl InProcess {
     pub(super) fn new() -> (Self, mpsc::Receiver<Io>) {

@@ -1,5 +1,7 @@
 //! The whole stream, server and subscriber over the pipe that `maesh dev` uses.
 
+mod converge;
+
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use super::*;

@@ -1,1 +1,165 @@
+//! Any resource there can be, for property tests.
 
+use std::{net::IpAddr, sync::Arc, time::Duration};
+
+use ipnet::IpNet;
+use proptest::{collection::vec, option, prelude::*};
+
+use crate::{
+    NodeName, Resource, ServiceName,
+    model::{
+        Answer, Backend, BackendPolicy, Balance, Bind, Claim, Endpoint, Endpoints, Listener, ListenerId, Mesh, Name,
+        NamePort, PortEndpoints, Protocol, Proxy, Route, Scheme, Service, ServicePort, Transport, Workload,
+        WorkloadKind,
+    },
+};
+
+fn text() -> impl Strategy<Value = Arc<str>> {
+    "[a-z0-9.ü-]{0,12}".prop_map(Into::into)
+}
+
+fn service_name() -> impl Strategy<Value = ServiceName> {
+    ("[a-z]{1,5}", "[a-z]{1,5}").prop_map(|(namespace, name)| ServiceName::new(namespace, name))
+}
+
+fn node() -> impl Strategy<Value = NodeName> {
+    text().prop_map(NodeName)
+}
+
+fn protocol() -> impl Strategy<Value = Protocol> {
+    prop_oneof![Just(Protocol::Http), Just(Protocol::Tcp), Just(Protocol::Udp)]
+}
+
+fn duration() -> impl Strategy<Value = Duration> {
+    any::<u64>().prop_map(Duration::from_nanos)
+}
+
+fn mesh() -> impl Strategy<Value = Mesh> {
+    let zone = "[a-z]{1,9}".prop_filter("reserved", |zone| zone != "local").prop_map(|zone| zone.parse().unwrap());
+    (vec(zone, 0..3), "[a-z.]{0,9}", any::<[bool; 3]>()).prop_map(|(zones, cluster_domain, flags)| Mesh {
+        zones,
+        cluster_domain,
+        fail_to_plain: flags[0],
+        bypass: flags[1],
+        access_control: flags[2],
+    })
+}
+
+fn name() -> impl Strategy<Value = Name> {
+    let answer =
+        prop_oneof![Just(Answer::Node), Just(Answer::Plain), vec(any::<IpAddr>(), 0..3).prop_map(Answer::Fixed)];
+    let port = (any::<u16>(), protocol(), option::of(text()), any::<u16>())
+        .prop_map(|(number, protocol, name, listen)| NamePort { number, protocol, name, listen });
+    (service_name(), answer, vec(any::<IpAddr>(), 0..3), any::<bool>(), vec(port, 0..3))
+        .prop_map(|(service, answer, plain, headless, ports)| Name { service, answer, plain, headless, ports })
+}
+
+fn listener() -> impl Strategy<Value = Listener> {
+    let bind = prop_oneof![Just(Bind::Shared), any::<IpAddr>().prop_map(Bind::Address)];
+    let transport = prop_oneof![Just(Transport::Tcp), Just(Transport::Udp)];
+    let claim = || (text(), service_name()).prop_map(|(host, service)| Claim { host, service });
+    let owner = option::of((service_name(), any::<u16>()));
+    (bind, any::<u16>(), transport, owner, any::<bool>(), any::<bool>(), vec(claim(), 0..3), vec(claim(), 0..3))
+        .prop_map(|(bind, port, transport, owner, http, tls, hosts, sni)| Listener {
+            id: ListenerId::new(bind, port, transport),
+            bind,
+            port,
+            transport,
+            owner,
+            http,
+            tls,
+            hosts,
+            sni,
+        })
+}
+
+fn service() -> impl Strategy<Value = Service> {
+    let scheme = prop_oneof![Just(Scheme::Http), Just(Scheme::Https), Just(Scheme::H2c)];
+    let balance = prop_oneof![Just(Balance::P2c), duration().prop_map(|timeout| Balance::SourceHash { timeout })];
+    let policy = (scheme, balance, any::<bool>(), duration(), option::of(duration()), any::<u32>()).prop_map(
+        |(scheme, balance, local_only, connect_timeout, idle_timeout, concurrency)| BackendPolicy {
+            scheme,
+            balance,
+            local_only,
+            connect_timeout,
+            idle_timeout,
+            concurrency,
+        },
+    );
+    let backend = (service_name(), any::<u16>(), any::<u32>()).prop_map(|(service, port, weight)| Backend {
+        service,
+        port,
+        weight,
+    });
+    let route = vec(backend, 0..3).prop_map(|backends| Route { backends });
+    let port = (any::<u16>(), option::of(text()), protocol(), vec(route, 0..3), policy)
+        .prop_map(|(number, name, protocol, routes, backend)| ServicePort { number, name, protocol, routes, backend });
+    (service_name(), vec(port, 0..3)).prop_map(|(name, ports)| Service { name, ports })
+}
+
+fn endpoints() -> impl Strategy<Value = Endpoints> {
+    let endpoint =
+        (any::<(IpAddr, u16)>(), any::<[bool; 3]>(), option::of(node()), vec(text(), 0..3), vec(node(), 0..3))
+            .prop_map(|(address, flags, node, for_zones, for_nodes)| Endpoint {
+                address: address.into(),
+                ready: flags[0],
+                serving: flags[1],
+                terminating: flags[2],
+                node,
+                for_zones,
+                for_nodes,
+            });
+    let port = (any::<u16>(), protocol(), vec(endpoint, 0..4))
+        .prop_map(|(number, protocol, endpoints)| PortEndpoints { number, protocol, endpoints });
+    (service_name(), vec(port, 0..3)).prop_map(|(service, ports)| Endpoints { service, ports })
+}
+
+fn workload() -> impl Strategy<Value = Workload> {
+    let kind = prop_oneof![
+        Just(WorkloadKind::Pod),
+        Just(WorkloadKind::Resolver),
+        Just(WorkloadKind::Node),
+        Just(WorkloadKind::PodRange)
+    ];
+    (any::<IpAddr>(), kind, option::of(text()), text(), option::of(text()), option::of(node())).prop_map(
+        |(address, kind, namespace, name, service_account, node)| Workload {
+            address: IpNet::from(address.to_canonical()),
+            kind,
+            namespace,
+            name,
+            service_account,
+            node,
+        },
+    )
+}
+
+fn proxy() -> impl Strategy<Value = Proxy> {
+    (
+        "[a-z]{1,9}",
+        node(),
+        vec(any::<IpAddr>(), 0..3),
+        any::<bool>(),
+        vec(any::<u16>(), 0..4),
+        vec((any::<u16>(), text()), 0..3),
+    )
+        .prop_map(|(id, node, addresses, ready, listening, failed)| Proxy {
+            id: id.into(),
+            node,
+            addresses,
+            ready,
+            listening,
+            failed,
+        })
+}
+
+pub(crate) fn resource() -> impl Strategy<Value = Resource> {
+    prop_oneof![
+        mesh().prop_map(Resource::Mesh),
+        name().prop_map(Resource::Name),
+        listener().prop_map(Resource::Listener),
+        service().prop_map(Resource::Service),
+        endpoints().prop_map(Resource::Endpoints),
+        workload().prop_map(Resource::Workload),
+        proxy().prop_map(Resource::Proxy),
+    ]
+}
