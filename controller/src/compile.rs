@@ -5,20 +5,23 @@
 
 mod address;
 mod annotations;
+mod config;
 mod endpoints;
 mod listener;
 mod output;
 mod proxy;
 mod service;
+mod tell;
 mod workload;
 
-use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
+use std::{collections::BTreeSet, net::IpAddr};
 
 pub use address::{Addressing, Range, RangeTooSmall};
 use ahash::{AHashMap, AHashSet};
+pub use config::Config;
 use maesh_config::{
-    ServiceName, Zone,
-    model::{Answer, Endpoints, Mesh, Name, NamePort, Protocol, Resource},
+    ServiceName,
+    model::{Endpoints, Mesh, Resource},
 };
 pub use output::{Output, TableEntry, TablePort};
 pub use proxy::ConnectedProxy;
@@ -36,68 +39,6 @@ use crate::{
     kinds::{Door, ObjectKind},
     source::Event,
 };
-
-/// What the compiler is told at start.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Config {
-    /// Zones answered; the first one is the mesh's own.
-    pub zones: Vec<Zone>,
-    /// The cluster's DNS domain.
-    pub cluster_domain: String,
-    /// What a TCP port carries when nothing says so.
-    pub default_protocol: Protocol,
-    /// Mesh only Services that carry an annotation of the mesh's.
-    pub require_annotation: bool,
-    /// Mesh only Services in these namespaces; empty for all.
-    pub watched_namespaces: Vec<Arc<str>>,
-    /// Leave the Services in these namespaces alone: kube-system, the mesh's own.
-    pub ignored_namespaces: Vec<Arc<str>>,
-    /// Leave these Services alone.
-    pub ignored_services: Vec<ServiceName>,
-    /// Where names lead.
-    pub addressing: Addressing,
-    /// Ports below cannot be bound; 0 or 1 when all can.
-    pub first_bindable_port: u16,
-    /// Ports that the proxy itself needs on its shared address.
-    pub reserved_ports: Vec<u16>,
-    /// A Service without EndpointSlices has the pods it selects as endpoints: no control plane writes slices.
-    pub selects_pods: bool,
-    /// Without any ready proxy, names answer the plain addresses.
-    pub fail_to_plain: bool,
-    /// The global switch: every name answers the plain addresses.
-    pub bypass: bool,
-    /// Access control is enforced.
-    pub access_control: bool,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            zones: ["maesh", "traefik.mesh"].iter().filter_map(|zone| zone.parse().ok()).collect(),
-            cluster_domain: "cluster.local".into(),
-            default_protocol: Protocol::Http,
-            require_annotation: false,
-            watched_namespaces: Vec::new(),
-            ignored_namespaces: vec!["kube-system".into()],
-            ignored_services: vec![ServiceName::new("default", "kubernetes")],
-            addressing: Addressing::Cluster,
-            first_bindable_port: 0,
-            reserved_ports: Vec::new(),
-            selects_pods: false,
-            fail_to_plain: true,
-            bypass: false,
-            access_control: false,
-        }
-    }
-}
-
-impl Config {
-    fn ignores(&self, namespace: &str, name: &str) -> bool {
-        self.ignored_namespaces.iter().any(|ignored| **ignored == *namespace)
-            || self.ignored_services.iter().any(|s| *s.namespace == *namespace && *s.name == *name)
-            || !(self.watched_namespaces.is_empty() || self.watched_namespaces.iter().any(|w| **w == *namespace))
-    }
-}
 
 /// What is kept of a compiled Service.
 #[derive(Debug)]
@@ -383,101 +324,6 @@ impl Compiler {
         }
         self.out.set(maesh_config::Kind::Endpoints, &key, Some(Resource::Endpoints(endpoints)));
         renamed
-    }
-
-    /// Says which proxies there are, and finds the names for which that is news.
-    fn tell_proxies(&mut self, names: &mut AHashSet<ServiceName>) {
-        let bound = Bound::of(&self.proxies);
-        for id in self.bound.differences(&bound) {
-            names.extend(self.listeners.needed_by(id).cloned());
-        }
-        self.bound = bound;
-        if !self.settled {
-            return;
-        }
-        let proxies = self.proxies.iter().map(|proxy| (proxy.identity.id.clone(), proxy.resource()));
-        self.out.replace_proxies(proxies.collect());
-        self.out.diagnose("proxies", self.proxies.iter().flat_map(ConnectedProxy::check).collect());
-    }
-
-    fn tell_listeners(&mut self) {
-        for (id, listener, services) in self.listeners.changes() {
-            let changed = self.out.set(maesh_config::Kind::Listener, &id.0, listener.map(Resource::Listener));
-            if changed {
-                self.out.touch(services);
-            }
-        }
-    }
-
-    fn tell_name(&mut self, name: &ServiceName) {
-        let key = name.to_string();
-        let Some(compiled) = self.services.get(name) else {
-            self.out.set(maesh_config::Kind::Name, &key, None);
-            self.out.untable(name);
-            self.out.diagnose(&format!("bind/{name}"), Vec::new());
-            return;
-        };
-        let plan = &compiled.plan;
-        let served = compiled.listens.iter().all(Option::is_some) && !plan.ports.is_empty();
-        let acknowledged = served && self.acknowledged(name);
-        let answer = match (plan.bypass || !served, plan.own, compiled.own) {
-            (true, ..) => Answer::Plain,
-            (false, false, _) => Answer::Node,
-            (false, true, Some(address)) if acknowledged => Answer::Fixed(vec![address]),
-            (false, true, _) => Answer::Plain,
-        };
-        let port = |(port, listen): (&service::Port, &Option<u16>)| NamePort {
-            number: port.number,
-            protocol: port.protocol,
-            name: port.name.clone(),
-            listen: listen.unwrap_or(port.number),
-        };
-        let headless = plan.cluster_ips.is_empty();
-        let resource = Name {
-            service: name.clone(),
-            answer,
-            plain: if headless { compiled.ready.clone() } else { plan.cluster_ips.clone() },
-            headless,
-            ports: plan.ports.iter().zip(&compiled.listens).map(port).collect(),
-        };
-        let bypass = plan.bypass || self.config.bypass;
-        let address = match (&self.config.addressing, bypass || !served, plan.own) {
-            (_, true, _) => resource.plain.first().copied(),
-            (Addressing::Range(range), false, false) => Some(range.shared()),
-            (Addressing::Range(_), false, true) => compiled.own,
-            (Addressing::Cluster, ..) => None,
-        };
-        self.out.table(TableEntry::of(&resource, address, bypass, acknowledged));
-        self.out.set(maesh_config::Kind::Name, &key, Some(Resource::Name(resource)));
-        let failed = self.failed(name);
-        self.out.diagnose(&format!("bind/{name}"), failed);
-    }
-
-    /// Whether every ready proxy listens on all that this Service needs, and there is one.
-    fn acknowledged(&self, name: &ServiceName) -> bool {
-        let mut needed = self.listeners.of(name).peekable();
-        self.bound.anyone_ready
-            && needed.peek().is_some()
-            && needed.all(|listener| self.bound.everywhere.contains(&listener.id))
-    }
-
-    /// What proxies could not bind of this Service's own listeners.
-    fn failed(&self, name: &ServiceName) -> Vec<Diagnostic> {
-        let mut found = Vec::new();
-        let Some(service) = self.index.services.get(name) else { return found };
-        for listener in self.listeners.of(name) {
-            let Some((_, number)) = &listener.owner else { continue };
-            for (proxy, why) in self.bound.failed.get(&listener.id).into_iter().flatten() {
-                let text = format!(
-                    "proxy {proxy} cannot listen on {} for port {number}: {why}; its name answers the plain address. \
-                     Free that address and port.",
-                    listener.id
-                );
-                let bad = Diagnostic::of(Reason::ListenFailed, "Service", &service.meta, "spec.ports", text);
-                found.push(bad.value(number.to_string()).using("its plain address"));
-            }
-        }
-        found
     }
 
     fn mesh(&self) -> Mesh {

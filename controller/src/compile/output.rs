@@ -86,6 +86,8 @@ pub(super) struct Outbox {
     proxies: BTreeSet<Arc<str>>,
     table: AHashMap<ServiceName, TableEntry>,
     diagnostics: AHashMap<Box<str>, Vec<Diagnostic>>,
+    /// What was wrong, at places where something else is wrong since the last output.
+    rediagnosed: AHashMap<Box<str>, Vec<Diagnostic>>,
     touched: BTreeSet<ServiceName>,
     pending: Output,
 }
@@ -169,13 +171,20 @@ impl Outbox {
         } else {
             self.diagnostics.insert(place.into(), now.clone()).unwrap_or_default()
         };
-        self.pending.cleared.extend(before.iter().filter(|old| !now.contains(old)).cloned());
-        self.pending.found.extend(now.into_iter().filter(|new| !before.contains(new)));
+        // Said more than once before anybody is told: only the last word counts.
+        if before != now {
+            self.rediagnosed.entry(place.into()).or_insert(before);
+        }
     }
 
     /// What has come together.
     pub(super) fn take(&mut self) -> Output {
         let mut output = std::mem::take(&mut self.pending);
+        for (place, before) in std::mem::take(&mut self.rediagnosed) {
+            let now = self.diagnostics.get(&place).map_or(&[][..], Vec::as_slice);
+            output.cleared.extend(before.iter().filter(|old| !now.contains(old)).cloned());
+            output.found.extend(now.iter().filter(|new| !before.contains(new)).cloned());
+        }
         let touched = std::mem::take(&mut self.touched);
         output.services = touched.iter().filter_map(|service| self.table.get(service).cloned()).collect();
         output.change.upserts.sort_by_cached_key(Resource::key);

@@ -11,7 +11,10 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::kinds::{Object, ObjectId};
+use crate::{
+    diagnostic::ObjectRef,
+    kinds::{Object, ObjectId},
+};
 
 /// Everything that was said so far.
 #[derive(Debug, Default, PartialEq)]
@@ -36,9 +39,11 @@ impl Said {
         }
         self.table.extend(output.services.into_iter().map(|entry| (entry.service.clone(), entry)));
         for cleared in output.cleared {
-            self.diagnostics.remove(&cleared);
+            assert!(self.diagnostics.remove(&cleared), "{cleared} was cleared and not there");
         }
-        self.diagnostics.extend(output.found);
+        for found in output.found {
+            assert!(self.diagnostics.insert(found.clone()), "{found} was found and there already");
+        }
     }
 }
 
@@ -48,6 +53,7 @@ enum Step {
     Apply(Value),
     Delete(ObjectKind, &'static str, &'static str),
     Reset(ObjectKind, Vec<Value>),
+    Problems(Vec<&'static str>),
     Proxies(Vec<ConnectedProxy>),
     Settle,
     Compile,
@@ -179,6 +185,7 @@ fn step() -> impl Strategy<Value = Step> {
         }),
         2 => resets.prop_map(|(kind, objects)| Step::Reset(kind, objects)),
         3 => proxies().prop_map(Step::Proxies),
+        3 => prop::collection::vec(name(), 0..3).prop_map(Step::Problems),
         1 => Just(Step::Settle),
         6 => Just(Step::Compile),
     ]
@@ -189,13 +196,18 @@ fn read(value: &Value, door: &Door) -> Object {
     Object::read(kind, value, door).unwrap()
 }
 
+fn problems_of(names: &[&str]) -> Vec<Diagnostic> {
+    let problem = |name: &&str| Diagnostic::error(Reason::UnparsableFile, ObjectRef::file(name), "is bad");
+    names.iter().map(problem).collect()
+}
+
 /// Goes through a history, and then says at once what it came to.
 fn check(config: &Config, steps: Vec<Step>) {
     let mut compiler = Compiler::new(config.clone());
     let door = compiler.door();
     let mut said = Said::default();
     let mut objects: BTreeMap<ObjectId, Object> = BTreeMap::new();
-    let (mut proxies, mut settled) = (Vec::new(), false);
+    let (mut problems, mut proxies, mut settled) = (Vec::new(), Vec::new(), false);
     for step in steps {
         match step {
             Step::Apply(value) => {
@@ -232,6 +244,10 @@ fn check(config: &Config, steps: Vec<Step>) {
                 proxies.clone_from(&new);
                 compiler.proxies(new);
             }
+            Step::Problems(names) => {
+                problems = problems_of(&names);
+                compiler.take(Event::Problems(problems.clone()));
+            }
             Step::Settle => {
                 settled = true;
                 compiler.settle();
@@ -243,6 +259,7 @@ fn check(config: &Config, steps: Vec<Step>) {
 
     let mut fresh = Compiler::new(config.clone());
     objects.into_values().rev().for_each(|object| fresh.take(Event::Apply(object)));
+    fresh.take(Event::Problems(problems));
     fresh.proxies(proxies);
     if settled {
         fresh.settle();

@@ -1,7 +1,7 @@
 //! Rules, as tables: YAML in, compiled out.
 
 use maesh_config::{
-    model::{self, ListenerId},
+    model::{self, Answer, ListenerId, Name},
     update::{Identity, Role},
 };
 

@@ -93,7 +93,14 @@ pub fn start(client: &Client, options: &Options, door: &Door) -> (Batches, Watch
 
 /// How all watches fare; clones share it.
 #[derive(Clone, Debug, Default)]
-pub struct Watches(Arc<Mutex<BTreeMap<ObjectKind, State>>>);
+pub struct Watches(Arc<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    states: Mutex<BTreeMap<ObjectKind, State>>,
+    /// Held while what is wrong is gathered and sent.
+    telling: tokio::sync::Mutex<()>,
+}
 
 #[derive(Debug, Default)]
 struct State {
@@ -105,16 +112,21 @@ struct State {
 impl Watches {
     /// How each of them fares now.
     pub fn states(&self) -> BTreeMap<ObjectKind, Watch> {
-        self.0.lock().iter().map(|(kind, state)| (*kind, state.watch.clone())).collect()
+        self.0.states.lock().iter().map(|(kind, state)| (*kind, state.watch.clone())).collect()
+    }
+
+    /// Waits until nobody else tells what is wrong.
+    async fn turn(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.0.telling.lock().await
     }
 
     fn change<T>(&self, kind: ObjectKind, change: impl FnOnce(&mut State) -> T) -> T {
-        change(self.0.lock().entry(kind).or_default())
+        change(self.0.states.lock().entry(kind).or_default())
     }
 
     /// Everything that is wrong, of all watches.
     fn problems(&self) -> Event {
-        let states = self.0.lock();
+        let states = self.0.states.lock();
         Event::Problems(
             states.values().flat_map(|state| state.problem.iter().chain(state.bad.values())).cloned().collect(),
         )

@@ -217,7 +217,7 @@ impl Follow {
         self.at(version);
         self.send(vec![Event::Reset(self.kind, list.objects), Event::Synced(self.kind)]).await?;
         self.watches.change(self.kind, |state| state.problem = None);
-        self.send(vec![self.watches.problems()]).await
+        self.tell_problems().await
     }
 
     async fn watch<S>(&mut self, mut events: S) -> Result<(), Ended>
@@ -245,7 +245,7 @@ impl Follow {
                                     state.bad.insert(name, bad);
                                 }
                             });
-                            self.send(vec![self.watches.problems()]).await?;
+                            self.tell_problems().await?;
                         }
                     }
                     self.at(version);
@@ -268,7 +268,7 @@ impl Follow {
         let mended = self
             .watches
             .change(self.kind, |state| !state.bad.is_empty() && state.bad.remove(key(raw).as_str()).is_some());
-        if mended { self.send(vec![self.watches.problems()]).await } else { Ok(()) }
+        if mended { self.tell_problems().await } else { Ok(()) }
     }
 
     /// Notes how far we are.
@@ -289,7 +289,7 @@ impl Follow {
             succeeded(state);
             state.problem.take().is_some()
         });
-        if cleared { self.send(vec![self.watches.problems()]).await } else { Ok(()) }
+        if cleared { self.tell_problems().await } else { Ok(()) }
     }
 
     /// The server does not answer, or not as we need.
@@ -303,13 +303,19 @@ impl Follow {
         if news {
             tracing::warn!("{now}");
             // Whoever should be told is gone: the next send notices.
-            let _ = self.send(vec![self.watches.problems()]).await;
+            let _ = self.tell_problems().await;
         }
         let refused = matches!(error, kube::Error::Api(status) if matches!(status.code, 403 | 404));
         if refused && !self.required && !self.synced {
             self.synced = true;
             let _ = self.send(vec![Event::Synced(self.kind)]).await;
         }
+    }
+
+    /// Sends everything that is wrong. One at a time: what is sent last must be what holds.
+    async fn tell_problems(&self) -> Result<(), Ended> {
+        let _turn = self.watches.turn().await;
+        self.send(vec![self.watches.problems()]).await
     }
 
     async fn send(&self, batch: Batch) -> Result<(), Ended> {

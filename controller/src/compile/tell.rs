@@ -1,0 +1,107 @@
+//! What is said of each Service, once it is known where it stands and who listens for it.
+
+use ahash::AHashSet;
+use maesh_config::{
+    ServiceName,
+    model::{Answer, Name, NamePort, Resource},
+};
+
+use super::{Addressing, Compiler, ConnectedProxy, TableEntry, proxy::Bound, service};
+use crate::diagnostic::{Diagnostic, Reason};
+
+impl Compiler {
+    /// Says which proxies there are, and finds the names for which that is news.
+    pub(super) fn tell_proxies(&mut self, names: &mut AHashSet<ServiceName>) {
+        let bound = Bound::of(&self.proxies);
+        for id in self.bound.differences(&bound) {
+            names.extend(self.listeners.needed_by(id).cloned());
+        }
+        self.bound = bound;
+        if !self.settled {
+            return;
+        }
+        let proxies = self.proxies.iter().map(|proxy| (proxy.identity.id.clone(), proxy.resource()));
+        self.out.replace_proxies(proxies.collect());
+        self.out.diagnose("proxies", self.proxies.iter().flat_map(ConnectedProxy::check).collect());
+    }
+
+    pub(super) fn tell_listeners(&mut self) {
+        for (id, listener, services) in self.listeners.changes() {
+            let changed = self.out.set(maesh_config::Kind::Listener, &id.0, listener.map(Resource::Listener));
+            if changed {
+                self.out.touch(services);
+            }
+        }
+    }
+
+    pub(super) fn tell_name(&mut self, name: &ServiceName) {
+        let key = name.to_string();
+        let Some(compiled) = self.services.get(name) else {
+            self.out.set(maesh_config::Kind::Name, &key, None);
+            self.out.untable(name);
+            self.out.diagnose(&format!("bind/{name}"), Vec::new());
+            return;
+        };
+        let plan = &compiled.plan;
+        let served = compiled.listens.iter().all(Option::is_some) && !plan.ports.is_empty();
+        let acknowledged = served && self.acknowledged(name);
+        let answer = match (plan.bypass || !served, plan.own, compiled.own) {
+            (true, ..) => Answer::Plain,
+            (false, false, _) => Answer::Node,
+            (false, true, Some(address)) if acknowledged => Answer::Fixed(vec![address]),
+            (false, true, _) => Answer::Plain,
+        };
+        let port = |(port, listen): (&service::Port, &Option<u16>)| NamePort {
+            number: port.number,
+            protocol: port.protocol,
+            name: port.name.clone(),
+            listen: listen.unwrap_or(port.number),
+        };
+        let headless = plan.cluster_ips.is_empty();
+        let resource = Name {
+            service: name.clone(),
+            answer,
+            plain: if headless { compiled.ready.clone() } else { plan.cluster_ips.clone() },
+            headless,
+            ports: plan.ports.iter().zip(&compiled.listens).map(port).collect(),
+        };
+        let bypass = plan.bypass || self.config.bypass;
+        let address = match (&self.config.addressing, bypass || !served, plan.own) {
+            (_, true, _) => resource.plain.first().copied(),
+            (Addressing::Range(range), false, false) => Some(range.shared()),
+            (Addressing::Range(_), false, true) => compiled.own,
+            (Addressing::Cluster, ..) => None,
+        };
+        self.out.table(TableEntry::of(&resource, address, bypass, acknowledged));
+        self.out.set(maesh_config::Kind::Name, &key, Some(Resource::Name(resource)));
+        let failed = self.failed(name);
+        self.out.diagnose(&format!("bind/{name}"), failed);
+    }
+
+    /// Whether every ready proxy listens on all that this Service needs, and there is one.
+    fn acknowledged(&self, name: &ServiceName) -> bool {
+        let mut needed = self.listeners.of(name).peekable();
+        self.bound.anyone_ready
+            && needed.peek().is_some()
+            && needed.all(|listener| self.bound.everywhere.contains(&listener.id))
+    }
+
+    /// What proxies could not bind of this Service's own listeners.
+    fn failed(&self, name: &ServiceName) -> Vec<Diagnostic> {
+        let mut found = Vec::new();
+        let Some(service) = self.index.services.get(name) else { return found };
+        for listener in self.listeners.of(name) {
+            let Some((_, number)) = &listener.owner else { continue };
+            for (proxy, why) in self.bound.failed.get(&listener.id).into_iter().flatten() {
+                let text = format!(
+                    "proxy {proxy} cannot listen on {} for port {number}: {why}; its name answers the plain address. \
+                     Free that address and port.",
+                    listener.id
+                );
+                let bad = Diagnostic::of(Reason::ListenFailed, "Service", &service.meta, "spec.ports", text);
+                found.push(bad.value(number.to_string()).using("its plain address"));
+            }
+        }
+        found
+    }
+}
