@@ -51,7 +51,7 @@ pub(crate) enum Switched {
     /// A connection of HTTP/1.1, all of it.
     Connection(Box<H1>),
     /// A stream of HTTP/2.
-    Stream(Response<Incoming>),
+    Stream(Box<Response<Incoming>>),
 }
 
 /// A request on its way.
@@ -78,7 +78,7 @@ pub(crate) fn speaks_http2(backend: &BackendPort, grpc: bool) -> Result<bool, Re
 pub(crate) async fn send(
     caller: &Arc<Caller>,
     backend: &Arc<BackendPort>,
-    mut outgoing: Outgoing,
+    mut outgoing: Box<Outgoing>,
 ) -> Result<Sent, Reason> {
     let worker = &caller.worker;
     let shared = &worker.shared;
@@ -125,7 +125,7 @@ pub(crate) async fn send(
                 shared.telemetry.retries_closed.inc();
             }
         }
-        outgoing = *request;
+        outgoing = request;
     }
 }
 
@@ -145,7 +145,7 @@ async fn attempt_h1(
     caller: &Arc<Caller>,
     endpoint: &Arc<Endpoint>,
     timeout: Duration,
-    outgoing: Outgoing,
+    outgoing: Box<Outgoing>,
     idempotent: bool,
 ) -> Result<Answer, Failed> {
     let worker = &caller.worker;
@@ -153,10 +153,10 @@ async fn attempt_h1(
         Some(connection) => connection,
         None => match Box::pin(pool::h1_new(&worker.shared, endpoint.address, timeout)).await {
             Ok(connection) => connection,
-            Err(error) => return Err(Failed { error: error.into(), request: Some(Box::new(outgoing)) }),
+            Err(error) => return Err(Failed { error: error.into(), request: Some(outgoing) }),
         },
     };
-    let Outgoing { head, body, upgrade, http2 } = outgoing;
+    let Outgoing { head, body, upgrade, http2 } = *outgoing;
     let progress = body.progress();
     // A copy of the head, only where it may be needed: the request can be made again and has no body.
     let replay = (idempotent && progress.is_none()).then(|| {
@@ -226,14 +226,14 @@ async fn attempt_h2(
     caller: &Arc<Caller>,
     endpoint: &Arc<Endpoint>,
     timeout: Duration,
-    outgoing: Outgoing,
+    outgoing: Box<Outgoing>,
 ) -> Result<Answer, Failed> {
     let worker = &caller.worker;
     let mut stream: H2Stream = match pool::h2(worker, endpoint, timeout).await {
         Ok(stream) => stream,
-        Err(error) => return Err(Failed { error: error.into(), request: Some(Box::new(outgoing)) }),
+        Err(error) => return Err(Failed { error: error.into(), request: Some(outgoing) }),
     };
-    let Outgoing { head, body, upgrade, http2 } = outgoing;
+    let Outgoing { head, body, upgrade, http2 } = *outgoing;
     let progress = body.progress();
     let replay = progress.is_none().then(|| {
         let mut copy = Request::new(()).into_parts().0;
@@ -252,7 +252,7 @@ async fn attempt_h2(
                 let mut head = Response::new(()).into_parts().0;
                 head.status = answer.status();
                 head.headers = answer.headers().clone();
-                return Ok(Answer { head, body: Body::empty(), switched: Some(Switched::Stream(answer)) });
+                return Ok(Answer { head, body: Body::empty(), switched: Some(Switched::Stream(Box::new(answer))) });
             }
             let (head, incoming) = answer.into_parts();
             Ok(Answer { head, body: Body::stream(incoming).on(stream), switched: None })

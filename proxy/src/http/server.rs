@@ -157,7 +157,7 @@ async fn pipeline(
     headers::forward(&mut head.headers, &forwarded);
     // Whoever reads the body is told to go on; the endpoint need not be asked.
     head.headers.remove(header::EXPECT);
-    let mut outgoing = Outgoing { head, body: Upload::new(body), http2, upgrade: handover.is_some() };
+    let mut outgoing = Box::new(Outgoing { head, body: Upload::new(body), http2, upgrade: handover.is_some() });
     if let Some(handover) = &handover {
         handover.apply(&mut outgoing);
     }

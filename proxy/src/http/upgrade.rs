@@ -103,7 +103,7 @@ pub(crate) fn hand_over(
                 let (stream, first) = connection.into_stream().await;
                 carry(&mut caller_side, &mut TokioIo::new(stream), first, websocket, idle, &owner).await
             }
-            Switched::Stream(answer) => match hyper::upgrade::on(answer).await {
+            Switched::Stream(answer) => match hyper::upgrade::on(*answer).await {
                 Ok(stream) => {
                     carry(&mut caller_side, &mut TokioIo::new(stream), Bytes::new(), websocket, idle, &owner).await
                 }
