@@ -98,6 +98,8 @@ pub fn answer(
     let Some(header) = Header::read(query).filter(|header| !header.is_response()) else { return Action::Drop };
     let question = if header.questions() == 1 { Question::read(query) } else { None };
     let (edns, readable) = match question.as_ref().map(|question| query::edns(query, header, question.end())) {
+        // Without a question, what follows the header can still be read.
+        None if header.questions() == 0 => (query::edns(query, header, HEADER).unwrap_or(None), false),
         None => (None, false),
         Some(Ok(edns)) => (edns, true),
         Some(Err(Unreadable { edns })) => (edns, false),

@@ -151,7 +151,7 @@ pub fn start(
 }
 
 /// What is known once `updates` are applied, by a responder at the addresses `name_server`: for tools that ask
-/// [`answer`] without a listener.
+/// [`answer()`] without a listener.
 pub fn snapshot_of(updates: impl IntoIterator<Item = Update>, name_server: &[IpAddr]) -> Arc<Snapshot> {
     let now = Instant::now();
     let empty = Snapshot::empty(now, Arc::new(Addresses::new(name_server)));

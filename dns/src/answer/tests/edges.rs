@@ -79,7 +79,7 @@ fn reactions() {
         ("nothing", vec![], None),
         ("half a header", vec![0; 11], None),
         ("a header alone", message(RD, [0; 4], &[]), Some("FORMERR")),
-        ("no question", message(RD, [0, 0, 0, 1], &[&plain]), Some("FORMERR")),
+        ("no question", message(RD, [0, 0, 0, 1], &[&plain]), Some("FORMERR OPT")),
         ("two questions", message(RD, [2, 0, 0, 0], &[&q, &q]), Some("FORMERR")),
         ("a question promised", message(RD, [1, 0, 0, 0], &[]), Some("FORMERR")),
         ("a question cut short", message(RD, [1, 0, 0, 0], &[&q[..q.len() - 1]]), Some("FORMERR")),
