@@ -7,7 +7,7 @@
 //! - `system_version_info` is the revision of the server's state; the response that finishes an initial set, or a set
 //!   of names just asked for, says `complete:<revision>` ([`Mark`]).
 //! - `control_plane.identifier` says which replica speaks and how far its watches are ([`Progress`]).
-//! - `node.metadata` says role, node, addresses, version and readiness ([`node`]). A later request may carry the node
+//! - `node.metadata` says role, node, addresses, version and readiness. A later request may carry the node
 //!   again, to report a change of readiness.
 //! - `error_detail.details` names each resource that was not put in force ([`crate::wire::xds::Rejection`]).
 //!

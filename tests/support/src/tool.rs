@@ -102,6 +102,12 @@ pub const TOOLS: &[Tool] = &[
         source: Source::Go { folder: "tests/tools/coredns", package: ".", names: &[], variables: &[] },
     },
     Tool {
+        name: "go-control-plane",
+        version: "0.14.0",
+        needed_for: "the discovery stream with a server of others",
+        source: Source::Go { folder: "tests/compat/go-control-plane", package: ".", names: &[], variables: &[] },
+    },
+    Tool {
         name: "envoy",
         version: "1.40.0",
         needed_for: "the discovery stream with a real Envoy, and the HTTP bench",

@@ -24,6 +24,8 @@ const HANDSHAKES: usize = 256;
 const KEEPALIVE: Duration = Duration::from_secs(10);
 /// ... and has this long to say so.
 const KEEPALIVE_ANSWER: Duration = Duration::from_secs(10);
+/// Longest wait, at the end, for subscribers to take their leave.
+const GOODBYE: Duration = Duration::from_secs(2);
 /// Streams on one connection. A subscriber needs one.
 const STREAMS: u32 = 16;
 
@@ -43,9 +45,14 @@ impl Server {
         auth.may_listen(address, tls.is_some()).map_err(|why| io::Error::new(io::ErrorKind::PermissionDenied, why))?;
         let (sender, receiver) = mpsc::channel(16);
         let accepting = accept(listener, tls, sender);
+        let too_long = async {
+            self.shared.ending.cancelled().await;
+            tokio::time::sleep(GOODBYE).await;
+        };
         tokio::select! {
             ended = accepting => ended,
             ended = self.serve(ReceiverStream::new(receiver), auth) => ended,
+            () = too_long => Ok(()),
         }
     }
 

@@ -163,7 +163,8 @@ fn the_star_comes_and_goes() {
 
 #[test]
 fn resuming_brings_differences_only() {
-    let names: [(&str, &[&str], &[(&str, &str)], &str); 6] = [
+    type Row = (&'static str, &'static [&'static str], &'static [(&'static str, &'static str)], &'static str);
+    let rows: [Row; 6] = [
         ("everything as it was", &["*"], &[("a", "1"), ("b", "1")], "!"),
         ("one differs, one is new, one is gone", &["*"], &[("a", "0"), ("z", "1")], "b=1 a=1 -z!"),
         ("single names as they were", &["a", "b"], &[("a", "1"), ("b", "1")], "!"),
@@ -171,7 +172,7 @@ fn resuming_brings_differences_only() {
         ("a version of another server", &["a"], &[("a", "x")], "a=1!"),
         ("has what it does not ask for", &["a"], &[("a", "1"), ("b", "0"), ("z", "0")], "!"),
     ];
-    for (case, subscribe, has, want) in names {
+    for (case, subscribe, has, want) in rows {
         let mut talk = Talk::new();
         talk.put("a", "0");
         talk.put("b", "1");
