@@ -31,7 +31,10 @@ pub use answer::{Action, Transport, answer};
 use arc_swap::ArcSwap;
 pub use listen::{BindError, tcp::TcpLimits};
 use listen::{tcp, udp};
-use maesh_config::update::{Connected, Update, Updates};
+use maesh_config::{
+    Kind,
+    update::{Connected, Update, Updates},
+};
 use metrics::Metrics;
 pub use probe::{How as ProbeHow, Probe};
 use prometheus_client::registry::Registry;
@@ -40,6 +43,9 @@ use state::State;
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use zone::Addresses;
+
+/// The kinds of resources that a responder needs, all of each.
+pub const KINDS: [Kind; 4] = [Kind::Mesh, Kind::Proxy, Kind::Workload, Kind::Name];
 
 /// How the responder runs.
 #[derive(Clone, Debug)]

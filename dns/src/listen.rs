@@ -21,9 +21,12 @@ const RECEIVE_BUFFER: usize = 2 << 20;
     "cannot listen for DNS on {address} ({transport}): {source}; choose another address, or end the process that has it"
 )]
 pub struct BindError {
-    address: SocketAddr,
-    transport: &'static str,
-    source: io::Error,
+    /// The address as it was configured.
+    pub address: SocketAddr,
+    /// `UDP` or `TCP`.
+    pub transport: &'static str,
+    /// What the system says.
+    pub source: io::Error,
 }
 
 /// The sockets of one address.

@@ -22,3 +22,10 @@ pub mod tls;
 pub use config::{Config, Limits};
 pub use proxy::{Bound, Proxy, StartError, Status, start};
 pub use reason::Reason;
+
+use maesh_config::Kind;
+
+/// The kinds of resources of which a proxy needs all.
+pub const WILDCARD_KINDS: [Kind; 3] = [Kind::Mesh, Kind::Listener, Kind::Name];
+/// The kinds of which it asks for what its callers use.
+pub const ON_DEMAND_KINDS: [Kind; 3] = [Kind::Workload, Kind::Endpoints, Kind::Service];

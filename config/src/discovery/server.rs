@@ -122,6 +122,11 @@ impl Server {
         self.shared.registry.watch()
     }
 
+    /// Changes whenever some subscriber has answered for a newer revision ([`Subscriber::acknowledged`]).
+    pub fn acknowledgements(&self) -> watch::Receiver<()> {
+        self.shared.registry.watch_acknowledgements()
+    }
+
     /// Figures since the start.
     pub fn counters(&self) -> &Counters {
         &self.shared.counters

@@ -23,7 +23,7 @@ pub(crate) trait Load {
     fn cost(&self, now: u32) -> f32;
 }
 
-/// Picks the cheaper of two that `draw` (uniformly random) selects; `None` when there is none.
+/// Picks the cheaper of two that `draw` (uniformly random) selects, which may be the same; `None` when there is none.
 pub(crate) fn cheaper_of_two<T: Load>(items: &[T], now: u32, draw: u64) -> Option<&T> {
     match items {
         [] => None,
@@ -31,10 +31,9 @@ pub(crate) fn cheaper_of_two<T: Load>(items: &[T], now: u32, draw: u64) -> Optio
         _ => {
             let len = items.len() as u64;
             let first = ((draw >> 32) * len) >> 32;
-            let mut second = ((draw & 0xffff_ffff) * (len - 1)) >> 32;
-            if second >= first {
-                second += 1;
-            }
+            // With replacement: now and then both draws are the same one, so that even the dearest is asked sometimes,
+            // and a cheap one among two does not keep all of a slow caller's requests for itself.
+            let second = ((draw & 0xffff_ffff) * len) >> 32;
             let (a, b) = (&items[index(first)], &items[index(second)]);
             Some(if b.cost(now) < a.cost(now) { b } else { a })
         }

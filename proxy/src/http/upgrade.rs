@@ -100,7 +100,7 @@ pub(crate) fn hand_over(
         let mut caller_side = TokioIo::new(caller_side);
         let ended = match switched {
             Switched::Connection(connection) => {
-                let (stream, first) = connection.into_stream().await;
+                let Some((stream, first)) = connection.into_stream().await else { return };
                 carry(&mut caller_side, &mut TokioIo::new(stream), first, websocket, idle, &owner).await
             }
             Switched::Stream(answer) => match hyper::upgrade::on(*answer).await {

@@ -32,7 +32,8 @@ type Failed = Box<TrySendError<Request<Upload>>>;
 /// A connection of HTTP/1.1 to an endpoint.
 pub(crate) struct H1 {
     sender: http1::SendRequest<Upload>,
-    connection: http1::Connection<Socket, Upload>,
+    /// `None` once it ended with a request that it never took.
+    connection: Option<http1::Connection<Socket, Upload>>,
     closed: bool,
     /// It has carried a request before.
     pub(crate) reused: bool,
@@ -43,13 +44,13 @@ impl H1 {
     pub(crate) async fn new(stream: TcpStream) -> hyper::Result<Box<Self>> {
         // Room for 100 fields, hyper's own limit, is on the stack; for more it would be allocated for every answer.
         let (sender, connection) = http1::handshake(Socket::new(stream)).await?;
-        Ok(Box::new(Self { sender, connection, closed: false, reused: false }))
+        Ok(Box::new(Self { sender, connection: Some(connection), closed: false, reused: false }))
     }
 
     /// Lets the connection read and write what it can.
     pub(crate) fn drive(&mut self, cx: &mut Context<'_>) {
-        if !self.closed && self.connection.poll_without_shutdown(cx).is_ready() {
-            self.closed = true;
+        if !self.closed {
+            self.closed = ended(&mut self.connection, cx);
         }
     }
 
@@ -67,13 +68,18 @@ impl H1 {
     pub(crate) async fn exchange(&mut self, request: Request<Upload>) -> Result<Response<Incoming>, Failed> {
         let mut answer = pin!(self.sender.try_send_request(request));
         poll_fn(|cx| {
-            if !self.closed && self.connection.poll_without_shutdown(cx).is_ready() {
-                self.closed = true;
+            if !self.closed {
+                self.closed = ended(&mut self.connection, cx);
             }
-            // The line above is the only thing that can make the answer ready, so it need not wake anybody.
+            // What is above is the only thing that can make the answer ready, so it need not wake anybody.
             match answer.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
                 Poll::Ready(answer) => Poll::Ready(answer.map_err(Box::new)),
-                Poll::Pending if self.closed => answer.as_mut().poll(cx).map_err(Box::new),
+                Poll::Pending if self.closed => {
+                    // An endpoint that closed while nobody used the connection: it never looked at the request, and
+                    // only gives it back when it goes.
+                    self.connection = None;
+                    answer.as_mut().poll(cx).map_err(Box::new)
+                }
                 Poll::Pending => Poll::Pending,
             }
         })
@@ -86,22 +92,27 @@ impl H1 {
             let Self { sender, mut connection, closed, .. } = *self;
             if !closed {
                 // How it ended was told to whoever reads the answer.
-                let _ = poll_fn(|cx| connection.poll_without_shutdown(cx)).await;
+                poll_fn(|cx| if ended(&mut connection, cx) { Poll::Ready(()) } else { Poll::Pending }).await;
             }
             drop(sender);
         });
     }
 
     /// The stream below, once the endpoint agreed to speak another protocol, and what it already said in it.
-    pub(crate) async fn into_stream(mut self: Box<Self>) -> (Socket, Bytes) {
+    pub(crate) async fn into_stream(mut self: Box<Self>) -> Option<(Socket, Bytes)> {
         poll_fn(|cx| {
             self.drive(cx);
             if self.closed { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
-        let parts = self.connection.into_parts();
-        (parts.io, parts.read_buf)
+        let parts = self.connection?.into_parts();
+        Some((parts.io, parts.read_buf))
     }
+}
+
+/// Lets a connection read and write what it can; whether it has ended.
+fn ended(connection: &mut Option<http1::Connection<Socket, Upload>>, cx: &mut Context<'_>) -> bool {
+    connection.as_mut().is_none_or(|connection| connection.poll_without_shutdown(cx).is_ready())
 }
 
 /// Where a connection belongs when nobody uses it.

@@ -1,6 +1,12 @@
 //! What the controller sees of the subscribers: who they are, whether they take work, what they put in force.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -19,7 +25,39 @@ pub struct Subscriber {
     pub listeners: Arc<BTreeMap<Arc<str>, Verdict>>,
     /// Resources of any kind whose newest version it did not put in force, with the reason.
     pub rejected: Arc<BTreeMap<Key, Arc<str>>>,
+    pub(super) acknowledged: Acknowledged,
 }
+
+impl Subscriber {
+    /// The store's revision up to which it has answered for everything that it wants. It goes on while the list of
+    /// subscribers stays the same; [`super::Server::acknowledgements`] tells when.
+    pub fn acknowledged(&self) -> u64 {
+        self.acknowledged.get()
+    }
+}
+
+/// How far one stream has got, seen without taking a lock.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Acknowledged(Arc<AtomicU64>);
+
+impl Acknowledged {
+    fn get(&self) -> u64 {
+        self.0.load(Ordering::Acquire)
+    }
+
+    /// Notes a revision; whether it is further than before.
+    pub(super) fn reach(&self, revision: u64) -> bool {
+        self.0.fetch_max(revision, Ordering::AcqRel) < revision
+    }
+}
+
+impl PartialEq for Acknowledged {
+    fn eq(&self, other: &Self) -> bool {
+        self.get() == other.get()
+    }
+}
+
+impl Eq for Acknowledged {}
 
 /// What one stream says of its subscriber.
 #[derive(Debug)]
@@ -28,6 +66,7 @@ pub(super) struct Seen {
     pub(super) ready: bool,
     pub(super) listeners: Arc<BTreeMap<Arc<str>, Verdict>>,
     pub(super) rejected: Arc<BTreeMap<Key, Arc<str>>>,
+    pub(super) acknowledged: Acknowledged,
 }
 
 /// All streams.
@@ -35,6 +74,7 @@ pub(super) struct Seen {
 pub(super) struct Registry {
     streams: Mutex<Streams>,
     list: watch::Sender<Arc<Vec<Subscriber>>>,
+    acknowledged: watch::Sender<()>,
 }
 
 #[derive(Debug, Default)]
@@ -48,6 +88,15 @@ impl Registry {
         self.list.subscribe()
     }
 
+    pub(super) fn watch_acknowledgements(&self) -> watch::Receiver<()> {
+        self.acknowledged.subscribe()
+    }
+
+    /// Some stream has got further.
+    pub(super) fn acknowledged(&self) {
+        self.acknowledged.send_replace(());
+    }
+
     pub(super) fn open(&self) -> u64 {
         let mut streams = self.streams.lock();
         streams.next += 1;
@@ -57,8 +106,8 @@ impl Registry {
     }
 
     pub(super) fn update(&self, id: u64, seen: Seen) {
-        let Seen { identity, ready, listeners, rejected } = seen;
-        let subscriber = identity.map(|identity| Subscriber { identity, ready, listeners, rejected });
+        let Seen { identity, ready, listeners, rejected, acknowledged } = seen;
+        let subscriber = identity.map(|identity| Subscriber { identity, ready, listeners, rejected, acknowledged });
         let mut streams = self.streams.lock();
         streams.open.insert(id, subscriber);
         self.publish(&streams);

@@ -7,6 +7,7 @@ use std::{
 
 use prost::Message;
 
+use super::registry::Acknowledged;
 use super::subscription::{InFlight, NAMES, Subscription, TooFarBehind};
 use crate::{
     Key, Kind,
@@ -32,6 +33,9 @@ pub(super) struct Session {
     listeners: Arc<BTreeMap<Arc<str>, Verdict>>,
     rejected: Arc<BTreeMap<Key, Arc<str>>>,
     changed: bool,
+    acknowledged: Acknowledged,
+    /// It has got further since this was last taken.
+    advanced: bool,
 }
 
 /// What a request was, for the counters.
@@ -147,6 +151,10 @@ impl Session {
             push = Some(Push { response, bytes: batch.bytes });
             break;
         }
+        let settled = push.is_none() && tables.complete() && !self.types.is_empty() && !self.owed_an_answer();
+        if settled {
+            self.advanced |= self.acknowledged.reach(tables.revision());
+        }
         drop(tables);
         if !held.is_empty() {
             let listeners = Arc::make_mut(&mut self.listeners);
@@ -168,7 +176,13 @@ impl Session {
             ready: self.ready,
             listeners: self.listeners.clone(),
             rejected: self.rejected.clone(),
+            acknowledged: self.acknowledged.clone(),
         })
+    }
+
+    /// Whether it answered for a newer revision since this was last asked.
+    pub(super) fn take_advanced(&mut self) -> bool {
+        std::mem::take(&mut self.advanced)
     }
 
     fn introduce(&mut self, said: node::Introduced) {

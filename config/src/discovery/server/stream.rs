@@ -164,6 +164,9 @@ impl Stream {
             if let Some(seen) = self.session.take_changed() {
                 self.shared.registry.update(self.id, seen);
             }
+            if self.session.take_advanced() {
+                self.shared.registry.acknowledged();
+            }
             if !self.session.owed_an_answer() {
                 answered = Instant::now();
             }

@@ -1,0 +1,336 @@
+//! The command line: every flag and environment variable, as one typed value per command.
+//!
+//! Nothing reads flags or the environment later.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use ipnet::IpNet;
+use maesh_config::{Zone, duration, model::Protocol};
+
+/// A service mesh for Kubernetes that asks nothing of your pods.
+///
+/// Call `http://web.shop.maesh` instead of `http://web.shop`, and the proxy on the caller's own node balances,
+/// retries and measures the request. No sidecar, no iptables, no restart.
+///
+/// Start with `maesh demo`: it runs the whole mesh on this machine, with three toy backends, and says what to type.
+#[derive(Debug, Parser)]
+#[command(name = "maesh", version, propagate_version = true, max_term_width = 110)]
+pub struct Cli {
+    #[command(flatten)]
+    pub logs: LogArgs,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the whole mesh in this process from a folder of ordinary manifests, live; no cluster, no root
+    Dev(DevArgs),
+    /// Show the mesh at work: `maesh dev` with three toy backends, and what to type
+    Demo(DemoArgs),
+    /// Role: watch the cluster, compile, and stream configuration to dns and proxies
+    Controller(Box<ControllerArgs>),
+    /// Role: answer the mesh's DNS zones
+    Dns(DnsArgs),
+    /// Role: carry the requests of one node
+    Proxy(ProxyArgs),
+    /// Print the version of this program
+    Version(VersionArgs),
+    /// Print a completion script for your shell
+    ///
+    /// For instance: source <(maesh completion bash)
+    Completion {
+        /// Shell to complete in
+        shell: clap_complete::Shell,
+    },
+}
+
+/// What is logged, and how. Logs go to standard error.
+#[derive(Debug, Clone, Args)]
+pub struct LogArgs {
+    /// What to log: error, warn, info, debug, trace, or a filter such as `info,maesh_proxy=debug`; changeable at run
+    /// time by `PUT /api/log-level`
+    #[arg(long, global = true, env = "MAESH_LOG_LEVEL", default_value = "info", value_name = "FILTER")]
+    pub log_level: String,
+    /// How to log it
+    #[arg(long, global = true, env = "MAESH_LOG_FORMAT", default_value = "text", value_name = "FORMAT")]
+    pub log_format: LogFormat,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people
+    Text,
+    /// One JSON object a line
+    Json,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people
+    Text,
+    /// For scripts: one JSON object a line
+    Json,
+}
+
+/// What decides how Services are meshed, the same for `maesh dev` and `maesh controller`.
+#[derive(Debug, Clone, Args)]
+pub struct MeshArgs {
+    /// Zone to answer for; repeat it for several, the first one is the mesh's own
+    #[arg(long = "zone", env = "MAESH_ZONES", value_delimiter = ',', default_values = ["maesh", "traefik.mesh"])]
+    pub zones: Vec<Zone>,
+    /// Traffic type of ports that say nothing else
+    #[arg(long, env = "MAESH_DEFAULT_MODE", default_value = "http", value_name = "TYPE")]
+    pub default_mode: Mode,
+    /// Deny what no TrafficTarget allows (not part of this version yet: refused at start)
+    #[arg(long, env = "MAESH_ACL")]
+    pub acl: bool,
+    /// Mesh these namespaces only; repeat it for several
+    #[arg(long, env = "MAESH_WATCH_NAMESPACES", value_delimiter = ',', value_name = "NAMESPACE")]
+    pub watch_namespace: Vec<String>,
+    /// Do not mesh this namespace (kube-system and the mesh's own are never meshed); repeat it for several
+    #[arg(long, env = "MAESH_IGNORE_NAMESPACES", value_delimiter = ',', value_name = "NAMESPACE")]
+    pub ignore_namespace: Vec<String>,
+    /// Mesh only Services that have an annotation of the mesh
+    #[arg(long, env = "MAESH_REQUIRE_ANNOTATION")]
+    pub require_annotation: bool,
+    /// Namespace of the mesh itself
+    #[arg(long, env = "MAESH_NAMESPACE", default_value = "maesh", value_name = "NAMESPACE")]
+    pub namespace: String,
+    /// The cluster's DNS domain
+    #[arg(long, env = "MAESH_CLUSTER_DOMAIN", default_value = "cluster.local", value_name = "DOMAIN")]
+    pub cluster_domain: String,
+    /// With no proxy ready, answer the plain addresses
+    #[arg(long, env = "MAESH_FAIL_TO_PLAIN", default_value_t = true, action = clap::ArgAction::Set, value_name = "BOOL")]
+    pub fail_to_plain: bool,
+    /// Answer the plain address of every Service: the mesh stays, the traffic leaves it
+    #[arg(long, env = "MAESH_BYPASS")]
+    pub bypass: bool,
+}
+
+impl Default for MeshArgs {
+    /// What the command line without any flag gives.
+    fn default() -> Self {
+        Self {
+            zones: ["maesh", "traefik.mesh"].iter().filter_map(|zone| zone.parse().ok()).collect(),
+            default_mode: Mode::Http,
+            acl: false,
+            watch_namespace: Vec::new(),
+            ignore_namespace: Vec::new(),
+            require_annotation: false,
+            namespace: "maesh".into(),
+            cluster_domain: "cluster.local".into(),
+            fail_to_plain: true,
+            bypass: false,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Mode {
+    Http,
+    Tcp,
+    Udp,
+}
+
+impl From<Mode> for Protocol {
+    fn from(mode: Mode) -> Self {
+        match mode {
+            Mode::Http => Self::Http,
+            Mode::Tcp => Self::Tcp,
+            Mode::Udp => Self::Udp,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct DevArgs {
+    /// Files or folders of manifests (YAML or JSON): Service, EndpointSlice, Pod, Node, Namespace, ServiceAccount
+    #[arg(required = true, value_name = "PATH")]
+    pub paths: Vec<PathBuf>,
+    #[command(flatten)]
+    pub listen: DevListenArgs,
+    /// What to print on standard output
+    #[arg(long, short = 'o', default_value = "text")]
+    pub output: Output,
+    #[command(flatten)]
+    pub mesh: MeshArgs,
+}
+
+/// Where `maesh dev` and `maesh demo` listen, and how they end.
+#[derive(Debug, Clone, Args)]
+pub struct DevListenArgs {
+    /// Address of the DNS responder (UDP and TCP)
+    #[arg(long, default_value = "127.0.0.1:5354", value_name = "ADDR")]
+    pub dns: SocketAddr,
+    /// Address of health, metrics and the status API
+    #[arg(long, default_value = "127.0.0.1:5380", value_name = "ADDR")]
+    pub admin: SocketAddr,
+    /// Range of the addresses that names answer: its first host address is shared by HTTP Services, the rest are own
+    /// addresses
+    #[arg(long, default_value = "127.77.0.0/16", value_name = "CIDR")]
+    pub address_range: IpNet,
+    /// Longest time that requests in flight may take after SIGTERM or Ctrl-C
+    #[arg(long, default_value = "5s", value_parser = duration::parse, value_name = "DURATION")]
+    pub drain_timeout: Duration,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct DemoArgs {
+    /// Do by itself what the demo proposes, check every answer, exit 0 or 1
+    #[arg(long)]
+    pub self_test: bool,
+    #[command(flatten)]
+    pub listen: DevListenArgs,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct ControllerArgs {
+    /// Kubeconfig of the cluster to watch; without it, the ServiceAccount of the pod this runs in
+    #[arg(long, env = "MAESH_KUBECONFIG", value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    /// Context of the kubeconfig; its current one if not given
+    #[arg(long, requires = "kubeconfig", value_name = "NAME")]
+    pub context: Option<String>,
+    /// Read manifests from this file or folder instead of a cluster; repeat it for several
+    #[arg(long, conflicts_with = "kubeconfig", value_name = "PATH")]
+    pub manifests: Vec<PathBuf>,
+    /// Address of the discovery stream
+    #[arg(long, env = "MAESH_LISTEN", default_value = "127.0.0.1:5390", value_name = "ADDR")]
+    pub listen: SocketAddr,
+    /// Address of health, metrics and the status API
+    #[arg(long, env = "MAESH_ADMIN", default_value = "127.0.0.1:5381", value_name = "ADDR")]
+    pub admin: SocketAddr,
+    /// Give own addresses from this range, which the proxies then bind themselves: for flat networks without kube-proxy
+    #[arg(long, env = "MAESH_ADDRESS_RANGE", value_name = "CIDR")]
+    pub address_range: Option<IpNet>,
+    /// Certificate chain of the discovery stream (PEM; read again when it changes)
+    #[arg(long, env = "MAESH_TLS_CERT", requires = "tls_key", value_name = "FILE")]
+    pub tls_cert: Option<PathBuf>,
+    /// Private key of the discovery stream (PEM; read again when it changes)
+    #[arg(long, env = "MAESH_TLS_KEY", requires = "tls_cert", value_name = "FILE")]
+    pub tls_key: Option<PathBuf>,
+    /// File with a secret that subscribers must know; without it only loopback addresses may subscribe
+    #[arg(long, env = "MAESH_SECRET_FILE", value_name = "FILE")]
+    pub secret_file: Option<PathBuf>,
+    /// Serve subscribers of other machines without authentication
+    #[arg(long)]
+    pub insecure: bool,
+    /// How long proxies may take to come back after this process started, before their absence counts
+    #[arg(long, env = "MAESH_PROXY_SETTLE", default_value = "5s", value_parser = duration::parse, value_name = "DURATION")]
+    pub proxy_settle: Duration,
+    #[command(flatten)]
+    pub mesh: MeshArgs,
+}
+
+/// How dns and proxies reach the controller.
+#[derive(Debug, Clone, Args)]
+pub struct SubscribeArgs {
+    /// Address of a controller's discovery stream, `host:port`; repeat it for several, one is used at a time
+    #[arg(
+        long,
+        env = "MAESH_CONTROLLER",
+        value_delimiter = ',',
+        default_value = "127.0.0.1:5390",
+        value_name = "ADDR"
+    )]
+    pub controller: Vec<String>,
+    /// CA certificates to verify the controller by (PEM; read again when it changes); without it the stream is not
+    /// encrypted, which only loopback addresses allow
+    #[arg(long, env = "MAESH_TLS_CA", value_name = "FILE")]
+    pub tls_ca: Option<PathBuf>,
+    /// Name in the controller's certificate; its host if not given
+    #[arg(long, env = "MAESH_TLS_SERVER_NAME", value_name = "NAME")]
+    pub tls_server_name: Option<String>,
+    /// Talk to a controller on another machine without encryption
+    #[arg(long)]
+    pub insecure: bool,
+    /// File with the token or secret to authenticate with (read again when it changes)
+    #[arg(long, env = "MAESH_TOKEN_FILE", value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+    /// Folder for the last good state, from which a restarted process serves at once
+    #[arg(long, env = "MAESH_STATE_DIR", value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+    /// Name of this instance, unique in its role: the pod's name
+    #[arg(long, env = "MAESH_POD_NAME", value_name = "NAME")]
+    pub id: String,
+    /// Node it runs on
+    #[arg(long, env = "MAESH_NODE_NAME", value_name = "NODE")]
+    pub node: Option<String>,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct DnsArgs {
+    /// Address to answer on, UDP and TCP; repeat it for several
+    #[arg(long, env = "MAESH_LISTEN", value_delimiter = ',', default_value = "127.0.0.1:5354", value_name = "ADDR")]
+    pub listen: Vec<SocketAddr>,
+    /// Address of `ns.dns.<zone>`, as callers reach it; the listen addresses if not given; repeat it for both families
+    #[arg(long, env = "MAESH_NS_ADDRESS", value_delimiter = ',', value_name = "IP")]
+    pub ns_address: Vec<std::net::IpAddr>,
+    /// Address of health, metrics and the status API
+    #[arg(long, env = "MAESH_ADMIN", default_value = "127.0.0.1:5382", value_name = "ADDR")]
+    pub admin: SocketAddr,
+    /// How long to go on answering after SIGTERM, so that nobody's query is lost
+    #[arg(long, env = "MAESH_LAMEDUCK", default_value = "5s", value_parser = duration::parse, value_name = "DURATION")]
+    pub lameduck: Duration,
+    /// Threads that answer; 0 is one per core
+    #[arg(long, env = "MAESH_THREADS", default_value_t = 0, value_name = "N")]
+    pub threads: usize,
+    #[command(flatten)]
+    pub subscribe: SubscribeArgs,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct ProxyArgs {
+    /// Address at which callers of this node reach the proxy, and on which it listens; repeat it for both families
+    #[arg(long, env = "MAESH_ADDRESS", required = true, value_delimiter = ',', value_name = "IP")]
+    pub address: Vec<std::net::IpAddr>,
+    /// Address of health, metrics and the status API
+    #[arg(long, env = "MAESH_ADMIN", default_value = "127.0.0.1:5383", value_name = "ADDR")]
+    pub admin: SocketAddr,
+    /// Zone of this node, for topology hints
+    #[arg(long, env = "MAESH_NODE_ZONE", value_name = "ZONE")]
+    pub zone: Option<String>,
+    /// How long to go on accepting after SIGTERM: callers hold the old answer for its TTL
+    #[arg(long, env = "MAESH_DRAIN_HORIZON", default_value = "45s", value_parser = duration::parse, value_name = "DURATION")]
+    pub drain_horizon: Duration,
+    /// Longest time that requests in flight may take after that
+    #[arg(long, env = "MAESH_DRAIN_TIMEOUT", default_value = "5s", value_parser = duration::parse, value_name = "DURATION")]
+    pub drain_timeout: Duration,
+    /// Threads that carry requests; 0 is one per core
+    #[arg(long, env = "MAESH_THREADS", default_value_t = 0, value_name = "N")]
+    pub threads: usize,
+    #[command(flatten)]
+    pub subscribe: SubscribeArgs,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct VersionArgs {
+    /// How to print it
+    #[arg(long, short = 'o', default_value = "text")]
+    pub output: Output,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn every_command_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn dev_has_the_defaults_that_scripts_rely_on() {
+        let cli = Cli::try_parse_from(["maesh", "dev", "folder"]).unwrap();
+        let Command::Dev(dev) = cli.command else { panic!("not dev") };
+        assert_eq!(dev.listen.dns.to_string(), "127.0.0.1:5354");
+        assert_eq!(dev.listen.admin.to_string(), "127.0.0.1:5380");
+        assert_eq!(dev.listen.address_range.to_string(), "127.77.0.0/16");
+        assert_eq!(dev.listen.drain_timeout, Duration::from_secs(5));
+        assert_eq!(dev.mesh.zones.iter().map(Zone::as_str).collect::<Vec<_>>(), ["maesh", "traefik.mesh"]);
+    }
+}

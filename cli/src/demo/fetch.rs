@@ -1,0 +1,34 @@
+//! One HTTP request, as a caller in the demo makes it.
+
+use std::{net::SocketAddr, time::Duration};
+
+use anyhow::Context as _;
+use bytes::Bytes;
+use http::{Request, StatusCode, header};
+use http_body_util::{BodyExt as _, Empty};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+
+/// Longest wait for a whole answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Sends `GET path` with this `Host` over a connection of its own; status and body.
+pub async fn get(at: SocketAddr, host: &str, path: &str) -> anyhow::Result<(StatusCode, String)> {
+    tokio::time::timeout(PATIENCE, exchange(at, host, path))
+        .await
+        .with_context(|| format!("http://{host}{path} at {at} did not answer within {} s", PATIENCE.as_secs()))?
+        .with_context(|| format!("http://{host}{path} at {at}"))
+}
+
+async fn exchange(at: SocketAddr, host: &str, path: &str) -> anyhow::Result<(StatusCode, String)> {
+    let stream = TcpStream::connect(at).await?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    let connection = tokio::spawn(connection);
+    let request = Request::get(path).header(header::HOST, host).body(Empty::<Bytes>::new())?;
+    let response = sender.send_request(request).await?;
+    let status = response.status();
+    let body = response.into_body().collect().await?.to_bytes();
+    connection.abort();
+    Ok((status, String::from_utf8_lossy(&body).into_owned()))
+}

@@ -1,0 +1,331 @@
+//! `maesh dev`: controller, dns and proxy in one process, from ordinary manifests, live.
+//!
+//! The three talk over the same discovery stream as in a cluster, through a pipe, so what is tried here is what runs
+//! there. A change is announced only when dns and proxy have put it in force.
+
+mod pending;
+pub mod print;
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use anyhow::{Context as _, bail};
+use maesh_config::{
+    Kind, NodeName, Zone,
+    discovery::{
+        Connect, InProcess, Server, ServerOptions, Store, Subscribed, Subscriber, SubscriberConfig, Timing, Token,
+    },
+    update::{Identity, Role},
+};
+use maesh_controller::{
+    compile::{Addressing, Compiler, Range},
+    diagnostic::{Diagnostic, Reason, Severity},
+    serve::{Controller, Published, State},
+    source::manifests::Manifests,
+};
+use maesh_dns::Dns;
+use maesh_proxy::Proxy;
+use prometheus_client::registry::Registry;
+use tokio::sync::{mpsc, watch};
+
+use self::{
+    pending::Pending,
+    print::{Entry, Printer},
+};
+use crate::{
+    admin::{self, Admin},
+    args::{DemoArgs, DevArgs, DevListenArgs, MeshArgs},
+    logs::LogLevel,
+    mesh,
+    signals::Signals,
+    status,
+    version::VERSION,
+};
+
+/// Node of the one proxy, and of all its callers.
+const NODE: &str = "local";
+/// How long dns goes on answering once the end has begun.
+const LAMEDUCK: Duration = Duration::ZERO;
+/// The roles of this process that apply what is compiled.
+const ROLES: usize = 2;
+
+/// What `maesh dev` is started with.
+pub struct Options {
+    /// Files and folders of manifests.
+    pub paths: Vec<PathBuf>,
+    /// Addresses and limits.
+    pub listen: DevListenArgs,
+    /// How Services are meshed.
+    pub mesh: MeshArgs,
+}
+
+impl Options {
+    /// Those of the demo, on its own folder.
+    pub fn of_demo(args: &DemoArgs, folder: &Path) -> Self {
+        Self { paths: vec![folder.to_owned()], listen: args.listen.clone(), mesh: MeshArgs::default() }
+    }
+}
+
+/// Runs until a signal.
+pub async fn run(args: DevArgs, log_level: LogLevel) -> anyhow::Result<ExitCode> {
+    let mut signals = Signals::install()?;
+    let printer = Printer(args.output);
+    let drain = args.listen.drain_timeout;
+    let mut dev = Dev::start(Options { paths: args.paths, listen: args.listen, mesh: args.mesh }, log_level).await?;
+    let code = tokio::select! {
+        ready = dev.ready(printer) => {
+            ready?;
+            follow(&mut dev, &mut signals, printer).await
+        }
+        code = signals.first() => code,
+    };
+    signals.end_at_next();
+    dev.stop(drain).await;
+    Ok(code)
+}
+
+/// Announces what changes until a signal.
+pub async fn follow(dev: &mut Dev, signals: &mut Signals, printer: Printer) -> ExitCode {
+    tokio::select! {
+        () = dev.announce(printer) => ExitCode::FAILURE,
+        code = signals.first() => code,
+    }
+}
+
+/// A whole mesh in this process.
+pub struct Dev {
+    zone: Zone,
+    dns_address: SocketAddr,
+    admin_address: SocketAddr,
+    dns: Dns,
+    proxy: Proxy,
+    state: Arc<State>,
+    published: mpsc::UnboundedReceiver<Published>,
+    subscribers: watch::Receiver<Arc<Vec<Subscriber>>>,
+    acknowledgements: watch::Receiver<()>,
+    pending: Pending,
+    draining: Arc<AtomicBool>,
+    // Dropped last: what delivers and compiles.
+    _controller: Controller,
+    _manifests: Manifests,
+    _server: Server,
+}
+
+impl Dev {
+    /// Takes the ports and starts every role. Must be called within a runtime.
+    ///
+    /// # Errors
+    /// When a port is taken, a path does not exist, or a flag asks for the impossible; the message says what to do.
+    pub async fn start(options: Options, log_level: LogLevel) -> anyhow::Result<Self> {
+        let Options { paths, listen, mesh: mesh_args } = options;
+        let range = Range::new(listen.address_range).context("--address-range")?;
+        let mut config = mesh::compiler_config(&mesh_args, Addressing::Range(range))?;
+        config.first_bindable_port = mesh::first_bindable_port();
+        config.selects_pods = true;
+        let zone = config.zones.first().cloned().context("--zone: name at least one zone")?;
+        for path in &paths {
+            std::fs::metadata(path).with_context(|| {
+                format!("cannot read {}; give files or folders of manifests that exist", path.display())
+            })?;
+        }
+        let admin_listener = admin::bind(listen.admin)?;
+
+        let store = Arc::new(Store::new());
+        let server = Server::new(store.clone(), ServerOptions::default());
+        let way = server.in_process();
+        let proxy = start_proxy(&listen, range, way.clone()).await?;
+        let registry = proxy.registry();
+        let dns = start_dns(&listen, way, &mut registry.lock())?;
+
+        let compiler = Compiler::new(config);
+        let (manifests, batches) = Manifests::start(paths, compiler.door()).context("watching the manifests")?;
+        let (connected, sink) = (mesh::connected_proxies(&server), mesh::StoreSink(store));
+        let started = Controller::start(compiler, batches, connected, Duration::ZERO, sink);
+        let (controller, published) = started.context("starting the compiler")?;
+        let state = controller.state();
+        status::register(&mut registry.lock(), &state, &server);
+
+        let draining = Arc::new(AtomicBool::new(false));
+        let mut admin = Admin::new(registry, log_level);
+        admin.check("draining", not_draining(draining.clone()));
+        admin.check("dns", status::ready(dns.ready(), "not everything was delivered to it yet"));
+        admin.check("proxy", status::ready(proxy.ready(), "not everything was delivered to it yet"));
+        admin.views = status::controller_views(&state, &server, &zone);
+        let admin_address = admin.serve(admin_listener)?;
+        let dns_address = dns.addresses().first().copied().context("dns has no address")?;
+        Ok(Self {
+            zone,
+            dns_address,
+            admin_address,
+            dns,
+            proxy,
+            state,
+            published,
+            subscribers: server.subscribers(),
+            acknowledgements: server.acknowledgements(),
+            pending: Pending::default(),
+            draining,
+            _controller: controller,
+            _manifests: manifests,
+            _server: server,
+        })
+    }
+
+    /// Where DNS answers.
+    pub fn dns(&self) -> SocketAddr {
+        self.dns_address
+    }
+
+    /// Where health, metrics and status are.
+    pub fn admin(&self) -> SocketAddr {
+        self.admin_address
+    }
+
+    /// Waits until everything in the manifests is served, prints the table and returns it.
+    ///
+    /// # Errors
+    /// When a listener's port is taken.
+    pub async fn ready(&mut self, printer: Printer) -> anyhow::Result<Vec<Entry>> {
+        let (mut dns_ready, mut proxy_ready) = (self.dns.ready(), self.proxy.ready());
+        loop {
+            let roles_are_ready = *dns_ready.borrow_and_update() && *proxy_ready.borrow_and_update();
+            if roles_are_ready && self.everything_is_served() {
+                break;
+            }
+            tokio::select! {
+                published = self.published.recv() => self.take(published.context("the compiler ended")?, printer, true)?,
+                _ = self.subscribers.changed() => {}
+                _ = self.acknowledgements.changed() => {}
+                _ = dns_ready.changed() => {}
+                _ = proxy_ready.changed() => {}
+            }
+        }
+        self.pending = Pending::default();
+        let entries: Vec<Entry> = self.state.table().iter().map(|entry| status::entry(entry, &self.zone)).collect();
+        printer.ready(&self.dns_address.to_string(), &self.admin_address.to_string(), &entries);
+        Ok(entries)
+    }
+
+    /// Announces changes as they come into force; ends only if the compiler does.
+    pub async fn announce(&mut self, printer: Printer) {
+        loop {
+            tokio::select! {
+                published = self.published.recv() => {
+                    let Some(published) = published else { return };
+                    if self.take(published, printer, false).is_err() {
+                        return;
+                    }
+                }
+                changed = self.subscribers.changed() => if changed.is_err() { return },
+                changed = self.acknowledgements.changed() => if changed.is_err() { return },
+            }
+            let subscribers = self.subscribers.borrow_and_update().clone();
+            let all_here = subscribers.len() == ROLES;
+            let (changed, removed) = self.pending.take(|revision| all_here && mesh::in_force(&subscribers, revision));
+            if !(changed.is_empty() && removed.is_empty()) {
+                let changed: Vec<_> = changed.iter().map(|entry| status::entry(entry, &self.zone)).collect();
+                let removed: Vec<_> = removed.iter().map(|service| service.in_zone(&self.zone)).collect();
+                printer.changed(&changed, &removed);
+            }
+        }
+    }
+
+    /// Drains: what is in flight may finish for `longest`.
+    pub async fn stop(self, longest: Duration) {
+        self.draining.store(true, Ordering::Release);
+        let both = async { tokio::join!(self.proxy.drain(), self.dns.stop()) };
+        if tokio::time::timeout(longest + Duration::from_secs(1), both).await.is_err() {
+            tracing::warn!("what was in flight did not finish in time");
+        }
+    }
+
+    fn everything_is_served(&mut self) -> bool {
+        let subscribers = self.subscribers.borrow_and_update().clone();
+        *self.state.synced().borrow()
+            && self.published.is_empty()
+            && subscribers.len() == ROLES
+            && self.state.counts().ready_proxies > 0
+            && mesh::in_force(&subscribers, self.pending.revision())
+            && self.state.table().iter().all(|entry| entry.serving)
+    }
+
+    fn take(&mut self, published: Published, printer: Printer, starting: bool) -> anyhow::Result<()> {
+        let Published { revision, output } = published;
+        for found in &output.found {
+            diagnose(printer, found);
+            if starting && found.reason == Reason::ListenFailed {
+                bail!("{}", found.message);
+            }
+        }
+        self.pending.add(revision, output.services, output.removed);
+        Ok(())
+    }
+}
+
+fn diagnose(printer: Printer, found: &Diagnostic) {
+    let severity = match found.severity {
+        Severity::Warning => "warning",
+        Severity::Error => "error",
+    };
+    let fields = serde_json::to_value(found).unwrap_or_default();
+    printer.diagnostic(severity, fields, &found.message);
+}
+
+fn not_draining(draining: Arc<AtomicBool>) -> admin::Check {
+    Box::new(move || if draining.load(Ordering::Acquire) { Err("this process is ending".into()) } else { Ok(()) })
+}
+
+fn subscribe(role: Role, way: InProcess, addresses: Vec<IpAddr>, wildcard: &[Kind], on_demand: &[Kind]) -> Subscribed {
+    let id = match role {
+        Role::Dns => "dns",
+        Role::Proxy => "proxy",
+    };
+    maesh_config::discovery::start(SubscriberConfig {
+        identity: Identity {
+            role,
+            id: id.into(),
+            node: Some(NodeName::from(NODE)),
+            addresses,
+            version: VERSION.into(),
+        },
+        wildcard: wildcard.to_vec(),
+        on_demand: on_demand.to_vec(),
+        connect: Connect::InProcess(way),
+        token: Token::None,
+        state: None,
+        timing: Timing::default(),
+    })
+}
+
+fn start_dns(listen: &DevListenArgs, way: InProcess, registry: &mut Registry) -> anyhow::Result<Dns> {
+    let subscribed = subscribe(Role::Dns, way, vec![], &maesh_dns::KINDS, &[]);
+    let config = maesh_dns::Config { listen: vec![listen.dns], lameduck: LAMEDUCK, ..maesh_dns::Config::default() };
+    maesh_dns::start(config, subscribed.updates, subscribed.connected, registry).map_err(|error| match error {
+        maesh_dns::StartError::Bind(bind) => admin::taken(listen.dns, "--dns", &bind.source),
+        other => other.into(),
+    })
+}
+
+async fn start_proxy(listen: &DevListenArgs, range: Range, way: InProcess) -> anyhow::Result<Proxy> {
+    let shared = vec![range.shared()];
+    let subscribed =
+        subscribe(Role::Proxy, way, shared.clone(), &maesh_proxy::WILDCARD_KINDS, &maesh_proxy::ON_DEMAND_KINDS);
+    let config = maesh_proxy::Config {
+        shared,
+        node: Some(NodeName::from(NODE)),
+        linger: Duration::ZERO,
+        drain_horizon: Duration::ZERO,
+        drain_timeout: listen.drain_timeout,
+        ..maesh_proxy::Config::default()
+    };
+    let Subscribed { updates, interest, report, connected, .. } = subscribed;
+    Ok(maesh_proxy::start(config, updates, interest, report, connected).await?)
+}

@@ -1,0 +1,125 @@
+//! What `maesh dev` and `maesh controller` have in common: the compiler's settings, and the way from the compiler to the
+//! discovery server and back.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    sync::Arc,
+};
+
+use anyhow::bail;
+use maesh_config::{
+    Change, ServiceName,
+    discovery::{Server, Store, Subscriber},
+    model::ListenerId,
+    update::Role,
+};
+use maesh_controller::{
+    compile::{Addressing, Config, ConnectedProxy},
+    serve::Sink,
+};
+use tokio::sync::watch;
+
+use crate::args::MeshArgs;
+
+/// Ports that a proxy may need for itself on its own addresses: the default of its admin endpoint.
+const RESERVED_PORTS: [u16; 1] = [5383];
+
+/// The compiler's settings from the flags.
+///
+/// # Errors
+/// When a flag asks for what this version does not have.
+pub fn compiler_config(args: &MeshArgs, addressing: Addressing) -> anyhow::Result<Config> {
+    if args.acl {
+        bail!(
+            "--acl: access control is not part of this version, and a mesh that only seems to enforce it would be worse \
+             than none; start without --acl"
+        );
+    }
+    let names = |list: &[String]| list.iter().map(|name| Arc::from(name.as_str())).collect::<Vec<Arc<str>>>();
+    let mut ignored = names(&args.ignore_namespace);
+    ignored.extend(["kube-system".into(), args.namespace.as_str().into()]);
+    Ok(Config {
+        zones: args.zones.clone(),
+        cluster_domain: args.cluster_domain.clone(),
+        default_protocol: args.default_mode.into(),
+        require_annotation: args.require_annotation,
+        watched_namespaces: names(&args.watch_namespace),
+        ignored_namespaces: ignored,
+        ignored_services: vec![ServiceName::new("default", "kubernetes")],
+        addressing,
+        first_bindable_port: 0,
+        reserved_ports: RESERVED_PORTS.to_vec(),
+        selects_pods: false,
+        fail_to_plain: args.fail_to_plain,
+        bypass: args.bypass,
+        access_control: false,
+    })
+}
+
+/// The first port that the system lets this process bind: 1 when it may bind all of them, 1024 or what the system says
+/// when it may not.
+pub fn first_bindable_port() -> u16 {
+    let first = std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start");
+    let first = first.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(1024);
+    // The right to bind below it is best found by trying, on an address that nobody else has reason to use.
+    let trial = SocketAddr::from((Ipv4Addr::new(127, 77, 255, 254), 1));
+    match TcpListener::bind(trial) {
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => first,
+        _ => 1,
+    }
+}
+
+/// Hands what is compiled to the discovery server.
+pub struct StoreSink(pub Arc<Store>);
+
+impl Sink for StoreSink {
+    fn apply(&mut self, change: &Change) -> u64 {
+        self.0.apply(change)
+    }
+
+    fn complete(&mut self) {
+        self.0.mark_complete();
+    }
+}
+
+/// The proxies among the subscribers of a server, as the compiler wants to know them.
+pub fn connected_proxies(server: &Server) -> watch::Receiver<Vec<ConnectedProxy>> {
+    let mut subscribers = server.subscribers();
+    let (sender, receiver) = watch::channel(Vec::new());
+    tokio::spawn(async move {
+        loop {
+            let proxies = subscribers.borrow_and_update().iter().filter_map(connected_proxy).collect::<Vec<_>>();
+            sender.send_if_modified(|known| {
+                let changed = *known != proxies;
+                *known = proxies;
+                changed
+            });
+            if sender.is_closed() || subscribers.changed().await.is_err() {
+                return;
+            }
+        }
+    });
+    receiver
+}
+
+fn connected_proxy(subscriber: &Subscriber) -> Option<ConnectedProxy> {
+    (subscriber.identity.role == Role::Proxy).then(|| {
+        let listeners = || subscriber.listeners.iter();
+        ConnectedProxy {
+            identity: subscriber.identity.clone(),
+            ready: subscriber.ready,
+            listening: listeners()
+                .filter(|(_, verdict)| verdict.is_ok())
+                .map(|(id, _)| ListenerId(id.clone()))
+                .collect(),
+            failed: listeners()
+                .filter_map(|(id, verdict)| Some((ListenerId(id.clone()), verdict.clone().err()?)))
+                .collect(),
+        }
+    })
+}
+
+/// Whether every subscriber of the mesh's roles has put this revision in force.
+pub fn in_force(subscribers: &[Subscriber], revision: u64) -> bool {
+    subscribers.iter().all(|subscriber| subscriber.acknowledged() >= revision)
+}

@@ -1,0 +1,122 @@
+//! `maesh controller`
+
+use std::{process::ExitCode, sync::Arc, time::Duration};
+
+use anyhow::{Context as _, bail};
+use maesh_config::discovery::{
+    Server, ServerOptions, Store,
+    auth::{Authenticate, Nobody, SharedSecret},
+    tls::CertificateFiles,
+};
+use maesh_controller::{
+    compile::{Addressing, Compiler, Range},
+    diagnostic::Diagnostic,
+    serve::{Controller, Published},
+    source::{kubernetes, manifests::Manifests},
+};
+use parking_lot::Mutex;
+use prometheus_client::registry::Registry;
+use tokio::{net::TcpListener, sync::mpsc};
+
+use crate::{
+    admin::{self, Admin},
+    args::ControllerArgs,
+    logs::LogLevel,
+    mesh,
+    signals::Signals,
+    status,
+};
+
+/// How often certificate files are looked at.
+const CERTIFICATES: Duration = Duration::from_secs(5);
+
+/// Watches, compiles and serves until a signal.
+pub async fn run(args: ControllerArgs, log_level: LogLevel) -> anyhow::Result<ExitCode> {
+    let mut signals = Signals::install()?;
+    let addressing = match args.address_range {
+        Some(range) => Addressing::Range(Range::new(range).context("--address-range")?),
+        None => Addressing::Cluster,
+    };
+    let mut config = mesh::compiler_config(&args.mesh, addressing)?;
+    config.selects_pods = !args.manifests.is_empty();
+    let zone = config.zones.first().cloned().context("--zone: name at least one zone")?;
+    let admin_listener = admin::bind(args.admin)?;
+    let listener =
+        TcpListener::bind(args.listen).await.map_err(|error| admin::taken(args.listen, "--listen", &error))?;
+
+    let store = Arc::new(Store::new());
+    let server = Server::new(store.clone(), ServerOptions::default());
+    let compiler = Compiler::new(config);
+    let mut watches = None;
+    let mut manifests = None;
+    let batches = if args.manifests.is_empty() {
+        let client = kubernetes::client(args.kubeconfig.as_deref(), args.context.as_deref()).await?;
+        let (batches, states) = kubernetes::start(&client, &kubernetes::Options::default(), &compiler.door());
+        watches = Some(states);
+        batches
+    } else {
+        let started = Manifests::start(args.manifests.clone(), compiler.door()).context("watching the manifests")?;
+        manifests = Some(started.0);
+        started.1
+    };
+    let (connected, sink) = (mesh::connected_proxies(&server), mesh::StoreSink(store));
+    let started = Controller::start(compiler, batches, connected, args.proxy_settle, sink);
+    let (controller, published) = started.context("starting the compiler")?;
+    let state = controller.state();
+    tokio::spawn(log_diagnostics(published));
+
+    let mut registry = Registry::default();
+    status::register(&mut registry, &state, &server);
+    let mut admin = Admin::new(Arc::new(Mutex::new(registry)), log_level);
+    admin.check("synced", status::ready(state.synced(), "not every kind of object was read once"));
+    admin.views = status::controller_views(&state, &server, &zone);
+    if let Some(watches) = watches {
+        admin.views.insert("watches", status::watches_view(watches));
+    }
+    let admin = admin.serve(admin_listener)?;
+    tracing::info!(listen = %args.listen, %admin, "serving");
+    let code = tokio::select! {
+        code = signals.first() => code,
+        ended = serve(&args, &server, listener) => {
+            ended?;
+            bail!("the discovery listener ended");
+        }
+    };
+    signals.end_at_next();
+    server.shutdown();
+    drop((controller, manifests));
+    Ok(code)
+}
+
+/// Serves subscribers as the flags say.
+async fn serve(args: &ControllerArgs, server: &Server, listener: TcpListener) -> anyhow::Result<()> {
+    let auth: Arc<dyn Authenticate> = match &args.secret_file {
+        Some(path) => {
+            Arc::new(SharedSecret::from_file(path).with_context(|| format!("--secret-file {}", path.display()))?)
+        }
+        None if args.insecure => Arc::new(Nobody::insecure()),
+        None => Arc::new(Nobody::loopback()),
+    };
+    let (Some(chain), Some(key)) = (args.tls_cert.clone(), args.tls_key.clone()) else {
+        return Ok(server.listen(listener, None, auth).await?);
+    };
+    let files = CertificateFiles { chain, key };
+    let tls = files.load().context("--tls-cert, --tls-key")?;
+    tokio::select! {
+        ended = server.listen(listener, Some(tls.config()), auth) => Ok(ended?),
+        () = files.keep_current(&tls, CERTIFICATES) => bail!("the certificate files are no longer looked at"),
+    }
+}
+
+/// Says once what is wrong with users' objects, and once that it is mended.
+async fn log_diagnostics(mut published: mpsc::UnboundedReceiver<Published>) {
+    let object = |found: &Diagnostic| found.object.to_string();
+    while let Some(Published { output, .. }) = published.recv().await {
+        for found in &output.found {
+            tracing::warn!(object = object(found), reason = %found.reason, "{}", found.message);
+        }
+        for cleared in &output.cleared {
+            tracing::info!(object = object(cleared), reason = %cleared.reason, "mended");
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! `maesh proxy`
+
+use std::process::ExitCode;
+
+use maesh_config::{NodeName, discovery::Subscribed, update::Role};
+use maesh_proxy::Config;
+
+use crate::{
+    admin::{self, Admin},
+    args::ProxyArgs,
+    logs::LogLevel,
+    signals::Signals,
+    status,
+};
+
+/// Carries requests until a signal; then drains.
+pub async fn run(args: ProxyArgs, log_level: LogLevel) -> anyhow::Result<ExitCode> {
+    let mut signals = Signals::install()?;
+    let listener = admin::bind(args.admin)?;
+    let (all, some) = (&maesh_proxy::WILDCARD_KINDS, &maesh_proxy::ON_DEMAND_KINDS);
+    let subscribed = super::subscribe(&args.subscribe, Role::Proxy, args.address.clone(), all, some)?;
+    let Subscribed { updates, interest, report, connected, status: stream, task } = subscribed;
+    let defaults = Config::default();
+    let config = Config {
+        shared: args.address,
+        workers: if args.threads == 0 { defaults.workers } else { args.threads },
+        node: args.subscribe.node.as_deref().map(NodeName::from),
+        zone: args.zone.as_deref().map(Into::into),
+        drain_horizon: args.drain_horizon,
+        drain_timeout: args.drain_timeout,
+        ..defaults
+    };
+    let proxy = maesh_proxy::start(config, updates, interest, report, connected.clone()).await?;
+    let mut admin = Admin::new(proxy.registry(), log_level);
+    admin.check("synced", status::ready(proxy.ready(), "not everything was delivered yet, or this process is ending"));
+    admin.views.insert("status", status::stream_view(stream, connected));
+    let admin = admin.serve(listener)?;
+    tracing::info!(%admin, "carrying requests");
+    let code = signals.first().await;
+    signals.end_at_next();
+    tracing::info!("draining");
+    let cut = proxy.drain().await;
+    if cut > 0 {
+        tracing::warn!(connections = cut, "cut what did not end in time");
+    }
+    // Its last act is to write the state file.
+    let _ = task.await;
+    Ok(code)
+}

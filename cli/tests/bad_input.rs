@@ -1,0 +1,160 @@
+//! Bad input: each case is a clear error with its place and the next step, and everything else is still served.
+#![allow(clippy::unwrap_used, reason = "a test ends where something is missing")]
+
+mod support;
+
+use std::path::Path;
+
+use serde_json::Value;
+use support::{
+    Dev,
+    backend::Backend,
+    http::get,
+    manifest::{save, service, slices},
+};
+
+/// A folder in which `web.shop.maesh` works, whatever else is in it.
+fn folder_with_web(web: &Backend) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    save(folder.path(), "a-web.yaml", &(service("shop", "web", 8080, "") + &slices("shop", "web", &[web.address])));
+    folder
+}
+
+fn assert_web_serves(dev: &Dev) {
+    let answer = get(dev.served_at("web.shop.maesh"), "web.shop.maesh", "/").unwrap();
+    assert_eq!((answer.status, answer.by()), (200, "web"), "{answer:?}");
+}
+
+/// The first diagnostic that names this file or object, among those before `ready`.
+fn early(dev: &Dev, holds: impl Fn(&Value) -> bool) -> &Value {
+    dev.early.iter().find(|event| holds(event)).unwrap_or_else(|| panic!("not among {:#?}", dev.early))
+}
+
+fn names(event: &Value, file: &str) -> bool {
+    event["file"].as_str().is_some_and(|path| Path::new(path).file_name().is_some_and(|name| name == file))
+}
+
+#[test]
+fn malformed_yaml_is_reported_with_file_and_line() {
+    let web = Backend::http("web");
+    let folder = folder_with_web(&web);
+    save(folder.path(), "bad.yaml", "apiVersion: v1\nkind: Service\nmetadata: {name: x, namespace: [\n");
+    let dev = Dev::start(folder.path());
+    let event = early(&dev, |event| names(event, "bad.yaml"));
+    assert_eq!(event["event"], "error", "{event}");
+    assert!(event["line"].as_u64().is_some_and(|line| (1..=4).contains(&line)), "{event}");
+    assert!(event["message"].as_str().is_some_and(|message| message.len() > 20), "{event}");
+    assert_web_serves(&dev);
+}
+
+#[test]
+fn an_emptied_file_keeps_its_last_good_objects() {
+    let web = Backend::http("web");
+    let folder = folder_with_web(&web);
+    let mut dev = Dev::start(folder.path());
+    std::fs::write(folder.path().join("a-web.yaml"), "").unwrap();
+    let event = dev.await_event("about the emptied file", |event| names(event, "a-web.yaml"));
+    assert_eq!(event["event"], "error", "{event}");
+    assert!(event["using"].as_str().is_some_and(|using| !using.is_empty()), "{event}");
+    assert_web_serves(&dev);
+}
+
+#[test]
+fn impossible_ports_are_reported_and_the_others_serve() {
+    let web = Backend::http("web");
+    let folder = folder_with_web(&web);
+    save(
+        folder.path(),
+        "ports.yaml",
+        "apiVersion: v1\nkind: Service\nmetadata: {name: odd, namespace: shop}\nspec:\n  ports:\n  - {name: a, port: 0}\n  \
+         - {name: b, port: 70000}\n  - {name: c, port: 8081}\n",
+    );
+    let dev = Dev::start(folder.path());
+    for value in ["0", "70000"] {
+        let event = early(&dev, |event| event["object"]["name"] == "odd" && event["value"] == value);
+        assert!(event["field"].as_str().is_some_and(|field| field.starts_with("spec.ports")), "{event}");
+    }
+    let ports = dev.entry("odd.shop.maesh")["ports"].as_array().unwrap();
+    assert_eq!(ports.iter().map(|port| port["port"].as_u64()).collect::<Vec<_>>(), [Some(8081)]);
+    assert_web_serves(&dev);
+}
+
+#[test]
+fn an_unknown_annotation_value_is_a_warning_and_the_default_is_used() {
+    let web = Backend::http("web");
+    let folder = folder_with_web(&web);
+    save(folder.path(), "odd.yaml", &service("shop", "odd", 8082, "maesh.containo.us/traffic-type: pigeon"));
+    let dev = Dev::start(folder.path());
+    let event = early(&dev, |event| event["object"]["name"] == "odd");
+    assert_eq!(event["event"], "warning", "{event}");
+    assert_eq!(event["object"]["kind"], "Service", "{event}");
+    assert_eq!(event["object"]["namespace"], "shop", "{event}");
+    assert_eq!(event["field"], "metadata.annotations[maesh.containo.us/traffic-type]", "{event}");
+    assert_eq!(event["value"], "pigeon", "{event}");
+    assert!(event["using"].as_str().is_some_and(|using| using.contains("default")), "{event}");
+    assert!(event["reason"].is_string() && names(event, "odd.yaml") && event["line"].is_u64(), "{event}");
+    assert_eq!(dev.entry("odd.shop.maesh")["ports"][0]["protocol"], "http");
+    assert_web_serves(&dev);
+}
+
+#[test]
+fn a_name_in_two_files_is_an_error_that_names_both() {
+    let web = Backend::http("web");
+    let folder = folder_with_web(&web);
+    save(folder.path(), "b-web.yaml", &service("shop", "web", 9999, ""));
+    let dev = Dev::start(folder.path());
+    let event = early(&dev, |event| names(event, "b-web.yaml"));
+    assert_eq!(event["event"], "error", "{event}");
+    assert!(event["message"].as_str().is_some_and(|message| message.contains("a-web.yaml")), "{event}");
+    assert_eq!(dev.entry("web.shop.maesh")["ports"][0]["port"], 8080, "the first file stays");
+    assert_web_serves(&dev);
+}
+
+#[test]
+fn a_path_of_300_characters_is_read_like_any_other() {
+    let web = Backend::http("web");
+    let folder = tempfile::tempdir().unwrap();
+    let deep = folder.path().join("d".repeat(150)).join("e".repeat(150));
+    std::fs::create_dir_all(&deep).unwrap();
+    save(&deep, "web.yaml", &(service("shop", "web", 8080, "") + &slices("shop", "web", &[web.address])));
+    save(&deep, "bad.yaml", "kind: [");
+    let dev = Dev::start(folder.path());
+    assert_eq!(early(&dev, |event| names(event, "bad.yaml"))["event"], "error");
+    assert_web_serves(&dev);
+}
+
+#[test]
+fn a_path_that_does_not_exist_ends_it_with_1_and_says_so() {
+    let long = format!("/nowhere/{}", "x".repeat(290));
+    for path in ["/nowhere/at-all", long.as_str()] {
+        let output =
+            support::command(&["dev", path, "--dns", "127.0.0.1:0", "--admin", "127.0.0.1:0"]).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains(path), "{said}");
+    }
+}
+
+#[test]
+fn another_kind_is_named_once_and_skipped() {
+    let web = Backend::http("web");
+    let folder = folder_with_web(&web);
+    let deployment = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: a, namespace: shop}\n";
+    save(folder.path(), "deployments.yaml", &format!("{deployment}---\n{deployment}"));
+    let dev = Dev::start(folder.path());
+    let about: Vec<_> = dev.early.iter().filter(|event| event.to_string().contains("Deployment")).collect();
+    assert_eq!(about.len(), 1, "{about:#?}");
+    assert_eq!(about[0]["event"], "warning");
+    assert_web_serves(&dev);
+}
+
+#[test]
+fn a_bad_address_range_is_refused_at_start() {
+    let folder = tempfile::tempdir().unwrap();
+    for range in ["127.0.0.0/25", "nonsense"] {
+        let output = support::command(&["dev", "--address-range", range]).arg(folder.path()).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(matches!(output.status.code(), Some(1 | 2)), "{said}");
+        assert!(said.contains(range), "{said}");
+    }
+}
