@@ -1,6 +1,8 @@
 //! The whole stream, server and subscriber over the pipe that `maesh dev` uses.
 
 mod converge;
+mod tcp;
+mod trouble;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 

@@ -85,6 +85,12 @@ impl ServerTls {
         self.config.clone()
     }
 
+    /// What handshakes use now.
+    #[cfg(test)]
+    pub(super) fn current(&self) -> Arc<CertifiedKey> {
+        self.current.0.load_full()
+    }
+
     /// Handshakes from now on use this chain and key.
     ///
     /// # Errors

@@ -1,0 +1,128 @@
+//! What goes wrong between a controller and its subscribers, and what each does then.
+
+use parking_lot::Mutex;
+
+use super::*;
+
+/// A way whose other end can be moved to another server.
+fn door(server: &Server) -> (InProcess, Arc<Mutex<InProcess>>) {
+    let (way, mut connections) = InProcess::new();
+    let door = Arc::new(Mutex::new(server.in_process()));
+    let through = door.clone();
+    tokio::spawn(async move {
+        while let Some(connection) = connections.recv().await {
+            let to = through.lock().clone();
+            let _ = to.0.send(connection).await;
+        }
+    });
+    (way, door)
+}
+
+fn store_with(resources: &[Resource], reached: u64) -> Arc<Store> {
+    let store = Arc::new(Store::new());
+    store.apply(&upserts(resources.iter().cloned()));
+    store.set_progress(Progress { replica: format!("c{reached}").into(), reached });
+    store.mark_complete();
+    store
+}
+
+async fn until(what: &str, mut is: impl FnMut() -> bool) {
+    for _ in 0..600 {
+        if is() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("{what}: not within a minute");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_subscriber_that_does_not_answer_is_dropped_and_resumes() {
+    let store = store_with(&[name("shop/web", 1)], 0);
+    let server = serve(&store);
+    let mut role = role(config(&server, &[Kind::Name], &[]));
+    let update = role.next().await;
+    for plain in 2..200 {
+        store.apply(&upserts([name("shop/web", plain), name("shop/api", plain)]));
+    }
+    until("dropped", || server.counters().dropped() == 1).await;
+    assert_eq!(server.counters().pushes(), 1, "what changed meanwhile waits for nobody");
+    role.apply(update, Vec::new());
+    while role.has.len() < 2 || role.has.values().any(|it| **it != name(&it.key().name, 199)) {
+        role.step().await;
+    }
+    assert_eq!(server.counters().pushes(), 2, "the newest, once");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_controller_that_is_behind_is_not_followed_at_first() {
+    let ahead = store_with(&[name("shop/web", 1), name("shop/api", 1)], 10);
+    let behind = store_with(&[name("shop/web", 1)], 5);
+    let server = serve(&ahead);
+    let (way, door) = door(&server);
+    let mut config = config(&server, &[Kind::Name], &[]);
+    config.connect = Connect::InProcess(way);
+    let behind_for = config.timing.behind;
+    let mut role = role(config);
+    role.step().await;
+    let late = serve(&behind);
+    *door.lock() = late.in_process();
+    server.shutdown();
+    let since = tokio::time::Instant::now();
+    role.step().await;
+    assert!(since.elapsed() >= behind_for, "believed after {:?}", since.elapsed());
+    assert_eq!(role.names(Kind::Name), ["shop/web"], "it was not behind, the cluster was put back");
+    let error = role.subscribed.status.last_error().unwrap();
+    assert!(error.starts_with("c5 has seen the cluster up to 5 only"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_controller_that_catches_up_is_followed_at_once() {
+    let ahead = store_with(&[name("shop/web", 1)], 10);
+    let behind = store_with(&[], 5);
+    let server = serve(&ahead);
+    let (way, door) = door(&server);
+    let mut config = config(&server, &[Kind::Name], &[]);
+    config.connect = Connect::InProcess(way);
+    let mut role = role(config);
+    role.step().await;
+    let late = serve(&behind);
+    *door.lock() = late.in_process();
+    server.shutdown();
+    until("refused", || role.subscribed.status.failures() >= 2).await;
+    behind.apply(&upserts([name("shop/web", 2)]));
+    behind.set_progress(Progress { replica: "c".into(), reached: 11 });
+    let since = tokio::time::Instant::now();
+    role.step().await;
+    assert!(since.elapsed() < Duration::from_secs(5), "after {:?}", since.elapsed());
+    assert_eq!(role.has.values().map(|it| (**it).clone()).collect::<Vec<_>>(), [name("shop/web", 2)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_controller_with_stale_watches_refuses_new_streams_and_keeps_the_open_ones() {
+    let store = store_with(&[name("shop/web", 1)], 0);
+    let server = serve(&store);
+    let mut open = role(config(&server, &[Kind::Name], &[]));
+    open.step().await;
+    store.set_refusing(Some("watches are stale".into()));
+    let mut late = role(config(&server, &[Kind::Name], &[]));
+    until("refused", || late.subscribed.status.failures() > 0).await;
+    assert!(late.subscribed.status.last_error().unwrap().contains("watches are stale"));
+    store.apply(&upserts([name("shop/web", 2)]));
+    open.step().await;
+    store.set_refusing(None);
+    late.step().await;
+    assert_eq!(late.names(Kind::Name), ["shop/web"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_subscriber_more_than_is_served_is_refused() {
+    let store = store_with(&[name("shop/web", 1)], 0);
+    let server = Server::new(store, ServerOptions { subscribers: 1, ..ServerOptions::default() });
+    let mut first = role(config(&server, &[Kind::Name], &[]));
+    first.step().await;
+    let mut second = role(config(&server, &[Kind::Name], &[]));
+    until("refused", || server.counters().refused() > 0).await;
+    drop(first);
+    second.step().await;
+}
