@@ -14,7 +14,7 @@ use std::{
 
 use bytes::Bytes;
 use prost::Message;
-use tokio::sync::Mutex;
+use tokio::task::JoinHandle;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::state::{Encoded, Held, Stamp, State};
@@ -90,17 +90,15 @@ impl Disk {
         }
     }
 
-    /// Writes the state; whether that worked. A failure is said once until it works again.
-    pub(super) async fn save(&mut self, state: Arc<Mutex<State>>, reached: u64) -> bool {
-        let path = self.path.clone();
-        let state = state.lock_owned().await;
-        let saved = tokio::task::spawn_blocking(move || {
-            let file = write(&path, &state, reached)?;
-            // Flushing takes the longest, and needs the state no more.
-            drop(state);
-            put_in_place(&file, &path)
-        });
-        let saved = saved.await.unwrap_or_else(|panic| Err(io::Error::other(panic)));
+    /// Begins to write what is held now; what changes from here on is not in it.
+    pub(super) fn save(&self, state: &State, reached: u64) -> Saving {
+        let (path, kept) = (self.path.clone(), Kept::of(state, reached));
+        Saving(tokio::task::spawn_blocking(move || write(&path, kept)))
+    }
+
+    /// Awaits a write; whether that worked. A failure is said once until it works again.
+    pub(super) async fn saved(&mut self, saving: &mut Saving) -> bool {
+        let saved = (&mut saving.0).await.unwrap_or_else(|panic| Err(io::Error::other(panic)));
         if let Err(error) = &saved
             && !self.failed
         {
@@ -108,6 +106,35 @@ impl Disk {
         }
         self.failed = saved.is_err();
         saved.is_ok()
+    }
+}
+
+/// A write that is under way.
+#[derive(Debug)]
+pub(super) struct Saving(JoinHandle<io::Result<()>>);
+
+/// What is held at one moment; it shares names and bytes with the state.
+struct Kept {
+    reached: u64,
+    kinds: Vec<KeptKind>,
+}
+
+struct KeptKind {
+    kind: Kind,
+    complete: bool,
+    resources: Vec<(Arc<str>, Encoded)>,
+    absent: Vec<Arc<str>>,
+}
+
+impl Kept {
+    fn of(state: &State, reached: u64) -> Self {
+        let kind = |held: &Held| KeptKind {
+            kind: held.kind,
+            complete: held.complete,
+            resources: held.resources.iter().map(|(name, encoded)| (name.clone(), encoded.clone())).collect(),
+            absent: held.absent.iter().cloned().collect(),
+        };
+        Self { reached, kinds: state.kinds.iter().map(kind).collect() }
     }
 }
 
@@ -204,7 +231,7 @@ fn beside(path: &Path) -> PathBuf {
     path.with_file_name(name)
 }
 
-fn write(path: &Path, state: &State, reached: u64) -> io::Result<File> {
+fn write(path: &Path, kept: Kept) -> io::Result<()> {
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent)?;
     }
@@ -213,22 +240,21 @@ fn write(path: &Path, state: &State, reached: u64) -> io::Result<File> {
     out.write_all(&FORMAT.to_le_bytes())?;
     let mut out = Hashing { inner: out, hash: Xxh3::new() };
     let buffer = &mut Vec::new();
-    out.record(&Record { reached, ..Record::default() }, buffer)?;
-    for held in &state.kinds {
-        let kind = held.kind.type_url().to_owned();
-        out.record(&Record { type_url: kind, complete: held.complete, ..Record::default() }, buffer)?;
-        for (name, encoded) in &held.resources {
+    out.record(&Record { reached: kept.reached, ..Record::default() }, buffer)?;
+    for KeptKind { kind, complete, resources, absent } in kept.kinds {
+        out.record(&Record { type_url: kind.type_url().to_owned(), complete, ..Record::default() }, buffer)?;
+        for (name, encoded) in resources {
             let (name, version) = (name.to_string(), encoded.version.to_string());
-            let bytes = Bytes::copy_from_slice(&encoded.bytes);
+            let bytes = Bytes::from_owner(encoded.bytes);
             out.record(&Record { name, version, bytes, ..Record::default() }, buffer)?;
         }
-        for name in &held.absent {
+        for name in absent {
             out.record(&Record { name: name.to_string(), absent: true, ..Record::default() }, buffer)?;
         }
     }
     let Hashing { inner: mut out, hash } = out;
     out.write_all(&hash.digest128().to_le_bytes())?;
-    out.into_inner().map_err(io::IntoInnerError::into_error)
+    put_in_place(&out.into_inner().map_err(io::IntoInnerError::into_error)?, path)
 }
 
 fn put_in_place(file: &File, path: &Path) -> io::Result<()> {

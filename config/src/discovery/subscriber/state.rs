@@ -52,8 +52,8 @@ pub(super) struct Held {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Encoded {
     pub(super) version: Stamp,
-    /// Empty when nothing is kept on disk.
-    pub(super) bytes: Box<[u8]>,
+    /// Empty when nothing is kept on disk. Shared with a write that is under way.
+    pub(super) bytes: Arc<[u8]>,
 }
 
 /// A version: ours in short, or whatever text another server uses.
@@ -205,7 +205,7 @@ impl State {
                 }
                 held.absent.remove(&name);
                 // Copied, because the bytes that came are a part of a message that may be a thousand times as large.
-                let bytes = if keep_bytes { bytes[..].into() } else { Box::default() };
+                let bytes = if keep_bytes { bytes[..].into() } else { Arc::default() };
                 held.resources.insert(name, Encoded { version: Stamp::read(&version), bytes });
             }
             for name in removed {

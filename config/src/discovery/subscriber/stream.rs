@@ -4,11 +4,15 @@
 //! listens. One update of a kind is with the role at a time; a server that sends another one meanwhile is not read from
 //! until then.
 
-use std::{collections::HashSet, sync::Arc, sync::atomic::Ordering};
+use std::{
+    collections::HashSet,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use tokio::{
-    sync::{Mutex, mpsc, watch},
+    sync::{mpsc, watch},
     time::Instant,
 };
 
@@ -16,7 +20,7 @@ use super::{
     Status, SubscriberConfig,
     backoff::Backoff,
     connect::{ConnectError, Connector, Open},
-    disk::Disk,
+    disk::{Disk, Saving},
     state::{Received, State},
 };
 use crate::{
@@ -40,15 +44,24 @@ pub(super) struct Runner {
     ready: watch::Receiver<bool>,
     up: watch::Sender<bool>,
     status: Arc<Status>,
-    state: Arc<Mutex<State>>,
-    disk: Option<Disk>,
-    /// When the state is to be saved; `None` when it is as it was saved.
-    save_at: Option<Instant>,
-    /// Not before this.
-    save_after: Instant,
+    state: State,
+    saver: Option<Saver>,
     /// The furthest that any controller was.
     reached: u64,
     behind_since: Option<Instant>,
+}
+
+/// Keeps the state file up with the state, in the background: nobody waits for a disk.
+struct Saver {
+    disk: Disk,
+    /// Shortest pause between two writes.
+    pause: Duration,
+    /// When the state is to be saved; `None` when it is as it was saved.
+    due: Option<Instant>,
+    /// A write that is under way, and when it began.
+    saving: Option<(Saving, Instant)>,
+    /// The next write begins no sooner.
+    not_before: Instant,
 }
 
 /// Why a stream ended.
@@ -89,21 +102,14 @@ impl Runner {
         status: Arc<Status>,
     ) -> Self {
         let state = State::new(&config.wildcard, &config.on_demand, config.state.is_some());
-        let disk = config.state.clone().map(Disk::new);
-        Self {
-            config,
-            updates,
-            demands,
-            ready,
-            up,
-            status,
-            state: Arc::new(Mutex::new(state)),
-            disk,
-            save_at: None,
-            save_after: Instant::now(),
-            reached: 0,
-            behind_since: None,
-        }
+        let saver = config.state.clone().map(|path| Saver {
+            disk: Disk::new(path),
+            pause: config.timing.save,
+            due: None,
+            saving: None,
+            not_before: Instant::now(),
+        });
+        Self { config, updates, demands, ready, up, status, state, saver, reached: 0, behind_since: None }
     }
 
     pub(super) async fn run(mut self) {
@@ -127,14 +133,16 @@ impl Runner {
             tracing::info!(%error, ?pause, "no discovery stream; serving what is there and trying again");
             ended = self.idle(Instant::now() + pause).await;
         }
-        self.save().await;
+        if let Some(saver) = &mut self.saver {
+            saver.finish(&self.state, self.reached, &self.status).await;
+        }
     }
 
     /// Delivers what was kept on disk, and forgets what the role does not accept of it.
     async fn restore(&mut self) -> Result<(), Ended> {
-        let Some(disk) = &self.disk else { return Ok(()) };
-        let mut state = self.state.lock().await;
-        self.reached = disk.load(&mut state).await;
+        let Some(saver) = &self.saver else { return Ok(()) };
+        let state = &mut self.state;
+        self.reached = saver.disk.load(state).await;
         let mut answers = Vec::new();
         for held in &mut state.kinds {
             let kind = held.kind;
@@ -171,17 +179,16 @@ impl Runner {
     async fn idle(&mut self, until: Instant) -> Result<(), Ended> {
         let mut demands = Vec::new();
         loop {
-            let save_at = self.save_at.map(|at| at.max(self.save_after));
             tokio::select! {
                 () = tokio::time::sleep_until(until) => return Ok(()),
                 () = self.updates.closed() => return Err(Ended::Role),
                 count = self.demands.recv_many(&mut demands, DEMANDS), if !self.demands.is_closed() => {
                     if count > 0 {
-                        self.state.lock().await.demand(demands.drain(..), false);
+                        self.state.demand(demands.drain(..), false);
                         self.changed();
                     }
                 }
-                () = at(save_at) => self.save().await,
+                () = keep(&mut self.saver, &self.state, self.reached, &self.status) => {}
             }
         }
     }
@@ -189,7 +196,7 @@ impl Runner {
     /// One stream, from connecting to its end. Whether anything was heard on it.
     async fn stream(&mut self, connector: &mut Connector) -> (Ended, bool) {
         let (requests, outgoing) = mpsc::unbounded_channel();
-        let mut opening = self.state.lock().await.open();
+        let mut opening = self.state.open();
         self.ready.mark_unchanged();
         if let Some(first) = opening.first_mut() {
             first.node = Some(node::node(&self.config.identity, *self.ready.borrow()));
@@ -219,7 +226,7 @@ impl Runner {
         let Err(ended) = self.follow(&mut stream).await;
         // What is with the role is put in force whether or not there is anybody left to tell.
         while let Some((received, rejected)) = stream.with_role.next().await {
-            self.commit(received, rejected).await;
+            self.commit(received, rejected);
         }
         (ended, stream.heard)
     }
@@ -227,7 +234,6 @@ impl Runner {
     async fn follow(&mut self, stream: &mut Stream) -> Result<std::convert::Infallible, Ended> {
         let mut demands = Vec::new();
         loop {
-            let save_at = self.save_at.map(|at| at.max(self.save_after));
             tokio::select! {
                 () = self.updates.closed() => return Err(Ended::Role),
                 response = stream.open.responses.message(), if stream.held_back.is_none() => {
@@ -236,7 +242,7 @@ impl Runner {
                 }
                 Some((received, rejected)) = stream.with_role.next() => {
                     stream.busy.remove(&received.kind);
-                    let answer = self.commit(received, rejected).await;
+                    let answer = self.commit(received, rejected);
                     stream.say(answer)?;
                     if let Some(received) = stream.held_back.take() {
                         self.give(stream, received).await?;
@@ -244,7 +250,7 @@ impl Runner {
                 }
                 count = self.demands.recv_many(&mut demands, DEMANDS), if !self.demands.is_closed() => {
                     if count > 0 {
-                        let requests = self.state.lock().await.demand(demands.drain(..), true);
+                        let requests = self.state.demand(demands.drain(..), true);
                         self.changed();
                         for request in requests {
                             stream.say(request)?;
@@ -253,7 +259,7 @@ impl Runner {
                 }
                 Ok(()) = self.ready.changed() => {
                     let ready = *self.ready.borrow_and_update();
-                    if let Some(type_url) = self.state.lock().await.any_open() {
+                    if let Some(type_url) = self.state.any_open() {
                         stream.say(DeltaDiscoveryRequest {
                             node: Some(node::node(&self.config.identity, ready)),
                             type_url: type_url.to_owned(),
@@ -261,7 +267,7 @@ impl Runner {
                         })?;
                     }
                 }
-                () = at(save_at) => self.save().await,
+                () = keep(&mut self.saver, &self.state, self.reached, &self.status) => {}
             }
         }
     }
@@ -271,7 +277,7 @@ impl Runner {
         self.judge(progress, !stream.heard)?;
         stream.heard = true;
         self.status.updates.fetch_add(1, Ordering::Relaxed);
-        let Some(received) = self.state.lock().await.receive(response) else { return Ok(()) };
+        let Some(received) = self.state.receive(response) else { return Ok(()) };
         if stream.busy.contains(&received.kind) {
             stream.held_back = Some(received);
             return Ok(());
@@ -312,45 +318,63 @@ impl Runner {
         self.updates.send(update).await.map_err(|_| Ended::Role)
     }
 
-    async fn commit(&mut self, received: Received, rejected: Vec<Rejected>) -> DeltaDiscoveryRequest {
-        let mut state = self.state.lock().await;
-        let (answer, rejected) = state.commit(received, rejected);
+    fn commit(&mut self, received: Received, rejected: Vec<Rejected>) -> DeltaDiscoveryRequest {
+        let (answer, rejected) = self.state.commit(received, rejected);
         self.status.rejected.fetch_add(rejected as u64, Ordering::Relaxed);
-        self.status.resources.store(state.len() as u64, Ordering::Relaxed);
-        drop(state);
+        self.status.resources.store(self.state.len() as u64, Ordering::Relaxed);
         self.changed();
         answer
     }
 
     fn changed(&mut self) {
-        if self.disk.is_some() && self.save_at.is_none() {
-            self.save_at = Some(Instant::now() + self.config.timing.save);
+        if let Some(saver) = &mut self.saver {
+            saver.due.get_or_insert_with(|| Instant::now() + saver.pause);
+        }
+    }
+}
+
+impl Saver {
+    /// Does what is due next: awaits the write that is under way, or the time for one. Nothing is lost when this is
+    /// dropped halfway.
+    async fn step(&mut self, state: &State, reached: u64, status: &Status) {
+        if let Some((saving, began)) = &mut self.saving {
+            let saved = self.disk.saved(saving).await;
+            status.saves.fetch_add(u64::from(saved), Ordering::Relaxed);
+            self.not_before = Instant::now() + began.elapsed() * SAVING;
+            self.saving = None;
+        } else if let Some(due) = self.due {
+            tokio::time::sleep_until(due.max(self.not_before)).await;
+            self.due = None;
+            self.saving = Some((self.disk.save(state, reached), Instant::now()));
+        } else {
+            std::future::pending::<()>().await;
         }
     }
 
-    async fn save(&mut self) {
-        let Some(disk) = &mut self.disk else { return };
-        if self.save_at.take().is_none() {
-            return;
+    /// Writes what is not written yet, at once.
+    async fn finish(&mut self, state: &State, reached: u64, status: &Status) {
+        if self.saving.is_some() {
+            self.step(state, reached, status).await;
         }
-        let began = Instant::now();
-        if disk.save(self.state.clone(), self.reached).await {
-            self.status.saves.fetch_add(1, Ordering::Relaxed);
+        if self.due.is_some() {
+            self.due = Some(Instant::now());
+            self.not_before = Instant::now();
+            self.step(state, reached, status).await;
+            self.step(state, reached, status).await;
         }
-        self.save_after = Instant::now() + began.elapsed() * SAVING;
+    }
+}
+
+/// [`Saver::step`], if there is one.
+async fn keep(saver: &mut Option<Saver>, state: &State, reached: u64, status: &Status) {
+    match saver {
+        Some(saver) => saver.step(state, reached, status).await,
+        None => std::future::pending().await,
     }
 }
 
 impl Stream {
     fn say(&self, request: DeltaDiscoveryRequest) -> Result<(), Ended> {
         self.requests.send(request).map_err(|_| Ended::Closed)
-    }
-}
-
-/// Waits until then; for ever if there is no then.
-async fn at(when: Option<Instant>) {
-    match when {
-        Some(when) => tokio::time::sleep_until(when).await,
-        None => std::future::pending().await,
     }
 }

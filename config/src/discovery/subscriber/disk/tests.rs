@@ -41,9 +41,14 @@ fn filled() -> State {
     state
 }
 
+async fn save(disk: &mut Disk, state: &State, reached: u64) -> bool {
+    let mut saving = disk.save(state, reached);
+    disk.saved(&mut saving).await
+}
+
 async fn saved(folder: &Path, state: State) -> PathBuf {
     let path = folder.join("kept/state");
-    assert!(Disk::new(path.clone()).save(Arc::new(Mutex::new(state)), 41).await);
+    assert!(save(&mut Disk::new(path.clone()), &state, 41).await);
     path
 }
 
@@ -101,9 +106,9 @@ async fn a_failed_write_leaves_the_old_file() {
     let before: SystemTime = fs::metadata(&path).unwrap().modified().unwrap();
     fs::create_dir(beside(&path)).unwrap();
     let mut disk = Disk::new(path.clone());
-    assert!(!disk.save(Arc::new(Mutex::new(empty())), 42).await);
+    assert!(!save(&mut disk, &empty(), 42).await);
     assert_eq!(fs::metadata(&path).unwrap().modified().unwrap(), before);
     fs::remove_dir(beside(&path)).unwrap();
-    assert!(disk.save(Arc::new(Mutex::new(empty())), 42).await);
+    assert!(save(&mut disk, &empty(), 42).await);
     assert_eq!(disk.load(&mut empty()).await, 42);
 }
