@@ -1,7 +1,7 @@
 //! The responder as the bench runs it: one thread, told of its Services through the same channel as by a controller.
 //!
-//! `bench_dns LISTEN COUNT` answers for COUNT Services `service-I.bench.maesh` of one ready proxy on the node of every
-//! caller from 127.0.0.0/8. It runs until it is ended by a signal.
+//! `bench_dns LISTEN COUNT [PODS]` answers for COUNT Services `service-I.bench.maesh` of one ready proxy on the node of
+//! every caller from 127.0.0.0/8; it knows PODS pods on 1000 other nodes. It runs until it is ended by a signal.
 
 use std::{error::Error, net::SocketAddr, num::NonZeroUsize, sync::Arc};
 
@@ -16,12 +16,16 @@ use tokio::sync::{mpsc, watch};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [listen, count] = &arguments[..] else { return Err("usage: bench_dns LISTEN COUNT".into()) };
+    let (listen, count, pods) = match &arguments[..] {
+        [listen, count] => (listen, count, 0),
+        [listen, count, pods] => (listen, count, pods.parse()?),
+        _ => return Err("usage: bench_dns LISTEN COUNT [PODS]".into()),
+    };
     let (listen, count) = (listen.parse()?, count.parse()?);
-    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(serve(listen, count))
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(serve(listen, count, pods))
 }
 
-async fn serve(listen: SocketAddr, count: usize) -> Result<(), Box<dyn Error>> {
+async fn serve(listen: SocketAddr, count: usize, pods: u32) -> Result<(), Box<dyn Error>> {
     let (updates, received) = mpsc::channel(16);
     let (_up, connected) = watch::channel(true);
     let config = Config { listen: vec![listen], threads: NonZeroUsize::MIN, ..Config::default() };
@@ -64,11 +68,36 @@ async fn serve(listen: SocketAddr, count: usize) -> Result<(), Box<dyn Error>> {
         (Kind::Mesh, vec![Resource::Mesh(mesh)]),
         (Kind::Proxy, vec![Resource::Proxy(proxy)]),
         (Kind::Workload, vec![Resource::Workload(callers)]),
-        (Kind::Name, (0..count).map(name).collect()),
     ] {
-        let upserts = resources.into_iter().map(Arc::new).collect();
-        updates.send(Update { kind, upserts, removed: vec![], complete: true, ack: Ack::unheard() }).await?;
+        updates.send(update(kind, resources, true)).await?;
+    }
+    // In pieces, as they come from a controller.
+    for start in (0..pods).step_by(1000) {
+        let piece = (start..pods.min(start + 1000)).map(pod).collect();
+        updates.send(update(Kind::Workload, piece, true)).await?;
+    }
+    for start in (0..count).step_by(1000) {
+        let end = count.min(start + 1000);
+        updates.send(update(Kind::Name, (start..end).map(name).collect(), end == count)).await?;
     }
     dns.ready().wait_for(|ready| *ready).await?;
     std::future::pending().await
+}
+
+fn update(kind: Kind, resources: Vec<Resource>, complete: bool) -> Update {
+    let upserts = resources.into_iter().map(Arc::new).collect();
+    Update { kind, upserts, removed: vec![], complete, ack: Ack::unheard() }
+}
+
+/// A pod with an address of its own.
+fn pod(number: u32) -> Resource {
+    let address = std::net::Ipv4Addr::from_bits(0x0a00_0000 + number);
+    Resource::Workload(Workload {
+        address: std::net::IpAddr::from(address).into(),
+        kind: WorkloadKind::Pod,
+        namespace: Some("bench".into()),
+        name: format!("pod-{number}").into(),
+        service_account: Some("default".into()),
+        node: Some(format!("node-{}", number % 1000).as_str().into()),
+    })
 }

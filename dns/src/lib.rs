@@ -50,7 +50,8 @@ pub const KINDS: [Kind; 4] = [Kind::Mesh, Kind::Proxy, Kind::Workload, Kind::Nam
 /// How the responder runs.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Where it listens, with UDP and TCP; port 0 finds one that is free for both.
+    /// Where it listens, with UDP and TCP; port 0 finds one that is free for both. `[::]` takes IPv6 only: for both
+    /// families, name both wildcards.
     pub listen: Vec<SocketAddr>,
     /// Addresses of `ns.dns.ZONE`, where callers reach us: the Service's. None: those of `listen` that are not
     /// wildcards.

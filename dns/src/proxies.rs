@@ -142,11 +142,6 @@ impl Proxies {
         &self.ready
     }
 
-    /// Those that were the last ones ready, while none is.
-    pub(crate) fn last(&self) -> &Arc<[Target]> {
-        &self.last
-    }
-
     /// Number of proxies known, ready or not.
     pub(crate) fn known(&self) -> usize {
         self.known

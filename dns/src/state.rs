@@ -55,6 +55,8 @@ pub(crate) struct State {
     proxies: BTreeMap<Arc<str>, Known>,
     /// Proxies that our own probes do not reach.
     dead: HashSet<Arc<str>>,
+    /// Those that were ready when last any was.
+    last_ready: Arc<[Target]>,
     complete: HashSet<Kind>,
     /// Proxies must be worked out again.
     stale: bool,
@@ -74,6 +76,7 @@ impl State {
             classes: Interner::default(),
             proxies: BTreeMap::new(),
             dead: HashSet::new(),
+            last_ready: Arc::default(),
             complete: HashSet::new(),
             stale: true,
             current: Arc::default(),
@@ -138,14 +141,16 @@ impl State {
         self.mesh.is_some() && NEEDED.iter().all(|kind| self.complete.contains(kind))
     }
 
-    fn work_out(&self) -> Proxies {
+    fn work_out(&mut self) -> Proxies {
         let ready = |known: &&Known| known.proxy.ready && !self.dead.contains(&known.proxy.id);
         let ready: Vec<Target> = self.proxies.values().filter(ready).map(|known| known.target.clone()).collect();
-        let last = match (ready.is_empty(), self.current.ready().is_empty(), self.current.last().is_empty()) {
-            (false, _, _) => Arc::default(),
-            (true, false, _) => self.current.ready().clone(),
-            (true, true, false) => self.current.last().clone(),
-            (true, true, true) => self.proxies.values().map(|known| known.target.clone()).collect(),
+        let last = if !ready.is_empty() {
+            self.last_ready = ready.as_slice().into();
+            Arc::default()
+        } else if !self.last_ready.is_empty() {
+            self.last_ready.clone()
+        } else {
+            self.proxies.values().map(|known| known.target.clone()).collect()
         };
         let classes: Vec<_> = self.classes.iter().map(|(number, ports)| (number, &**ports)).collect();
         let sets = self.sets.iter().map(|(number, ports)| (number, &**ports));
@@ -298,3 +303,6 @@ impl State {
         self.stale = true;
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -14,6 +14,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread::{self, JoinHandle},
+    time::Duration,
 };
 
 use arc_swap::ArcSwap;
@@ -26,6 +27,9 @@ use crate::{
     metrics::{Counters, Metrics},
     snapshot::Snapshot,
 };
+
+/// How long to wait after an error that may come again at once.
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// The threads that answer on one socket.
 #[derive(Debug)]
@@ -96,10 +100,14 @@ impl Worker {
         loop {
             let received = match batch.receive(&self.socket) {
                 Ok(received) => received,
-                // A signal, or an ICMP error of an earlier answer.
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                // A signal, or news that the caller of an earlier answer is gone.
+                Err(error) if matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::ConnectionRefused) => {
+                    continue;
+                }
                 Err(error) => {
                     tracing::debug!(%error, "receiving a query");
+                    // An error that stays must not become a busy loop.
+                    thread::park_timeout(PAUSE);
                     0
                 }
             };
