@@ -30,7 +30,7 @@ pub trait Sink: Send + 'static {
     /// Puts a change in force. Returns the revision that has it.
     fn apply(&mut self, change: &Change) -> u64;
 
-    /// Everything but the proxies has been applied at least once.
+    /// Everything has been applied at least once, and proxies had the time to come back.
     fn complete(&mut self);
 }
 
@@ -129,7 +129,7 @@ impl Controller {
             counts: RwLock::default(),
             synced: watch::Sender::new(false),
         });
-        let run = Run { compiler, sink, state: state.clone(), publish, complete: false };
+        let run = Run { compiler, sink, state: state.clone(), publish, complete: false, told: false };
         std::thread::Builder::new().name("compiler".into()).spawn(move || run.run(queue))?;
 
         let forward = inputs.clone();
@@ -181,6 +181,7 @@ struct Run<S> {
     state: Arc<State>,
     publish: mpsc::UnboundedSender<Published>,
     complete: bool,
+    told: bool,
 }
 
 impl<S: Sink> Run<S> {
@@ -215,20 +216,28 @@ impl<S: Sink> Run<S> {
         true
     }
 
+    /// Says once that everything is there, the proxies among it: told earlier, dns would take those that are still on
+    /// their way back from a restart of this process for gone.
+    fn tell_complete(&mut self) {
+        if !self.told && self.compiler.is_settled() {
+            self.told = true;
+            self.sink.complete();
+        }
+    }
+
     fn publish(&mut self) {
         let started = Instant::now();
         let mut output = self.compiler.compile();
         let took = started.elapsed();
         if self.complete && output.is_empty() {
-            return self.keep(&output, &Change::default(), took);
+            self.keep(&output, &Change::default(), took);
+            return self.tell_complete();
         }
         let change = std::mem::take(&mut output.change);
         let revision = self.sink.apply(&change);
         self.keep(&output, &change, took);
-        if !self.complete {
-            self.complete = true;
-            self.sink.complete();
-        }
+        self.complete = true;
+        self.tell_complete();
         // Nobody may want to be told.
         let _ = self.publish.send(Published { revision, output });
         self.state.synced.send_if_modified(|synced| !std::mem::replace(synced, true));

@@ -80,6 +80,12 @@ impl Session {
             if self.types.len() >= TYPES {
                 return Err(Violation::TooMuch);
             }
+            if Kind::of_type_url(&request.type_url) == Some(Kind::Listener) {
+                // What it says it has, it listens on, before anything is sent on this stream.
+                let held = request.initial_resource_versions.keys().map(|name| (Arc::from(name.as_str()), Ok(())));
+                Arc::make_mut(&mut self.listeners).extend(held);
+                self.changed = true;
+            }
             let first = Subscription::first(request.resource_names_subscribe, request.initial_resource_versions);
             if first.names() > 2 * NAMES {
                 return Err(Violation::TooMuch);
