@@ -277,6 +277,10 @@ pub struct DnsArgs {
     /// Threads that answer; 0 is one per core
     #[arg(long, env = "MAESH_THREADS", default_value_t = 0, value_name = "N")]
     pub threads: usize,
+    /// Admin port of the proxies, where they are asked whether they are ready while the controller is away; without it,
+    /// whether they take connections
+    #[arg(long, env = "MAESH_PROBE_PORT", value_name = "PORT")]
+    pub probe_port: Option<u16>,
     #[command(flatten)]
     pub subscribe: SubscribeArgs,
 }

@@ -3,7 +3,7 @@
 use std::{num::NonZeroUsize, process::ExitCode, sync::Arc};
 
 use maesh_config::{discovery::Subscribed, update::Role};
-use maesh_dns::{Config, StartError};
+use maesh_dns::{Config, Probe, ProbeHow, StartError};
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 
@@ -28,6 +28,10 @@ pub async fn run(args: DnsArgs, log_level: LogLevel) -> anyhow::Result<ExitCode>
         name_server: args.ns_address,
         threads: NonZeroUsize::new(args.threads).unwrap_or(defaults.threads),
         lameduck: args.lameduck,
+        probe: Probe {
+            how: args.probe_port.map_or(defaults.probe.how, |port| ProbeHow::Ready { port }),
+            ..defaults.probe
+        },
         ..defaults
     };
     let dns = maesh_dns::start(config, updates, connected.clone(), &mut registry).map_err(|error| match error {
