@@ -26,7 +26,6 @@ use tokio::sync::{mpsc, watch};
 /// A controller that reads a folder.
 struct Mesh {
     folder: TempDir,
-    kept: Kept,
     controller: Controller,
     published: mpsc::UnboundedReceiver<Published>,
     _source: Manifests,
@@ -47,11 +46,12 @@ impl Mesh {
         let compiler = Compiler::new(config);
         let (source, batches) = Manifests::start(vec![path(folder.path())], compiler.door()).unwrap();
         let (proxies, watched) = watch::channel(Vec::new());
-        let kept = Kept::default();
         let (controller, published) =
-            Controller::start(compiler, batches, watched, Duration::ZERO, kept.clone()).unwrap();
-        let mut mesh = Self { folder, kept, controller, published, _source: source, _proxies: proxies };
-        mesh.until("a first configuration", |mesh| mesh.kept.0.lock().complete).await;
+            Controller::start(compiler, batches, watched, Duration::ZERO, Kept::default()).unwrap();
+        let mesh = Self { folder, controller, published, _source: source, _proxies: proxies };
+        let mut synced = mesh.controller.state().synced();
+        let first = tokio::time::timeout(Duration::from_secs(20), synced.wait_for(|synced| *synced)).await;
+        first.expect("a first configuration").unwrap();
         mesh
     }
 
