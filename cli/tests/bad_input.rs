@@ -91,7 +91,7 @@ fn an_unknown_annotation_value_is_a_warning_and_the_default_is_used() {
     assert_eq!(event["object"]["namespace"], "shop", "{event}");
     assert_eq!(event["field"], "metadata.annotations[maesh.containo.us/traffic-type]", "{event}");
     assert_eq!(event["value"], "pigeon", "{event}");
-    assert!(event["using"].as_str().is_some_and(|using| using.contains("default")), "{event}");
+    assert_eq!(event["using"], "http", "{event}");
     assert!(event["reason"].is_string() && names(event, "odd.yaml") && event["line"].is_u64(), "{event}");
     assert_eq!(dev.entry("odd.shop.maesh")["ports"][0]["protocol"], "http");
     assert_web_serves(&dev);

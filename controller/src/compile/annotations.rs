@@ -198,18 +198,21 @@ pub(super) fn field(key: &str) -> String {
     format!("metadata.annotations[{key}]")
 }
 
+/// What is used in place of a bad value, by the annotation's name and its key as written; `None` if nothing asks for it.
+type Using<'a> = &'a dyn Fn(&str, &str) -> Option<String>;
+
 /// What is wrong with the annotations of a Service by themselves: unknown names, bad values, ports that it lacks.
-pub(super) fn check_service(service: &Service) -> Vec<Diagnostic> {
+pub(super) fn check_service(service: &Service, using: Using<'_>) -> Vec<Diagnostic> {
     let has = |port: &str| {
         let named = |name: &Option<Arc<str>>| name.as_deref() == Some(port);
         service.ports.iter().any(|p| named(&p.name) || p.number.port().is_some_and(|n| n.to_string() == port))
     };
-    check("Service", &service.meta, &service.annotations, Some(&has))
+    check("Service", &service.meta, &service.annotations, Some(&has), using)
 }
 
 /// What is wrong with the annotations of a Namespace.
 pub(super) fn check_namespace(meta: &Meta, annotations: &Annotations) -> Vec<Diagnostic> {
-    check("Namespace", meta, annotations, None)
+    check("Namespace", meta, annotations, None, &|_, _| None)
 }
 
 fn check(
@@ -217,6 +220,7 @@ fn check(
     meta: &Meta,
     annotations: &Annotations,
     has_port: Option<&dyn Fn(&str) -> bool>,
+    using: Using<'_>,
 ) -> Vec<Diagnostic> {
     let mut found = Vec::new();
     for (key, text) in annotations {
@@ -255,7 +259,8 @@ fn check(
             continue;
         };
         if !good(text.trim()) {
-            let (values, default) = (known.values, known.default);
+            let values = known.values;
+            let default = using(name, key).unwrap_or_else(|| known.default.into());
             let shown = crate::diagnostic::shortened(text);
             let text_ = format!("annotation {key} is {shown:?}, not {values}; using {default}. Set it to {values}.");
             found.push(say(Reason::InvalidAnnotation, text_).value(text).using(default));

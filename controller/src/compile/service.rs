@@ -1,6 +1,6 @@
 //! What a Service means to the mesh, by itself and its Namespace alone.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use maesh_config::{
@@ -97,7 +97,7 @@ pub(super) fn plan(
     }
     let none = Annotations::default();
     let in_force = InForce { service: &service.annotations, namespace: namespace.unwrap_or(&none) };
-    let mut found = annotations::check_service(service);
+    let mut found = Vec::new();
     let ports = ports(service, in_force, config, &mut found);
 
     let name = ServiceName::new(service.meta.namespace.clone(), service.meta.name.clone());
@@ -126,7 +126,29 @@ pub(super) fn plan(
         headless: service.headless,
         publish_not_ready: service.publish_not_ready,
     };
+    found.extend(annotations::check_service(service, &|name, key| in_use(&plan, in_force, name, key)));
     (Some(plan), found)
+}
+
+/// What the plan has where the annotation `key` asks for something: the values of all ports that it covers.
+fn in_use(plan: &Plan, in_force: InForce<'_>, name: &str, key: &str) -> Option<String> {
+    let value = |port: &Port| match name {
+        "traffic-type" => Some(port.protocol.to_string()),
+        "scheme" => Some(port.policy.scheme.to_string()),
+        _ => None,
+    };
+    let covers = |port: &&Port| {
+        in_force
+            .of_port(name, port.number, port.name.as_deref())
+            .is_some_and(|found| found.on_service && found.key == key)
+    };
+    match name {
+        "address" => Some(if plan.own { "own" } else { "shared" }.into()),
+        _ => {
+            let values: BTreeSet<_> = plan.ports.iter().filter(covers).filter_map(value).collect();
+            (!values.is_empty()).then(|| Vec::from_iter(values).join(", "))
+        }
+    }
 }
 
 fn say(reason: Reason, service: &Service, field: &str, text: String) -> Diagnostic {

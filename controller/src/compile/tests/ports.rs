@@ -152,8 +152,8 @@ fn messages_name_object_value_default_and_next_step() {
     assert_eq!(
         said,
         [
-            "Service shop/web: annotation maesh.containo.us/80.scheme is \"ftp\", not http, https or h2c; using http, or \
-             h2c where appProtocol says so. Set it to http, https or h2c.",
+            "Service shop/web: annotation maesh.containo.us/80.scheme is \"ftp\", not http, https or h2c; using http. Set it \
+             to http, https or h2c.",
             "Service shop/web: annotation maesh.containo.us/shceme does not exist; it is ignored. Did you mean \
              maesh.containo.us/scheme?",
             "Service shop/web: port 0 is not a number from 1 to 65535; the port is left out. Correct the number.",
@@ -165,7 +165,7 @@ fn messages_name_object_value_default_and_next_step() {
         "field": "metadata.annotations[maesh.containo.us/80.scheme]",
         "value": "ftp",
         "message": &*output.found[0].message,
-        "using": "http, or h2c where appProtocol says so",
+        "using": "http",
         "reason": "InvalidAnnotation",
     });
     assert_eq!(json, want);
