@@ -155,7 +155,8 @@ impl Stream {
 
     async fn serve(&mut self, mut requests: Requests) -> Result<(), Status> {
         let stall = self.shared.options.stall;
-        let mut answered = Instant::now();
+        // Since when an answer is owed: a long quiet before a push is nobody's delay.
+        let mut waiting: Option<Instant> = None;
         let mut pushed: Option<Instant> = None;
         loop {
             if self.push().await? {
@@ -167,20 +168,18 @@ impl Stream {
             if self.session.take_advanced() {
                 self.shared.registry.acknowledged();
             }
-            if !self.session.owed_an_answer() {
-                answered = Instant::now();
-            }
+            waiting = self.session.owed_an_answer().then(|| waiting.unwrap_or_else(Instant::now));
             tokio::select! {
                 request = requests.message() => {
                     let Some(request) = request? else { return Ok(()) };
                     self.hear(request)?;
-                    answered = Instant::now();
+                    waiting = None;
                 }
                 changed = self.changes.changed() => {
                     if changed.is_err() { return Ok(()) }
                     self.breathe(pushed).await;
                 }
-                () = tokio::time::sleep_until(answered + stall), if self.session.owed_an_answer() => {
+                () = stalled(waiting, stall) => {
                     return Err(Status::deadline_exceeded("no answer to a response in time; resume on a new stream"));
                 }
             }
@@ -224,6 +223,14 @@ impl Stream {
             counters.bytes.fetch_add(push.bytes as u64, Ordering::Relaxed);
             any = true;
         }
+    }
+}
+
+/// Ends once an answer has been owed for this long; never while none is.
+async fn stalled(since: Option<Instant>, stall: Duration) {
+    match since {
+        Some(since) => tokio::time::sleep_until(since + stall).await,
+        None => std::future::pending().await,
     }
 }
 

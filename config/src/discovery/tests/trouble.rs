@@ -55,6 +55,21 @@ async fn a_subscriber_that_does_not_answer_is_dropped_and_resumes() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_change_after_a_long_quiet_drops_nobody() {
+    let store = store_with(&[name("shop/web", 1)], 0);
+    let server = serve(&store);
+    let mut role = role(config(&server, &[Kind::Name], &[]));
+    role.next().await;
+    for plain in 2..10 {
+        tokio::time::sleep(Duration::from_secs(3600)).await;
+        store.apply(&upserts([name("shop/web", plain)]));
+        role.next().await;
+    }
+    let counters = server.counters();
+    assert_eq!((counters.streams(), counters.dropped()), (1, 0));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_controller_that_is_behind_is_not_followed_at_first() {
     let ahead = store_with(&[name("shop/web", 1), name("shop/api", 1)], 10);
     let behind = store_with(&[name("shop/web", 1)], 5);
