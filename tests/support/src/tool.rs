@@ -102,6 +102,41 @@ pub const TOOLS: &[Tool] = &[
         source: Source::Go { folder: "tests/tools/coredns", package: ".", names: &[], variables: &[] },
     },
     Tool {
+        name: "helm4",
+        version: "4.3.1",
+        needed_for: "the chart",
+        source: Source::Go {
+            folder: "tests/tools/helm4",
+            package: "helm.sh/helm/v4/cmd/helm",
+            names: &["helm"],
+            variables: &["helm.sh/helm/v4/internal/version.version=v4.3.1"],
+        },
+    },
+    Tool {
+        name: "helm3",
+        version: "3.22.0",
+        needed_for: "the chart",
+        source: Source::Go {
+            folder: "tests/tools/helm3",
+            package: "helm.sh/helm/v3/cmd/helm",
+            names: &[],
+            // Helm 3 takes the version of Kubernetes that it renders for from here, and 1.20 without it.
+            variables: &[
+                "helm.sh/helm/v3/internal/version.version=v3.22.0",
+                "helm.sh/helm/v3/pkg/chartutil.k8sVersionMajor=1",
+                "helm.sh/helm/v3/pkg/chartutil.k8sVersionMinor=37",
+                "helm.sh/helm/v3/pkg/lint/rules.k8sVersionMajor=1",
+                "helm.sh/helm/v3/pkg/lint/rules.k8sVersionMinor=37",
+            ],
+        },
+    },
+    Tool {
+        name: "kubernetes-validate",
+        version: "1.37.0",
+        needed_for: "the chart's objects against the schemas of several versions of Kubernetes",
+        source: Source::Python { folder: "tests/tools/kubernetes-validate", program: "" },
+    },
+    Tool {
         name: "go-control-plane",
         version: "0.14.0",
         needed_for: "the discovery stream with a server of others",
