@@ -6,7 +6,9 @@
 mod bench;
 mod command;
 mod fuzz;
+mod image;
 mod measure;
+mod oci;
 mod setup;
 mod soak;
 mod test;
@@ -35,6 +37,8 @@ enum Command {
     Fuzz(fuzz::Options),
     /// Run one of the long suites; list them when none is named
     Soak(soak::Options),
+    /// Build the container image as an OCI layout, and its list of parts, without a daemon
+    Image(image::Options),
     /// Build programs of other projects into the cache and print where they are; list them when none is named
     Tool {
         /// Their names, such as etcd, kube-apiserver, kubectl, coredns, envoy
@@ -47,6 +51,7 @@ fn main() -> ExitCode {
         Command::Bench(bench) => bench::run(&bench),
         Command::Test(options) => test::run(&options),
         Command::Fuzz(options) => fuzz::run(&options),
+        Command::Image(options) => image::run(&options),
         Command::Soak(options) => soak::run(&options),
         Command::Tool { names } => tool::run(&names),
     };
