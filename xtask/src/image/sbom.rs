@@ -146,7 +146,7 @@ fn entry(package: &Package, checksums: &BTreeMap<(String, String), String>) -> V
         "filesAnalyzed": false,
         "licenseConcluded": "NOASSERTION",
         // Old crates write a slash for "or".
-        "licenseDeclared": package.license.as_ref().map_or("NOASSERTION".to_owned(), |text| text.replace('/', " OR ")),
+        "licenseDeclared": package.license.as_ref().map_or_else(|| "NOASSERTION".to_owned(), |text| text.replace('/', " OR ")),
         "copyrightText": "NOASSERTION",
         "externalRefs": [{
             "referenceCategory": "PACKAGE-MANAGER", "referenceType": "purl",

@@ -1,0 +1,167 @@
+{{/* Name of everything: the release's name, with the chart's unless it is in there already. */}}
+{{- define "maesh.fullname" -}}
+{{- if contains .Chart.Name .Release.Name }}{{ .Release.Name | trunc 40 | trimSuffix "-" }}
+{{- else }}{{ printf "%s-%s" .Release.Name .Chart.Name | trunc 40 | trimSuffix "-" }}{{ end }}
+{{- end }}
+
+{{/* Labels that select pods; they can never change. Takes (list context role). */}}
+{{- define "maesh.selector" -}}
+app.kubernetes.io/name: maesh
+app.kubernetes.io/instance: {{ (index . 0).Release.Name }}
+app.kubernetes.io/component: {{ index . 1 }}
+{{- end }}
+
+{{/* Labels of every object. Takes (list context role). */}}
+{{- define "maesh.labels" -}}
+{{ include "maesh.selector" . }}
+app.kubernetes.io/version: {{ (index . 0).Chart.AppVersion | quote }}
+app.kubernetes.io/part-of: maesh
+app.kubernetes.io/managed-by: {{ (index . 0).Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" (index . 0).Chart.Name (index . 0).Chart.Version }}
+{{- with (index . 0).Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{- define "maesh.image" -}}
+{{- $image := .Values.image -}}
+{{- if $image.digest }}{{ $image.repository }}@{{ $image.digest }}
+{{- else if eq $image.tag "latest" }}{{ fail "image.tag: latest cannot be rolled back; name a version, or set image.digest" }}
+{{- else }}{{ $image.repository }}:{{ $image.tag | default .Chart.AppVersion }}{{ end }}
+{{- end }}
+
+{{- define "maesh.discovery" -}}
+{{ .Values.discovery.existingSecret | default (printf "%s-discovery" (include "maesh.fullname" .)) }}
+{{- end }}
+
+{{/* Name in the controller's certificate, and of its Service. */}}
+{{- define "maesh.server" -}}
+{{ include "maesh.fullname" . }}-controller.{{ .Release.Namespace }}.svc
+{{- end }}
+
+{{/* Metadata of a role's pods. Takes (list context role port). */}}
+{{- define "maesh.podMetadata" -}}
+{{- $context := index . 0 }}{{ $role := index $context.Values (index . 1) -}}
+labels:
+  {{- include "maesh.labels" . | nindent 2 }}
+  {{- with $role.podLabels }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- $annotations := dict }}
+{{- if $context.Values.monitoring.annotations }}
+{{- $annotations = dict "prometheus.io/scrape" "true" "prometheus.io/port" (index . 2 | toString) "prometheus.io/path" "/metrics" }}
+{{- end }}
+{{- with mergeOverwrite $annotations $role.podAnnotations }}
+annotations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{/* What every role's pod has in common. Takes (list context role). */}}
+{{- define "maesh.pod" -}}
+{{- $context := index . 0 }}{{ $name := index . 1 }}{{ $role := index $context.Values $name -}}
+serviceAccountName: {{ include "maesh.fullname" $context }}-{{ $name }}
+{{- with $context.Values.imagePullSecrets }}
+imagePullSecrets:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+# Their variables could be taken for ours, which begin with MAESH_ too.
+enableServiceLinks: false
+{{- with $role.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- range $field := list "nodeSelector" "tolerations" "affinity" }}
+{{- with index $role $field }}
+{{ $field }}:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- define "maesh.podSecurity" -}}
+runAsNonRoot: true
+runAsUser: 65532
+runAsGroup: 65532
+fsGroup: 65532
+seccompProfile: {type: RuntimeDefault}
+{{- end }}
+
+{{/* Spread over nodes and zones, where that is possible. Takes (list context role). */}}
+{{- define "maesh.spread" -}}
+{{- $context := index . 0 }}
+{{- with (index $context.Values (index . 1)).topologySpreadConstraints }}
+{{- toYaml . }}
+{{- else }}
+{{- range $key := list "kubernetes.io/hostname" "topology.kubernetes.io/zone" }}
+- maxSkew: 1
+  topologyKey: {{ $key }}
+  whenUnsatisfiable: ScheduleAnyway
+  labelSelector:
+    matchLabels:
+      {{- include "maesh.selector" $ | nindent 6 }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* Image, rights and probes of a role's container. Takes (list context role). */}}
+{{- define "maesh.container" -}}
+{{- $context := index . 0 }}{{ $role := index $context.Values (index . 1) -}}
+name: {{ index . 1 }}
+image: {{ include "maesh.image" $context }}
+imagePullPolicy: {{ $context.Values.image.pullPolicy }}
+securityContext:
+  allowPrivilegeEscalation: false
+  readOnlyRootFilesystem: true
+  capabilities: {drop: [ALL]}
+livenessProbe:
+  httpGet: {path: /livez, port: admin}
+  periodSeconds: 10
+  timeoutSeconds: 5
+  failureThreshold: 6
+readinessProbe:
+  httpGet: {path: /readyz, port: admin}
+  periodSeconds: 1
+  timeoutSeconds: 1
+  failureThreshold: 3
+resources:
+  {{- toYaml $role.resources | nindent 2 }}
+{{- end }}
+
+{{/* Flags that every role knows. */}}
+{{- define "maesh.logFlags" -}}
+- --log-level={{ .Values.logs.level }}
+- --log-format={{ .Values.logs.format }}
+{{- end }}
+
+{{/* Flags of dns and proxy for the stream from the controller. */}}
+{{- define "maesh.subscribeFlags" -}}
+- --controller={{ include "maesh.server" . }}:5390
+- --tls-ca=/etc/maesh/discovery/ca.crt
+- --tls-server-name={{ include "maesh.server" . }}
+- --token-file=/etc/maesh/discovery/token
+- --state-dir=/var/lib/maesh
+{{- end }}
+
+{{- define "maesh.subscribeMounts" -}}
+- {name: discovery, mountPath: /etc/maesh/discovery, readOnly: true}
+- {name: state, mountPath: /var/lib/maesh}
+{{- end }}
+
+{{- define "maesh.subscribeVolumes" -}}
+- name: discovery
+  secret:
+    secretName: {{ include "maesh.discovery" . }}
+    defaultMode: 0440
+    items:
+      - {key: ca.crt, path: ca.crt}
+      - {key: token, path: token}
+- name: state
+  emptyDir: {sizeLimit: 256Mi}
+{{- end }}
+
+{{- define "maesh.subscribeEnv" -}}
+- name: MAESH_POD_NAME
+  valueFrom: {fieldRef: {fieldPath: metadata.name}}
+- name: MAESH_NODE_NAME
+  valueFrom: {fieldRef: {fieldPath: spec.nodeName}}
+{{- end }}
