@@ -281,23 +281,30 @@ fn number(word: &str) -> Option<String> {
 
 /// Builds our bench program `example` of `package` in the profile of the image and says where it is.
 pub(crate) fn build(package: &str, example: &str) -> Result<PathBuf> {
-    eprintln!("building {example} (profile dist)");
+    built(package, &["--example", example], example)
+}
+
+/// Builds what `target` (cargo's flags) chooses in `package`, in the profile of the image, and says where the program
+/// `name` is.
+pub(crate) fn built(package: &str, target: &[&str], name: &str) -> Result<PathBuf> {
+    eprintln!("building {name} (profile dist)");
     let output = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
         .current_dir(repository())
-        .args(["build", "--profile", "dist", "--package", package, "--example", example])
+        .args(["build", "--profile", "dist", "--package", package])
+        .args(target)
         .args(["--message-format", "json-render-diagnostics"])
         .stderr(Stdio::inherit())
         .output()
         .context("running cargo")?;
     if !output.status.success() {
-        bail!("the bench program does not build");
+        bail!("{name} does not build");
     }
     String::from_utf8_lossy(&output.stdout)
         .lines()
         .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
-        .filter(|message| message["target"]["name"] == example)
+        .filter(|message| message["target"]["name"] == name)
         .find_map(|message| message["executable"].as_str().map(PathBuf::from))
-        .context("cargo did not say where the bench program is")
+        .context("cargo did not say where the program is")
 }
 
 /// The number after `label` in a program's report; thousands are not separated in any of those read here.
