@@ -91,7 +91,7 @@ impl Report {
         let stages = sync.iter().zip(used).zip(written);
         for (role, (((sync, used), written), (name, figure))) in stages.zip(ROLES).enumerate() {
             let now = [sync, used, written].map(|memory| mebibytes(memory.resident));
-            let (peak, verdict) = (mebibytes(written.peak), figure.judge(self.highest(role)));
+            let (peak, verdict) = (mebibytes(written.peak.max(written.resident)), figure.judge(self.highest(role)));
             writeln!(f, "| {name} | {:.0} | {:.0} | {:.0} | {peak:.0} | {verdict} |", now[0], now[1], now[2])?;
         }
         Ok(())
@@ -114,7 +114,7 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let seconds =
             |times: &[Duration]| times.iter().map(|time| format!("{:.1} s", time.as_secs_f64())).collect::<Vec<_>>();
-        writeln!(f, "\n| first full sync | {} |\n|---|---:|", seconds(&[]).join(""))?;
+        writeln!(f, "\n| first full sync | |\n|---|---:|")?;
         for ((name, _), time) in ROLES.iter().zip(seconds(&self.synced)) {
             writeln!(f, "| {name}, all started at once | {time} |")?;
         }
