@@ -122,7 +122,9 @@ fn build() -> Result<PathBuf> {
         .env("CARGO_ENCODED_RUSTFLAGS", rust.join("\u{1f}"))
         .env("CC_x86_64_unknown_linux_musl", "musl-gcc")
         .env("CFLAGS_x86_64_unknown_linux_musl", c.join(" "))
-        .args(["build", "--profile", "dist", "--target", TARGET, "--package", "maesh", "--locked"]);
+        .args(["rustc", "--profile", "dist", "--target", TARGET, "--package", "maesh", "--bin", "maesh", "--locked"])
+        // The profile asks for it as well, which does not reach the linker together with the settings of packages.
+        .args(["--", "-Cstrip=symbols"]);
     let result = collect("building", &mut command)?;
     if !result.success {
         if result.output.contains("can't find crate for `core`") {

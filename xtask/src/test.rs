@@ -48,6 +48,8 @@ pub(crate) enum Stage {
     Examples,
     /// Tests that run the built programs, beside real programs of others
     BlackBox,
+    /// The Helm chart: rendered, checked against schemas and a real API server
+    Chart,
     /// The demo, checking itself
     Demo,
     /// Tests marked as long (`--all` only)

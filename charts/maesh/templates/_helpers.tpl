@@ -11,16 +11,17 @@ app.kubernetes.io/instance: {{ (index . 0).Release.Name }}
 app.kubernetes.io/component: {{ index . 1 }}
 {{- end }}
 
-{{/* Labels of every object. Takes (list context role). */}}
+{{/* Labels of every object; ours win. Takes (list context role), and further labels as a third. */}}
 {{- define "maesh.labels" -}}
-{{ include "maesh.selector" . }}
-app.kubernetes.io/version: {{ (index . 0).Chart.AppVersion | quote }}
-app.kubernetes.io/part-of: maesh
-app.kubernetes.io/managed-by: {{ (index . 0).Release.Service }}
-helm.sh/chart: {{ printf "%s-%s" (index . 0).Chart.Name (index . 0).Chart.Version }}
-{{- with (index . 0).Values.commonLabels }}
-{{ toYaml . }}
-{{- end }}
+{{- $context := index . 0 }}
+{{- $labels := include "maesh.selector" . | fromYaml }}
+{{- $_ := set $labels "app.kubernetes.io/version" $context.Chart.AppVersion }}
+{{- $_ := set $labels "app.kubernetes.io/part-of" "maesh" }}
+{{- $_ := set $labels "app.kubernetes.io/managed-by" $context.Release.Service }}
+{{- $_ := set $labels "helm.sh/chart" (printf "%s-%s" $context.Chart.Name $context.Chart.Version) }}
+{{- $further := dict }}
+{{- if gt (len .) 2 }}{{ $further = index . 2 }}{{ end }}
+{{- toYaml (merge $labels $further $context.Values.commonLabels) }}
 {{- end }}
 
 {{- define "maesh.image" -}}
@@ -43,10 +44,7 @@ helm.sh/chart: {{ printf "%s-%s" (index . 0).Chart.Name (index . 0).Chart.Versio
 {{- define "maesh.podMetadata" -}}
 {{- $context := index . 0 }}{{ $role := index $context.Values (index . 1) -}}
 labels:
-  {{- include "maesh.labels" . | nindent 2 }}
-  {{- with $role.podLabels }}
-  {{- toYaml . | nindent 2 }}
-  {{- end }}
+  {{- include "maesh.labels" (list $context (index . 1) $role.podLabels) | nindent 2 }}
 {{- $annotations := dict }}
 {{- if $context.Values.monitoring.annotations }}
 {{- $annotations = dict "prometheus.io/scrape" "true" "prometheus.io/port" (index . 2 | toString) "prometheus.io/path" "/metrics" }}

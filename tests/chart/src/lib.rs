@@ -1,0 +1,1 @@
+//! Nothing by itself: `tests/chart` checks `charts/maesh`.

@@ -1,0 +1,159 @@
+//! The chart and a real API server, which has no nodes: what it admits, and what Helm does to it over a release's life.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use maesh_testkube::ApiServer;
+use serde_json::{Value, json};
+
+use crate::VALUES;
+use crate::helm::{both, chart, isolate, newest, objects, succeeded, template, values};
+use crate::render::text;
+
+/// A namespace in which Pod Security `restricted` is enforced, and warned of.
+const NAMESPACE: &str = r#"
+apiVersion: v1
+kind: Namespace
+metadata:
+  name: maesh
+  labels:
+    pod-security.kubernetes.io/enforce: restricted
+    pod-security.kubernetes.io/enforce-version: latest
+    pod-security.kubernetes.io/warn: restricted
+    pod-security.kubernetes.io/warn-version: latest
+"#;
+
+#[test]
+fn chart_is_admitted_under_restricted_pod_security() {
+    let (Some(helm), Some(server)) = (newest(), ApiServer::start_or_skip()) else { return };
+    server.apply(NAMESPACE).unwrap();
+    server.apply("apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: default, namespace: maesh}\n").unwrap();
+    for name in VALUES {
+        let all = objects(&template(&helm, &values(name)).unwrap());
+        let known: Vec<&Value> = all.iter().filter(|object| !text(object, "/apiVersion").contains("coreos")).collect();
+        for object in &known {
+            // A workload's template is only warned of; the pod itself is what is refused.
+            dry_run(&server, object, &format!("values {name:?}"));
+            if object["kind"] == "ServiceAccount" {
+                server.apply(&object.to_string()).unwrap();
+            }
+        }
+        let mut pods = 0;
+        for object in &known {
+            let (metadata, spec) = match text(object, "/kind") {
+                "Deployment" | "DaemonSet" => {
+                    (&object["spec"]["template"]["metadata"], &object["spec"]["template"]["spec"])
+                }
+                "Pod" => (&object["metadata"], &object["spec"]),
+                _ => continue,
+            };
+            let mut metadata = metadata.clone();
+            metadata["name"] = json!("try");
+            metadata["namespace"] = json!("maesh");
+            let pod = json!({ "apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec });
+            dry_run(&server, &pod, &format!("pod of {}, values {name:?}", text(object, "/metadata/name")));
+            pods += 1;
+        }
+        assert_eq!(pods, 4, "three roles and the test");
+    }
+    // The server does refuse what is not restricted.
+    let pod = r#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"try","namespace":"maesh"},
+        "spec":{"containers":[{"name":"a","image":"a"}]}}"#;
+    let refused = apply(&server, pod).output().unwrap();
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("violates PodSecurity"));
+}
+
+#[test]
+fn chart_is_installed_upgraded_rolled_back_and_leaves_nothing() {
+    let helms = both();
+    if helms.is_empty() {
+        return;
+    }
+    let Some(server) = ApiServer::start_or_skip() else { return };
+    server.apply(NAMESPACE).unwrap();
+    let before = inventory(&server);
+    for helm in &helms {
+        let run = |arguments: &[&str]| {
+            let mut command = server.namespace().command(helm);
+            isolate(&mut command, server.namespace().folder());
+            command.env("KUBECONFIG", server.kubeconfig()).args(arguments).args(["--namespace", "maesh"]);
+            succeeded(&format!("{} {arguments:?}", helm.display()), &command.output().unwrap())
+        };
+        let chart = chart().display().to_string();
+        let notes = run(&["install", "maesh", &chart]);
+        assert!(notes.contains("get service maesh-dns"), "{notes}");
+        assert!(notes.contains("forward . {{.spec.clusterIP}}"), "{notes}");
+        let secret = secret(&server);
+        run(&["upgrade", "maesh", &chart, "--set", "dns.replicas=3,zones={mesh.example}"]);
+        run(&["upgrade", "maesh", &chart, "--set", "proxy.drainHorizon=8s"]);
+        run(&["rollback", "maesh", "1"]);
+        assert_eq!(secret, self::secret(&server), "an upgrade or rollback made a new secret");
+        // One more after the rollback: nobody else owns a field by then.
+        run(&["upgrade", "maesh", &chart]);
+        run(&["uninstall", "maesh"]);
+        assert_eq!(before, inventory(&server), "{}", helm.display());
+    }
+}
+
+/// The command that the notes print gives a stanza.
+#[test]
+fn chart_notes_print_a_stanza() {
+    let (Some(helm), Some(server)) = (newest(), ApiServer::start_or_skip()) else { return };
+    server.apply(NAMESPACE).unwrap();
+    let mut install = server.namespace().command(&helm);
+    isolate(&mut install, server.namespace().folder());
+    install.env("KUBECONFIG", server.kubeconfig()).args(["install", "maesh"]).arg(chart());
+    let install = install.args(["--namespace", "maesh", "--set", "dns.clusterIP=10.96.0.53"]);
+    let notes = succeeded("helm install", &install.output().unwrap());
+    let from = notes.find("kubectl -n maesh get service").unwrap();
+    let to = from + notes[from..].find("   and append").unwrap();
+    let kubectl = server.kubectl();
+    let mut shell = server.namespace().command("sh");
+    shell.env("KUBECONFIG", server.kubeconfig()).arg("-c");
+    let script = notes[from..to].replacen("kubectl", &kubectl_path(&kubectl), 1);
+    let stanza = succeeded("the command of the notes", &shell.arg(script).output().unwrap());
+    let words: Vec<&str> = stanza.split_whitespace().collect();
+    assert_eq!(
+        words.join(" "),
+        "maesh:53 traefik.mesh:53 { errors rewrite edns0 subnet set 32 128 forward . 10.96.0.53 }"
+    );
+}
+
+/// kubectl itself, past what puts it into the namespace.
+fn kubectl_path(command: &Command) -> String {
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    let path = words.map(Path::new).find(|word| word.file_name().is_some_and(|name| name == "kubectl"));
+    path.expect("kubectl is in its command").display().to_string()
+}
+
+/// Name and kind of everything in the namespace and of our rights.
+fn inventory(server: &ApiServer) -> String {
+    let kinds = "all,secrets,configmaps,serviceaccounts,poddisruptionbudgets,clusterroles,clusterrolebindings,roles,rolebindings";
+    let output = server.kubectl().args(["--namespace", "maesh", "get", kinds, "--output", "name"]).output().unwrap();
+    succeeded("kubectl get", &output)
+}
+
+fn secret(server: &ApiServer) -> String {
+    let mut get = server.kubectl();
+    let output = get.args(["--namespace", "maesh", "get", "secret", "maesh-discovery", "--output", "jsonpath={.data}"]);
+    let data = succeeded("kubectl get secret", &output.output().unwrap());
+    assert!(["ca.crt", "tls.crt", "tls.key", "token"].iter().all(|key| data.contains(key)), "{data}");
+    data
+}
+
+/// Applies `object` without effect, on the server; it must be admitted, and without a warning.
+fn dry_run(server: &ApiServer, object: &Value, case: &str) {
+    let output = apply(server, &object.to_string()).output().unwrap();
+    let name = format!("{case}: {} {}", text(object, "/kind"), text(object, "/metadata/name"));
+    succeeded(&name, &output);
+    assert!(output.stderr.is_empty(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+fn apply(server: &ApiServer, object: &str) -> Command {
+    let file = server.namespace().folder().join("dry-run.json");
+    fs::write(&file, object).unwrap();
+    let mut command = server.kubectl();
+    command.args(["--namespace", "maesh", "apply", "--server-side", "--dry-run=server", "--filename"]).arg(file);
+    command
+}
