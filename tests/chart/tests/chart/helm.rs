@@ -47,19 +47,19 @@ pub(crate) fn values(values: &str) -> Vec<String> {
 
 /// Renders the chart; Helm's words where it refuses.
 pub(crate) fn template(helm: &Path, options: &[String]) -> Result<String, String> {
-    let home = tempfile::tempdir().unwrap();
+    let home = tempfile::tempdir().expect("a folder");
     let mut command = command(helm, home.path());
     command.args(["template", "maesh"]).arg(chart()).args(["--namespace", "maesh", "--kube-version", "1.35.0"]);
-    let output = command.args(options).output().unwrap();
+    let output = command.args(options).output().expect("Helm starts");
     if output.status.success() {
-        return Ok(String::from_utf8(output.stdout).unwrap());
+        return Ok(String::from_utf8(output.stdout).expect("manifests are UTF-8"));
     }
     Err(String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
 /// The objects in `text`.
 pub(crate) fn objects(text: &str) -> Vec<Value> {
-    let all: Vec<Value> = serde_saphyr::from_multiple(text).unwrap();
+    let all: Vec<Value> = serde_saphyr::from_multiple(text).expect("manifests are YAML");
     all.into_iter().filter(|object| !object.is_null()).collect()
 }
 

@@ -163,7 +163,7 @@ pub(crate) fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
 fn same(file: &str, now: &str, case: &str) {
     let path = repository().join(file);
     if std::env::var_os("MAESH_WRITE").is_some() {
-        fs::write(&path, now).unwrap();
+        fs::write(&path, now).expect("the repository can be written");
     }
     let before = fs::read_to_string(&path).unwrap_or_default();
     let line = before.lines().zip(now.lines()).position(|(before, now)| before != now);

@@ -130,21 +130,25 @@ fn kubectl_path(command: &Command) -> String {
 /// Name and kind of everything in the namespace and of our rights.
 fn inventory(server: &ApiServer) -> String {
     let kinds = "all,secrets,configmaps,serviceaccounts,poddisruptionbudgets,clusterroles,clusterrolebindings,roles,rolebindings";
-    let output = server.kubectl().args(["--namespace", "maesh", "get", kinds, "--output", "name"]).output().unwrap();
+    let output = server
+        .kubectl()
+        .args(["--namespace", "maesh", "get", kinds, "--output", "name"])
+        .output()
+        .expect("kubectl starts");
     succeeded("kubectl get", &output)
 }
 
 fn secret(server: &ApiServer) -> String {
     let mut get = server.kubectl();
     let output = get.args(["--namespace", "maesh", "get", "secret", "maesh-discovery", "--output", "jsonpath={.data}"]);
-    let data = succeeded("kubectl get secret", &output.output().unwrap());
+    let data = succeeded("kubectl get secret", &output.output().expect("kubectl starts"));
     assert!(["ca.crt", "tls.crt", "tls.key", "token"].iter().all(|key| data.contains(key)), "{data}");
     data
 }
 
 /// Applies `object` without effect, on the server; it must be admitted, and without a warning.
 fn dry_run(server: &ApiServer, object: &Value, case: &str) {
-    let output = apply(server, &object.to_string()).output().unwrap();
+    let output = apply(server, &object.to_string()).output().expect("kubectl starts");
     let name = format!("{case}: {} {}", text(object, "/kind"), text(object, "/metadata/name"));
     succeeded(&name, &output);
     assert!(output.stderr.is_empty(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
@@ -152,7 +156,7 @@ fn dry_run(server: &ApiServer, object: &Value, case: &str) {
 
 fn apply(server: &ApiServer, object: &str) -> Command {
     let file = server.namespace().folder().join("dry-run.json");
-    fs::write(&file, object).unwrap();
+    fs::write(&file, object).expect("a file for kubectl");
     let mut command = server.kubectl();
     command.args(["--namespace", "maesh", "apply", "--server-side", "--dry-run=server", "--filename"]).arg(file);
     command
