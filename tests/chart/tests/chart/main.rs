@@ -6,6 +6,7 @@
 mod helm;
 mod render;
 mod server;
+mod snippets;
 
 /// The values that the chart is rendered with: none, and every file in its folder `ci`.
 pub(crate) const VALUES: [&str; 4] = ["", "everything", "kubectl", "single"];
