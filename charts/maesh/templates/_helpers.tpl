@@ -149,7 +149,7 @@ resources:
 - name: discovery
   secret:
     secretName: {{ include "maesh.discovery" . }}
-    defaultMode: 0440
+    defaultMode: 288 # 0440
     items:
       - {key: ca.crt, path: ca.crt}
       - {key: token, path: token}
