@@ -9,5 +9,6 @@ pub mod compile;
 pub mod diagnostic;
 mod index;
 pub mod kinds;
+pub mod leader;
 pub mod serve;
 pub mod source;
