@@ -213,7 +213,7 @@ impl Shell {
         match timeout(self.terms.longest_write(), release).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
-                tracing::warn!(%error, "the Lease was not given back; another replica leads once it ran out")
+                tracing::warn!(%error, "the Lease was not given back; another replica leads once it ran out");
             }
             Err(_) => tracing::warn!("the Lease was not given back in time; another replica leads once it ran out"),
         }

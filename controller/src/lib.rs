@@ -10,5 +10,6 @@ pub mod diagnostic;
 mod index;
 pub mod kinds;
 pub mod leader;
+pub mod own;
 pub mod serve;
 pub mod source;
