@@ -9,7 +9,7 @@ mod object;
 
 use std::{collections::BTreeMap, net::IpAddr, pin::pin, time::Duration};
 
-use futures_util::StreamExt as _;
+use futures_util::{FutureExt as _, StreamExt as _};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Service;
 use kube::{
@@ -89,6 +89,8 @@ pub async fn keep(
         if !open {
             return;
         }
+        // What has arrived is looked at once: a thousand new Services of ours are not a thousand lists.
+        while let Some(Some(_)) = events.next().now_or_never() {}
         let there: Vec<_> = store.state();
         let found = object::placements(there.iter().map(|service| &**service));
         placements.send_if_modified(|now| (*now != found).then(|| *now = found).is_some());
