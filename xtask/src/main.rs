@@ -4,6 +4,7 @@
 //! machine unless it is told to (`test --setup`); what it builds lies in a cache outside the repository.
 
 mod bench;
+mod cluster;
 mod command;
 mod fuzz;
 mod image;
@@ -39,6 +40,9 @@ enum Command {
     Soak(soak::Options),
     /// Build the container image as an OCI layout, and its list of parts, without a daemon
     Image(image::Options),
+    /// A real Kubernetes of several nodes on this machine, in network namespaces without a way out; needs root
+    #[command(subcommand)]
+    Cluster(cluster::Cluster),
     /// Build programs of other projects into the cache and print where they are; list them when none is named
     Tool {
         /// Their names, such as etcd, kube-apiserver, kubectl, coredns, envoy
@@ -49,6 +53,7 @@ enum Command {
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Bench(bench) => bench::run(&bench),
+        Command::Cluster(cluster) => cluster::run(&cluster),
         Command::Test(options) => test::run(&options),
         Command::Fuzz(options) => fuzz::run(&options),
         Command::Image(options) => image::run(&options),

@@ -33,6 +33,11 @@ const PROGRAMS: &[(&str, &str, &str)] = &[
     ("h2load", "nghttp2-client", "HTTP load"),
     ("wrk", "wrk", "HTTP load"),
     ("musl-gcc", "musl-tools", "a resolver of another C library"),
+    ("containerd", "containerd", "the nodes of the test cluster"),
+    ("runc", "runc", "the nodes of the test cluster"),
+    ("nft", "nftables", "the nodes of the test cluster"),
+    ("conntrack", "conntrack", "the nodes of the test cluster"),
+    ("tini", "tini", "the nodes of the test cluster"),
     ("python3", "python3", "Envoy and an independent DNS decoder"),
     ("node", "nodejs", "a resolver of another runtime"),
     ("javac", "default-jdk-headless", "a resolver of another runtime"),
@@ -46,6 +51,11 @@ pub(crate) fn install() -> Vec<String> {
     let mut missing = Vec::new();
     if let Err(error) = packages() {
         missing.push(format!("Debian packages: {error:#}"));
+    }
+    if let Some(rustup) = program("rustup")
+        && let Err(error) = quietly(Command::new(rustup).args(["target", "add", crate::cluster::TARGET]))
+    {
+        missing.push(format!("{} (needed for the pods of the test cluster): {error:#}", crate::cluster::TARGET));
     }
     for wanted in TOOLS {
         if let Err(error) = tool::ensure(wanted) {
@@ -70,6 +80,10 @@ fn packages() -> Result<()> {
     if !pip {
         println!("pip: missing, needed for Python packages: installing python3-pip");
         wanted.push("python3-pip");
+    }
+    if !Path::new(maesh_testcluster::CNI).join("bridge").exists() {
+        println!("CNI plugins: missing, needed for the test cluster: installing containernetworking-plugins");
+        wanted.push("containernetworking-plugins");
     }
     wanted.sort_unstable();
     wanted.dedup();

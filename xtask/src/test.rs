@@ -50,6 +50,8 @@ pub(crate) enum Stage {
     BlackBox,
     /// The Helm chart: rendered, checked against schemas and a real API server
     Chart,
+    /// A real Kubernetes of two nodes, made and removed
+    Cluster,
     /// The demo, checking itself
     Demo,
     /// Tests marked as long (`--all` only)

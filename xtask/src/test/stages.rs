@@ -36,8 +36,13 @@ pub(super) fn run(stage: Stage) -> Result<Outcome> {
         Stage::Deny => deny(),
         Stage::Unit => tests(&["--lib", "--bins"], &[]),
         Stage::Examples => tests(&["--doc"], &[]),
-        // Of the names in there, those of the chart have a stage of their own.
-        Stage::BlackBox => tests(&["--test", "*"], &["--skip", "chart_"]),
+        // Of the names in there, those of the chart and of the cluster have stages of their own.
+        Stage::BlackBox => tests(&["--test", "*"], &["--skip", "chart_", "--skip", "cluster_"]),
+        Stage::Cluster => {
+            crate::cluster::images()?;
+            // There is one cluster on a machine.
+            tests(&["--test", "cluster"], &["--test-threads=1"])
+        }
         Stage::Chart => tests(&["--test", "chart"], &[]),
         // One at a time: they measure, and fill the machine by themselves.
         Stage::Long => tests(&["--tests"], &["--ignored", "--test-threads=1"]),

@@ -1,0 +1,33 @@
+//! What runs in the pods of the test cluster, as one static program:
+//! `pause` holds a pod's namespaces, `echo` tells every caller what it sees, `get` is a client that prints an answer.
+//!
+//! It answers HTTP/1.1 on port 8080, TCP on 9000 and UDP on 9001, and knows nothing of the mesh.
+
+mod echo;
+mod get;
+
+use std::process::ExitCode;
+use std::thread;
+use std::time::Duration;
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args().skip(1);
+    let outcome = match arguments.next().as_deref() {
+        Some("pause") => loop {
+            thread::sleep(Duration::from_secs(3600));
+        },
+        Some("echo") => echo::serve(),
+        Some("get") => match arguments.next() {
+            Some(url) => get::print(&url),
+            None => Err("get needs a URL".into()),
+        },
+        _ => Err("usage: pod pause | echo | get http://HOST[:PORT]/PATH".into()),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
