@@ -102,7 +102,7 @@ pub(crate) fn images() -> Result<Vec<PathBuf>> {
 /// Writes an image with one program; the archive lies in the cache.
 fn write(name: &str, program: &Path, entrypoint: &[&str], user: u32) -> Result<PathBuf> {
     let file = maesh_testcluster::archive(name);
-    let folder = file.parent().unwrap_or(Path::new("/"));
+    let folder = file.parent().unwrap_or_else(|| Path::new("/"));
     fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
     let content = fs::read(program).with_context(|| program.display().to_string())?;
     // Old enough for any file system, and the same every time.

@@ -2,7 +2,7 @@
 //! world outside.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -205,9 +205,4 @@ fn nodes(options: &Options) -> String {
         })
         .collect();
     json!({ "apiVersion": "v1", "kind": "List", "items": items }).to_string()
-}
-
-/// Whether `file` is there already, for what is awaited.
-pub(crate) fn there(file: &Path) -> bool {
-    file.exists()
 }

@@ -1,6 +1,7 @@
 //! Cleans up after an owner that ends in whatever way: panic, Ctrl-C, SIGKILL.
 
 use std::ffi::OsString;
+use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
@@ -14,14 +15,20 @@ const SCRIPT: &str = r#"trap '' INT TERM HUP QUIT; read -r line && exit 0; exec 
 #[derive(Debug)]
 pub struct Guard {
     shell: Child,
+    /// Locked: two owners would take each other's cluster down.
+    _lock: File,
 }
 
 impl Guard {
-    /// `cleaner` is a program with arguments that calls [`crate::down`].
+    /// Waits until no other owner is at work. `cleaner` is a program with arguments that calls [`crate::down`].
     ///
     /// # Errors
-    /// When no shell can be started.
+    /// When the lock's file cannot be made, or no shell started.
     pub fn new(cleaner: &[OsString]) -> Result<Self> {
+        let cache = maesh_test_support::cache();
+        fs::create_dir_all(&cache).with_context(|| cache.display().to_string())?;
+        let lock = File::create(cache.join("cluster.lock")).context("the lock of the cluster")?;
+        lock.lock().context("waiting for another owner of the cluster")?;
         let shell = Command::new("sh")
             .args(["-c", SCRIPT, "guard"])
             .args(cleaner)
@@ -29,7 +36,7 @@ impl Guard {
             .process_group(0)
             .spawn()
             .context("starting sh")?;
-        Ok(Self { shell })
+        Ok(Self { shell, _lock: lock })
     }
 
     /// Leaves the cluster to whoever comes next.

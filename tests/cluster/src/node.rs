@@ -11,7 +11,7 @@ use maesh_test_support::{tool, until};
 use serde_json::json;
 
 use crate::command::{checked, daemon};
-use crate::control::{last_words, pki, pods, there};
+use crate::control::{last_words, pki, pods};
 use crate::network::{GATEWAY, LAB, addresses, file, node, pod_networks};
 use crate::place::{CNI, PAUSE_IMAGE, state};
 use crate::{Options, cgroup};
@@ -64,7 +64,7 @@ fn start(index: u8, options: &Options) -> Result<()> {
         .arg(&name)
         .arg(state(&name));
     let process = daemon(&init, &groups, &state(&format!("{name}-init.log")))?;
-    if !until(PATIENCE, || there(&own(&name, "ready"))) {
+    if !until(PATIENCE, || own(&name, "ready").exists()) {
         bail!("its first process does not start: {}", last_words(&format!("{name}-init")));
     }
     // What unshare started; unshare itself stays outside.
@@ -120,11 +120,10 @@ pub fn load_image(image: &Path) -> Result<()> {
         ]))?;
     }
     let archive = archive.canonicalize().with_context(|| image.display().to_string())?;
-    // `/run` is each node's own, so the file is looked for where every node sees the same.
     let mut found = false;
     for index in 1..=9 {
         let name = node(index);
-        if there(&own(&name, "pid")) {
+        if own(&name, "pid").exists() {
             found = true;
             checked(inside(&name, "ctr")?.args(["-n", "k8s.io", "images", "import"]).arg(&archive))?;
         }

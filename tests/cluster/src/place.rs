@@ -71,7 +71,7 @@ pub fn exec(node: &str, command: &[String]) -> Result<Command> {
         crate::node::inside(node, "env")?
     };
     let tools = maesh_test_support::tool("kubectl")?;
-    let tools = tools.parent().unwrap_or(Path::new("/")).display().to_string();
+    let tools = tools.parent().unwrap_or_else(|| Path::new("/")).display().to_string();
     let path = std::env::var("PATH").unwrap_or_default();
     inside.arg(format!("KUBECONFIG={}", kubeconfig().display())).arg(format!("PATH={tools}:{path}")).args(command);
     Ok(inside)
