@@ -8,13 +8,12 @@ mod get;
 
 use std::process::ExitCode;
 use std::thread;
-use std::time::Duration;
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
     let outcome = match arguments.next().as_deref() {
         Some("pause") => loop {
-            thread::sleep(Duration::from_secs(3600));
+            thread::park();
         },
         Some("echo") => echo::serve(),
         Some("get") => match arguments.next() {
