@@ -20,7 +20,7 @@ pub struct Guard {
 }
 
 impl Guard {
-    /// Waits until no other owner is at work. `cleaner` is a program with arguments that calls [`crate::down`].
+    /// Waits until no other owner is at work. `cleaner` is a program with arguments that calls [`crate::down()`].
     ///
     /// # Errors
     /// When the lock's file cannot be made, or no shell started.

@@ -2,7 +2,7 @@
 //!
 //! Every node is a network, mount, process and host name space with its own containerd, kubelet and kube-proxy; the
 //! control plane has a network namespace that the nodes are plugged into, and from there no route leads out. There is
-//! one such cluster on a machine. [`up`] makes it, [`down`] removes every process, mount, namespace, cgroup and file of
+//! one such cluster on a machine. [`up()`] makes it, [`down()`] removes every process, mount, namespace, cgroup and file of
 //! it, also of one whose owner was killed. Needs root.
 
 mod cgroup;
@@ -43,7 +43,7 @@ pub struct Options {
 const PATIENCE: Duration = Duration::from_secs(90);
 
 /// Removes what is left of an earlier cluster and makes a new one; returns once every node is ready and CoreDNS
-/// answers. On an error what was made is left to look at: the caller drops its [`Guard`] or calls [`down`].
+/// answers. On an error what was made is left to look at: the caller drops its [`Guard`] or calls [`down()`].
 ///
 /// # Errors
 /// When a program is missing, or a part does not come up in time; the error has its last words.
@@ -66,7 +66,7 @@ pub fn up(options: &Options) -> Result<()> {
         load_image(image)?;
     }
     kubectl_apply(include_str!("../manifests/coredns.yaml"))?;
-    wait(&["--namespace=kube-system", "wait", "--for=condition=Available", "deployment/coredns"])?;
+    wait(&["--namespace=kube-system", "rollout", "status", "deployment/coredns"])?;
     eprintln!("CoreDNS is available after {:.1} s", since.elapsed().as_secs_f32());
     Ok(())
 }

@@ -1,5 +1,5 @@
 //! Where the cluster's files are, and what of the machine it changes: a few empty folders and host-wide settings, put
-//! back by [`crate::down`].
+//! back by [`crate::down()`].
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -71,6 +71,11 @@ fn cluster_pods_reach_a_service_on_every_node_by_its_name() {
         });
         assert_eq!(nodes, BTreeSet::from(["n1", "n2"]), "{pod}: {last}");
     }
+    let pod = pods.lines().next().unwrap();
+    let load =
+        kubectl().unwrap().args(["exec", pod, "--", "/program", "load", "http://web/", "100", "2"]).output().unwrap();
+    let log = String::from_utf8_lossy(&load.stdout).into_owned();
+    assert!(load.status.success() && log.contains(r#""failed":0,"requests":200"#), "{TEST}: {load:?}");
     let refused = exec("n3", &["true".to_owned()]).unwrap_err().to_string();
     assert!(refused.contains("there is no node n3"), "{refused}");
     drop(guard);

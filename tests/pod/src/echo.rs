@@ -70,11 +70,11 @@ fn requests(mut stream: TcpStream) -> io::Result<()> {
         answer["headers"] = json!(headers);
         let body = format!("{answer}\n");
         let connection = if last { "close" } else { "keep-alive" };
-        write!(
-            stream,
+        let answer = format!(
             "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: {connection}\r\n\r\n{body}",
             body.len()
-        )?;
+        );
+        stream.write_all(answer.as_bytes())?;
         if last {
             break;
         }
