@@ -1,23 +1,31 @@
 //! Logs: for people or for machines, on standard error, with a level that can change while the program runs.
 
+use std::sync::Arc;
+
 use anyhow::Context as _;
+use parking_lot::Mutex;
 use tracing_subscriber::{EnvFilter, Registry, layer::SubscriberExt, reload, util::SubscriberInitExt};
 
 use crate::args::{LogArgs, LogFormat};
 
 /// Changes what is logged while the program runs.
 #[derive(Clone)]
-pub struct LogLevel(reload::Handle<EnvFilter, Registry>);
+pub struct LogLevel {
+    handle: reload::Handle<EnvFilter, Registry>,
+    filter: Arc<Mutex<String>>,
+}
 
 impl LogLevel {
     /// The filter in force.
     pub fn get(&self) -> String {
-        self.0.with_current(ToString::to_string).unwrap_or_default()
+        self.filter.lock().clone()
     }
 
     /// Puts another filter in force; a bad one leaves the old.
     pub fn set(&self, filter: &str) -> anyhow::Result<()> {
-        self.0.reload(parse(filter)?).context("the log filter could not be replaced")
+        self.handle.reload(parse(filter)?).context("the log filter could not be replaced")?;
+        filter.clone_into(&mut self.filter.lock());
+        Ok(())
     }
 }
 
@@ -31,11 +39,15 @@ pub fn start(args: &LogArgs) -> anyhow::Result<LogLevel> {
         LogFormat::Json => registry.with(stderr.json().flatten_event(true)).try_init(),
     }
     .context("logging was started twice")?;
-    Ok(LogLevel(handle))
+    Ok(LogLevel { handle, filter: Arc::new(Mutex::new(args.log_level.clone())) })
 }
 
+/// What libraries log of errors that they return too: we say those once, with the object and the next step.
+const TWICE: &str = "kube_client::client::builder=off";
+
 fn parse(filter: &str) -> anyhow::Result<EnvFilter> {
-    EnvFilter::builder().parse(filter).with_context(|| {
+    // Later directives win, so that whoever names it sees it.
+    EnvFilter::builder().parse(format!("{TWICE},{filter}")).with_context(|| {
         format!("log level {filter:?} is not a filter; use error, warn, info, debug, trace, or info,maesh_proxy=debug")
     })
 }

@@ -180,6 +180,11 @@ impl Mesh {
 
 impl Drop for Mesh {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            for role in Role::ALL {
+                eprintln!("--- {role:?}\n{}", self.logs(role));
+            }
+        }
         for (_, child) in &mut self.running {
             let _ = child.kill();
             let _ = child.wait();
