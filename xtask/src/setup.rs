@@ -37,6 +37,7 @@ const PROGRAMS: &[(&str, &str, &str)] = &[
     ("runc", "runc", "the nodes of the test cluster"),
     ("nft", "nftables", "the nodes of the test cluster"),
     ("conntrack", "conntrack", "the nodes of the test cluster"),
+    ("iptables", "iptables", "the nodes of the test cluster"),
     ("tini", "tini", "the nodes of the test cluster"),
     ("python3", "python3", "Envoy and an independent DNS decoder"),
     ("node", "nodejs", "a resolver of another runtime"),
