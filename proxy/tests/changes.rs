@@ -273,6 +273,42 @@ async fn first_use_while_the_controller_is_away() {
     within(async { while !ask(listen, &get("web.shop", "/")).await.1.starts_with("real ") {} }).await;
 }
 
+/// What a subscriber kept on disk comes before it was asked for, and is not sent again when it is.
+#[tokio::test]
+async fn what_was_kept_over_a_restart_is_served_at_once_and_let_go_of_when_unused() {
+    let mut config = config();
+    config.idle_service = Duration::from_secs(1);
+    let fed = Fed::new(config).await;
+    fed.answering.send_replace(false);
+    let server = endpoints::echo(false, "kept").await;
+    let listen = free_port();
+    let routes = vec![Route { backends: vec![to("web.shop", listen, 1), to("gone.shop", listen, 0)] }];
+    fed.define("web.shop", listen, Protocol::Http, policy(Scheme::Http), routes);
+    let gone = service("gone.shop").to_string();
+    fed.push(Kind::Endpoints, Vec::new(), vec![&gone]).await;
+    fed.push_endpoints("web.shop", listen, Protocol::Http, vec![endpoint(server.address)]).await;
+    fed.push(Kind::Service, Vec::new(), vec![&gone]).await;
+    fed.push_service("web.shop").await;
+    let address = fed.listen_on(listen, None, true, &[]).await;
+    fed.name("web.shop", listen, listen, Protocol::Http, &[]).await;
+    let (head, body) = ask(address, &get("web.shop", "/")).await;
+    assert!(head.starts_with("http/1.1 200") && body.starts_with("kept "), "{head}{body}");
+    fed.answering.send_replace(true);
+    for name in ["web.shop", "gone.shop"] {
+        let key = service(name).to_string();
+        for kind in [Kind::Service, Kind::Endpoints] {
+            let released = Demand::Unsubscribe(kind, key.as_str().into());
+            let said = || fed.demands.lock().expect("lock").contains(&released);
+            within(async {
+                while !said() {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+            })
+            .await;
+        }
+    }
+}
+
 #[tokio::test]
 async fn unused_services_are_let_go_of() {
     let mut config = config();

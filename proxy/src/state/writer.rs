@@ -148,6 +148,7 @@ impl Writer {
     fn apply_names(&mut self, upserts: &[Arc<Resource>], removed: &[Arc<str>]) -> Vec<Rejected> {
         let mut by_name = Vec::new();
         let mut by_address = Vec::new();
+        let mut new = Vec::new();
         for name in removed {
             let Some(called) = self.names.remove(name) else { continue };
             by_name.push((directory_name(&called.name), None));
@@ -164,9 +165,9 @@ impl Writer {
                 Some(called) => {
                     let old = called.facts.swap(Arc::new(facts));
                     called.plain.lock().clear();
-                    let new = called.facts.load();
+                    let facts = called.facts.load();
                     by_address.extend(
-                        old.cluster_ips.iter().filter(|ip| !new.cluster_ips.contains(ip)).map(|ip| (*ip, None)),
+                        old.cluster_ips.iter().filter(|ip| !facts.cluster_ips.contains(ip)).map(|ip| (*ip, None)),
                     );
                     called.clone()
                 }
@@ -174,6 +175,7 @@ impl Writer {
                     let called = Arc::new(Called::new(name.service.clone(), facts));
                     by_name.push((directory_name(&name.service), Some(called.clone())));
                     self.names.insert(key, called.clone());
+                    new.push(name.service.clone());
                     called
                 }
             };
@@ -183,6 +185,10 @@ impl Writer {
         // An address that moved between two Services: what is gone must not take away what is new.
         by_address.sort_by_key(|(_, called)| called.is_some());
         self.shared.directory.by_address.apply(by_address);
+        // Kept over a restart, with the configuration before the name.
+        for name in &new {
+            self.activate(name);
+        }
         Vec::new()
     }
 
@@ -204,19 +210,17 @@ impl Writer {
     fn apply_services(&mut self, upserts: &[Arc<Resource>], removed: &[Arc<str>]) -> Vec<Rejected> {
         let mut touched = Vec::new();
         for name in removed.iter().filter_map(|name| name.parse::<ServiceName>().ok()) {
-            if let Some(held) = self.held.get_mut(&name) {
-                held.service = Fetched::Absent;
-                held.pending = true;
-                touched.push(name);
-            }
+            let held = self.told(&name);
+            held.service = Fetched::Absent;
+            held.pending = true;
+            touched.push(name);
         }
         for resource in upserts {
             let Resource::Service(service) = &**resource else { continue };
-            if let Some(held) = self.held.get_mut(&service.name) {
-                held.service = Fetched::Here(Arc::new(service.clone()));
-                held.pending = true;
-                touched.push(service.name.clone());
-            }
+            let held = self.told(&service.name);
+            held.service = Fetched::Here(Arc::new(service.clone()));
+            held.pending = true;
+            touched.push(service.name.clone());
         }
         for name in &touched {
             self.refresh_backends(name);
@@ -229,17 +233,13 @@ impl Writer {
     fn apply_endpoints(&mut self, upserts: &[Arc<Resource>], removed: &[Arc<str>]) -> Vec<Rejected> {
         let mut touched = Vec::new();
         for name in removed.iter().filter_map(|name| name.parse::<ServiceName>().ok()) {
-            if let Some(held) = self.held.get_mut(&name) {
-                held.endpoints = Fetched::Absent;
-                touched.push(name);
-            }
+            self.told(&name).endpoints = Fetched::Absent;
+            touched.push(name);
         }
         for resource in upserts {
             let Resource::Endpoints(endpoints) = &**resource else { continue };
-            if let Some(held) = self.held.get_mut(&endpoints.service) {
-                held.endpoints = Fetched::Here(Arc::new(endpoints.clone()));
-                touched.push(endpoints.service.clone());
-            }
+            self.told(&endpoints.service).endpoints = Fetched::Here(Arc::new(endpoints.clone()));
+            touched.push(endpoints.service.clone());
         }
         for name in &touched {
             self.refresh_backends(name);
@@ -267,19 +267,28 @@ impl Writer {
 
     /// Lets go of Services that nobody used for the idle time.
     pub(crate) fn release_idle(&mut self) {
-        let idle = |called: &Called| self.shared.clock.since(called.used()) > self.shared.config.idle_service;
-        let unused: Vec<_> = self
-            .held
-            .iter()
-            .filter(|(_, held)| held.called)
-            .filter_map(|(name, _)| self.names.get(name.to_string().as_str()))
-            .filter(|called| idle(called))
-            .cloned()
-            .collect();
-        for called in unused {
-            called.release();
-            self.let_go(&called.name);
+        let shared = &self.shared;
+        let idle = |called: &Called| shared.clock.since(called.used()) > shared.config.idle_service;
+        let of = |name: &ServiceName| self.names.get(name.to_string().as_str()).cloned();
+        let called = self.held.iter().filter(|(_, held)| held.called).map(|(name, _)| (name.clone(), of(name)));
+        // Nobody can call what has no name, once all of them are here.
+        let nameless = self.complete.contains(&Kind::Name);
+        let unused: Vec<_> = called.filter(|(_, called)| called.as_ref().map_or(nameless, |it| idle(it))).collect();
+        for (name, called) in unused {
+            if let Some(called) = called {
+                called.release();
+            }
+            self.let_go(&name);
         }
+    }
+
+    /// A Service that there is news of. What was not asked for was kept over a restart: it will not be sent again, so it
+    /// is held like one in use, until nobody used it for the idle time.
+    fn told(&mut self, name: &ServiceName) -> &mut Held {
+        let kept = !self.held.contains_key(name);
+        let held = self.hold(name);
+        held.called |= kept;
+        held
     }
 
     /// Starts holding a Service, and asks for it if it is new.
