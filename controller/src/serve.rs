@@ -108,9 +108,9 @@ enum Input {
 }
 
 impl Controller {
-    /// Compiles what `source` delivers and hands it to `sink`. Proxies are told of once `settle` has passed since the
-    /// first complete configuration, so that those which were there before a restart had the time to come back. The
-    /// receiver gets everything that is published, in order; whoever does not want it drops it.
+    /// Compiles what `source` delivers and hands it to `sink`. That a proxy is not there is told only once `settle` has
+    /// passed since the first complete configuration, so that those which were there before a restart had the time to
+    /// come back. The receiver gets everything that is published, in order; whoever does not want it drops it.
     ///
     /// # Errors
     /// If the system gives no thread.

@@ -164,7 +164,7 @@ impl Mesh {
     /// The end of what one logged.
     pub fn logs(&self, role: Role) -> String {
         let text = std::fs::read_to_string(self.log(role)).unwrap_or_default();
-        let from = text.char_indices().rev().nth(4000).map_or(0, |(at, _)| at);
+        let from = text.char_indices().rev().nth(9000).map_or(0, |(at, _)| at);
         text[from..].to_owned()
     }
 

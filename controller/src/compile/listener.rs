@@ -96,6 +96,11 @@ impl Listeners {
         self.of.get(service).into_iter().flatten()
     }
 
+    /// Whether a proxy that opened or failed to open `tried` has all of them behind it.
+    pub(super) fn all_tried(&self, tried: &AHashSet<&ListenerId>) -> bool {
+        self.wanted.keys().all(|id| tried.contains(id))
+    }
+
     /// The Services that need a listener.
     pub(super) fn needed_by(&self, id: &ListenerId) -> impl Iterator<Item = &ServiceName> {
         self.wanted.get(id).into_iter().flat_map(|wanted| wanted.by.keys())

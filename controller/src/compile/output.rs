@@ -130,15 +130,21 @@ impl Outbox {
         news
     }
 
+    /// Some of the proxies; there may be others.
+    pub(super) fn add_proxies(&mut self, proxies: Vec<(Arc<str>, Proxy)>) {
+        for (id, proxy) in proxies {
+            self.proxies.insert(id.clone());
+            self.set(Kind::Proxy, &id, Some(Resource::Proxy(proxy)));
+        }
+    }
+
     /// Says which proxies there are.
     pub(super) fn replace_proxies(&mut self, proxies: Vec<(Arc<str>, Proxy)>) {
         let now: BTreeSet<_> = proxies.iter().map(|(id, _)| id.clone()).collect();
-        for gone in std::mem::replace(&mut self.proxies, now.clone()).difference(&now) {
+        for gone in std::mem::take(&mut self.proxies).difference(&now) {
             self.set(Kind::Proxy, gone, None);
         }
-        for (id, proxy) in proxies {
-            self.set(Kind::Proxy, &id, Some(Resource::Proxy(proxy)));
-        }
+        self.add_proxies(proxies);
     }
 
     /// Something that these Services need changed.

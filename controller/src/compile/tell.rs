@@ -18,11 +18,20 @@ impl Compiler {
         }
         self.bound = bound;
         if !self.settled {
-            return;
+            let sure = self.proxies.iter().filter(|proxy| self.is_sure(proxy));
+            let sure: Vec<_> = sure.map(|proxy| (proxy.identity.id.clone(), proxy.resource())).collect();
+            return self.out.add_proxies(sure);
         }
         let proxies = self.proxies.iter().map(|proxy| (proxy.identity.id.clone(), proxy.resource()));
         self.out.replace_proxies(proxies.collect());
         self.out.diagnose("proxies", self.proxies.iter().flat_map(ConnectedProxy::check).collect());
+    }
+
+    /// Whether what is known of a proxy replaces what dns knew of it before this process started: it takes no new work,
+    /// or it has said of every listener whether it could open it.
+    fn is_sure(&self, proxy: &ConnectedProxy) -> bool {
+        let tried = proxy.listening.iter().chain(proxy.failed.iter().map(|(id, _)| id));
+        !proxy.ready || self.listeners.all_tried(&tried.collect())
     }
 
     pub(super) fn tell_listeners(&mut self) {

@@ -22,7 +22,6 @@ fn an_own_address_is_answered_once_it_is_listened_on() {
     let second = compiler.compile();
     assert_eq!(name(&second, "shop/db").answer, Answer::Fixed(vec![own]));
     assert!(second.services.iter().all(|entry| entry.serving));
-    assert!(!second.change.upserts.iter().any(|resource| matches!(resource, Resource::Proxy(_))), "not settled");
     compiler.settle();
     assert!(matches!(&compiler.compile().change.upserts[..], [Resource::Proxy(_)]));
 
@@ -32,6 +31,34 @@ fn an_own_address_is_answered_once_it_is_listened_on() {
     let third = compiler.compile();
     assert_eq!(name(&third, "shop/db").answer, Answer::Plain);
     assert_eq!(third.found.len(), 1, "{:?}", third.found);
+}
+
+/// Ready or not, by what is published of each proxy.
+fn told(output: &Output) -> Vec<bool> {
+    let ready = |resource: &Resource| match resource {
+        Resource::Proxy(proxy) => Some(proxy.ready),
+        _ => None,
+    };
+    output.change.upserts.iter().filter_map(ready).collect()
+}
+
+#[test]
+fn before_all_had_the_time_to_come_back_only_what_is_sure_is_told_of_proxies() {
+    let mut compiler = Compiler::new(dev());
+    objects(&service("web", "", "ports: [{port: 8080}]")).into_iter().for_each(|it| compiler.take(Event::Apply(it)));
+    compiler.compile();
+    compiler.proxies(vec![proxy(&[])]);
+    assert_eq!(told(&compiler.compile()), Vec::<bool>::new(), "its listeners are being opened");
+    compiler.proxies(vec![proxy(&["shared/8080/tcp"])]);
+    assert_eq!(told(&compiler.compile()), [true]);
+    let mut leaving = proxy(&["shared/8080/tcp"]);
+    leaving.ready = false;
+    compiler.proxies(vec![leaving]);
+    assert_eq!(told(&compiler.compile()), [false], "nobody may be sent to one that leaves");
+    compiler.proxies(Vec::new());
+    assert!(compiler.compile().change.removed.is_empty(), "it may be on its way back");
+    compiler.settle();
+    assert_eq!(compiler.compile().change.removed.len(), 1);
 }
 
 /// Listening ports of every Service, `web:80>8080`.
