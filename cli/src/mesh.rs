@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::bail;
 use maesh_config::{
-    Change, ServiceName,
+    Change, Kind, ServiceName,
     discovery::{Server, Store, Subscriber},
     model::ListenerId,
     update::Role,
@@ -75,6 +75,10 @@ pub struct StoreSink(pub Arc<Store>);
 impl Sink for StoreSink {
     fn apply(&mut self, change: &Change) -> u64 {
         self.0.apply(change)
+    }
+
+    fn configured(&mut self) {
+        self.0.mark_complete_but(&[Kind::Proxy.type_url(), Kind::Name.type_url()]);
     }
 
     fn complete(&mut self) {

@@ -34,7 +34,7 @@ use support::{
 /// Pause of a caller between two requests.
 const PACE: Duration = Duration::from_millis(10);
 /// How long the API server is away.
-const AWAY: Duration = Duration::from_secs(2);
+const AWAY: Duration = Duration::from_secs(120);
 /// How long a killed process stays away.
 const DOWN: Duration = Duration::from_secs(2);
 

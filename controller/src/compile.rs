@@ -67,6 +67,8 @@ pub struct Compiler {
     bound: Bound,
     /// Proxies are only told of once those that were there before had the time to come back.
     settled: bool,
+    /// Names that are not told before it is settled.
+    unsure: AHashSet<ServiceName>,
     proxies_changed: bool,
     synced: AHashSet<ObjectKind>,
     out: Outbox,
@@ -86,6 +88,7 @@ impl Compiler {
             proxies: Vec::new(),
             bound: Bound::default(),
             settled: false,
+            unsure: AHashSet::new(),
             proxies_changed: false,
             synced: AHashSet::new(),
             out: Outbox::default(),

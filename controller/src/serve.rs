@@ -30,6 +30,10 @@ pub trait Sink: Send + 'static {
     /// Puts a change in force. Returns the revision that has it.
     fn apply(&mut self, change: &Change) -> u64;
 
+    /// Everything has been applied at least once, but for proxies that may be on their way back and names that wait
+    /// for them.
+    fn configured(&mut self);
+
     /// Everything has been applied at least once, and proxies had the time to come back.
     fn complete(&mut self);
 }
@@ -236,7 +240,9 @@ impl<S: Sink> Run<S> {
         let change = std::mem::take(&mut output.change);
         let revision = self.sink.apply(&change);
         self.keep(&output, &change, took);
-        self.complete = true;
+        if !std::mem::replace(&mut self.complete, true) {
+            self.sink.configured();
+        }
         self.tell_complete();
         // Nobody may want to be told.
         let _ = self.publish.send(Published { revision, output });

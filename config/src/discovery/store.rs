@@ -45,10 +45,22 @@ pub struct Store {
 #[derive(Debug, Default)]
 pub(super) struct Tables {
     revision: u64,
-    complete: bool,
+    complete: Complete,
     refusing: Option<Arc<str>>,
     progress: Progress,
     types: HashMap<Arc<str>, Table>,
+}
+
+/// Of which types the store holds everything.
+#[derive(Debug, Default)]
+enum Complete {
+    /// Of none.
+    #[default]
+    Nothing,
+    /// Of all but these: what is missing of them may only not be known yet.
+    AllBut(Vec<Box<str>>),
+    /// Of all.
+    All,
 }
 
 /// All resources of one type.
@@ -131,13 +143,20 @@ impl Store {
     /// From now on the store holds everything: the sources were read through once. Before this nothing is sent at all,
     /// because whatever is still missing would look like a removal to those who resume.
     pub fn mark_complete(&self) {
-        self.tables.write().complete = true;
+        self.tables.write().complete = Complete::All;
+        self.changed.send_replace(());
+    }
+
+    /// As [`Store::mark_complete`], except for the types `missing`: of these is sent what is there, and to nobody that anything
+    /// is gone or that this is all.
+    pub fn mark_complete_but(&self, missing: &[&str]) {
+        self.tables.write().complete = Complete::AllBut(missing.iter().map(|it| (*it).into()).collect());
         self.changed.send_replace(());
     }
 
     /// Whether [`Store::mark_complete`] was called.
     pub fn is_complete(&self) -> bool {
-        self.tables.read().complete
+        matches!(self.tables.read().complete, Complete::All)
     }
 
     /// Says which replica this is and how far its watches are; sent along with every response.
@@ -181,8 +200,18 @@ impl Tables {
         self.revision
     }
 
-    pub(super) fn complete(&self) -> bool {
-        self.complete
+    /// Whether anything may be sent.
+    pub(super) fn begun(&self) -> bool {
+        !matches!(self.complete, Complete::Nothing)
+    }
+
+    /// Whether what is not there of this type is not there at all.
+    pub(super) fn complete(&self, type_url: &str) -> bool {
+        match &self.complete {
+            Complete::Nothing => false,
+            Complete::AllBut(missing) => missing.iter().all(|it| **it != *type_url),
+            Complete::All => true,
+        }
     }
 
     pub(super) fn refusing(&self) -> Option<Arc<str>> {

@@ -22,6 +22,7 @@ impl Compiler {
             let sure: Vec<_> = sure.map(|proxy| (proxy.identity.id.clone(), proxy.resource())).collect();
             return self.out.add_proxies(sure);
         }
+        names.extend(std::mem::take(&mut self.unsure));
         let proxies = self.proxies.iter().map(|proxy| (proxy.identity.id.clone(), proxy.resource()));
         self.out.replace_proxies(proxies.collect());
         self.out.diagnose("proxies", self.proxies.iter().flat_map(ConnectedProxy::check).collect());
@@ -82,7 +83,13 @@ impl Compiler {
             (Addressing::Cluster, ..) => None,
         };
         self.out.table(TableEntry::of(&resource, address, bypass, acknowledged));
-        self.out.set(maesh_config::Kind::Name, &key, Some(Resource::Name(resource)));
+        // The proxies that listened on its own address before this process started may be on their way back.
+        let may_come_back = plan.own && served && !plan.bypass && !acknowledged;
+        if may_come_back && !self.settled {
+            self.unsure.insert(name.clone());
+        } else {
+            self.out.set(maesh_config::Kind::Name, &key, Some(Resource::Name(resource)));
+        }
         let failed = self.failed(name);
         self.out.diagnose(&format!("bind/{name}"), failed);
     }

@@ -34,6 +34,8 @@ impl Sink for Kept {
         1
     }
 
+    fn configured(&mut self) {}
+
     fn complete(&mut self) {
         let mut now = self.0.lock();
         now.complete = true;

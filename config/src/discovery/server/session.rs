@@ -157,7 +157,7 @@ impl Session {
             push = Some(Push { response, bytes: batch.bytes });
             break;
         }
-        let settled = push.is_none() && tables.complete() && !self.types.is_empty() && !self.owed_an_answer();
+        let settled = push.is_none() && tables.begun() && !self.types.is_empty() && !self.owed_an_answer();
         if settled {
             self.advanced |= self.acknowledged.reach(tables.revision());
         }

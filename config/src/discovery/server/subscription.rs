@@ -115,7 +115,7 @@ impl Subscription {
         type_url: &str,
         limit: usize,
     ) -> Result<Option<Batch>, TooFarBehind> {
-        if self.in_flight.is_some() || !tables.complete() {
+        if self.in_flight.is_some() || !tables.begun() {
             return Ok(None);
         }
         let nothing = Table::default();
@@ -131,11 +131,13 @@ impl Subscription {
             self.owed.extend(self.names.iter().cloned());
             self.cursor = tables.revision();
         }
-        let done =
-            self.settle_owed(table, limit, &mut batch) && self.read_log(table, tables.revision(), limit, &mut batch);
-        if done {
-            self.has = HashMap::new();
-            batch.complete = std::mem::take(&mut self.owes_mark);
+        let complete = tables.complete(type_url);
+        let mut done = self.settle_owed(table, limit, complete, &mut batch)
+            && self.read_log(table, tables.revision(), limit, &mut batch);
+        if done && complete {
+            self.owe_gone(table);
+            done = self.settle_owed(table, limit, complete, &mut batch);
+            batch.complete = done && std::mem::take(&mut self.owes_mark);
         }
         let due = batch.complete || !batch.resources.is_empty() || !batch.removed.is_empty();
         Ok((due || !batch.held.is_empty()).then_some(batch))
@@ -146,40 +148,52 @@ impl Subscription {
         self.started = true;
         self.initial = revision;
         self.cursor = if self.wildcard { 0 } else { revision };
-        let wanted = |name: &Arc<str>| self.wildcard || self.names.contains(name);
-        let gone = self.has.keys().filter(|name| wanted(name) && table.get(name).is_none());
-        let mut owed: BTreeSet<_> = gone.cloned().collect();
         for name in &self.names {
             match table.get(name) {
                 // The log tells of it.
                 Some(_) if self.wildcard => {}
                 Some(encoded) if self.has.get(name) == Some(&Some(encoded.version)) => batch.held.push(name.clone()),
                 _ => {
-                    owed.insert(name.clone());
+                    self.owed.insert(name.clone());
                 }
             }
         }
-        self.owed.append(&mut owed);
     }
 
-    fn settle_owed(&mut self, table: &Table, limit: usize, batch: &mut Batch) -> bool {
-        while batch.bytes < limit {
-            let Some(name) = self.owed.first() else { return true };
-            let encoded = table.get(name);
-            if !batch.fits(name, encoded, limit) {
+    /// What the subscriber had and is wanted is to be taken back where it is no more. All that is there was sent.
+    fn owe_gone(&mut self, table: &Table) {
+        for name in std::mem::take(&mut self.has).into_keys() {
+            if table.get(&name).is_none() && (self.wildcard || self.names.contains(&name)) {
+                self.owed.insert(name);
+            }
+        }
+    }
+
+    /// Sends what is owed; what is not there only when the table is `complete`. Whether there was room for all of it.
+    fn settle_owed(&mut self, table: &Table, limit: usize, complete: bool, batch: &mut Batch) -> bool {
+        let due = |name: &&Arc<str>| complete || table.get(name).is_some();
+        while let Some(name) = self.owed.iter().find(due).cloned() {
+            let encoded = table.get(&name);
+            if batch.bytes >= limit || !batch.fits(&name, encoded, limit) {
                 return false;
             }
-            let Some(name) = self.owed.pop_first() else { return true };
+            self.owed.remove(&name);
+            self.has.remove(&name);
             batch.add(&name, encoded);
         }
-        self.owed.is_empty()
+        true
     }
 
     fn read_log(&mut self, table: &Table, revision: u64, limit: usize, batch: &mut Batch) -> bool {
         for (at, name, encoded) in table.since(self.cursor) {
             let skip = match encoded {
                 _ if !self.wildcard && !self.names.contains(name) => true,
-                None => at <= self.initial,
+                None => {
+                    at <= self.initial || {
+                        self.has.remove(name);
+                        false
+                    }
+                }
                 Some(encoded) => {
                     let held = self.has.remove(name) == Some(Some(encoded.version));
                     if held {

@@ -5,6 +5,7 @@ use super::*;
 #[test]
 fn an_own_address_is_answered_once_it_is_listened_on() {
     let mut compiler = Compiler::new(dev());
+    compiler.settle();
     let yaml = service("db", "", "ports: [{port: 5432, appProtocol: postgres}]")
         + &service("web", "", "ports: [{port: 8080}, {port: 443, appProtocol: https}]");
     objects(&yaml).into_iter().for_each(|object| compiler.take(Event::Apply(object)));
@@ -22,8 +23,6 @@ fn an_own_address_is_answered_once_it_is_listened_on() {
     let second = compiler.compile();
     assert_eq!(name(&second, "shop/db").answer, Answer::Fixed(vec![own]));
     assert!(second.services.iter().all(|entry| entry.serving));
-    compiler.settle();
-    assert!(matches!(&compiler.compile().change.upserts[..], [Resource::Proxy(_)]));
 
     let mut broken = proxy(&[]);
     broken.failed.push((ListenerId(listener.into()), "in use".into()));
@@ -31,6 +30,27 @@ fn an_own_address_is_answered_once_it_is_listened_on() {
     let third = compiler.compile();
     assert_eq!(name(&third, "shop/db").answer, Answer::Plain);
     assert_eq!(third.found.len(), 1, "{:?}", third.found);
+}
+
+#[test]
+fn an_own_address_is_not_given_up_before_those_who_listen_had_the_time_to_come_back() {
+    let mut compiler = Compiler::new(dev());
+    let yaml = service("db", "", "ports: [{port: 5432, appProtocol: postgres}]")
+        + &service(
+            "off",
+            "annotations: {maesh.containo.us/bypass: 'true'}",
+            "ports: [{port: 1, appProtocol: postgres}]",
+        );
+    objects(&yaml).into_iter().for_each(|object| compiler.take(Event::Apply(object)));
+    let named = |output: &Output| {
+        let named = output.change.upserts.iter().filter(|resource| matches!(resource, Resource::Name(_)));
+        named.map(|resource| resource.key().name.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(named(&compiler.compile()), ["shop/spare"]);
+    compiler.settle();
+    let output = compiler.compile();
+    assert_eq!(named(&output), ["shop/db"]);
+    assert_eq!(name(&output, "shop/db").answer, Answer::Plain);
 }
 
 /// Ready or not, by what is published of each proxy.

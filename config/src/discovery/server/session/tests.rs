@@ -121,6 +121,24 @@ fn nothing_is_said_before_the_store_is_complete() {
 }
 
 #[test]
+fn of_what_is_not_complete_only_what_is_there_is_said() {
+    let mut talk = Talk { store: Store::new(), session: Session::default() };
+    talk.put("a", "2");
+    talk.resume(&["*"], &[("a", "1"), ("gone", "1"), ("late", "1"), ("same", "1")]);
+    talk.store.mark_complete_but(&[TYPE]);
+    assert_eq!(talk.hear(), "a=2", "no mark, and nothing is taken back");
+    talk.put("same", "1");
+    assert_eq!(talk.hear(), "", "it has it");
+    talk.put("late", "1");
+    talk.remove("late");
+    talk.put("new", "1");
+    assert_eq!(talk.hear(), "new=1 -late", "what went after it was there is gone");
+    talk.store.mark_complete();
+    assert_eq!(talk.hear(), "-gone!");
+    assert_eq!(talk.hear(), "");
+}
+
+#[test]
 fn single_names_are_answered_whether_or_not_they_exist() {
     let mut talk = Talk::new();
     talk.put("a", "1");
