@@ -130,21 +130,21 @@ impl Outbox {
         news
     }
 
-    /// Some of the proxies; there may be others.
-    pub(super) fn add_proxies(&mut self, proxies: Vec<(Arc<str>, Proxy)>) {
-        for (id, proxy) in proxies {
-            self.proxies.insert(id.clone());
-            self.set(Kind::Proxy, &id, Some(Resource::Proxy(proxy)));
-        }
-    }
-
-    /// Says which proxies there are.
-    pub(super) fn replace_proxies(&mut self, proxies: Vec<(Arc<str>, Proxy)>) {
+    /// Says which proxies there are: of each what is known of it, or `None` for what was said before.
+    pub(super) fn replace_proxies(&mut self, proxies: Vec<(Arc<str>, Option<Proxy>)>) {
         let now: BTreeSet<_> = proxies.iter().map(|(id, _)| id.clone()).collect();
-        for gone in std::mem::take(&mut self.proxies).difference(&now) {
-            self.set(Kind::Proxy, gone, None);
+        let (stay, gone): (BTreeSet<_>, BTreeSet<_>) =
+            std::mem::take(&mut self.proxies).into_iter().partition(|id| now.contains(id));
+        self.proxies = stay;
+        for gone in gone {
+            self.set(Kind::Proxy, &gone, None);
         }
-        self.add_proxies(proxies);
+        for (id, proxy) in proxies {
+            if let Some(proxy) = proxy {
+                self.proxies.insert(id.clone());
+                self.set(Kind::Proxy, &id, Some(Resource::Proxy(proxy)));
+            }
+        }
     }
 
     /// Something that these Services need changed.

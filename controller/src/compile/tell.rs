@@ -17,14 +17,15 @@ impl Compiler {
             names.extend(self.listeners.needed_by(id).cloned());
         }
         self.bound = bound;
+        let told = |proxy: &ConnectedProxy| {
+            let known = (self.settled || self.is_sure(proxy)).then(|| proxy.resource());
+            (proxy.identity.id.clone(), known)
+        };
+        self.out.replace_proxies(self.proxies.iter().map(told).collect());
         if !self.settled {
-            let sure = self.proxies.iter().filter(|proxy| self.is_sure(proxy));
-            let sure: Vec<_> = sure.map(|proxy| (proxy.identity.id.clone(), proxy.resource())).collect();
-            return self.out.add_proxies(sure);
+            return;
         }
         names.extend(std::mem::take(&mut self.unsure));
-        let proxies = self.proxies.iter().map(|proxy| (proxy.identity.id.clone(), proxy.resource()));
-        self.out.replace_proxies(proxies.collect());
         self.out.diagnose("proxies", self.proxies.iter().flat_map(ConnectedProxy::check).collect());
     }
 
