@@ -24,7 +24,7 @@ mod wire;
 
 pub(crate) use answer::last_words;
 pub(crate) use caller::{Caller, Stage};
-pub(crate) use pool::{Pools, sweep};
+pub(crate) use pool::{Pools, Warm, sweep};
 pub(crate) use route::{Host, find as find_called, port_on};
 pub(crate) use send::dial;
 pub(crate) use server::serve;

@@ -2,17 +2,24 @@
 //!
 //! Each worker has its own pool at each endpoint: a request finds it by an index, and no worker waits for another. The
 //! connection used last is used first, so what a quiet time leaves unused grows old at the bottom and is closed before
-//! the endpoint would close it.
+//! the endpoint would close it. Before that it is laid by: what remains is the socket, without the 16 KiB of buffers that
+//! a connection in use has. A proxy whose callers use thousands of Services would hold little else.
 
 use std::{
     net::SocketAddr,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
 use parking_lot::Mutex;
 
-use super::upstream::{H1, H2, H2Stream};
+use super::{
+    socket::Socket,
+    upstream::{H1, H2, H2Stream},
+};
 use crate::{
     clock::Clock,
     connect::{ConnectError, connect},
@@ -22,6 +29,13 @@ use crate::{
 
 /// Time after which an unused connection is closed: less than the 5 s after which many servers do.
 const UNUSED: Duration = Duration::from_millis(3_900);
+
+/// Time after which an unused connection gives up its buffers: busy connections are never without them, and who comes
+/// later pays about a microsecond to have new ones.
+const COLD: Duration = Duration::from_millis(400);
+
+/// Unused connections that one worker keeps with their buffers, to all endpoints together.
+const WARM: usize = 256;
 
 /// Unused connections that one worker keeps to one endpoint.
 const KEPT: usize = 256;
@@ -44,10 +58,40 @@ struct Pool {
 
 #[derive(Default)]
 struct Kept {
-    h1: Vec<(Box<H1>, u32)>,
+    h1: Vec<(Unused, u32)>,
     h2: Vec<(H2, u32)>,
     /// The worker's sweep knows of this pool.
     listed: bool,
+}
+
+/// A connection of HTTP/1.1 that waits.
+enum Unused {
+    /// As it was left.
+    Warm(Box<H1>, #[expect(dead_code, reason = "held for its end")] Room),
+    /// Laid by.
+    Cold(Socket),
+}
+
+/// How many unused connections of a worker have their buffers.
+#[derive(Default)]
+pub(crate) struct Warm(Arc<AtomicUsize>);
+
+/// The place of one of them, until it is dropped.
+struct Room(Arc<AtomicUsize>);
+
+impl Warm {
+    fn enter(&self) -> Option<Room> {
+        let entered = self.0.fetch_add(1, Ordering::Relaxed) < WARM;
+        // Leaves again if there was none.
+        let room = Room(self.0.clone());
+        entered.then_some(room)
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Pools {
@@ -61,20 +105,30 @@ impl Pools {
     }
 
     /// The connection of HTTP/1.1 that was used last, if one is unused.
-    pub(crate) fn take(&self, worker: usize) -> Option<Box<H1>> {
-        let pool = self.0[worker].get()?;
-        pool.kept.lock().h1.pop().map(|(connection, _)| connection)
+    pub(crate) async fn take(&self, worker: usize) -> Option<Box<H1>> {
+        let (unused, _) = self.0[worker].get()?.kept.lock().h1.pop()?;
+        match unused {
+            Unused::Warm(connection, _) => Some(connection),
+            Unused::Cold(socket) => Box::pin(H1::again(socket)).await.ok(),
+        }
     }
 
     /// Keeps a connection for later.
     pub(crate) fn put(&self, worker: &Worker, connection: Box<H1>, of: &Arc<Endpoint>) {
+        let unused = match worker.warm.enter() {
+            Some(room) => Unused::Warm(connection, room),
+            None => match connection.lay_by() {
+                Some(socket) => Unused::Cold(socket),
+                None => return,
+            },
+        };
         let mut kept = self.of(worker.index).kept.lock();
         // Asked under the lock: whoever retires an endpoint says so before it clears the pool.
         if of.is_gone() || kept.h1.len() >= KEPT {
             drop(kept);
             return;
         }
-        kept.h1.push((connection, worker.shared.clock.coarse()));
+        kept.h1.push((unused, worker.shared.clock.coarse()));
         if !std::mem::replace(&mut kept.listed, true) {
             drop(kept);
             worker.pooled.lock().push(of.clone());
@@ -99,6 +153,8 @@ impl Pools {
         let now = clock.coarse();
         let fresh = kept.h1.partition_point(|(_, since)| clock.since(*since) >= UNUSED);
         let old: Vec<_> = kept.h1.drain(..fresh).collect();
+        let cold = kept.h1.partition_point(|(_, since)| clock.since(*since) >= COLD);
+        lay_by(&mut kept.h1, cold);
         kept.h2.retain_mut(|(connection, used)| {
             if connection.streams() > 0 {
                 *used = now;
@@ -111,6 +167,19 @@ impl Pools {
         drop(old);
         left
     }
+}
+
+/// Lays by the first `count` connections; what cannot be is closed.
+fn lay_by(kept: &mut Vec<(Unused, u32)>, count: usize) {
+    if kept[..count].iter().all(|(unused, _)| matches!(unused, Unused::Cold(_))) {
+        return;
+    }
+    let later = kept.split_off(count);
+    let cold = |(unused, since)| match unused {
+        Unused::Warm(connection, _) => Some((Unused::Cold(connection.lay_by()?), since)),
+        Unused::Cold(_) => Some((unused, since)),
+    };
+    *kept = std::mem::take(kept).into_iter().filter_map(cold).chain(later).collect();
 }
 
 /// Closes connections of `worker` that were unused for too long.
@@ -183,3 +252,6 @@ async fn h2_new(worker: &Worker, endpoint: &Arc<Endpoint>, timeout: Duration) ->
     }
     Ok(connection)
 }
+
+#[cfg(test)]
+mod tests;

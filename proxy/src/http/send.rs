@@ -149,7 +149,7 @@ async fn attempt_h1(
     idempotent: bool,
 ) -> Result<Answer, Failed> {
     let worker = &caller.worker;
-    let mut connection = match endpoint.pools.take(worker.index) {
+    let mut connection = match endpoint.pools.take(worker.index).await {
         Some(connection) => connection,
         None => match Box::pin(pool::h1_new(&worker.shared, endpoint.address, timeout)).await {
             Ok(connection) => connection,

@@ -56,6 +56,11 @@ impl Socket {
         Self(Arc::new(Inner { stream, out: Mutex::default() }))
     }
 
+    /// Gives up what it holds to write faster.
+    pub(crate) fn lay_by(&self) {
+        self.0.out.lock().bytes.shrink_to_fit();
+    }
+
     /// Writes what waits, then `bytes`, as much of them as the socket takes.
     fn poll_through(&self, cx: &mut Context<'_>, bytes: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         ready!(self.poll_drain(cx))?;

@@ -47,6 +47,21 @@ impl H1 {
         Ok(Box::new(Self { sender, connection: Some(connection), closed: false, reused: false }))
     }
 
+    /// Takes up a connection that was [laid by](Self::lay_by).
+    pub(crate) async fn again(socket: Socket) -> hyper::Result<Box<Self>> {
+        let (sender, connection) = http1::handshake(socket).await?;
+        Ok(Box::new(Self { sender, connection: Some(connection), closed: false, reused: true }))
+    }
+
+    /// Leaves of an unused connection only the socket. `None` where the endpoint already said something.
+    pub(crate) fn lay_by(self: Box<Self>) -> Option<Socket> {
+        let parts = self.connection.filter(|_| !self.closed)?.into_parts();
+        parts.read_buf.is_empty().then(|| {
+            parts.io.lay_by();
+            parts.io
+        })
+    }
+
     /// Lets the connection read and write what it can.
     pub(crate) fn drive(&mut self, cx: &mut Context<'_>) {
         if !self.closed {

@@ -21,7 +21,7 @@ use tokio::{
 };
 
 use crate::{
-    http::{Caller, Stage, run_outbox, sweep},
+    http::{Caller, Stage, Warm, run_outbox, sweep},
     state::{Endpoint, Shared},
 };
 
@@ -35,6 +35,8 @@ pub(crate) struct Worker {
     pub(crate) shared: Arc<Shared>,
     /// Endpoints to which this worker has connections.
     pub(crate) pooled: Mutex<Vec<Arc<Endpoint>>>,
+    /// How many of those have their buffers while nobody uses them.
+    pub(crate) warm: Warm,
     /// Connections on it.
     pub(crate) load: AtomicUsize,
     handle: Handle,
@@ -133,6 +135,7 @@ impl Workers {
                 index,
                 shared: shared.clone(),
                 pooled: Mutex::default(),
+                warm: Warm::default(),
                 load: AtomicUsize::new(0),
                 handle: runtime.handle().clone(),
                 callers: Mutex::default(),
