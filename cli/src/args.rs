@@ -220,6 +220,15 @@ pub struct ControllerArgs {
     /// How long proxies may take to come back after this process started, before their absence counts
     #[arg(long, env = "MAESH_PROXY_SETTLE", default_value = "5s", value_parser = duration::parse, value_name = "DURATION")]
     pub proxy_settle: Duration,
+    /// Write nothing to the cluster: no Lease, nothing that the leader of the replicas does there
+    #[arg(long, env = "MAESH_READ_ONLY")]
+    pub read_only: bool,
+    /// Lease in the mesh's namespace whose holder writes to the cluster
+    #[arg(long, env = "MAESH_LEASE", default_value = "maesh-controller", value_name = "NAME")]
+    pub lease: String,
+    /// Name of this replica: the pod's name
+    #[arg(long, env = "MAESH_POD_NAME", default_value = "maesh-controller", value_name = "NAME")]
+    pub id: String,
     #[command(flatten)]
     pub mesh: MeshArgs,
 }

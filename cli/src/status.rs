@@ -10,6 +10,7 @@ use maesh_controller::{
     compile::{TableEntry, TablePort},
     diagnostic::Diagnostic,
     kinds::ObjectKind,
+    leader::Leadership,
     serve::State,
     source::kubernetes::{Watch, Watches},
 };
@@ -87,6 +88,11 @@ pub fn watches_view(watches: Watches) -> View {
         };
         json!({ "watches": states.iter().map(one).collect::<Vec<_>>() })
     })
+}
+
+/// Whether this replica writes to the cluster.
+pub fn leader_view(leadership: Leadership) -> View {
+    Box::new(move || json!({ "leads": leadership.may_write() }))
 }
 
 /// How a subscriber's stream is.

@@ -106,6 +106,7 @@ impl Candidate {
             terms,
             until: until.clone(),
             leads,
+            failed: None,
         };
         let leadership = Leadership { leads: receiver, until, longest_write: terms.longest_write() };
         Self { leadership, stop: Some(stop), task: tokio::spawn(shell.run(stopped)) }
@@ -138,6 +139,8 @@ struct Shell {
     terms: Terms,
     until: Arc<Mutex<Option<Instant>>>,
     leads: watch::Sender<bool>,
+    /// What went wrong in the last round: said once.
+    failed: Option<String>,
 }
 
 impl Shell {
@@ -145,9 +148,11 @@ impl Shell {
         loop {
             let lapse = self.election.right_until();
             let round = async {
-                if let Err(error) = self.round().await {
+                let failed = self.round().await.err().map(|error| error.to_string());
+                if let Some(error) = failed.as_ref().filter(|_| failed != self.failed) {
                     tracing::warn!(lease = self.name, %error, "the Lease could be neither read nor renewed; trying on");
                 }
+                self.failed = failed;
                 self.publish();
                 sleep(self.terms.retry).await;
             };

@@ -15,11 +15,12 @@ pub(crate) struct Options {
     name: Option<String>,
 }
 
-/// One long suite: its name, what it shows, and the arguments of cargo that run it.
+/// One long suite: its name, what it shows, and the arguments of cargo and the environment that run it.
 struct Suite {
     name: &'static str,
     shows: &'static str,
     cargo: &'static [&'static str],
+    environment: &'static [(&'static str, &'static str)],
 }
 
 const SUITES: &[Suite] = &[
@@ -27,16 +28,31 @@ const SUITES: &[Suite] = &[
         name: "long-tests",
         shows: "every test marked as long, one at a time",
         cargo: &["test", "--workspace", "--tests", "--no-fail-fast", "--", "--ignored", "--test-threads=1"],
+        environment: &[],
+    },
+    Suite {
+        name: "churn",
+        shows: "Services that come, change and go for half an hour, under load",
+        cargo: &["test", "--package", "maesh", "--test", "churn", "--", "--ignored", "--nocapture"],
+        environment: &[("MAESH_CHURN_SECONDS", "1800")],
+    },
+    Suite {
+        name: "outages",
+        shows: "every process killed and restarted in turn, and the API server away, under load",
+        cargo: &["test", "--package", "maesh", "--test", "twin", "--", "--ignored", "--nocapture"],
+        environment: &[],
     },
     Suite {
         name: "fuzz",
         shows: "every fuzz target for an hour",
         cargo: &["xtask", "fuzz", "all", "--seconds", "3600"],
+        environment: &[],
     },
     Suite {
         name: "scale",
         shows: "10,000 Services and 100,000 endpoints in a real API server",
         cargo: &["xtask", "bench", "scale"],
+        environment: &[],
     },
 ];
 
@@ -52,7 +68,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         bail!("no suite is called {name}; cargo xtask soak lists them");
     };
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    let status = cargo.current_dir(repository()).args(suite.cargo).status()?;
+    let status = cargo.current_dir(repository()).args(suite.cargo).envs(suite.environment.iter().copied()).status()?;
     if !status.success() {
         bail!("{name} failed");
     }

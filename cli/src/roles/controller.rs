@@ -1,5 +1,7 @@
 //! `maesh controller`
 
+mod duties;
+
 use std::{process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail};
@@ -18,6 +20,7 @@ use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 use tokio::{net::TcpListener, sync::mpsc};
 
+use self::duties::Duties;
 use crate::{
     admin::{self, Admin},
     args::ControllerArgs,
@@ -49,10 +52,14 @@ pub async fn run(args: ControllerArgs, log_level: LogLevel) -> anyhow::Result<Ex
     let compiler = Compiler::new(config);
     let mut watches = None;
     let mut manifests = None;
+    let mut duties = None;
     let batches = if args.manifests.is_empty() {
         let client = kubernetes::client(args.kubeconfig.as_deref(), args.context.as_deref()).await?;
         let (batches, states) = kubernetes::start(&client, &kubernetes::Options::default(), &compiler.door());
         watches = Some(states);
+        if !args.read_only {
+            duties = Some(Duties::start(client, &args.mesh.namespace, &args.lease, &args.id));
+        }
         batches
     } else {
         let started = Manifests::start(args.manifests.clone(), compiler.door()).context("watching the manifests")?;
@@ -73,6 +80,9 @@ pub async fn run(args: ControllerArgs, log_level: LogLevel) -> anyhow::Result<Ex
     if let Some(watches) = watches {
         admin.views.insert("watches", status::watches_view(watches));
     }
+    if let Some(duties) = &duties {
+        admin.views.insert("leader", status::leader_view(duties.leadership()));
+    }
     let admin = admin.serve(admin_listener)?;
     tracing::info!(listen = %args.listen, %admin, "serving");
     let code = tokio::select! {
@@ -84,6 +94,9 @@ pub async fn run(args: ControllerArgs, log_level: LogLevel) -> anyhow::Result<Ex
     };
     signals.end_at_next();
     server.shutdown();
+    if let Some(duties) = duties {
+        duties.stop().await;
+    }
     drop((controller, manifests));
     Ok(code)
 }
