@@ -1,113 +1,58 @@
-//! An open-loop client: requests start by the clock, however slow the answers are, each on a connection of its own, and
-//! every one is logged with its time and outcome. So "0 failed" is a count, and a failure has its reason.
+//! An open-loop client: requests start by the clock, however slow the answers are, and every one is logged with its time
+//! and outcome. So "0 failed" is a count of any span of time, and a failure has its reason.
+//!
+//! Another name is tried only when the DNS said that this one is not served (NXDOMAIN, SERVFAIL): whoever was given an
+//! address and then refused, reset or left waiting has a failed request.
 
-use std::error::Error;
-use std::io::{self, Write};
-use std::sync::mpsc;
-use std::thread;
-use std::time::{Duration, Instant, SystemTime};
+mod cache;
+mod client;
+mod line;
+mod long;
+mod plan;
 
-use serde_json::json;
+use std::future::Future;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
-use crate::get;
+use anyhow::Result;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 
-/// One request and what came of it.
-struct Request {
-    /// When it was due, in milliseconds since 1970.
-    at: u128,
-    took: Duration,
-    /// Why it failed.
-    failure: Option<String>,
+use cache::Cache;
+use client::Client;
+use line::Log;
+pub(crate) use plan::Plan;
+
+use crate::resolve::Resolver;
+
+/// Longest time that requests in flight may take once the load ends.
+const LAST_REQUESTS: Duration = Duration::from_secs(15);
+
+/// Carries out all plans until `end`, and logs to the file `log`.
+pub(crate) async fn run(log: &Path, plans: Vec<Plan>, end: impl Future<Output = Result<()>>) -> Result<()> {
+    let (log, writing) = Log::start(log)?;
+    let resolver = Arc::new(Resolver::of_the_pod()?);
+    let mut running = JoinSet::new();
+    for plan in plans {
+        let cache = Cache::new(resolver.clone(), plan.fresh);
+        running.spawn(Client::new(plan, cache, log.clone()).run());
+    }
+    end.await?;
+    running.abort_all();
+    drop(running);
+    // Requests hold the log until they have been written; long streams are written by what they did so far.
+    log.end();
+    drop(log);
+    let _ = timeout(LAST_REQUESTS, writing).await;
+    Ok(())
 }
 
-/// `load URL REQUESTS_PER_SECOND SECONDS`: one JSON line a request, then one with the counts; an error when one failed.
-pub(crate) fn main(arguments: &[String]) -> Result<(), Box<dyn Error>> {
-    let [url, rate, seconds] = arguments else { return Err("load needs URL REQUESTS_PER_SECOND SECONDS".into()) };
-    let (rate, seconds): (u32, u32) = (rate.parse()?, seconds.parse()?);
-    if rate == 0 {
-        return Err("0 requests a second are no load".into());
-    }
-    let failed = run(url, rate, rate * seconds, &mut io::stdout())?;
-    if failed > 0 { Err(format!("{failed} requests failed").into()) } else { Ok(()) }
-}
-
-/// Starts `count` requests, `rate` a second; returns how many failed.
-fn run(url: &str, rate: u32, count: u32, log: &mut impl Write) -> io::Result<u32> {
-    let (tell, told) = mpsc::channel();
-    let url = url.to_owned();
-    let clock = thread::spawn(move || {
-        let since = Instant::now();
-        for index in 0..count {
-            wait_until(since + Duration::from_secs(1) * index / rate);
-            let (tell, url) = (tell.clone(), url.clone());
-            thread::spawn(move || {
-                let at = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |time| time.as_millis());
-                let since = Instant::now();
-                let failure = get::body(&url).err().map(|error| error.to_string());
-                // Nobody listens once the process ends.
-                let _ = tell.send(Request { at, took: since.elapsed(), failure });
-            });
-        }
-    });
-    let mut failed = 0;
-    let mut slowest = Duration::ZERO;
-    let mut done = 0;
-    for request in told {
-        failed += u32::from(request.failure.is_some());
-        slowest = slowest.max(request.took);
-        done += 1;
-        writeln!(
-            log,
-            "{}",
-            json!({ "at": request.at, "took_us": request.took.as_micros(), "failure": request.failure })
-        )?;
-    }
-    // A request whose thread could not start or ended without a word has failed.
-    failed += count - done;
-    writeln!(log, "{}", json!({ "requests": count, "failed": failed, "slowest_us": slowest.as_micros() }))?;
-    drop(clock);
-    Ok(failed)
-}
-
-/// Parks until the clock says `due`.
-fn wait_until(due: Instant) {
-    loop {
-        let left = due.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return;
-        }
-        thread::park_timeout(left);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::io::Read;
-    use std::net::TcpListener;
-
-    use super::*;
-
-    #[test]
-    fn every_request_is_logged_and_every_failure_counted() {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let url = format!("http://{}/", listener.local_addr().unwrap());
-        thread::spawn(move || {
-            for (index, stream) in listener.incoming().enumerate() {
-                let mut stream = stream.unwrap();
-                let _ = stream.read(&mut [0; 1024]);
-                // Two in ten: a bad status, and a body that is cut.
-                let answer = match index {
-                    3 => "HTTP/1.1 503 no\r\ncontent-length: 0\r\n\r\n",
-                    7 => "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nfo",
-                    _ => "HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nfoo",
-                };
-                stream.write_all(answer.as_bytes()).unwrap();
-            }
-        });
-        let mut log = Vec::new();
-        assert_eq!(run(&url, 100, 10, &mut log).unwrap(), 2);
-        let log = String::from_utf8(log).unwrap();
-        assert_eq!(log.lines().count(), 11, "{log}");
-        assert!(log.contains("503 no") && log.contains("2 bytes of Some(5) arrived"), "{log}");
-    }
+/// Ticks `rate` times a second; a tick that is late is made up for, as the load is open.
+fn clock(rate: u32) -> tokio::time::Interval {
+    let period = Duration::from_secs(1) / rate.max(1);
+    // Not all plans and pods at the same moment.
+    let mut clock = interval_at(Instant::now() + period.mul_f64(rand::random()), period);
+    clock.set_missed_tick_behavior(MissedTickBehavior::Burst);
+    clock
 }

@@ -1,35 +1,98 @@
-//! What runs in the pods of the test cluster, as one static program:
-//! `pause` holds a pod's namespaces, `echo` tells every caller what it sees, `get` is a client that prints an answer, `load` one that
-//! asks at a fixed rate and logs every request.
+//! What runs in the pods of the test cluster, as one static program that knows nothing of the mesh.
 //!
-//! It answers HTTP/1.1 on port 8080, TCP on 9000 and UDP on 9001, and knows nothing of the mesh.
+//! `pause` holds a pod's namespaces, `echo` tells every caller what it sees, `get` asks once and prints the answer,
+//! `lookup` asks the DNS alone, and `load` asks at a fixed rate and logs every request.
 
-mod echo;
+mod call;
 mod get;
 mod load;
+mod resolve;
+mod seen;
+mod serve;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
-use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use clap::Parser;
+
+use load::Plan;
+
+#[derive(Parser)]
+#[command(name = "pod")]
+enum Command {
+    /// Hold a pod's namespaces
+    Pause,
+    /// Tell every caller what it sees: HTTP/1.1, h2c, gRPC and WebSocket on 8080, TLS on 8443, TCP on 9000, UDP on 9001
+    Echo {
+        /// Seconds to go on serving after SIGTERM, as a backend must while others hear of its end
+        #[arg(long, default_value_t = 5)]
+        grace: u64,
+    },
+    /// Ask once and print what came as one line of JSON: http, h2c, https, grpc, ws, tcp or udp ://HOST:PORT/PATH
+    Get {
+        url: String,
+        /// Seconds it may take
+        #[arg(long, default_value_t = 10)]
+        patience: u64,
+    },
+    /// Ask the DNS for a name's addresses and print what came as one line of JSON
+    Lookup {
+        name: String,
+        /// Whom to ask, instead of the servers in resolv.conf; the name is then taken as it is
+        #[arg(long)]
+        server: Option<std::net::IpAddr>,
+    },
+    /// Ask at fixed rates until SIGTERM, and log every request as one line of JSON
+    Load {
+        /// The log's file
+        #[arg(long)]
+        log: PathBuf,
+        /// `KIND RATE HOST:PORT [PLAIN_HOST:PORT]` in one word each; see [`Plan`]
+        #[arg(required = true)]
+        plans: Vec<Plan>,
+    },
+}
 
 fn main() -> ExitCode {
-    let mut arguments = std::env::args().skip(1);
-    let outcome = match arguments.next().as_deref() {
-        Some("pause") => loop {
-            thread::park();
-        },
-        Some("echo") => echo::serve(),
-        Some("get") => match arguments.next() {
-            Some(url) => get::print(&url),
-            None => Err("get needs a URL".into()),
-        },
-        Some("load") => load::main(&arguments.collect::<Vec<_>>()),
-        _ => Err("usage: pod pause | echo | get URL | load URL REQUESTS_PER_SECOND SECONDS".into()),
-    };
-    match outcome {
+    match start(Command::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error}");
+            eprintln!("error: {error:#}");
             ExitCode::FAILURE
         }
     }
+}
+
+fn start(command: Command) -> Result<()> {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().context("a runtime")?;
+    runtime.block_on(async {
+        match command {
+            Command::Pause => ended().await,
+            Command::Echo { grace } => {
+                let server = serve::start(&serve::PORTS).await?;
+                ended().await?;
+                tokio::time::sleep(Duration::from_secs(grace)).await;
+                server.stop().await;
+                Ok(())
+            }
+            Command::Get { url, patience } => get::print(&url, Duration::from_secs(patience)).await,
+            Command::Lookup { name, server } => get::print_lookup(&name, server).await,
+            Command::Load { log, plans } => load::run(&log, plans, ended()).await,
+        }
+    })
+}
+
+/// Until SIGTERM or SIGINT. The first process of a pod has no default for them.
+async fn ended() -> Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
 }

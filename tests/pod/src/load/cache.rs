@@ -1,0 +1,55 @@
+//! Addresses kept for their TTL, as clients keep them that the mesh has to be patient with.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use tokio::sync::Mutex;
+
+use super::plan::Target;
+use crate::resolve::{Found, LookupError, Resolver};
+
+/// The addresses of the names of one plan.
+pub(crate) struct Cache {
+    resolver: Arc<Resolver>,
+    fresh: bool,
+    /// By host, with the time until which they hold. One lookup at a time: the others wait for what it finds.
+    known: Mutex<HashMap<String, (Instant, Found)>>,
+    turn: AtomicUsize,
+}
+
+impl Cache {
+    /// With `fresh` nothing is kept.
+    pub(crate) fn new(resolver: Arc<Resolver>, fresh: bool) -> Self {
+        Self { resolver, fresh, known: Mutex::default(), turn: AtomicUsize::new(0) }
+    }
+
+    /// An address for `target`, each of a name in turn.
+    pub(crate) async fn address(&self, target: &Target) -> Result<SocketAddr, LookupError> {
+        let found =
+            if self.fresh { self.resolver.lookup(&target.host).await? } else { self.kept(&target.host).await? };
+        // One family: where there is IPv4, whoever has no IPv6 must not be sent there.
+        let first: Vec<IpAddr> = match found.addresses.first() {
+            Some(first) => found.addresses.iter().copied().filter(|one| one.is_ipv4() == first.is_ipv4()).collect(),
+            None => return Err(LookupError::NoAddress),
+        };
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed) % first.len();
+        first.get(turn).map(|address| SocketAddr::new(*address, target.port)).ok_or(LookupError::NoAddress)
+    }
+
+    async fn kept(&self, host: &str) -> Result<Found, LookupError> {
+        let mut known = self.known.lock().await;
+        if let Some((until, found)) = known.get(host)
+            && *until > Instant::now()
+        {
+            return Ok(found.clone());
+        }
+        let found = self.resolver.lookup(host).await?;
+        if let Some(until) = Instant::now().checked_add(found.ttl) {
+            known.insert(host.to_owned(), (until, found.clone()));
+        }
+        Ok(found)
+    }
+}
