@@ -1,0 +1,262 @@
+//! Does what was decided: reads and writes the Secret and the ConfigMap, and hands each replica its certificate.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use jiff::Timestamp;
+use k8s_openapi::{
+    ByteString,
+    api::{
+        authentication::v1::SelfSubjectReview,
+        core::v1::{ConfigMap, Secret},
+    },
+    apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
+};
+use kube::{Api, Client, api::PostParams};
+use maesh_config::discovery::tls::{ServerTls, TlsError};
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
+
+use super::{
+    Terms,
+    book::{Book, Bundle},
+    mint::{self, MintError},
+    plan::{self, Held, Step},
+};
+use crate::leader::{Leadership, NotLeader};
+
+/// Where the certificates stand in the ConfigMap: what dns and proxies mount.
+const CERTIFICATES: &str = "ca.crt";
+/// Where the book stands in the Secret.
+const BOOK: &str = "authorities.json";
+/// Marks both objects as the mesh's.
+const LABEL: &str = "maesh.containo.us/authority";
+/// How often the Secret is looked at while there is nothing to serve with.
+const HURRY: Duration = Duration::from_millis(300);
+/// Longest time that one look may take.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// Most steps in a row; a first start takes three.
+const STEPS: usize = 8;
+
+/// Where the authority is kept, and what for.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The mesh's namespace.
+    pub namespace: String,
+    /// Name of the Secret, and of the ConfigMap.
+    pub name: String,
+    /// The name by which subscribers know the server.
+    pub server: String,
+    /// How long things last.
+    pub terms: Terms,
+}
+
+/// Why the authority could not be looked after; it is tried again.
+#[derive(Debug, thiserror::Error)]
+enum KeepError {
+    #[error("{0}; check the controller's rights on the Secret and the ConfigMap of its authority")]
+    Api(#[from] kube::Error),
+    #[error("{kind} {name} is there and is not the mesh's; rename or delete it, the mesh makes its own")]
+    Foreign { kind: &'static str, name: String },
+    #[error("no answer of the API server within {PATIENCE:?}")]
+    Slow,
+    #[error(transparent)]
+    Mint(#[from] MintError),
+    #[error("the new certificate is of no use: {0}")]
+    Tls(#[from] TlsError),
+    #[error(transparent)]
+    NotLeader(#[from] NotLeader),
+}
+
+/// Looks after the authority for as long as anybody holds a receiver of `tls`: as the leader keeps Secret and ConfigMap
+/// as they should be, and as any replica keeps what is in `tls` valid. `tls` is told once, when there is a certificate;
+/// from then on it changes in place.
+pub async fn keep(client: Client, options: Options, leadership: Leadership, tls: watch::Sender<Option<ServerTls>>) {
+    let mut leads = leadership.watch();
+    let mut keeper = Keeper {
+        secrets: Api::namespaced(client.clone(), &options.namespace),
+        maps: Api::namespaced(client.clone(), &options.namespace),
+        client,
+        options,
+        leadership,
+        book: None,
+        held: None,
+        tls,
+    };
+    let mut said = None;
+    loop {
+        let looked = timeout(PATIENCE, keeper.look()).await.unwrap_or(Err(KeepError::Slow));
+        // With what is remembered where there was no answer: certificates do not wait for the API server.
+        match looked.and_then(|()| keeper.serve()).or_else(|error| keeper.serve().and(Err(error))) {
+            Ok(()) => said = None,
+            Err(KeepError::NotLeader(_)) => {}
+            Err(error) => warn_once(&mut said, &error),
+        }
+        let pause = if keeper.held.is_some() { keeper.options.terms.look } else { HURRY };
+        tokio::select! {
+            () = sleep(pause) => {}
+            changed = leads.changed() => if changed.is_err() { return },
+            () = keeper.tls.closed() => return,
+        }
+    }
+}
+
+fn warn_once(said: &mut Option<String>, error: &KeepError) {
+    let text = error.to_string();
+    if said.as_ref() != Some(&text) {
+        tracing::warn!(error = text, "the authority of the discovery stream is not up to date; trying on");
+        *said = Some(text);
+    }
+}
+
+struct Keeper {
+    client: Client,
+    secrets: Api<Secret>,
+    maps: Api<ConfigMap>,
+    options: Options,
+    leadership: Leadership,
+    /// As it was read last.
+    book: Option<Book>,
+    held: Option<Held>,
+    tls: watch::Sender<Option<ServerTls>>,
+}
+
+impl Keeper {
+    /// Reads the book; as the leader also takes every step that is due.
+    async fn look(&mut self) -> Result<(), KeepError> {
+        for _ in 0..STEPS {
+            let secret = self.secrets.get_opt(&self.options.name).await?;
+            self.own("Secret", secret.as_ref().map(|it| &it.metadata))?;
+            let book = secret.as_ref().and_then(read);
+            if let Some(book) = &book {
+                self.book = Some(book.clone());
+            }
+            if !self.leadership.may_write() {
+                return Ok(());
+            }
+            let map = self.maps.get_opt(&self.options.name).await?;
+            self.own("ConfigMap", map.as_ref().map(|it| &it.metadata))?;
+            let published = map.as_ref().map(published);
+            let now = Timestamp::now();
+            match plan::step(book.as_ref(), published.as_ref(), now, &self.options.terms) {
+                Step::Rest => return Ok(()),
+                Step::Publish(bundle) => self.publish(map, &bundle).await?,
+                Step::Write(book) => self.write(secret, &book).await?,
+                Step::Create { keep, signs_from } => {
+                    let name = format!("maesh discovery {now:.0} {:08x}", rand::random::<u32>());
+                    tracing::info!(authority = name, "a new authority for the discovery stream");
+                    let new = mint::authority(&name, now, signs_from, &self.options.terms)?;
+                    self.write(secret, &Book(keep.into_iter().chain([new]).collect())).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Has a certificate signed where one is due.
+    fn serve(&mut self) -> Result<(), KeepError> {
+        let now = Timestamp::now();
+        let Some(authority) = self.book.as_ref().and_then(|book| plan::sign(book, self.held.as_ref(), now)) else {
+            return Ok(());
+        };
+        let Options { server, terms, .. } = &self.options;
+        let served = mint::serving(authority, server, rand::random(), now, terms)?;
+        let (chain, key) = (served.chain.as_bytes(), served.key.as_bytes());
+        let known = self.tls.borrow().clone();
+        match known {
+            Some(tls) => tls.replace(chain, key)?,
+            None => drop(self.tls.send_replace(Some(ServerTls::new(chain, key)?))),
+        }
+        tracing::info!(authority = authority.name, until = %served.until, "serving with a new certificate");
+        self.held = Some(Held { authority: authority.certificate.clone(), issued: now, until: served.until });
+        Ok(())
+    }
+
+    /// Fails if an object is there and is somebody else's.
+    fn own(&self, kind: &'static str, object: Option<&ObjectMeta>) -> Result<(), KeepError> {
+        let ours = object.is_none_or(|it| it.labels.as_ref().is_some_and(|labels| labels.contains_key(LABEL)));
+        if ours { Ok(()) } else { Err(KeepError::Foreign { kind, name: self.options.name.clone() }) }
+    }
+
+    /// Writes the book over the Secret as it was read: whoever was faster is not overwritten.
+    async fn write(&self, secret: Option<Secret>, book: &Book) -> Result<(), KeepError> {
+        let text = serde_json::to_vec(book).unwrap_or_default();
+        let data = Some(BTreeMap::from([(BOOK.to_owned(), ByteString(text))]));
+        let parameters = PostParams::default();
+        let written = match secret {
+            Some(secret) => {
+                let wanted = Secret { data, ..secret };
+                self.leadership.write(self.secrets.replace(&self.options.name, &parameters, &wanted)).await?
+            }
+            None => {
+                let wanted = Secret { metadata: self.metadata().await, data, ..Secret::default() };
+                self.leadership.write(self.secrets.create(&parameters, &wanted)).await?
+            }
+        };
+        unless_changed(written)
+    }
+
+    async fn publish(&self, map: Option<ConfigMap>, bundle: &Bundle) -> Result<(), KeepError> {
+        let data = Some(BTreeMap::from([(CERTIFICATES.to_owned(), bundle.to_pem())]));
+        let parameters = PostParams::default();
+        let written = match map {
+            Some(map) => {
+                let wanted = ConfigMap { data, ..map };
+                self.leadership.write(self.maps.replace(&self.options.name, &parameters, &wanted)).await?
+            }
+            None => {
+                let wanted = ConfigMap { metadata: self.metadata().await, data, ..ConfigMap::default() };
+                self.leadership.write(self.maps.create(&parameters, &wanted)).await?
+            }
+        };
+        unless_changed(written)
+    }
+
+    /// Metadata of a new object. It goes with the ServiceAccount that this replica runs as, which is the chart's: so an
+    /// uninstall takes it along, also where no controller runs any more.
+    async fn metadata(&self) -> ObjectMeta {
+        let labels = [(LABEL, "true"), ("app.kubernetes.io/part-of", "maesh")];
+        ObjectMeta {
+            name: Some(self.options.name.clone()),
+            labels: Some(labels.map(|(key, value)| (key.to_owned(), value.to_owned())).into()),
+            owner_references: self.owner().await.map(|owner| vec![owner]),
+            ..ObjectMeta::default()
+        }
+    }
+
+    /// The ServiceAccount that this replica runs as, if it is one of the mesh's namespace.
+    async fn owner(&self) -> Option<OwnerReference> {
+        let reviews = Api::<SelfSubjectReview>::all(self.client.clone());
+        let answered = reviews.create(&PostParams::default(), &SelfSubjectReview::default()).await;
+        let user = answered.ok()?.status?.user_info?;
+        let account = user.username?;
+        let account = account.strip_prefix("system:serviceaccount:")?.strip_prefix(&self.options.namespace)?;
+        Some(OwnerReference {
+            api_version: "v1".to_owned(),
+            kind: "ServiceAccount".to_owned(),
+            name: account.strip_prefix(':')?.to_owned(),
+            uid: user.uid?,
+            ..OwnerReference::default()
+        })
+    }
+}
+
+/// Where another was faster, it is looked at again.
+fn unless_changed<T>(written: Result<T, kube::Error>) -> Result<(), KeepError> {
+    match written {
+        Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
+        Err(error) => Err(error.into()),
+        Ok(_) => Ok(()),
+    }
+}
+
+/// The book in a Secret; an illegible one counts as lost.
+fn read(secret: &Secret) -> Option<Book> {
+    let text = secret.data.as_ref()?.get(BOOK)?;
+    serde_json::from_slice(&text.0).ok()
+}
+
+fn published(map: &ConfigMap) -> Bundle {
+    map.data.as_ref().and_then(|data| data.get(CERTIFICATES)).map(|text| Bundle::parse(text)).unwrap_or_default()
+}
