@@ -4,11 +4,13 @@
 //! nothing, so every listener calls it in line. It answers whatever can be answered: CoreDNS passes on a reply only
 //! with the question in it, and takes silence for a dead server. Silence is only for what is no query at all.
 
+mod explain;
 mod query;
 mod reply;
 
 use std::net::IpAddr;
 
+pub use explain::{BadQuestion, Caller, Explanation, Located, ProxySeen, Rule, explain};
 use query::{Edns, HEADER, Header, Question, Subnet, Unreadable};
 pub(crate) use reply::Rcode;
 use reply::{Full, Owner, Reply, Section, UDP_SIZE, kind};

@@ -27,7 +27,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub use answer::{Action, Transport, answer};
+pub use answer::{
+    Action, BadQuestion, Caller, Explanation, Located, ProxySeen, Rule, Transport, answer, explain,
+};
 use arc_swap::ArcSwap;
 pub use listen::{BindError, tcp::TcpLimits};
 use listen::{tcp, udp};
@@ -172,6 +174,17 @@ pub fn snapshot_of(updates: impl IntoIterator<Item = Update>, name_server: &[IpA
     published.load_full()
 }
 
+/// The snapshots of a responder, as they come.
+#[derive(Clone, Debug)]
+pub struct Snapshots(Arc<ArcSwap<Snapshot>>);
+
+impl Snapshots {
+    /// The present one.
+    pub fn now(&self) -> Arc<Snapshot> {
+        self.0.load_full()
+    }
+}
+
 impl Dns {
     /// Where it listens, in the order of the configuration, with UDP and TCP.
     pub fn addresses(&self) -> &[SocketAddr] {
@@ -181,6 +194,11 @@ impl Dns {
     /// Whether everything was delivered once and it is not leaving.
     pub fn ready(&self) -> watch::Receiver<bool> {
         self.ready.clone()
+    }
+
+    /// What it knows, now and later, for whoever asks [`explain()`].
+    pub fn snapshots(&self) -> Snapshots {
+        Snapshots(self.snapshot.clone())
     }
 
     /// Number of changes published so far; the serial of the zones.

@@ -60,6 +60,19 @@ impl Found {
     ];
 }
 
+/// Where an address lies, and how that is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lies {
+    /// On this node: the address itself is known.
+    Known(u32),
+    /// On this node, by the range that holds it, which has a prefix of this length.
+    InRange(u32, u8),
+    /// It is a resolver's: who asks through it may be anywhere.
+    Resolver,
+    /// Nothing is known of it.
+    Nowhere,
+}
+
 /// Every address and range whose node is known.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Places {
@@ -91,16 +104,25 @@ impl Places {
         }
     }
 
-    /// The node of a canonical address. What is known of exactly this address comes first; a resolver has none.
+    /// The node of a canonical address.
     fn node_of(&self, address: IpAddr) -> Option<u32> {
+        match self.lies(address) {
+            Lies::Known(node) | Lies::InRange(node, _) => Some(node),
+            Lies::Resolver | Lies::Nowhere => None,
+        }
+    }
+
+    /// Where a canonical address lies. What is known of exactly this address comes first; a resolver lies nowhere that
+    /// matters.
+    pub(crate) fn lies(&self, address: IpAddr) -> Lies {
         let exact = match address {
             IpAddr::V4(v4) => self.v4.get(&v4.to_bits()),
             IpAddr::V6(v6) => self.v6.get(&v6.to_bits()),
         };
-        match exact {
-            Some(&Place::RESOLVER) => None,
-            Some(place) if place.on().is_some() => place.on(),
-            _ => self.ranges.longest(address),
+        match exact.map(|place| (*place, place.on())) {
+            Some((Place::RESOLVER, _)) => Lies::Resolver,
+            Some((_, Some(node))) => Lies::Known(node),
+            _ => self.ranges.longest(address).map_or(Lies::Nowhere, |(node, length)| Lies::InRange(node, length)),
         }
     }
 
@@ -145,16 +167,16 @@ impl Places {
 }
 
 impl Ranges {
-    /// The node of the longest range that holds `address`.
-    fn longest(&self, address: IpAddr) -> Option<u32> {
+    /// The node of the longest range that holds `address`, and the length of its prefix.
+    fn longest(&self, address: IpAddr) -> Option<(u32, u8)> {
         match address {
             IpAddr::V4(v4) => {
                 let at = |length: u8| v4.to_bits() & u32::MAX.checked_shl(32 - u32::from(length)).unwrap_or(0);
-                self.v4.iter().find_map(|(length, nets)| nets.get(&at(*length)).copied())
+                self.v4.iter().find_map(|(length, nets)| Some((*nets.get(&at(*length))?, *length)))
             }
             IpAddr::V6(v6) => {
                 let at = |length: u8| v6.to_bits() & u128::MAX.checked_shl(128 - u32::from(length)).unwrap_or(0);
-                self.v6.iter().find_map(|(length, nets)| nets.get(&at(*length)).copied())
+                self.v6.iter().find_map(|(length, nets)| Some((*nets.get(&at(*length))?, *length)))
             }
         }
     }

@@ -117,6 +117,12 @@ impl Proxies {
         spread(&usable.targets)
     }
 
+    /// Whether `target` listens on everything in the set of ports `set`.
+    pub(crate) fn serves(&self, set: u32, target: &Target) -> bool {
+        let usable = self.usable.get(set as usize);
+        usable.is_some_and(|usable| usable.classes.get(target.class as usize).copied().unwrap_or(false))
+    }
+
     /// The proxies to name when [`Proxies::nearest`] knows nobody and the plain address is not allowed: ready ones
     /// that may not listen yet, else the last known ones. A refused connection, not an unprotected one.
     pub(crate) fn last_known(&self, node: Option<u32>) -> Choice<'_> {

@@ -5,11 +5,24 @@
 
 use std::{sync::Arc, time::Instant};
 
+use maesh_config::model::Proxy;
+
 use crate::{
     locality::Places,
-    proxies::Proxies,
+    proxies::{Proxies, Target},
     zone::{Addresses, Content},
 };
+
+/// A proxy with everything that people may want to know of it; no answer needs it.
+#[derive(Clone, Debug)]
+pub(crate) struct Member {
+    /// What the stream says of it.
+    pub(crate) proxy: Arc<Proxy>,
+    /// How answers name it.
+    pub(crate) target: Target,
+    /// Our own probes do not reach it.
+    pub(crate) dead: bool,
+}
 
 /// What the responder knows.
 #[derive(Clone, Debug)]
@@ -26,6 +39,8 @@ pub struct Snapshot {
     pub(crate) places: Places,
     /// Where they may be sent.
     pub(crate) proxies: Arc<Proxies>,
+    /// The same ones by name, for whoever asks why.
+    pub(crate) members: Arc<[Member]>,
     /// Addresses of `ns.dns.ZONE`.
     pub(crate) name_server: Arc<Addresses>,
     /// Every name answers the plain addresses, on purpose.
@@ -46,6 +61,7 @@ impl Snapshot {
             content: Content::default(),
             places: Places::default(),
             proxies: Arc::default(),
+            members: Arc::default(),
             name_server,
             bypass: false,
             plain_allowed: false,

@@ -25,7 +25,7 @@ use crate::{
     intern::Interner,
     locality::{Place, Places},
     proxies::{Proxies, Target},
-    snapshot::Snapshot,
+    snapshot::{Member, Snapshot},
     zone::{self, Addresses, Content, Entry, How},
 };
 
@@ -36,8 +36,14 @@ const NEEDED: [Kind; 4] = [Kind::Mesh, Kind::Name, Kind::Workload, Kind::Proxy];
 #[derive(Debug)]
 pub(crate) struct Known {
     /// What the stream says.
-    pub(crate) proxy: Proxy,
+    pub(crate) proxy: Arc<Proxy>,
     target: Target,
+}
+
+impl Known {
+    fn member(&self, dead: &HashSet<Arc<str>>) -> Member {
+        Member { proxy: self.proxy.clone(), target: self.target.clone(), dead: dead.contains(&self.proxy.id) }
+    }
 }
 
 /// The tables behind the snapshots.
@@ -61,6 +67,7 @@ pub(crate) struct State {
     /// Proxies must be worked out again.
     stale: bool,
     current: Arc<Proxies>,
+    members: Arc<[Member]>,
 }
 
 impl State {
@@ -80,6 +87,7 @@ impl State {
             complete: HashSet::new(),
             stale: true,
             current: Arc::default(),
+            members: Arc::default(),
         }
     }
 
@@ -111,13 +119,14 @@ impl State {
 
     /// The proxies of the stream.
     pub(crate) fn proxies(&self) -> impl Iterator<Item = &Proxy> {
-        self.proxies.values().map(|known| &known.proxy)
+        self.proxies.values().map(|known| &*known.proxy)
     }
 
     /// Makes everything applied so far visible to queries from `now` on.
     pub(crate) fn publish(&mut self, now: Instant) {
         if std::mem::take(&mut self.stale) {
             self.current = Arc::new(self.work_out());
+            self.members = self.proxies.values().map(|known| known.member(&self.dead)).collect();
         }
         let before = self.published.load();
         let (bypass, plain_allowed) =
@@ -129,6 +138,7 @@ impl State {
             content: self.content.clone(),
             places: self.places.clone(),
             proxies: self.current.clone(),
+            members: self.members.clone(),
             name_server: before.name_server.clone(),
             bypass,
             plain_allowed,
@@ -286,7 +296,7 @@ impl State {
             v4: addresses.v4.first().copied(),
             v6: addresses.v6.first().copied(),
         };
-        let old = self.proxies.insert(proxy.id.clone(), Known { proxy: proxy.clone(), target });
+        let old = self.proxies.insert(proxy.id.clone(), Known { proxy: Arc::new(proxy.clone()), target });
         self.let_go(old);
     }
 

@@ -9,6 +9,7 @@ mod clock;
 mod config;
 mod connect;
 mod drain;
+pub mod explain;
 mod http;
 mod listener;
 mod local_ports;

@@ -94,6 +94,16 @@ impl ListenError {
     }
 }
 
+/// An open listener, for whoever asks about it.
+pub(crate) struct Opened {
+    /// Its identity.
+    pub(crate) id: Arc<str>,
+    /// The addresses it is bound to.
+    pub(crate) addresses: Vec<SocketAddr>,
+    /// What it serves.
+    pub(crate) listening: Arc<Listening>,
+}
+
 struct Open {
     listening: Arc<Listening>,
     bound: Vec<SocketAddr>,
@@ -180,10 +190,15 @@ impl Listeners {
         self.lingering.retain(|_, (_, until)| *until > now);
     }
 
-    /// Addresses that are bound, by the listener's id.
-    pub(crate) fn bound(&self) -> Vec<(Arc<str>, Vec<SocketAddr>)> {
-        let mut all: Vec<_> = self.open.iter().map(|(id, open)| (id.clone(), open.bound.clone())).collect();
-        all.sort_unstable();
+    /// The open ones by id, with the addresses that are bound.
+    pub(crate) fn opened(&self) -> Vec<Opened> {
+        let opened = |(id, open): (&Arc<str>, &Open)| Opened {
+            id: id.clone(),
+            addresses: open.bound.clone(),
+            listening: open.listening.clone(),
+        };
+        let mut all: Vec<_> = self.open.iter().map(opened).collect();
+        all.sort_unstable_by(|a, b| a.id.cmp(&b.id));
         all
     }
 

@@ -17,7 +17,8 @@ use crate::{
     clock,
     config::Config,
     drain,
-    listener::{Listeners, Workers},
+    explain::Explainer,
+    listener::{Listeners, Opened, Workers},
     state::{Called, Phase, Shared, Writer},
     telemetry::Telemetry,
 };
@@ -64,7 +65,7 @@ pub struct Proxy {
     shared: Arc<Shared>,
     workers: Workers,
     registry: Arc<Mutex<Registry>>,
-    bound: Arc<ArcSwap<Vec<Bound>>>,
+    opened: Arc<ArcSwap<Vec<Opened>>>,
     report: Arc<Report>,
     ready: Arc<watch::Sender<bool>>,
     closing: watch::Sender<bool>,
@@ -94,18 +95,18 @@ pub async fn start(
     let workers = Workers::start(&shared, count, &closing_seen).map_err(StartError::Workers)?;
     let listeners = Listeners::new(shared.clone(), workers.clone());
     let writer = Writer::new(shared.clone(), interest, listeners);
-    let bound = Arc::new(ArcSwap::from_pointee(Vec::new()));
+    let opened = Arc::new(ArcSwap::from_pointee(Vec::new()));
     let (report, ready) = (Arc::new(report), Arc::new(watch::Sender::new(false)));
     let (stop_accepting, accepting) = oneshot::channel();
     let run =
-        Run { shared: shared.clone(), writer, bound: bound.clone(), report: report.clone(), ready: ready.clone() };
+        Run { shared: shared.clone(), writer, opened: opened.clone(), report: report.clone(), ready: ready.clone() };
     let writer = tokio::spawn(run.run(updates, wanted, accepting));
     let registry = Arc::new(Mutex::new(registry));
     Ok(Proxy {
         shared,
         workers,
         registry,
-        bound,
+        opened,
         report,
         ready,
         closing,
@@ -127,8 +128,14 @@ impl Proxy {
     }
 
     /// The listeners that are open now.
-    pub fn bound(&self) -> Arc<Vec<Bound>> {
-        self.bound.load_full()
+    pub fn bound(&self) -> Vec<Bound> {
+        let bound = |open: &Opened| Bound { listener: open.id.clone(), addresses: open.addresses.clone() };
+        self.opened.load().iter().map(bound).collect()
+    }
+
+    /// Says what it would do with a request, for as long as it runs.
+    pub fn explainer(&self) -> Explainer {
+        Explainer::new(self.shared.clone(), self.opened.clone())
     }
 
     /// What it is doing.
@@ -136,7 +143,7 @@ impl Proxy {
         Status {
             ready: *self.ready.borrow(),
             connected: *self.connected.borrow(),
-            listeners: Vec::clone(&self.bound()),
+            listeners: self.bound(),
             connections: self.shared.connections.total(),
             services: self.shared.telemetry.services.get(),
             updates: self.shared.telemetry.revision.get(),
@@ -167,7 +174,7 @@ impl Drop for Proxy {
 struct Run {
     shared: Arc<Shared>,
     writer: Writer,
-    bound: Arc<ArcSwap<Vec<Bound>>>,
+    opened: Arc<ArcSwap<Vec<Opened>>>,
     report: Arc<Report>,
     ready: Arc<watch::Sender<bool>>,
 }
@@ -203,7 +210,7 @@ impl Run {
                 _ = &mut accepting, if open => {
                     open = false;
                     self.writer.listeners().close_all();
-                    self.bound.store(Arc::default());
+                    self.opened.store(Arc::default());
                 }
             }
         }
@@ -211,11 +218,7 @@ impl Run {
 
     /// Tells others what changed: open listeners, readiness.
     fn publish(&mut self) {
-        let bound = self.writer.listeners().bound().into_iter();
-        let bound: Vec<_> = bound.map(|(listener, addresses)| Bound { listener, addresses }).collect();
-        if **self.bound.load() != bound {
-            self.bound.store(Arc::new(bound));
-        }
+        self.opened.store(Arc::new(self.writer.listeners().opened()));
         let complete = self.shared.complete.load(std::sync::atomic::Ordering::Acquire);
         if complete && self.shared.phase() == Phase::Serving && !*self.ready.borrow() {
             self.ready.send_replace(true);

@@ -248,6 +248,11 @@ impl Port {
 }
 
 impl Weighted {
+    /// Each backend with its weight; `None` for one that does not exist.
+    pub(crate) fn backends(&self) -> &[(u32, Option<Arc<BackendPort>>)] {
+        &self.backends
+    }
+
     fn new(backends: Vec<(u32, Option<Arc<BackendPort>>)>) -> Self {
         Self { total: backends.iter().map(|(weight, _)| u64::from(*weight)).sum(), backends }
     }

@@ -12,7 +12,7 @@ use crate::{locality::masked, zone::MAX_NAME};
 pub(super) const HEADER: usize = 12;
 
 /// Type of the pseudo record of EDNS, RFC 6891.
-const OPT: u16 = 41;
+pub(super) const OPT: u16 = 41;
 /// Code of the client subnet option, RFC 7871.
 pub(super) const CLIENT_SUBNET: u16 = 8;
 
@@ -48,6 +48,11 @@ impl Header {
     /// Number of questions it claims to have.
     pub(super) fn questions(self) -> u16 {
         self.questions
+    }
+
+    /// Number of answers it claims to have.
+    pub(super) fn answers(self) -> u16 {
+        self.answers
     }
 }
 
@@ -170,17 +175,22 @@ pub(super) fn edns(message: &[u8], header: Header, at: usize) -> Result<Option<E
 }
 
 /// A record of any section.
-struct Record<'a> {
+pub(super) struct Record<'a> {
     of_root: bool,
-    kind: u16,
+    /// Its type.
+    pub(super) kind: u16,
     class: u16,
-    ttl: [u8; 4],
-    data: &'a [u8],
-    end: usize,
+    /// Its time to live.
+    pub(super) ttl: [u8; 4],
+    /// What it says.
+    pub(super) data: &'a [u8],
+    /// Where the message goes on after it.
+    pub(super) end: usize,
 }
 
 impl<'a> Record<'a> {
-    fn read(message: &'a [u8], from: usize) -> Option<Self> {
+    /// The record at `from`; `None` if it is cut short or its name cannot be read.
+    pub(super) fn read(message: &'a [u8], from: usize) -> Option<Self> {
         let mut at = from;
         loop {
             match *message.get(at)? {

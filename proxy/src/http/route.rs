@@ -8,7 +8,7 @@ use std::{net::IpAddr, sync::Arc};
 use maesh_config::model::Protocol;
 
 use crate::{
-    listener::Claims,
+    listener::{Claims, Facts},
     reason::Reason,
     state::{Called, MeshFacts, Shared},
 };
@@ -107,6 +107,24 @@ fn meaning<'a>(host: &'a str, mesh: &MeshFacts) -> Meaning<'a> {
         1 => Meaning::ServiceOrClaim(host),
         _ => Meaning::Claim(host),
     }
+}
+
+/// The Service that a request with this `Host` names on a listener, and the number of its port that listens there.
+pub(crate) fn named(
+    shared: &Shared,
+    facts: &Facts,
+    host: Option<&[u8]>,
+    caller: IpAddr,
+) -> Result<(Arc<Called>, u16), Reason> {
+    let parsed = host.map(|host| Host::parse(host).ok_or(Reason::BadRequest)).transpose()?;
+    if let Some((service, number)) = &facts.owner {
+        let called = shared.directory.named(service).ok_or_else(|| shared.unknown())?;
+        return Ok((called, *number));
+    }
+    let host = parsed.ok_or(Reason::UnknownHost)?;
+    let called = find(shared, &facts.hosts, &host, caller)?;
+    let number = port_on(&called, facts.port, Protocol::Http).ok_or(Reason::NoRoute)?;
+    Ok((called, number))
 }
 
 /// Finds the Service that `host` means on a shared port whose claims are `claims`.

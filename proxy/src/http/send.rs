@@ -378,6 +378,20 @@ fn pick(
     if avoided.is_empty() && !upstreams.hinted && !upstreams.policy.local_only {
         return among(&upstreams.usable, balance, caller, now, draw);
     }
+    let mut fitting = meant_for(upstreams, shared, caller);
+    let is_avoided = |candidate: &Candidate| avoided.iter().any(|avoided| Arc::ptr_eq(avoided, &candidate.endpoint));
+    if fitting.iter().any(|candidate| !is_avoided(candidate)) {
+        fitting.retain(|candidate| !is_avoided(candidate));
+    }
+    among(&fitting, balance, caller, now, draw)
+}
+
+/// Those of the usable endpoints that are meant for this caller.
+pub(crate) fn meant_for<'a>(
+    upstreams: &'a Upstreams,
+    shared: &Shared,
+    caller: IpAddr,
+) -> SmallVec<[&'a Candidate; 16]> {
     let node = || -> Option<NodeName> {
         let workload = shared.workloads.at(caller);
         workload.and_then(|workload| workload.node.clone()).or_else(|| shared.config.node.clone())
@@ -391,11 +405,7 @@ fn pick(
     } else if upstreams.hinted {
         fitting.retain(|candidate| candidate.near);
     }
-    let is_avoided = |candidate: &Candidate| avoided.iter().any(|avoided| Arc::ptr_eq(avoided, &candidate.endpoint));
-    if fitting.iter().any(|candidate| !is_avoided(candidate)) {
-        fitting.retain(|candidate| !is_avoided(candidate));
-    }
-    among(&fitting, balance, caller, now, draw)
+    fitting
 }
 
 fn among<T: Load + AsRef<Candidate>>(

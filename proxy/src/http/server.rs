@@ -19,14 +19,14 @@ use super::{
     body::{Body, Counted, Ending, Upload},
     caller::Caller,
     headers::{self, Forwarded},
-    route::{self, Host},
+    route,
     send::{self, Outgoing, Sent},
     upgrade,
     wire::CallerIo,
 };
 use crate::{
     reason::Reason,
-    state::{Called, Found, InFlight, Phase, Port, Target, find_port, ready_port},
+    state::{Found, InFlight, Phase, Port, Target, find_port, ready_port},
     telemetry::MethodLabel,
 };
 
@@ -223,7 +223,10 @@ fn check_http2_size(request: &Request<Incoming>, limits: &crate::Limits) -> Resu
 /// The port of the Service that the request is for.
 async fn find(caller: &Caller, host: Option<&HeaderValue>) -> Result<Arc<Port>, Reason> {
     let shared = &caller.shared;
-    let (called, number) = name(caller, host)?;
+    let (called, number) = {
+        let facts = caller.listening.facts.load();
+        route::named(shared, &facts, host.map(HeaderValue::as_bytes), caller.address)?
+    };
     let found = match ready_port(shared, &called, number, Protocol::Http) {
         Some(found) => found,
         // Boxed: a first use must not make every request's future large.
@@ -235,19 +238,4 @@ async fn find(caller: &Caller, host: Option<&HeaderValue>) -> Result<Arc<Port>, 
         Found::Absent => Err(Reason::UnknownHost),
         Found::NotSynced => Err(Reason::NotSynced),
     }
-}
-
-/// The Service that the request names, and its port that listens here.
-fn name(caller: &Caller, host: Option<&HeaderValue>) -> Result<(Arc<Called>, u16), Reason> {
-    let shared = &caller.shared;
-    let facts = caller.listening.facts.load();
-    let parsed = host.map(|host| Host::parse(host.as_bytes()).ok_or(Reason::BadRequest)).transpose()?;
-    if let Some((service, number)) = &facts.owner {
-        let called = shared.directory.named(service).ok_or_else(|| shared.unknown())?;
-        return Ok((called, *number));
-    }
-    let host = parsed.ok_or(Reason::UnknownHost)?;
-    let called = route::find(shared, &facts.hosts, &host, caller.address)?;
-    let number = route::port_on(&called, facts.port, Protocol::Http).ok_or(Reason::NoRoute)?;
-    Ok((called, number))
 }

@@ -58,6 +58,11 @@ impl Called {
         }
     }
 
+    /// Its configuration was asked for.
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.wanted.load(Ordering::Relaxed)
+    }
+
     /// Its configuration is here, or known absent.
     pub(super) fn arrived(&self, absent: bool) {
         self.absent.store(absent, Ordering::Release);
