@@ -37,7 +37,7 @@ async fn it_says_what_it_does() {
     let fed = Fed::new(config()).await;
     fed.begin().await;
     let web = endpoints::echo(false, "web").await;
-    let at = fed.http("web.shop", Scheme::Http, &[web]).await;
+    let at = fed.http("web.shop", Scheme::Http, &[web.address]).await;
     let number = at.port();
     let name = |name: &'static str, route: Vec<Route>, endpoints: Vec<Endpoint>| {
         fed.define(name, number, Protocol::Http, policy(Scheme::Http), route);
@@ -48,8 +48,8 @@ async fn it_says_what_it_does() {
     name("empty.shop", Vec::new(), Vec::new());
     name("down.shop", Vec::new(), vec![gone]);
     name("split.shop", weighted(vec![to("web.shop", number, 3), to("empty.shop", number, 0)]), Vec::new());
-    name("zero.shop", weighted(vec![to("web.shop", number, 0)]), vec![endpoint(web)]);
-    name("missing.shop", weighted(vec![to("nobody.shop", number, 1)]), vec![endpoint(web)]);
+    name("zero.shop", weighted(vec![to("web.shop", number, 0)]), vec![endpoint(web.address)]);
+    name("missing.shop", weighted(vec![to("nobody.shop", number, 1)]), vec![endpoint(web.address)]);
     for service in ["empty.shop", "down.shop", "split.shop", "zero.shop", "missing.shop"] {
         fed.name(service, number, number, Protocol::Http, &[]).await;
     }
@@ -94,7 +94,7 @@ async fn asking_is_no_use() {
     let fed = Fed::new(config()).await;
     fed.begin().await;
     let web = endpoints::echo(false, "web").await;
-    fed.http("web.shop", Scheme::Http, &[web]).await;
+    fed.http("web.shop", Scheme::Http, &[web.address]).await;
     for _ in 0..3 {
         let unused = explain(&fed, "web.shop.maesh", None);
         assert_eq!((unused.ports[0].held, unused.ports[0].routes.len()), (Held::Unused, 0), "{unused:?}");
@@ -112,14 +112,14 @@ async fn endpoints_that_a_caller_is_kept_to() {
     let local = BackendPolicy { local_only: true, ..policy(Scheme::Http) };
     fed.define("web.shop", number, Protocol::Http, local, Vec::new());
     let on = |node: &str, address| Endpoint { node: Some(node.into()), ..endpoint(address) };
-    fed.define_endpoints("web.shop", number, Protocol::Http, vec![on("n1", here), on("n2", there)]);
+    fed.define_endpoints("web.shop", number, Protocol::Http, vec![on("n1", here.address), on("n2", there.address)]);
     fed.name("web.shop", number, number, Protocol::Http, &[]).await;
     ask(at, &get("web.shop.maesh", "/")).await;
     let explained = explain(&fed, "web.shop.maesh", Some(number));
     let backend = &explained.ports[0].routes[0].backends[0];
     assert!(backend.local_only);
     let chosen: BTreeMap<_, _> = backend.endpoints.iter().map(|it| (it.address, it.chosen)).collect();
-    assert_eq!(chosen, [(here, true), (there, false)].into());
+    assert_eq!(chosen, [(here.address, true), (there.address, false)].into());
 }
 
 #[tokio::test]
@@ -130,7 +130,7 @@ async fn claims_and_own_addresses() {
     let at = fed.listen(&[("www.example.com", "web.shop")]).await;
     let number = at.port();
     fed.define("web.shop", number, Protocol::Http, policy(Scheme::Http), Vec::new());
-    fed.define_endpoints("web.shop", number, Protocol::Http, vec![endpoint(web)]);
+    fed.define_endpoints("web.shop", number, Protocol::Http, vec![endpoint(web.address)]);
     fed.name("web.shop", number, number, Protocol::Http, &[]).await;
     let claimed = explain(&fed, "www.example.com", None);
     assert_eq!(claimed.service.as_deref(), Some("shop/web"), "{claimed:?}");
