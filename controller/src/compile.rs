@@ -7,6 +7,7 @@ mod address;
 mod annotations;
 mod config;
 mod endpoints;
+pub mod explain;
 mod listener;
 mod output;
 mod proxy;

@@ -100,6 +100,17 @@ impl Index {
         selected
     }
 
+    /// The pods of this name, in one namespace or in all.
+    pub(crate) fn pods_named<'a>(&'a self, namespace: Option<&'a str>, name: &'a str) -> impl Iterator<Item = &'a Pod> {
+        let in_question = self.pods.iter().filter(move |(here, _)| namespace.is_none_or(|wanted| ***here == *wanted));
+        in_question.filter_map(move |(_, pods)| pods.get(name).map(|pod| &**pod))
+    }
+
+    /// Every range that nodes give their pods' addresses from.
+    pub(crate) fn ranges(&self) -> impl Iterator<Item = IpNet> {
+        self.nodes_of_range.keys().copied()
+    }
+
     /// Pods that say an address is theirs.
     pub(crate) fn pods_at(&self, address: &IpAddr) -> impl Iterator<Item = &Arc<Pod>> {
         let ids = self.pods_at.get(address).into_iter().flatten();

@@ -11,10 +11,13 @@ use std::{
 
 use maesh_config::{Change, ServiceName};
 use parking_lot::RwLock;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
-    compile::{Compiler, ConnectedProxy, Output, TableEntry},
+    compile::{
+        Compiler, ConnectedProxy, Output, TableEntry,
+        explain::{Explanation, Question},
+    },
     diagnostic::Diagnostic,
     kinds::ObjectKind,
     source::{Batch, Batches},
@@ -104,11 +107,29 @@ pub struct Controller {
     inputs: mpsc::Sender<Input>,
 }
 
+#[derive(Debug)]
 enum Input {
     Source(Batch),
     Proxies(Vec<ConnectedProxy>),
     Settled,
+    Asked(Asked),
     Stop,
+}
+
+/// A question and where the answer goes.
+type Asked = (Question, oneshot::Sender<Explanation>);
+
+/// Asks a controller what it knows; clones ask the same one.
+#[derive(Clone, Debug)]
+pub struct Asker(mpsc::Sender<Input>);
+
+impl Asker {
+    /// What is known of a Service and a caller; `None` once the controller has ended.
+    pub async fn explain(&self, question: Question) -> Option<Explanation> {
+        let (answer, answered) = oneshot::channel();
+        self.0.send(Input::Asked((question, answer))).await.ok()?;
+        answered.await.ok()
+    }
 }
 
 impl Controller {
@@ -133,7 +154,16 @@ impl Controller {
             counts: RwLock::default(),
             synced: watch::Sender::new(false),
         });
-        let run = Run { compiler, sink, state: state.clone(), publish, complete: false, told: false };
+        let run = Run {
+            compiler,
+            sink,
+            state: state.clone(),
+            publish,
+            complete: false,
+            told: false,
+            news: false,
+            asked: Vec::new(),
+        };
         std::thread::Builder::new().name("compiler".into()).spawn(move || run.run(queue))?;
 
         let forward = inputs.clone();
@@ -169,6 +199,11 @@ impl Controller {
     pub fn state(&self) -> Arc<State> {
         self.state.clone()
     }
+
+    /// Asks it about single Services and callers.
+    pub fn asker(&self) -> Asker {
+        Asker(self.inputs.clone())
+    }
 }
 
 impl Drop for Controller {
@@ -186,6 +221,10 @@ struct Run<S> {
     publish: mpsc::UnboundedSender<Published>,
     complete: bool,
     told: bool,
+    /// Something came that may have to be compiled.
+    news: bool,
+    /// Questions that wait for what came before them.
+    asked: Vec<Asked>,
 }
 
 impl<S: Sink> Run<S> {
@@ -204,14 +243,21 @@ impl<S: Sink> Run<S> {
                     break;
                 }
             }
-            if self.complete || ObjectKind::ALL.iter().all(|kind| self.compiler.is_synced(*kind)) {
+            let ripe = self.complete || ObjectKind::ALL.iter().all(|kind| self.compiler.is_synced(*kind));
+            if std::mem::take(&mut self.news) && ripe {
                 self.publish();
+            }
+            for (question, answer) in self.asked.drain(..) {
+                // Who asked may have gone.
+                let _ = answer.send(self.compiler.explain(&question));
             }
         }
     }
 
     fn take(&mut self, input: Input) -> bool {
+        self.news |= !matches!(input, Input::Asked(_));
         match input {
+            Input::Asked(asked) => self.asked.push(asked),
             Input::Source(batch) => batch.into_iter().for_each(|event| self.compiler.take(event)),
             Input::Proxies(proxies) => self.compiler.proxies(proxies),
             Input::Settled => self.compiler.settle(),

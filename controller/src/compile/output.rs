@@ -183,6 +183,11 @@ impl Outbox {
         }
     }
 
+    /// What is wrong at `place` now.
+    pub(super) fn diagnostics_at(&self, place: &str) -> &[Diagnostic] {
+        self.diagnostics.get(place).map_or(&[], Vec::as_slice)
+    }
+
     /// What has come together.
     pub(super) fn take(&mut self) -> Output {
         let mut output = std::mem::take(&mut self.pending);

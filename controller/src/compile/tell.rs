@@ -96,7 +96,7 @@ impl Compiler {
     }
 
     /// Whether every ready proxy listens on all that this Service needs, and there is one.
-    fn acknowledged(&self, name: &ServiceName) -> bool {
+    pub(super) fn acknowledged(&self, name: &ServiceName) -> bool {
         let mut needed = self.listeners.of(name).peekable();
         self.bound.anyone_ready
             && needed.peek().is_some()

@@ -1,0 +1,430 @@
+//! What the controller knows of a Service and of a caller: the cluster's side of why a caller is answered what it is.
+//!
+//! Read from what the compiler keeps, by the functions that compile. It changes nothing.
+
+use std::{net::IpAddr, sync::Arc};
+
+use ipnet::IpNet;
+use maesh_config::{
+    ServiceName,
+    model::{ListenerId, Workload, WorkloadKind},
+};
+use serde::{Deserialize, Serialize};
+
+use super::{Addressing, Compiled, Compiler, ConnectedProxy, endpoints_of, workload};
+use crate::{
+    diagnostic::{Diagnostic, Severity, did_you_mean},
+    kinds::{Pod, Service},
+};
+
+/// Entries of one list that are shown at most.
+const MOST: usize = 100;
+/// Findings that are shown at most.
+const MOST_FINDINGS: usize = 20;
+
+/// What somebody wants to know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Question {
+    /// A mesh name, `service.namespace`, `namespace/service`, or a ClusterIP.
+    pub name: String,
+    /// An address, `namespace/pod`, or the name of a pod.
+    pub from: Option<String>,
+}
+
+/// What is known.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Explanation {
+    /// Zones answered; the first one is the mesh's own.
+    pub zones: Vec<String>,
+    /// The Service meant, `namespace/name`.
+    pub service: Option<String>,
+    /// Its mesh name.
+    pub name: Option<String>,
+    /// Why it is not in the mesh, and what to do.
+    pub not_meshed: Option<String>,
+    /// How it is meshed.
+    pub meshed: Option<Meshed>,
+    /// Its endpoints, 100 at most.
+    pub endpoints: Vec<EndpointSeen>,
+    /// How many there are.
+    pub endpoints_in_all: usize,
+    /// The caller.
+    pub caller: Option<CallerSeen>,
+    /// Why the caller cannot be placed, and what to do.
+    pub caller_unknown: Option<String>,
+    /// Proxies that are connected, 100 at most.
+    pub proxies: Vec<ProxySeen>,
+    /// What is wrong with the Service, its Namespace, its slices, and with what delivers them.
+    pub findings: Vec<Finding>,
+}
+
+/// How a Service is meshed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Meshed {
+    /// It is bypassed by its annotation.
+    pub bypass: bool,
+    /// The global switch is on.
+    pub bypass_all: bool,
+    /// It needs an address on which its ports are its alone.
+    pub own: bool,
+    /// That address, once it has one.
+    pub own_address: Option<IpAddr>,
+    /// It has no ClusterIP.
+    pub headless: bool,
+    /// Its plain addresses.
+    pub plain: Vec<IpAddr>,
+    /// Its meshed ports.
+    pub ports: Vec<PortSeen>,
+    /// Every ready proxy listens on all it needs.
+    pub acknowledged: bool,
+}
+
+/// A meshed port.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PortSeen {
+    /// Its number.
+    pub port: u16,
+    /// Its name.
+    pub name: Option<String>,
+    /// `http`, `tcp` or `udp`.
+    pub protocol: String,
+    /// The port on which the address in the answer listens; `None` where none could be given.
+    pub listen: Option<u16>,
+}
+
+/// An endpoint with its conditions.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EndpointSeen {
+    /// The Service's port that leads to it.
+    pub port: u16,
+    /// Address and target port.
+    pub address: std::net::SocketAddr,
+    /// The pod at that address.
+    pub pod: Option<String>,
+    /// Node it runs on.
+    pub node: Option<String>,
+    /// It accepts new work.
+    pub ready: bool,
+    /// It still answers.
+    pub serving: bool,
+    /// Its pod is being deleted.
+    pub terminating: bool,
+    /// Zones whose callers should use it.
+    pub for_zones: Vec<String>,
+    /// Nodes whose callers should use it.
+    pub for_nodes: Vec<String>,
+}
+
+/// Whose the caller's address is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CallerSeen {
+    /// The address.
+    pub address: IpAddr,
+    /// `pod`, `resolver`, `node`, `podrange`, `unknown`.
+    pub kind: String,
+    /// The pod `namespace/name`, the node, or the range.
+    pub name: Option<String>,
+    /// The pod's ServiceAccount.
+    pub service_account: Option<String>,
+    /// The node.
+    pub node: Option<String>,
+}
+
+/// A proxy that is connected.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ProxySeen {
+    /// The pod's name.
+    pub id: String,
+    /// Node it serves.
+    pub node: Option<String>,
+    /// Where callers reach it.
+    pub addresses: Vec<IpAddr>,
+    /// It takes new work.
+    pub ready: bool,
+    /// Listeners of the Service that it has not acknowledged.
+    pub lacks: Vec<String>,
+    /// Those that it could not open, with the reason.
+    pub failed: Vec<(String, String)>,
+}
+
+/// Something that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Finding {
+    /// `warning` or `error`.
+    pub severity: String,
+    /// Why, as one stable word.
+    pub reason: String,
+    /// For people: object, value, what happens instead, next step.
+    pub message: String,
+    /// `file:line`, for objects from manifests.
+    pub place: Option<String>,
+}
+
+impl Compiler {
+    /// Says what is known of a Service and a caller.
+    pub fn explain(&self, question: &Question) -> Explanation {
+        let (caller, caller_unknown) = match question.from.as_deref().map(|from| self.caller(from)) {
+            None => (None, None),
+            Some(Ok(caller)) => (Some(caller), None),
+            Some(Err(why)) => (None, Some(why)),
+        };
+        let mut explanation = Explanation {
+            zones: self.config.zones.iter().map(ToString::to_string).collect(),
+            service: None,
+            name: None,
+            not_meshed: None,
+            meshed: None,
+            endpoints: Vec::new(),
+            endpoints_in_all: 0,
+            caller,
+            caller_unknown,
+            proxies: Vec::new(),
+            findings: Vec::new(),
+        };
+        match self.meant(&question.name, explanation.caller.as_ref()) {
+            Ok(name) => self.explain_service(&name, &mut explanation),
+            Err(why) => {
+                explanation.not_meshed = Some(why);
+                explanation.findings = self.findings(["source".to_owned()]);
+            }
+        }
+        let name = explanation.service.as_deref().and_then(|name| name.parse().ok());
+        explanation.proxies = self.proxies.iter().take(MOST).map(|proxy| self.proxy_seen(proxy, name.as_ref())).collect();
+        explanation
+    }
+
+    fn explain_service(&self, name: &ServiceName, explanation: &mut Explanation) {
+        explanation.service = Some(name.to_string());
+        explanation.name = self.config.zones.first().map(|zone| name.in_zone(zone));
+        let place = |what: &str| format!("{what}/{name}");
+        let slices = self.index.slices_of(name);
+        let slices = slices.map(|slice| format!("slice/{}/{}", slice.meta.namespace, slice.meta.name));
+        let places = [place("service"), place("place"), place("bind"), format!("namespace/{}", name.namespace)];
+        let mut places: Vec<String> = places.into_iter().chain(slices).collect();
+        match self.services.get(name) {
+            Some(compiled) => {
+                explanation.meshed = Some(self.meshed(name, compiled));
+                (explanation.endpoints, explanation.endpoints_in_all) = self.endpoints_seen(compiled);
+            }
+            None => {
+                explanation.not_meshed = Some(self.why_not(name));
+                places.push("source".to_owned());
+            }
+        }
+        explanation.findings = self.findings(places);
+    }
+
+    fn meshed(&self, name: &ServiceName, compiled: &Compiled) -> Meshed {
+        let plan = &compiled.plan;
+        let headless = plan.cluster_ips.is_empty();
+        let own_address = match (&self.config.addressing, plan.own) {
+            (Addressing::Range(range), false) => Some(range.shared()),
+            _ => compiled.own,
+        };
+        let ports = plan.ports.iter().zip(&compiled.listens).map(|(port, listen)| PortSeen {
+            port: port.number,
+            name: port.name.as_deref().map(str::to_owned),
+            protocol: port.protocol.to_string(),
+            listen: *listen,
+        });
+        Meshed {
+            bypass: plan.bypass,
+            bypass_all: self.config.bypass,
+            own: plan.own,
+            own_address: own_address.filter(|_| plan.own),
+            headless,
+            plain: if headless { compiled.ready.clone() } else { plan.cluster_ips.clone() },
+            ports: ports.collect(),
+            acknowledged: self.acknowledged(name),
+        }
+    }
+
+    fn endpoints_seen(&self, compiled: &Compiled) -> (Vec<EndpointSeen>, usize) {
+        let endpoints = endpoints_of(&self.index, &compiled.plan);
+        let all = endpoints.ports.iter().flat_map(|port| port.endpoints.iter().map(|one| (port.number, one)));
+        let seen = all.clone().take(MOST).map(|(port, one)| EndpointSeen {
+            port,
+            address: one.address,
+            pod: self.pod_at(one.address.ip()),
+            node: one.node.as_ref().map(ToString::to_string),
+            ready: one.ready,
+            serving: one.serving,
+            terminating: one.terminating,
+            for_zones: one.for_zones.iter().map(ToString::to_string).collect(),
+            for_nodes: one.for_nodes.iter().map(ToString::to_string).collect(),
+        });
+        (seen.collect(), all.count())
+    }
+
+    fn pod_at(&self, address: IpAddr) -> Option<String> {
+        let workload = workload::of_address(&self.index, address)?;
+        Some(format!("{}/{}", workload.namespace?, workload.name))
+    }
+
+    /// What is wrong at these places.
+    fn findings(&self, places: impl IntoIterator<Item = String>) -> Vec<Finding> {
+        let found = places.into_iter().flat_map(|place| self.out.diagnostics_at(&place).to_vec());
+        found.take(MOST_FINDINGS).map(|found| Finding::of(&found)).collect()
+    }
+
+    /// The Service that `text` means, or why it means none.
+    fn meant(&self, text: &str, caller: Option<&CallerSeen>) -> Result<ServiceName, String> {
+        if let Ok(address) = text.parse::<IpAddr>() {
+            let has = |service: &&Arc<Service>| service.cluster_ips.contains(&address);
+            let found = self.index.services.values().find(has);
+            let found = found.map(|service| ServiceName::new(service.meta.namespace.clone(), service.meta.name.clone()));
+            return found.ok_or_else(|| format!("no Service has the ClusterIP {address}"));
+        }
+        if let Ok(name) = text.parse::<ServiceName>() {
+            return Ok(name);
+        }
+        let lower = text.trim_end_matches('.').to_ascii_lowercase();
+        let cluster = format!(".svc.{}", self.config.cluster_domain.trim_end_matches('.').to_ascii_lowercase());
+        let zones = self.config.zones.iter().map(|zone| format!(".{zone}"));
+        let suffixes: Vec<String> = zones.chain([cluster, ".svc".to_owned()]).collect();
+        let bare = suffixes.iter().find_map(|suffix| lower.strip_suffix(suffix.as_str())).unwrap_or(&lower);
+        let own = caller.and_then(|caller| caller.name.as_deref()?.split_once('/')).map(|(namespace, _)| namespace);
+        match (bare.split_once('.'), own) {
+            (Some((name, namespace)), _) if !namespace.contains('.') => Ok(ServiceName::new(namespace, name)),
+            (None, Some(namespace)) if !bare.is_empty() => Ok(ServiceName::new(namespace, bare)),
+            _ => {
+                let zone = self.config.zones.first().map_or("maesh", |zone| zone.as_str());
+                Err(format!("{text:?} names no Service; write SERVICE.NAMESPACE.{zone} or NAMESPACE/SERVICE"))
+            }
+        }
+    }
+
+    fn why_not(&self, name: &ServiceName) -> String {
+        let Some(service) = self.index.services.get(name) else { return self.unknown(name) };
+        if self.config.ignores(&name.namespace, &name.name) {
+            return format!(
+                "Service {name} exists, but the mesh leaves it alone: its namespace is ignored or not watched; see \
+                 --ignore-namespace and --watch-namespace of the controller"
+            );
+        }
+        if service.external_name {
+            return format!("Service {name} is of type ExternalName, which cannot be meshed; call {} itself", name.name);
+        }
+        format!(
+            "Service {name} carries no annotation of the mesh, and --require-annotation asks for one; for instance \
+             maesh.containo.us/traffic-type: http"
+        )
+    }
+
+    fn unknown(&self, name: &ServiceName) -> String {
+        let said = |other: &ServiceName| format!("no Service {name} is known; did you mean {other}?");
+        let here = self.index.services.keys().filter(|other| other.namespace == name.namespace);
+        let near: Vec<&ServiceName> = here.collect();
+        let meant = did_you_mean(&name.name, near.iter().map(|other| &*other.name));
+        if let Some(other) = near.iter().find(|other| Some(&*other.name) == meant) {
+            return said(other);
+        }
+        let mut elsewhere: Vec<_> = self.index.services.keys().filter(|other| other.name == name.name).collect();
+        elsewhere.sort_unstable();
+        match elsewhere.first() {
+            Some(other) => said(other),
+            None => format!("no Service {name} is known; is it created, and in a namespace that the mesh watches?"),
+        }
+    }
+
+    /// The caller that `text` means.
+    fn caller(&self, text: &str) -> Result<CallerSeen, String> {
+        if let Ok(address) = text.parse::<IpAddr>() {
+            return Ok(self.caller_at(address.to_canonical()));
+        }
+        let (namespace, name) = match text.split_once('/') {
+            Some((namespace, name)) => (Some(namespace), name),
+            None => (None, text),
+        };
+        let mut pods = self.index.pods_named(namespace, name);
+        let Some(pod) = pods.next() else {
+            return Err(format!(
+                "no pod {text} is known; give an address, or NAMESPACE/POD as `kubectl get pods -A` shows it"
+            ));
+        };
+        if let Some(other) = pods.next() {
+            return Err(format!(
+                "pods {}/{name} and {}/{name} are both called so; say which, as NAMESPACE/POD",
+                pod.meta.namespace, other.meta.namespace
+            ));
+        }
+        self.caller_of(pod)
+    }
+
+    fn caller_of(&self, pod: &Pod) -> Result<CallerSeen, String> {
+        match pod.addresses.first() {
+            Some(address) if !pod.ended => Ok(self.caller_at(*address)),
+            _ => Err(format!(
+                "pod {}/{} has no address yet, or has ended; wait until it runs, or give an address",
+                pod.meta.namespace, pod.meta.name
+            )),
+        }
+    }
+
+    fn caller_at(&self, address: IpAddr) -> CallerSeen {
+        let ranges = self.index.ranges().filter(|range| range.contains(&address));
+        let workload = workload::of_address(&self.index, address).or_else(|| {
+            let range: IpNet = ranges.max_by_key(IpNet::prefix_len)?;
+            workload::of_range(&self.index, range)
+        });
+        let Some(found) = workload else {
+            return CallerSeen { address, kind: "unknown".into(), name: None, service_account: None, node: None };
+        };
+        let Workload { address: of, kind, namespace, name, service_account, node } = found;
+        let (kind, name) = match kind {
+            WorkloadKind::Pod => ("pod", pod_name(namespace, &name)),
+            WorkloadKind::Resolver => ("resolver", pod_name(namespace, &name)),
+            WorkloadKind::Node => ("node", name.to_string()),
+            WorkloadKind::PodRange => ("podrange", of.to_string()),
+        };
+        CallerSeen {
+            address,
+            kind: kind.to_owned(),
+            name: Some(name),
+            service_account: service_account.map(|account| account.to_string()),
+            node: node.map(|node| node.to_string()),
+        }
+    }
+
+    fn proxy_seen(&self, proxy: &ConnectedProxy, service: Option<&ServiceName>) -> ProxySeen {
+        let needed: Vec<&ListenerId> =
+            service.into_iter().flat_map(|name| self.listeners.of(name)).map(|listener| &listener.id).collect();
+        let lacks = needed.iter().filter(|id| !proxy.listening.contains(id)).map(ToString::to_string);
+        let failed = proxy.failed.iter().filter(|(id, _)| needed.contains(&id));
+        ProxySeen {
+            id: proxy.identity.id.to_string(),
+            node: proxy.identity.node.as_ref().map(ToString::to_string),
+            addresses: proxy.identity.addresses.clone(),
+            ready: proxy.ready,
+            lacks: lacks.collect(),
+            failed: failed.map(|(id, why)| (id.to_string(), why.to_string())).collect(),
+        }
+    }
+}
+
+fn pod_name(namespace: Option<Arc<str>>, name: &str) -> String {
+    format!("{}/{name}", namespace.as_deref().unwrap_or_default())
+}
+
+impl Finding {
+    fn of(found: &Diagnostic) -> Self {
+        let line = |file: &Arc<str>| found.line.map_or_else(|| file.to_string(), |line| format!("{file}:{line}"));
+        Self {
+            severity: match found.severity {
+                Severity::Warning => "warning",
+                Severity::Error => "error",
+            }
+            .to_owned(),
+            reason: found.reason.to_string(),
+            message: found.message.to_string(),
+            place: found.file.as_ref().map(line),
+        }
+    }
+}
