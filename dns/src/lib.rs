@@ -27,9 +27,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub use answer::{
-    Action, BadQuestion, Caller, Explanation, Located, ProxySeen, Rule, Transport, answer, explain,
-};
+pub use answer::{Action, BadQuestion, Caller, Explanation, Located, ProxySeen, Rule, Transport, answer, explain};
 use arc_swap::ArcSwap;
 pub use listen::{BindError, tcp::TcpLimits};
 use listen::{tcp, udp};

@@ -182,7 +182,8 @@ impl Explainer {
                 explanation.service = Some(called.name.to_string());
                 let facts = called.facts.load();
                 let asked = |port: &&NamePort| question.port.is_none_or(|number| port.number == number);
-                explanation.ports = facts.ports.iter().filter(asked).map(|it| self.port(&called, it, question)).collect();
+                explanation.ports =
+                    facts.ports.iter().filter(asked).map(|it| self.port(&called, it, question)).collect();
                 if explanation.ports.is_empty() {
                     explanation.refusal = Some(Reason::NoRoute.into());
                 }
@@ -232,7 +233,7 @@ impl Explainer {
                 let refusal = self.refuses(port, question).map(Refusal::from);
                 seen.refusal = seen.refusal.or(refusal);
             }
-            Some(None) => seen.refusal = seen.refusal.or(Some(Reason::NoRoute.into())),
+            Some(None) => seen.refusal = seen.refusal.or_else(|| Some(Reason::NoRoute.into())),
             None => {}
         }
         seen
@@ -248,13 +249,12 @@ impl Explainer {
             let carries = if port.protocol == Protocol::Http { facts.http } else { facts.tls };
             facts.owner.is_none() && facts.port == port.listen && carries
         };
-        let (open, facts) =
-            with_facts.clone().find(|(_, facts)| owned(facts)).or_else(|| with_facts.clone().find(|(_, f)| shares(f)))?;
-        let seen = ListenerSeen {
-            id: open.id.to_string(),
-            addresses: open.addresses.clone(),
-            shared: facts.owner.is_none(),
-        };
+        let (open, facts) = with_facts
+            .clone()
+            .find(|(_, facts)| owned(facts))
+            .or_else(|| with_facts.clone().find(|(_, f)| shares(f)))?;
+        let seen =
+            ListenerSeen { id: open.id.to_string(), addresses: open.addresses.clone(), shared: facts.owner.is_none() };
         Some((seen, facts))
     }
 
@@ -276,7 +276,8 @@ impl Explainer {
         if port.routes.is_empty() {
             return vec![RouteSeen { own: true, backends: vec![self.backend(1, Some(&port.own), question)] }];
         }
-        let seen = |(weight, backend): &(u32, Option<Arc<BackendPort>>)| self.backend(*weight, backend.as_ref(), question);
+        let seen =
+            |(weight, backend): &(u32, Option<Arc<BackendPort>>)| self.backend(*weight, backend.as_ref(), question);
         let route = |route: &crate::state::Weighted| RouteSeen {
             own: false,
             backends: route.backends().iter().map(seen).collect(),
@@ -326,7 +327,7 @@ impl Explainer {
             let http = port.protocol == Protocol::Http;
             let scheme = http.then(|| speaks_http2(backend, false).err()).flatten();
             let nobody = meant_for(&upstreams, &self.shared, address(question)).is_empty();
-            scheme.or(nobody.then_some(Reason::NoEndpoints))
+            scheme.or_else(|| nobody.then_some(Reason::NoEndpoints))
         };
         let Some(route) = port.routes.first() else { return refuses(&port.own) };
         let mut used = route.backends().iter().filter(|(weight, _)| *weight > 0).peekable();

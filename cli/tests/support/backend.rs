@@ -2,6 +2,7 @@
 //! its listener closes and every connection is reset.
 
 use std::{
+    collections::HashMap,
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{IpAddr, SocketAddr, TcpListener, TcpStream},
     sync::{
@@ -28,7 +29,8 @@ struct Shared {
     /// Answers wait while it is shut.
     gate: AtomicBool,
     stopped: AtomicBool,
-    open: Mutex<Vec<TcpStream>>,
+    /// Connections that are served, by number.
+    open: Mutex<HashMap<usize, TcpStream>>,
 }
 
 impl Backend {
@@ -81,14 +83,17 @@ impl Backend {
         let shared = Arc::<Shared>::default();
         let (name, kept) = (name.to_owned(), shared.clone());
         let thread = std::thread::spawn(move || {
-            for stream in listener.incoming().map_while(Result::ok) {
+            for (number, stream) in listener.incoming().map_while(Result::ok).enumerate() {
                 if kept.stopped.load(Ordering::Acquire) {
                     return;
                 }
                 stream.set_nodelay(true).expect("nodelay");
-                kept.open.lock().expect("open").push(stream.try_clone().expect("clone"));
+                kept.open.lock().expect("open").insert(number, stream.try_clone().expect("clone"));
                 let (name, shared) = (name.clone(), kept.clone());
-                std::thread::spawn(move || handler(&name, stream, &shared));
+                std::thread::spawn(move || {
+                    handler(&name, stream, &shared);
+                    shared.open.lock().expect("open").remove(&number);
+                });
             }
         });
         Self { address, shared, thread: Some(thread) }
@@ -106,7 +111,7 @@ impl Backend {
 
     /// Ends every connection in order, as a server does with one that was idle for long; the listener goes on.
     pub fn close_connections(&self) {
-        for stream in self.shared.open.lock().expect("open").drain(..) {
+        for (_, stream) in self.shared.open.lock().expect("open").drain() {
             let _ = stream.shutdown(std::net::Shutdown::Both);
         }
     }
@@ -118,7 +123,7 @@ impl Backend {
         // Wakes the accept loop; its listener closes as it returns.
         drop(TcpStream::connect_timeout(&self.address, Duration::from_secs(1)));
         thread.join().expect("accept loop");
-        for stream in self.shared.open.lock().expect("open").drain(..) {
+        for (_, stream) in self.shared.open.lock().expect("open").drain() {
             let socket = socket2::SockRef::from(&stream);
             let _ = socket.set_linger(Some(Duration::ZERO));
             let _ = socket.shutdown(std::net::Shutdown::Both);

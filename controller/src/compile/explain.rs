@@ -196,7 +196,8 @@ impl Compiler {
             }
         }
         let name = explanation.service.as_deref().and_then(|name| name.parse().ok());
-        explanation.proxies = self.proxies.iter().take(MOST).map(|proxy| self.proxy_seen(proxy, name.as_ref())).collect();
+        explanation.proxies =
+            self.proxies.iter().take(MOST).map(|proxy| self.proxy_seen(proxy, name.as_ref())).collect();
         explanation
     }
 
@@ -279,7 +280,8 @@ impl Compiler {
         if let Ok(address) = text.parse::<IpAddr>() {
             let has = |service: &&Arc<Service>| service.cluster_ips.contains(&address);
             let found = self.index.services.values().find(has);
-            let found = found.map(|service| ServiceName::new(service.meta.namespace.clone(), service.meta.name.clone()));
+            let found =
+                found.map(|service| ServiceName::new(service.meta.namespace.clone(), service.meta.name.clone()));
             return found.ok_or_else(|| format!("no Service has the ClusterIP {address}"));
         }
         if let Ok(name) = text.parse::<ServiceName>() {
@@ -310,7 +312,10 @@ impl Compiler {
             );
         }
         if service.external_name {
-            return format!("Service {name} is of type ExternalName, which cannot be meshed; call {} itself", name.name);
+            return format!(
+                "Service {name} is of type ExternalName, which cannot be meshed; call {} itself",
+                name.name
+            );
         }
         format!(
             "Service {name} carries no annotation of the mesh, and --require-annotation asks for one; for instance \
