@@ -71,6 +71,7 @@ pub struct Compiler {
     /// Names that are not told before it is settled.
     unsure: AHashSet<ServiceName>,
     proxies_changed: bool,
+    bypass_changed: bool,
     synced: AHashSet<ObjectKind>,
     out: Outbox,
 }
@@ -91,6 +92,7 @@ impl Compiler {
             settled: false,
             unsure: AHashSet::new(),
             proxies_changed: false,
+            bypass_changed: false,
             synced: AHashSet::new(),
             out: Outbox::default(),
             config,
@@ -140,6 +142,11 @@ impl Compiler {
         (self.proxies.len(), self.proxies.iter().filter(|proxy| proxy.ready).count())
     }
 
+    /// Turns the global switch: with it on, every name answers the plain addresses.
+    pub fn bypass(&mut self, bypass: bool) {
+        self.bypass_changed |= std::mem::replace(&mut self.config.bypass, bypass) != bypass;
+    }
+
     /// From now on, a proxy that is not connected is not there.
     pub fn settle(&mut self) {
         self.settled = true;
@@ -177,6 +184,10 @@ impl Compiler {
             self.tell_proxies(&mut names);
         }
         self.tell_listeners();
+        if std::mem::take(&mut self.bypass_changed) {
+            self.out.put(Resource::Mesh(self.mesh()));
+            names.extend(self.services.keys().cloned());
+        }
         for name in &names {
             self.tell_name(name);
         }

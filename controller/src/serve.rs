@@ -112,6 +112,7 @@ enum Input {
     Source(Batch),
     Proxies(Vec<ConnectedProxy>),
     Settled,
+    Bypass(bool),
     Asked(Asked),
     Stop,
 }
@@ -200,6 +201,20 @@ impl Controller {
         self.state.clone()
     }
 
+    /// Follows the global switch for as long as the controller runs and `bypass` is open: while it is on, every name
+    /// answers the plain addresses.
+    pub fn follow_bypass(&self, mut bypass: watch::Receiver<bool>) {
+        let inputs = self.inputs.clone();
+        tokio::spawn(async move {
+            loop {
+                let now = *bypass.borrow_and_update();
+                if inputs.send(Input::Bypass(now)).await.is_err() || bypass.changed().await.is_err() {
+                    return;
+                }
+            }
+        });
+    }
+
     /// Asks it about single Services and callers.
     pub fn asker(&self) -> Asker {
         Asker(self.inputs.clone())
@@ -261,6 +276,7 @@ impl<S: Sink> Run<S> {
             Input::Source(batch) => batch.into_iter().for_each(|event| self.compiler.take(event)),
             Input::Proxies(proxies) => self.compiler.proxies(proxies),
             Input::Settled => self.compiler.settle(),
+            Input::Bypass(bypass) => self.compiler.bypass(bypass),
             Input::Stop => return false,
         }
         true

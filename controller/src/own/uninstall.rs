@@ -1,0 +1,239 @@
+//! Taking the mesh away in an order in which no call fails.
+//!
+//! A ConfigMap of the mesh's namespace, the marker, says that it is wanted: Helm makes it before it deletes anything, so
+//! it also works where the pod of Helm's hook cannot start. While it is there, every replica has its names answer plain
+//! addresses. Once nobody remembers a mesh address, the leader takes the stanza out of the cluster's DNS, waits until
+//! nobody asks the mesh any more, removes what it made, and says so in the marker. Without any controller, `maesh
+//! uninstall` does the same by itself. Every step may be done twice.
+
+use std::{fmt, future::Future, pin::Pin, pin::pin, time::Duration};
+
+use futures_util::StreamExt as _;
+use k8s_openapi::api::core::v1::{ConfigMap, Service};
+use kube::{
+    Api, Client,
+    api::{DeleteParams, ListParams, Patch, PatchParams},
+    core::PartialObjectMeta,
+    runtime::{WatchStreamExt as _, watcher},
+};
+use serde_json::json;
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep, timeout},
+};
+
+use super::object;
+use crate::leader::{Leadership, NotLeader};
+
+/// The marker's annotation that says how far it is.
+pub const PROGRESS: &str = "maesh.containo.us/uninstall";
+/// What it says in the end.
+pub const DONE: &str = "done";
+/// Pause after a failure, and between two looks at the cluster's DNS.
+const RETRY: Duration = Duration::from_secs(2);
+/// How long the API server may take for one answer.
+const ANSWER: Duration = Duration::from_secs(30);
+
+/// Where and how the mesh is taken away.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The mesh's namespace.
+    pub namespace: String,
+    /// Name of the marker.
+    pub marker: String,
+    /// How long a caller may remember an answer.
+    pub horizon: Duration,
+    /// How long the cluster's DNS may take until it no longer asks the mesh.
+    pub dns_deadline: Duration,
+}
+
+/// What may go wrong on the way; it is tried again.
+#[derive(Debug, thiserror::Error)]
+pub enum UninstallError {
+    /// The API server refused something.
+    #[error("{0}; check the rights on the marker and on Services of the mesh's namespace")]
+    Api(#[from] kube::Error),
+    /// The API server is silent.
+    #[error("the API server did not answer within {ANSWER:?}")]
+    Silent(#[from] tokio::time::error::Elapsed),
+    /// The stanza could not be removed.
+    #[error("the cluster's DNS: {0}")]
+    Dns(String),
+    /// The cluster's DNS still asks the mesh.
+    #[error(
+        "the cluster's DNS still asks the mesh {0:?} after the stanza was taken out; look whether CoreDNS reloads its \
+         Corefile (plugin `reload`), or restart it: kubectl -n kube-system rollout restart deployment/coredns"
+    )]
+    StillAsked(Duration),
+    /// Another replica leads by now.
+    #[error(transparent)]
+    NotLeader(#[from] NotLeader),
+}
+
+/// An answer of the cluster's DNS, when it comes.
+pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, String>> + Send + 'a>>;
+
+/// The mesh's part in the cluster's DNS.
+pub trait ClusterDns: fmt::Debug + Send + Sync {
+    /// Takes the stanza out; nothing where there is none.
+    fn remove(&self) -> Answer<'_, ()>;
+
+    /// Whether any server of the cluster's DNS still asks the mesh.
+    fn asks_the_mesh(&self) -> Answer<'_, bool>;
+}
+
+/// Says in `wanted` whether the marker is there, for as long as somebody listens. While the API server is away, the last
+/// answer stands.
+pub async fn follow(client: Client, options: &Options, wanted: watch::Sender<bool>) {
+    let markers = Api::<PartialObjectMeta<ConfigMap>>::namespaced(client, &options.namespace);
+    let named = watcher::Config::default().fields(&format!("metadata.name={}", options.marker));
+    let events = watcher(markers, named).default_backoff();
+    let mut events = pin!(events);
+    let mut listed = false;
+    while !wanted.is_closed() {
+        let now = match events.next().await {
+            None => return,
+            Some(Ok(watcher::Event::Apply(_))) => true,
+            Some(Ok(watcher::Event::InitApply(_))) => {
+                listed = true;
+                continue;
+            }
+            Some(Ok(watcher::Event::Init)) => {
+                listed = false;
+                continue;
+            }
+            Some(Ok(watcher::Event::InitDone)) => listed,
+            Some(Ok(watcher::Event::Delete(_))) => false,
+            Some(Err(error)) => {
+                tracing::debug!(%error, "the marker of an uninstallation cannot be watched");
+                continue;
+            }
+        };
+        if wanted.send_if_modified(|before| std::mem::replace(before, now) != now) {
+            let meaning = if now { "names answer plain addresses from now on" } else { "names lead to the mesh again" };
+            tracing::info!(marker = options.marker, wanted = now, "uninstallation: {meaning}");
+        }
+    }
+}
+
+/// Takes the mesh away.
+pub struct Uninstall {
+    /// The API.
+    pub client: Client,
+    /// Where and how.
+    pub options: Options,
+    /// The mesh's part in the cluster's DNS.
+    pub dns: Box<dyn ClusterDns>,
+    /// What is asked before each write; `None` where no controller runs.
+    pub leadership: Option<Leadership>,
+}
+
+impl Uninstall {
+    /// The leader's duty: does it whenever it is wanted and this replica leads. Ends when `wanted` is closed.
+    pub async fn whenever(self, mut wanted: watch::Receiver<bool>) {
+        let Some(leadership) = &self.leadership else { return };
+        let mut leads = leadership.watch();
+        while becomes(&mut wanted, true).await && becomes(&mut leads, true).await {
+            let (mut still_wanted, mut still_leads) = (wanted.clone(), leads.clone());
+            tokio::select! {
+                () = self.until_done() => {}
+                _ = becomes(&mut still_wanted, false) => {}
+                _ = becomes(&mut still_leads, false) => {}
+            }
+        }
+    }
+
+    /// Does it, and again from the beginning after a failure. Never ends: what is done stays done.
+    async fn until_done(&self) {
+        while let Err(error) = self.run(true).await {
+            tracing::warn!(%error, "uninstallation: trying again");
+            // Who waits for it reads why, if that much can be written.
+            let _ = self.note(&format!("trying again: {error}")).await;
+            sleep(RETRY).await;
+        }
+        std::future::pending().await;
+    }
+
+    /// Does it once. `bypassed`: names answer plain addresses already, so callers forget the mesh's first; otherwise
+    /// they do when the cluster's DNS no longer asks it.
+    ///
+    /// # Errors
+    /// At the first step that fails; what was done before stands.
+    pub async fn run(&self, bypassed: bool) -> Result<(), UninstallError> {
+        if bypassed {
+            self.forgotten().await?;
+        }
+        self.note("taking the stanza out of the cluster's DNS").await?;
+        self.write(self.dns.remove()).await?.map_err(UninstallError::Dns)?;
+        self.note("waiting until the cluster's DNS no longer asks the mesh").await?;
+        self.unasked().await?;
+        if !bypassed {
+            self.forgotten().await?;
+        }
+        self.note("removing own addresses").await?;
+        self.remove_services().await?;
+        self.note(DONE).await
+    }
+
+    /// Waits until nobody remembers an address of the mesh.
+    async fn forgotten(&self) -> Result<(), UninstallError> {
+        let horizon = self.options.horizon;
+        self.note(&format!("waiting {horizon:?} until nobody remembers an address of the mesh")).await?;
+        sleep(horizon).await;
+        Ok(())
+    }
+
+    /// Waits until the cluster's DNS no longer asks the mesh.
+    async fn unasked(&self) -> Result<(), UninstallError> {
+        let since = Instant::now();
+        loop {
+            let asked = self.dns.asks_the_mesh().await;
+            match asked {
+                Ok(false) => return Ok(()),
+                _ if since.elapsed() < self.options.dns_deadline => sleep(RETRY).await,
+                Ok(true) => return Err(UninstallError::StillAsked(self.options.dns_deadline)),
+                Err(why) => return Err(UninstallError::Dns(why)),
+            }
+        }
+    }
+
+    async fn remove_services(&self) -> Result<(), UninstallError> {
+        let services = Api::<Service>::namespaced(self.client.clone(), &self.options.namespace);
+        let ours = ListParams::default().labels(object::LABEL);
+        for service in timeout(ANSWER, services.list_metadata(&ours)).await??.items {
+            let name = service.metadata.name.unwrap_or_default();
+            match self.write(services.delete(&name, &DeleteParams::default())).await? {
+                Err(kube::Error::Api(status)) if status.code == 404 => {}
+                Err(error) => return Err(error.into()),
+                Ok(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Says how far it is, in the marker and in the log.
+    async fn note(&self, progress: &str) -> Result<(), UninstallError> {
+        tracing::info!(marker = self.options.marker, "uninstallation: {progress}");
+        let markers = Api::<ConfigMap>::namespaced(self.client.clone(), &self.options.namespace);
+        let patch = json!({ "metadata": { "annotations": { PROGRESS: progress } } });
+        let (parameters, patch) = (PatchParams::default(), Patch::Merge(&patch));
+        match self.write(markers.patch_metadata(&self.options.marker, &parameters, &patch)).await? {
+            // It was taken back: whoever watches it learns that.
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+            Err(error) => Err(error.into()),
+            Ok(_) => Ok(()),
+        }
+    }
+
+    async fn write<T>(&self, write: impl Future<Output = T>) -> Result<T, UninstallError> {
+        match &self.leadership {
+            Some(leadership) => Ok(leadership.write(write).await?),
+            None => Ok(timeout(ANSWER, write).await?),
+        }
+    }
+}
+
+/// Waits until it is `value`; false when that can no longer be.
+async fn becomes(receiver: &mut watch::Receiver<bool>, value: bool) -> bool {
+    receiver.wait_for(|now| *now == value).await.is_ok()
+}

@@ -1,0 +1,150 @@
+//! Taking the mesh away, on a real kube-apiserver: the order, failures on the way, and a change of mind.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use k8s_openapi::api::core::v1::{ConfigMap, Service};
+use kube::{
+    Api, Client,
+    api::{DeleteParams, ListParams, PostParams},
+};
+use maesh_controller::{
+    leader::{Candidate, Terms},
+    own::uninstall::{Answer, ClusterDns, DONE, Options, PROGRESS, Uninstall, follow},
+    source::kubernetes,
+};
+use maesh_testkube::ApiServer;
+use tokio::{sync::watch, time::timeout};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+const TERMS: Terms =
+    Terms { lease: Duration::from_secs(3), right: Duration::from_secs(2), retry: Duration::from_millis(300) };
+
+/// A cluster's DNS that fails as often as it is told, and writes down what it was asked.
+#[derive(Clone, Debug, Default)]
+struct Dns(Arc<Mutex<Script>>);
+
+#[derive(Debug, Default)]
+struct Script {
+    failures: usize,
+    asks: usize,
+    log: Vec<&'static str>,
+}
+
+impl ClusterDns for Dns {
+    fn remove(&self) -> Answer<'_, ()> {
+        let mut script = self.0.lock().unwrap();
+        let failed = script.failures > 0;
+        script.failures = script.failures.saturating_sub(1);
+        script.log.push(if failed { "not removed" } else { "removed" });
+        Box::pin(async move { if failed { Err("somebody else wrote".to_owned()) } else { Ok(()) } })
+    }
+
+    fn asks_the_mesh(&self) -> Answer<'_, bool> {
+        let mut script = self.0.lock().unwrap();
+        let asks = script.asks > 0;
+        script.asks = script.asks.saturating_sub(1);
+        script.log.push(if asks { "asked" } else { "not asked" });
+        Box::pin(async move { Ok(asks) })
+    }
+}
+
+fn options() -> Options {
+    Options {
+        namespace: "default".into(),
+        marker: "maesh-uninstall".into(),
+        horizon: Duration::from_millis(200),
+        dns_deadline: PATIENCE,
+    }
+}
+
+async fn mark(markers: &Api<ConfigMap>) {
+    let mut marker = ConfigMap::default();
+    marker.metadata.name = Some("maesh-uninstall".into());
+    markers.create(&PostParams::default(), &marker).await.unwrap();
+}
+
+async fn progress(markers: &Api<ConfigMap>) -> String {
+    let marker = markers.get("maesh-uninstall").await.unwrap();
+    marker.metadata.annotations.unwrap_or_default().remove(PROGRESS).unwrap_or_default()
+}
+
+async fn until(what: &str, receiver: &mut watch::Receiver<bool>, wanted: bool) {
+    let found = timeout(PATIENCE, receiver.wait_for(|now| *now == wanted)).await;
+    drop(found.unwrap_or_else(|_| panic!("{what}")).unwrap());
+}
+
+async fn done(markers: &Api<ConfigMap>) {
+    let end = tokio::time::Instant::now() + PATIENCE;
+    while progress(markers).await != DONE {
+        assert!(tokio::time::Instant::now() < end, "stuck at {:?}", progress(markers).await);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+async fn ours(client: &Client) -> usize {
+    let services = Api::<Service>::namespaced(client.clone(), "default");
+    services.list(&ListParams::default().labels("maesh.containo.us/own-address")).await.unwrap().items.len()
+}
+
+#[test]
+fn the_mesh_goes_in_order_over_failures_and_comes_back_when_the_marker_goes() {
+    let Some(server) = ApiServer::start_or_skip() else { return };
+    // Its threads belong to the server's network namespace; this one does not.
+    let runtime = server
+        .namespace()
+        .run(|| tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap());
+    let kubeconfig = server.kubeconfig().to_owned();
+    let spec = "spec: {ports: [{port: 1}]}";
+    let label = "labels: {maesh.containo.us/own-address: 'true'}";
+    let service = |name: &str, labels: &str| {
+        format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{name: {name}, namespace: default, {labels}}}\n{spec}\n---\n"
+        )
+    };
+    server.apply(&(service("maesh-own-0", label) + &service("maesh-own-7", label) + &service("mine", ""))).unwrap();
+    let runtime = runtime.unwrap();
+    let everything = async move {
+        let client = kubernetes::client(Some(&kubeconfig), None).await.unwrap();
+        let markers = Api::<ConfigMap>::namespaced(client.clone(), "default");
+        let candidate = Candidate::start(client.clone(), "default", "maesh", "first", TERMS);
+        let (sender, mut wanted) = watch::channel(false);
+        let following = tokio::spawn({
+            let client = client.clone();
+            async move { follow(client, &options(), sender).await }
+        });
+        let dns = Dns::default();
+        *dns.0.lock().unwrap() = Script { failures: 1, asks: 2, log: Vec::new() };
+        let (client_of, leadership, boxed) = (client.clone(), candidate.leadership(), Box::new(dns.clone()));
+        let uninstall = Uninstall { client: client_of, options: options(), dns: boxed, leadership: Some(leadership) };
+        let duty = tokio::spawn(uninstall.whenever(wanted.clone()));
+
+        assert_eq!(ours(&client).await, 2);
+        mark(&markers).await;
+        until("the marker is seen", &mut wanted, true).await;
+        done(&markers).await;
+        assert_eq!(ours(&client).await, 0);
+        assert!(Api::<Service>::namespaced(client.clone(), "default").get("mine").await.is_ok());
+        let log = std::mem::take(&mut dns.0.lock().unwrap().log);
+        assert_eq!(log, ["not removed", "removed", "asked", "asked", "not asked"]);
+
+        markers.delete("maesh-uninstall", &DeleteParams::default()).await.unwrap();
+        until("the marker is gone", &mut wanted, false).await;
+        mark(&markers).await;
+        done(&markers).await;
+        assert_eq!(dns.0.lock().unwrap().log, ["removed", "not asked"], "wanted again, done again");
+
+        // Without a controller, by hand: what is gone already is no failure.
+        let by_hand =
+            Uninstall { client: client.clone(), options: options(), dns: Box::new(dns.clone()), leadership: None };
+        by_hand.run(false).await.unwrap();
+        duty.abort();
+        following.abort();
+        candidate.stop().await;
+    };
+    runtime.block_on(runtime.spawn(everything)).unwrap();
+}
