@@ -6,6 +6,7 @@
 
 mod allocate;
 mod object;
+pub mod stanza;
 pub mod uninstall;
 
 use std::{collections::BTreeMap, net::IpAddr, pin::pin, time::Duration};

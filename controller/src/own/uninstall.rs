@@ -151,7 +151,7 @@ impl Uninstall {
             let _ = self.note(&format!("trying again: {error}")).await;
             sleep(RETRY).await;
         }
-        std::future::pending().await;
+        std::future::pending::<()>().await;
     }
 
     /// Does it once. `bypassed`: names answer plain addresses already, so callers forget the mesh's first; otherwise

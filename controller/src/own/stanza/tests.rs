@@ -1,0 +1,295 @@
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use maesh_config::Zone;
+use proptest::prelude::*;
+
+use super::*;
+
+fn zones() -> Vec<Zone> {
+    ["maesh", "traefik.mesh"].map(|zone| zone.parse().unwrap()).to_vec()
+}
+
+fn stanza() -> Stanza {
+    Stanza { zones: zones(), port: 53, forward: [10, 96, 0, 53].into() }
+}
+
+fn before() -> Stanza {
+    Stanza { forward: [10, 96, 0, 9].into(), ..stanza() }
+}
+
+/// As kubeadm writes it.
+const KUBEADM: &str = ".:53 {
+    errors
+    health {
+       lameduck 5s
+    }
+    ready
+    kubernetes cluster.local in-addr.arpa ip6.arpa {
+       pods insecure
+       fallthrough in-addr.arpa ip6.arpa
+       ttl 30
+    }
+    forward . /etc/resolv.conf {
+       max_concurrent 1000
+    }
+    cache 30
+    loop
+    reload
+    loadbalance
+}
+";
+
+/// As Traefik Mesh left it.
+const TRAEFIK: &str = "
+#### Begin Traefik Mesh Block
+traefik.mesh:53 {
+    errors
+    rewrite name regex ([a-zA-Z0-9-_]*)\\.([a-zv0-9-_]*)\\.traefik\\.mesh maesh-{1}-6d61657368-{2}.maesh.svc.cluster.local
+    kubernetes cluster.local {
+        pods insecure
+        fallthrough
+    }
+    forward . /etc/resolv.conf
+    cache 30
+    loop
+    reload
+    loadbalance
+}
+#### End Traefik Mesh Block
+";
+
+#[test]
+fn the_stanza_is_these_lines() {
+    assert_eq!(
+        stanza().text(),
+        "# maesh begin: changes up to the end mark are undone; `maesh dns uninstall` takes it out\n\
+         maesh:53 traefik.mesh:53 {\n    errors\n    rewrite edns0 subnet set 32 128\n    forward . 10.96.0.53\n}\n\
+         # maesh end\n"
+    );
+}
+
+#[test]
+fn the_state_of_a_corefile_is_told() {
+    let (ours, old) = (stanza().text(), before().text());
+    for (case, corefile, want) in [
+        ("as kubeadm writes it", KUBEADM.to_owned(), State::Absent),
+        ("empty", String::new(), State::Absent),
+        ("ours at the beginning", format!("{ours}{KUBEADM}"), State::Present),
+        ("ours moved to the end", format!("{KUBEADM}{ours}"), State::Present),
+        ("ours with other ends of lines", format!("{ours}{KUBEADM}").replace('\n', "\r\n"), State::Present),
+        ("by hand", format!("{KUBEADM}{}", stanza().block()), State::Present),
+        ("by hand, another address", format!("{KUBEADM}{}", before().block()), State::Outdated),
+        ("another address", format!("{old}{KUBEADM}"), State::Outdated),
+        (
+            "another plugin",
+            format!("{}{KUBEADM}", ours.replace("    errors", "    errors\n    cache 30")),
+            State::Outdated,
+        ),
+        ("two of it", format!("{ours}{KUBEADM}{ours}"), State::Broken),
+        ("its end mark is gone", format!("{}{KUBEADM}", ours.replace(END, "")), State::Broken),
+        ("its begin mark is gone", format!("{}{KUBEADM}", &ours[ours.find('\n').unwrap() + 1..]), State::Broken),
+        ("Traefik Mesh came back beside it", format!("{ours}{KUBEADM}{TRAEFIK}"), State::Broken),
+        ("only marks", format!("{BEGIN}\n{END}\n{KUBEADM}"), State::Outdated),
+    ] {
+        assert_eq!(state(&corefile, &stanza()), Ok(want), "{case}");
+        let after = add(&corefile, &stanza()).unwrap_or_else(|error| panic!("{case}: {error}"));
+        assert_eq!(after == corefile, want == State::Present, "{case}: {after}");
+        assert_eq!(state(&after, &stanza()), Ok(State::Present), "{case}");
+    }
+}
+
+#[test]
+fn what_is_left_of_ours_goes_and_nothing_else() {
+    let ours = stanza().text();
+    let lines: Vec<&str> = ours.split_inclusive('\n').collect();
+    for (case, left) in [
+        ("the first half", lines[..3].concat()),
+        ("the first half with all of the block", lines[..6].concat()),
+        ("the second half", lines[3..].concat()),
+        ("the closing brace is gone", [&lines[..5], &lines[6..]].concat().concat()),
+        ("garbage in it", ours.replace("forward .", "forward } .")),
+        ("another set of zones", ours.replace("traefik.mesh", "mesh.example")),
+        ("an end mark alone", lines[6].to_owned()),
+        ("a begin mark alone", lines[0].to_owned()),
+        ("two copies", format!("{ours}{ours}")),
+        ("one in half of another", [&lines[..2], &lines].concat().concat()),
+    ] {
+        for (place, corefile) in [("before", format!("{left}{KUBEADM}")), ("behind", format!("{KUBEADM}{left}"))] {
+            assert_eq!(remove(&corefile, &zones()).as_deref(), Ok(KUBEADM), "{case}, {place}");
+            let after = add(&corefile, &stanza());
+            assert_eq!(after, Ok(format!("{ours}{KUBEADM}")), "{case}, {place}");
+        }
+    }
+}
+
+#[test]
+fn blocks_of_traefik_mesh_rest_and_come_back() {
+    let corefile = format!("{KUBEADM}{TRAEFIK}");
+    let after = add(&corefile, &stanza()).unwrap();
+    assert!(after.contains("\n# maesh keeps: traefik.mesh:53 {\n"), "{after}");
+    let words = lexer::lex(&after).words;
+    let blocks = corefile::parse(&words).unwrap().blocks;
+    let mut served: Vec<_> = blocks.iter().flat_map(corefile::Block::addresses).map(|address| address.zone).collect();
+    served.sort_unstable();
+    assert_eq!(served, ["", "maesh", "traefik.mesh"], "no zone twice");
+    assert_eq!(remove(&after, &zones()), Ok(corefile.clone()));
+    // For another zone it is nobody's business.
+    let other = Stanza { zones: vec!["mesh.example".parse().unwrap()], ..stanza() };
+    assert_eq!(add(&corefile, &other), Ok(format!("{}{corefile}", other.text())));
+    // The zones change: it comes back.
+    assert_eq!(add(&after, &other), Ok(format!("{}{corefile}", other.text())));
+}
+
+#[test]
+fn what_is_not_understood_is_left_alone() {
+    let ours = stanza().text();
+    for (case, corefile, want) in [
+        (
+            "a zone of ours, by somebody else",
+            format!("{KUBEADM}Maesh.:53 {{\n forward . 1.1.1.1\n}}\n"),
+            "line 20: zone maesh is served",
+        ),
+        (
+            "with another key",
+            format!("{KUBEADM}shop.example dns://traefik.mesh {{\n}}\n"),
+            "line 20: zone traefik.mesh is",
+        ),
+        ("no braces", ".:53\nforward . /etc/resolv.conf\n".to_owned(), "line 1: a server block without braces"),
+        ("not closed", KUBEADM[..KUBEADM.len() - 2].to_owned(), "is not closed"),
+        ("a key of the environment", "{$ZONE} {\n}\n".to_owned(), "line 1: the zone {$ZONE} is set by an environment"),
+        (
+            "a block between our marks",
+            ours.replace(END, &format!("shop:53 {{\n}}\n{END}")),
+            "line 7: a block that is not",
+        ),
+        ("the same, unclosed", ours.replace(END, &format!("shop:53 {{\n{END}")), "line 7: a block that is not"),
+        (
+            "an end mark in quotes",
+            format!("{}{KUBEADM}", ours.replace("10.96", "\"10.96")),
+            "line 1: a mark of the mesh",
+        ),
+        (
+            "half a stanza of another shape",
+            format!("{BEGIN}\nmaesh:53 {{\n cache\n{KUBEADM}"),
+            "line 1: a mark of the mesh",
+        ),
+        (
+            "Traefik Mesh's mark in a block",
+            ". {\n#### Begin Maesh Block\n}\nmaesh {\n}\n#### End Maesh Block\n".to_owned(),
+            "line 1: a mark of Traefik Mesh",
+        ),
+    ] {
+        let error = add(&corefile, &stanza()).expect_err(case).to_string();
+        assert!(error.contains(want), "{case}: {error}");
+    }
+}
+
+#[test]
+fn hostile_text_is_text() {
+    let ours = stanza().text();
+    for (case, corefile) in [
+        ("marks in quotes", format!(". {{\n log \"\n{ours}\"\n}}\n")),
+        ("marks behind words", format!(". {{ {BEGIN}\n errors {END}\n}} {END}\n")),
+        ("marks that are longer", format!("{BEGIN}s at dawn\n{END}less\n. {{\n}}\n")),
+        ("kept lines behind words", format!(". {{\n errors {KEPT}x\n}}\n")),
+        ("a zone of ours on another port", "maesh:5300 {\n}\n.:53 {\n}\n".to_owned()),
+        ("a zone of ours by another transport", "tls://maesh {\n}\n".to_owned()),
+        ("a zone below ours", "shop.maesh:53 {\n}\n".to_owned()),
+    ] {
+        assert_eq!(state(&corefile, &stanza()), Ok(State::Absent), "{case}");
+        let after = add(&corefile, &stanza()).unwrap_or_else(|error| panic!("{case}: {error}"));
+        assert_eq!(after, format!("{ours}{corefile}"), "{case}");
+        assert_eq!(remove(&after, &zones()), Ok(corefile), "{case}");
+    }
+}
+
+#[test]
+fn what_the_stanza_must_know_is_read() {
+    for (case, corefile, port, imports, reloads) in [
+        ("kubeadm", KUBEADM, Some(53), &[][..], true),
+        ("Gardener", ".:8053 {\n}\nimport custom/*.server\n", Some(8053), &["custom/*.server"], false),
+        ("several", ".:5353 tls://. {\n}\n. {\n reload\n}\n", Some(53), &[], true),
+        ("no root", "a:1 {\n}\ncluster.local:5353 {\n kubernetes cluster.local\n}\n", Some(5353), &[], false),
+        ("none", "a:1 {\n}\n", None, &[], false),
+    ] {
+        let found = facts(corefile).unwrap();
+        let imports = imports.iter().map(|&pattern| pattern.to_owned()).collect();
+        assert_eq!(found, Facts { port, imports, reloads }, "{case}");
+    }
+}
+
+/// A piece of a Corefile, or of what is in the way in one.
+fn piece() -> impl Strategy<Value = String> {
+    let ours = stanza().text();
+    let lines: Vec<String> = ours.split_inclusive('\n').map(str::to_owned).collect();
+    let whole = prop::sample::select(vec![
+        KUBEADM.to_owned(),
+        TRAEFIK.to_owned(),
+        TRAEFIK.replace("Traefik Mesh", "Maesh").replace("traefik.mesh", "maesh"),
+        ours,
+        before().text(),
+        stanza().block(),
+        "maesh:53 {\n    cache 30\n}\n".to_owned(),
+        "a.example:53 b.example {\n    forward . 1.1.1.1 {\n        max_fails 0\n        x {\n        }\n    }\n}\n"
+            .to_owned(),
+        "import custom/*.server\n".to_owned(),
+        "(snippet) {\n    errors\n}\n".to_owned(),
+        format!("{KEPT}x\n"),
+        format!("# about {BEGIN}\n"),
+        "# } a comment {\n".to_owned(),
+        ".:53 {\n    log \"a\n# maesh begin\nb\"\n}\n".to_owned(),
+    ]);
+    let line = prop::sample::select(lines);
+    let noise = "[ \t\n\r{}\"\\\\#a:,.]{0,6}";
+    prop_oneof![6 => whole, 2 => line, 1 => noise.prop_map(|text: String| text)]
+}
+
+fn corefile() -> impl Strategy<Value = String> {
+    let ends = prop::sample::select(vec!["as it is", "no final newline", "CRLF", "byte order mark"]);
+    (prop::collection::vec(piece(), 0..6), ends).prop_map(|(pieces, ends)| {
+        let text = pieces.concat();
+        match ends {
+            "no final newline" => text.trim_end().to_owned(),
+            "CRLF" => text.replace('\n', "\r\n"),
+            "byte order mark" => format!("\u{feff}{text}"),
+            _ => text,
+        }
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(4000))]
+
+    #[test]
+    fn what_was_added_is_taken_out_to_the_byte(corefile in corefile()) {
+        holds_for(&corefile)?;
+    }
+
+    #[test]
+    fn no_text_is_too_strange(corefile in "(?s).{0,80}") {
+        holds_for(&corefile)?;
+    }
+}
+
+/// What holds for every text.
+fn holds_for(corefile: &str) -> Result<(), TestCaseError> {
+    let was = state(corefile, &stanza());
+    let Ok(after) = add(corefile, &stanza()) else {
+        prop_assert_ne!(was, Ok(State::Present));
+        return Ok(());
+    };
+    prop_assert_eq!(was == Ok(State::Present), after == corefile);
+    prop_assert_eq!(state(&after, &stanza()), Ok(State::Present));
+    prop_assert_eq!(&add(&after, &stanza()).unwrap(), &after);
+    // Whatever else stands in it stays; and where nothing of ours was, that is all of it.
+    let removed = remove(&after, &zones()).unwrap();
+    prop_assert_eq!(&removed, &remove(corefile, &zones()).unwrap());
+    if was == Ok(State::Absent) {
+        prop_assert_eq!(&removed, corefile);
+    }
+    // It comes and goes with another address as well.
+    let moved = add(&after, &before()).unwrap();
+    prop_assert_eq!(state(&moved, &stanza()), Ok(State::Outdated));
+    prop_assert_eq!(remove(&moved, &zones()).unwrap(), removed);
+    Ok(())
+}
