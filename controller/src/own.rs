@@ -6,6 +6,7 @@
 
 mod allocate;
 mod object;
+pub mod owner;
 pub mod stanza;
 pub mod uninstall;
 

@@ -59,6 +59,7 @@ fn options() -> Options {
         marker: "maesh-uninstall".into(),
         horizon: Duration::from_millis(200),
         dns_deadline: PATIENCE,
+        regret: Duration::from_millis(300),
     }
 }
 
@@ -120,7 +121,8 @@ fn the_mesh_goes_in_order_over_failures_and_comes_back_when_the_marker_goes() {
         let dns = Dns::default();
         *dns.0.lock().unwrap() = Script { failures: 1, asks: 2, log: Vec::new() };
         let (client_of, leadership, boxed) = (client.clone(), candidate.leadership(), Box::new(dns.clone()));
-        let uninstall = Uninstall { client: client_of, options: options(), dns: boxed, leadership: Some(leadership) };
+        let uninstall =
+            Uninstall { client: client_of, options: options(), dns: boxed, leadership: Some(leadership), owner: None };
         let duty = tokio::spawn(uninstall.whenever(wanted.clone()));
 
         assert_eq!(ours(&client).await, 2);
@@ -139,8 +141,13 @@ fn the_mesh_goes_in_order_over_failures_and_comes_back_when_the_marker_goes() {
         assert_eq!(dns.0.lock().unwrap().log, ["removed", "not asked"], "wanted again, done again");
 
         // Without a controller, by hand: what is gone already is no failure.
-        let by_hand =
-            Uninstall { client: client.clone(), options: options(), dns: Box::new(dns.clone()), leadership: None };
+        let by_hand = Uninstall {
+            client: client.clone(),
+            options: options(),
+            dns: Box::new(dns.clone()),
+            leadership: None,
+            owner: None,
+        };
         by_hand.run(false).await.unwrap();
         duty.abort();
         following.abort();

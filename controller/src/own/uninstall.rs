@@ -9,7 +9,10 @@
 use std::{fmt, future::Future, pin::Pin, pin::pin, time::Duration};
 
 use futures_util::StreamExt as _;
-use k8s_openapi::api::core::v1::{ConfigMap, Service};
+use k8s_openapi::{
+    api::core::v1::{ConfigMap, Service},
+    apimachinery::pkg::apis::meta::v1::OwnerReference,
+};
 use kube::{
     Api, Client,
     api::{DeleteParams, ListParams, Patch, PatchParams},
@@ -19,7 +22,7 @@ use kube::{
 use serde_json::json;
 use tokio::{
     sync::watch,
-    time::{Instant, sleep, timeout},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 
 use super::object;
@@ -45,6 +48,9 @@ pub struct Options {
     pub horizon: Duration,
     /// How long the cluster's DNS may take until it no longer asks the mesh.
     pub dns_deadline: Duration,
+    /// How long the marker has to be gone until that is believed: it goes together with the mesh, whose last replicas
+    /// must not put the stanza back.
+    pub regret: Duration,
 }
 
 /// What may go wrong on the way; it is tried again.
@@ -89,30 +95,47 @@ pub async fn follow(client: Client, options: &Options, wanted: watch::Sender<boo
     let named = watcher::Config::default().fields(&format!("metadata.name={}", options.marker));
     let events = watcher(markers, named).default_backoff();
     let mut events = pin!(events);
-    let mut listed = false;
+    let (mut listed, mut gone) = (false, None);
     while !wanted.is_closed() {
-        let now = match events.next().await {
-            None => return,
-            Some(Ok(watcher::Event::Apply(_))) => true,
-            Some(Ok(watcher::Event::InitApply(_))) => {
-                listed = true;
-                continue;
-            }
-            Some(Ok(watcher::Event::Init)) => {
-                listed = false;
-                continue;
-            }
-            Some(Ok(watcher::Event::InitDone)) => listed,
-            Some(Ok(watcher::Event::Delete(_))) => false,
-            Some(Err(error)) => {
-                tracing::debug!(%error, "the marker of an uninstallation cannot be watched");
+        let now = tokio::select! {
+            event = events.next() => match event {
+                None => return,
+                Some(Ok(watcher::Event::Init)) => {
+                    listed = false;
+                    continue;
+                }
+                Some(Ok(watcher::Event::InitApply(_))) => {
+                    listed = true;
+                    continue;
+                }
+                Some(Ok(watcher::Event::Apply(_))) => true,
+                Some(Ok(watcher::Event::InitDone)) => listed,
+                Some(Ok(watcher::Event::Delete(_))) => false,
+                Some(Err(error)) => {
+                    tracing::debug!(%error, "the marker of an uninstallation cannot be watched");
+                    continue;
+                }
+            },
+            () = sleep_until(gone.unwrap_or_else(Instant::now)), if gone.is_some() => {
+                gone = None;
+                say(&wanted, false);
                 continue;
             }
         };
-        if wanted.send_if_modified(|before| std::mem::replace(before, now) != now) {
-            let meaning = if now { "names answer plain addresses from now on" } else { "names lead to the mesh again" };
-            tracing::info!(marker = options.marker, wanted = now, "uninstallation: {meaning}");
+        if now {
+            gone = None;
+            say(&wanted, true);
+        } else if *wanted.borrow() && gone.is_none() {
+            gone = Some(Instant::now() + options.regret);
         }
+    }
+}
+
+fn say(wanted: &watch::Sender<bool>, now: bool) {
+    if wanted.send_if_modified(|before| std::mem::replace(before, now) != now) {
+        let meaning =
+            if now { "names answer plain addresses from now on" } else { "taken back, names lead to the mesh again" };
+        tracing::info!("uninstallation: {meaning}");
     }
 }
 
@@ -126,6 +149,8 @@ pub struct Uninstall {
     pub dns: Box<dyn ClusterDns>,
     /// What is asked before each write; `None` where no controller runs.
     pub leadership: Option<Leadership>,
+    /// With whom the marker goes.
+    pub owner: Option<OwnerReference>,
 }
 
 impl Uninstall {
@@ -215,7 +240,8 @@ impl Uninstall {
     async fn note(&self, progress: &str) -> Result<(), UninstallError> {
         tracing::info!(marker = self.options.marker, "uninstallation: {progress}");
         let markers = Api::<ConfigMap>::namespaced(self.client.clone(), &self.options.namespace);
-        let patch = json!({ "metadata": { "annotations": { PROGRESS: progress } } });
+        let owners = self.owner.as_slice();
+        let patch = json!({ "metadata": { "annotations": { PROGRESS: progress }, "ownerReferences": owners } });
         let (parameters, patch) = (PatchParams::default(), Patch::Merge(&patch));
         match self.write(markers.patch_metadata(&self.options.marker, &parameters, &patch)).await? {
             // It was taken back: whoever watches it learns that.
