@@ -13,6 +13,7 @@ use std::{
 
 use anyhow::Context as _;
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
@@ -30,11 +31,19 @@ const CONNECTIONS: usize = 64;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// Largest body read (a log filter).
 const BODY_LIMIT: usize = 4096;
+/// Longest question behind a question mark.
+const QUERY_LIMIT: usize = 2048;
+/// Longest time that an answer may take.
+const QUERY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Something that must hold before a role is ready.
 pub type Check = Box<dyn Fn() -> Result<(), String> + Send + Sync>;
 /// Makes one answer of the status API.
 pub type View = Box<dyn Fn() -> Value + Send + Sync>;
+/// Makes one answer that depends on parameters; the error says what is wrong with them.
+pub type Query = Box<dyn Fn(Parameters) -> BoxFuture<'static, Result<Value, String>> + Send + Sync>;
+/// What stands behind the question mark, each name once.
+pub type Parameters = BTreeMap<String, String>;
 
 /// What the endpoint shows.
 pub struct Admin {
@@ -44,6 +53,8 @@ pub struct Admin {
     pub metrics: Arc<Mutex<Registry>>,
     /// The status API, by path below `/api/`.
     pub views: BTreeMap<&'static str, View>,
+    /// The same where there is something to ask for: `/api/NAME?name=value`.
+    pub queries: BTreeMap<&'static str, Query>,
     /// The level of the logs.
     pub log_level: LogLevel,
 }
@@ -77,7 +88,7 @@ pub fn taken(address: SocketAddr, flag: &str, error: &io::Error) -> anyhow::Erro
 impl Admin {
     /// An endpoint that shows these metrics and is always ready.
     pub fn new(metrics: Arc<Mutex<Registry>>, log_level: LogLevel) -> Self {
-        Self { checks: Vec::new(), metrics, views: BTreeMap::new(), log_level }
+        Self { checks: Vec::new(), metrics, views: BTreeMap::new(), queries: BTreeMap::new(), log_level }
     }
 
     /// One more condition of readiness.
@@ -116,10 +127,16 @@ impl Admin {
             "/metrics" => self.exposition(),
             "/api" | "/api/" => json_answer(&self.index()),
             "/api/log-level" => json_answer(&json!({ "level": self.log_level.get() })),
-            path => match path.strip_prefix("/api/").and_then(|name| self.views.get(name)) {
-                Some(view) => json_answer(&view()),
-                None => text(StatusCode::NOT_FOUND, "not found; see /livez, /readyz, /metrics, /api\n"),
-            },
+            path => {
+                let name = path.strip_prefix("/api/").unwrap_or_default();
+                if let Some(view) = self.views.get(name) {
+                    return json_answer(&view());
+                }
+                match self.queries.get(name) {
+                    Some(query) => ask(query, request.uri().query().unwrap_or_default()).await,
+                    None => text(StatusCode::NOT_FOUND, "not found; see /livez, /readyz, /metrics, /api\n"),
+                }
+            }
         }
     }
 
@@ -141,7 +158,10 @@ impl Admin {
 
     fn index(&self) -> Value {
         let names = self.views.keys().copied().chain(["log-level"]);
-        json!({ "paths": names.map(|name| format!("/api/{name}")).collect::<Vec<_>>() })
+        let paths = |names: &mut dyn Iterator<Item = &'static str>| {
+            names.map(|name| format!("/api/{name}")).collect::<Vec<_>>()
+        };
+        json!({ "paths": paths(&mut { names }), "queries": paths(&mut self.queries.keys().copied()) })
     }
 
     async fn set_log_level(&self, request: Request<Incoming>, from: SocketAddr) -> Response<Full<Bytes>> {
@@ -157,6 +177,19 @@ impl Admin {
             Ok(()) => json_answer(&json!({ "level": self.log_level.get() })),
             Err(error) => text(StatusCode::BAD_REQUEST, format!("{error:#}\n")),
         }
+    }
+}
+
+/// One answer that depends on parameters.
+async fn ask(query: &Query, question: &str) -> Response<Full<Bytes>> {
+    if question.len() > QUERY_LIMIT {
+        return text(StatusCode::URI_TOO_LONG, "the question is too long\n");
+    }
+    let parameters = form_urlencoded::parse(question.as_bytes()).into_owned().collect();
+    match tokio::time::timeout(QUERY_TIMEOUT, query(parameters)).await {
+        Ok(Ok(answer)) => json_answer(&answer),
+        Ok(Err(why)) => text(StatusCode::BAD_REQUEST, why + "\n"),
+        Err(_) => text(StatusCode::SERVICE_UNAVAILABLE, "no answer in time; ask again\n"),
     }
 }
 

@@ -2,10 +2,13 @@
 //!
 //! Nothing reads flags or the environment later.
 
+mod inspect;
+
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
+pub use inspect::{ClusterArgs, ExplainArgs};
 use maesh_config::{Zone, duration, model::Protocol};
 
 /// A service mesh for Kubernetes that asks nothing of your pods.
@@ -29,6 +32,8 @@ pub enum Command {
     Dev(DevArgs),
     /// Show the mesh at work: `maesh dev` with three toy backends, and what to type
     Demo(DemoArgs),
+    /// Say what a caller is answered for a mesh name, which way its requests go, and what is wrong
+    Explain(ExplainArgs),
     /// Role: watch the cluster, compile, and stream configuration to dns and proxies
     Controller(Box<ControllerArgs>),
     /// Role: answer the mesh's DNS zones

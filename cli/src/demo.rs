@@ -4,7 +4,6 @@
 //! `--self-test` does what the demo proposes and checks every answer.
 
 mod backend;
-mod fetch;
 mod lookup;
 mod manifests;
 mod self_test;

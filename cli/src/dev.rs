@@ -31,7 +31,7 @@ use maesh_controller::{
     serve::{Controller, Published, State},
     source::manifests::Manifests,
 };
-use maesh_dns::Dns;
+use maesh_dns::{Caller, Dns};
 use maesh_proxy::Proxy;
 use prometheus_client::registry::Registry;
 use tokio::sync::{mpsc, watch};
@@ -43,6 +43,7 @@ use self::{
 use crate::{
     admin::{self, Admin},
     args::{DemoArgs, DevArgs, DevListenArgs, MeshArgs},
+    explain::views,
     logs::LogLevel,
     mesh,
     signals::Signals,
@@ -159,6 +160,8 @@ impl Dev {
         admin.check("dns", status::ready(dns.ready(), "not everything was delivered to it yet"));
         admin.check("proxy", status::ready(proxy.ready(), "not everything was delivered to it yet"));
         admin.views = status::controller_views(&state, &server, &zone);
+        // Here callers ask us themselves, without the cluster's DNS between.
+        admin.queries = views::all(controller.asker(), dns.snapshots(), Caller::Direct, proxy.explainer());
         let admin_address = admin.serve(admin_listener)?;
         let dns_address = dns.addresses().first().copied().context("dns has no address")?;
         Ok(Self {

@@ -7,6 +7,9 @@ mod admin;
 mod args;
 mod demo;
 mod dev;
+mod explain;
+mod fetch;
+mod inspect;
 mod logs;
 mod mesh;
 mod roles;
@@ -32,6 +35,7 @@ fn main() -> ExitCode {
         Command::Controller(args) => block_on(roles::controller::run(*args, log_level)),
         Command::Dns(args) => block_on(roles::dns::run(args, log_level)),
         Command::Proxy(args) => block_on(roles::proxy::run(args, log_level)),
+        Command::Explain(args) => block_on(explain::run(args)),
         Command::Version(args) => {
             version::print(args.output);
             Ok(ExitCode::SUCCESS)

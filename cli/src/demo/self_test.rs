@@ -16,8 +16,11 @@ use tokio::{
     time::Instant,
 };
 
-use super::{Backends, backend, fetch, lookup, manifests, served_at};
-use crate::dev::{Dev, print::Entry};
+use super::{Backends, backend, lookup, manifests, served_at};
+use crate::{
+    dev::{Dev, print::Entry},
+    fetch,
+};
 
 /// Requests of the steady service; enough that both versions answer some.
 const STEADY_REQUESTS: usize = 40;

@@ -24,6 +24,7 @@ use self::duties::Duties;
 use crate::{
     admin::{self, Admin},
     args::ControllerArgs,
+    explain::views,
     logs::LogLevel,
     mesh,
     signals::Signals,
@@ -80,6 +81,7 @@ pub async fn run(args: ControllerArgs, log_level: LogLevel) -> anyhow::Result<Ex
     if let Some(watches) = watches {
         admin.views.insert("watches", status::watches_view(watches));
     }
+    admin.queries.insert("explain/controller", views::controller(controller.asker()));
     if let Some(duties) = &duties {
         admin.views.insert("leader", status::leader_view(duties.leadership()));
     }

@@ -3,13 +3,14 @@
 use std::{num::NonZeroUsize, process::ExitCode, sync::Arc};
 
 use maesh_config::{discovery::Subscribed, update::Role};
-use maesh_dns::{Config, Probe, ProbeHow, StartError};
+use maesh_dns::{Caller, Config, Probe, ProbeHow, StartError};
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 
 use crate::{
     admin::{self, Admin},
     args::DnsArgs,
+    explain::views,
     logs::LogLevel,
     signals::Signals,
     status,
@@ -41,6 +42,7 @@ pub async fn run(args: DnsArgs, log_level: LogLevel) -> anyhow::Result<ExitCode>
     let mut admin = Admin::new(Arc::new(Mutex::new(registry)), log_level);
     admin.check("synced", status::ready(dns.ready(), "not everything was delivered yet, or this process is ending"));
     admin.views.insert("status", status::stream_view(stream, connected));
+    admin.queries.insert("explain/dns", views::dns(dns.snapshots(), Caller::Behind));
     let admin = admin.serve(listener)?;
     tracing::info!(listen = ?dns.addresses(), %admin, "answering");
     let code = signals.first().await;

@@ -8,6 +8,7 @@ use maesh_proxy::Config;
 use crate::{
     admin::{self, Admin},
     args::ProxyArgs,
+    explain::views,
     logs::LogLevel,
     signals::Signals,
     status,
@@ -34,6 +35,7 @@ pub async fn run(args: ProxyArgs, log_level: LogLevel) -> anyhow::Result<ExitCod
     let mut admin = Admin::new(proxy.registry(), log_level);
     admin.check("synced", status::ready(proxy.ready(), "not everything was delivered yet, or this process is ending"));
     admin.views.insert("status", status::stream_view(stream, connected));
+    admin.queries.insert("explain/proxy", views::proxy(proxy.explainer()));
     let admin = admin.serve(listener)?;
     tracing::info!(%admin, "carrying requests");
     let code = signals.first().await;

@@ -1,4 +1,4 @@
-//! One HTTP request, as a caller in the demo makes it.
+//! One HTTP request over a connection of its own: a caller's in the demo, or one to an admin endpoint.
 
 use std::{net::SocketAddr, time::Duration};
 

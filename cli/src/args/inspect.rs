@@ -1,0 +1,58 @@
+//! Flags of the commands that look at a mesh that runs.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use clap::Args;
+
+use super::Output;
+
+/// Which mesh to look at.
+#[derive(Debug, Clone, Args)]
+pub struct ClusterArgs {
+    /// Kubeconfig of the cluster; without it $KUBECONFIG, else ~/.kube/config, else the pod this runs in
+    #[arg(long, env = "MAESH_KUBECONFIG", value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    /// Context of the kubeconfig; its current one if not given
+    #[arg(long, value_name = "NAME")]
+    pub context: Option<String>,
+    /// Namespace in which the mesh is installed
+    #[arg(long, short = 'n', env = "MAESH_NAMESPACE", default_value = "maesh", value_name = "NAMESPACE")]
+    pub namespace: String,
+}
+
+/// What a caller is answered for a mesh name, and which way its requests go from there.
+///
+/// It asks the roles themselves, with the code that serves callers: dns what it answers this caller and by which rule,
+/// the proxy in that answer which listener, Service and endpoints a request would reach, and the controller what it
+/// knows of the Service, of the caller, and what is wrong. Nothing is sent to a backend, and nothing changes.
+///
+/// Without a flag it looks at the cluster of your kubeconfig, or, where you have none, at the `maesh dev` of this
+/// machine. In a cluster it reads pods of the mesh's namespace and asks them through the API server, which needs the
+/// rights `get,list pods` and `get pods/proxy` there.
+///
+/// Exit code: 0 when the caller is served, 1 when it is not, or nobody could be asked.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "Examples:
+  maesh explain web.shop.maesh --from shop/client-5c9d      # as a pod is answered
+  maesh explain shop/web --from 10.1.2.3 --port 8080        # one port, for an address
+  maesh explain web.shop.maesh --admin 127.0.0.1:5380       # from a `maesh dev`
+  maesh explain web.shop.maesh -o json | jq .problems")]
+pub struct ExplainArgs {
+    /// A mesh name (web.shop.maesh), SERVICE.NAMESPACE, NAMESPACE/SERVICE, or a ClusterIP
+    #[arg(value_name = "NAME")]
+    pub name: String,
+    /// Who asks: an address, NAMESPACE/POD, or a pod's name; without it, a caller of whom nothing is known
+    #[arg(long, value_name = "ADDRESS|POD")]
+    pub from: Option<String>,
+    /// Only this port of the Service
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub port: Option<u16>,
+    /// Ask a `maesh dev` (or `maesh demo`) by its admin address instead of a cluster
+    #[arg(long, value_name = "ADDR", conflicts_with_all = ["kubeconfig", "context"])]
+    pub admin: Option<SocketAddr>,
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
+    /// How to print it
+    #[arg(long, short = 'o', default_value = "text")]
+    pub output: Output,
+}

@@ -1,0 +1,27 @@
+//! `maesh explain`: what a caller is answered for a mesh name, which way its requests go, and what is wrong.
+//!
+//! Nothing is worked out here a second time: every role is asked what it would do, and what they say is put together.
+
+mod gather;
+mod print;
+mod report;
+pub mod views;
+
+use std::process::ExitCode;
+
+use crate::{
+    args::{ExplainArgs, Output},
+    inspect::Mesh,
+};
+
+/// Asks, and prints what was said. Exit code 0: the caller is served.
+pub async fn run(args: ExplainArgs) -> anyhow::Result<ExitCode> {
+    let mesh = Mesh::of(args.admin, &args.cluster).await?;
+    let gathered = gather::gather(&mesh, &args).await;
+    let report = report::Report::of(gathered);
+    match args.output {
+        Output::Json => println!("{}", serde_json::to_string(&report)?),
+        Output::Text => print!("{}", print::text(&report)),
+    }
+    Ok(if report.served { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

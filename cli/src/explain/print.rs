@@ -1,0 +1,204 @@
+//! The report for people: aligned, the answer first, what is wrong last, where a terminal leaves the eye.
+
+use std::fmt::Write as _;
+
+use maesh_controller::compile::explain::{CallerSeen, EndpointSeen};
+use maesh_proxy::explain::{BackendSeen, Held, PortSeen};
+
+use super::report::{Dns, Problem, Proxy, Report, Severity};
+
+/// Endpoints that are printed.
+const MOST_ENDPOINTS: usize = 12;
+/// Width of the first column.
+const LABEL: usize = 11;
+
+/// The report as text, with a line break at its end.
+pub fn text(report: &Report) -> String {
+    let mut out = String::new();
+    let what = match &report.service {
+        Some(service) => format!("Service {service}"),
+        None => "no Service".to_owned(),
+    };
+    // Writing to a String cannot fail.
+    let _ = writeln!(out, "{}: {what}, in {}\n", report.name, report.asked);
+    if let Some(caller) = &report.caller {
+        line(&mut out, "caller", &who(caller));
+    }
+    if let Some(dns) = &report.dns {
+        of_dns(&mut out, dns);
+    }
+    if let Some(proxy) = &report.proxy {
+        of_proxy(&mut out, proxy);
+    }
+    of_endpoints(&mut out, report);
+    out.push('\n');
+    of_problems(&mut out, &report.problems);
+    if report.served {
+        let _ = writeln!(out, "{}", next(report));
+    }
+    out
+}
+
+fn line(out: &mut String, label: &str, text: &str) {
+    let _ = writeln!(out, "{label:LABEL$}{text}");
+}
+
+fn who(caller: &CallerSeen) -> String {
+    let node = caller.node.as_ref().map_or_else(String::new, |node| format!(", node {node}"));
+    match (&*caller.kind, &caller.name) {
+        ("pod", Some(name)) => format!("pod {name} ({}){node}", caller.address),
+        ("resolver", Some(name)) => format!("resolver {name} ({}){node}", caller.address),
+        ("node", Some(name)) => format!("node {name} ({})", caller.address),
+        ("podrange", Some(range)) => format!("{} (no pod known; in the range {range}){node}", caller.address),
+        _ => format!("{} (nothing known)", caller.address),
+    }
+}
+
+fn of_dns(out: &mut String, dns: &Dns) {
+    let said = &dns.said;
+    let named = |address: &std::net::IpAddr| {
+        let proxy = said.proxies.iter().find(|proxy| proxy.addresses.contains(address));
+        proxy.map_or_else(|| address.to_string(), |proxy| match proxy.node.as_str() {
+            "" => format!("{address} (proxy {})", proxy.id),
+            node => format!("{address} (proxy {} on {node})", proxy.id),
+        })
+    };
+    let answer = if said.addresses.is_empty() {
+        said.code.clone()
+    } else {
+        said.addresses.iter().map(named).collect::<Vec<_>>().join(", ")
+    };
+    line(out, "dns", &answer);
+    line(out, "", &format!("because: {}", dns.because));
+}
+
+fn of_proxy(out: &mut String, proxy: &Proxy) {
+    let ready = if proxy.said.ready { "ready" } else { "not ready" };
+    line(out, "proxy", &format!("{}, {ready}", proxy.by));
+    for port in &proxy.said.ports {
+        of_port(out, port);
+    }
+}
+
+fn of_port(out: &mut String, port: &PortSeen) {
+    let number = if port.listen == port.port { port.port.to_string() } else { format!("{} on {}", port.port, port.listen) };
+    let by = match (&port.listener, port.protocol.as_str()) {
+        (None, _) => "no listener is open".to_owned(),
+        (Some(listener), protocol) => {
+            let at = listener.addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+            let by = match (listener.shared, protocol) {
+                (false, _) => "the address is its alone",
+                (true, "http") => "shared, by Host",
+                (true, _) => "shared, by SNI",
+            };
+            format!("listener {} at {at} ({by})", listener.id)
+        }
+    };
+    line(out, "  port", &format!("{number}/{}: {by}", port.protocol));
+    match port.held {
+        Held::InForce => {}
+        Held::Unused => line(out, "", "nobody called it through this proxy yet; the first call fetches its endpoints"),
+        Held::Awaited => line(out, "", "asked for, and not here yet"),
+    }
+    for route in &port.routes {
+        let all: u32 = route.backends.iter().map(|backend| backend.weight).sum();
+        for backend in &route.backends {
+            line(out, "  route", &of_backend(backend, route.own, all));
+        }
+    }
+}
+
+fn of_backend(backend: &BackendSeen, own: bool, all: u32) -> String {
+    let share = match (own, all) {
+        (true, _) => String::new(),
+        (false, 0) => "weight 0: ".to_owned(),
+        (false, all) => format!("{} %: ", u64::from(backend.weight) * 100 / u64::from(all)),
+    };
+    let Some(service) = &backend.service else { return format!("{share}a backend that does not exist") };
+    let how = backend.balance.as_deref().unwrap_or("p2c");
+    let scheme = backend.scheme.as_deref().unwrap_or("http");
+    let chosen = backend.endpoints.iter().filter(|endpoint| endpoint.chosen).count();
+    let shown = backend.endpoints.len();
+    let count = match backend.usable {
+        1 => "1 endpoint".to_owned(),
+        count => format!("{count} endpoints"),
+    };
+    let kept = if chosen < shown {
+        let why = if backend.local_only { "internalTrafficPolicy: Local" } else { "topology hints" };
+        format!(", this caller is kept to {chosen} of them ({why})")
+    } else {
+        String::new()
+    };
+    format!("{share}{service}, {count} usable, {how} over {scheme}{kept}")
+}
+
+fn of_endpoints(out: &mut String, report: &Report) {
+    if report.endpoints.is_empty() {
+        return;
+    }
+    let rows: Vec<[String; 4]> = report.endpoints.iter().take(MOST_ENDPOINTS).map(row).collect();
+    let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
+    let (port, address, place) = (width(0), width(1), width(2));
+    for (at, row) in rows.iter().enumerate() {
+        let label = if at == 0 { "endpoints" } else { "" };
+        let text = format!("{:>port$}  {:address$}  {:place$}  {}", row[0], row[1], row[2], row[3]);
+        line(out, label, text.trim_end());
+    }
+    if report.endpoints_in_all > rows.len() {
+        line(out, "", &format!("and {} more; -o json shows 100", report.endpoints_in_all - rows.len()));
+    }
+}
+
+fn row(endpoint: &EndpointSeen) -> [String; 4] {
+    let place = match (&endpoint.pod, &endpoint.node) {
+        (Some(pod), Some(node)) => format!("{pod} on {node}"),
+        (Some(pod), None) => pod.clone(),
+        (None, Some(node)) => format!("on {node}"),
+        (None, None) => String::new(),
+    };
+    let mut state = match (endpoint.ready, endpoint.serving, endpoint.terminating) {
+        (true, _, false) => "ready".to_owned(),
+        (true, _, true) => "ready, terminating".to_owned(),
+        (false, true, true) => "terminating, still serving".to_owned(),
+        (false, true, false) => "not ready, serving".to_owned(),
+        (false, false, true) => "terminating".to_owned(),
+        (false, false, false) => "not ready".to_owned(),
+    };
+    if !endpoint.for_zones.is_empty() {
+        let _ = write!(state, ", for zone {}", endpoint.for_zones.join(", "));
+    }
+    if !endpoint.for_nodes.is_empty() {
+        let _ = write!(state, ", for node {}", endpoint.for_nodes.join(", "));
+    }
+    [endpoint.port.to_string(), endpoint.address.to_string(), place, state]
+}
+
+fn of_problems(out: &mut String, problems: &[Problem]) {
+    for problem in problems {
+        let severity = match problem.severity {
+            Severity::Error => "error",
+            Severity::Warning => "warning",
+            Severity::Note => "note",
+        };
+        let _ = writeln!(out, "{severity}: {}", problem.message);
+    }
+    if problems.is_empty() {
+        let _ = writeln!(out, "nothing is wrong");
+    }
+}
+
+/// What to type to see it.
+fn next(report: &Report) -> String {
+    let port = report.meshed.as_ref().and_then(|meshed| meshed.ports.first());
+    let address = report.dns.as_ref().and_then(|dns| dns.said.addresses.first());
+    let (Some(port), Some(address)) = (port, address) else { return String::new() };
+    let listen = if report.proxy.is_some() { port.listen.unwrap_or(port.port) } else { port.port };
+    let at = std::net::SocketAddr::new(*address, listen);
+    match (port.protocol.as_str(), report.dev) {
+        ("http", true) => format!("try: curl http://{at}/ -H 'Host: {}'", report.name),
+        ("http", false) if port.port == 80 => format!("try, from a pod: curl http://{}/", report.name),
+        ("http", false) => format!("try, from a pod: curl http://{}:{}/", report.name, port.port),
+        (_, true) => format!("try: connect to {at}"),
+        (protocol, false) => format!("try, from a pod: connect to {}:{} ({protocol})", report.name, port.port),
+    }
+}

@@ -1,0 +1,382 @@
+//! What the roles said, put together: the answer and its reason in a sentence, and every problem with its next step.
+//!
+//! Pure. The JSON of `-o json` is this type; fields are added, never renamed or taken away.
+
+use std::collections::BTreeSet;
+
+use maesh_controller::compile::explain::{CallerSeen, EndpointSeen, Finding, Meshed};
+use maesh_dns::{Explanation as DnsExplanation, Located, Rule};
+use maesh_proxy::explain as proxy;
+use serde::Serialize;
+
+use super::gather::{Gathered, Part};
+
+/// Everything `maesh explain` has to say.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Report {
+    /// Who was asked.
+    pub asked: String,
+    /// The caller is served: there is no problem of severity `error`.
+    pub served: bool,
+    /// The name asked for.
+    pub name: String,
+    /// The Service, `namespace/name`.
+    pub service: Option<String>,
+    /// Whose address the caller's is.
+    pub caller: Option<CallerSeen>,
+    /// What is answered.
+    pub dns: Option<Dns>,
+    /// How the Service is meshed.
+    pub meshed: Option<Meshed>,
+    /// What the proxy on the way does.
+    pub proxy: Option<Proxy>,
+    /// Endpoints with their conditions.
+    pub endpoints: Vec<EndpointSeen>,
+    /// How many there are.
+    pub endpoints_in_all: usize,
+    /// What is wrong, the worst first.
+    pub problems: Vec<Problem>,
+    /// It was a `maesh dev`.
+    #[serde(skip)]
+    pub dev: bool,
+}
+
+/// What dns answers.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Dns {
+    /// Who was asked.
+    pub by: String,
+    /// Why it answers so, in a sentence.
+    pub because: String,
+    /// What it said.
+    #[serde(flatten)]
+    pub said: DnsExplanation,
+}
+
+/// What the proxy does.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Proxy {
+    /// Who was asked.
+    pub by: String,
+    /// What it said.
+    #[serde(flatten)]
+    pub said: proxy::Explanation,
+}
+
+/// How bad a problem is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// The caller is not served.
+    Error,
+    /// It is served otherwise than it should be.
+    Warning,
+    /// Worth knowing.
+    Note,
+}
+
+/// Something that is wrong, with the next step.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Problem {
+    /// How bad it is.
+    pub severity: Severity,
+    /// What is wrong, and what to do.
+    pub message: String,
+}
+
+fn problem(severity: Severity, message: impl Into<String>) -> Problem {
+    Problem { severity, message: message.into() }
+}
+
+impl Report {
+    /// Puts together what was said.
+    pub fn of(gathered: Gathered) -> Self {
+        let mut problems = problems(&gathered);
+        problems.sort();
+        problems.dedup();
+        let Gathered { asked, dev, name, controller, dns, proxy, .. } = gathered;
+        let known = controller.said.ok();
+        let caller = known.as_ref().and_then(|known| known.caller.clone());
+        let meshed = known.as_ref().and_then(|known| known.meshed.clone());
+        let first = dns.into_iter().find_map(|part| Some((part.by, part.said.ok()?)));
+        let dns = first.map(|(by, said)| Dns { because: because(&said, caller.as_ref(), meshed.as_ref()), by, said });
+        let proxy = proxy.and_then(|part| Some(Proxy { by: part.by, said: part.said.ok()? }));
+        let service = known.as_ref().and_then(|known| known.service.clone());
+        let (endpoints, endpoints_in_all) =
+            known.map_or((Vec::new(), 0), |known| (known.endpoints, known.endpoints_in_all));
+        Self {
+            asked,
+            served: problems.iter().all(|problem| problem.severity > Severity::Error),
+            name,
+            service: service.or_else(|| proxy.as_ref()?.said.service.clone()),
+            caller,
+            dns,
+            meshed,
+            proxy,
+            endpoints,
+            endpoints_in_all,
+            problems,
+            dev,
+        }
+    }
+}
+
+/// Why dns answers so.
+fn because(said: &DnsExplanation, caller: Option<&CallerSeen>, meshed: Option<&Meshed>) -> String {
+    match said.rule {
+        Some(Rule::Local) => format!("{}; the proxy there listens on every port of the name", place(said, caller)),
+        Some(Rule::Spread) => spread(said, caller),
+        Some(Rule::Fixed) => "an address on which every port is this Service's alone, the same for every caller".into(),
+        Some(Rule::Plain) => plain(said, meshed),
+        Some(Rule::FailToPlain) if said.collapsed => format!(
+            "the plain address: {} of {} proxies are ready, too few to send everybody there (fail-to-plain)",
+            said.ready_proxies, said.known_proxies
+        ),
+        Some(Rule::FailToPlain) => {
+            "the plain address: no ready proxy listens on every port of the name (fail-to-plain)".into()
+        }
+        Some(Rule::LastKnown) => {
+            "the last known proxies, although none listens on every port of the name: the plain address is not allowed"
+                .into()
+        }
+        None if !said.synced => "dns has not received everything from the controller yet".into(),
+        None => match said.code.as_str() {
+            "NXDOMAIN" => "no Service of the mesh has this name".into(),
+            "REFUSED" => format!("the name is in none of the mesh's zones ({})", said.zones.join(", ")),
+            _ => "the name exists, but is no Service's".into(),
+        },
+    }
+}
+
+/// Where the caller is, and how that is known.
+fn place(said: &DnsExplanation, caller: Option<&CallerSeen>) -> String {
+    let node = caller.and_then(|caller| caller.node.clone());
+    let on = |seen: &Option<String>| node.clone().or_else(|| seen.clone()).unwrap_or_else(|| "(unknown)".into());
+    match &said.located {
+        Some(Located::Address { node: seen }) => match caller.map(|caller| caller.kind.as_str()) {
+            Some("node") => format!("the caller's address is that of node {}", on(seen)),
+            _ => format!("the caller's pod is on node {}", on(seen)),
+        },
+        Some(Located::Range { range, node: seen }) => {
+            format!("the caller's address lies in {range}, the pod range of node {}", on(seen))
+        }
+        Some(Located::Resolver) => "the caller is a resolver of the cluster, whose own place says nothing".into(),
+        Some(Located::Unknown) => "nothing is known of the caller's address".into(),
+        None => "nothing is said of the caller".into(),
+    }
+}
+
+fn spread(said: &DnsExplanation, caller: Option<&CallerSeen>) -> String {
+    if said.known_proxies == 1 {
+        return "there is one proxy, and it listens on every port of the name".into();
+    }
+    let local = said.proxies.iter().find(|proxy| proxy.local);
+    let why = match (local, &said.located) {
+        (Some(proxy), _) if !proxy.ready => format!("{}, whose proxy {} is not ready", place(said, caller), proxy.id),
+        (Some(proxy), _) if proxy.unreachable => {
+            format!("{}, whose proxy {} does not answer dns's probes", place(said, caller), proxy.id)
+        }
+        (Some(proxy), _) => {
+            format!("{}, whose proxy {} does not listen on every port of the name", place(said, caller), proxy.id)
+        }
+        (None, Some(Located::Address { .. } | Located::Range { .. })) => {
+            format!("{}, where no proxy runs", place(said, caller))
+        }
+        (None, _) => place(said, caller),
+    };
+    format!("{why}; up to 3 of the {} ready proxies are answered, in turn", said.ready_proxies)
+}
+
+fn plain(said: &DnsExplanation, meshed: Option<&Meshed>) -> String {
+    let why = match meshed {
+        _ if said.bypass => "the mesh is bypassed as a whole (--bypass)",
+        Some(meshed) if meshed.bypass => "the Service is bypassed (annotation bypass)",
+        Some(meshed) if meshed.ports.is_empty() => "the Service has no port that the mesh can carry",
+        Some(meshed) if meshed.ports.iter().any(|port| port.listen.is_none()) => {
+            "no port could be found on which to listen for the Service"
+        }
+        Some(meshed) if meshed.own && meshed.own_address.is_none() => "the Service has no own address yet",
+        Some(meshed) if meshed.own && !meshed.acknowledged => "not every proxy listens on the Service's own address yet",
+        _ => "nothing serves the name yet, or the Service is bypassed",
+    };
+    format!("the plain address: {why}")
+}
+
+fn problems(gathered: &Gathered) -> Vec<Problem> {
+    let mut found = Vec::new();
+    match &gathered.controller.said {
+        Ok(known) => {
+            found.extend(known.not_meshed.iter().map(|why| problem(Severity::Error, why.clone())));
+            found.extend(known.caller_unknown.iter().map(|why| problem(Severity::Error, why.clone())));
+            found.extend(known.findings.iter().map(finding));
+            if known.meshed.is_some() {
+                found.extend(of_endpoints(&known.endpoints, gathered));
+            }
+            if let (Some(port), Some(meshed)) = (gathered.port, &known.meshed)
+                && meshed.ports.iter().all(|have| have.port != port)
+            {
+                let has = meshed.ports.iter().map(|port| port.port.to_string()).collect::<Vec<_>>().join(", ");
+                found.push(problem(Severity::Error, format!("the Service has no meshed port {port}; it has {has}")));
+            }
+        }
+        Err(why) => found.push(problem(Severity::Warning, format!("the controller could not be asked: {why}"))),
+    }
+    found.extend(of_dns(gathered));
+    found.extend(gathered.proxy.as_ref().map(of_proxy).unwrap_or_default());
+    found
+}
+
+fn finding(finding: &Finding) -> Problem {
+    let place = finding.place.as_ref().map_or_else(String::new, |place| format!("{place}: "));
+    // An object that cannot be used at all is its own error, not this caller's.
+    problem(Severity::Warning, format!("{place}{}", finding.message))
+}
+
+fn of_endpoints(endpoints: &[EndpointSeen], gathered: &Gathered) -> Vec<Problem> {
+    let asked = |endpoint: &&EndpointSeen| gathered.port.is_none_or(|port| endpoint.port == port);
+    let mut asked = endpoints.iter().filter(asked).peekable();
+    if asked.peek().is_none() {
+        let next = if gathered.dev {
+            "add an EndpointSlice with the label kubernetes.io/service-name, or Pods that its selector selects"
+        } else {
+            "see whether its selector selects pods, and its targetPort is one of theirs: kubectl get endpointslices"
+        };
+        return vec![problem(Severity::Error, format!("the Service has no endpoint; {next}"))];
+    }
+    let (ready, rest): (Vec<_>, Vec<_>) = asked.partition(|endpoint| endpoint.ready);
+    if !ready.is_empty() {
+        return Vec::new();
+    }
+    let severity = if rest.iter().any(|endpoint| endpoint.serving) { Severity::Warning } else { Severity::Error };
+    let message = format!(
+        "none of its {} endpoints is ready; see why with kubectl describe pod, or in the conditions of its EndpointSlice",
+        rest.len()
+    );
+    vec![problem(severity, message)]
+}
+
+fn of_dns(gathered: &Gathered) -> Vec<Problem> {
+    let mut found = Vec::new();
+    for part in &gathered.dns {
+        match &part.said {
+            Err(why) => found.push(problem(Severity::Warning, format!("dns {} could not be asked: {why}", part.by))),
+            Ok(said) if !said.synced => found.push(problem(
+                Severity::Error,
+                format!("dns {} has not received everything yet and answers SERVFAIL; see its logs", part.by),
+            )),
+            Ok(_) => {}
+        }
+    }
+    let said: Vec<_> = gathered.dns.iter().filter_map(Part::get).collect();
+    if said.is_empty() {
+        found.push(problem(Severity::Error, "no dns could be asked, so what callers are answered is not known"));
+    }
+    let answers: BTreeSet<_> = said.iter().map(|said| (&said.code, said.addresses.iter().collect::<BTreeSet<_>>())).collect();
+    if answers.len() > 1 {
+        found.push(problem(
+            Severity::Warning,
+            "the dns replicas answer differently; one may be behind: compare their /api/status",
+        ));
+    }
+    let Some(first) = said.first() else { return found };
+    let known = gathered.controller.get();
+    let meshed = known.and_then(|known| known.meshed.as_ref());
+    match first.rule {
+        None if first.synced && meshed.is_some() => found.push(problem(Severity::Error, unanswered(first, meshed))),
+        None if first.synced && known.is_none() => {
+            let caller = known.and_then(|known| known.caller.as_ref());
+            found.push(problem(Severity::Error, format!("{}: {}", first.code, because(first, caller, None))));
+        }
+        Some(Rule::LastKnown) => found.push(problem(
+            Severity::Error,
+            "the proxies that are answered do not listen on every port of the name; see them below",
+        )),
+        Some(Rule::FailToPlain) => {
+            found.push(problem(
+                Severity::Warning,
+                "requests go around the mesh, because proxies are missing; see kubectl get pods -l app.kubernetes.io/component=proxy",
+            ));
+            found.extend(known.into_iter().flat_map(|known| &known.proxies).flat_map(lacking));
+        }
+        Some(Rule::Plain) if meshed.is_some_and(|meshed| meshed.own && !meshed.bypass && !meshed.bypass_all) => {
+            found.push(problem(Severity::Warning, format!("requests go around the mesh: {}", plain(first, meshed))));
+            found.extend(known.into_iter().flat_map(|known| &known.proxies).flat_map(lacking));
+        }
+        Some(Rule::Plain) => found.push(problem(Severity::Note, "requests go around the mesh")),
+        Some(Rule::Spread) if first.known_proxies > 1 && gathered.caller.is_some() => {
+            found.extend(first.proxies.iter().filter(|proxy| proxy.local).map(|proxy| {
+                problem(Severity::Warning, format!("proxy {} of the caller's node is not used; see its logs", proxy.id))
+            }));
+        }
+        _ => {}
+    }
+    found
+}
+
+/// A Service of the mesh, and no answer for it.
+fn unanswered(said: &DnsExplanation, meshed: Option<&Meshed>) -> String {
+    if meshed.is_some_and(|meshed| meshed.headless && meshed.plain.is_empty()) {
+        return format!("{}: the Service is headless and has no ready endpoint, so its name does not exist", said.code);
+    }
+    format!(
+        "dns answers {} although the controller has the Service; its stream may be behind: see its /api/status and logs",
+        said.code
+    )
+}
+
+fn lacking(proxy: &maesh_controller::compile::explain::ProxySeen) -> Vec<Problem> {
+    let failed =
+        proxy.failed.iter().map(|(id, why)| problem(Severity::Warning, format!("proxy {}: listener {id}: {why}", proxy.id)));
+    let mut found: Vec<_> = failed.collect();
+    if found.is_empty() && !proxy.lacks.is_empty() {
+        let message = format!("proxy {} has not opened {} yet", proxy.id, proxy.lacks.join(", "));
+        found.push(problem(Severity::Warning, message));
+    }
+    found
+}
+
+fn of_proxy(part: &Part<proxy::Explanation>) -> Vec<Problem> {
+    let said = match &part.said {
+        Ok(said) => said,
+        Err(why) => {
+            return vec![problem(Severity::Warning, format!("proxy {} could not be asked: {why}", part.by))];
+        }
+    };
+    let mut found = Vec::new();
+    if !said.ready {
+        found.push(problem(Severity::Warning, format!("proxy {} is not ready, or is leaving; see its logs", part.by)));
+    }
+    let refuses = |port: Option<u16>, refusal: &proxy::Refusal| {
+        let port = port.map_or_else(String::new, |port| format!(" on port {port}"));
+        let message = format!(
+            "the proxy answers {}{port} with reason {}: {}",
+            refusal.status, refusal.reason, refusal.explanation
+        );
+        problem(Severity::Error, message)
+    };
+    found.extend(said.refusal.iter().map(|refusal| refuses(None, refusal)));
+    for port in &said.ports {
+        found.extend(port.refusal.iter().map(|refusal| refuses(Some(port.port), refusal)));
+        if port.listener.is_none() {
+            let message = format!(
+                "the proxy has no listener open for port {} ({} {}); see the listeners that failed in the \
+                 controller's /api/subscribers",
+                port.port, port.protocol, port.listen
+            );
+            found.push(problem(Severity::Error, message));
+        }
+        if port.held == proxy::Held::Awaited {
+            found.push(problem(
+                Severity::Warning,
+                "the proxy has asked for this Service and has not received it; requests go to the plain address",
+            ));
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,77 @@
+//! The questions of `maesh explain`, as the admin endpoint of each role answers them.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use maesh_controller::{compile::explain::Question, serve::Asker};
+use maesh_dns::{Caller, Snapshots};
+use maesh_proxy::explain::Explainer;
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::admin::{Parameters, Query};
+
+/// Path of the controller's side, below `/api/`.
+pub const CONTROLLER: &str = "explain/controller";
+/// Path of what dns answers.
+pub const DNS: &str = "explain/dns";
+/// Path of what the proxy does.
+pub const PROXY: &str = "explain/proxy";
+
+/// All three, where one process has all roles.
+pub fn all(
+    asker: Asker,
+    snapshots: Snapshots,
+    place: fn(IpAddr) -> Caller,
+    explainer: Explainer,
+) -> BTreeMap<&'static str, Query> {
+    [(CONTROLLER, controller(asker)), (DNS, dns(snapshots, place)), (PROXY, proxy(explainer))].into()
+}
+
+/// `?name=NAME&from=ADDRESS|POD`
+pub fn controller(asker: Asker) -> Query {
+    Box::new(move |parameters| {
+        let asker = asker.clone();
+        Box::pin(async move {
+            let question = Question { name: name(&parameters)?, from: text(&parameters, "from") };
+            to_json(&asker.explain(question).await.ok_or("the controller is ending")?)
+        })
+    })
+}
+
+/// `?name=NAME&from=ADDRESS`; `place` says how an address reaches this responder.
+pub fn dns(snapshots: Snapshots, place: fn(IpAddr) -> Caller) -> Query {
+    let answer = move |parameters: &Parameters| {
+        let caller = address(parameters)?.map_or(Caller::Anybody, place);
+        let explained = maesh_dns::explain(&snapshots.now(), &name(parameters)?, caller);
+        to_json(&explained.map_err(|bad| bad.to_string())?)
+    };
+    Box::new(move |parameters| Box::pin(std::future::ready(answer(&parameters))))
+}
+
+/// `?name=HOST&from=ADDRESS&port=PORT`
+pub fn proxy(explainer: Explainer) -> Query {
+    let answer = move |parameters: &Parameters| {
+        let port = text(parameters, "port").map(|port| port.parse());
+        let port = port.transpose().map_err(|_| "port must be a number from 1 to 65535")?;
+        let (host, caller) = (name(parameters)?, address(parameters)?);
+        to_json(&explainer.explain(&maesh_proxy::explain::Question { host, caller, port }))
+    };
+    Box::new(move |parameters| Box::pin(std::future::ready(answer(&parameters))))
+}
+
+fn text(parameters: &Parameters, name: &str) -> Option<String> {
+    parameters.get(name).filter(|value| !value.is_empty()).cloned()
+}
+
+fn name(parameters: &Parameters) -> Result<String, String> {
+    text(parameters, "name").ok_or_else(|| "say which name: ?name=web.shop.maesh".to_owned())
+}
+
+fn address(parameters: &Parameters) -> Result<Option<IpAddr>, String> {
+    let parse = |text: String| text.parse().map_err(|_| format!("from is {text:?}, which is no address"));
+    text(parameters, "from").map(parse).transpose()
+}
+
+fn to_json(answer: &impl Serialize) -> Result<Value, String> {
+    serde_json::to_value(answer).map_err(|error| error.to_string())
+}

@@ -1,0 +1,147 @@
+//! Where a mesh that runs can be asked: a `maesh dev` by its admin address, or the pods of a cluster through its API
+//! server.
+//!
+//! Only reads. Every failure says what was not reached and what to do.
+
+mod cluster;
+
+use std::net::SocketAddr;
+
+use anyhow::{Context as _, anyhow, bail};
+use serde::de::DeserializeOwned;
+
+pub use self::cluster::{Cluster, Pod};
+use crate::{args::ClusterArgs, fetch};
+
+/// Where `maesh dev` has its admin endpoint unless told otherwise.
+pub const DEV: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 5380);
+
+/// The roles of a mesh.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    Controller,
+    Dns,
+    Proxy,
+}
+
+impl Role {
+    /// Its name: the label of its pods, and how people call it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Controller => "controller",
+            Self::Dns => "dns",
+            Self::Proxy => "proxy",
+        }
+    }
+
+    /// Its admin port, where its pods do not say another.
+    fn admin_port(self) -> u16 {
+        match self {
+            Self::Controller => 5381,
+            Self::Dns => 5382,
+            Self::Proxy => 5383,
+        }
+    }
+}
+
+/// A mesh that runs.
+pub enum Mesh {
+    /// One process with all roles.
+    Dev(SocketAddr),
+    /// Pods.
+    Cluster(Box<Cluster>),
+}
+
+/// Somebody who can be asked.
+#[derive(Clone, Debug)]
+pub enum Member {
+    /// The process.
+    Dev,
+    /// A pod.
+    Pod(Pod),
+}
+
+impl Member {
+    /// What people call it.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Dev => "maesh dev",
+            Self::Pod(pod) => &pod.name,
+        }
+    }
+}
+
+impl Mesh {
+    /// The mesh that the flags mean.
+    ///
+    /// # Errors
+    /// When there is no way to it; the message says what to do.
+    pub async fn of(admin: Option<SocketAddr>, args: &ClusterArgs) -> anyhow::Result<Self> {
+        if let Some(admin) = admin {
+            return Ok(Self::Dev(admin));
+        }
+        let chosen = args.kubeconfig.is_some() || args.context.is_some();
+        match cluster::connect(args).await {
+            Ok(cluster) => Ok(Self::Cluster(Box::new(cluster))),
+            Err(none) if !chosen && none.is_nowhere() => {
+                if fetch::get(DEV, "admin", "/livez").await.is_ok() {
+                    return Ok(Self::Dev(DEV));
+                }
+                Err(anyhow!(
+                    "nothing to look at: no kubeconfig was found, and no `maesh dev` answers at {DEV}; name a cluster \
+                     with --kubeconfig FILE, or a `maesh dev` with --admin ADDR"
+                ))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// How people call it.
+    pub fn describe(&self) -> String {
+        match self {
+            Self::Dev(admin) => format!("maesh dev at {admin}"),
+            Self::Cluster(cluster) => cluster.describe(),
+        }
+    }
+
+    /// Those of a role that can be asked, the ready ones first.
+    pub fn members(&self, role: Role) -> Vec<Member> {
+        match self {
+            Self::Dev(_) => vec![Member::Dev],
+            Self::Cluster(cluster) => cluster.pods(role).into_iter().map(Member::Pod).collect(),
+        }
+    }
+
+    /// Asks one of a role: `GET /api/PATH?QUERY`.
+    ///
+    /// # Errors
+    /// When it does not answer, or not what was expected.
+    pub async fn ask<T: DeserializeOwned>(
+        &self,
+        role: Role,
+        member: &Member,
+        path: &str,
+        query: &[(&str, &str)],
+    ) -> anyhow::Result<T> {
+        let query = form_urlencoded::Serializer::new(String::new()).extend_pairs(query).finish();
+        let path = format!("/api/{path}?{query}");
+        let body = match (self, member) {
+            (Self::Dev(admin), _) => {
+                let asked = fetch::get(*admin, "admin", &path).await;
+                let (status, body) = asked.with_context(|| {
+                    format!("{} was not reached; start one, or name its address with --admin", self.describe())
+                })?;
+                match status.as_u16() {
+                    200 => body,
+                    404 => bail!("{} has no {}; is it a `maesh dev` of this version?", self.describe(), role.as_str()),
+                    _ => bail!("{}: {}", self.describe(), body.trim()),
+                }
+            }
+            (Self::Cluster(cluster), Member::Pod(pod)) => cluster.ask(pod, role, &path).await?,
+            (Self::Cluster(_), Member::Dev) => bail!("a cluster has no `maesh dev`"),
+        };
+        serde_json::from_str(&body).with_context(|| {
+            format!("{} answered what this version does not understand; use the same version of maesh", member.name())
+        })
+    }
+}

@@ -1,0 +1,235 @@
+//! The pods of a mesh in a cluster, asked through the API server's proxy: whoever may read pods there may ask, and
+//! nothing has to be exposed.
+
+use std::time::Duration;
+
+use http::Request;
+use kube::{
+    Client, Config,
+    config::{InClusterError, KubeConfigOptions, Kubeconfig, KubeconfigError},
+};
+use serde_json::Value;
+
+use super::Role;
+use crate::args::ClusterArgs;
+
+/// Longest time that the API server may take for one answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Label by which the pods of the mesh are found.
+const LABEL: &str = "app.kubernetes.io/name=maesh";
+
+/// A mesh in a cluster.
+pub struct Cluster {
+    client: Client,
+    server: String,
+    context: Option<String>,
+    namespace: String,
+    pods: Vec<Pod>,
+}
+
+/// A pod of the mesh.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pod {
+    /// Its name.
+    pub name: String,
+    /// Label `app.kubernetes.io/component`.
+    pub component: String,
+    /// Its addresses.
+    pub addresses: Vec<String>,
+    /// Node it runs on.
+    pub node: Option<String>,
+    /// Its containers are ready.
+    pub ready: bool,
+    /// Port called `admin`, if it says one.
+    admin_port: Option<u16>,
+}
+
+/// Why there is no way to a cluster, or no answer from it.
+#[derive(Debug, thiserror::Error)]
+pub enum ClusterError {
+    /// No kubeconfig, and not in a pod.
+    #[error(
+        "no kubeconfig was found ($KUBECONFIG, ~/.kube/config), and this is no pod of a cluster; name one with \
+         --kubeconfig FILE"
+    )]
+    Nowhere,
+    /// The kubeconfig is of no use.
+    #[error("kubeconfig {file}: {source}; give another with --kubeconfig, or a context in it with --context")]
+    Kubeconfig { file: String, source: Box<KubeconfigError> },
+    /// The client cannot be made.
+    #[error("client of the Kubernetes API: {0}")]
+    Client(#[source] Box<kube::Error>),
+    /// The API server does not answer.
+    #[error("the API server {server} was not reached: {why}; check that the cluster runs, and --context")]
+    Away { server: String, why: String },
+    /// It answers, but refuses.
+    #[error("{what}: {why}; {next}")]
+    Refused { what: String, why: String, next: String, code: u16 },
+}
+
+impl ClusterError {
+    /// There is no cluster to speak of.
+    pub fn is_nowhere(&self) -> bool {
+        matches!(self, Self::Nowhere)
+    }
+
+    /// The status that the API server answered.
+    pub fn code(&self) -> Option<u16> {
+        match self {
+            Self::Refused { code, .. } => Some(*code),
+            _ => None,
+        }
+    }
+}
+
+/// Connects to the cluster of the flags, without a word to it yet.
+pub async fn open(args: &ClusterArgs) -> Result<Cluster, ClusterError> {
+    let options = KubeConfigOptions { context: args.context.clone(), ..Default::default() };
+    let shown = args.kubeconfig.as_ref().map_or_else(|| "by default".to_owned(), |file| file.display().to_string());
+    let bad = |source| ClusterError::Kubeconfig { file: shown.clone(), source: Box::new(source) };
+    let read = match &args.kubeconfig {
+        Some(file) => Some(Kubeconfig::read_from(file).map_err(bad)?),
+        None => match Kubeconfig::read() {
+            Ok(read) => Some(read),
+            Err(KubeconfigError::FindPath | KubeconfigError::ReadConfig(..)) if args.context.is_none() => None,
+            Err(error) => return Err(bad(error)),
+        },
+    };
+    let (mut config, context) = match read {
+        Some(read) => {
+            let context = args.context.clone().or_else(|| read.current_context.clone());
+            (Config::from_custom_kubeconfig(read, &options).await.map_err(bad)?, context)
+        }
+        None => (Config::incluster().map_err(|_: InClusterError| ClusterError::Nowhere)?, None),
+    };
+    config.connect_timeout = Some(PATIENCE / 2);
+    config.read_timeout = Some(PATIENCE);
+    let server = config.cluster_url.to_string().trim_end_matches('/').to_owned();
+    let client = Client::try_from(config).map_err(|error| ClusterError::Client(Box::new(error)))?;
+    Ok(Cluster { client, server, context, namespace: args.namespace.clone(), pods: Vec::new() })
+}
+
+/// Connects to the cluster of the flags and finds the pods of the mesh.
+///
+/// # Errors
+/// When there is no cluster, it does not answer, or no mesh is in it.
+pub async fn connect(args: &ClusterArgs) -> Result<Cluster, ClusterError> {
+    let mut cluster = open(args).await?;
+    cluster.find_pods().await?;
+    Ok(cluster)
+}
+
+impl Cluster {
+    /// How people call it.
+    pub fn describe(&self) -> String {
+        let context = self.context.as_ref().map_or_else(String::new, |context| format!(" (context {context})"));
+        format!("cluster {}{context}, namespace {}", self.server, self.namespace)
+    }
+
+    /// The pods of a role, ready ones first, then by name.
+    pub fn pods(&self, role: Role) -> Vec<Pod> {
+        let mut pods: Vec<_> = self.pods.iter().filter(|pod| pod.component == role.as_str()).cloned().collect();
+        pods.sort_by(|a, b| (!a.ready, &a.name).cmp(&(!b.ready, &b.name)));
+        pods
+    }
+
+    /// Asks a pod's admin endpoint.
+    ///
+    /// # Errors
+    /// When the API server or the pod does not answer.
+    pub async fn ask(&self, pod: &Pod, role: Role, path: &str) -> Result<String, ClusterError> {
+        let port = pod.admin_port.unwrap_or_else(|| role.admin_port());
+        let url = format!("/api/v1/namespaces/{}/pods/{}:{port}/proxy{path}", self.namespace, pod.name);
+        let next = match pod.ready {
+            true => format!("look at it with kubectl -n {} logs {}", self.namespace, pod.name),
+            false => format!("it is not ready; see kubectl -n {} describe pod {}", self.namespace, pod.name),
+        };
+        self.text(&format!("pod {} (port {port})", pod.name), &url, "get pods/proxy", &next).await
+    }
+
+    /// `GET` of an object or a list.
+    ///
+    /// # Errors
+    /// When the API server does not answer, or refuses; `right` is what is needed.
+    pub async fn get(&self, url: &str, right: &str) -> Result<Value, ClusterError> {
+        let text = self.text(url, url, right, "see whether the cluster has it").await?;
+        serde_json::from_str(&text).map_err(|error| ClusterError::Away {
+            server: self.server.clone(),
+            why: format!("{url}: its answer is no JSON ({error})"),
+        })
+    }
+
+    async fn text(&self, what: &str, url: &str, right: &str, next: &str) -> Result<String, ClusterError> {
+        let away = |why: String| ClusterError::Away { server: self.server.clone(), why };
+        let request = Request::get(url).body(Vec::new()).map_err(|error| away(error.to_string()))?;
+        let asked = tokio::time::timeout(PATIENCE, self.client.request_text(request)).await;
+        let Ok(answer) = asked else {
+            return Err(away(format!("no answer within {} s for {url}", PATIENCE.as_secs())));
+        };
+        answer.map_err(|error| match error {
+            kube::Error::Api(status) => ClusterError::Refused {
+                what: what.to_owned(),
+                why: status.message.trim().to_owned(),
+                next: match status.code {
+                    401 => "the API server does not know you; check the credentials of the kubeconfig".to_owned(),
+                    403 => format!("ask for the right to {right} in namespace {}", self.namespace),
+                    _ => next.to_owned(),
+                },
+                code: status.code,
+            },
+            other => away(chain(&other)),
+        })
+    }
+
+    async fn find_pods(&mut self) -> Result<(), ClusterError> {
+        let url = format!("/api/v1/namespaces/{}/pods?labelSelector={}", self.namespace, LABEL.replace('=', "%3D"));
+        let list = self.get(&url, "list pods").await?;
+        let items = list["items"].as_array().map(Vec::as_slice).unwrap_or_default();
+        self.pods = items.iter().filter_map(Pod::read).collect();
+        if self.pods.is_empty() {
+            return Err(ClusterError::Refused {
+                what: format!("no mesh in {}", self.describe()),
+                why: format!("no pod there has the label {LABEL}"),
+                next: "install it, name its namespace with --namespace, or ask a `maesh dev` with --admin ADDR".into(),
+                code: 404,
+            });
+        }
+        Ok(())
+    }
+}
+
+impl Pod {
+    /// What is needed of a pod; `None` for one that has ended or has no role.
+    fn read(pod: &Value) -> Option<Self> {
+        let text = |pointer: &str| pod.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
+        if matches!(text("/status/phase").as_deref(), Some("Succeeded" | "Failed")) {
+            return None;
+        }
+        let list = |pointer: &str| pod.pointer(pointer).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+        let ready = |condition: &Value| condition["type"] == "Ready" && condition["status"] == "True";
+        let ports = list("/spec/containers").iter().flat_map(|container| container["ports"].as_array().into_iter().flatten());
+        let admin = ports.clone().find(|port| port["name"] == "admin").and_then(|port| port["containerPort"].as_u64());
+        Some(Self {
+            name: text("/metadata/name")?,
+            component: text("/metadata/labels/app.kubernetes.io~1component")?,
+            addresses: list("/status/podIPs").iter().filter_map(|ip| Some(ip["ip"].as_str()?.to_owned())).collect(),
+            node: text("/spec/nodeName"),
+            ready: list("/status/conditions").iter().any(ready) && text("/metadata/deletionTimestamp").is_none(),
+            admin_port: admin.and_then(|port| u16::try_from(port).ok()),
+        })
+    }
+}
+
+/// An error with its causes.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let inner_text = inner.to_string();
+        if !text.ends_with(&inner_text) {
+            text = format!("{text}: {inner_text}");
+        }
+        cause = inner.source();
+    }
+    text
+}
