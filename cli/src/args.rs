@@ -7,8 +7,8 @@ mod inspect;
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use ipnet::IpNet;
 pub use inspect::{ClusterArgs, ExplainArgs};
+use ipnet::IpNet;
 use maesh_config::{Zone, duration, model::Protocol};
 
 /// A service mesh for Kubernetes that asks nothing of your pods.

@@ -78,6 +78,12 @@ impl Mesh {
     /// When there is no way to it; the message says what to do.
     pub async fn of(admin: Option<SocketAddr>, args: &ClusterArgs) -> anyhow::Result<Self> {
         if let Some(admin) = admin {
+            let alive = fetch::get(admin, "admin", "/livez").await;
+            alive.with_context(|| {
+                format!(
+                    "no `maesh dev` answers at {admin}; start one, or name the admin address it prints with --admin"
+                )
+            })?;
             return Ok(Self::Dev(admin));
         }
         let chosen = args.kubeconfig.is_some() || args.context.is_some();
@@ -128,9 +134,7 @@ impl Mesh {
         let body = match (self, member) {
             (Self::Dev(admin), _) => {
                 let asked = fetch::get(*admin, "admin", &path).await;
-                let (status, body) = asked.with_context(|| {
-                    format!("{} was not reached; start one, or name its address with --admin", self.describe())
-                })?;
+                let (status, body) = asked.with_context(|| format!("{} was not reached", self.describe()))?;
                 match status.as_u16() {
                     200 => body,
                     404 => bail!("{} has no {}; is it a `maesh dev` of this version?", self.describe(), role.as_str()),

@@ -221,7 +221,8 @@ pub fn did_you_mean<'a>(written: &str, known: impl IntoIterator<Item = &'a str>)
         .into_iter()
         .map(|candidate| (distance(written, candidate), candidate))
         .filter(|(distance, _)| *distance <= limit)
-        .min()
+        // People seldom mistype the first letter.
+        .min_by_key(|(distance, candidate)| (*distance, candidate.get(..1) != written.get(..1), *candidate))
         .map(|(_, candidate)| candidate)
 }
 
@@ -261,6 +262,7 @@ mod tests {
         ] {
             assert_eq!(did_you_mean(written, ["retry-attempts", "traffic-type", "scheme"]), want, "{written}");
         }
+        assert_eq!(did_you_mean("wb", ["db", "web"]), Some("web"));
     }
 
     #[test]

@@ -25,7 +25,7 @@ pub fn text(report: &Report) -> String {
         line(&mut out, "caller", &who(caller));
     }
     if let Some(dns) = &report.dns {
-        of_dns(&mut out, dns);
+        of_dns(&mut out, dns, report.dev);
     }
     if let Some(proxy) = &report.proxy {
         of_proxy(&mut out, proxy);
@@ -50,18 +50,22 @@ fn who(caller: &CallerSeen) -> String {
         ("resolver", Some(name)) => format!("resolver {name} ({}){node}", caller.address),
         ("node", Some(name)) => format!("node {name} ({})", caller.address),
         ("podrange", Some(range)) => format!("{} (no pod known; in the range {range}){node}", caller.address),
-        _ => format!("{} (nothing known)", caller.address),
+        _ => format!("{} (no pod or node is known there)", caller.address),
     }
 }
 
-fn of_dns(out: &mut String, dns: &Dns) {
+fn of_dns(out: &mut String, dns: &Dns, dev: bool) {
     let said = &dns.said;
     let named = |address: &std::net::IpAddr| {
-        let proxy = said.proxies.iter().find(|proxy| proxy.addresses.contains(address));
-        proxy.map_or_else(|| address.to_string(), |proxy| match proxy.node.as_str() {
-            "" => format!("{address} (proxy {})", proxy.id),
-            node => format!("{address} (proxy {} on {node})", proxy.id),
-        })
+        // A `maesh dev` has one, which is itself.
+        let proxy = said.proxies.iter().find(|proxy| !dev && proxy.addresses.contains(address));
+        proxy.map_or_else(
+            || address.to_string(),
+            |proxy| match proxy.node.as_str() {
+                "" => format!("{address} (proxy {})", proxy.id),
+                node => format!("{address} (proxy {} on {node})", proxy.id),
+            },
+        )
     };
     let answer = if said.addresses.is_empty() {
         said.code.clone()
@@ -81,7 +85,8 @@ fn of_proxy(out: &mut String, proxy: &Proxy) {
 }
 
 fn of_port(out: &mut String, port: &PortSeen) {
-    let number = if port.listen == port.port { port.port.to_string() } else { format!("{} on {}", port.port, port.listen) };
+    let number =
+        if port.listen == port.port { port.port.to_string() } else { format!("{} on {}", port.port, port.listen) };
     let by = match (&port.listener, port.protocol.as_str()) {
         (None, _) => "no listener is open".to_owned(),
         (Some(listener), protocol) => {

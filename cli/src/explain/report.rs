@@ -199,7 +199,9 @@ fn plain(said: &DnsExplanation, meshed: Option<&Meshed>) -> String {
             "no port could be found on which to listen for the Service"
         }
         Some(meshed) if meshed.own && meshed.own_address.is_none() => "the Service has no own address yet",
-        Some(meshed) if meshed.own && !meshed.acknowledged => "not every proxy listens on the Service's own address yet",
+        Some(meshed) if meshed.own && !meshed.acknowledged => {
+            "not every proxy listens on the Service's own address yet"
+        }
         _ => "nothing serves the name yet, or the Service is bypassed",
     };
     format!("the plain address: {why}")
@@ -212,14 +214,19 @@ fn problems(gathered: &Gathered) -> Vec<Problem> {
             found.extend(known.not_meshed.iter().map(|why| problem(Severity::Error, why.clone())));
             found.extend(known.caller_unknown.iter().map(|why| problem(Severity::Error, why.clone())));
             found.extend(known.findings.iter().map(finding));
-            if known.meshed.is_some() {
-                found.extend(of_endpoints(&known.endpoints, gathered));
-            }
-            if let (Some(port), Some(meshed)) = (gathered.port, &known.meshed)
-                && meshed.ports.iter().all(|have| have.port != port)
-            {
-                let has = meshed.ports.iter().map(|port| port.port.to_string()).collect::<Vec<_>>().join(", ");
-                found.push(problem(Severity::Error, format!("the Service has no meshed port {port}; it has {has}")));
+            match &known.meshed {
+                Some(meshed) if lacks(meshed, gathered.port) => {
+                    let has = meshed.ports.iter().map(|port| port.port.to_string()).collect::<Vec<_>>().join(", ");
+                    let port = gathered.port.unwrap_or_default();
+                    let has = if has.is_empty() { "none".to_owned() } else { has };
+                    found
+                        .push(problem(Severity::Error, format!("the Service has no meshed port {port}; it has {has}")));
+                    // Whatever else is said of that port would only say so again.
+                    found.extend(of_dns(gathered));
+                    return found;
+                }
+                Some(_) => found.extend(of_endpoints(&known.endpoints, gathered)),
+                None => {}
             }
         }
         Err(why) => found.push(problem(Severity::Warning, format!("the controller could not be asked: {why}"))),
@@ -227,6 +234,10 @@ fn problems(gathered: &Gathered) -> Vec<Problem> {
     found.extend(of_dns(gathered));
     found.extend(gathered.proxy.as_ref().map(of_proxy).unwrap_or_default());
     found
+}
+
+fn lacks(meshed: &Meshed, port: Option<u16>) -> bool {
+    port.is_some_and(|port| meshed.ports.iter().all(|have| have.port != port))
 }
 
 fn finding(finding: &Finding) -> Problem {
@@ -274,7 +285,8 @@ fn of_dns(gathered: &Gathered) -> Vec<Problem> {
     if said.is_empty() {
         found.push(problem(Severity::Error, "no dns could be asked, so what callers are answered is not known"));
     }
-    let answers: BTreeSet<_> = said.iter().map(|said| (&said.code, said.addresses.iter().collect::<BTreeSet<_>>())).collect();
+    let answers: BTreeSet<_> =
+        said.iter().map(|said| (&said.code, said.addresses.iter().collect::<BTreeSet<_>>())).collect();
     if answers.len() > 1 {
         found.push(problem(
             Severity::Warning,
@@ -328,8 +340,10 @@ fn unanswered(said: &DnsExplanation, meshed: Option<&Meshed>) -> String {
 }
 
 fn lacking(proxy: &maesh_controller::compile::explain::ProxySeen) -> Vec<Problem> {
-    let failed =
-        proxy.failed.iter().map(|(id, why)| problem(Severity::Warning, format!("proxy {}: listener {id}: {why}", proxy.id)));
+    let failed = proxy
+        .failed
+        .iter()
+        .map(|(id, why)| problem(Severity::Warning, format!("proxy {}: listener {id}: {why}", proxy.id)));
     let mut found: Vec<_> = failed.collect();
     if found.is_empty() && !proxy.lacks.is_empty() {
         let message = format!("proxy {} has not opened {} yet", proxy.id, proxy.lacks.join(", "));
@@ -379,4 +393,5 @@ fn of_proxy(part: &Part<proxy::Explanation>) -> Vec<Problem> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test ends where something is missing")]
 mod tests;

@@ -15,6 +15,8 @@ use crate::args::ClusterArgs;
 
 /// Longest time that the API server may take for one answer.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Longest time that a pod may take behind it. Where nothing listens, the API server tries for half a minute.
+const POD_PATIENCE: Duration = Duration::from_secs(3);
 /// Label by which the pods of the mesh are found.
 const LABEL: &str = "app.kubernetes.io/name=maesh";
 
@@ -64,21 +66,13 @@ pub enum ClusterError {
     Away { server: String, why: String },
     /// It answers, but refuses.
     #[error("{what}: {why}; {next}")]
-    Refused { what: String, why: String, next: String, code: u16 },
+    Refused { what: String, why: String, next: String },
 }
 
 impl ClusterError {
     /// There is no cluster to speak of.
     pub fn is_nowhere(&self) -> bool {
         matches!(self, Self::Nowhere)
-    }
-
-    /// The status that the API server answered.
-    pub fn code(&self) -> Option<u16> {
-        match self {
-            Self::Refused { code, .. } => Some(*code),
-            _ => None,
-        }
     }
 }
 
@@ -144,7 +138,12 @@ impl Cluster {
             true => format!("look at it with kubectl -n {} logs {}", self.namespace, pod.name),
             false => format!("it is not ready; see kubectl -n {} describe pod {}", self.namespace, pod.name),
         };
-        self.text(&format!("pod {} (port {port})", pod.name), &url, "get pods/proxy", &next).await
+        let what = format!("pod {} (port {port})", pod.name);
+        let asked = tokio::time::timeout(POD_PATIENCE, self.text(&what, &url, "get pods/proxy", &next)).await;
+        asked.unwrap_or_else(|_| {
+            let why = format!("no answer within {} s through the API server", POD_PATIENCE.as_secs());
+            Err(ClusterError::Refused { what, why, next })
+        })
     }
 
     /// `GET` of an object or a list.
@@ -175,7 +174,6 @@ impl Cluster {
                     403 => format!("ask for the right to {right} in namespace {}", self.namespace),
                     _ => next.to_owned(),
                 },
-                code: status.code,
             },
             other => away(chain(&other)),
         })
@@ -191,7 +189,6 @@ impl Cluster {
                 what: format!("no mesh in {}", self.describe()),
                 why: format!("no pod there has the label {LABEL}"),
                 next: "install it, name its namespace with --namespace, or ask a `maesh dev` with --admin ADDR".into(),
-                code: 404,
             });
         }
         Ok(())
@@ -205,9 +202,11 @@ impl Pod {
         if matches!(text("/status/phase").as_deref(), Some("Succeeded" | "Failed")) {
             return None;
         }
-        let list = |pointer: &str| pod.pointer(pointer).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+        let list =
+            |pointer: &str| pod.pointer(pointer).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
         let ready = |condition: &Value| condition["type"] == "Ready" && condition["status"] == "True";
-        let ports = list("/spec/containers").iter().flat_map(|container| container["ports"].as_array().into_iter().flatten());
+        let ports =
+            list("/spec/containers").iter().flat_map(|container| container["ports"].as_array().into_iter().flatten());
         let admin = ports.clone().find(|port| port["name"] == "admin").and_then(|port| port["containerPort"].as_u64());
         Some(Self {
             name: text("/metadata/name")?,

@@ -27,8 +27,16 @@ use serde_json::Value;
 /// Longest wait for anything that should happen at once.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Second byte of the next mesh's address range. Test binaries run one after the other, tests within one side by side.
-static NEXT_RANGE: AtomicU8 = AtomicU8::new(100);
+/// Second byte of the next mesh's address range, counted from a place of this process's own: tests run side by side, and
+/// so may checkouts.
+static NEXT_RANGE: AtomicU8 = AtomicU8::new(0);
+
+/// An address range that no other mesh of this process has, and hardly one of another.
+fn range() -> String {
+    let first = std::process::id().wrapping_mul(7);
+    let byte = 100 + (first + u32::from(NEXT_RANGE.fetch_add(1, Ordering::Relaxed))) % 150;
+    format!("127.{byte}.0.0/16")
+}
 
 /// A running `maesh dev`, killed when dropped.
 pub struct Dev {
@@ -49,7 +57,7 @@ impl Dev {
 
     /// The same with more flags.
     pub fn start_with(folder: &Path, flags: &[&str]) -> Self {
-        let range = format!("127.{}.0.0/16", NEXT_RANGE.fetch_add(1, Ordering::Relaxed));
+        let range = range();
         let mut child = command(&["dev", "--output", "json", "--dns", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
             .args(["--address-range", &range])
             .args(flags)
