@@ -1,0 +1,258 @@
+//! The authority of the discovery stream on a real kube-apiserver: made, published, renewed under streams, and gone on
+//! with by another leader.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
+
+use k8s_openapi::api::{
+    coordination::v1::Lease,
+    core::v1::{ConfigMap, Secret},
+};
+use kube::{Api, Client, api::DeleteParams};
+use maesh_config::{
+    Kind,
+    discovery::{
+        Connect, Server, ServerOptions, Store, Subscribed, SubscriberConfig, Timing, Token,
+        auth::SharedSecret,
+        tls::{ClientTls, ServerTls},
+    },
+    update::{Identity, Role},
+};
+use maesh_controller::{
+    authority::{self, Bundle, Options, Terms},
+    leader,
+    source::kubernetes,
+};
+use maesh_testkube::ApiServer;
+use tokio::{
+    net::TcpListener,
+    runtime::Runtime,
+    sync::watch,
+    task::JoinHandle,
+    time::{Instant, sleep, timeout},
+};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+const SERVER: &str = "maesh-controller.default.svc";
+const SECRET: &str = "a secret of some length";
+/// An authority is replaced every four seconds.
+const TERMS: Terms = Terms {
+    authority: Duration::from_secs(16),
+    renew_before: Duration::from_secs(12),
+    serving: Duration::from_secs(4),
+    spread: Duration::from_secs(2),
+    look: Duration::from_millis(200),
+};
+/// How far the files of subscribers are behind the ConfigMap.
+const BEHIND: Duration = Duration::from_millis(1200);
+
+/// A controller, as far as it concerns certificates.
+struct Replica {
+    candidate: leader::Candidate,
+    keeping: JoinHandle<()>,
+    server: Server,
+    tls: ServerTls,
+    address: String,
+}
+
+impl Replica {
+    async fn start(client: &Client, me: &str) -> Self {
+        let terms = leader::Terms {
+            lease: Duration::from_secs(3),
+            right: Duration::from_secs(2),
+            retry: Duration::from_millis(300),
+        };
+        let candidate = leader::Candidate::start(client.clone(), "default", "maesh", me, terms);
+        let (tls, mut served) = watch::channel(None);
+        let options =
+            Options { namespace: "default".into(), name: "maesh-ca".into(), server: SERVER.into(), terms: TERMS };
+        let keeping = tokio::spawn(authority::keep(client.clone(), options, candidate.leadership(), tls));
+        let found = timeout(PATIENCE, served.wait_for(Option::is_some)).await.unwrap().unwrap().clone();
+        // Kept alive by its task for as long as the receiver is.
+        tokio::spawn(async move { while served.changed().await.is_ok() {} });
+        let tls = found.unwrap();
+        let store = Arc::new(Store::new());
+        store.mark_complete();
+        let server = Server::new(store, ServerOptions::default());
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let (listening, config) = (server.clone(), tls.config());
+        let secret = Arc::new(SharedSecret::new(SECRET).unwrap());
+        tokio::spawn(async move { listening.listen(listener, Some(config), secret).await });
+        Self { candidate, keeping, server, tls, address }
+    }
+
+    fn subscribe(&self, ca: &std::path::Path) -> Subscribed {
+        maesh_config::discovery::start(SubscriberConfig {
+            identity: Identity {
+                role: Role::Dns,
+                id: "dns-1".into(),
+                node: None,
+                addresses: Vec::new(),
+                version: "1".into(),
+            },
+            wildcard: vec![Kind::Name],
+            on_demand: Vec::new(),
+            connect: Connect::Tcp {
+                controllers: vec![self.address.clone()],
+                tls: Some(ClientTls { ca: ca.to_owned(), server_name: Some(SERVER.into()) }),
+            },
+            token: Token::Value(SECRET.into()),
+            state: None,
+            timing: Timing::default(),
+        })
+    }
+
+    /// Opens one more stream, and waits until it was up.
+    async fn opens(&self, ca: &std::path::Path) {
+        let mut subscribed = self.subscribe(ca);
+        let up = timeout(PATIENCE, subscribed.connected.wait_for(|up| *up)).await;
+        assert!(
+            up.is_ok_and(|up| up.is_ok()) && subscribed.status.failures() == 0,
+            "{:?}",
+            subscribed.status.last_error()
+        );
+    }
+}
+
+/// A kubelet: writes what the ConfigMap said a while ago.
+async fn refresh(client: Client, file: PathBuf, seen: Arc<parking_lot::Mutex<BTreeSet<String>>>) {
+    let maps = Api::<ConfigMap>::namespaced(client, "default");
+    loop {
+        let text = maps.get("maesh-ca").await.ok().and_then(|map| map.data?.remove("ca.crt"));
+        if let Some(text) = text {
+            seen.lock().extend(Bundle::parse(&text).0);
+            let file = file.clone();
+            tokio::spawn(async move {
+                sleep(BEHIND).await;
+                let new = file.with_extension(format!("{:x}", rand::random::<u64>()));
+                std::fs::write(&new, text).unwrap();
+                std::fs::rename(new, file).unwrap();
+            });
+        }
+        sleep(Duration::from_millis(200)).await;
+    }
+}
+
+/// Runs `work` on the runtime's own threads.
+fn on<T: Send + 'static>(runtime: &Runtime, work: impl Future<Output = T> + Send + 'static) -> T {
+    runtime.block_on(runtime.spawn(work)).unwrap()
+}
+
+#[test]
+fn authorities_change_under_streams_and_leaders() {
+    let Some(server) = ApiServer::start_or_skip() else { return };
+    // Its threads belong to the server's network namespace; this one does not.
+    let runtime = server
+        .namespace()
+        .run(|| tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap());
+    let runtime = runtime.unwrap();
+    let kubeconfig = server.kubeconfig().to_owned();
+    let ca = server.namespace().folder().join("mounted-ca.crt");
+    on(&runtime, async move {
+        let client = kubernetes::client(Some(&kubeconfig), None).await.unwrap();
+        let first = Replica::start(&client, "first").await;
+        let second = Replica::start(&client, "second").await;
+        assert!(first.candidate.leadership().may_write() && !second.candidate.leadership().may_write());
+
+        let seen = Arc::<parking_lot::Mutex<BTreeSet<String>>>::default();
+        let kubelet = tokio::spawn(refresh(client.clone(), ca.clone(), seen.clone()));
+        timeout(PATIENCE, async {
+            while !ca.exists() {
+                sleep(Duration::from_millis(50)).await
+            }
+        })
+        .await
+        .unwrap();
+        let running = second.subscribe(&ca);
+        timeout(PATIENCE, running.connected.clone().wait_for(|up| *up)).await.unwrap().unwrap();
+
+        // The leader dies once the next authority is published, before it signs anything.
+        timeout(PATIENCE, async {
+            while seen.lock().len() < 2 {
+                sleep(Duration::from_millis(20)).await
+            }
+        })
+        .await
+        .unwrap();
+        first.keeping.abort();
+        drop(first.candidate);
+        let mut streams = 0;
+        let until = Instant::now() + PATIENCE;
+        while seen.lock().len() < 3 {
+            assert!(Instant::now() < until, "authorities so far: {}", seen.lock().len());
+            second.opens(&ca).await;
+            streams += 1;
+            sleep(Duration::from_millis(50)).await;
+        }
+        assert!(second.candidate.leadership().may_write());
+        assert!(streams > 20, "{streams}");
+        assert!(*running.connected.borrow());
+        assert_eq!((running.status.connects(), running.status.failures()), (1, 0), "the stream that ran went on");
+
+        // The Secret is lost: another one is made, and nobody is cut off.
+        let secrets = Api::<Secret>::namespaced(client.clone(), "default");
+        secrets.delete("maesh-ca", &DeleteParams::default()).await.unwrap();
+        let before = seen.lock().len();
+        let until = Instant::now() + Duration::from_secs(4);
+        while Instant::now() < until {
+            second.opens(&ca).await;
+            sleep(Duration::from_millis(50)).await;
+        }
+        assert!(seen.lock().len() > before && secrets.get_opt("maesh-ca").await.unwrap().is_some());
+
+        // Who believes nobody yet, or somebody else, is not served.
+        let stranger = ca.with_extension("stranger");
+        std::fs::write(&stranger, seen.lock().first().unwrap()).unwrap();
+        let refused = second.subscribe(&stranger);
+        timeout(PATIENCE, async {
+            while refused.status.failures() == 0 {
+                sleep(Duration::from_millis(20)).await
+            }
+        })
+        .await
+        .unwrap();
+        let said = refused.status.last_error();
+        assert!(!*refused.connected.borrow() && said.as_ref().is_some_and(|it| it.contains("certificate")), "{said:?}");
+        kubelet.abort();
+        second.server.shutdown();
+        drop(second.tls);
+    });
+}
+
+#[test]
+fn what_somebody_else_made_is_left_alone() {
+    let Some(server) = ApiServer::start_or_skip() else { return };
+    let runtime = server
+        .namespace()
+        .run(|| tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap());
+    let runtime = runtime.unwrap();
+    server
+        .apply(
+            "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: maesh-ca, namespace: default}\ndata: {ca.crt: mine}\n",
+        )
+        .unwrap();
+    let kubeconfig = server.kubeconfig().to_owned();
+    on(&runtime, async move {
+        let client = kubernetes::client(Some(&kubeconfig), None).await.unwrap();
+        let starting = tokio::spawn({
+            let client = client.clone();
+            async move { Replica::start(&client, "first").await }
+        });
+        let maps = Api::<ConfigMap>::namespaced(client.clone(), "default");
+        let secrets = Api::<Secret>::namespaced(client.clone(), "default");
+        let leases = Api::<Lease>::namespaced(client, "default");
+        timeout(PATIENCE, async { while leases.get_opt("maesh").await.unwrap().is_none() {} }).await.unwrap();
+        let until = Instant::now() + Duration::from_secs(2);
+        while Instant::now() < until {
+            assert_eq!(maps.get("maesh-ca").await.unwrap().data.unwrap()["ca.crt"], "mine");
+            assert!(secrets.get_opt("maesh-ca").await.unwrap().is_none(), "of no use: nobody could be told");
+            sleep(Duration::from_millis(100)).await;
+        }
+        maps.delete("maesh-ca", &DeleteParams::default()).await.unwrap();
+        let replica = timeout(PATIENCE, starting).await.unwrap().unwrap();
+        assert!(maps.get("maesh-ca").await.unwrap().data.unwrap()["ca.crt"].contains("BEGIN CERTIFICATE"));
+        replica.keeping.abort();
+    });
+}
