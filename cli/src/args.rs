@@ -222,6 +222,10 @@ pub struct ControllerArgs {
     /// Serve subscribers of other machines without authentication
     #[arg(long)]
     pub insecure: bool,
+    /// Service in the mesh's namespace whose endpoints are the replicas of this controller: proxies tell all of them how
+    /// they are
+    #[arg(long, env = "MAESH_SERVICE", value_name = "NAME")]
+    pub service: Option<String>,
     /// How long proxies may take to come back after this process started, before their absence counts
     #[arg(long, env = "MAESH_PROXY_SETTLE", default_value = "5s", value_parser = duration::parse, value_name = "DURATION")]
     pub proxy_settle: Duration,

@@ -53,6 +53,7 @@ pub fn compiler_config(args: &MeshArgs, addressing: Addressing) -> anyhow::Resul
         fail_to_plain: args.fail_to_plain,
         bypass: args.bypass,
         access_control: false,
+        replicas: None,
     })
 }
 

@@ -139,6 +139,7 @@ fn subscriber(subscriber: &Subscriber) -> Value {
         "addresses": identity.addresses,
         "version": identity.version,
         "ready": subscriber.ready,
+        "elsewhere": subscriber.elsewhere,
         "acknowledged": subscriber.acknowledged(),
         "listening": subscriber.listeners.values().filter(|verdict| verdict.is_ok()).count(),
         "failed": failed,

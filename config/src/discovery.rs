@@ -9,6 +9,7 @@
 //! - `control_plane.identifier` says which replica speaks and how far its watches are ([`Progress`]).
 //! - `node.metadata` says role, node, addresses, version and readiness. A later request may carry the node
 //!   again, to report a change of readiness.
+//! - `node.metadata` of a proxy's streams to the other replicas, which configure it not, also says what it listens on.
 //! - `error_detail.details` names each resource that was not put in force ([`crate::wire::xds::Rejection`]).
 //!
 //! Any other client or server of the protocol does without these.

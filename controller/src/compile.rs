@@ -15,7 +15,10 @@ mod service;
 mod tell;
 mod workload;
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr},
+};
 
 pub use address::{Addressing, Range, RangeTooSmall};
 use ahash::{AHashMap, AHashSet};
@@ -173,6 +176,9 @@ impl Compiler {
         self.place(&mut names);
         for name in &names {
             self.listen(name);
+        }
+        if self.config.replicas.as_ref().is_some_and(|service| endpoints.contains(service)) {
+            self.out.put(Resource::Mesh(self.mesh()));
         }
         retell.extend(endpoints);
         for name in &retell {
@@ -348,7 +354,21 @@ impl Compiler {
             fail_to_plain: self.config.fail_to_plain && !self.config.access_control,
             bypass: self.config.bypass,
             access_control: self.config.access_control,
+            controllers: self.config.replicas.as_ref().map(|service| self.replicas(service)).unwrap_or_default(),
         }
+    }
+
+    /// Where the replicas of this controller serve, the ones that are still starting among them.
+    fn replicas(&self, service: &ServiceName) -> Vec<SocketAddr> {
+        let mut all: Vec<SocketAddr> = Vec::new();
+        for slice in self.index.slices_of(service) {
+            let port = slice.ports.first().map_or(0, |port| port.number);
+            let there = slice.endpoints.iter().filter(|endpoint| !endpoint.terminating && port != 0);
+            all.extend(there.map(|endpoint| SocketAddr::new(endpoint.address, port)));
+        }
+        all.sort_unstable();
+        all.dedup();
+        all
     }
 }
 

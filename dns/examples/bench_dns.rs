@@ -37,6 +37,7 @@ async fn serve(listen: SocketAddr, count: usize, pods: u32) -> Result<(), Box<dy
         fail_to_plain: true,
         bypass: false,
         access_control: false,
+        controllers: Vec::new(),
     };
     let proxy = Proxy {
         id: "proxy".into(),

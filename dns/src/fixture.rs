@@ -27,6 +27,7 @@ pub(crate) fn mesh() -> Mesh {
         fail_to_plain: true,
         bypass: false,
         access_control: false,
+        controllers: Vec::new(),
     }
 }
 

@@ -5,6 +5,7 @@ mod duties;
 use std::{process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail};
+use maesh_config::ServiceName;
 use maesh_config::discovery::{
     Server, ServerOptions, Store,
     auth::{Authenticate, Nobody, SharedSecret},
@@ -43,6 +44,7 @@ pub async fn run(args: ControllerArgs, log_level: LogLevel) -> anyhow::Result<Ex
     };
     let mut config = mesh::compiler_config(&args.mesh, addressing)?;
     config.selects_pods = !args.manifests.is_empty();
+    config.replicas = args.service.as_deref().map(|service| ServiceName::new(args.mesh.namespace.as_str(), service));
     let zone = config.zones.first().cloned().context("--zone: name at least one zone")?;
     let admin_listener = admin::bind(args.admin)?;
     let listener =

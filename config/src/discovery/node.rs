@@ -1,7 +1,8 @@
 //! A subscriber's identity as the `node` of its requests.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
+use super::Verdict;
 use crate::{
     NodeName,
     update::{Identity, Role},
@@ -35,6 +36,26 @@ pub(super) fn node(identity: &Identity, ready: bool) -> Node {
     }
 }
 
+/// What a subscriber says on a stream that is there to say it, beside the one that it is configured by.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Witness {
+    /// Listeners that are in force, or the reason why not.
+    pub(super) listeners: BTreeMap<Arc<str>, Verdict>,
+}
+
+/// The node of such a stream.
+pub(super) fn witness(identity: &Identity, ready: bool, witness: &Witness) -> Node {
+    let mut node = node(identity, ready);
+    let Some(metadata) = &mut node.metadata else { return node };
+    let (listening, failed): (Vec<_>, Vec<_>) = witness.listeners.iter().partition(|(_, verdict)| verdict.is_ok());
+    let listening = listening.into_iter().map(|(id, _)| id.to_string());
+    // Each with its reason after it.
+    let failed = failed.into_iter().filter_map(|(id, why)| Some([id.to_string(), why.clone().err()?.to_string()]));
+    metadata.fields.insert("listening".to_owned(), Value::texts(listening));
+    metadata.fields.insert("failed".to_owned(), Value::texts(failed.flatten()));
+    node
+}
+
 /// What a node says of its sender.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Introduced {
@@ -42,6 +63,8 @@ pub(super) struct Introduced {
     pub(super) identity: Option<Identity>,
     /// Whether it takes new work; `None` when it does not say.
     pub(super) ready: Option<bool>,
+    /// What it puts in force elsewhere, where the stream is there to say that.
+    pub(super) witness: Option<Witness>,
 }
 
 /// Reads a node. What is not understood in it is left out, because it may be another program's or a newer version's.
@@ -62,7 +85,14 @@ pub(super) fn introduced(node: &Node) -> Introduced {
             .unwrap_or_default(),
         version: text("version").unwrap_or_default().into(),
     });
-    Introduced { identity, ready: field("ready").and_then(Value::as_bool) }
+    let witness = field("listening").map(|listening| {
+        let mut listeners: BTreeMap<Arc<str>, Verdict> = listening.as_texts().map(|id| (id.into(), Ok(()))).collect();
+        let failed: Vec<&str> = field("failed").map(|list| list.as_texts().collect()).unwrap_or_default();
+        let pairs = failed.chunks_exact(2);
+        listeners.extend(pairs.filter_map(|pair| Some((Arc::from(*pair.first()?), Err(Arc::from(*pair.get(1)?))))));
+        Witness { listeners }
+    });
+    Introduced { identity, ready: field("ready").and_then(Value::as_bool), witness }
 }
 
 #[cfg(test)]
@@ -82,12 +112,19 @@ mod tests {
         };
         let bytes = node(&identity, true).encode_to_vec();
         let read = introduced(&Node::decode(&bytes[..]).unwrap());
-        assert_eq!(read, Introduced { identity: Some(identity), ready: Some(true) });
+        assert_eq!(read, Introduced { identity: Some(identity.clone()), ready: Some(true), witness: None });
+
+        let listeners =
+            BTreeMap::from([("shared/80/tcp".into(), Ok(())), ("shared/81/tcp".into(), Err("taken".into()))]);
+        let said = Witness { listeners };
+        let bytes = witness(&identity, false, &said).encode_to_vec();
+        let read = introduced(&Node::decode(&bytes[..]).unwrap());
+        assert_eq!(read, Introduced { identity: Some(identity), ready: Some(false), witness: Some(said) });
     }
 
     #[test]
     fn another_programs_node_has_no_identity_of_ours() {
         let node = Node { id: "envoy-1".to_owned(), ..Node::default() };
-        assert_eq!(introduced(&node), Introduced { identity: None, ready: None });
+        assert_eq!(introduced(&node), Introduced { identity: None, ready: None, witness: None });
     }
 }

@@ -1,13 +1,14 @@
 //! The subscribing side: one long-lived client that keeps a role supplied.
 //!
 //! `state` is what the subscriber has, without any input or output; `stream` runs it over one connection after another;
-//! `connect` finds a controller; `disk` keeps the state while the process is away; `backoff` spaces the tries.
+//! `connect` finds a controller; `witness` tells the other replicas of it how this is; `disk` keeps the state while the process is away; `backoff` spaces the tries.
 
 mod backoff;
 mod connect;
 mod disk;
 mod state;
 mod stream;
+mod witness;
 
 use std::{
     io,

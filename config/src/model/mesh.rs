@@ -1,3 +1,5 @@
+use std::net::SocketAddr;
+
 use serde::Serialize;
 
 use crate::Zone;
@@ -15,4 +17,6 @@ pub struct Mesh {
     pub bypass: bool,
     /// Access control is enforced: what nobody allowed is denied.
     pub access_control: bool,
+    /// Where the replicas of the controller serve, sorted; empty where nothing says so.
+    pub controllers: Vec<SocketAddr>,
 }

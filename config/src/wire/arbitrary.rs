@@ -1,6 +1,10 @@
 //! Any resource there can be, for property tests.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use ipnet::IpNet;
 use proptest::{collection::vec, option, prelude::*};
@@ -36,12 +40,15 @@ fn duration() -> impl Strategy<Value = Duration> {
 
 fn mesh() -> impl Strategy<Value = Mesh> {
     let zone = "[a-z]{1,9}".prop_filter("reserved", |zone| zone != "local").prop_map(|zone| zone.parse().unwrap());
-    (vec(zone, 0..3), "[a-z.]{0,9}", any::<[bool; 3]>()).prop_map(|(zones, cluster_domain, flags)| Mesh {
+    let address = any::<(IpAddr, u16)>().prop_map(SocketAddr::from);
+    let all = (vec(zone, 0..3), "[a-z.]{0,9}", any::<[bool; 3]>(), vec(address, 0..3));
+    all.prop_map(|(zones, cluster_domain, flags, controllers)| Mesh {
         zones,
         cluster_domain,
         fail_to_plain: flags[0],
         bypass: flags[1],
         access_control: flags[2],
+        controllers,
     })
 }
 

@@ -13,6 +13,8 @@ pub(super) struct Mesh {
     bypass: bool,
     #[prost(bool, tag = "5")]
     access_control: bool,
+    #[prost(string, repeated, tag = "6")]
+    controllers: Vec<String>,
 }
 
 impl From<&model::Mesh> for Mesh {
@@ -23,6 +25,7 @@ impl From<&model::Mesh> for Mesh {
             fail_to_plain: mesh.fail_to_plain,
             bypass: mesh.bypass,
             access_control: mesh.access_control,
+            controllers: mesh.controllers.iter().map(ToString::to_string).collect(),
         }
     }
 }
@@ -41,6 +44,11 @@ impl TryFrom<Mesh> for model::Mesh {
             fail_to_plain: mesh.fail_to_plain,
             bypass: mesh.bypass,
             access_control: mesh.access_control,
+            controllers: mesh
+                .controllers
+                .iter()
+                .map(|address| address.parse().map_err(|_| impossible("controller address")))
+                .collect::<Result<_, _>>()?,
         })
     }
 }

@@ -37,6 +37,8 @@ pub struct Config {
     pub bypass: bool,
     /// Access control is enforced.
     pub access_control: bool,
+    /// The Service whose endpoints are the replicas of this controller.
+    pub replicas: Option<ServiceName>,
 }
 
 impl Default for Config {
@@ -56,6 +58,7 @@ impl Default for Config {
             fail_to_plain: true,
             bypass: false,
             access_control: false,
+            replicas: None,
         }
     }
 }

@@ -77,6 +77,7 @@ impl Responder {
             fail_to_plain: true,
             bypass: false,
             access_control: false,
+            controllers: Vec::new(),
         };
         responder.apply(Kind::Mesh, vec![Resource::Mesh(mesh)]);
         responder.apply(Kind::Proxy, proxies);

@@ -19,6 +19,8 @@ use crate::{Key, update::Identity};
 pub struct Subscriber {
     /// Who it is.
     pub identity: Identity,
+    /// It gets its configuration from another replica, and only says here how it is.
+    pub elsewhere: bool,
     /// It says that it takes new work.
     pub ready: bool,
     /// Listeners it acknowledged, by id, and those it could not put in force with the reason.
@@ -63,6 +65,7 @@ impl Eq for Acknowledged {}
 #[derive(Debug)]
 pub(super) struct Seen {
     pub(super) identity: Option<Identity>,
+    pub(super) elsewhere: bool,
     pub(super) ready: bool,
     pub(super) listeners: Arc<BTreeMap<Arc<str>, Verdict>>,
     pub(super) rejected: Arc<BTreeMap<Key, Arc<str>>>,
@@ -106,8 +109,9 @@ impl Registry {
     }
 
     pub(super) fn update(&self, id: u64, seen: Seen) {
-        let Seen { identity, ready, listeners, rejected, acknowledged } = seen;
-        let subscriber = identity.map(|identity| Subscriber { identity, ready, listeners, rejected, acknowledged });
+        let Seen { identity, elsewhere, ready, listeners, rejected, acknowledged } = seen;
+        let subscriber =
+            identity.map(|identity| Subscriber { identity, elsewhere, ready, listeners, rejected, acknowledged });
         let mut streams = self.streams.lock();
         streams.open.insert(id, subscriber);
         self.publish(&streams);
@@ -120,10 +124,14 @@ impl Registry {
         }
     }
 
-    /// One entry a subscriber: while an old stream of it was not yet seen to be dead, the newer one counts.
+    /// One entry a subscriber: while an old stream of it was not yet seen to be dead, the newer one counts, and one on
+    /// which it is configured counts before one on which it only says how it is.
     fn publish(&self, streams: &Streams) {
+        let all = || streams.open.values().flatten();
+        let elsewhere = all().filter(|subscriber| subscriber.elsewhere);
+        let here = all().filter(|subscriber| !subscriber.elsewhere);
         let newest: BTreeMap<&str, &Subscriber> =
-            streams.open.values().flatten().map(|subscriber| (&*subscriber.identity.id, subscriber)).collect();
+            elsewhere.chain(here).map(|subscriber| (&*subscriber.identity.id, subscriber)).collect();
         self.list.send_replace(Arc::new(newest.into_values().cloned().collect()));
     }
 }

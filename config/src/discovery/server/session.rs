@@ -26,6 +26,8 @@ pub type Verdict = Result<(), Arc<str>>;
 #[derive(Debug, Default)]
 pub(super) struct Session {
     identity: Option<Identity>,
+    /// The subscriber is configured on another stream, to another replica.
+    elsewhere: bool,
     ready: bool,
     introduced: bool,
     types: BTreeMap<String, Subscription>,
@@ -179,6 +181,7 @@ impl Session {
     pub(super) fn take_changed(&mut self) -> Option<super::registry::Seen> {
         std::mem::take(&mut self.changed).then(|| super::registry::Seen {
             identity: self.identity.clone(),
+            elsewhere: self.elsewhere,
             ready: self.ready,
             listeners: self.listeners.clone(),
             rejected: self.rejected.clone(),
@@ -196,6 +199,11 @@ impl Session {
         if !self.introduced {
             self.introduced = true;
             self.identity = said.identity;
+            self.changed = true;
+        }
+        if let Some(witness) = said.witness {
+            self.elsewhere = true;
+            self.listeners = Arc::new(witness.listeners);
             self.changed = true;
         }
         if let Some(ready) = said.ready {

@@ -11,7 +11,7 @@ use tonic_prost::ProstCodec;
 
 use super::{Connect, SubscriberConfig};
 use crate::{
-    discovery::io::Io,
+    discovery::{io::Io, tls::ClientTls},
     wire::xds::{self, DeltaDiscoveryRequest, DeltaDiscoveryResponse},
 };
 
@@ -80,17 +80,7 @@ impl Connector {
                 let Some((host, address)) = self.next.pop() else {
                     return Err(ConnectError::Nowhere("their names resolve to nothing".to_owned()));
                 };
-                let name = format!("{host} ({address})");
-                let io = tokio::time::timeout(limit, async {
-                    let stream = TcpStream::connect(address).await?;
-                    stream.set_nodelay(true)?;
-                    match tls {
-                        None => Ok(Io::tcp(stream, address)),
-                        Some(tls) => Ok(Io::client_tls(tls.connect(&host, stream).await?, address)),
-                    }
-                });
-                let io = io.await.map_err(|_| ConnectError::Slow { address: name.clone(), limit })?;
-                (name.clone(), io.map_err(|source| ConnectError::Io { address: name, source })?)
+                tcp(&host, address, tls.as_ref(), limit).await?
             }
         };
         stream(config, address, io, token, requests).await
@@ -100,6 +90,48 @@ impl Connector {
     pub(super) fn forget_failures(&mut self) {
         self.next.clear();
     }
+}
+
+/// Opens a stream to the controller at this address, whose certificate has the name of those that are configured.
+pub(super) async fn open_at(
+    config: &SubscriberConfig,
+    address: SocketAddr,
+    requests: mpsc::UnboundedReceiver<DeltaDiscoveryRequest>,
+) -> Result<Open, ConnectError> {
+    let token = config.token.read().map_err(ConnectError::Token)?;
+    let Connect::Tcp { controllers, tls } = &config.connect else {
+        return Err(ConnectError::Nowhere("the controller is in this process".to_owned()));
+    };
+    let host = controllers.first().map_or("", |controller| host(controller));
+    let (address, io) = tcp(host, address, tls.as_ref(), config.timing.connect).await?;
+    stream(config, address, io, token, requests).await
+}
+
+/// A connection to `address` and what it is called; `host` is who its certificate is to name.
+async fn tcp(
+    host: &str,
+    address: SocketAddr,
+    tls: Option<&ClientTls>,
+    limit: Duration,
+) -> Result<(String, Io), ConnectError> {
+    let name = format!("{host} ({address})");
+    let io = tokio::time::timeout(limit, async {
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        match tls {
+            None => Ok(Io::tcp(stream, address)),
+            Some(tls) => Ok(Io::client_tls(tls.connect(host, stream).await?, address)),
+        }
+    });
+    let io = io.await.map_err(|_| ConnectError::Slow { address: name.clone(), limit })?;
+    let io = io.map_err(|source| ConnectError::Io { address: name.clone(), source })?;
+    Ok((name, io))
+}
+
+/// The host in `HOST:PORT`.
+fn host(controller: &str) -> &str {
+    let host = controller.rsplit_once(':').map_or(controller, |(host, _)| host);
+    host.trim_start_matches('[').trim_end_matches(']')
 }
 
 async fn stream(
@@ -149,8 +181,7 @@ async fn resolve(controllers: &[String], limit: Duration) -> Result<Vec<(String,
     let mut all = Vec::new();
     let mut failure = "none is configured".to_owned();
     for controller in controllers {
-        let host = controller.rsplit_once(':').map_or(&**controller, |(host, _)| host);
-        let host = host.trim_start_matches('[').trim_end_matches(']');
+        let host = host(controller);
         match tokio::time::timeout(limit, tokio::net::lookup_host(controller)).await {
             Ok(Ok(addresses)) => all.extend(addresses.map(|address| (host.to_owned(), address))),
             Ok(Err(error)) => failure = format!("{controller}: {error}"),

@@ -13,7 +13,7 @@ use prost::Message;
 
 use crate::{
     Kind, Resource,
-    discovery::Mark,
+    discovery::{Mark, Verdict},
     update::{Demand, Rejected},
     wire::{
         self, Version,
@@ -88,6 +88,15 @@ pub(super) struct Received {
     encoded: Vec<(Arc<str>, String, Bytes)>,
     rejected: Vec<Rejected>,
     nonce: String,
+}
+
+impl Received {
+    /// What became of each resource in it, once the role has `rejected` some.
+    pub(super) fn verdicts(&self, rejected: &[Rejected]) -> Vec<(Arc<str>, Verdict)> {
+        let accepted = self.encoded.iter().map(|(name, ..)| (name.clone(), Ok(())));
+        let refused = self.rejected.iter().chain(rejected);
+        accepted.chain(refused.map(|it| (it.name.clone(), Err(it.message.as_str().into())))).collect()
+    }
 }
 
 impl State {

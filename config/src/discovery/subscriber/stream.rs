@@ -22,11 +22,12 @@ use super::{
     connect::{ConnectError, Connector, Open},
     disk::{Disk, Saving},
     state::{Received, State},
+    witness::Witnesses,
 };
 use crate::{
-    Kind,
-    discovery::{Progress, node},
-    update::{Ack, Demand, Rejected, Update},
+    Kind, Resource,
+    discovery::{Connect, Progress, node},
+    update::{Ack, Demand, Rejected, Role, Update},
     wire::xds::{DeltaDiscoveryRequest, DeltaDiscoveryResponse},
 };
 
@@ -46,6 +47,8 @@ pub(super) struct Runner {
     status: Arc<Status>,
     state: State,
     saver: Option<Saver>,
+    /// A proxy's streams to the other replicas.
+    witnesses: Option<Witnesses>,
     /// The furthest that any controller was.
     reached: u64,
     behind_since: Option<Instant>,
@@ -109,7 +112,9 @@ impl Runner {
             saving: None,
             not_before: Instant::now(),
         });
-        Self { config, updates, demands, ready, up, status, state, saver, reached: 0, behind_since: None }
+        let elsewhere = config.identity.role == Role::Proxy && matches!(config.connect, Connect::Tcp { .. });
+        let witnesses = elsewhere.then(|| Witnesses::start(&config));
+        Self { config, updates, demands, ready, up, status, state, saver, witnesses, reached: 0, behind_since: None }
     }
 
     pub(super) async fn run(mut self) {
@@ -151,6 +156,9 @@ impl Runner {
             if upserts.is_empty() && removed.is_empty() && !held.complete {
                 continue;
             }
+            if let Some(witnesses) = &self.witnesses {
+                tell_replicas(witnesses, &upserts);
+            }
             loop {
                 let rest = upserts.split_off(upserts.len().min(RESTORED));
                 let complete = rest.is_empty() && held.complete;
@@ -170,6 +178,9 @@ impl Runner {
                     held.resources.remove(&rejected.name);
                 }
             }
+        }
+        if let (Some(witnesses), Some(listeners)) = (&self.witnesses, state.held(Kind::Listener)) {
+            witnesses.listeners(listeners.resources.keys().map(|id| (id.clone(), Ok(()))), &[]);
         }
         self.status.resources.store(state.len() as u64, Ordering::Relaxed);
         Ok(())
@@ -198,6 +209,9 @@ impl Runner {
         let (requests, outgoing) = mpsc::unbounded_channel();
         let mut opening = self.state.open();
         self.ready.mark_unchanged();
+        if let Some(witnesses) = &self.witnesses {
+            witnesses.ready(*self.ready.borrow());
+        }
         if let Some(first) = opening.first_mut() {
             first.node = Some(node::node(&self.config.identity, *self.ready.borrow()));
         }
@@ -259,6 +273,9 @@ impl Runner {
                 }
                 Ok(()) = self.ready.changed() => {
                     let ready = *self.ready.borrow_and_update();
+                    if let Some(witnesses) = &self.witnesses {
+                        witnesses.ready(ready);
+                    }
                     if let Some(type_url) = self.state.any_open() {
                         stream.say(DeltaDiscoveryRequest {
                             node: Some(node::node(&self.config.identity, ready)),
@@ -306,6 +323,9 @@ impl Runner {
 
     async fn give(&mut self, stream: &mut Stream, mut received: Received) -> Result<(), Ended> {
         let (ack, answer) = Ack::new();
+        if let Some(witnesses) = &self.witnesses {
+            tell_replicas(witnesses, &received.upserts);
+        }
         let update = Update {
             kind: received.kind,
             upserts: std::mem::take(&mut received.upserts),
@@ -319,6 +339,9 @@ impl Runner {
     }
 
     fn commit(&mut self, received: Received, rejected: Vec<Rejected>) -> DeltaDiscoveryRequest {
+        if let Some(witnesses) = self.witnesses.as_ref().filter(|_| received.kind == Kind::Listener) {
+            witnesses.listeners(received.verdicts(&rejected), &received.removed);
+        }
         let (answer, rejected) = self.state.commit(received, rejected);
         self.status.rejected.fetch_add(rejected as u64, Ordering::Relaxed);
         self.status.resources.store(self.state.len() as u64, Ordering::Relaxed);
@@ -361,6 +384,15 @@ impl Saver {
             self.not_before = Instant::now();
             self.step(state, reached, status).await;
             self.step(state, reached, status).await;
+        }
+    }
+}
+
+/// Hands on which replicas there are, where `upserts` says it.
+fn tell_replicas(witnesses: &Witnesses, upserts: &[Arc<Resource>]) {
+    for resource in upserts {
+        if let Resource::Mesh(mesh) = &**resource {
+            witnesses.replicas(mesh.controllers.iter().copied().collect());
         }
     }
 }

@@ -36,9 +36,14 @@ impl Papers {
 }
 
 /// The end of a listening server.
-type End = JoinHandle<std::io::Result<()>>;
+pub(super) type End = JoinHandle<std::io::Result<()>>;
 
-async fn listen(server: &Server, tls: Option<&ServerTls>, auth: Arc<dyn Authenticate>, at: &str) -> (String, End) {
+pub(super) async fn listen(
+    server: &Server,
+    tls: Option<&ServerTls>,
+    auth: Arc<dyn Authenticate>,
+    at: &str,
+) -> (String, End) {
     let listener = TcpListener::bind(at).await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let (server, tls) = (server.clone(), tls.map(ServerTls::config));
@@ -49,13 +54,13 @@ fn secret() -> Arc<SharedSecret> {
     Arc::new(SharedSecret::new("a secret of some length").unwrap())
 }
 
-fn over_tcp(server: &Server, controllers: &[&str], ca: Option<&Path>, token: Token) -> SubscriberConfig {
+pub(super) fn over_tcp(server: &Server, controllers: &[&str], ca: Option<&Path>, token: Token) -> SubscriberConfig {
     let tls = ca.map(|ca| ClientTls { ca: ca.to_owned(), server_name: Some(SERVER.to_owned()) });
     let controllers = controllers.iter().map(ToString::to_string).collect();
     SubscriberConfig { connect: Connect::Tcp { controllers, tls }, token, ..config(server, &[Kind::Name], &[]) }
 }
 
-fn complete(resources: &[Resource]) -> Arc<Store> {
+pub(super) fn complete(resources: &[Resource]) -> Arc<Store> {
     let store = Arc::new(Store::new());
     store.apply(&upserts(resources.iter().cloned()));
     store.mark_complete();

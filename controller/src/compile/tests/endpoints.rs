@@ -44,6 +44,35 @@ fn pod(name: &str, spec: &str, status: &str) -> String {
     )
 }
 
+/// Every replica must come to the same list, whatever it is to itself.
+#[test]
+fn the_mesh_says_where_the_replicas_of_the_controller_are() {
+    let config = Config {
+        replicas: Some(ServiceName::new("shop", "web")),
+        ignored_namespaces: vec!["shop".into()],
+        ..Config::default()
+    };
+    let mut compiler = Compiler::new(config);
+    let mut said = |yaml: &str| {
+        objects(yaml).into_iter().for_each(|object| compiler.take(Event::Apply(object)));
+        let output = compiler.compile();
+        let mesh = output.change.upserts.into_iter().find_map(|resource| match resource {
+            Resource::Mesh(mesh) => {
+                Some(mesh.controllers.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "))
+            }
+            _ => None,
+        });
+        mesh.unwrap_or_else(|| "nothing new".to_owned())
+    };
+    let port = "{name: discovery, port: 5390}";
+    assert_eq!(said(""), "");
+    let two = "{addresses: [10.1.0.2]}, {addresses: [10.1.0.1], conditions: {ready: false}}";
+    assert_eq!(said(&slice("a", port, two)), "10.1.0.1:5390 10.1.0.2:5390");
+    assert_eq!(said(&slice("a", port, two)), "nothing new");
+    let leaving = "{addresses: [10.1.0.2], conditions: {ready: false, serving: true, terminating: true}}";
+    assert_eq!(said(&slice("a", port, &format!("{leaving}, {{addresses: [10.1.0.3]}}"))), "10.1.0.3:5390");
+}
+
 #[test]
 fn from_slices() {
     let web = service("web", "", "ports: [{port: 80, name: http, targetPort: 8080}]");
