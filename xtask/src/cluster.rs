@@ -1,23 +1,16 @@
 //! `cargo xtask cluster`: the test cluster for people. It stays up until it is taken down.
 
-use std::collections::BTreeMap;
+mod images;
+
 use std::env;
 use std::ffi::OsString;
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clap::Subcommand;
-use maesh_test_support::{program, repository, tool};
-use maesh_testcluster::{DNS_IMAGE, ECHO_IMAGE, Guard, Options, PAUSE_IMAGE};
+use maesh_testcluster::{Guard, Options};
 
-use crate::command::collect;
-use crate::oci::{self, Compression, Entry, Image};
-use crate::tool::ensure;
-
-/// The target with a C library that is linked in and resolves names without plugins.
-pub(crate) const TARGET: &str = "x86_64-unknown-linux-musl";
+pub(crate) use images::images;
 
 /// What to do with the cluster; there is one on a machine.
 #[derive(Subcommand)]
@@ -46,6 +39,8 @@ pub(crate) enum Cluster {
         /// The folder or file
         file: PathBuf,
     },
+    /// Build the images that the cluster's nodes are given, the mesh's among them (quickly), and print where they are
+    Images,
     /// Print where the administrator's kubeconfig is; it works inside `exec lab` only
     Kubeconfig,
 }
@@ -66,6 +61,12 @@ pub(crate) fn run(cluster: &Cluster) -> Result<()> {
             std::process::exit(status.code().unwrap_or(1));
         }
         Cluster::LoadImage { file } => maesh_testcluster::load_image(file),
+        Cluster::Images => {
+            for image in images()? {
+                println!("{}", image.display());
+            }
+            Ok(())
+        }
         Cluster::Kubeconfig => {
             println!("{}", maesh_testcluster::kubeconfig().display());
             Ok(())
@@ -77,69 +78,4 @@ pub(crate) fn run(cluster: &Cluster) -> Result<()> {
 fn cleaner() -> Result<Vec<OsString>> {
     let own = env::current_exe().context("this program's file")?;
     Ok(vec![own.into_os_string(), "cluster".into(), "down".into()])
-}
-
-/// Builds every program and image that the cluster needs; returns the images' archives.
-pub(crate) fn images() -> Result<Vec<PathBuf>> {
-    for name in ["etcd", "kube-apiserver", "coredns"] {
-        let wanted = maesh_test_support::TOOLS.iter().find(|tool| tool.answers_to(name));
-        ensure(wanted.with_context(|| format!("no tool is called {name}"))?)?;
-    }
-    for name in ["containerd", "ctr", "runc", "nft", "conntrack", "tini", "ip", "nsenter", "unshare"] {
-        if program(name).is_none() {
-            bail!("{name} is missing, the nodes need it: cargo xtask test --setup");
-        }
-    }
-    let pod = build_pod()?;
-    let image = |name: &str, file: &Path, entrypoint: &[&str], user: u32| write(name, file, entrypoint, user);
-    Ok(vec![
-        image(PAUSE_IMAGE, &pod, &["/program", "pause"], 65532)?,
-        image(ECHO_IMAGE, &pod, &["/program"], 65532)?,
-        image(DNS_IMAGE, &tool("coredns")?, &["/program"], 0)?,
-    ])
-}
-
-/// Writes an image with one program; the archive lies in the cache.
-fn write(name: &str, program: &Path, entrypoint: &[&str], user: u32) -> Result<PathBuf> {
-    let file = maesh_testcluster::archive(name);
-    let folder = file.parent().unwrap_or_else(|| Path::new("/"));
-    fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
-    let content = fs::read(program).with_context(|| program.display().to_string())?;
-    // Old enough for any file system, and the same every time.
-    let image = Image {
-        name: name.to_owned(),
-        files: BTreeMap::from([("program".to_owned(), Entry { content, mode: 0o555 })]),
-        entrypoint: entrypoint.iter().map(|&word| word.to_owned()).collect(),
-        user,
-        architecture: "amd64".to_owned(),
-        labels: BTreeMap::new(),
-        created: 1_000_000_000,
-        compression: Compression::None,
-    };
-    let layout = tempfile::tempdir_in(folder)?;
-    oci::write(&image, &layout.path().join("layout"))?;
-    let unfinished = layout.path().join("archive");
-    oci::archive(&layout.path().join("layout"), &unfinished)?;
-    fs::rename(&unfinished, &file).with_context(|| file.display().to_string())?;
-    Ok(file)
-}
-
-/// Builds what runs in pods, and returns its file.
-fn build_pod() -> Result<PathBuf> {
-    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.current_dir(repository()).args([
-        "build",
-        "--quiet",
-        "--locked",
-        "--package",
-        "maesh-testpod",
-        "--target",
-        TARGET,
-    ]);
-    let result = collect("building", &mut command)?;
-    if !result.success {
-        bail!("the program for pods could not be built (rustup target add {TARGET}?):\n{}", result.output);
-    }
-    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| repository().join("target"), PathBuf::from);
-    Ok(target.join(TARGET).join("debug/maesh-testpod"))
 }

@@ -36,11 +36,11 @@ pub(crate) struct Options {
     binary: Option<PathBuf>,
 }
 
-/// What the image is built for.
-const TARGET: &str = "x86_64-unknown-linux-musl";
+/// What the image is built for: a C library that is linked in and resolves names without plugins.
+pub(crate) const TARGET: &str = "x86_64-unknown-linux-musl";
 
 /// The user it runs as; known as "nonroot" elsewhere.
-const USER: u32 = 65532;
+pub(crate) const USER: u32 = 65532;
 
 /// Bytes that the image must not exceed, and those it should not: as files, and as it travels.
 const SIZES: [(&str, u64, u64); 2] = [("files", 16_000_000, 12_000_000), ("compressed", 7_000_000, 5_000_000)];
@@ -51,10 +51,11 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         Some(file) => file.clone(),
         None => build()?,
     };
-    let content = fs::read(&binary).with_context(|| binary.display().to_string())?;
-    needs_nothing(&content).with_context(|| binary.display().to_string())?;
     let commit = Commit::here();
-    let image = image(options, content, &commit)?;
+    let tagged = options.name.rsplit('/').next().is_some_and(|last| last.contains(':'));
+    let version = env!("CARGO_PKG_VERSION");
+    let name = if tagged { options.name.clone() } else { format!("{}:{version}", options.name) };
+    let image = image(&name, &binary, options.compression, &commit)?;
     fs::create_dir_all(&options.output).with_context(|| options.output.display().to_string())?;
     let layout = options.output.join("oci");
     let written = oci::write(&image, &layout)?;
@@ -69,16 +70,20 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     judge(&written)
 }
 
-fn image(options: &Options, binary: Vec<u8>, commit: &Commit) -> Result<Image> {
-    let version = env!("CARGO_PKG_VERSION");
-    let tagged = options.name.rsplit('/').next().is_some_and(|last| last.contains(':'));
-    let name = if tagged { options.name.clone() } else { format!("{}:{version}", options.name) };
+/// The image called `name` with a `binary` that was built for tests.
+pub(crate) fn quick(name: &str, binary: &Path) -> Result<Image> {
+    image(name, binary, Compression::None, &Commit::here())
+}
+
+fn image(name: &str, binary: &Path, compression: Compression, commit: &Commit) -> Result<Image> {
+    let content = fs::read(binary).with_context(|| binary.display().to_string())?;
+    needs_nothing(&content).with_context(|| binary.display().to_string())?;
     let created = jiff::Timestamp::from_second(commit.time).context("the time of the commit")?.to_string();
     let label = |key: &str, value: &str| (format!("org.opencontainers.image.{key}"), value.to_owned());
     Ok(Image {
-        name,
+        name: name.to_owned(),
         files: BTreeMap::from([
-            ("maesh".to_owned(), Entry { content: binary, mode: 0o555 }),
+            ("maesh".to_owned(), Entry { content, mode: 0o555 }),
             ("etc/ssl/certs/ca-certificates.crt".to_owned(), Entry { content: authorities(), mode: 0o444 }),
         ]),
         entrypoint: vec!["/maesh".to_owned()],
@@ -88,12 +93,12 @@ fn image(options: &Options, binary: Vec<u8>, commit: &Commit) -> Result<Image> {
             label("title", "maesh"),
             label("description", "A service mesh for Kubernetes that asks nothing of your pods"),
             label("licenses", "Apache-2.0"),
-            label("version", version),
+            label("version", env!("CARGO_PKG_VERSION")),
             label("revision", &commit.revision),
             label("created", &created),
         ]),
         created: commit.time,
-        compression: options.compression,
+        compression,
     })
 }
 

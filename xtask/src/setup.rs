@@ -54,9 +54,9 @@ pub(crate) fn install() -> Vec<String> {
         missing.push(format!("Debian packages: {error:#}"));
     }
     if let Some(rustup) = program("rustup")
-        && let Err(error) = quietly(Command::new(rustup).args(["target", "add", crate::cluster::TARGET]))
+        && let Err(error) = quietly(Command::new(rustup).args(["target", "add", crate::image::TARGET]))
     {
-        missing.push(format!("{} (needed for the pods of the test cluster): {error:#}", crate::cluster::TARGET));
+        missing.push(format!("{} (needed for the pods of the test cluster): {error:#}", crate::image::TARGET));
     }
     for wanted in TOOLS {
         if let Err(error) = tool::ensure(wanted) {

@@ -29,6 +29,10 @@ pub(crate) struct Options {
     /// Only this stage; may be given several times
     #[arg(long, value_name = "STAGE")]
     only: Vec<Stage>,
+    /// Run the tests of the mesh on a cluster on this one instead, a context of your kubeconfig. Its nodes must have the
+    /// images of `cargo xtask cluster images`; the tests make and remove the namespaces maesh, shop and callers
+    #[arg(long, value_name = "NAME")]
+    on_context: Option<String>,
 }
 
 /// The stages, in order.
@@ -50,7 +54,7 @@ pub(crate) enum Stage {
     BlackBox,
     /// The Helm chart: rendered, checked against schemas and a real API server
     Chart,
-    /// A real Kubernetes of two nodes, made and removed
+    /// The mesh on a real Kubernetes of three nodes, which is made and removed
     Cluster,
     /// The demo, checking itself
     Demo,
@@ -93,7 +97,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         let name = stage.name();
         println!("{name} ...");
         let since = Instant::now();
-        let outcome = stages::run(stage).unwrap_or_else(|error| Outcome {
+        let outcome = stages::run(stage, options.on_context.as_deref()).unwrap_or_else(|error| Outcome {
             failed: 1,
             output: format!("{error:#}"),
             ..Outcome::default()

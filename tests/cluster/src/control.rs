@@ -9,15 +9,21 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use maesh_test_support::{tool, until};
 use maesh_testkube::Certificates;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
-use crate::command::{checked, daemon};
+use crate::command::daemon;
+use crate::kube::Kube;
 use crate::network::{GATEWAY, LAB, addresses, families, inside, node, pod_networks};
 use crate::place::{kubeconfig, state};
-use crate::{Options, cgroup, kubectl};
+use crate::{Options, cgroup};
 
 /// How long the API server may take.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Every write with who made it, one line of JSON each.
+const AUDIT: &str = r#"{"apiVersion":"audit.k8s.io/v1","kind":"Policy","omitStages":["RequestReceived"],
+"rules":[{"level":"Metadata","verbs":["create","update","patch","delete","deletecollection"]},{"level":"None"}]}"#;
 
 /// The outside world: it knows no name.
 const OUTSIDE: &str = ".:53 {\n  bind 10.89.0.1\n  template ANY ANY . {\n    rcode NXDOMAIN\n  }\n}\n";
@@ -27,18 +33,63 @@ pub(crate) fn start(options: &Options) -> Result<()> {
     certificates(options)?;
     fs::write(state("outside.corefile"), OUTSIDE)?;
     let groups = cgroup::make("control")?;
+    fs::write(state("audit.json"), AUDIT)?;
     let run = |name: &str, command: &Command| -> Result<()> {
         daemon(command, &groups, &state(&format!("{name}.log"))).map(drop)
     };
     run("outside-dns", inside(LAB, tool("coredns")?).arg("-conf").arg(state("outside.corefile")))?;
     run("etcd", &etcd()?)?;
-    run("kube-apiserver", &apiserver(options)?)?;
-    if !until(PATIENCE, || kubectl().is_ok_and(|mut kubectl| checked(kubectl.args(["get", "--raw=/readyz"])).is_ok())) {
-        bail!("the API server is not ready: {}", last_words("kube-apiserver"));
-    }
+    Daemon::ApiServer.start(options)?;
     run("kube-controller-manager", &controller_manager(options)?)?;
     run("kube-scheduler", inside(LAB, tool("kube-scheduler")?).args(["--leader-elect=false", &config("scheduler")]))?;
-    crate::kubectl_apply(&nodes(options))
+    Kube::ours().apply(&nodes(options))
+}
+
+/// A daemon that tests take away and bring back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Daemon {
+    /// The API server; returns when it is ready.
+    ApiServer,
+}
+
+impl Daemon {
+    fn name(self) -> &'static str {
+        match self {
+            Self::ApiServer => "kube-apiserver",
+        }
+    }
+
+    /// Starts it, as it was before; `options` are the cluster's.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn start(self, options: &Options) -> Result<()> {
+        let command = match self {
+            Self::ApiServer => apiserver(options)?,
+        };
+        let log = state(&format!("{}.log", self.name()));
+        let child = daemon(&command, &cgroup::make("control")?, &log)?;
+        fs::write(state(&format!("{}.pid", self.name())), child.id().to_string())?;
+        if !until(PATIENCE, || Kube::ours().run("get --raw=/readyz").is_ok()) {
+            bail!("the API server is not ready: {}", last_words(self.name()));
+        }
+        Ok(())
+    }
+
+    /// Ends it at once, as a machine does that loses its power; returns when it is gone.
+    ///
+    /// # Errors
+    /// When it is not running.
+    pub fn kill(self) -> Result<()> {
+        let file = state(&format!("{}.pid", self.name()));
+        let pid = fs::read_to_string(&file).with_context(|| file.display().to_string())?;
+        let pid = pid.parse().ok().and_then(Pid::from_raw).context("its process id")?;
+        kill_process(pid, Signal::KILL).with_context(|| format!("ending {}", self.name()))?;
+        if !until(PATIENCE, || Kube::ours().run("get --raw=/livez").is_err()) {
+            bail!("{} still answers", self.name());
+        }
+        Ok(())
+    }
 }
 
 /// The end of a daemon's log.
@@ -150,6 +201,8 @@ fn apiserver(options: &Options) -> Result<Command> {
         "--requestheader-extra-headers-prefix=X-Remote-Extra-",
     ]);
     command
+        .arg(format!("--audit-policy-file={}", state("audit.json").display()))
+        .arg(format!("--audit-log-path={}", state("audit.log").display()))
         .arg(format!("--advertise-address={GATEWAY}"))
         .arg(format!("--service-cluster-ip-range={}", services(options)));
     files(

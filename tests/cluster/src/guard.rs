@@ -15,8 +15,6 @@ const SCRIPT: &str = r#"trap '' INT TERM HUP QUIT; read -r line && exit 0; exec 
 #[derive(Debug)]
 pub struct Guard {
     shell: Child,
-    /// Locked: two owners would take each other's cluster down.
-    _lock: File,
 }
 
 impl Guard {
@@ -28,15 +26,18 @@ impl Guard {
         let cache = maesh_test_support::cache();
         fs::create_dir_all(&cache).with_context(|| cache.display().to_string())?;
         let lock = File::create(cache.join("cluster.lock")).context("the lock of the cluster")?;
+        // Two owners would take each other's cluster down. The lock is the shell's from here on: it ends when all is
+        // cleaned up, and not with this process.
         lock.lock().context("waiting for another owner of the cluster")?;
         let shell = Command::new("sh")
             .args(["-c", SCRIPT, "guard"])
             .args(cleaner)
             .stdin(Stdio::piped())
+            .stdout(lock)
             .process_group(0)
             .spawn()
             .context("starting sh")?;
-        Ok(Self { shell, _lock: lock })
+        Ok(Self { shell })
     }
 
     /// Leaves the cluster to whoever comes next.

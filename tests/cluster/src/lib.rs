@@ -9,23 +9,28 @@ mod cgroup;
 mod command;
 mod control;
 mod down;
+pub mod dump;
 mod guard;
+mod helm;
+mod kube;
+pub mod load;
 mod network;
 mod node;
 mod place;
 
 use std::path::PathBuf;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 
+pub use control::Daemon;
 pub use down::down;
 pub use guard::Guard;
+pub use helm::{MESH, chart, helm};
+pub use kube::{Kube, ON_CONTEXT};
 pub use node::load_image;
-pub use place::{CNI, DNS_IMAGE, ECHO_IMAGE, PAUSE_IMAGE, archive, exec, images, kubeconfig};
+pub use place::{CNI, DNS_IMAGE, ECHO_IMAGE, GLIBC_IMAGE, MESH_IMAGE, PAUSE_IMAGE, archive, exec, images, kubeconfig};
 
-use command::checked;
 use place::STATE;
 
 /// What kind of cluster is wanted.
@@ -60,41 +65,21 @@ pub fn up(options: &Options) -> Result<()> {
     network::make(options)?;
     control::start(options)?;
     node::start_all(options)?;
-    wait(&["wait", "--for=condition=Ready", "node", "--all"])?;
+    wait("wait --for=condition=Ready node --all")?;
     eprintln!("{} nodes are ready after {:.1} s", options.nodes, since.elapsed().as_secs_f32());
     for image in &options.images {
         load_image(image)?;
     }
-    kubectl_apply(include_str!("../manifests/coredns.yaml"))?;
-    wait(&["--namespace=kube-system", "rollout", "status", "deployment/coredns"])?;
+    Kube::ours().apply(include_str!("../manifests/coredns.yaml"))?;
+    wait("--namespace=kube-system rollout status deployment/coredns")?;
     eprintln!("CoreDNS is available after {:.1} s", since.elapsed().as_secs_f32());
     Ok(())
 }
 
-/// `kubectl` as the cluster's administrator; runs where the API server is reached.
-///
-/// # Errors
-/// When kubectl has not been built.
-pub fn kubectl() -> Result<Command> {
-    let mut command = network::inside(network::LAB, maesh_test_support::tool("kubectl")?);
-    command.env("KUBECONFIG", kubeconfig());
-    Ok(command)
-}
-
-/// Applies `manifests` (YAML) with `kubectl apply --server-side`.
-///
-/// # Errors
-/// What kubectl says.
-pub fn kubectl_apply(manifests: &str) -> Result<()> {
-    let file = place::state("apply.yaml");
-    std::fs::write(&file, manifests).with_context(|| format!("{STATE}/apply.yaml"))?;
-    checked(kubectl()?.args(["apply", "--server-side", "-f"]).arg(file)).map(drop)
-}
-
-fn wait(arguments: &[&str]) -> Result<()> {
-    let timeout = format!("--timeout={}s", PATIENCE.as_secs());
-    if let Err(error) = checked(kubectl()?.args(arguments).arg(timeout)) {
-        let state = checked(kubectl()?.args(["get", "nodes,pods,events", "--all-namespaces"])).unwrap_or_default();
+fn wait(arguments: &str) -> Result<()> {
+    let kube = Kube::ours();
+    if let Err(error) = kube.run(&format!("{arguments} --timeout={}s", PATIENCE.as_secs())) {
+        let state = kube.run("get nodes,pods,events --all-namespaces").unwrap_or_default();
         bail!("{error:#}\n{state}\nLogs are in {STATE}");
     }
     Ok(())

@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -120,16 +120,21 @@ pub fn load_image(image: &Path) -> Result<()> {
         ]))?;
     }
     let archive = archive.canonicalize().with_context(|| image.display().to_string())?;
-    let mut found = false;
-    for index in 1..=9 {
-        let name = node(index);
-        if own(&name, "pid").exists() {
-            found = true;
-            checked(inside(&name, "ctr")?.args(["-n", "k8s.io", "images", "import"]).arg(&archive))?;
-        }
-    }
-    if !found {
+    let nodes: Vec<String> = (1..=9).map(node).filter(|name| own(name, "pid").exists()).collect();
+    if nodes.is_empty() {
         bail!("the cluster is not up: cargo xtask cluster up");
+    }
+    // All at once: they write to folders of their own.
+    let imports = nodes.iter().map(|name| {
+        let mut import = inside(name, "ctr")?;
+        import.args(["-n", "k8s.io", "images", "import"]).arg(&archive).stdin(Stdio::null());
+        import.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().context("starting ctr")
+    });
+    for (name, import) in nodes.iter().zip(imports.collect::<Vec<_>>()) {
+        let output = import?.wait_with_output().context("waiting for ctr")?;
+        if !output.status.success() {
+            bail!("{name} refuses {}: {}", archive.display(), String::from_utf8_lossy(&output.stderr).trim());
+        }
     }
     Ok(())
 }
@@ -158,6 +163,8 @@ fn configure(index: u8, name: &str, options: &Options) -> Result<()> {
         "volumePluginDir": "/var/lib/kubelet/volumeplugins",
         // Images come by hand only: one that is collected would be lost.
         "imageGCHighThresholdPercent": 100,
+        // The load's logs are read at the end.
+        "containerLogMaxSize": "200Mi",
         "evictionHard": { "memory.available": "100Mi", "nodefs.available": "1%", "imagefs.available": "1%" },
     });
     fs::write(own(name, "kubelet.json"), kubelet.to_string())?;

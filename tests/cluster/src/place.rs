@@ -1,11 +1,13 @@
 //! Where the cluster's files are, and what of the machine it changes: a few empty folders and host-wide settings, put
 //! back by [`crate::down()`].
 
+use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
+use maesh_test_support::repository;
 
 use crate::network::{self, LAB};
 
@@ -21,17 +23,25 @@ pub const PAUSE_IMAGE: &str = "lab.local/pause:1";
 /// Name of the image with the echo server and the client.
 pub const ECHO_IMAGE: &str = "lab.local/pod:1";
 
+/// Name of the image with the same program, linked with glibc and its files.
+pub const GLIBC_IMAGE: &str = "lab.local/pod-glibc:1";
+
 /// Name of CoreDNS's image.
 pub const DNS_IMAGE: &str = "lab.local/coredns:1";
 
-/// Where the archive of the image `name` lies in the cache once it is built.
+/// Name of the mesh's image, built quickly.
+pub const MESH_IMAGE: &str = "lab.local/maesh:1";
+
+/// Where the archive of the image `name` lies once it is built: with what else was built of this state of the
+/// repository, so that two clones do not disturb each other.
 pub fn archive(name: &str) -> PathBuf {
-    maesh_test_support::cache().join("images").join(format!("{}.tar", name.replace(['/', ':'], "-")))
+    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| repository().join("target"), PathBuf::from);
+    target.join("cluster-images").join(format!("{}.tar", name.replace(['/', ':'], "-")))
 }
 
 /// The archives of all images that a cluster needs; `None` when one is not built.
 pub fn images() -> Option<Vec<PathBuf>> {
-    let all = [PAUSE_IMAGE, ECHO_IMAGE, DNS_IMAGE].map(archive);
+    let all = [PAUSE_IMAGE, ECHO_IMAGE, GLIBC_IMAGE, DNS_IMAGE, MESH_IMAGE].map(archive);
     all.iter().all(|file| file.exists()).then(|| all.to_vec())
 }
 
@@ -72,7 +82,7 @@ pub fn exec(node: &str, command: &[String]) -> Result<Command> {
     };
     let tools = maesh_test_support::tool("kubectl")?;
     let tools = tools.parent().unwrap_or_else(|| Path::new("/")).display().to_string();
-    let path = std::env::var("PATH").unwrap_or_default();
+    let path = env::var("PATH").unwrap_or_default();
     inside.arg(format!("KUBECONFIG={}", kubeconfig().display())).arg(format!("PATH={tools}:{path}")).args(command);
     Ok(inside)
 }

@@ -12,7 +12,7 @@ use crate::call::http::{Question, Sender};
 use crate::call::stream::Tcp;
 use crate::call::websocket::{Next, Socket};
 use crate::call::{Failure, connect, stream};
-use crate::resolve::Resolver;
+use crate::resolve::{Found, LookupError, Resolver, library};
 use crate::serve;
 
 /// A URL of the few kinds that are known.
@@ -24,29 +24,46 @@ struct Target<'a> {
     path: &'a str,
 }
 
+/// Who is asked for names.
+#[derive(Debug, Default, clap::Args)]
+pub(crate) struct Names {
+    /// Ask this server, instead of those in resolv.conf; names are then taken as they are
+    #[arg(long)]
+    server: Option<IpAddr>,
+    /// Let the C library ask
+    #[arg(long, conflicts_with = "server")]
+    libc: bool,
+}
+
+impl Names {
+    async fn lookup(&self, name: &str) -> Result<Result<Found, LookupError>> {
+        if self.libc {
+            return Ok(library(name).await);
+        }
+        let resolver = self.server.map_or_else(Resolver::of_the_pod, |server| Ok(Resolver::of_server(server)));
+        Ok(resolver?.lookup(name).await)
+    }
+}
+
 /// Asks `url` and prints `name` and `address` that it was asked at, and the `answer`.
-pub(crate) async fn print(url: &str, patience: Duration) -> Result<()> {
-    let line = timeout(patience, ask(url)).await.with_context(|| format!("{url} did not answer in {patience:?}"))??;
+pub(crate) async fn print(url: &str, patience: Duration, names: &Names) -> Result<()> {
+    let asked = timeout(patience, ask(url, names)).await;
+    let line = asked.with_context(|| format!("{url} did not answer in {patience:?}"))??;
     writeln!(io::stdout(), "{line}").context("standard output")
 }
 
-async fn ask(url: &str) -> Result<Value> {
+async fn ask(url: &str, names: &Names) -> Result<Value> {
     let target = Target::parse(url)?;
-    let found =
-        Resolver::of_the_pod()?.lookup(target.host).await.with_context(|| format!("looking up {}", target.host))?;
+    let found = names.lookup(target.host).await?.with_context(|| format!("looking up {}", target.host))?;
     let address = *found.addresses.first().context("no address")?;
-    let answer =
-        target.ask(SocketAddr::new(address, target.port)).await.with_context(|| format!("{url} at {address}"))?;
+    let answer = target.ask(SocketAddr::new(address, target.port)).await;
+    let answer = answer.with_context(|| format!("{url} at {address}"))?;
     Ok(json!({ "name": found.name, "address": address, "answer": answer }))
 }
 
 /// Asks for the addresses of `name` and prints them, or the error's word as `error`.
-pub(crate) async fn print_lookup(name: &str, server: Option<IpAddr>) -> Result<()> {
-    let resolver = match server {
-        Some(server) => Resolver::of_server(server),
-        None => Resolver::of_the_pod()?,
-    };
-    let line = match resolver.lookup(name).await {
+pub(crate) async fn print_lookup(name: &str, names: &Names) -> Result<()> {
+    let line = match names.lookup(name).await? {
         Ok(found) => json!({ "name": found.name, "addresses": found.addresses, "ttl": found.ttl.as_secs() }),
         Err(error) => json!({ "error": error.to_string() }),
     };
@@ -156,11 +173,11 @@ mod tests {
             ("udp", ports.udp, ""),
         ] {
             let url = format!("{scheme}://127.0.0.1:{port}/some/path");
-            let told = ask(&url).await.unwrap();
+            let told = ask(&url, &Names::default()).await.unwrap();
             assert_eq!(told["answer"]["source"], "127.0.0.1", "{url}: {told}");
             assert_eq!(told["answer"]["protocol"].as_str().unwrap_or_default(), protocol, "{url}: {told}");
         }
-        let refused = ask(&format!("http://127.0.0.1:{}/status/503", ports.http)).await.unwrap_err();
+        let refused = ask(&format!("http://127.0.0.1:{}/status/503", ports.http), &Names::default()).await.unwrap_err();
         assert!(format!("{refused:#}").ends_with("status 503"), "{refused:#}");
         server.stop().await;
     }

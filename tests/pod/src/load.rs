@@ -22,6 +22,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 use cache::Cache;
 use client::Client;
 use line::Log;
+pub(crate) use line::read;
 pub(crate) use plan::Plan;
 
 use crate::resolve::Resolver;
@@ -35,7 +36,7 @@ pub(crate) async fn run(log: &Path, plans: Vec<Plan>, end: impl Future<Output = 
     let resolver = Arc::new(Resolver::of_the_pod()?);
     let mut running = JoinSet::new();
     for plan in plans {
-        let cache = Cache::new(resolver.clone(), plan.fresh);
+        let cache = Cache::new(resolver.clone(), plan.names);
         running.spawn(Client::new(plan, cache, log.clone()).run());
     }
     end.await?;

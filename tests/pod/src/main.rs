@@ -36,13 +36,14 @@ enum Command {
         /// Seconds it may take
         #[arg(long, default_value_t = 10)]
         patience: u64,
+        #[command(flatten)]
+        names: get::Names,
     },
     /// Ask the DNS for a name's addresses and print what came as one line of JSON
     Lookup {
         name: String,
-        /// Whom to ask, instead of the servers in resolv.conf; the name is then taken as it is
-        #[arg(long)]
-        server: Option<std::net::IpAddr>,
+        #[command(flatten)]
+        names: get::Names,
     },
     /// Ask at fixed rates until SIGTERM, and log every request as one line of JSON
     Load {
@@ -52,6 +53,13 @@ enum Command {
         /// `KIND RATE HOST:PORT [PLAIN_HOST:PORT]` in one word each; see [`Plan`]
         #[arg(required = true)]
         plans: Vec<Plan>,
+    },
+    /// Print the lines of a log from a time on
+    Read {
+        log: PathBuf,
+        /// Milliseconds since 1970
+        #[arg(long, default_value_t = 0)]
+        since: u64,
     },
 }
 
@@ -78,9 +86,10 @@ fn start(command: Command) -> Result<()> {
                 server.stop().await;
                 Ok(())
             }
-            Command::Get { url, patience } => get::print(&url, Duration::from_secs(patience)).await,
-            Command::Lookup { name, server } => get::print_lookup(&name, server).await,
+            Command::Get { url, patience, names } => get::print(&url, Duration::from_secs(patience), &names).await,
+            Command::Lookup { name, names } => get::print_lookup(&name, &names).await,
             Command::Load { log, plans } => load::run(&log, plans, ended()).await,
+            Command::Read { log, since } => load::read(&log, since),
         }
     })
 }

@@ -6,12 +6,14 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 use maesh_test_support::{SKIPS, repository, tool};
+use maesh_testcluster::ON_CONTEXT;
 
 use super::count::{counts, skips};
 use super::{Outcome, Stage};
 use crate::command::collect;
 
-pub(super) fn run(stage: Stage) -> Result<Outcome> {
+/// `on_context` is the cluster that a person named for the tests of the mesh on one.
+pub(super) fn run(stage: Stage, on_context: Option<&str>) -> Result<Outcome> {
     match stage {
         Stage::Format => {
             let fuzz = check(cargo(&["fmt", "--manifest-path", "tests/fuzz/Cargo.toml", "--", "--check"]))?;
@@ -34,18 +36,21 @@ pub(super) fn run(stage: Stage) -> Result<Outcome> {
             check(doc)
         }
         Stage::Deny => deny(),
-        Stage::Unit => tests(&["--lib", "--bins"], &[]),
-        Stage::Examples => tests(&["--doc"], &[]),
+        Stage::Unit => tests(&["--lib", "--bins"], &[], None),
+        Stage::Examples => tests(&["--doc"], &[], None),
         // Of the names in there, those of the chart and of the cluster have stages of their own.
-        Stage::BlackBox => tests(&["--test", "*"], &["--skip", "chart_", "--skip", "cluster_"]),
+        Stage::BlackBox => tests(&["--test", "*"], &["--skip", "chart_", "--skip", "cluster_"], None),
         Stage::Cluster => {
             crate::cluster::images()?;
             // There is one cluster on a machine.
-            tests(&["--test", "cluster"], &["--test-threads=1"])
+            tests(&["--test", "cluster"], &["--test-threads=1"], on_context)
         }
-        Stage::Chart => tests(&["--test", "chart"], &[]),
+        Stage::Chart => tests(&["--test", "chart"], &[], None),
         // One at a time: they measure, and fill the machine by themselves.
-        Stage::Long => tests(&["--tests"], &["--ignored", "--test-threads=1"]),
+        Stage::Long => {
+            crate::cluster::images()?;
+            tests(&["--tests"], &["--ignored", "--test-threads=1"], on_context)
+        }
         Stage::Demo => demo(),
     }
 }
@@ -66,10 +71,12 @@ fn check(mut command: Command) -> Result<Outcome> {
 
 /// Tests of the whole workspace: always all of it, so that every stage builds third-party crates with the same
 /// features and none is built twice.
-fn tests(targets: &[&str], arguments: &[&str]) -> Result<Outcome> {
+fn tests(targets: &[&str], arguments: &[&str], on_context: Option<&str>) -> Result<Outcome> {
     let list = tempfile::NamedTempFile::new().context("a file for skipped tests")?;
     let mut command = cargo(&["test", "--workspace", "--no-fail-fast", "--locked"]);
     command.args(targets).arg("--").args(arguments).env(SKIPS, list.path());
+    // What the environment says of clusters is not for tests.
+    command.env_remove(ON_CONTEXT).envs(on_context.map(|name| (ON_CONTEXT, name)));
     let result = collect("tests", &mut command)?;
     let counts = counts(&result.output);
     let skipped = skips(&std::fs::read_to_string(list.path())?);

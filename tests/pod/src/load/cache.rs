@@ -8,28 +8,30 @@ use std::time::Instant;
 
 use tokio::sync::Mutex;
 
-use super::plan::Target;
-use crate::resolve::{Found, LookupError, Resolver};
+use super::plan::{Names, Target};
+use crate::resolve::{Found, LookupError, Resolver, library};
 
 /// The addresses of the names of one plan.
 pub(crate) struct Cache {
     resolver: Arc<Resolver>,
-    fresh: bool,
+    names: Names,
     /// By host, with the time until which they hold. One lookup at a time: the others wait for what it finds.
     known: Mutex<HashMap<String, (Instant, Found)>>,
     turn: AtomicUsize,
 }
 
 impl Cache {
-    /// With `fresh` nothing is kept.
-    pub(crate) fn new(resolver: Arc<Resolver>, fresh: bool) -> Self {
-        Self { resolver, fresh, known: Mutex::default(), turn: AtomicUsize::new(0) }
+    pub(crate) fn new(resolver: Arc<Resolver>, names: Names) -> Self {
+        Self { resolver, names, known: Mutex::default(), turn: AtomicUsize::new(0) }
     }
 
     /// An address for `target`, each of a name in turn.
     pub(crate) async fn address(&self, target: &Target) -> Result<SocketAddr, LookupError> {
-        let found =
-            if self.fresh { self.resolver.lookup(&target.host).await? } else { self.kept(&target.host).await? };
+        let found = match self.names {
+            Names::Kept => self.kept(&target.host).await?,
+            Names::Fresh => self.resolver.lookup(&target.host).await?,
+            Names::Library => library(&target.host).await?,
+        };
         // One family: where there is IPv4, whoever has no IPv6 must not be sent there.
         let first: Vec<IpAddr> = match found.addresses.first() {
             Some(first) => found.addresses.iter().copied().filter(|one| one.is_ipv4() == first.is_ipv4()).collect(),

@@ -1,7 +1,7 @@
 //! The log: one line of JSON a request, written as soon as its outcome is known.
 
 use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::{BufRead, BufReader, BufWriter, Write};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
@@ -97,6 +97,23 @@ impl Log {
         // The writer outlives every sender.
         let _ = self.lines.send(line);
     }
+}
+
+/// Prints the lines of requests that began at `since` or later, in milliseconds since 1970.
+pub(crate) fn read(path: &Path, since: u64) -> Result<()> {
+    #[derive(serde::Deserialize)]
+    struct Began {
+        at: u64,
+    }
+    let mut out = BufWriter::new(std::io::stdout().lock());
+    for line in BufReader::new(File::open(path).with_context(|| path.display().to_string())?).lines() {
+        let line = line?;
+        // The last line may not be whole yet.
+        if serde_json::from_str::<Began>(&line).is_ok_and(|began| began.at >= since) {
+            writeln!(out, "{line}")?;
+        }
+    }
+    Ok(out.flush()?)
 }
 
 impl std::ops::Deref for Begun {

@@ -1,0 +1,40 @@
+//! The mesh on a cluster, as a person installs it: with Helm, from the chart in this repository.
+
+use anyhow::Result;
+use maesh_test_support::repository;
+
+use crate::command::checked;
+use crate::kube::Kube;
+use crate::place::{self, MESH_IMAGE};
+
+/// Namespace and name of the release.
+pub const MESH: &str = "maesh";
+
+/// Runs Helm 4 with `arguments` on the release's namespace; returns what it prints. Helm reads and writes nothing of
+/// the person's.
+///
+/// # Errors
+/// What Helm says.
+pub fn helm(kube: &Kube, arguments: &[&str]) -> Result<String> {
+    let mut command = kube.client("helm4", "--kube-context")?;
+    for name in ["HELM_CONFIG_HOME", "HELM_CACHE_HOME", "HELM_DATA_HOME"] {
+        command.env(name, place::state("helm").join(name));
+    }
+    command.env_remove("HELM_NAMESPACE").args(arguments).arg(format!("--namespace={MESH}"));
+    checked(&mut command)
+}
+
+/// Installs the mesh from the chart, or changes it: `verb` is `install` or `upgrade`, `values` are `name=value`.
+///
+/// # Errors
+/// What Helm says.
+pub fn chart(kube: &Kube, verb: &str, values: &[&str]) -> Result<String> {
+    let chart = repository().join("charts/maesh").display().to_string();
+    let (repository, tag) = MESH_IMAGE.rsplit_once(':').unwrap_or((MESH_IMAGE, ""));
+    let image = format!("image.repository={repository},image.tag={tag},image.pullPolicy=Never");
+    let mut arguments = vec![verb, MESH, &chart, "--set-string", &image];
+    for value in values {
+        arguments.extend(["--set", value]);
+    }
+    helm(kube, &arguments)
+}

@@ -1,0 +1,14 @@
+//! The mesh on a real Kubernetes of three nodes.
+//!
+//! Every test's name begins with `cluster_`: `cargo xtask test --only cluster` runs them, and the stage of the other
+//! tests leaves them out. They share one cluster, one after the other; a test that needs it without a
+//! mesh says so.
+
+#![allow(clippy::unwrap_used, reason = "all of it is tests")]
+
+mod install;
+mod pods;
+mod rollouts;
+mod shared;
+mod stanza;
+mod under_load;
