@@ -111,6 +111,7 @@ fn tcp(name: &str, listen: SocketAddr, endpoints: &[&str]) -> Result<Vec<Resourc
 
 fn mesh() -> Result<Resource> {
     Ok(Resource::Mesh(Mesh {
+        controllers: Vec::new(),
         zones: vec!["maesh".parse()?],
         cluster_domain: "cluster.local".into(),
         fail_to_plain: true,

@@ -150,8 +150,14 @@ impl Fed {
 
     pub async fn mesh(&self, access_control: bool) {
         let zones = ["maesh", "traefik.mesh"].iter().map(|zone| zone.parse().expect("zone")).collect();
-        let mesh =
-            Mesh { zones, cluster_domain: "cluster.local".into(), fail_to_plain: true, bypass: false, access_control };
+        let mesh = Mesh {
+            zones,
+            cluster_domain: "cluster.local".into(),
+            fail_to_plain: true,
+            bypass: false,
+            access_control,
+            controllers: Vec::new(),
+        };
         self.push(Kind::Mesh, vec![Resource::Mesh(mesh)], Vec::new()).await;
     }
 
