@@ -3,6 +3,7 @@
 //! Nothing reads flags or the environment later.
 
 mod inspect;
+mod uninstall;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -10,6 +11,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 pub use inspect::{ClusterArgs, ExplainArgs};
 use ipnet::IpNet;
 use maesh_config::{Zone, duration, model::Protocol};
+pub use uninstall::{LeaveArgs, UninstallArgs};
 
 /// A service mesh for Kubernetes that asks nothing of your pods.
 ///
@@ -40,6 +42,8 @@ pub enum Command {
     Dns(DnsArgs),
     /// Role: carry the requests of one node
     Proxy(ProxyArgs),
+    /// Take the mesh out of the cluster's ways, so that its objects can be deleted and no call fails
+    Uninstall(UninstallArgs),
     /// Print the version of this program
     Version(VersionArgs),
     /// Print a completion script for your shell
@@ -238,6 +242,11 @@ pub struct ControllerArgs {
     /// Name of this replica: the pod's name
     #[arg(long, env = "MAESH_POD_NAME", default_value = "maesh-controller", value_name = "NAME")]
     pub id: String,
+    /// How long callers may remember an answer
+    #[arg(long, env = "MAESH_HORIZON", default_value = "45s", value_parser = duration::parse, value_name = "DURATION")]
+    pub horizon: Duration,
+    #[command(flatten)]
+    pub leave: LeaveArgs,
     #[command(flatten)]
     pub mesh: MeshArgs,
 }

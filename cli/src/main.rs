@@ -15,6 +15,7 @@ mod mesh;
 mod roles;
 mod signals;
 mod status;
+mod uninstall;
 mod version;
 
 use std::process::ExitCode;
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
         Command::Dns(args) => block_on(roles::dns::run(args, log_level)),
         Command::Proxy(args) => block_on(roles::proxy::run(args, log_level)),
         Command::Explain(args) => block_on(explain::run(args)),
+        Command::Uninstall(args) => block_on(uninstall::run(args)),
         Command::Version(args) => {
             version::print(args.output);
             Ok(ExitCode::SUCCESS)

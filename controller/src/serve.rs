@@ -201,13 +201,13 @@ impl Controller {
         self.state.clone()
     }
 
-    /// Follows the global switch for as long as the controller runs and `bypass` is open: while it is on, every name
-    /// answers the plain addresses.
-    pub fn follow_bypass(&self, mut bypass: watch::Receiver<bool>) {
+    /// Follows the global switch for as long as the controller runs and `bypass` is open: while it is on, or `always` is,
+    /// every name answers the plain addresses.
+    pub fn follow_bypass(&self, mut bypass: watch::Receiver<bool>, always: bool) {
         let inputs = self.inputs.clone();
         tokio::spawn(async move {
             loop {
-                let now = *bypass.borrow_and_update();
+                let now = always || *bypass.borrow_and_update();
                 if inputs.send(Input::Bypass(now)).await.is_err() || bypass.changed().await.is_err() {
                     return;
                 }

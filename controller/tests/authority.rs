@@ -160,7 +160,7 @@ fn authorities_change_under_streams_and_leaders() {
         let kubelet = tokio::spawn(refresh(client.clone(), ca.clone(), seen.clone()));
         timeout(PATIENCE, async {
             while !ca.exists() {
-                sleep(Duration::from_millis(50)).await
+                sleep(Duration::from_millis(50)).await;
             }
         })
         .await
@@ -171,7 +171,7 @@ fn authorities_change_under_streams_and_leaders() {
         // The leader dies once the next authority is published, before it signs anything.
         timeout(PATIENCE, async {
             while seen.lock().len() < 2 {
-                sleep(Duration::from_millis(20)).await
+                sleep(Duration::from_millis(20)).await;
             }
         })
         .await
@@ -208,7 +208,7 @@ fn authorities_change_under_streams_and_leaders() {
         let refused = second.subscribe(&stranger);
         timeout(PATIENCE, async {
             while refused.status.failures() == 0 {
-                sleep(Duration::from_millis(20)).await
+                sleep(Duration::from_millis(20)).await;
             }
         })
         .await

@@ -61,7 +61,7 @@ pub async fn run(args: ControllerArgs, log_level: LogLevel) -> anyhow::Result<Ex
         let (batches, states) = kubernetes::start(&client, &kubernetes::Options::default(), &compiler.door());
         watches = Some(states);
         if !args.read_only {
-            duties = Some(Duties::start(client, &args.mesh.namespace, &args.lease, &args.id));
+            duties = Some((Duties::start(client.clone(), &args.mesh.namespace, &args.lease, &args.id), client));
         }
         batches
     } else {
@@ -73,6 +73,7 @@ pub async fn run(args: ControllerArgs, log_level: LogLevel) -> anyhow::Result<Ex
     let started = Controller::start(compiler, batches, connected, args.proxy_settle, sink);
     let (controller, published) = started.context("starting the compiler")?;
     let state = controller.state();
+    let duties = duties.map(|(duties, client)| duties.with_all(&args, &client, &controller));
     tokio::spawn(log_diagnostics(published));
 
     let mut registry = Registry::default();

@@ -4,9 +4,18 @@
 //! given back: the next leader may write at that moment.
 
 use kube::Client;
-use maesh_controller::leader::{Candidate, Leadership, Terms};
+use maesh_controller::{
+    leader::{Candidate, Leadership, Terms},
+    own::{
+        owner,
+        uninstall::{self, ByHand, Uninstall},
+    },
+    serve::Controller,
+};
 use rand::RngExt as _;
-use tokio::task::JoinSet;
+use tokio::{sync::watch, task::JoinSet};
+
+use crate::args::ControllerArgs;
 
 /// Takes part in the election, and holds the duties of the leader.
 pub struct Duties {
@@ -29,9 +38,41 @@ impl Duties {
         self.candidate.leadership()
     }
 
+    /// Takes up everything that the leader does.
+    pub fn with_all(mut self, args: &ControllerArgs, client: &Client, controller: &Controller) -> Self {
+        self.leave_when_told(args, client.clone(), controller);
+        self
+    }
+
+    /// Every replica obeys the marker of an uninstallation, and the leader does what it asks for.
+    fn leave_when_told(&mut self, args: &ControllerArgs, client: Client, controller: &Controller) {
+        let namespace = args.mesh.namespace.clone();
+        let (leave, lease, leadership) = (args.leave.clone(), args.lease.clone(), self.leadership());
+        let options = leave.options(&namespace, args.horizon);
+        let (sender, wanted) = watch::channel(false);
+        let (bypassing, always) = (wanted.clone(), args.mesh.bypass);
+        controller.follow_bypass(bypassing, always);
+        self.add({
+            let (client, options) = (client.clone(), options.clone());
+            async move { uninstall::follow(client, &options, sender).await }
+        });
+        self.add(async move {
+            let owner = owner::find(&client, &namespace, &leave.deployment).await;
+            let adopted = async {
+                if let Some(owner) = owner.clone() {
+                    owner::adopt_lease(client.clone(), &namespace, &lease, owner, &leadership).await;
+                }
+            };
+            let dns = Box::new(ByHand);
+            let client = client.clone();
+            let uninstall =
+                Uninstall { client, options, dns, leadership: Some(leadership.clone()), owner: owner.clone() };
+            tokio::join!(adopted, uninstall.whenever(wanted));
+        });
+    }
+
     /// Runs a duty until it ends or all of them are stopped.
-    #[expect(dead_code, reason = "the duties that write follow")]
-    pub fn add(&mut self, duty: impl Future<Output = ()> + Send + 'static) {
+    fn add(&mut self, duty: impl Future<Output = ()> + Send + 'static) {
         self.running.spawn(duty);
     }
 

@@ -1,0 +1,66 @@
+//! Flags of `maesh uninstall`, and of the duty of the same purpose.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::Args;
+use maesh_config::duration;
+use maesh_controller::own::uninstall;
+
+/// How the mesh is taken away; the same for the controller and for `maesh uninstall`.
+#[derive(Debug, Clone, Args)]
+pub struct LeaveArgs {
+    /// ConfigMap in the mesh's namespace that says that the mesh is to be taken away
+    #[arg(
+        long = "uninstall-marker",
+        env = "MAESH_UNINSTALL_MARKER",
+        default_value = "maesh-uninstall",
+        value_name = "NAME"
+    )]
+    pub marker: String,
+    /// The controller's Deployment: what the mesh makes in its namespace goes with it
+    #[arg(long, env = "MAESH_DEPLOYMENT", default_value = "maesh-controller", value_name = "NAME")]
+    pub deployment: String,
+    /// How long the cluster's DNS may take until it no longer asks the mesh, once the stanza is out
+    #[arg(long, env = "MAESH_DNS_DEADLINE", default_value = "240s", value_parser = duration::parse, value_name = "DURATION")]
+    pub dns_deadline: Duration,
+}
+
+/// How long a marker has to be gone until that is believed: the last replicas of a mesh end well within it.
+const REGRET: Duration = Duration::from_secs(60);
+
+impl LeaveArgs {
+    /// For the mesh in `namespace`, whose answers are remembered for `horizon`.
+    pub fn options(&self, namespace: &str, horizon: Duration) -> uninstall::Options {
+        uninstall::Options {
+            namespace: namespace.to_owned(),
+            marker: self.marker.clone(),
+            horizon,
+            dns_deadline: self.dns_deadline,
+            regret: REGRET,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct UninstallArgs {
+    /// Kubeconfig of the cluster; without it, the ServiceAccount of the pod this runs in
+    #[arg(long, env = "MAESH_KUBECONFIG", value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    /// Context of the kubeconfig; its current one if not given
+    #[arg(long, requires = "kubeconfig", value_name = "NAME")]
+    pub context: Option<String>,
+    /// Namespace of the mesh
+    #[arg(long, env = "MAESH_NAMESPACE", default_value = "maesh", value_name = "NAMESPACE")]
+    pub namespace: String,
+    #[command(flatten)]
+    pub leave: LeaveArgs,
+    /// How long a caller may remember an answer
+    #[arg(long, env = "MAESH_HORIZON", default_value = "45s", value_parser = duration::parse, value_name = "DURATION")]
+    pub horizon: Duration,
+    /// How long a controller may take to begin, before this program does it by itself
+    #[arg(long, default_value = "20s", value_parser = duration::parse, value_name = "DURATION")]
+    pub takeover: Duration,
+    /// How long all of it may take
+    #[arg(long, default_value = "10m", value_parser = duration::parse, value_name = "DURATION")]
+    pub deadline: Duration,
+}

@@ -1,0 +1,102 @@
+//! `maesh uninstall`: everything that has to be done before the mesh's objects are deleted.
+//!
+//! It says that the mesh is to go, and waits for the controllers, which do it; without any controller it does it by
+//! itself. Helm runs it before it deletes anything. What it has done, another run finds done.
+
+use std::{process::ExitCode, time::Duration};
+
+use anyhow::{Context as _, bail};
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::{Api, Client, api::PostParams, core::ObjectMeta};
+use maesh_controller::{
+    own::{
+        owner,
+        uninstall::{ByHand, DONE, PROGRESS, Uninstall},
+    },
+    source::kubernetes,
+};
+use tokio::{
+    task::JoinHandle,
+    time::{Instant, sleep},
+};
+
+use crate::args::UninstallArgs;
+
+/// Pause between two looks at the marker.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Takes the mesh out of the cluster's ways.
+pub async fn run(args: UninstallArgs) -> anyhow::Result<ExitCode> {
+    let client = kubernetes::client(args.kubeconfig.as_deref(), args.context.as_deref()).await?;
+    let markers = Api::<ConfigMap>::namespaced(client.clone(), &args.namespace);
+    let since = Instant::now();
+    mark(&markers, &args).await?;
+    let mut said = String::new();
+    let mut alone: Option<JoinHandle<()>> = None;
+    loop {
+        match progress(&markers, &args.leave.marker).await {
+            Ok(Some(now)) if now != said => {
+                println!("{now}");
+                said = now;
+            }
+            Ok(_) => {}
+            Err(error) => eprintln!("the API server does not say how far it is: {error}; asking on"),
+        }
+        if said == DONE {
+            break;
+        }
+        if said.is_empty() && alone.is_none() && since.elapsed() > args.takeover {
+            println!("no controller answered within {:?}; this program does it", args.takeover);
+            alone = Some(tokio::spawn(by_itself(client.clone(), args.clone())));
+        }
+        if since.elapsed() > args.deadline {
+            bail!(
+                "not done within {:?}; last: {}. Run it again, or look at the controllers' logs: kubectl -n {} logs \
+                 deployment/{}",
+                args.deadline,
+                if said.is_empty() { "nothing was done" } else { &said },
+                args.namespace,
+                args.leave.deployment
+            );
+        }
+        sleep(LOOK).await;
+    }
+    if let Some(alone) = alone {
+        alone.abort();
+    }
+    println!("nothing leads to the mesh any more; its objects can be deleted");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Says that the mesh is to go, where Helm has not said it.
+async fn mark(markers: &Api<ConfigMap>, args: &UninstallArgs) -> anyhow::Result<()> {
+    let name = &args.leave.marker;
+    let metadata = ObjectMeta { name: Some(name.clone()), ..ObjectMeta::default() };
+    let marker = ConfigMap { metadata, ..ConfigMap::default() };
+    if markers.get_metadata_opt(name).await.with_context(|| format!("ConfigMap {}/{name}", args.namespace))?.is_some() {
+        return Ok(());
+    }
+    match markers.create(&PostParams::default(), &marker).await {
+        // Just made by another.
+        Err(kube::Error::Api(status)) if status.code == 409 => {}
+        made => drop(made.with_context(|| format!("making ConfigMap {}/{name}", args.namespace))?),
+    }
+    println!("ConfigMap {}/{name} says that the mesh is to go; deleting it takes that back", args.namespace);
+    Ok(())
+}
+
+async fn progress(markers: &Api<ConfigMap>, marker: &str) -> Result<Option<String>, kube::Error> {
+    let found = markers.get_metadata_opt(marker).await?;
+    Ok(found.and_then(|marker| marker.metadata.annotations?.remove(PROGRESS)))
+}
+
+/// Without any controller.
+async fn by_itself(client: Client, args: UninstallArgs) {
+    let owner = owner::find(&client, &args.namespace, &args.leave.deployment).await;
+    let options = args.leave.options(&args.namespace, args.horizon);
+    let uninstall = Uninstall { client, options, dns: Box::new(ByHand), leadership: None, owner };
+    while let Err(error) = uninstall.run(false).await {
+        eprintln!("{error}; trying again");
+        sleep(LOOK).await;
+    }
+}
