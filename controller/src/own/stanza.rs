@@ -8,6 +8,8 @@ mod corefile;
 mod edit;
 mod lexer;
 mod ours;
+mod place;
+mod plan;
 mod stubs;
 
 #[cfg(test)]
@@ -18,7 +20,9 @@ use std::{fmt::Write as _, net::IpAddr};
 use maesh_config::Zone;
 
 pub use self::{
-    edit::{Facts, State, add, facts, remove, state},
+    edit::{Facts, State, add, beside, facts, remove, state},
+    place::{MapName, Place, Software, Unplaced},
+    plan::{Change, File, Maps, Refusal, Report, Standing},
     stubs::{NotStubs, add_stubs, has_stubs, remove_stubs},
 };
 

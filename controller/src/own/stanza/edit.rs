@@ -39,6 +39,8 @@ pub struct Facts {
     pub imports: Vec<String>,
     /// Changes are taken up without a restart.
     pub reloads: bool,
+    /// The zone of the cluster's own names.
+    pub cluster_domain: Option<String>,
 }
 
 /// Reads what the stanza must know of a Corefile.
@@ -56,10 +58,16 @@ pub fn facts(corefile: &str) -> Result<Facts, NotUnderstood> {
         let cluster = found.blocks.iter().find(|block| has(block, "kubernetes"));
         cluster.and_then(|block| block.addresses().next()).map(|address| address.port)
     };
+    let kubernetes = |block: &Block<'_>| {
+        let line = block.lines().find(|line| line[0].text == "kubernetes").map(<[_]>::to_vec)?;
+        let zone = line.get(1).map(|word| word.text.clone()).filter(|word| word != "{");
+        zone.or_else(|| block.addresses().next().map(|address| address.zone))
+    };
     Ok(Facts {
         port: ports.iter().find(|port| **port == 53).or_else(|| ports.first()).copied().or_else(cluster),
         imports: found.imports.iter().map(|&pattern| pattern.to_owned()).collect(),
         reloads: found.blocks.iter().any(|block| has(block, "reload")),
+        cluster_domain: found.blocks.iter().find_map(kubernetes).filter(|zone| !zone.is_empty()),
     })
 }
 
@@ -121,6 +129,21 @@ pub fn add(corefile: &str, stanza: &Stanza) -> Result<String, NotUnderstood> {
 pub fn remove(corefile: &str, zones: &[Zone]) -> Result<String, NotUnderstood> {
     let ours = ours::find(corefile, &is_ours(zones))?;
     Ok(if ours.is_empty() { corefile.to_owned() } else { ours.taken_out(corefile) })
+}
+
+/// What a text beside the one with `stanza` must be, another file that CoreDNS imports: without a stanza of ours, and
+/// with blocks of Traefik Mesh for the same zones at rest. [`remove`] undoes it.
+///
+/// # Errors
+/// If the text is not understood, or one of the zones is served by somebody else.
+pub fn beside(corefile: &str, stanza: &Stanza) -> Result<String, NotUnderstood> {
+    let own = is_ours(&stanza.zones);
+    let before = ours::find(corefile, &own)?.taken_out(corefile);
+    let resting = with_others_resting(&before, stanza)?;
+    if ours::find(&resting, &own)?.taken_out(&resting) != before {
+        return Err(NotUnderstood::Irreversible);
+    }
+    Ok(resting)
 }
 
 fn is_ours(zones: &[Zone]) -> impl Fn(&Address) -> bool {

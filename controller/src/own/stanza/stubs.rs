@@ -34,15 +34,15 @@ pub fn has_stubs(text: Option<&str>, zones: &[Zone], address: IpAddr) -> Result<
     Ok(zones.iter().all(|zone| object.get(zone.as_str()) == Some(&list(address))))
 }
 
-/// Lets `zones` lead to `address`. What leads to one of `known`, addresses that were the mesh's, is replaced.
+/// Lets `zones` lead to `address`; what was ours before is replaced.
 ///
 /// # Errors
 /// If the text is not understood, or a zone leads elsewhere.
-pub fn add_stubs(text: Option<&str>, zones: &[Zone], address: IpAddr, known: &[IpAddr]) -> Result<String, NotStubs> {
+pub fn add_stubs(text: Option<&str>, zones: &[Zone], address: IpAddr) -> Result<String, NotStubs> {
     if has_stubs(text, zones, address)? {
         return Ok(text.unwrap_or_default().to_owned());
     }
-    let cleared = remove_stubs(text, zones, &[known, &[address]].concat())?;
+    let cleared = remove_stubs(text, zones, Some(address))?;
     let text = cleared.as_deref().unwrap_or(EMPTIED);
     let object = parse(text)?;
     if let Some(zone) = zones.iter().find(|zone| object.contains_key(zone.as_str())) {
@@ -54,16 +54,19 @@ pub fn add_stubs(text: Option<&str>, zones: &[Zone], address: IpAddr, known: &[I
     Ok(format!("{}{}{comma}{}", &text[..at], ours.join(","), &text[at..]))
 }
 
-/// Takes out those `zones` that lead to one of `known`. `None`: nothing else was in it.
+/// Takes out those `zones` that are ours: they lead to `address`, or all of them to one same address, which may be one
+/// that our Service had before. `None`: nothing else was in it.
 ///
 /// # Errors
 /// If the text is not understood.
-pub fn remove_stubs(text: Option<&str>, zones: &[Zone], known: &[IpAddr]) -> Result<Option<String>, NotStubs> {
+pub fn remove_stubs(text: Option<&str>, zones: &[Zone], address: Option<IpAddr>) -> Result<Option<String>, NotStubs> {
     let Some(text) = text else { return Ok(None) };
     let object = parse(text)?;
+    let first = zones.first().and_then(|zone| object.get(zone.as_str())).filter(|value| is_one_address(value));
+    let alike = first.filter(|first| zones.iter().all(|zone| object.get(zone.as_str()) == Some(*first)));
     let ours = |name: &str| {
-        let is_known = |value: &Value| known.iter().any(|address| *value == list(*address));
-        zones.iter().any(|zone| zone.as_str() == name) && object.get(name).is_some_and(is_known)
+        let is_ours = |value: &Value| Some(value) == alike || address.is_some_and(|address| *value == list(address));
+        zones.iter().any(|zone| zone.as_str() == name) && object.get(name).is_some_and(is_ours)
     };
     let mut text = text.to_owned();
     let mut found = false;
@@ -72,6 +75,10 @@ pub fn remove_stubs(text: Option<&str>, zones: &[Zone], known: &[IpAddr]) -> Res
         found = true;
     }
     Ok((!found || text != EMPTIED).then_some(text))
+}
+
+fn is_one_address(value: &Value) -> bool {
+    matches!(value.as_array().map(Vec::as_slice), Some([Value::String(one)]) if one.parse::<IpAddr>().is_ok())
 }
 
 fn list(address: IpAddr) -> Value {
@@ -153,27 +160,28 @@ mod tests {
             Some("{\"acme.local\": [\"1.2.3.4\"]}\n"),
             Some("{\r\n  \"a,{\\\"\": [\"1\", \"2\"],\n\t\"b\" : []\n}"),
         ] {
-            let after = add_stubs(before, &zones(), ADDRESS, &[]).unwrap();
+            let after = add_stubs(before, &zones(), ADDRESS).unwrap();
             assert_eq!(has_stubs(Some(&after), &zones(), ADDRESS), Ok(true), "{after}");
-            assert_eq!(add_stubs(Some(&after), &zones(), ADDRESS, &[]).unwrap(), after);
+            assert_eq!(add_stubs(Some(&after), &zones(), ADDRESS).unwrap(), after);
             let others = |text: &str| {
                 let object = parse(text).unwrap();
                 object.into_iter().filter(|(name, _)| !name.contains("mesh") && name != "maesh").collect::<Vec<_>>()
             };
             assert_eq!(others(&after), before.map(others).unwrap_or_default(), "{after}");
-            let removed = remove_stubs(Some(&after), &zones(), &[ADDRESS]).unwrap();
+            let removed = remove_stubs(Some(&after), &zones(), Some(ADDRESS)).unwrap();
             assert_eq!(removed.as_deref(), before, "{after}");
         }
     }
 
     #[test]
     fn another_address_of_ours_is_replaced() {
-        let old = add_stubs(Some("{\"a\": []}"), &zones(), BEFORE, &[]).unwrap();
-        let new = add_stubs(Some(&old), &zones(), ADDRESS, &[BEFORE]).unwrap();
+        let old = add_stubs(Some("{\"a\": []}"), &zones(), BEFORE).unwrap();
+        let new = add_stubs(Some(&old), &zones(), ADDRESS).unwrap();
         assert_eq!(new, old.replace("10.96.0.9", "10.96.0.53"));
+        assert_eq!(remove_stubs(Some(&old), &zones(), None).unwrap().as_deref(), Some("{\"a\": []}"));
         // By hand, in another order, and one of the two only.
         let by_hand = "{\"a\": [], \"maesh\": [\"10.96.0.9\"]}";
-        assert_eq!(remove_stubs(Some(by_hand), &zones(), &[BEFORE]).unwrap().as_deref(), Some("{\"a\": []}"));
+        assert_eq!(remove_stubs(Some(by_hand), &zones(), Some(BEFORE)).unwrap().as_deref(), Some("{\"a\": []}"));
     }
 
     #[test]
@@ -186,7 +194,7 @@ mod tests {
             ("several", "{\"maesh\": [\"10.96.0.9\", \"10.96.0.8\"]}", "zone maesh leads elsewhere"),
             ("twice", "{\"maesh\": [], \"maesh\": []}", "zone maesh is in it twice"),
         ] {
-            let error = add_stubs(Some(text), &zones(), ADDRESS, &[BEFORE]).expect_err(case).to_string();
+            let error = add_stubs(Some(text), &zones(), ADDRESS).expect_err(case).to_string();
             assert!(error.contains(want), "{case}: {error}");
         }
     }

@@ -205,16 +205,16 @@ fn hostile_text_is_text() {
 
 #[test]
 fn what_the_stanza_must_know_is_read() {
-    for (case, corefile, port, imports, reloads) in [
-        ("kubeadm", KUBEADM, Some(53), &[][..], true),
-        ("Gardener", ".:8053 {\n}\nimport custom/*.server\n", Some(8053), &["custom/*.server"], false),
-        ("several", ".:5353 tls://. {\n}\n. {\n reload\n}\n", Some(53), &[], true),
-        ("no root", "a:1 {\n}\ncluster.local:5353 {\n kubernetes cluster.local\n}\n", Some(5353), &[], false),
-        ("none", "a:1 {\n}\n", None, &[], false),
+    for (case, corefile, port, imports, reloads, domain) in [
+        ("kubeadm", KUBEADM, Some(53), &[][..], true, Some("cluster.local")),
+        ("Gardener", ".:8053 {\n}\nimport custom/*.server\n", Some(8053), &["custom/*.server"], false, None),
+        ("several", ".:5353 tls://. {\n}\n. {\n reload\n}\n", Some(53), &[], true, None),
+        ("no root", "a:1 {\n}\nx.local:5353 {\n kubernetes {\n }\n}\n", Some(5353), &[], false, Some("x.local")),
+        ("none", "a:1 {\n}\n", None, &[], false, None),
     ] {
-        let found = facts(corefile).unwrap();
         let imports = imports.iter().map(|&pattern| pattern.to_owned()).collect();
-        assert_eq!(found, Facts { port, imports, reloads }, "{case}");
+        let cluster_domain = domain.map(str::to_owned);
+        assert_eq!(facts(corefile).unwrap(), Facts { port, imports, reloads, cluster_domain }, "{case}");
     }
 }
 

@@ -1,0 +1,269 @@
+//! What is to be written where, and how what is there stands to it.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use maesh_config::Zone;
+
+use super::{
+    Facts, MapName, NotStubs, NotUnderstood, Place, Software, Stanza, State, add, add_stubs, beside, facts, has_stubs,
+    remove, remove_stubs, state,
+};
+
+/// The key in which kube-dns and NodeLocal DNSCache look for stub domains.
+const STUBS: &str = "stubDomains";
+/// What a zone is looked up in, where nothing says so.
+const CLUSTER_DOMAIN: &str = "cluster.local";
+
+/// The texts of the ConfigMaps that matter; `None` for one that is not there.
+pub type Maps = BTreeMap<MapName, Option<BTreeMap<String, String>>>;
+
+/// A key of a ConfigMap.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct File {
+    /// The ConfigMap.
+    pub map: MapName,
+    /// The key.
+    pub key: String,
+}
+
+/// A text to be written; `None`: the key is to be removed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// Where.
+    pub file: File,
+    /// What is there.
+    pub before: Option<String>,
+    /// What is to be there.
+    pub after: Option<String>,
+}
+
+/// How one file stands to the stanza.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// Where.
+    pub file: File,
+    /// How, or why it cannot be told.
+    pub state: Result<State, Refusal>,
+}
+
+/// Why a file was left as it is.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// A Corefile.
+    #[error("{}, key {}, {why}. It was left as it is", file.map, file.key)]
+    Corefile {
+        /// Where.
+        file: File,
+        /// Why.
+        why: NotUnderstood,
+    },
+    /// Stub domains.
+    #[error("{}, key {}, {why}. It was left as it is", file.map, file.key)]
+    Stubs {
+        /// Where.
+        file: File,
+        /// Why.
+        why: NotStubs,
+    },
+    /// The ConfigMap of the cluster's DNS is not there.
+    #[error("{}, key {}, is not there, though the cluster's DNS reads it. Look at the cluster's DNS first", .0.map, .0.key)]
+    NotThere(File),
+}
+
+/// Everything there is to say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// How the files in which the stanza or stub domains stand do.
+    pub standings: Vec<Standing>,
+    /// The stanza as it should be; `None` where only stub domains carry the zones.
+    pub stanza: Option<Stanza>,
+    /// CoreDNS takes up changes by itself.
+    pub reloads: bool,
+    /// The zone of the cluster's own names.
+    pub cluster_domain: String,
+}
+
+/// The files of a place, as they are to be treated.
+struct Files {
+    /// The one with the stanza.
+    host: Option<File>,
+    /// Others that CoreDNS reads.
+    beside: Vec<File>,
+    facts: Option<Facts>,
+}
+
+/// The ConfigMaps to read for `place`; once the Corefile is among `maps`, those that it imports too.
+pub(super) fn maps(place: &Place, maps: &Maps) -> Vec<MapName> {
+    let mut wanted: Vec<MapName> = place.node_local.iter().cloned().collect();
+    match &place.software {
+        Software::KubeDns { map } => wanted.push(map.clone()),
+        Software::CoreDns { map, key, .. } => {
+            let corefile = maps.get(map).and_then(|data| data.as_ref()?.get(key));
+            let imports = corefile.and_then(|text| facts(text).ok()).map(|facts| facts.imports).unwrap_or_default();
+            wanted.push(map.clone());
+            wanted.extend(imports.iter().filter_map(|pattern| Some(place.software.imported(pattern)?.0)));
+        }
+    }
+    wanted.sort_unstable();
+    wanted.dedup();
+    wanted
+}
+
+/// Where stub domains are to stand.
+fn stub_files(place: &Place) -> Vec<File> {
+    let kube_dns = match &place.software {
+        Software::KubeDns { map } => Some(map),
+        Software::CoreDns { .. } => None,
+    };
+    let mut maps: Vec<_> = place.node_local.iter().chain(kube_dns).collect();
+    maps.dedup();
+    maps.into_iter().map(|map| File { map: map.clone(), key: STUBS.into() }).collect()
+}
+
+fn files(place: &Place, maps: &Maps) -> Result<Files, Refusal> {
+    let Software::CoreDns { map, key, .. } = &place.software else {
+        return Ok(Files { host: None, beside: Vec::new(), facts: None });
+    };
+    let main = File { map: map.clone(), key: key.clone() };
+    let corefile = text(maps, &main).ok_or_else(|| Refusal::NotThere(main.clone()))?;
+    let facts = facts(corefile).map_err(|why| Refusal::Corefile { file: main.clone(), why })?;
+    let imported: Vec<(MapName, String)> =
+        facts.imports.iter().filter_map(|pattern| place.software.imported(pattern)).collect();
+    let mut beside = Vec::new();
+    for (map, suffix) in &imported {
+        let keys = maps.get(map).and_then(|data| data.as_ref()).into_iter().flat_map(BTreeMap::keys);
+        let keys = keys.filter(|key| key.ends_with(suffix));
+        beside.extend(keys.map(|key| File { map: map.clone(), key: key.clone() }));
+    }
+    let host = match imported.first() {
+        Some((map, suffix)) => {
+            beside.push(main);
+            File { map: map.clone(), key: format!("maesh{suffix}") }
+        }
+        None => main,
+    };
+    beside.retain(|file| *file != host);
+    Ok(Files { host: Some(host), beside, facts: Some(facts) })
+}
+
+fn text<'a>(maps: &'a Maps, file: &File) -> Option<&'a str> {
+    maps.get(&file.map)?.as_ref()?.get(&file.key).map(String::as_str)
+}
+
+/// How everything stands to the mesh's `zones` leading to `forward`.
+///
+/// # Errors
+/// If the Corefile is not there, or not understood.
+pub(super) fn report(place: &Place, maps: &Maps, zones: &[Zone], forward: IpAddr) -> Result<Report, Refusal> {
+    let files = files(place, maps)?;
+    let mut standings = Vec::new();
+    let stanza = stanza(&files, zones, forward)?;
+    if let (Some(host), Some(stanza)) = (&files.host, &stanza) {
+        let refused = |file: &File, why| Refusal::Corefile { file: file.clone(), why };
+        let mut is = state(text(maps, host).unwrap_or_default(), stanza).map_err(|why| refused(host, why));
+        for file in &files.beside {
+            let there = text(maps, file).unwrap_or_default();
+            match beside(there, stanza) {
+                Ok(meant) if meant == there => {}
+                Ok(_) if is == Ok(State::Absent) => {}
+                Ok(_) => is = is.map(|_| State::Broken),
+                Err(why) => standings.push(Standing { file: file.clone(), state: Err(refused(file, why)) }),
+            }
+        }
+        standings.insert(0, Standing { file: host.clone(), state: is });
+    }
+    for file in &stub_files(place) {
+        let there = text(maps, file);
+        let refused = |why| Refusal::Stubs { file: file.clone(), why };
+        let has = has_stubs(there, zones, forward).map_err(refused);
+        let state = has.and_then(|has| match has {
+            true => Ok(State::Present),
+            false => {
+                add_stubs(there, zones, forward).map_err(refused)?;
+                let removed = remove_stubs(there, zones, Some(forward)).map_err(refused)?;
+                Ok(if removed.as_deref() == there { State::Absent } else { State::Outdated })
+            }
+        });
+        standings.push(Standing { file: file.clone(), state });
+    }
+    let reloads = files.facts.as_ref().is_none_or(|facts| facts.reloads);
+    let cluster_domain = files.facts.and_then(|facts| facts.cluster_domain).unwrap_or_else(|| CLUSTER_DOMAIN.into());
+    Ok(Report { standings, stanza, reloads, cluster_domain })
+}
+
+fn stanza(files: &Files, zones: &[Zone], forward: IpAddr) -> Result<Option<Stanza>, Refusal> {
+    let (Some(host), Some(facts)) = (&files.host, &files.facts) else { return Ok(None) };
+    let no_port = || Refusal::Corefile { file: host.clone(), why: NotUnderstood::NoPort };
+    let port = facts.port.ok_or_else(no_port)?;
+    Ok(Some(Stanza { zones: zones.to_vec(), port, forward }))
+}
+
+/// What to write so that `zones` lead to `forward`. Nothing, if all is as it should be.
+///
+/// # Errors
+/// If one of the files is not understood: then none is to be written.
+pub(super) fn additions(place: &Place, maps: &Maps, zones: &[Zone], forward: IpAddr) -> Result<Vec<Change>, Refusal> {
+    let files = files(place, maps)?;
+    let mut changes = Vec::new();
+    if let (Some(host), Some(stanza)) = (&files.host, stanza(&files, zones, forward)?) {
+        // First what would be in the way.
+        for (file, edit) in files.beside.iter().map(|file| (file, false)).chain([(host, true)]) {
+            let there = text(maps, file);
+            let texted = there.unwrap_or_default();
+            let after = if edit { add(texted, &stanza) } else { beside(texted, &stanza) };
+            let after = after.map_err(|why| Refusal::Corefile { file: file.clone(), why })?;
+            changes.push(change(file, there, Some(after)));
+        }
+    }
+    for file in &stub_files(place) {
+        let there = text(maps, file);
+        let after = add_stubs(there, zones, forward).map_err(|why| Refusal::Stubs { file: file.clone(), why })?;
+        changes.push(change(file, there, Some(after)));
+    }
+    changes.retain(|change| change.before != change.after);
+    Ok(changes)
+}
+
+/// What to write so that nothing of the mesh's is left. `forward`: our Service's address, where there still is one.
+///
+/// # Errors
+/// If one of the files is not understood. The Corefile need not be whole for it.
+pub(super) fn removals(
+    place: &Place,
+    maps: &Maps,
+    zones: &[Zone],
+    forward: Option<IpAddr>,
+) -> Result<Vec<Change>, Refusal> {
+    let files = files(place, maps);
+    let mut changes = Vec::new();
+    let texts = match (&files, &place.software) {
+        (Ok(files), _) => files.host.iter().chain(&files.beside).cloned().collect(),
+        (Err(Refusal::Corefile { .. }), Software::CoreDns { map, key, .. }) => {
+            vec![File { map: map.clone(), key: key.clone() }]
+        }
+        _ => Vec::new(),
+    };
+    for file in &texts {
+        let Some(there) = text(maps, file) else { continue };
+        let after = remove(there, zones).map_err(|why| Refusal::Corefile { file: file.clone(), why })?;
+        // A key of a map of imports that held nothing but ours was not there before.
+        let imported =
+            !matches!(&place.software, Software::CoreDns { map, key, .. } if *map == file.map && *key == file.key);
+        let emptied = imported && after.is_empty() && !there.is_empty();
+        changes.push(change(file, Some(there), (!emptied).then_some(after)));
+    }
+    for file in &stub_files(place) {
+        let there = text(maps, file);
+        let after = remove_stubs(there, zones, forward).map_err(|why| Refusal::Stubs { file: file.clone(), why })?;
+        changes.push(change(file, there, after));
+    }
+    changes.retain(|change| change.before != change.after);
+    Ok(changes)
+}
+
+fn change(file: &File, before: Option<&str>, after: Option<String>) -> Change {
+    Change { file: file.clone(), before: before.map(str::to_owned), after }
+}
+
+#[cfg(test)]
+mod tests;
