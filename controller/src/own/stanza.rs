@@ -4,9 +4,12 @@
 //! editor is pure (text in, text out), stands between marks, and undoes itself to the byte; what it does not understand
 //! it leaves alone and says so.
 
+mod cluster;
 mod corefile;
 mod edit;
+mod guard;
 mod lexer;
+mod look;
 mod ours;
 mod place;
 mod plan;
@@ -20,7 +23,10 @@ use std::{fmt::Write as _, net::IpAddr};
 use maesh_config::Zone;
 
 pub use self::{
+    cluster::{Cluster, ClusterError, Mesh, Right, There},
     edit::{Facts, State, add, beside, facts, remove, state},
+    guard::{Guard, Phase, Status, Times, answers, gone, guard, looks, said, still_leading, take_out},
+    look::{Answered, Look, Verdict, Watch, look},
     place::{MapName, Place, Software, Unplaced},
     plan::{Change, File, Maps, Refusal, Report, Standing},
     stubs::{NotStubs, add_stubs, has_stubs, remove_stubs},

@@ -8,7 +8,10 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use k8s_openapi::api::core::v1::{ConfigMapVolumeSource, Container, Pod, PodSpec, Service};
+use k8s_openapi::{
+    api::core::v1::{ConfigMapVolumeSource, Container, Pod, PodSpec, Service},
+    apimachinery::pkg::util::intstr::IntOrString,
+};
 
 /// What CoreDNS reads when it is not told otherwise.
 const COREFILE: &str = "Corefile";
@@ -119,6 +122,23 @@ fn address(service: &Service) -> Option<SocketAddr> {
     Some(SocketAddr::new(address, u16::try_from(udp.port).ok()?))
 }
 
+/// The port on which the pods behind the Service listen.
+pub(super) fn target_port(service: &Service, pods: &[Pod]) -> u16 {
+    let ports = service.spec.iter().flat_map(|spec| spec.ports.iter().flatten());
+    let port = ports.filter(|port| port.protocol.as_deref() == Some("UDP")).map(|port| (port.port, &port.target_port));
+    let number = match port.clone().next() {
+        Some((_, Some(IntOrString::Int(number)))) => Some(*number),
+        Some((_, Some(IntOrString::String(name)))) => {
+            let containers = pods.iter().flat_map(|pod| pod.spec.iter().flat_map(|spec| &spec.containers));
+            let mut ports = containers.flat_map(|container| container.ports.iter().flatten());
+            ports.find(|port| port.name.as_ref() == Some(name)).map(|port| port.container_port)
+        }
+        Some((number, None)) => Some(number),
+        None => None,
+    };
+    number.and_then(|number| u16::try_from(number).ok()).unwrap_or(53)
+}
+
 /// Reads from the pods behind the Service what they are and where their settings come from. `caches` are the pods of
 /// NodeLocal DNSCache.
 ///
@@ -137,7 +157,7 @@ pub(super) fn place(
         let ip = pod.status.as_ref()?.pod_ip.as_deref()?.parse().ok()?;
         Some((pod.metadata.name.clone()?, SocketAddr::new(ip, port)))
     });
-    let node_local = caches.iter().find(|pod| runs(pod)).map(|pod| stub_map(pod));
+    let node_local = caches.iter().find(|pod| runs(pod)).map(stub_map);
     Ok(Place { service: address, servers: servers.collect(), software: software(first)?, node_local })
 }
 

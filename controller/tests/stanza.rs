@@ -1,0 +1,189 @@
+//! The stanza on a real kube-apiserver, with CoreDNS processes in the place of its pods.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+#[path = "stanza/lab.rs"]
+mod lab;
+
+use std::time::Duration;
+
+use maesh_controller::{
+    leader::{Candidate, Terms},
+    own::stanza::{Cluster, ClusterError, Guard, Mesh, Phase, Right, Status, Times, guard, take_out},
+};
+use maesh_test_support::until;
+use tokio::{runtime::Runtime, sync::watch};
+
+use self::lab::{COREFILE, Lab, RIGHTS, USER};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+const TIMES: Times = Times {
+    tick: Duration::from_millis(300),
+    pause: Duration::from_millis(600),
+    deadline: Duration::from_secs(25),
+    horizon: Duration::from_secs(1),
+};
+
+/// Runs `work` on the runtime's own threads, which are in the API server's network.
+fn on<T: Send + 'static>(runtime: &Runtime, work: impl Future<Output = T> + Send + 'static) -> T {
+    runtime.block_on(runtime.spawn(work)).unwrap()
+}
+
+fn mesh() -> Mesh {
+    let zones = ["maesh", "traefik.mesh"].map(|zone| zone.parse().unwrap()).to_vec();
+    Mesh { namespace: "maesh".into(), service: "maesh-dns".into(), zones }
+}
+
+/// A leader that keeps the stanza.
+struct Keeper {
+    status: watch::Receiver<Status>,
+    leaving: watch::Sender<bool>,
+    _runtime: Runtime,
+    _candidate: Candidate,
+}
+
+impl Keeper {
+    fn start(lab: &Lab, times: Times) -> Self {
+        let runtime = lab.runtime();
+        let client = lab.client(&runtime, USER);
+        let admin = lab.client(&runtime, "admin");
+        let (told, status) = watch::channel(Status::default());
+        let (leaving, left) = watch::channel(false);
+        let candidate = runtime.block_on(async {
+            let terms = Terms {
+                lease: Duration::from_secs(3),
+                right: Duration::from_secs(2),
+                retry: Duration::from_millis(300),
+            };
+            let candidate = Candidate::start(admin, "default", "maesh", "me", terms);
+            let leadership = candidate.leadership();
+            let cluster = Cluster::new(client);
+            tokio::spawn(guard(Guard { cluster, mesh: mesh(), leadership, leaving: left, times, status: told }));
+            candidate
+        });
+        Self { status, leaving, _runtime: runtime, _candidate: candidate }
+    }
+
+    #[track_caller]
+    fn until(&self, phase: Phase) -> String {
+        let found = until(PATIENCE, || self.status.borrow().phase == phase);
+        let status = self.status.borrow().clone();
+        assert!(found, "{phase:?} was awaited: {status:?}");
+        status.message
+    }
+}
+
+#[test]
+#[ignore = "long: CoreDNS looks at its Corefile every two seconds at best"]
+fn the_stanza_stands_whatever_others_do_and_leaves_to_the_byte() {
+    let Some(lab) = Lab::start_or_skip() else { return };
+    let before = lab.coredns_map();
+    let keeper = Keeper::start(&lab, TIMES);
+    keeper.until(Phase::Present);
+    assert_eq!(lab.ask("10.96.0.10", "web.shop.maesh"), "10.1.2.3");
+    let after = lab.coredns_map();
+    let text = |map: &serde_json::Value| map["data"]["Corefile"].as_str().unwrap().to_owned();
+    assert!(text(&after).starts_with("# maesh begin") && text(&after).ends_with(COREFILE), "{after}");
+    let rest = |map: &serde_json::Value| {
+        (map["metadata"]["annotations"].clone(), map["metadata"]["labels"].clone(), map["data"]["other"].clone())
+    };
+    assert_eq!(rest(&before), rest(&after), "nothing else changed");
+
+    let stands = || lab.corefile().matches("# maesh begin").count() == 1 && lab.corefile().contains("10.96.0.53");
+    // An add-on's manager writes its own.
+    lab.write_corefile(COREFILE);
+    assert!(until(PATIENCE, stands), "mended: {}", lab.corefile());
+    // A person breaks it.
+    lab.write_corefile(&lab.corefile().replacen("}\n", "", 1));
+    assert!(until(PATIENCE, || stands() && lab.corefile().ends_with(&format!("# maesh end\n{COREFILE}"))));
+    // The ConfigMap is replaced.
+    lab.kubectl(&["--namespace", "kube-system", "delete", "configmap", "coredns"]);
+    lab.create_corefile(&COREFILE.replace("errors", "errors\n    log"));
+    assert!(until(PATIENCE, || stands() && lab.corefile().contains("log")), "{}", lab.corefile());
+    // Our Service has another address.
+    lab.dns_service("10.96.0.54");
+    assert!(until(PATIENCE, || lab.corefile().contains("10.96.0.54") && !stands()), "{}", lab.corefile());
+    lab.dns_service("10.96.0.53");
+    assert!(until(PATIENCE, stands), "{}", lab.corefile());
+
+    keeper.leaving.send_replace(true);
+    let said = keeper.until(Phase::Gone);
+    assert!(said.contains("no server leads to the mesh any more"), "{said}");
+    assert_eq!(lab.corefile(), COREFILE.replace("errors", "errors\n    log"));
+    assert_ne!(lab.ask("10.96.0.10", "web.shop.maesh"), "10.1.2.3");
+    // The mesh stays after all.
+    keeper.leaving.send_replace(false);
+    keeper.until(Phase::Present);
+}
+
+#[test]
+#[ignore = "long: CoreDNS looks at its Corefile every two seconds at best"]
+fn a_stanza_that_does_harm_is_undone_and_not_tried_again() {
+    let Some(lab) = Lab::start_or_skip() else { return };
+    // The kubelet's copies never change: as if CoreDNS refused what it reads.
+    lab.hold_files(true);
+    let keeper = Keeper::start(&lab, Times { deadline: Duration::from_secs(5), ..TIMES });
+    let said = keeper.until(Phase::Reverted);
+    assert!(said.contains("CoreDNS did not take it up within"), "{said}");
+    assert_eq!(lab.corefile(), COREFILE);
+    assert!(!until(Duration::from_secs(4), || lab.corefile() != COREFILE), "held");
+    // Something changed: another try; this time a server dies of it.
+    lab.hold_files(false);
+    lab.kill_on_stanza(true);
+    let changed = format!("# changed\n{COREFILE}");
+    lab.write_corefile(&changed);
+    keeper.until(Phase::Written);
+    let said = keeper.until(Phase::Reverted);
+    assert!(said.contains("no longer answered for names of the cluster"), "{said}");
+    assert_eq!(lab.corefile(), changed);
+}
+
+#[test]
+fn a_person_without_rights_is_told_what_to_allow() {
+    let Some(lab) = Lab::start_or_skip() else { return };
+    let runtime = lab.runtime();
+    lab.apply("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: extra, namespace: kube-system}\n");
+    lab.mount_extra();
+    let client = lab.client(&runtime, USER);
+    let out = async move { take_out(&Cluster::new(client), &mesh(), &Right::Person).await };
+    let error = on(&runtime, out).unwrap_err();
+    assert!(matches!(error, ClusterError::Forbidden { .. }), "{error}");
+    let said = error.to_string();
+    assert!(said.contains("reading ConfigMap kube-system/extra") && said.contains("coredns.configMaps"), "{said}");
+    assert!(RIGHTS.contains("resourceNames: [coredns"), "the test's rights are the chart's");
+}
+
+#[test]
+fn a_configmap_of_imports_is_made_where_there_is_none_and_goes_with_the_stanza() {
+    let Some(lab) = Lab::start_or_skip() else { return };
+    lab.write_corefile(&format!("{COREFILE}import custom/*.server\n"));
+    lab.mount_custom();
+    let runtime = lab.runtime();
+    let cluster = Cluster::new(lab.client(&runtime, "admin"));
+    let there = || lab.output(&["--namespace", "kube-system", "get", "configmaps", "--output", "name"]);
+    let forward = [10, 96, 0, 53].into();
+    let write = || {
+        let cluster = cluster.clone();
+        on(&runtime, async move {
+            let there = cluster.read(cluster.place().await?).await?;
+            let changes = there.additions(&mesh().zones, forward)?;
+            cluster.write(&there, &changes, &Right::Person).await.map(|()| changes.len())
+        })
+    };
+    assert_eq!(write().unwrap(), 1);
+    assert!(there().contains("configmap/coredns-custom"), "{}", there());
+    assert_eq!(write().unwrap(), 0, "a second time changes nothing");
+    let out = || {
+        let cluster = cluster.clone();
+        on(&runtime, async move { take_out(&cluster, &mesh(), &Right::Person).await }).unwrap().len()
+    };
+    assert_eq!(out(), 1);
+    assert!(!there().contains("coredns-custom"), "{}", there());
+    assert_eq!(out(), 0, "nothing is left to take out");
+    // One that was there before stays, as it was: AKS has it without data.
+    lab.apply("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: coredns-custom, namespace: kube-system}\n");
+    assert_eq!((write().unwrap(), out()), (1, 1));
+    let custom = lab.output(&["--namespace", "kube-system", "get", "configmap", "coredns-custom", "--output", "json"]);
+    let custom: serde_json::Value = serde_json::from_str(&custom).unwrap();
+    assert!(custom.get("data").is_none_or(|data| data.as_object().unwrap().is_empty()), "{custom}");
+}
