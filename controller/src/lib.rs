@@ -5,6 +5,7 @@
 //! deterministically; [`serve`] drives the two and hands the result on. Nothing here answers a name or carries a
 //! request, and no bad object may ever take a good one with it.
 
+pub mod admission;
 pub mod authority;
 pub mod compile;
 pub mod diagnostic;

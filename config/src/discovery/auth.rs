@@ -5,7 +5,10 @@
 
 use std::{fmt, future::Future, io, net::SocketAddr, path::Path, pin::Pin, sync::Arc};
 
-use crate::update::{Identity, Role};
+use crate::{
+    NodeName,
+    update::{Identity, Role},
+};
 
 /// What a subscriber shows when it opens a stream.
 #[derive(Clone, Copy)]
@@ -30,6 +33,8 @@ pub struct Principal {
     pub pod: Option<Arc<str>>,
     /// The only role it may have.
     pub role: Option<Role>,
+    /// The only node on which it may say to be.
+    pub node: Option<NodeName>,
 }
 
 impl Principal {
@@ -40,6 +45,9 @@ impl Principal {
         }
         if self.role.is_some_and(|role| role != identity.role) {
             return Err(format!("this token does not belong to the role {:?}", identity.role));
+        }
+        if self.node.is_some() && self.node != identity.node {
+            return Err("this token belongs to a pod of another node".to_owned());
         }
         Ok(())
     }
@@ -214,13 +222,20 @@ mod tests {
 
     #[test]
     fn a_token_binds_its_bearer() {
-        let identity =
-            |id: &str, role| Identity { role, id: id.into(), node: None, addresses: vec![], version: "".into() };
-        let bound = Principal { pod: Some("p".into()), role: Some(Role::Proxy) };
+        let identity = |id: &str, role, node: Option<&str>| Identity {
+            role,
+            id: id.into(),
+            node: node.map(NodeName::from),
+            addresses: vec![],
+            version: "".into(),
+        };
+        let bound = Principal { pod: Some("p".into()), role: Some(Role::Proxy), node: Some("n".into()) };
         for (case, identity, may) in [
-            ("itself", identity("p", Role::Proxy), true),
-            ("another pod", identity("q", Role::Proxy), false),
-            ("another role", identity("p", Role::Dns), false),
+            ("itself", identity("p", Role::Proxy, Some("n")), true),
+            ("another pod", identity("q", Role::Proxy, Some("n")), false),
+            ("another role", identity("p", Role::Dns, Some("n")), false),
+            ("another node", identity("p", Role::Proxy, Some("m")), false),
+            ("no node", identity("p", Role::Proxy, None), false),
         ] {
             assert_eq!(bound.may_be(&identity).is_ok(), may, "{case}");
         }
