@@ -123,6 +123,7 @@ impl Controller {
         let store = Arc::new(Store::new());
         let zones: Vec<Zone> = vec!["maesh".parse().unwrap()];
         let told = Resource::Mesh(Mesh {
+            controllers: Vec::new(),
             zones,
             cluster_domain: "cluster.local".into(),
             fail_to_plain: true,
