@@ -8,7 +8,7 @@ mod uninstall;
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-pub use inspect::{ClusterArgs, ExplainArgs};
+pub use inspect::{CheckArgs, ClusterArgs, ExplainArgs};
 use ipnet::IpNet;
 use maesh_config::{Zone, duration, model::Protocol};
 pub use uninstall::{LeaveArgs, UninstallArgs};
@@ -36,6 +36,8 @@ pub enum Command {
     Demo(DemoArgs),
     /// Say what a caller is answered for a mesh name, which way its requests go, and what is wrong
     Explain(ExplainArgs),
+    /// Check whether a mesh can be installed (--pre), or whether the installed one works
+    Check(CheckArgs),
     /// Role: watch the cluster, compile, and stream configuration to dns and proxies
     Controller(Box<ControllerArgs>),
     /// Role: answer the mesh's DNS zones

@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use anyhow::{Context as _, anyhow, bail};
 use serde::de::DeserializeOwned;
 
-pub use self::cluster::{Cluster, Pod};
+pub use self::cluster::{Cluster, ClusterError, Pod, open};
 use crate::{args::ClusterArgs, fetch};
 
 /// Where `maesh dev` has its admin endpoint unless told otherwise.

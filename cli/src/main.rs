@@ -5,6 +5,7 @@
 
 mod admin;
 mod args;
+mod check;
 mod demo;
 mod dev;
 mod explain;
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
         Command::Dns(args) => block_on(roles::dns::run(args, log_level)),
         Command::Proxy(args) => block_on(roles::proxy::run(args, log_level)),
         Command::Explain(args) => block_on(explain::run(args)),
+        Command::Check(args) => block_on(check::run(args)),
         Command::Uninstall(args) => block_on(uninstall::run(args)),
         Command::Version(args) => {
             version::print(args.output);

@@ -118,6 +118,8 @@ fn status(state: &State) -> Value {
         "version": VERSION,
         "synced": *state.synced().borrow(),
         "objects": objects,
+        "revision": counts.revision,
+        "secondsSinceChange": counts.changed_at.map(|at| at.elapsed().as_secs_f64()),
         "compilations": counts.compilations,
         "lastCompilationSeconds": counts.last_compilation.as_secs_f64(),
         "connectedProxies": counts.connected_proxies,

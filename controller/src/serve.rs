@@ -72,6 +72,10 @@ pub struct Counts {
     pub last_compilation: Duration,
     /// Resources that changed so far.
     pub changed_resources: u64,
+    /// The sink's revision that has the last change.
+    pub revision: u64,
+    /// When that was.
+    pub changed_at: Option<Instant>,
     /// Proxies that are connected.
     pub connected_proxies: usize,
     /// Those of them that take new work.
@@ -302,6 +306,10 @@ impl<S: Sink> Run<S> {
         let change = std::mem::take(&mut output.change);
         let revision = self.sink.apply(&change);
         self.keep(&output, &change, took);
+        {
+            let mut counts = self.state.counts.write();
+            (counts.revision, counts.changed_at) = (revision, Some(Instant::now()));
+        }
         if !std::mem::replace(&mut self.complete, true) {
             self.sink.configured();
         }

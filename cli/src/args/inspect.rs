@@ -1,6 +1,6 @@
 //! Flags of the commands that look at a mesh that runs.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::Args;
 
@@ -50,6 +50,41 @@ pub struct ExplainArgs {
     /// Ask a `maesh dev` (or `maesh demo`) by its admin address instead of a cluster
     #[arg(long, value_name = "ADDR", conflicts_with_all = ["kubeconfig", "context"])]
     pub admin: Option<SocketAddr>,
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
+    /// How to print it
+    #[arg(long, short = 'o', default_value = "text")]
+    pub output: Output,
+}
+
+/// Whether a mesh can be installed here, or whether the one that is installed works.
+///
+/// Every check says pass, warn, fail or skip, and whatever is not right comes with the line that mends it. Nothing is
+/// changed: objects are tried out by dry runs only. A check that cannot be made from here is skipped, and says why; run
+/// it in a pod to have those that ask the cluster's DNS over the network made too.
+///
+/// Exit code: 0 when nothing failed, 1 when a check failed or the cluster was not reached, 3 with --strict when nothing
+/// failed but something was warned of (2 is a mistake in the command line).
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "Examples:
+  maesh check --pre                         # before helm install
+  maesh check                               # after it
+  maesh check --only proxy-nodes,config     # some checks, by the names in the second column
+  maesh check --wait 60s                    # again and again until nothing fails, a minute at most
+  maesh check -o json | jq '.checks[] | select(.result == \"fail\")'")]
+pub struct CheckArgs {
+    /// Check what an installation needs, not an installed mesh
+    #[arg(long)]
+    pub pre: bool,
+    /// Only these checks, by name; repeat it, or separate them by commas
+    #[arg(long, value_delimiter = ',', value_name = "CHECK")]
+    pub only: Vec<String>,
+    /// Exit with 3 when something is warned of
+    #[arg(long)]
+    pub strict: bool,
+    /// Repeat what fails until it passes, for so long at most
+    #[arg(long, default_value = "0s", value_parser = maesh_config::duration::parse, value_name = "DURATION")]
+    pub wait: Duration,
     #[command(flatten)]
     pub cluster: ClusterArgs,
     /// How to print it

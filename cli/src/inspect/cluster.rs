@@ -66,13 +66,21 @@ pub enum ClusterError {
     Away { server: String, why: String },
     /// It answers, but refuses.
     #[error("{what}: {why}; {next}")]
-    Refused { what: String, why: String, next: String },
+    Refused { what: String, why: String, next: String, code: u16 },
 }
 
 impl ClusterError {
     /// There is no cluster to speak of.
     pub fn is_nowhere(&self) -> bool {
         matches!(self, Self::Nowhere)
+    }
+
+    /// The status that the API server answered; 0 where it did not.
+    pub fn code(&self) -> u16 {
+        match self {
+            Self::Refused { code, .. } => *code,
+            _ => 0,
+        }
     }
 }
 
@@ -133,17 +141,7 @@ impl Cluster {
     /// When the API server or the pod does not answer.
     pub async fn ask(&self, pod: &Pod, role: Role, path: &str) -> Result<String, ClusterError> {
         let port = pod.admin_port.unwrap_or_else(|| role.admin_port());
-        let url = format!("/api/v1/namespaces/{}/pods/{}:{port}/proxy{path}", self.namespace, pod.name);
-        let next = match pod.ready {
-            true => format!("look at it with kubectl -n {} logs {}", self.namespace, pod.name),
-            false => format!("it is not ready; see kubectl -n {} describe pod {}", self.namespace, pod.name),
-        };
-        let what = format!("pod {} (port {port})", pod.name);
-        let asked = tokio::time::timeout(POD_PATIENCE, self.text(&what, &url, "get pods/proxy", &next)).await;
-        asked.unwrap_or_else(|_| {
-            let why = format!("no answer within {} s through the API server", POD_PATIENCE.as_secs());
-            Err(ClusterError::Refused { what, why, next })
-        })
+        self.of_pod(&self.namespace, &pod.name, port, path).await
     }
 
     /// `GET` of an object or a list.
@@ -158,9 +156,73 @@ impl Cluster {
         })
     }
 
+    /// `GET` of a path of a pod's port, as the API server passes it on.
+    ///
+    /// # Errors
+    /// When the API server or the pod does not answer.
+    pub async fn of_pod(&self, namespace: &str, pod: &str, port: u16, path: &str) -> Result<String, ClusterError> {
+        let what = format!("pod {namespace}/{pod} (port {port})");
+        let url = format!("/api/v1/namespaces/{namespace}/pods/{pod}:{port}/proxy{path}");
+        let next = format!("look at it with kubectl -n {namespace} logs {pod}");
+        let asked = tokio::time::timeout(POD_PATIENCE, self.text(&what, &url, "get pods/proxy", &next)).await;
+        asked.unwrap_or_else(|_| {
+            let why = format!("no answer within {} s through the API server", POD_PATIENCE.as_secs());
+            Err(ClusterError::Refused { what, why, next, code: 504 })
+        })
+    }
+
+    /// `POST` of an object that is not kept: a review, or a dry run.
+    ///
+    /// # Errors
+    /// When the API server does not answer, or refuses.
+    pub async fn try_out(&self, url: &str, object: &Value) -> Result<Value, ClusterError> {
+        let away = |why: String| ClusterError::Away { server: self.server.clone(), why };
+        let request = Request::post(url).header(http::header::CONTENT_TYPE, "application/json");
+        let request = request.body(object.to_string().into_bytes()).map_err(|error| away(error.to_string()))?;
+        let text = self.send(url, "create it", "see why", request).await?;
+        serde_json::from_str(&text).map_err(|error| away(format!("{url}: its answer is no JSON ({error})")))
+    }
+
+    /// The time that the API server has.
+    ///
+    /// # Errors
+    /// When it does not answer, or says none.
+    pub async fn time(&self) -> Result<jiff::Timestamp, ClusterError> {
+        let away = |why: String| ClusterError::Away { server: self.server.clone(), why };
+        let request = Request::get("/version").body(kube::client::Body::empty());
+        let request = request.map_err(|error| away(error.to_string()))?;
+        let asked = tokio::time::timeout(PATIENCE, self.client.send(request)).await;
+        let answer = asked.map_err(|_| away("no answer in time".into()))?.map_err(|error| away(chain(&error)))?;
+        let date = answer.headers().get(http::header::DATE).and_then(|date| date.to_str().ok()).unwrap_or_default();
+        let parsed = jiff::fmt::rfc2822::parse(date);
+        parsed.map(|date| date.timestamp()).map_err(|_| away(format!("its Date {date:?} is no time")))
+    }
+
+    /// The namespace of the mesh.
+    pub fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
+    /// Where the API server is.
+    pub fn server(&self) -> &str {
+        &self.server
+    }
+
     async fn text(&self, what: &str, url: &str, right: &str, next: &str) -> Result<String, ClusterError> {
         let away = |why: String| ClusterError::Away { server: self.server.clone(), why };
         let request = Request::get(url).body(Vec::new()).map_err(|error| away(error.to_string()))?;
+        self.send(what, right, next, request).await
+    }
+
+    async fn send(
+        &self,
+        what: &str,
+        right: &str,
+        next: &str,
+        request: Request<Vec<u8>>,
+    ) -> Result<String, ClusterError> {
+        let away = |why: String| ClusterError::Away { server: self.server.clone(), why };
+        let url = request.uri().to_string();
         let asked = tokio::time::timeout(PATIENCE, self.client.request_text(request)).await;
         let Ok(answer) = asked else {
             return Err(away(format!("no answer within {} s for {url}", PATIENCE.as_secs())));
@@ -174,12 +236,17 @@ impl Cluster {
                     403 => format!("ask for the right to {right} in namespace {}", self.namespace),
                     _ => next.to_owned(),
                 },
+                code: status.code,
             },
             other => away(chain(&other)),
         })
     }
 
-    async fn find_pods(&mut self) -> Result<(), ClusterError> {
+    /// Finds the pods of the mesh.
+    ///
+    /// # Errors
+    /// When the API server does not answer, or there are none.
+    pub async fn find_pods(&mut self) -> Result<(), ClusterError> {
         let url = format!("/api/v1/namespaces/{}/pods?labelSelector={}", self.namespace, LABEL.replace('=', "%3D"));
         let list = self.get(&url, "list pods").await?;
         let items = list["items"].as_array().map(Vec::as_slice).unwrap_or_default();
@@ -189,6 +256,7 @@ impl Cluster {
                 what: format!("no mesh in {}", self.describe()),
                 why: format!("no pod there has the label {LABEL}"),
                 next: "install it, name its namespace with --namespace, or ask a `maesh dev` with --admin ADDR".into(),
+                code: 404,
             });
         }
         Ok(())

@@ -1,0 +1,234 @@
+//! Configuration: what of others is there, and whether everybody has the newest of ours.
+
+use serde_json::Value;
+
+use super::{
+    context::{Context, is_alive, items, name, role, some_of, text},
+    outcome::Outcome,
+};
+
+/// A change may be on its way for so long.
+const ON_ITS_WAY: f64 = 5.0;
+
+/// Kinds of SMI that are served, and what becomes of them.
+pub async fn smi(context: &Context) -> Outcome {
+    match &*context.get("/apis", "get /apis").await {
+        Ok(groups) => judge_smi(groups),
+        Err(error) => Outcome::unread(error),
+    }
+}
+
+fn judge_smi(groups: &Value) -> Outcome {
+    let all = groups["groups"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let smi = all.iter().filter(|group| text(group, "/name").ends_with(".smi-spec.io"));
+    let served: Vec<_> = smi.map(|group| text(group, "/preferredVersion/groupVersion")).collect();
+    if served.is_empty() {
+        return Outcome::pass("the cluster has no kinds of SMI");
+    }
+    Outcome::warn(
+        format!("{} are served, and this version of the mesh does not read them", some_of(served)),
+        "expect TrafficSplits, TrafficTargets and the like to have no effect",
+    )
+}
+
+/// No Traefik Mesh, or Maesh of before, is left in the cluster.
+pub async fn traefik_mesh(context: &Context) -> Outcome {
+    let shadows = context.get(&selecting("/api/v1/services"), "list services").await;
+    let deployments = context.get(&selecting("/apis/apps/v1/deployments"), "list deployments").await;
+    let maps = context.get("/api/v1/namespaces/kube-system/configmaps", "list configmaps in kube-system").await;
+    match (&*shadows, &*deployments) {
+        (Ok(shadows), Ok(deployments)) => {
+            let maps = maps.as_ref().as_ref().ok();
+            judge_traefik_mesh(items(shadows), items(deployments), maps.map(items).unwrap_or_default())
+        }
+        (Err(error), _) | (_, Err(error)) => Outcome::unread(error),
+    }
+}
+
+/// Objects that carry the labels of the old mesh.
+fn selecting(url: &str) -> String {
+    format!("{url}?labelSelector=app%20in%20%28maesh%2Ctraefik-mesh%29")
+}
+
+fn judge_traefik_mesh(services: &[Value], deployments: &[Value], maps: &[Value]) -> Outcome {
+    let blocks = maps.iter().filter(|map| {
+        let texts = map["data"].as_object().into_iter().flatten().filter_map(|(_, text)| text.as_str());
+        texts
+            .into_iter()
+            .any(|text| text.contains("#### Begin Maesh Block") || text.contains("#### Begin Traefik Mesh Block"))
+    });
+    let blocks: Vec<_> = blocks.map(name).collect();
+    let place = |object: &Value| format!("{}/{}", text(object, "/metadata/namespace"), name(object));
+    if let Some(running) = deployments.first() {
+        return Outcome::fail(
+            format!("a Traefik Mesh runs: Deployment {}", place(running)),
+            "uninstall it first (helm uninstall); both would write the same zone into the cluster's DNS",
+        );
+    }
+    if !blocks.is_empty() {
+        return Outcome::warn(
+            format!("blocks of a Traefik Mesh are left in ConfigMap {} of kube-system", some_of(blocks)),
+            "take out what stands between #### Begin and #### End (Traefik) Maesh Block: a zone that is there twice keeps \
+             CoreDNS from starting",
+        );
+    }
+    let shadow = services.iter().find(|service| text(service, "/metadata/labels/type") == "shadow");
+    match shadow {
+        Some(shadow) => Outcome::warn(
+            format!("shadow Services of a Traefik Mesh are left, for instance {}", place(shadow)),
+            "kubectl delete services -A -l 'type=shadow,app in (maesh,traefik-mesh)'",
+        ),
+        None => Outcome::pass("nothing of a Traefik Mesh is left"),
+    }
+}
+
+/// Every dns and proxy has the newest configuration, and put all of it in force.
+pub async fn in_force(context: &Context) -> Outcome {
+    let pods = context.mesh_pods().await;
+    let pods = match &*pods {
+        Ok(pods) => items(pods),
+        Err(error) => return Outcome::unread(error),
+    };
+    let mut controllers = Vec::new();
+    for pod in pods.iter().filter(|pod| role(pod) == "controller" && is_alive(pod)) {
+        let mut said = Vec::new();
+        for path in ["/api/status", "/api/subscribers"] {
+            match context.cluster.of_pod(context.namespace(), name(pod), admin_port(pod), path).await {
+                Ok(text) => said.push(serde_json::from_str(&text).unwrap_or(Value::Null)),
+                Err(error) if error.code() == 403 => return Outcome::unread(&error),
+                Err(_) => break,
+            }
+        }
+        if let [status, subscribers] = said.as_slice() {
+            controllers.push((status.clone(), subscribers.clone()));
+        }
+    }
+    judge_config(&controllers, pods)
+}
+
+/// The port of a controller's admin endpoint.
+fn admin_port(pod: &Value) -> u16 {
+    let containers = pod["spec"]["containers"].as_array().into_iter().flatten();
+    let mut ports = containers.flat_map(|container| container["ports"].as_array().into_iter().flatten());
+    let admin = ports.find(|port| port["name"] == "admin").and_then(|port| port["containerPort"].as_u64());
+    admin.and_then(|port| u16::try_from(port).ok()).unwrap_or(5381)
+}
+
+fn judge_config(controllers: &[(Value, Value)], pods: &[Value]) -> Outcome {
+    if controllers.is_empty() {
+        return Outcome::fail(
+            "no controller could be asked, so nobody knows whether changes arrive",
+            "see kubectl logs -l app.kubernetes.io/component=controller",
+        );
+    }
+    let (mut connected, mut behind, mut rejecting) = (Vec::new(), Vec::new(), Vec::new());
+    for (status, subscribers) in controllers {
+        let revision = status["revision"].as_u64().unwrap_or(0);
+        let settled = status["secondsSinceChange"].as_f64().is_some_and(|age| age > ON_ITS_WAY);
+        for one in subscribers["subscribers"].as_array().into_iter().flatten() {
+            let id = text(one, "/id");
+            connected.push(id);
+            if settled && one["acknowledged"].as_u64().unwrap_or(0) < revision {
+                behind.push(id);
+            }
+            let some = |list: &str| match &one[list] {
+                Value::Array(list) => !list.is_empty(),
+                Value::Object(list) => !list.is_empty(),
+                _ => false,
+            };
+            if some("rejected") || some("failed") {
+                rejecting.push(id);
+            }
+        }
+    }
+    let wanted = pods.iter().filter(|pod| matches!(role(pod), "dns" | "proxy") && is_alive(pod)).map(name);
+    let missing: Vec<_> = wanted.filter(|pod| !connected.contains(pod)).collect();
+    let logs = |pod: &str| format!("see kubectl logs {pod}: why it has no stream, or does not answer");
+    if let Some(first) = missing.first() {
+        let fix = logs(first);
+        return Outcome::fail(format!("not connected to any controller: {}", some_of(missing)), fix);
+    }
+    if let Some(first) = behind.first() {
+        let fix = logs(first);
+        return Outcome::fail(format!("behind the controller for more than {ON_ITS_WAY} s: {}", some_of(behind)), fix);
+    }
+    if !rejecting.is_empty() {
+        return Outcome::warn(
+            format!("could not put everything in force: {}", some_of(rejecting)),
+            "see what and why in /api/subscribers of the controller; `maesh explain NAME` says which names suffer",
+        );
+    }
+    Outcome::pass(format!("{} subscribers have put the newest configuration in force", connected.len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::{super::outcome::Verdict, *};
+
+    #[test]
+    fn kinds_of_smi() {
+        let groups = |names: &[&str]| {
+            let group = |name: &&str| json!({ "name": name, "preferredVersion": { "groupVersion": format!("{name}/v1alpha4") } });
+            json!({ "groups": names.iter().map(group).collect::<Vec<_>>() })
+        };
+        assert_eq!(judge_smi(&groups(&["apps"])).verdict, Verdict::Pass);
+        let served = judge_smi(&groups(&["apps", "split.smi-spec.io"]));
+        assert_eq!(served.verdict, Verdict::Warn);
+        assert!(served.message.contains("split.smi-spec.io/v1alpha4"), "{served:?}");
+    }
+
+    #[test]
+    fn what_an_old_mesh_left() {
+        let object = |labels: Value| json!({ "metadata": { "name": "x", "namespace": "y", "labels": labels } });
+        let shadow = || vec![object(json!({ "app": "maesh", "type": "shadow" }))];
+        let map = |text: &str| vec![json!({ "metadata": { "name": "coredns" }, "data": { "Corefile": text } })];
+        let block = "#### Begin Maesh Block\nmaesh:53 {}\n#### End Maesh Block";
+        for (case, services, deployments, maps, want) in [
+            ("nothing", vec![], vec![], map(".:53 {}"), Verdict::Pass),
+            ("shadows", shadow(), vec![], vec![], Verdict::Warn),
+            ("blocks", vec![], vec![], map(block), Verdict::Warn),
+            ("it runs", shadow(), vec![object(json!({ "app": "traefik-mesh" }))], vec![], Verdict::Fail),
+        ] {
+            assert_eq!(judge_traefik_mesh(&services, &deployments, &maps).verdict, want, "{case}");
+        }
+    }
+
+    #[test]
+    fn who_has_the_newest() {
+        let pods = |names: &[&str]| -> Vec<Value> {
+            let pod = |name: &&str| {
+                let role = name.split('-').next();
+                json!({ "metadata": { "name": name, "labels": { "app.kubernetes.io/component": role } } })
+            };
+            names.iter().map(pod).collect()
+        };
+        let controller = |age: f64, subscribers: Value| {
+            (json!({ "revision": 9, "secondsSinceChange": age }), json!({ "subscribers": subscribers }))
+        };
+        let one = |id: &str, acknowledged: u64, rejected: Value| json!({ "id": id, "acknowledged": acknowledged, "rejected": rejected, "failed": {} });
+        let good = |id: &str| one(id, 9, json!([]));
+        for (case, controllers, names, want) in [
+            ("nobody to ask", vec![], &["dns-1"][..], Verdict::Fail),
+            (
+                "all",
+                vec![controller(60.0, json!([good("dns-1"), good("proxy-1")]))],
+                &["dns-1", "proxy-1"],
+                Verdict::Pass,
+            ),
+            (
+                "shared by two",
+                vec![controller(60.0, json!([good("dns-1")])), controller(60.0, json!([good("proxy-1")]))],
+                &["dns-1", "proxy-1"],
+                Verdict::Pass,
+            ),
+            ("one is missing", vec![controller(60.0, json!([good("dns-1")]))], &["dns-1", "proxy-1"], Verdict::Fail),
+            ("on its way", vec![controller(1.0, json!([one("dns-1", 8, json!([]))]))], &["dns-1"], Verdict::Pass),
+            ("behind", vec![controller(60.0, json!([one("dns-1", 8, json!([]))]))], &["dns-1"], Verdict::Fail),
+            ("rejects", vec![controller(60.0, json!([one("dns-1", 9, json!([{}]))]))], &["dns-1"], Verdict::Warn),
+        ] {
+            assert_eq!(judge_config(&controllers, &pods(names)).verdict, want, "{case}");
+        }
+    }
+}

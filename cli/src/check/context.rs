@@ -1,0 +1,96 @@
+//! What checks look at: the cluster, each of its answers asked for once.
+
+use std::{collections::HashMap, sync::Arc};
+
+use parking_lot::Mutex;
+use serde_json::Value;
+
+use crate::inspect::{Cluster, ClusterError};
+
+/// What was read, or why not.
+pub type Read = Result<Value, ClusterError>;
+
+/// The cluster, and what was read of it.
+pub struct Context {
+    /// Where to ask.
+    pub cluster: Cluster,
+    read: Mutex<HashMap<String, Arc<Read>>>,
+}
+
+impl Context {
+    /// Nothing was read yet.
+    pub fn new(cluster: Cluster) -> Self {
+        Self { cluster, read: Mutex::default() }
+    }
+
+    /// Forgets what was read: the cluster may have changed.
+    pub fn forget(&mut self) {
+        self.read.lock().clear();
+    }
+
+    /// `GET` of an object or a list; `right` is what is needed.
+    pub async fn get(&self, url: &str, right: &str) -> Arc<Read> {
+        if let Some(read) = self.read.lock().get(url) {
+            return read.clone();
+        }
+        let read = Arc::new(self.cluster.get(url, right).await);
+        self.read.lock().insert(url.to_owned(), read.clone());
+        read
+    }
+
+    /// Namespace of the mesh.
+    pub fn namespace(&self) -> &str {
+        self.cluster.namespace()
+    }
+
+    /// The mesh's pods, those that have ended left out.
+    pub async fn mesh_pods(&self) -> Arc<Read> {
+        let url =
+            format!("/api/v1/namespaces/{}/pods?labelSelector=app.kubernetes.io%2Fname%3Dmaesh", self.namespace());
+        self.get(&url, "list pods").await
+    }
+}
+
+/// The entries of a list.
+pub fn items(list: &Value) -> &[Value] {
+    list["items"].as_array().map(Vec::as_slice).unwrap_or_default()
+}
+
+/// A text inside an object; empty where there is none.
+pub fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
+    object.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+}
+
+/// The object's name.
+pub fn name(object: &Value) -> &str {
+    text(object, "/metadata/name")
+}
+
+/// Which role a pod of the mesh has.
+pub fn role(pod: &Value) -> &str {
+    text(pod, "/metadata/labels/app.kubernetes.io~1component")
+}
+
+/// The pod runs, is not being deleted, and its containers are ready.
+pub fn is_ready(pod: &Value) -> bool {
+    let ready = |condition: &Value| condition["type"] == "Ready" && condition["status"] == "True";
+    let conditions = pod.pointer("/status/conditions").and_then(Value::as_array);
+    conditions.is_some_and(|conditions| conditions.iter().any(ready))
+        && text(pod, "/metadata/deletionTimestamp").is_empty()
+}
+
+/// The pod has not ended.
+pub fn is_alive(pod: &Value) -> bool {
+    !matches!(text(pod, "/status/phase"), "Succeeded" | "Failed")
+}
+
+/// Names, the first few of them.
+pub fn some_of<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
+    const SHOWN: usize = 5;
+    let names: Vec<_> = names.into_iter().collect();
+    let mut text = names.iter().take(SHOWN).copied().collect::<Vec<_>>().join(", ");
+    if names.len() > SHOWN {
+        text += &format!(" and {} more", names.len() - SHOWN);
+    }
+    text
+}

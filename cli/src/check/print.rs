@@ -1,0 +1,90 @@
+//! Checks for people as they are made, and for scripts once all are.
+
+use std::io::{self, IsTerminal as _, Write as _};
+
+use serde_json::json;
+
+use super::outcome::{Checked, Counts, Verdict};
+use crate::args::Output;
+
+/// Width of the column of names.
+const NAMES: usize = 16;
+
+/// Prints checks.
+pub struct Printer {
+    output: Output,
+    group: &'static str,
+    /// Checks begun, and all of them: progress for a person who waits.
+    begun: usize,
+    all: usize,
+    live: bool,
+    colours: bool,
+}
+
+impl Printer {
+    /// For so many checks.
+    pub fn new(output: Output, all: usize) -> Self {
+        let people = output == Output::Text;
+        let colours = people
+            && io::stdout().is_terminal()
+            && std::env::var_os("NO_COLOR").is_none_or(|no_colour| no_colour.is_empty());
+        Self { output, group: "", begun: 0, all, live: io::stderr().is_terminal(), colours }
+    }
+
+    /// A check begins.
+    pub fn begin(&mut self, id: &str) {
+        self.begun += 1;
+        if self.live {
+            // Overwritten by what comes next; who does not look at a terminal never sees it.
+            eprint!("\r\x1b[K[{}/{}] {id} ...", self.begun, self.all);
+        }
+    }
+
+    /// A check was made.
+    pub fn end(&mut self, checked: &Checked) {
+        if self.live {
+            eprint!("\r\x1b[K");
+        }
+        if self.output == Output::Json {
+            return;
+        }
+        let mut out = io::stdout().lock();
+        if self.group != checked.group {
+            let gap = if self.group.is_empty() { "" } else { "\n" };
+            let _ = writeln!(out, "{gap}{}", checked.group);
+            self.group = checked.group;
+        }
+        let outcome = &checked.outcome;
+        // A closed standard output ends nothing.
+        let _ = writeln!(out, "  {}  {:NAMES$}{}", self.mark(outcome.verdict), checked.id, outcome.message);
+        if let Some(fix) = &outcome.fix {
+            let _ = writeln!(out, "        {:NAMES$}fix: {fix}", "");
+        }
+    }
+
+    /// All were made.
+    pub fn finish(&self, all: &[Checked], counts: Counts) -> anyhow::Result<()> {
+        let mut out = io::stdout().lock();
+        let Counts { pass, warn, fail, skip } = counts;
+        match self.output {
+            Output::Json => {
+                let report = json!({ "success": fail == 0, "counts": counts, "checks": all });
+                writeln!(out, "{}", serde_json::to_string(&report)?)?;
+            }
+            Output::Text => {
+                writeln!(out, "\n{pass} passed, {warn} warned, {fail} failed, {skip} skipped")?;
+            }
+        }
+        Ok(())
+    }
+
+    fn mark(&self, verdict: Verdict) -> String {
+        let (word, colour) = match verdict {
+            Verdict::Pass => ("pass", 32),
+            Verdict::Warn => ("warn", 33),
+            Verdict::Fail => ("FAIL", 31),
+            Verdict::Skip => ("skip", 90),
+        };
+        if self.colours { format!("\x1b[{colour}m{word}\x1b[0m") } else { word.to_owned() }
+    }
+}
