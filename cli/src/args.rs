@@ -34,9 +34,7 @@ pub enum Command {
     Dev(DevArgs),
     /// Show the mesh at work: `maesh dev` with three toy backends, and what to type
     Demo(DemoArgs),
-    /// Say what a caller is answered for a mesh name, which way its requests go, and what is wrong
     Explain(ExplainArgs),
-    /// Check whether a mesh can be installed (--pre), or whether the installed one works
     Check(CheckArgs),
     /// Role: watch the cluster, compile, and stream configuration to dns and proxies
     Controller(Box<ControllerArgs>),
@@ -62,10 +60,24 @@ pub enum Command {
 pub struct LogArgs {
     /// What to log: error, warn, info, debug, trace, or a filter such as `info,maesh_proxy=debug`; changeable at run
     /// time by `PUT /api/log-level`
-    #[arg(long, global = true, env = "MAESH_LOG_LEVEL", default_value = "info", value_name = "FILTER")]
+    #[arg(
+        long,
+        global = true,
+        env = "MAESH_LOG_LEVEL",
+        default_value = "info",
+        value_name = "FILTER",
+        help_heading = "Logs"
+    )]
     pub log_level: String,
     /// How to log it
-    #[arg(long, global = true, env = "MAESH_LOG_FORMAT", default_value = "text", value_name = "FORMAT")]
+    #[arg(
+        long,
+        global = true,
+        env = "MAESH_LOG_FORMAT",
+        default_value = "text",
+        value_name = "FORMAT",
+        help_heading = "Logs"
+    )]
     pub log_format: LogFormat,
 }
 
@@ -138,6 +150,11 @@ impl Default for MeshArgs {
     }
 }
 
+/// An address with its port.
+fn socket(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "write ADDRESS:PORT, such as 127.0.0.1:5354 or [::1]:5354".to_owned())
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Mode {
     Http,
@@ -173,10 +190,10 @@ pub struct DevArgs {
 #[derive(Debug, Clone, Args)]
 pub struct DevListenArgs {
     /// Address of the DNS responder (UDP and TCP)
-    #[arg(long, default_value = "127.0.0.1:5354", value_name = "ADDR")]
+    #[arg(long, default_value = "127.0.0.1:5354", value_parser = socket, value_name = "ADDR")]
     pub dns: SocketAddr,
     /// Address of health, metrics and the status API
-    #[arg(long, default_value = "127.0.0.1:5380", value_name = "ADDR")]
+    #[arg(long, default_value = "127.0.0.1:5380", value_parser = socket, value_name = "ADDR")]
     pub admin: SocketAddr,
     /// Range of the addresses that names answer: its first host address is shared by HTTP Services, the rest are own
     /// addresses
@@ -208,10 +225,10 @@ pub struct ControllerArgs {
     #[arg(long, conflicts_with = "kubeconfig", value_name = "PATH")]
     pub manifests: Vec<PathBuf>,
     /// Address of the discovery stream
-    #[arg(long, env = "MAESH_LISTEN", default_value = "127.0.0.1:5390", value_name = "ADDR")]
+    #[arg(long, env = "MAESH_LISTEN", default_value = "127.0.0.1:5390", value_parser = socket, value_name = "ADDR")]
     pub listen: SocketAddr,
     /// Address of health, metrics and the status API
-    #[arg(long, env = "MAESH_ADMIN", default_value = "127.0.0.1:5381", value_name = "ADDR")]
+    #[arg(long, env = "MAESH_ADMIN", default_value = "127.0.0.1:5381", value_parser = socket, value_name = "ADDR")]
     pub admin: SocketAddr,
     /// Give own addresses from this range, which the proxies then bind themselves: for flat networks without kube-proxy
     #[arg(long, env = "MAESH_ADDRESS_RANGE", value_name = "CIDR")]
@@ -292,13 +309,13 @@ pub struct SubscribeArgs {
 #[derive(Debug, Clone, Args)]
 pub struct DnsArgs {
     /// Address to answer on, UDP and TCP; repeat it for several
-    #[arg(long, env = "MAESH_LISTEN", value_delimiter = ',', default_value = "127.0.0.1:5354", value_name = "ADDR")]
+    #[arg(long, env = "MAESH_LISTEN", value_delimiter = ',', default_value = "127.0.0.1:5354", value_parser = socket, value_name = "ADDR")]
     pub listen: Vec<SocketAddr>,
     /// Address of `ns.dns.<zone>`, as callers reach it; the listen addresses if not given; repeat it for both families
     #[arg(long, env = "MAESH_NS_ADDRESS", value_delimiter = ',', value_name = "IP")]
     pub ns_address: Vec<std::net::IpAddr>,
     /// Address of health, metrics and the status API
-    #[arg(long, env = "MAESH_ADMIN", default_value = "127.0.0.1:5382", value_name = "ADDR")]
+    #[arg(long, env = "MAESH_ADMIN", default_value = "127.0.0.1:5382", value_parser = socket, value_name = "ADDR")]
     pub admin: SocketAddr,
     /// How long to go on answering after SIGTERM, so that nobody's query is lost
     #[arg(long, env = "MAESH_LAMEDUCK", default_value = "5s", value_parser = duration::parse, value_name = "DURATION")]
@@ -320,7 +337,7 @@ pub struct ProxyArgs {
     #[arg(long, env = "MAESH_ADDRESS", required = true, value_delimiter = ',', value_name = "IP")]
     pub address: Vec<std::net::IpAddr>,
     /// Address of health, metrics and the status API
-    #[arg(long, env = "MAESH_ADMIN", default_value = "127.0.0.1:5383", value_name = "ADDR")]
+    #[arg(long, env = "MAESH_ADMIN", default_value = "127.0.0.1:5383", value_parser = socket, value_name = "ADDR")]
     pub admin: SocketAddr,
     /// Zone of this node, for topology hints
     #[arg(long, env = "MAESH_NODE_ZONE", value_name = "ZONE")]

@@ -128,6 +128,7 @@ impl Dev {
     pub async fn start(options: Options, log_level: LogLevel) -> anyhow::Result<Self> {
         let Options { paths, listen, mesh: mesh_args } = options;
         let range = Range::new(listen.address_range).context("--address-range")?;
+        mesh::is_local(range.shared())?;
         let mut config = mesh::compiler_config(&mesh_args, Addressing::Range(range))?;
         config.first_bindable_port = mesh::first_bindable_port();
         config.selects_pods = true;
@@ -261,12 +262,14 @@ impl Dev {
     }
 
     fn take(&mut self, published: Published, printer: Printer, starting: bool) -> anyhow::Result<()> {
-        let Published { revision, output } = published;
+        let Published { revision, mut output } = published;
+        if let Some(taken) = output.found.iter().find(|found| starting && found.reason == Reason::ListenFailed) {
+            bail!("{}\n{}", taken.message, mesh::CANNOT_LISTEN);
+        }
+        // As somebody reads who goes through the files.
+        output.found.sort_by(|a, b| (&a.file, a.line).cmp(&(&b.file, b.line)));
         for found in &output.found {
             diagnose(printer, found);
-            if starting && found.reason == Reason::ListenFailed {
-                bail!("{}", found.message);
-            }
         }
         self.pending.add(revision, output.services, output.removed);
         Ok(())
@@ -279,7 +282,10 @@ fn diagnose(printer: Printer, found: &Diagnostic) {
         Severity::Error => "error",
     };
     let fields = serde_json::to_value(found).unwrap_or_default();
-    printer.diagnostic(severity, fields, &found.message);
+    // The place stands before it: no need to name the file again.
+    let of_file = format!("{}: ", found.object);
+    let message = if &*found.object.kind == "File" { found.message.strip_prefix(&of_file) } else { None };
+    printer.diagnostic(severity, fields, message.unwrap_or(&found.message));
 }
 
 fn not_draining(draining: Arc<AtomicBool>) -> admin::Check {

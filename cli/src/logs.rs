@@ -47,8 +47,10 @@ const TWICE: &str = "kube_client::client::builder=off";
 
 fn parse(filter: &str) -> anyhow::Result<EnvFilter> {
     // Later directives win, so that whoever names it sees it.
-    EnvFilter::builder().parse(format!("{TWICE},{filter}")).with_context(|| {
-        format!("log level {filter:?} is not a filter; use error, warn, info, debug, trace, or info,maesh_proxy=debug")
+    EnvFilter::builder().parse(format!("{TWICE},{filter}")).map_err(|_| {
+        anyhow::anyhow!(
+            "log level {filter:?} is not a filter; use error, warn, info, debug, trace, or info,maesh_proxy=debug"
+        )
     })
 }
 

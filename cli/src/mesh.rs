@@ -2,7 +2,8 @@
 //! discovery server and back.
 
 use std::{
-    net::{Ipv4Addr, SocketAddr, TcpListener},
+    io,
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener},
     sync::Arc,
 };
 
@@ -23,6 +24,24 @@ use crate::args::MeshArgs;
 
 /// Ports that a proxy may need for itself on its own addresses: the default of its admin endpoint.
 const RESERVED_PORTS: [u16; 1] = [5383];
+
+/// What to do where a Service's port is taken on this machine.
+pub const CANNOT_LISTEN: &str =
+    "`ss -ltnp` shows who has it; or give other addresses with --address-range (127.78.0.0/16)";
+
+/// The addresses of a `maesh dev` must be this machine's.
+///
+/// # Errors
+/// When `shared` is not, with what to give instead.
+pub fn is_local(shared: IpAddr) -> anyhow::Result<()> {
+    match TcpListener::bind((shared, 0)) {
+        Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => bail!(
+            "--address-range: {shared} is no address of this machine, so nothing could listen there; use a range of \
+             127.0.0.0/8, or one that `ip route add local RANGE dev lo` has made local"
+        ),
+        _ => Ok(()),
+    }
+}
 
 /// The compiler's settings from the flags.
 ///
@@ -65,7 +84,7 @@ pub fn first_bindable_port() -> u16 {
     // The right to bind below it is best found by trying, on an address that nobody else has reason to use.
     let trial = SocketAddr::from((Ipv4Addr::new(127, 77, 255, 254), 1));
     match TcpListener::bind(trial) {
-        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => first,
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => first,
         _ => 1,
     }
 }

@@ -158,3 +158,75 @@ fn a_bad_address_range_is_refused_at_start() {
         assert!(said.contains(range), "{said}");
     }
 }
+
+/// What a person reads, line by line.
+#[test]
+fn people_read_each_place_once_and_in_the_order_of_the_files() {
+    let folder = tempfile::tempdir().unwrap();
+    save(folder.path(), "a.yaml", "kind: [");
+    let nameless = "apiVersion: v1\nkind: Service\nmetadata: {namespace: shop}\n---\n";
+    save(
+        folder.path(),
+        "b.yaml",
+        &(nameless.to_owned() + &service("shop", "odd", 8082, "maesh.containo.us/scheme: htp")),
+    );
+    let mut command = support::command(&["dev", "--dns", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
+    command.args(["--address-range", "127.66.0.0/16"]).arg(folder.path()).stdout(std::process::Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let lines = std::io::BufRead::lines(std::io::BufReader::new(child.stdout.take().unwrap()));
+    let said: Vec<String> = lines.map(Result::unwrap).take_while(|line| !line.starts_with("ready")).collect();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let found: Vec<_> = said.iter().filter_map(|line| line.split_once("/").map(|(_, rest)| rest)).collect();
+    let at =
+        |name: &str| found.iter().position(|line| line.contains(name)).unwrap_or_else(|| panic!("{name}: {said:#?}"));
+    assert!(at("a.yaml:1: line 1 is not valid YAML") < at("b.yaml:3: Service without a name in shop: "), "{said:#?}");
+    assert!(at("b.yaml:3: ") < at("is \"htp\""), "{said:#?}");
+}
+
+#[test]
+fn a_taken_port_is_said_once_with_its_number_and_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    save(folder.path(), "web.yaml", &service("shop", "web", 8083, ""));
+    save(folder.path(), "db.yaml", &service("shop", "db", 8084, "maesh.containo.us/traffic-type: tcp"));
+    let taken = std::net::TcpListener::bind("127.67.0.1:8083").unwrap();
+    let run = |range: &str| {
+        let mut command = support::command(&["dev", "--dns", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
+        let output =
+            command.args(["--log-level", "error", "--address-range", range]).arg(folder.path()).output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
+    };
+    let (code, said) = run("127.67.0.0/16");
+    assert_eq!(code, Some(1), "{said}");
+    assert_eq!(said.matches("127.67.0.1:8083").count(), 1, "{said}");
+    assert!(said.contains("Another process has this port") && said.contains("--address-range"), "{said}");
+    drop(taken);
+    let (code, said) = run("192.0.2.0/24");
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("192.0.2.1 is no address of this machine"), "{said}");
+}
+
+#[test]
+fn wrong_flags_are_refused_with_an_example() {
+    for (arguments, says) in [
+        (&["dev", ".", "--dns", "nonsense"][..], "127.0.0.1:5354"),
+        (&["dev", ".", "--admin", "5380"], "ADDRESS:PORT"),
+        (&["dev", ".", "--drain-timeout", "5"], "1m30s"),
+        (&["dev", ".", "--zone", "cluster.local"], "belongs to the cluster"),
+        (&["dev", ".", "--default-mode", "htp"], "http"),
+        (&["dev", ".", "--adress-range", "127.77.0.0/16"], "--address-range"),
+        (&["devv"], "'dev'"),
+        (&["explain", "web.shop.maesh", "--admin", "x"], "ADDRESS:PORT"),
+    ] {
+        let output = support::command(arguments).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {said}");
+        assert!(said.contains(says), "{arguments:?}: {said}");
+    }
+    let output = support::command(&["dev", ".", "--log-level", "loud=very"]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        output.status.code() == Some(1) && said.lines().count() == 1 && said.contains("maesh_proxy=debug"),
+        "{said}"
+    );
+}

@@ -47,6 +47,8 @@ impl ObjectRef {
 impl fmt::Display for ObjectRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.namespace {
+            Some(namespace) if self.name.is_empty() => write!(f, "{} without a name in {namespace}", self.kind),
+            None if self.name.is_empty() => write!(f, "{} without a name", self.kind),
             Some(namespace) => write!(f, "{} {namespace}/{}", self.kind, self.name),
             None => write!(f, "{} {}", self.kind, self.name),
         }

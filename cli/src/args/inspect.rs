@@ -8,6 +8,7 @@ use super::Output;
 
 /// Which mesh to look at.
 #[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Cluster")]
 pub struct ClusterArgs {
     /// Kubeconfig of the cluster; without it $KUBECONFIG, else ~/.kube/config, else the pod this runs in
     #[arg(long, env = "MAESH_KUBECONFIG", value_name = "FILE")]
@@ -20,7 +21,7 @@ pub struct ClusterArgs {
     pub namespace: String,
 }
 
-/// What a caller is answered for a mesh name, and which way its requests go from there.
+/// Say what a caller is answered for a mesh name, which way its requests go, and what is wrong
 ///
 /// It asks the roles themselves, with the code that serves callers: dns what it answers this caller and by which rule,
 /// the proxy in that answer which listener, Service and endpoints a request would reach, and the controller what it
@@ -48,16 +49,16 @@ pub struct ExplainArgs {
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     pub port: Option<u16>,
     /// Ask a `maesh dev` (or `maesh demo`) by its admin address instead of a cluster
-    #[arg(long, value_name = "ADDR", conflicts_with_all = ["kubeconfig", "context"])]
+    #[arg(long, value_parser = super::socket, value_name = "ADDR", conflicts_with_all = ["kubeconfig", "context"])]
     pub admin: Option<SocketAddr>,
-    #[command(flatten)]
-    pub cluster: ClusterArgs,
     /// How to print it
     #[arg(long, short = 'o', default_value = "text")]
     pub output: Output,
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
 }
 
-/// Whether a mesh can be installed here, or whether the one that is installed works.
+/// Check whether a mesh can be installed (--pre), or whether the installed one works
 ///
 /// Every check says pass, warn, fail or skip, and whatever is not right comes with the line that mends it. Nothing is
 /// changed: objects are tried out by dry runs only. A check that cannot be made from here is skipped, and says why; run
@@ -85,9 +86,9 @@ pub struct CheckArgs {
     /// Repeat what fails until it passes, for so long at most
     #[arg(long, default_value = "0s", value_parser = maesh_config::duration::parse, value_name = "DURATION")]
     pub wait: Duration,
-    #[command(flatten)]
-    pub cluster: ClusterArgs,
     /// How to print it
     #[arg(long, short = 'o', default_value = "text")]
     pub output: Output,
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
 }

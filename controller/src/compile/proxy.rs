@@ -54,10 +54,7 @@ impl ConnectedProxy {
     pub(super) fn check(&self) -> Vec<Diagnostic> {
         let shared = |(id, why): &(ListenerId, Arc<str>)| Some((shared_port(id)?, why.clone()));
         let say = |(port, why): (u16, Arc<str>)| {
-            let text = format!(
-                "cannot listen on port {port} of its shared address: {why}; names with that port are answered without \
-                 it. Free the port."
-            );
+            let text = format!("{why}. Until then, names with port {port} are answered without this proxy.");
             let object = ObjectRef::new("Proxy", "", &self.identity.id);
             Diagnostic::warning(Reason::ListenFailed, object, text).value(port.to_string()).using("other proxies")
         };

@@ -111,9 +111,7 @@ impl Compiler {
             let Some((_, number)) = &listener.owner else { continue };
             for (proxy, why) in self.bound.failed.get(&listener.id).into_iter().flatten() {
                 let text = format!(
-                    "proxy {proxy} cannot listen on {} for port {number}: {why}; its name answers the plain address. \
-                     Free that address and port.",
-                    listener.id
+                    "port {number}: proxy {proxy} {why}. Until then, the Service's name answers its plain address."
                 );
                 let bad = Diagnostic::of(Reason::ListenFailed, "Service", &service.meta, "spec.ports", text);
                 found.push(bad.value(number.to_string()).using("its plain address"));

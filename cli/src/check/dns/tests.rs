@@ -65,7 +65,8 @@ fn what_coredns_says_of_its_corefile() {
         ("failed once", vec![one(Some("a"), 1.0), one(Some("a"), 0.0)], Verdict::Warn),
         ("on its way", vec![one(Some("a"), 0.0), one(Some("b"), 0.0)], Verdict::Warn),
         ("stuck", vec![one(Some("a"), 1.0), one(Some("b"), 0.0)], Verdict::Fail),
-        ("no reload", vec![one(None, 0.0)], Verdict::Warn),
+        ("just started", vec![one(None, 0.0)], Verdict::Pass),
+        ("one just started", vec![one(None, 0.0), one(Some("a"), 0.0)], Verdict::Pass),
     ] {
         assert_eq!(judge_loaded(&seen).verdict, want, "{case}");
     }
