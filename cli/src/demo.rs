@@ -119,24 +119,30 @@ fn served_at(services: &[dev::print::Entry], name: &str) -> anyhow::Result<Socke
 
 fn what_to_type(mesh: &Dev, services: &[dev::print::Entry], folder: &Path) -> String {
     let at = |name: &str| served_at(services, name).map_or_else(|_| "ADDRESS:PORT".into(), |at| at.to_string());
-    let dns = mesh.dns();
-    let (web, flaky, echo) = (at("web.demo.maesh"), at("flaky.demo.maesh"), at("echo.demo.maesh"));
+    // Port 80 goes without saying.
+    let url = |name: &str| format!("http://{}/", at(name).trim_end_matches(":80"));
+    let (web, flaky, echo) = (url("web.demo.maesh"), url("flaky.demo.maesh"), at("echo.demo.maesh"));
     let (echo_host, echo_port) = echo.rsplit_once(':').unwrap_or((&echo, ""));
-    let endpoints = folder.join(manifests::WEB_ENDPOINTS);
-    format!(
-        "Try, in another terminal:
-
-  the name          dig @{} -p {} web.demo.maesh +short
-  v1 and v2         for i in 1 2 3 4 5 6; do curl -s http://{web}/ -H 'Host: web.demo.maesh'; done
-  a backend that    for i in 1 2 3 4 5 6; do curl -s http://{flaky}/ -H 'Host: flaky.demo.maesh'; sleep 0.5; done
-  keeps going away  (every other second nothing listens there; the proxy tries the other one)
-  a TCP stream      echo hello | nc -q1 {echo_host} {echo_port}
-  a release         edit {}: take v1 or v2 out, save, and curl again
-  the numbers       curl -s http://{}/metrics | grep maesh_http_requests
-",
-        dns.ip(),
-        dns.port(),
-        endpoints.display(),
-        mesh.admin(),
-    )
+    let (dns, admin) = (mesh.dns(), mesh.admin());
+    let this = std::env::current_exe().map_or_else(|_| "maesh".into(), |path| path.display().to_string());
+    let commands = [
+        ("the name", format!("dig @{} -p {} web.demo.maesh +short", dns.ip(), dns.port())),
+        ("v1 and v2", format!("for i in 1 2 3 4 5 6; do curl -s {web} -H 'Host: web.demo.maesh'; done")),
+        (
+            "a backend that is away every other second: the proxy tries the other one",
+            format!("for i in 1 2 3 4 5 6; do curl -s {flaky} -H 'Host: flaky.demo.maesh'; sleep 0.5; done"),
+        ),
+        ("a TCP stream", format!("echo hello | nc -q1 {echo_host} {echo_port}")),
+        (
+            "a release: take v1 or v2 out, save, and curl again",
+            format!("edit {}", folder.join(manifests::WEB_ENDPOINTS).display()),
+        ),
+        (
+            "why a name is answered so, and where its requests go",
+            format!("{this} explain web.demo.maesh --admin {admin}"),
+        ),
+        ("the numbers", format!("curl -s http://{admin}/metrics | grep maesh_http_requests")),
+    ];
+    let shown = commands.iter().map(|(what, command)| format!("  {what}\n    {command}\n"));
+    format!("\nTry, in another terminal:\n\n{}", shown.collect::<String>())
 }

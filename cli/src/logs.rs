@@ -42,12 +42,13 @@ pub fn start(args: &LogArgs) -> anyhow::Result<LogLevel> {
     Ok(LogLevel { handle, filter: Arc::new(Mutex::new(args.log_level.clone())) })
 }
 
-/// What libraries log of errors that they return too: we say those once, with the object and the next step.
-const TWICE: &str = "kube_client::client::builder=off";
+/// What libraries log of errors that they return too (we say those once, with the object and the next step), and of
+/// folders that went away with what watched them.
+const NOISE: &str = "kube_client::client::builder=off,notify=error";
 
 fn parse(filter: &str) -> anyhow::Result<EnvFilter> {
     // Later directives win, so that whoever names it sees it.
-    EnvFilter::builder().parse(format!("{TWICE},{filter}")).map_err(|_| {
+    EnvFilter::builder().parse(format!("{NOISE},{filter}")).map_err(|_| {
         anyhow::anyhow!(
             "log level {filter:?} is not a filter; use error, warn, info, debug, trace, or info,maesh_proxy=debug"
         )
