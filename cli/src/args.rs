@@ -3,6 +3,7 @@
 //! Nothing reads flags or the environment later.
 
 mod inspect;
+mod own;
 mod uninstall;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
@@ -12,6 +13,8 @@ pub use inspect::{CheckArgs, ClusterArgs, ExplainArgs};
 use ipnet::IpNet;
 use maesh_config::{Zone, duration, model::Protocol};
 pub use uninstall::{LeaveArgs, UninstallArgs};
+
+pub use self::own::OwnArgs;
 
 /// A service mesh for Kubernetes that asks nothing of your pods.
 ///
@@ -261,11 +264,13 @@ pub struct ControllerArgs {
     /// Name of this replica: the pod's name
     #[arg(long, env = "MAESH_POD_NAME", default_value = "maesh-controller", value_name = "NAME")]
     pub id: String,
-    /// How long callers may remember an answer
+    /// How long callers may remember an answer: what a Service leaves (a protocol, an address) serves on for that long
     #[arg(long, env = "MAESH_HORIZON", default_value = "45s", value_parser = duration::parse, value_name = "DURATION")]
     pub horizon: Duration,
     #[command(flatten)]
     pub leave: LeaveArgs,
+    #[command(flatten)]
+    pub own: OwnArgs,
     #[command(flatten)]
     pub mesh: MeshArgs,
 }

@@ -5,6 +5,7 @@ use std::{
     io,
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener},
     sync::Arc,
+    time::Duration,
 };
 
 use anyhow::bail;
@@ -66,6 +67,9 @@ pub fn compiler_config(args: &MeshArgs, addressing: Addressing) -> anyhow::Resul
         ignored_namespaces: ignored,
         ignored_services: vec![ServiceName::new("default", "kubernetes")],
         addressing,
+        mesh_namespace: args.namespace.as_str().into(),
+        horizon: Duration::ZERO,
+        own_settle: Duration::ZERO,
         first_bindable_port: 0,
         reserved_ports: RESERVED_PORTS.to_vec(),
         selects_pods: false,

@@ -80,7 +80,7 @@ fn main() {
         memory()
     );
     let begun = Instant::now();
-    let output = compiler.compile();
+    let output = compiler.compile(Instant::now());
     println!(
         "first compilation: {} resources in {:?}, {:.0} MiB",
         output.change.upserts.len(),
@@ -98,7 +98,7 @@ fn main() {
         };
         let begun = Instant::now();
         compiler.take(Event::Apply(object));
-        let output = compiler.compile();
+        let output = compiler.compile(Instant::now());
         times.push(begun.elapsed());
         assert!(output.change.upserts.len() <= 1, "one slice, one resource");
     }

@@ -10,6 +10,7 @@ mod endpoints;
 pub mod explain;
 mod listener;
 mod output;
+mod places;
 mod proxy;
 mod service;
 mod tell;
@@ -18,6 +19,8 @@ mod workload;
 use std::{
     collections::BTreeSet,
     net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Instant,
 };
 
 pub use address::{Addressing, Range, RangeTooSmall};
@@ -25,7 +28,7 @@ use ahash::{AHashMap, AHashSet};
 pub use config::Config;
 use maesh_config::{
     ServiceName,
-    model::{Endpoints, Mesh, Resource},
+    model::{Endpoints, ListenerId, Mesh, Protocol, Resource},
 };
 pub use output::{Output, TableEntry, TablePort};
 pub use proxy::ConnectedProxy;
@@ -34,13 +37,15 @@ use self::{
     address::SharedPorts,
     listener::{Listeners, OwnListener},
     output::Outbox,
+    places::{Places, Standing},
     proxy::Bound,
-    service::{Age, Plan},
+    service::{Age, Former, Plan},
 };
 use crate::{
     diagnostic::{Diagnostic, Reason},
     index::{Dirty, Index},
     kinds::{Door, ObjectKind},
+    own,
     source::Event,
 };
 
@@ -49,10 +54,32 @@ use crate::{
 struct Compiled {
     plan: Plan,
     own: Option<IpAddr>,
+    /// Where it stands in a cluster, with all of its ports.
+    standing: Option<Standing>,
+    /// What was left within the horizon: ports that carried another protocol, listeners of the shared address.
+    former: Vec<Former>,
+    left: Vec<(OwnListener, Instant)>,
+    /// Listeners without which its name must not answer them.
+    needs: Vec<ListenerId>,
     /// Listening ports, in the order of the plan's ports.
     listens: Vec<Option<u16>>,
     /// Addresses of ready endpoints, kept for Services without a ClusterIP.
     ready: Vec<IpAddr>,
+}
+
+impl Compiled {
+    fn new(plan: Plan) -> Self {
+        Self {
+            plan,
+            own: None,
+            standing: None,
+            former: Vec::new(),
+            left: Vec::new(),
+            needs: Vec::new(),
+            listens: Vec::new(),
+            ready: Vec::new(),
+        }
+    }
 }
 
 /// The compiler and everything it knows.
@@ -64,6 +91,10 @@ pub struct Compiler {
     /// Services that need an own address, oldest first.
     owning: BTreeSet<Age>,
     owning_changed: bool,
+    /// Where Services stand on own addresses of a cluster.
+    places: Places,
+    /// When what is said of a Service changes although nothing happens.
+    timers: BTreeSet<(Instant, ServiceName)>,
     shared: SharedPorts,
     shared_changed: bool,
     listeners: Listeners,
@@ -86,7 +117,10 @@ impl Compiler {
             index: Index::new(config.selects_pods),
             services: AHashMap::new(),
             owning: BTreeSet::new(),
-            owning_changed: false,
+            // That nobody needs one is news too.
+            owning_changed: true,
+            places: Places::default(),
+            timers: BTreeSet::new(),
             shared: SharedPorts::default(),
             shared_changed: false,
             listeners: Listeners::default(),
@@ -161,21 +195,31 @@ impl Compiler {
         self.settled
     }
 
-    /// Compiles what changed since the last time.
-    pub fn compile(&mut self) -> Output {
+    /// When to compile again although nothing happens.
+    pub fn due(&self) -> Option<Instant> {
+        self.timers.first().map(|(at, _)| *at)
+    }
+
+    /// Compiles what changed since the last time, or by time alone; `now` never goes back.
+    pub fn compile(&mut self, now: Instant) -> Output {
         let Dirty { services, endpoints, addresses, ranges, namespaces, slices } =
             std::mem::take(&mut self.index.dirty);
         let mut names: AHashSet<ServiceName> = AHashSet::new();
         let mut retell: AHashSet<ServiceName> = AHashSet::new();
 
+        self.place_own(services.iter().chain(&endpoints), now, &mut names);
         for name in &services {
-            self.replan(name);
+            self.replan(name, now);
             names.insert(name.clone());
             retell.insert(name.clone());
         }
+        for name in self.elapsed(now) {
+            self.outlive(&name, now);
+            names.insert(name);
+        }
         self.place(&mut names);
         for name in &names {
-            self.listen(name);
+            self.listen(name, now);
         }
         if self.config.replicas.as_ref().is_some_and(|service| endpoints.contains(service)) {
             self.out.put(Resource::Mesh(self.mesh()));
@@ -195,7 +239,7 @@ impl Compiler {
             names.extend(self.services.keys().cloned());
         }
         for name in &names {
-            self.tell_name(name);
+            self.tell_name(name, now);
         }
         for address in addresses {
             let key = maesh_config::model::Workload::resource_name_of(address);
@@ -219,8 +263,50 @@ impl Compiler {
         self.out.take()
     }
 
+    /// Takes in what is news of own addresses of a cluster.
+    fn place_own<'a>(
+        &mut self,
+        changed: impl Iterator<Item = &'a ServiceName>,
+        now: Instant,
+        names: &mut AHashSet<ServiceName>,
+    ) {
+        if self.config.addressing != Addressing::Cluster {
+            return;
+        }
+        for name in changed.filter(|name| name.namespace == self.config.mesh_namespace) {
+            if let Some(number) = own::number(&name.name) {
+                names.extend(self.places.given(number, self.index.services.get(name).map(Arc::as_ref)));
+                names.extend(self.places.sliced(number, self.index.slices_of(name).map(Arc::as_ref), now));
+            }
+        }
+    }
+
+    /// Services of which time alone changes something.
+    fn elapsed(&mut self, now: Instant) -> Vec<ServiceName> {
+        let mut elapsed = Vec::new();
+        while let Some((at, name)) = self.timers.pop_first() {
+            if at > now {
+                self.timers.insert((at, name));
+                break;
+            }
+            elapsed.push(name);
+        }
+        elapsed
+    }
+
+    /// Drops the ports of a Service that carried another protocol, where nobody can remember that any more.
+    fn outlive(&mut self, name: &ServiceName, now: Instant) {
+        let Some(compiled) = self.services.get_mut(name) else { return };
+        let before = compiled.former.len();
+        compiled.former.retain(|former| former.until > now);
+        if compiled.former.len() != before {
+            let resource = compiled.plan.resource(&compiled.former);
+            self.out.set(maesh_config::Kind::Service, &name.to_string(), Some(Resource::Service(resource)));
+        }
+    }
+
     /// Plans a Service again, and notes what that changes for the others.
-    fn replan(&mut self, name: &ServiceName) {
+    fn replan(&mut self, name: &ServiceName, now: Instant) {
         let (plan, mut found) = match self.index.services.get(name) {
             Some(service) => {
                 let namespace = self.index.namespaces.get(&name.namespace).map(|namespace| &namespace.annotations);
@@ -234,6 +320,8 @@ impl Compiler {
         let old = self.services.remove(name);
         let needs = |plan: Option<&Plan>| plan.filter(|plan| plan.own).map(|plan| plan.age.clone());
         let (owned, owns) = (needs(old.as_ref().map(|old| &old.plan)), needs(plan.as_ref()));
+        let wants = |plan: &Plan| plan.own.then(|| places::want(plan));
+        self.owning_changed |= old.as_ref().and_then(|old| wants(&old.plan)) != plan.as_ref().and_then(wants);
         if owned != owns {
             self.owning_changed = true;
             owned.map(|age| self.owning.remove(&age));
@@ -251,11 +339,21 @@ impl Compiler {
             }
         }
         if let Some(plan) = plan {
-            let resource = plan.resource();
+            let mut compiled = Compiled::new(plan);
+            if let Some(old) = old {
+                compiled.own = old.own.filter(|_| compiled.plan.own);
+                compiled.left = old.left;
+                compiled.ready = old.ready;
+                if !self.config.horizon.is_zero() {
+                    let until = now + self.config.horizon;
+                    compiled.former = service::former(&old.plan, &old.former, &compiled.plan, until);
+                    compiled.former.retain(|former| former.until > now);
+                    self.timers.extend(compiled.former.iter().map(|former| (former.until, name.clone())));
+                }
+            }
+            let resource = compiled.plan.resource(&compiled.former);
             self.out.set(maesh_config::Kind::Service, &name.to_string(), Some(Resource::Service(resource)));
-            let (own, ready) = old.map_or((None, Vec::new()), |old| (old.own, old.ready));
-            let own = own.filter(|_| plan.own);
-            self.services.insert(name.clone(), Compiled { plan, own, listens: Vec::new(), ready });
+            self.services.insert(name.clone(), compiled);
         } else {
             self.out.set(maesh_config::Kind::Service, &name.to_string(), None);
         }
@@ -263,17 +361,13 @@ impl Compiler {
 
     /// Gives out own addresses and listening ports again, where the set of Services that share them changed.
     fn place(&mut self, names: &mut AHashSet<ServiceName>) {
-        if std::mem::take(&mut self.owning_changed)
-            && let Addressing::Range(range) = &self.config.addressing
-        {
-            let mut given = address::own_addresses(range, self.owning.iter());
-            for age in &self.owning {
-                let address = given.remove(&age.name);
-                if let Some(compiled) = self.services.get_mut(&age.name)
-                    && compiled.own != address
-                {
-                    compiled.own = address;
-                    names.insert(age.name.clone());
+        if std::mem::take(&mut self.owning_changed) {
+            match &self.config.addressing {
+                Addressing::Range(range) => Self::give(range, &self.owning, &mut self.services, names),
+                Addressing::Cluster => {
+                    let plans = self.owning.iter().filter_map(|age| self.services.get(&age.name));
+                    let wants = plans.map(|compiled| places::want(&compiled.plan)).collect();
+                    self.out.want(wants);
                 }
             }
         }
@@ -282,8 +376,27 @@ impl Compiler {
         }
     }
 
+    /// Gives out own addresses of a range.
+    fn give(
+        range: &Range,
+        owning: &BTreeSet<Age>,
+        services: &mut AHashMap<ServiceName, Compiled>,
+        names: &mut AHashSet<ServiceName>,
+    ) {
+        let mut given = address::own_addresses(range, owning.iter());
+        for age in owning {
+            let address = given.remove(&age.name);
+            if let Some(compiled) = services.get_mut(&age.name)
+                && compiled.own != address
+            {
+                compiled.own = address;
+                names.insert(age.name.clone());
+            }
+        }
+    }
+
     /// Settles on which ports a Service is listened for.
-    fn listen(&mut self, name: &ServiceName) {
+    fn listen(&mut self, name: &ServiceName, now: Instant) {
         let first_bindable = self.config.first_bindable_port;
         let Some(compiled) = self.services.get_mut(name) else {
             self.listeners.set(name, Vec::new());
@@ -305,7 +418,12 @@ impl Compiler {
                         --address-range.";
             say(Reason::AddressRangeExhausted, "spec.ports", "", text.into());
         }
+        compiled.standing = self.places.standing(plan).filter(|_| plan.own);
         compiled.listens = match plan.own {
+            // Its address has its own port numbers, whatever the proxies' behind them are.
+            true if self.config.addressing == Addressing::Cluster => {
+                plan.ports.iter().map(|port| Some(port.number)).collect()
+            }
             true => address::own_listens(plan, first_bindable),
             false => self.shared.listens(plan, first_bindable),
         };
@@ -318,13 +436,33 @@ impl Compiler {
             say(Reason::ListenPortExhausted, "spec.ports", &number.to_string(), text);
         }
         let listened = plan.ports.iter().zip(&compiled.listens).filter_map(|(port, listen)| Some((port, (*listen)?)));
-        let wanted = match (plan.own, compiled.own) {
+        let mut wanted: Vec<_> = match (plan.own, compiled.own) {
             (true, None) => Vec::new(),
             (true, Some(address)) => {
                 listened.map(|(port, listen)| OwnListener::own(address, listen, name, port)).collect()
             }
             (false, _) => listened.map(|(port, listen)| OwnListener::shared(listen, port)).collect(),
         };
+        compiled.needs = wanted.iter().map(|listener| listener.id.clone()).collect();
+        let stands = compiled.standing.as_ref();
+        for of in self.places.listens(name) {
+            let listener = OwnListener::pooled(of, name, carries(&compiled.plan, &compiled.former, of));
+            if stands.is_some_and(|standing| standing.has(of)) {
+                compiled.needs.push(listener.id.clone());
+            }
+            wanted.push(listener);
+        }
+        let until = now + self.config.horizon;
+        let leaves = |old: &&OwnListener| old.is_shared() && !wanted.contains(old);
+        let known = |old: &OwnListener| compiled.left.iter().any(|(left, _)| left == old);
+        let leaving: Vec<_> =
+            self.listeners.of(name).filter(leaves).filter(|old| !known(old)).map(|old| (old.clone(), until)).collect();
+        compiled.left.retain(|(left, until)| *until > now && !wanted.contains(left));
+        if !self.config.horizon.is_zero() {
+            self.timers.extend(leaving.iter().map(|(_, until)| (*until, name.clone())));
+            compiled.left.extend(leaving);
+        }
+        wanted.extend(compiled.left.iter().map(|(left, _)| left.clone()));
         self.listeners.set(name, wanted);
         self.out.diagnose(&format!("place/{name}"), found);
     }
@@ -370,6 +508,14 @@ impl Compiler {
         all.dedup();
         all
     }
+}
+
+/// Whether a port of the proxies that leads to a Service alone carries HTTP: as it did, where that is not long ago.
+fn carries(plan: &Plan, former: &[Former], of: places::Listen) -> bool {
+    let is_it = |port: &&service::Port| port.number == of.number && port.protocol.transport() == of.transport;
+    let now = plan.ports.iter().find(is_it);
+    let was = former.iter().map(|former| &former.port).find(is_it).filter(|_| !plan.own);
+    was.or(now).is_some_and(|port| port.protocol == Protocol::Http)
 }
 
 fn endpoints_of(index: &Index, plan: &Plan) -> Endpoints {

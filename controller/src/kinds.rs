@@ -24,6 +24,10 @@ use serde_json::Value;
 pub const PREFIX: &str = "maesh.containo.us/";
 /// The prefix of Traefik Mesh, read where ours is absent.
 pub const OLD_PREFIX: &str = "mesh.traefik.io/";
+/// Label of the Services that are own addresses.
+pub(crate) const OWN_ADDRESS: &str = "maesh.containo.us/own-address";
+/// Annotation on these: whose each port is.
+pub(crate) const OWN_PORTS: &str = "maesh.containo.us/own-ports";
 
 /// The kinds that are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

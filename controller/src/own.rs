@@ -7,27 +7,39 @@
 mod allocate;
 mod object;
 pub mod owner;
+mod pace;
 pub mod stanza;
 pub mod uninstall;
 
-use std::{collections::BTreeMap, net::IpAddr, pin::pin, time::Duration};
+use std::{collections::BTreeMap, pin::pin, time::Duration};
 
-use futures_util::{FutureExt as _, StreamExt as _};
+use futures_util::StreamExt as _;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::{api::core::v1::Service, apimachinery::pkg::apis::meta::v1::OwnerReference};
 use kube::{
     Api, Client,
     api::{DeleteParams, ListParams, Patch, PatchParams, Preconditions},
-    runtime::{WatchStreamExt as _, reflector, watcher},
+    core::PartialObjectMeta,
+    runtime::{WatchStreamExt as _, watcher},
 };
-use maesh_config::{ServiceName, model::Transport};
-use tokio::{sync::watch, time::interval};
+use maesh_config::ServiceName;
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep_until, timeout},
+};
 
 pub use self::allocate::{Addresses, Entry, POOL, Ports, Want, allocate};
-use crate::leader::Leadership;
+pub(crate) use self::object::{number, read_ports};
+use self::pace::Pace;
+use crate::{kinds::OWN_ADDRESS, leader::Leadership};
 
-/// How often what was left is looked at, and what failed is tried again.
-const TICK: Duration = Duration::from_secs(2);
+/// How long changes are gathered before they are acted on: of what is wanted, and of what is there. A thousand new
+/// Services are not a thousand lists.
+const GATHER: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
+/// Pause after a failure.
+const RETRY: Duration = Duration::from_secs(2);
+/// How long the API server may take to say what is there.
+const READ: Duration = Duration::from_secs(30);
 /// Who wrote what, in managed fields.
 const MANAGER: &str = "maesh-controller";
 
@@ -40,70 +52,98 @@ pub struct Options {
     pub selector: BTreeMap<String, String>,
     /// How long a name may be remembered: what a Service leaves serves on for that long.
     pub horizon: Duration,
+    /// Most writes in a second.
+    pub writes_per_second: u32,
+    /// With what they go, where nobody is left to remove them.
+    pub owner: Option<OwnerReference>,
 }
-
-/// Where a Service stands.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Placed {
-    /// The ClusterIPs, one of each family; sorted.
-    pub addresses: Vec<IpAddr>,
-    /// The proxies' port for each of its ports.
-    pub ports: BTreeMap<(u16, Transport), u16>,
-}
-
-/// Where all of them stand; what is about to leave is not in it.
-pub type Placements = BTreeMap<ServiceName, Placed>;
 
 /// Why own addresses could not be brought up to date; it is tried again.
 #[derive(Debug, thiserror::Error)]
 enum KeepError {
     #[error("{0}; check the controller's rights on Services of its own namespace")]
     Api(#[from] kube::Error),
+    #[error("the API server did not say within {READ:?} what is there")]
+    Silent(#[from] tokio::time::error::Elapsed),
     #[error("Service {0} is there and is not the mesh's: own addresses need that name; rename or delete it")]
     Foreign(String),
     #[error(transparent)]
     NotLeader(#[from] crate::leader::NotLeader),
 }
 
-/// Keeps own addresses as they are wanted, until `wants` is closed. `None` in `wants`: not everything was read yet, so
-/// nothing is removed or given. What is there is told to `placements`.
+/// Keeps own addresses as they are wanted while this replica leads, until `wants` is closed. `None` in `wants`: not
+/// everything was read yet, so nothing is removed or given. While `leaving` is true, the mesh is being taken away by
+/// somebody else, and nothing is given.
 pub async fn keep(
     client: Client,
     options: Options,
-    mut wants: watch::Receiver<Option<Vec<Want>>>,
+    wants: watch::Receiver<Option<Vec<Want>>>,
     leadership: Leadership,
-    placements: watch::Sender<Placements>,
+    mut leaving: watch::Receiver<bool>,
+) {
+    let mut leads = leadership.watch();
+    let mut lost = leadership.watch();
+    let mut stays = leaving.clone();
+    while leads.wait_for(|leads| *leads).await.is_ok() && stays.wait_for(|leaving| !*leaving).await.is_ok() {
+        let leaves = async {
+            // Who could say so may have ended.
+            if leaving.wait_for(|leaving| *leaving).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            () = lead(&client, &options, wants.clone(), &leadership) => return,
+            _ = lost.wait_for(|leads| !*leads) => {}
+            () = leaves => {}
+        }
+    }
+}
+
+/// Keeps them while this replica leads; ends when `wants` is closed.
+async fn lead(
+    client: &Client,
+    options: &Options,
+    mut wants: watch::Receiver<Option<Vec<Want>>>,
+    leadership: &Leadership,
 ) {
     let services = Api::<Service>::namespaced(client.clone(), &options.namespace);
-    let (store, writer) = reflector::store();
-    let selected = watcher::Config::default().labels(object::LABEL);
-    let events = reflector(writer, watcher(services.clone(), selected)).default_backoff().touched_objects();
+    let labelled = watcher::Config::default().labels(OWN_ADDRESS);
+    let metadata = Api::<PartialObjectMeta<Service>>::namespaced(client.clone(), &options.namespace);
+    let events = watcher(metadata, labelled).default_backoff();
     let mut events = pin!(events);
-    let mut keeper = Keeper { client, services, options, prefer_same_node: None, addresses: None, without: Vec::new() };
-    let mut leads = leadership.watch();
-    let mut tick = interval(TICK);
+    let now = Instant::now();
+    let mut keeper = Keeper {
+        client: client.clone(),
+        services,
+        options: options.clone(),
+        pace: Pace::new(options.writes_per_second, now),
+        prefer_same_node: None,
+        addresses: None,
+        without: Vec::new(),
+    };
+    let mut due = Some(now);
     loop {
-        let open = tokio::select! {
-            event = events.next() => event.is_some(),
-            changed = wants.changed() => changed.is_ok(),
-            changed = leads.changed() => changed.is_ok(),
-            _ = tick.tick() => true,
+        let sooner = |due: Option<Instant>, pause| {
+            let soon = Instant::now() + pause;
+            Some(due.map_or(soon, |due| due.min(soon)))
         };
-        if !open {
-            return;
-        }
-        // What has arrived is looked at once: a thousand new Services of ours are not a thousand lists.
-        while let Some(Some(_)) = events.next().now_or_never() {}
-        let there: Vec<_> = store.state();
-        let found = object::placements(there.iter().map(|service| &**service));
-        placements.send_if_modified(|now| (*now != found).then(|| *now = found).is_some());
-        let wanted = wants.borrow_and_update().clone();
-        if !leadership.may_write() {
-            keeper.addresses = None;
-        } else if let Some(wanted) = wanted
-            && let Err(error) = keeper.bring_up_to_date(&wanted, &leadership).await
-        {
-            tracing::warn!(%error, "own addresses are not up to date; trying again");
+        tokio::select! {
+            changed = wants.changed() => match changed {
+                Ok(()) => due = sooner(due, GATHER.0),
+                Err(_) => return,
+            },
+            // An error is tried again by the watch itself; what it missed it lists.
+            Some(_) = events.next() => due = sooner(due, GATHER.1),
+            () = sleep_until(due.unwrap_or(now)), if due.is_some() => {
+                let wanted = wants.borrow_and_update().clone();
+                due = match wanted {
+                    None => None,
+                    Some(wanted) => keeper.bring_up_to_date(&wanted, leadership).await.unwrap_or_else(|error| {
+                        tracing::warn!(%error, "own addresses are not up to date; trying again");
+                        Some(Instant::now() + RETRY)
+                    }),
+                }
+            }
         }
     }
 }
@@ -112,6 +152,7 @@ struct Keeper {
     client: Client,
     services: Api<Service>,
     options: Options,
+    pace: Pace,
     /// The cluster knows `trafficDistribution: PreferSameNode`.
     prefer_same_node: Option<bool>,
     /// What this leader has given; `None` until it has read what those before it gave.
@@ -121,53 +162,82 @@ struct Keeper {
 }
 
 impl Keeper {
-    async fn bring_up_to_date(&mut self, wants: &[Want], leadership: &Leadership) -> Result<(), KeepError> {
-        let prefer_same_node = match self.prefer_same_node {
-            Some(known) => known,
-            None => {
-                let minor = self.client.apiserver_version().await?.minor;
-                let minor: u32 = minor.trim_end_matches(|c: char| !c.is_ascii_digit()).parse().unwrap_or(0);
-                *self.prefer_same_node.insert(minor >= object::PREFER_SAME_NODE)
-            }
-        };
+    /// Writes what is to be written, as fast as it may. Returns when there is more to do, if nothing happens before.
+    async fn bring_up_to_date(
+        &mut self,
+        wants: &[Want],
+        leadership: &Leadership,
+    ) -> Result<Option<Instant>, KeepError> {
+        let prefer_same_node = self.prefer_same_node().await?;
         // From the server itself, not from a watch that may be behind: what another leader gave must not be given twice.
-        let there = self.services.list(&ListParams::default().labels(object::LABEL)).await?.items;
+        let ours = ListParams::default().labels(OWN_ADDRESS);
+        let there = timeout(READ, self.services.list(&ours)).await??.items;
         let given = self.addresses.take().unwrap_or_else(|| object::addresses(&there));
         let now = u64::try_from(Timestamp::now().as_second()).unwrap_or(0);
-        let (addresses, without) = allocate(given, wants, now, self.options.horizon.as_secs());
+        let horizon = self.options.horizon.as_secs();
+        let (addresses, without) = allocate(given, wants, now, horizon);
         if let Some(first) = without.first().filter(|_| without != self.without) {
             tracing::warn!(service = %first, others = without.len() - 1, "no port of the proxies is left for an own address");
         }
-        let there: BTreeMap<_, _> =
-            there.iter().filter_map(|service| Some((service.metadata.name.clone()?, service))).collect();
         self.without = without;
         self.addresses = Some(addresses.clone());
+        let there: BTreeMap<_, _> =
+            there.iter().filter_map(|service| Some((service.metadata.name.clone()?, service))).collect();
         for (number, ports) in &addresses {
             let name = object::name(*number);
-            if there.get(&name).is_some_and(|service| object::says(service, ports)) {
+            let found = there.get(&name);
+            if found.is_some_and(|service| object::says(service, ports, &self.options)) {
                 continue;
             }
-            if !there.contains_key(&name)
-                && self.services.get_metadata_opt(&name).await?.is_some_and(object::is_foreign)
+            if let Err(later) = self.pace.take(Instant::now()) {
+                return Ok(Some(later));
+            }
+            if found.is_none()
+                && timeout(READ, self.services.get_metadata_opt(&name)).await??.is_some_and(object::is_foreign)
             {
                 return Err(KeepError::Foreign(name));
             }
-            let wanted = object::service(&name, ports, &self.options.selector, prefer_same_node);
+            let wanted = object::service(&name, ports, &self.options, prefer_same_node);
             let patch = Patch::Apply(&wanted);
             let parameters = PatchParams::apply(MANAGER).force();
             leadership.write(self.services.patch(&name, &parameters, &patch)).await??;
         }
-        let kept: Vec<_> = addresses.keys().map(|number| object::name(*number)).collect();
-        for (name, service) in there.iter().filter(|(name, _)| !kept.contains(*name)) {
-            // This one and no other that was made under its name since.
-            let uid = service.metadata.uid.clone();
-            let preconditions = Some(Preconditions { uid, resource_version: None });
-            let parameters = DeleteParams { preconditions, ..DeleteParams::default() };
-            match leadership.write(self.services.delete(name, &parameters)).await? {
-                Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => {}
-                deleted => drop(deleted?),
+        for (name, service) in there {
+            if number(&name).is_some_and(|number| addresses.contains_key(&number)) {
+                continue;
             }
+            if let Err(later) = self.pace.take(Instant::now()) {
+                return Ok(Some(later));
+            }
+            self.delete(&name, service, leadership).await?;
         }
-        Ok(())
+        Ok(freed_next(&addresses, now, horizon).map(|seconds| Instant::now() + Duration::from_secs(seconds)))
     }
+
+    async fn prefer_same_node(&mut self) -> Result<bool, KeepError> {
+        if let Some(known) = self.prefer_same_node {
+            return Ok(known);
+        }
+        let minor = timeout(READ, self.client.apiserver_version()).await??.minor;
+        let minor: u32 = minor.trim_end_matches(|c: char| !c.is_ascii_digit()).parse().unwrap_or(0);
+        Ok(*self.prefer_same_node.insert(minor >= object::PREFER_SAME_NODE))
+    }
+
+    async fn delete(&self, name: &str, service: &Service, leadership: &Leadership) -> Result<(), KeepError> {
+        // This one and no other that was made under its name since.
+        let uid = service.metadata.uid.clone();
+        let preconditions = Some(Preconditions { uid, resource_version: None });
+        let parameters = DeleteParams { preconditions, ..DeleteParams::default() };
+        match leadership.write(self.services.delete(name, &parameters)).await? {
+            Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => Ok(()),
+            Err(error) => Err(error.into()),
+            Ok(_) => Ok(()),
+        }
+    }
+}
+
+/// In how many seconds the next port that was left is free.
+fn freed_next(addresses: &Addresses, now: u64, horizon: u64) -> Option<u64> {
+    let left = addresses.values().flat_map(BTreeMap::values).filter_map(|entry| entry.leaving);
+    left.min().map(|since| (since + horizon).saturating_sub(now).max(1))
 }

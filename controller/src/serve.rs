@@ -20,6 +20,7 @@ use crate::{
     },
     diagnostic::Diagnostic,
     kinds::ObjectKind,
+    own::Want,
     source::{Batch, Batches},
 };
 
@@ -109,6 +110,7 @@ impl State {
 pub struct Controller {
     state: Arc<State>,
     inputs: mpsc::Sender<Input>,
+    wants: watch::Receiver<Option<Vec<Want>>>,
 }
 
 #[derive(Debug)]
@@ -118,6 +120,8 @@ enum Input {
     Settled,
     Bypass(bool),
     Asked(Asked),
+    /// Time alone changes something.
+    Due,
     Stop,
 }
 
@@ -159,11 +163,15 @@ impl Controller {
             counts: RwLock::default(),
             synced: watch::Sender::new(false),
         });
+        let (due, time) = watch::channel(None);
+        let (want, wants) = watch::channel(None);
         let run = Run {
             compiler,
             sink,
             state: state.clone(),
             publish,
+            due,
+            wants: want,
             complete: false,
             told: false,
             news: false,
@@ -197,7 +205,14 @@ impl Controller {
                 let _ = forward.send(Input::Settled).await;
             }
         });
-        Ok((Self { state, inputs }, published))
+        tokio::spawn(wake(time, inputs.clone()));
+        Ok((Self { state, inputs, wants }, published))
+    }
+
+    /// Services that need an own address, where own addresses are Services of a cluster; `None` until everything was
+    /// read once.
+    pub fn wants(&self) -> watch::Receiver<Option<Vec<Want>>> {
+        self.wants.clone()
     }
 
     /// What it knows.
@@ -232,12 +247,35 @@ impl Drop for Controller {
     }
 }
 
+/// Says when it is time to compile although nothing happened.
+async fn wake(mut due: watch::Receiver<Option<Instant>>, inputs: mpsc::Sender<Input>) {
+    loop {
+        let at = *due.borrow_and_update();
+        let elapsed = async {
+            match at {
+                Some(at) => tokio::time::sleep_until(at.into()).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            changed = due.changed() => if changed.is_err() { return },
+            () = elapsed => {
+                if inputs.send(Input::Due).await.is_err() || due.changed().await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}
+
 /// The thread that owns the compiler.
 struct Run<S> {
     compiler: Compiler,
     sink: S,
     state: Arc<State>,
     publish: mpsc::UnboundedSender<Published>,
+    due: watch::Sender<Option<Instant>>,
+    wants: watch::Sender<Option<Vec<Want>>>,
     complete: bool,
     told: bool,
     /// Something came that may have to be compiled.
@@ -281,6 +319,7 @@ impl<S: Sink> Run<S> {
             Input::Proxies(proxies) => self.compiler.proxies(proxies),
             Input::Settled => self.compiler.settle(),
             Input::Bypass(bypass) => self.compiler.bypass(bypass),
+            Input::Due => {}
             Input::Stop => return false,
         }
         true
@@ -297,7 +336,11 @@ impl<S: Sink> Run<S> {
 
     fn publish(&mut self) {
         let started = Instant::now();
-        let mut output = self.compiler.compile();
+        let mut output = self.compiler.compile(started);
+        self.due.send_if_modified(|due| std::mem::replace(due, self.compiler.due()) != self.compiler.due());
+        if let Some(wants) = output.wants.take() {
+            self.wants.send_replace(Some(wants));
+        }
         let took = started.elapsed();
         if self.complete && output.is_empty() {
             self.keep(&output, &Change::default(), took);

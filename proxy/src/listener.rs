@@ -106,6 +106,7 @@ pub(crate) struct Opened {
 
 struct Open {
     listening: Arc<Listening>,
+    at: (Bind, u16),
     bound: Vec<SocketAddr>,
     accepting: Vec<AbortHandle>,
 }
@@ -123,6 +124,8 @@ pub(crate) struct Listeners {
     shared: Arc<Shared>,
     workers: Workers,
     open: HashMap<Arc<str>, Open>,
+    /// Who is open at an address and port.
+    at: HashMap<(Bind, u16), Arc<str>>,
     /// No longer configured, and still accepting until then.
     lingering: HashMap<Arc<str>, (Open, Instant)>,
     next: AtomicUsize,
@@ -131,7 +134,14 @@ pub(crate) struct Listeners {
 impl Listeners {
     /// No listeners, whose connections will be carried by `workers`.
     pub(crate) fn new(shared: Arc<Shared>, workers: Workers) -> Self {
-        Self { shared, workers, open: HashMap::new(), lingering: HashMap::new(), next: AtomicUsize::new(0) }
+        Self {
+            shared,
+            workers,
+            open: HashMap::new(),
+            at: HashMap::new(),
+            lingering: HashMap::new(),
+            next: AtomicUsize::new(0),
+        }
     }
 
     /// Opens a listener, or changes what an open one serves. A failure leaves things as they were.
@@ -143,10 +153,12 @@ impl Listeners {
             open.listening.facts.store(Arc::new(Facts::from(listener)));
             return Ok(());
         }
-        if let Some((open, _)) = self.lingering.remove(&listener.id.0) {
+        let at = (listener.bind, listener.port);
+        // It lingers; or its port is open for another owner, who has gone or is about to.
+        let lingering = self.lingering.remove(&listener.id.0).map(|(open, _)| open);
+        if let Some(open) = lingering.or_else(|| self.open.remove(self.at.get(&at)?)) {
             open.listening.facts.store(Arc::new(Facts::from(listener)));
-            self.open.insert(listener.id.0.clone(), open);
-            self.count();
+            self.insert(&listener.id.0, open);
             return Ok(());
         }
         let addresses = match listener.bind {
@@ -161,7 +173,7 @@ impl Listeners {
             sockets.push(bind(SocketAddr::new(address, listener.port))?);
         }
         let listening = Arc::new(Listening { facts: ArcSwap::from_pointee(Facts::from(listener)) });
-        let mut open = Open { listening, bound: Vec::new(), accepting: Vec::new() };
+        let mut open = Open { listening, at, bound: Vec::new(), accepting: Vec::new() };
         for socket in sockets {
             let bound = socket.local_addr().map_err(|error| {
                 ListenError::bind(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), listener.port), error)
@@ -170,14 +182,20 @@ impl Listeners {
             open.accepting.push(accept::start(&self.workers, first, socket, open.listening.clone()));
             open.bound.push(bound);
         }
-        self.open.insert(listener.id.0.clone(), open);
-        self.count();
+        self.insert(&listener.id.0, open);
         Ok(())
+    }
+
+    fn insert(&mut self, id: &Arc<str>, open: Open) {
+        self.at.insert(open.at, id.clone());
+        self.open.insert(id.clone(), open);
+        self.count();
     }
 
     /// Stops accepting on a listener. Its connections live on. Where names may be cached, it lingers first.
     pub(crate) fn close(&mut self, id: &str) {
         let Some((id, open)) = self.open.remove_entry(id) else { return };
+        self.at.remove(&open.at);
         let linger = self.shared.config.linger;
         if !linger.is_zero() {
             self.lingering.insert(id, (open, Instant::now() + linger));
@@ -205,6 +223,7 @@ impl Listeners {
     /// Stops accepting everywhere.
     pub(crate) fn close_all(&mut self) {
         self.open.clear();
+        self.at.clear();
         self.lingering.clear();
         self.count();
     }

@@ -43,6 +43,8 @@ pub async fn run(args: ControllerArgs, log_level: LogLevel) -> anyhow::Result<Ex
         None => Addressing::Cluster,
     };
     let mut config = mesh::compiler_config(&args.mesh, addressing)?;
+    config.horizon = args.horizon;
+    config.own_settle = args.own.own_settle;
     config.selects_pods = !args.manifests.is_empty();
     config.replicas = args.service.as_deref().map(|service| ServiceName::new(args.mesh.namespace.as_str(), service));
     let zone = config.zones.first().cloned().context("--zone: name at least one zone")?;

@@ -43,7 +43,7 @@ impl Role {
         (self.address(), 5380).into()
     }
 
-    fn arguments(self, folder: &std::path::Path, kubeconfig: &std::path::Path) -> Vec<String> {
+    fn arguments(self, folder: &std::path::Path, kubeconfig: &std::path::Path, controller: &[String]) -> Vec<String> {
         let subscribe = |id: &str, node: &str| {
             let state = folder.join(format!("state-{id}")).display().to_string();
             ["--controller", "10.89.3.1:5390", "--insecure", "--id", id, "--node", node, "--state-dir", &state]
@@ -67,13 +67,10 @@ impl Role {
             Self::Controller => {
                 let kubeconfig = kubeconfig.display().to_string();
                 let flags = ["--listen", "10.89.3.1:5390", "--insecure", "--proxy-settle", "5s"];
-                let range = ["--address-range", "10.89.77.0/24"];
-                ["controller", "--kubeconfig", &kubeconfig]
-                    .into_iter()
-                    .chain(flags)
-                    .chain(range)
-                    .map(str::to_owned)
-                    .collect()
+                let mut arguments: Vec<_> =
+                    ["controller", "--kubeconfig", &kubeconfig].into_iter().chain(flags).map(str::to_owned).collect();
+                arguments.extend_from_slice(controller);
+                arguments
             }
             Self::Dns1 => dns("dns-1"),
             Self::Dns2 => dns("dns-2"),
@@ -91,17 +88,25 @@ pub struct Mesh {
     kubeconfig: PathBuf,
     enter: PathBuf,
     running: Vec<(Role, Child)>,
+    /// Further flags of the controller.
+    controller: Vec<String>,
 }
 
 impl Mesh {
-    /// Starts all of them.
+    /// Starts all of them, with own addresses that the proxies bind.
     pub fn start(server: &ApiServer) -> Self {
+        Self::start_with(server, &["--address-range", "10.89.77.0/24"])
+    }
+
+    /// The same with these flags of the controller.
+    pub fn start_with(server: &ApiServer, controller: &[&str]) -> Self {
         let namespace: &Namespace = server.namespace();
         let mut mesh = Self {
             folder: namespace.folder().to_owned(),
             kubeconfig: server.kubeconfig().to_owned(),
             enter: namespace.file(),
             running: Vec::new(),
+            controller: controller.iter().map(|flag| (*flag).to_owned()).collect(),
         };
         for role in Role::ALL {
             mesh.start_role(role);
@@ -118,7 +123,7 @@ impl Mesh {
         command
             .arg(format!("--net={}", self.enter.display()))
             .args(["--", env!("CARGO_BIN_EXE_maesh")])
-            .args(role.arguments(&self.folder, &self.kubeconfig))
+            .args(role.arguments(&self.folder, &self.kubeconfig, &self.controller))
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("log"))
             .stderr(log);

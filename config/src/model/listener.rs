@@ -5,7 +5,8 @@ use serde::Serialize;
 use super::Transport;
 use crate::ServiceName;
 
-/// Stable identity of a listener: `shared/8080/tcp`, `127.77.3.4/5432/tcp`, `[fd00::1]/53/udp`.
+/// Stable identity of a listener: `shared/8080/tcp`, `127.77.3.4/5432/tcp`, `[fd00::1]/53/udp`,
+/// `own/33005/tcp/shop/db/5432`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 pub struct ListenerId(pub Arc<str>);
 
@@ -22,6 +23,16 @@ impl ListenerId {
             Bind::Address(IpAddr::V6(address)) => format!("[{address}]/{port}/{transport}"),
         };
         Self(text.into())
+    }
+
+    /// The identity of `port` on the proxies' own addresses while it carries nothing but port `number` of `service`.
+    /// With its owner in it: that a proxy listens for one owner says nothing of the next.
+    pub fn owned(port: u16, transport: Transport, service: &ServiceName, number: u16) -> Self {
+        let transport = match transport {
+            Transport::Tcp => "tcp",
+            Transport::Udp => "udp",
+        };
+        Self(format!("own/{port}/{transport}/{service}/{number}").into())
     }
 }
 

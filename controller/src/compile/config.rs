@@ -1,10 +1,11 @@
 //! What the compiler is told at start.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use maesh_config::{ServiceName, Zone, model::Protocol};
 
 use super::Addressing;
+use crate::own::POOL;
 
 /// What the compiler is told at start.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,12 +20,19 @@ pub struct Config {
     pub require_annotation: bool,
     /// Mesh only Services in these namespaces; empty for all.
     pub watched_namespaces: Vec<Arc<str>>,
-    /// Leave the Services in these namespaces alone: kube-system, the mesh's own.
+    /// Leave the Services in these namespaces alone, besides the mesh's own: kube-system.
     pub ignored_namespaces: Vec<Arc<str>>,
     /// Leave these Services alone.
     pub ignored_services: Vec<ServiceName>,
     /// Where names lead.
     pub addressing: Addressing,
+    /// The mesh's own namespace: never meshed, and where own addresses of a cluster are Services.
+    pub mesh_namespace: Arc<str>,
+    /// How long callers may remember an answer: what a Service leaves, a protocol or the shared address, serves on for
+    /// that long. Zero where nobody remembers.
+    pub horizon: Duration,
+    /// How long the EndpointSlices of an own address must have led to a ready proxy before its name answers it.
+    pub own_settle: Duration,
     /// Ports below cannot be bound; 0 or 1 when all can.
     pub first_bindable_port: u16,
     /// Ports that the proxy itself needs on its shared address.
@@ -52,6 +60,9 @@ impl Default for Config {
             ignored_namespaces: vec!["kube-system".into()],
             ignored_services: vec![ServiceName::new("default", "kubernetes")],
             addressing: Addressing::Cluster,
+            mesh_namespace: "maesh".into(),
+            horizon: Duration::ZERO,
+            own_settle: Duration::ZERO,
             first_bindable_port: 0,
             reserved_ports: Vec::new(),
             selects_pods: false,
@@ -64,8 +75,14 @@ impl Default for Config {
 }
 
 impl Config {
+    /// Whether a port is one of the proxies' own on the shared address.
+    pub(super) fn reserves(&self, port: u16) -> bool {
+        self.reserved_ports.contains(&port) || (self.addressing == Addressing::Cluster && POOL.contains(&port))
+    }
+
     pub(super) fn ignores(&self, namespace: &str, name: &str) -> bool {
-        self.ignored_namespaces.iter().any(|ignored| **ignored == *namespace)
+        *self.mesh_namespace == *namespace
+            || self.ignored_namespaces.iter().any(|ignored| **ignored == *namespace)
             || self.ignored_services.iter().any(|s| *s.namespace == *namespace && *s.name == *name)
             || !(self.watched_namespaces.is_empty() || self.watched_namespaces.iter().any(|w| **w == *namespace))
     }

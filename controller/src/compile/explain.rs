@@ -227,7 +227,10 @@ impl Compiler {
         let headless = plan.cluster_ips.is_empty();
         let own_address = match (&self.config.addressing, plan.own) {
             (Addressing::Range(range), false) => Some(range.shared()),
-            _ => compiled.own,
+            (Addressing::Range(_), true) => compiled.own,
+            (Addressing::Cluster, _) => {
+                compiled.standing.as_ref().and_then(|standing| self.places.addresses(standing).first().copied())
+            }
         };
         let ports = plan.ports.iter().zip(&compiled.listens).map(|(port, listen)| PortSeen {
             port: port.number,

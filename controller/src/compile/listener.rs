@@ -8,7 +8,7 @@ use maesh_config::{
     model::{Bind, Listener, ListenerId, Protocol, Transport},
 };
 
-use super::service::Port;
+use super::{places::Listen, service::Port};
 
 /// A listener that one Service needs, alone or with others.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,6 +33,23 @@ impl OwnListener {
             owner: Some((service.clone(), port.number)),
             http: port.protocol == Protocol::Http,
         }
+    }
+
+    /// On a port of the proxies that leads to port `of.number` of `service` alone.
+    pub(super) fn pooled(of: Listen, service: &ServiceName, http: bool) -> Self {
+        Self {
+            id: ListenerId::owned(of.listen, of.transport, service, of.number),
+            bind: None,
+            port: of.listen,
+            transport: of.transport,
+            owner: Some((service.clone(), of.number)),
+            http,
+        }
+    }
+
+    /// It is on the shared address, where others may be too.
+    pub(super) fn is_shared(&self) -> bool {
+        self.bind.is_none() && self.owner.is_none()
     }
 
     /// On the shared address.
@@ -112,10 +129,8 @@ impl Listeners {
         let now = |id: ListenerId| {
             let wanted = self.wanted.get(&id);
             // On a shared port the many Services are not named: it is theirs together.
-            let owners = wanted.map_or_else(Vec::new, |wanted| match wanted.bind {
-                Bind::Shared => Vec::new(),
-                Bind::Address(_) => wanted.by.keys().cloned().collect(),
-            });
+            let is_owned = |wanted: &&Wanted| wanted.by.values().any(|needs| needs.owner.is_some());
+            let owners = wanted.filter(is_owned).map_or_else(Vec::new, |wanted| wanted.by.keys().cloned().collect());
             let listener = wanted.map(|wanted| wanted.listener(id.clone()));
             (id, listener, owners)
         };

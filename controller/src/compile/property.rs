@@ -1,6 +1,9 @@
 //! Whatever happens, in whatever order: what was said piece by piece is what is said at once.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use maesh_config::{
     Key,
@@ -22,6 +25,7 @@ struct Said {
     resources: BTreeMap<Key, Resource>,
     table: BTreeMap<ServiceName, TableEntry>,
     diagnostics: BTreeSet<Diagnostic>,
+    wants: Vec<own::Want>,
 }
 
 impl Said {
@@ -33,6 +37,9 @@ impl Said {
             let key = resource.key();
             let old = self.resources.insert(key.clone(), resource);
             assert_ne!(old.as_ref(), self.resources.get(&key), "{key:?} was said again and is the same");
+        }
+        if let Some(wants) = output.wants {
+            self.wants = wants;
         }
         for service in output.removed {
             self.table.remove(&service);
@@ -56,6 +63,7 @@ enum Step {
     Problems(Vec<&'static str>),
     Proxies(Vec<ConnectedProxy>),
     Settle,
+    Later(u64),
     Compile,
 }
 
@@ -114,6 +122,37 @@ fn service() -> impl Strategy<Value = Value> {
     })
 }
 
+/// An own address: a Service of the mesh's that says whose its ports are.
+fn own_address() -> impl Strategy<Value = Value> {
+    let entry = (namespace(), name(), prop::sample::select(&[53, 80, 443, 8080][..]), prop::bool::ANY, 0..4u16, 0..3u8);
+    let entry = entry.prop_map(|(namespace, name, port, udp, listen, leaving)| {
+        let leaving = if leaving == 0 { json!(1) } else { Value::Null };
+        json!({"service": format!("{namespace}/{name}"), "port": port, "udp": udp, "listen": 33_000 + listen, "leaving": leaving})
+    });
+    (0..2u8, prop::collection::vec(entry, 0..4), prop::bool::ANY).prop_map(|(number, entries, addressed)| {
+        let address =
+            if addressed { json!([format!("10.96.0.{number}"), format!("fd00::{number}")]) } else { Value::Null };
+        json!({"kind": "Service", "metadata": {"namespace": "maesh", "name": format!("maesh-own-{number}"),
+            "labels": {"maesh.containo.us/own-address": "true"},
+            "annotations": {"maesh.containo.us/own-ports": Value::from(entries).to_string()}},
+            "spec": {"clusterIPs": address, "ports": [{"port": 1}]}})
+    })
+}
+
+/// A slice of an own address.
+fn own_slice() -> impl Strategy<Value = Value> {
+    let port = (0..4u16, prop::bool::ANY)
+        .prop_map(|(listen, udp)| json!({"port": 33_000 + listen, "protocol": if udp { "UDP" } else { "TCP" }}));
+    let endpoint = (prop::sample::select(&["10.1.0.1", "fd00:1::1"][..]), prop::bool::ANY)
+        .prop_map(|(address, ready)| json!({"addresses": [address], "conditions": {"ready": ready}}));
+    let lists = (prop::collection::vec(endpoint, 0..3), prop::collection::vec(port, 0..4));
+    (0..2u8, name(), lists).prop_map(|(number, name, (endpoints, ports))| {
+        json!({"kind": "EndpointSlice", "metadata": {"namespace": "maesh", "name": name,
+            "labels": {"kubernetes.io/service-name": format!("maesh-own-{number}")}},
+            "endpoints": endpoints, "ports": ports})
+    })
+}
+
 fn address() -> impl Strategy<Value = String> {
     (1..5u8).prop_map(|last| format!("127.0.0.{last}"))
 }
@@ -152,7 +191,9 @@ fn object() -> impl Strategy<Value = Value> {
         metadata["name"] = metadata["namespace"].clone();
         json!({"kind": "Namespace", "metadata": metadata})
     });
-    prop_oneof![4 => service(), 3 => slice(), 3 => pod(), 1 => node(), 1 => namespace]
+    prop_oneof![
+        4 => service(), 3 => slice(), 3 => pod(), 1 => node(), 1 => namespace, 2 => own_address(), 1 => own_slice()
+    ]
 }
 
 fn proxies() -> impl Strategy<Value = Vec<ConnectedProxy>> {
@@ -187,6 +228,7 @@ fn step() -> impl Strategy<Value = Step> {
         3 => proxies().prop_map(Step::Proxies),
         3 => prop::collection::vec(name(), 0..3).prop_map(Step::Problems),
         1 => Just(Step::Settle),
+        3 => (0..30u64).prop_map(Step::Later),
         6 => Just(Step::Compile),
     ]
 }
@@ -206,6 +248,7 @@ fn check(config: &Config, steps: Vec<Step>) {
     let mut compiler = Compiler::new(config.clone());
     let door = compiler.door();
     let mut said = Said::default();
+    let mut now = Instant::now();
     let mut objects: BTreeMap<ObjectId, Object> = BTreeMap::new();
     let (mut problems, mut proxies) = (Vec::new(), Vec::new());
     for step in steps {
@@ -249,13 +292,16 @@ fn check(config: &Config, steps: Vec<Step>) {
                 compiler.take(Event::Problems(problems.clone()));
             }
             Step::Settle => compiler.settle(),
-            Step::Compile => said.add(compiler.compile()),
+            Step::Later(seconds) => now += Duration::from_secs(seconds),
+            Step::Compile => said.add(compiler.compile(now)),
         }
     }
-    said.add(compiler.compile());
+    said.add(compiler.compile(now));
     // Before, what is told of proxies and own addresses depends on what was.
     compiler.settle();
-    said.add(compiler.compile());
+    said.add(compiler.compile(now));
+    let horizon = run_out(&mut compiler, &mut said, now);
+    assert!(horizon <= now + config.horizon, "nothing outlives the horizon");
 
     let mut fresh = Compiler::new(config.clone());
     objects.into_values().rev().for_each(|object| fresh.take(Event::Apply(object)));
@@ -263,9 +309,20 @@ fn check(config: &Config, steps: Vec<Step>) {
     fresh.proxies(proxies);
     fresh.settle();
     let mut at_once = Said::default();
-    at_once.add(fresh.compile());
+    at_once.add(fresh.compile(now));
+    let later = run_out(&mut fresh, &mut at_once, now);
     assert_eq!(said, at_once);
-    assert!(fresh.compile().is_empty(), "nothing happened, and something was said");
+    assert!(fresh.compile(later).is_empty(), "nothing happened, and something was said");
+}
+
+/// Lets time pass until nothing changes by time alone any more; returns when that was.
+fn run_out(compiler: &mut Compiler, said: &mut Said, mut now: Instant) -> Instant {
+    while let Some(due) = compiler.due() {
+        assert!(due > now, "what is due was not done");
+        now = due;
+        said.add(compiler.compile(now));
+    }
+    now
 }
 
 proptest! {
@@ -282,6 +339,8 @@ proptest! {
             addressing,
             first_bindable_port: if dev { 1024 } else { 0 },
             selects_pods: dev,
+            horizon: Duration::from_secs(if dev { 0 } else { 45 }),
+            own_settle: Duration::from_secs(2),
             ..Config::default()
         };
         check(&config, steps);

@@ -1,6 +1,11 @@
 //! What a Service means to the mesh, by itself and its Namespace alone.
 
-use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use jiff::Timestamp;
 use maesh_config::{
@@ -62,13 +67,36 @@ pub(super) struct Port {
     pub(super) policy: BackendPolicy,
 }
 
+/// A port that carries another protocol since not long ago: callers who remember an answer of before still use it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Former {
+    pub(super) port: Port,
+    pub(super) until: Instant,
+}
+
+/// The former ports of a Service whose plan was `old` with `former` and is `new`.
+pub(super) fn former(old: &Plan, former: &[Former], new: &Plan, until: Instant) -> Vec<Former> {
+    let just = old.ports.iter().map(|port| Former { port: port.clone(), until });
+    let mut all: Vec<Former> = Vec::new();
+    for it in just.chain(former.iter().cloned()) {
+        let same =
+            |port: &&Port| port.number == it.port.number && port.protocol.transport() == it.port.protocol.transport();
+        let changed = new.ports.iter().find(same).is_some_and(|port| port.protocol != it.port.protocol);
+        let there = |other: &Former| other.port.number == it.port.number && other.port.protocol == it.port.protocol;
+        if changed && !all.iter().any(there) {
+            all.push(it);
+        }
+    }
+    all
+}
+
 impl Plan {
     pub(super) fn name(&self) -> &ServiceName {
         &self.age.name
     }
 
-    /// The resource with routes and policies.
-    pub(super) fn resource(&self) -> model::Service {
+    /// The resource with routes and policies; `former` are ports that are reached in the old way for a while.
+    pub(super) fn resource(&self, former: &[Former]) -> model::Service {
         let port = |port: &Port| model::ServicePort {
             number: port.number,
             name: port.name.clone(),
@@ -76,7 +104,9 @@ impl Plan {
             routes: Vec::new(),
             backend: port.policy.clone(),
         };
-        model::Service { name: self.name().clone(), ports: self.ports.iter().map(port).collect() }
+        let mut ports: Vec<_> = self.ports.iter().chain(former.iter().map(|former| &former.port)).map(port).collect();
+        ports.sort_unstable_by_key(|port| (port.number, port.protocol));
+        model::Service { name: self.name().clone(), ports }
     }
 }
 
@@ -102,7 +132,7 @@ pub(super) fn plan(
 
     let name = ServiceName::new(service.meta.namespace.clone(), service.meta.name.clone());
     let needs_own = ports.iter().any(|port| port.protocol != Protocol::Http && !port.sni)
-        || ports.iter().any(|port| config.reserved_ports.contains(&port.number));
+        || ports.iter().any(|port| config.reserves(port.number));
     let asked = in_force.get("address");
     let wants_own = asked.and_then(|asked| annotations::own(asked.text));
     if let (Some(asked), Some(false), true) = (asked, wants_own, needs_own)

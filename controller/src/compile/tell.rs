@@ -1,12 +1,14 @@
 //! What is said of each Service, once it is known where it stands and who listens for it.
 
+use std::time::Instant;
+
 use ahash::AHashSet;
 use maesh_config::{
     ServiceName,
     model::{Answer, Name, NamePort, Resource},
 };
 
-use super::{Addressing, Compiler, ConnectedProxy, TableEntry, proxy::Bound, service};
+use super::{Addressing, Compiler, ConnectedProxy, TableEntry, places::Served, proxy::Bound, service};
 use crate::diagnostic::{Diagnostic, Reason};
 
 impl Compiler {
@@ -45,7 +47,7 @@ impl Compiler {
         }
     }
 
-    pub(super) fn tell_name(&mut self, name: &ServiceName) {
+    pub(super) fn tell_name(&mut self, name: &ServiceName, now: Instant) {
         let key = name.to_string();
         let Some(compiled) = self.services.get(name) else {
             self.out.set(maesh_config::Kind::Name, &key, None);
@@ -56,10 +58,18 @@ impl Compiler {
         let plan = &compiled.plan;
         let served = compiled.listens.iter().all(Option::is_some) && !plan.ports.is_empty();
         let acknowledged = served && self.acknowledged(name);
-        let answer = match (plan.bypass || !served, plan.own, compiled.own) {
+        let place = match (&compiled.standing, compiled.own) {
+            (Some(standing), _) => self.places.served(standing, self.config.own_settle, now),
+            (None, Some(address)) => Served::At(vec![address], None),
+            (None, None) => Served::NotBefore(None),
+        };
+        if let Served::At(_, Some(at)) | Served::NotBefore(Some(at)) = &place {
+            self.timers.insert((*at, name.clone()));
+        }
+        let answer = match (plan.bypass || !served, plan.own, place) {
             (true, ..) => Answer::Plain,
             (false, false, _) => Answer::Node,
-            (false, true, Some(address)) if acknowledged => Answer::Fixed(vec![address]),
+            (false, true, Served::At(addresses, _)) if acknowledged => Answer::Fixed(addresses),
             (false, true, _) => Answer::Plain,
         };
         let port = |(port, listen): (&service::Port, &Option<u16>)| NamePort {
@@ -68,8 +78,12 @@ impl Compiler {
             name: port.name.clone(),
             listen: listen.unwrap_or(port.number),
         };
+        let listens = plan.ports.iter().zip(&compiled.listens);
+        let listen_of =
+            |number| listens.clone().find(|(port, _)| port.number == number).and_then(|(_, listen)| *listen);
+        let former = compiled.former.iter().map(|it| port((&it.port, &listen_of(it.port.number))));
         let headless = plan.cluster_ips.is_empty();
-        let resource = Name {
+        let mut resource = Name {
             service: name.clone(),
             answer,
             plain: if headless { compiled.ready.clone() } else { plan.cluster_ips.clone() },
@@ -81,11 +95,17 @@ impl Compiler {
             (_, true, _) => resource.plain.first().copied(),
             (Addressing::Range(range), false, false) => Some(range.shared()),
             (Addressing::Range(_), false, true) => compiled.own,
-            (Addressing::Cluster, ..) => None,
+            (Addressing::Cluster, false, false) => None,
+            (Addressing::Cluster, false, true) => match &resource.answer {
+                Answer::Fixed(addresses) => addresses.first().copied(),
+                Answer::Node | Answer::Plain => resource.plain.first().copied(),
+            },
         };
         self.out.table(TableEntry::of(&resource, address, bypass, acknowledged));
+        resource.ports.extend(former);
+        resource.ports.sort_unstable();
         // The proxies that listened on its own address before this process started may be on their way back.
-        let may_come_back = plan.own && served && !plan.bypass && !acknowledged;
+        let may_come_back = plan.own && served && !plan.bypass && resource.answer == Answer::Plain;
         if may_come_back && !self.settled {
             self.unsure.insert(name.clone());
         } else {
@@ -97,10 +117,8 @@ impl Compiler {
 
     /// Whether every ready proxy listens on all that this Service needs, and there is one.
     pub(super) fn acknowledged(&self, name: &ServiceName) -> bool {
-        let mut needed = self.listeners.of(name).peekable();
-        self.bound.anyone_ready
-            && needed.peek().is_some()
-            && needed.all(|listener| self.bound.everywhere.contains(&listener.id))
+        let needs = self.services.get(name).map(|compiled| &compiled.needs[..]).unwrap_or_default();
+        self.bound.anyone_ready && !needs.is_empty() && needs.iter().all(|id| self.bound.everywhere.contains(id))
     }
 
     /// What proxies could not bind of this Service's own listeners.

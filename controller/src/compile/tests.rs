@@ -6,6 +6,7 @@ use maesh_config::{
 };
 
 mod addresses;
+mod cluster;
 mod endpoints;
 mod ports;
 mod workloads;
@@ -35,7 +36,7 @@ fn dev() -> Config {
 fn compiled(config: Config, yaml: &str) -> Output {
     let mut compiler = Compiler::new(config);
     objects(yaml).into_iter().for_each(|object| compiler.take(Event::Apply(object)));
-    compiler.compile()
+    compiler.compile(Instant::now())
 }
 
 /// A Service with these lines below `metadata` and `spec`.

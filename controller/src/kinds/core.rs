@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use serde_json::Value;
 
 use super::{
-    BadField, Door, Meta, OLD_PREFIX, PREFIX,
+    BadField, Door, Meta, OLD_PREFIX, OWN_ADDRESS, OWN_PORTS, PREFIX,
     read::{self, Fields},
 };
 
@@ -78,6 +78,8 @@ pub struct Service {
     pub meta: Meta,
     /// Annotations of the mesh's.
     pub annotations: Annotations,
+    /// Of an own address that the mesh made: whose its ports are, as written.
+    pub own_ports: Option<Box<str>>,
     /// Its type is ExternalName: a DNS alias that the mesh leaves alone.
     pub external_name: bool,
     /// Its ClusterIPs, of both families.
@@ -133,6 +135,7 @@ impl Service {
         let ports = spec.list("ports")?.iter().enumerate().map(|(i, port)| ServicePort::read(i, port, door));
         Ok(Self {
             annotations: annotations(value, door)?,
+            own_ports: own_ports(value),
             external_name: spec.text("type")? == Some("ExternalName"),
             headless: addresses.first() == Some(&"None"),
             cluster_ips: addresses.into_iter().filter_map(read::address).collect(),
@@ -333,8 +336,15 @@ impl Namespace {
     }
 }
 
+/// What an own address of the mesh says: long, and different each time, so nothing for the table of shared strings.
+fn own_ports(value: &Value) -> Option<Box<str>> {
+    value.pointer("/metadata/labels")?.get(OWN_ADDRESS)?;
+    value.pointer("/metadata/annotations")?.get(OWN_PORTS)?.as_str().map(Into::into)
+}
+
 fn annotations(value: &Value, door: &Door) -> Result<Annotations, BadField> {
-    let ours = |key: &str| key.starts_with(PREFIX) || key.starts_with(OLD_PREFIX);
+    let own = own_ports(value).is_some();
+    let ours = |key: &str| (key.starts_with(PREFIX) || key.starts_with(OLD_PREFIX)) && !(own && key == OWN_PORTS);
     let metadata = read::part(value, &"metadata")?;
     metadata.pairs("annotations", ours, |key, value| (door.interner.get(key), door.interner.get(value)))
 }

@@ -1,7 +1,5 @@
 //! An own address as a Service, and back.
 
-use std::{collections::BTreeMap, net::IpAddr};
-
 use k8s_openapi::{
     api::core::v1::{Service, ServicePort, ServiceSpec},
     apimachinery::pkg::{apis::meta::v1::ObjectMeta, util::intstr::IntOrString},
@@ -10,13 +8,9 @@ use kube::core::PartialObjectMeta;
 use maesh_config::{ServiceName, model::Transport};
 use serde::{Deserialize, Serialize};
 
-use super::{Addresses, Entry, Placed, Placements, Ports};
+use super::{Addresses, Entry, Options, Ports};
+use crate::kinds::{OWN_ADDRESS, OWN_PORTS};
 
-/// What marks our Services.
-pub(super) const LABEL: &str = "maesh.containo.us/own-address=true";
-const LABEL_KEY: &str = "maesh.containo.us/own-address";
-/// Says whose each port is.
-const PORTS: &str = "maesh.containo.us/own-ports";
 const PREFIX: &str = "maesh-own-";
 /// Kubernetes 1.x from which on `PreferSameNode` is known without asking for it.
 pub(super) const PREFER_SAME_NODE: u32 = 34;
@@ -34,7 +28,7 @@ struct Written {
 
 /// Whether an object is somebody else's.
 pub(super) fn is_foreign(there: PartialObjectMeta<Service>) -> bool {
-    !there.metadata.labels.is_some_and(|labels| labels.contains_key(LABEL_KEY))
+    !there.metadata.labels.is_some_and(|labels| labels.contains_key(OWN_ADDRESS))
 }
 
 /// The name of an address's Service.
@@ -42,34 +36,30 @@ pub(super) fn name(number: u32) -> String {
     format!("{PREFIX}{number}")
 }
 
+/// The number of the own address that a Service of this name is.
+pub(crate) fn number(name: &str) -> Option<u32> {
+    let number: u32 = name.strip_prefix(PREFIX)?.parse().ok()?;
+    // `maesh-own-07` is somebody else's.
+    (self::name(number) == name).then_some(number)
+}
+
 /// An address as a Service, without what the server fills in.
-pub(super) fn service(
-    name: &str,
-    ports: &Ports,
-    selector: &BTreeMap<String, String>,
-    prefer_same_node: bool,
-) -> Service {
-    let port = |((number, transport), entry): (&(u16, Transport), &Entry)| ServicePort {
-        name: Some(format!("p{}", entry.listen)),
-        port: (*number).into(),
-        protocol: Some(if *transport == Transport::Udp { "UDP" } else { "TCP" }.into()),
-        target_port: Some(IntOrString::Int(entry.listen.into())),
-        ..ServicePort::default()
-    };
-    let labels = [(LABEL_KEY, "true"), ("app.kubernetes.io/managed-by", "maesh-controller")];
+pub(super) fn service(name: &str, ports: &Ports, options: &Options, prefer_same_node: bool) -> Service {
+    let labels = [(OWN_ADDRESS, "true"), ("app.kubernetes.io/managed-by", "maesh-controller")];
     let labels = labels.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
     Service {
         metadata: ObjectMeta {
             name: Some(name.to_owned()),
             labels: Some(labels),
-            annotations: Some([(PORTS.to_owned(), write(ports))].into()),
+            owner_references: options.owner.clone().map(|owner| vec![owner]),
+            annotations: Some([(OWN_PORTS.to_owned(), write(ports))].into()),
             ..ObjectMeta::default()
         },
         spec: Some(ServiceSpec {
             type_: Some("ClusterIP".into()),
             ip_family_policy: Some("PreferDualStack".into()),
-            selector: Some(selector.clone()),
-            ports: Some(ports.iter().map(port).collect()),
+            selector: Some(options.selector.clone()),
+            ports: Some(service_ports(ports)),
             traffic_distribution: prefer_same_node.then(|| "PreferSameNode".into()),
             ..ServiceSpec::default()
         }),
@@ -77,46 +67,36 @@ pub(super) fn service(
     }
 }
 
-/// Whether a Service holds exactly these ports.
-pub(super) fn says(there: &Service, ports: &Ports) -> bool {
+fn service_ports(ports: &Ports) -> Vec<ServicePort> {
+    let port = |((number, transport), entry): (&(u16, Transport), &Entry)| ServicePort {
+        name: Some(format!("p{}", entry.listen)),
+        port: (*number).into(),
+        protocol: Some(if *transport == Transport::Udp { "UDP" } else { "TCP" }.into()),
+        target_port: Some(IntOrString::Int(entry.listen.into())),
+        ..ServicePort::default()
+    };
+    ports.iter().map(port).collect()
+}
+
+/// Whether a Service holds exactly these ports and leads to the proxies.
+pub(super) fn says(there: &Service, ports: &Ports, options: &Options) -> bool {
+    let leads = there.spec.as_ref().and_then(|spec| spec.selector.as_ref()) == Some(&options.selector);
     let served = there.spec.iter().flat_map(|spec| spec.ports.iter().flatten());
     let mut served: Vec<_> = served.map(|port| (port.port, port.protocol.clone(), port.target_port.clone())).collect();
-    let wanted = service("", ports, &BTreeMap::new(), false).spec.and_then(|spec| spec.ports).unwrap_or_default();
+    let wanted = service_ports(ports);
     let mut wanted: Vec<_> = wanted.into_iter().map(|port| (port.port, port.protocol, port.target_port)).collect();
     let order = |a: &(i32, Option<String>, Option<IntOrString>), b: &(i32, Option<String>, Option<IntOrString>)| {
         (a.0, &a.1).cmp(&(b.0, &b.1))
     };
     served.sort_by(order);
     wanted.sort_by(order);
-    read(there).as_ref() == Some(ports) && served == wanted
+    leads && read(there).as_ref() == Some(ports) && served == wanted
 }
 
 /// What Services of ours hold; one that cannot be read holds nothing.
 pub(super) fn addresses(there: &[Service]) -> Addresses {
-    let number = |service: &Service| service.metadata.name.as_deref()?.strip_prefix(PREFIX)?.parse().ok();
+    let number = |service: &Service| number(service.metadata.name.as_deref()?);
     there.iter().filter_map(|service| Some((number(service)?, read(service)?))).collect()
-}
-
-/// Where users' Services stand.
-pub(super) fn placements<'a>(there: impl Iterator<Item = &'a Service>) -> Placements {
-    let mut placements = Placements::new();
-    for service in there {
-        let mut addresses: Vec<IpAddr> = service
-            .spec
-            .iter()
-            .flat_map(|spec| spec.cluster_ips.iter().flatten())
-            .filter_map(|address| address.parse().ok())
-            .collect();
-        addresses.sort_unstable();
-        for (port, entry) in read(service).unwrap_or_default() {
-            if entry.leaving.is_none() && !addresses.is_empty() {
-                let new = || Placed { addresses: addresses.clone(), ports: BTreeMap::new() };
-                let placed = placements.entry(entry.service).or_insert_with(new);
-                placed.ports.insert(port, entry.listen);
-            }
-        }
-    }
-    placements
 }
 
 fn write(ports: &Ports) -> String {
@@ -133,7 +113,11 @@ fn write(ports: &Ports) -> String {
 }
 
 fn read(service: &Service) -> Option<Ports> {
-    let text = service.metadata.annotations.as_ref()?.get(PORTS)?;
+    read_ports(service.metadata.annotations.as_ref()?.get(OWN_PORTS)?)
+}
+
+/// Whose each port is, as [`write`] wrote it.
+pub(crate) fn read_ports(text: &str) -> Option<Ports> {
     let written: Vec<Written> = serde_json::from_str(text).ok()?;
     let entry = |written: Written| {
         let (namespace, name) = written.service.split_once('/')?;

@@ -25,7 +25,6 @@ use tokio::{
     time::{Instant, sleep, sleep_until, timeout},
 };
 
-use super::object;
 use crate::leader::{Leadership, NotLeader};
 
 /// The marker's annotation that says how far it is.
@@ -238,7 +237,7 @@ impl Uninstall {
 
     async fn remove_services(&self) -> Result<(), UninstallError> {
         let services = Api::<Service>::namespaced(self.client.clone(), &self.options.namespace);
-        let ours = ListParams::default().labels(object::LABEL);
+        let ours = ListParams::default().labels(crate::kinds::OWN_ADDRESS);
         for service in timeout(ANSWER, services.list_metadata(&ours)).await??.items {
             let name = service.metadata.name.unwrap_or_default();
             match self.write(services.delete(&name, &DeleteParams::default())).await? {

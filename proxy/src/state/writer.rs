@@ -193,9 +193,7 @@ impl Writer {
     }
 
     fn apply_listeners(&mut self, upserts: &[Arc<Resource>], removed: &[Arc<str>]) -> Vec<Rejected> {
-        for id in removed {
-            self.listeners.close(id);
-        }
+        // Opened before others are closed: a port that changes its owner stays open.
         let mut rejected = Vec::new();
         for resource in upserts {
             let Resource::Listener(listener) = &**resource else { continue };
@@ -203,6 +201,9 @@ impl Writer {
                 tracing::warn!(listener = %listener.id, %error, "listener not opened");
                 rejected.push(Rejected { name: listener.id.0.clone(), message: error.to_string() });
             }
+        }
+        for id in removed {
+            self.listeners.close(id);
         }
         rejected
     }

@@ -7,7 +7,7 @@ use kube::Client;
 use maesh_controller::{
     leader::{Candidate, Leadership, Terms},
     own::{
-        owner,
+        self, owner,
         uninstall::{self, ByHand, Uninstall},
     },
     serve::Controller,
@@ -40,16 +40,46 @@ impl Duties {
 
     /// Takes up everything that the leader does.
     pub fn with_all(mut self, args: &ControllerArgs, client: &Client, controller: &Controller) -> Self {
-        self.leave_when_told(args, client.clone(), controller);
+        let leaving = self.leave_when_told(args, client.clone(), controller);
+        self.keep_own_addresses(args, client.clone(), controller, leaving);
         self
     }
 
+    /// Own addresses, until an uninstallation removes them.
+    fn keep_own_addresses(
+        &mut self,
+        args: &ControllerArgs,
+        client: Client,
+        controller: &Controller,
+        leaving: watch::Receiver<bool>,
+    ) {
+        let (wants, leadership, deployment) = (controller.wants(), self.leadership(), args.leave.deployment.clone());
+        let mut options = own::Options {
+            namespace: args.mesh.namespace.clone(),
+            selector: args.own.proxy_label.iter().cloned().collect(),
+            horizon: args.horizon,
+            writes_per_second: args.own.own_writes,
+            owner: None,
+        };
+        self.add(async move {
+            options.owner = owner::find(&client, &options.namespace, &deployment).await;
+            own::keep(client, options, wants, leadership, leaving).await;
+        });
+    }
+
     /// Every replica obeys the marker of an uninstallation, and the leader does what it asks for.
-    fn leave_when_told(&mut self, args: &ControllerArgs, client: Client, controller: &Controller) {
+    /// Returns whether there is one.
+    fn leave_when_told(
+        &mut self,
+        args: &ControllerArgs,
+        client: Client,
+        controller: &Controller,
+    ) -> watch::Receiver<bool> {
         let namespace = args.mesh.namespace.clone();
         let (leave, lease, leadership) = (args.leave.clone(), args.lease.clone(), self.leadership());
         let options = leave.options(&namespace, args.horizon);
         let (sender, wanted) = watch::channel(false);
+        let leaving = wanted.clone();
         let (bypassing, always) = (wanted.clone(), args.mesh.bypass);
         controller.follow_bypass(bypassing, always);
         self.add({
@@ -69,6 +99,7 @@ impl Duties {
                 Uninstall { client, options, dns, leadership: Some(leadership.clone()), owner: owner.clone() };
             tokio::join!(adopted, uninstall.whenever(wanted));
         });
+        leaving
     }
 
     /// Runs a duty until it ends or all of them are stopped.

@@ -12,7 +12,7 @@ use super::subscription::{InFlight, NAMES, Subscription, TooFarBehind};
 use crate::{
     Key, Kind,
     discovery::{Mark, Store, node},
-    update::Identity,
+    update::{Identity, Role},
     wire::xds::{Any, ControlPlane, DeltaDiscoveryRequest, DeltaDiscoveryResponse, Rejection, Resource, Status},
 };
 
@@ -182,11 +182,18 @@ impl Session {
         std::mem::take(&mut self.changed).then(|| super::registry::Seen {
             identity: self.identity.clone(),
             elsewhere: self.elsewhere,
-            ready: self.ready,
+            // On a new stream a proxy that lost none of its listeners must not seem to have none for a moment.
+            ready: self.ready && !self.listeners_to_come(),
             listeners: self.listeners.clone(),
             rejected: self.rejected.clone(),
             acknowledged: self.acknowledged.clone(),
         })
+    }
+
+    /// A proxy that has not said yet which listeners it has.
+    fn listeners_to_come(&self) -> bool {
+        let proxy = self.identity.as_ref().is_some_and(|identity| identity.role == Role::Proxy);
+        proxy && !self.elsewhere && !self.types.contains_key(Kind::Listener.type_url())
     }
 
     /// Whether it answered for a newer revision since this was last asked.

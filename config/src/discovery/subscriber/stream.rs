@@ -255,12 +255,7 @@ impl Runner {
                     self.hear(stream, response).await?;
                 }
                 Some((received, rejected)) = stream.with_role.next() => {
-                    stream.busy.remove(&received.kind);
-                    let answer = self.commit(received, rejected);
-                    stream.say(answer)?;
-                    if let Some(received) = stream.held_back.take() {
-                        self.give(stream, received).await?;
-                    }
+                    self.answered(stream, received, rejected).await?;
                 }
                 count = self.demands.recv_many(&mut demands, DEMANDS), if !self.demands.is_closed() => {
                     if count > 0 {
@@ -273,6 +268,10 @@ impl Runner {
                 }
                 Ok(()) = self.ready.changed() => {
                     let ready = *self.ready.borrow_and_update();
+                    // What the role put in force before it said so is told before.
+                    while let Some(Some((received, rejected))) = stream.with_role.next().now_or_never() {
+                        self.answered(stream, received, rejected).await?;
+                    }
                     if let Some(witnesses) = &self.witnesses {
                         witnesses.ready(ready);
                     }
@@ -286,6 +285,21 @@ impl Runner {
                 }
                 () = keep(&mut self.saver, &self.state, self.reached, &self.status) => {}
             }
+        }
+    }
+
+    async fn answered(
+        &mut self,
+        stream: &mut Stream,
+        received: Received,
+        rejected: Vec<Rejected>,
+    ) -> Result<(), Ended> {
+        stream.busy.remove(&received.kind);
+        let answer = self.commit(received, rejected);
+        stream.say(answer)?;
+        match stream.held_back.take() {
+            Some(received) => self.give(stream, received).await,
+            None => Ok(()),
         }
     }
 

@@ -9,7 +9,7 @@ fn an_own_address_is_answered_once_it_is_listened_on() {
     let yaml = service("db", "", "ports: [{port: 5432, appProtocol: postgres}]")
         + &service("web", "", "ports: [{port: 8080}, {port: 443, appProtocol: https}]");
     objects(&yaml).into_iter().for_each(|object| compiler.take(Event::Apply(object)));
-    let first = compiler.compile();
+    let first = compiler.compile(Instant::now());
     let own = first.services.iter().find(|entry| &*entry.service.name == "db").unwrap().address.unwrap();
     let listener = format!("{own}/5432/tcp");
     assert_eq!(
@@ -20,14 +20,14 @@ fn an_own_address_is_answered_once_it_is_listened_on() {
     assert_eq!(name(&first, "shop/web").answer, Answer::Node);
 
     compiler.proxies(vec![proxy(&[&listener])]);
-    let second = compiler.compile();
+    let second = compiler.compile(Instant::now());
     assert_eq!(name(&second, "shop/db").answer, Answer::Fixed(vec![own]));
     assert!(second.services.iter().all(|entry| entry.serving));
 
     let mut broken = proxy(&[]);
     broken.failed.push((ListenerId(listener.into()), "in use".into()));
     compiler.proxies(vec![broken]);
-    let third = compiler.compile();
+    let third = compiler.compile(Instant::now());
     assert_eq!(name(&third, "shop/db").answer, Answer::Plain);
     assert_eq!(third.found.len(), 1, "{:?}", third.found);
 }
@@ -46,9 +46,9 @@ fn an_own_address_is_not_given_up_before_those_who_listen_had_the_time_to_come_b
         let named = output.change.upserts.iter().filter(|resource| matches!(resource, Resource::Name(_)));
         named.map(|resource| resource.key().name.to_string()).collect::<Vec<_>>()
     };
-    assert_eq!(named(&compiler.compile()), ["shop/spare"]);
+    assert_eq!(named(&compiler.compile(Instant::now())), ["shop/spare"]);
     compiler.settle();
-    let output = compiler.compile();
+    let output = compiler.compile(Instant::now());
     assert_eq!(named(&output), ["shop/db"]);
     assert_eq!(name(&output, "shop/db").answer, Answer::Plain);
 }
@@ -66,17 +66,17 @@ fn told(output: &Output) -> Vec<bool> {
 fn before_all_had_the_time_to_come_back_only_what_is_sure_is_told_of_proxies() {
     let mut compiler = Compiler::new(dev());
     objects(&service("web", "", "ports: [{port: 8080}]")).into_iter().for_each(|it| compiler.take(Event::Apply(it)));
-    compiler.compile();
+    compiler.compile(Instant::now());
     compiler.proxies(vec![proxy(&[])]);
-    assert_eq!(told(&compiler.compile()), Vec::<bool>::new(), "its listeners are being opened");
+    assert_eq!(told(&compiler.compile(Instant::now())), Vec::<bool>::new(), "its listeners are being opened");
     compiler.proxies(vec![proxy(&["shared/8080/tcp"])]);
-    assert_eq!(told(&compiler.compile()), [true]);
+    assert_eq!(told(&compiler.compile(Instant::now())), [true]);
     let mut leaving = proxy(&["shared/8080/tcp"]);
     leaving.ready = false;
     compiler.proxies(vec![leaving]);
-    assert_eq!(told(&compiler.compile()), [false], "nobody may be sent to one that leaves");
+    assert_eq!(told(&compiler.compile(Instant::now())), [false], "nobody may be sent to one that leaves");
     compiler.proxies(Vec::new());
-    assert_eq!(compiler.compile().change.removed.len(), 1, "it had come back, and went");
+    assert_eq!(compiler.compile(Instant::now()).change.removed.len(), 1, "it had come back, and went");
 }
 
 /// Listening ports of every Service, `web:80>8080`.
@@ -148,7 +148,7 @@ fn own_addresses_stay_where_they_are() {
         let one = tcp(&format!("s{number}"), &format!("2026-01-01T{:02}:{:02}:00Z", number / 60, number % 60));
         objects(&one).into_iter().for_each(|object| compiler.take(Event::Apply(object)));
         all += &one;
-        let output = compiler.compile();
+        let output = compiler.compile(Instant::now());
         for entry in output.services {
             let Some(address) = entry.address else { continue };
             assert!(entry.service.name.ends_with(&number.to_string()), "{} moved", entry.service);

@@ -55,7 +55,7 @@ fn the_mesh_says_where_the_replicas_of_the_controller_are() {
     let mut compiler = Compiler::new(config);
     let mut said = |yaml: &str| {
         objects(yaml).into_iter().for_each(|object| compiler.take(Event::Apply(object)));
-        let output = compiler.compile();
+        let output = compiler.compile(Instant::now());
         let mesh = output.change.upserts.into_iter().find_map(|resource| match resource {
             Resource::Mesh(mesh) => {
                 Some(mesh.controllers.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "))

@@ -1,0 +1,192 @@
+//! Own addresses in a cluster: nobody is sent to one that does not serve yet, and what is left serves on.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use super::*;
+
+const HORIZON: Duration = Duration::from_secs(45);
+const SETTLE: Duration = Duration::from_secs(2);
+const TCP: &str = "annotations: {maesh.containo.us/traffic-type: tcp}";
+
+/// A cluster as the compiler sees it, and what it said so far.
+struct Cluster {
+    compiler: Compiler,
+    now: Instant,
+    resources: BTreeMap<maesh_config::Key, Resource>,
+    wants: Vec<own::Want>,
+}
+
+impl Cluster {
+    fn new() -> Self {
+        let config = Config { horizon: HORIZON, own_settle: SETTLE, ..Config::default() };
+        let mut compiler = Compiler::new(config);
+        compiler.settle();
+        Self { compiler, now: Instant::now(), resources: BTreeMap::new(), wants: Vec::new() }
+    }
+
+    fn apply(&mut self, yaml: &str) {
+        objects(yaml).into_iter().for_each(|object| self.compiler.take(Event::Apply(object)));
+        self.compile();
+    }
+
+    fn compile(&mut self) {
+        let output = self.compiler.compile(self.now);
+        for key in output.change.removed {
+            self.resources.remove(&key);
+        }
+        self.resources.extend(output.change.upserts.into_iter().map(|resource| (resource.key(), resource)));
+        self.wants = output.wants.unwrap_or(std::mem::take(&mut self.wants));
+    }
+
+    fn later(&mut self, time: Duration) {
+        let until = self.now + time;
+        while let Some(due) = self.compiler.due().filter(|due| *due <= until) {
+            self.now = due;
+            self.compile();
+        }
+        self.now = until;
+    }
+
+    /// All proxies listen on all there is.
+    fn acknowledge(&mut self) {
+        let listeners = self.resources.keys().filter(|key| key.kind == maesh_config::Kind::Listener);
+        let listeners: Vec<_> = listeners.map(|key| key.name.to_string()).collect();
+        self.compiler.proxies(vec![proxy(&listeners.iter().map(String::as_str).collect::<Vec<_>>())]);
+        self.compile();
+    }
+
+    /// How the name of `shop/db` is answered, the ports under which it is known, and who listens.
+    fn said(&self) -> (String, String, String) {
+        let name = self.resources.values().find_map(|resource| match resource {
+            Resource::Name(name) => Some(name),
+            _ => None,
+        });
+        let name = name.unwrap();
+        let answer = match &name.answer {
+            Answer::Fixed(addresses) => addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "),
+            other => format!("{other:?}").to_lowercase(),
+        };
+        let ports = name.ports.iter().map(|port| format!("{}/{}", port.number, port.protocol));
+        let service = self.resources.values().find_map(|resource| match resource {
+            Resource::Service(service) => Some(service),
+            _ => None,
+        });
+        let of_service: Vec<_> =
+            service.unwrap().ports.iter().map(|port| format!("{}/{}", port.number, port.protocol)).collect();
+        assert_eq!(ports.clone().collect::<Vec<_>>(), of_service, "both know the same ports");
+        let listeners = self.resources.values().filter_map(|resource| match resource {
+            Resource::Listener(listener) => Some((listener, if listener.http { " http" } else { "" })),
+            _ => None,
+        });
+        let listeners = listeners.map(|(listener, http)| format!("{}{http}", listener.id));
+        (answer, ports.collect::<Vec<_>>().join(" "), listeners.collect::<Vec<_>>().join(", "))
+    }
+}
+
+/// An own address that has port 5432 of `shop/db`.
+fn own_address(number: u32, leaving: bool) -> String {
+    let leaving = if leaving { r#","leaving":1"# } else { "" };
+    format!(
+        "kind: Service\nmetadata:\n  namespace: maesh\n  name: maesh-own-{number}\n  labels: {{maesh.containo.us/own-address: 'true'}}\n  \
+         annotations:\n    maesh.containo.us/own-ports: '[{{\"service\":\"shop/db\",\"port\":5432,\"udp\":false,\"listen\":33000{leaving}}}]'\n\
+         spec: {{clusterIPs: [10.96.9.{number}, 'fd00::{number}'], ports: [{{port: 5432}}]}}\n---\n"
+    )
+}
+
+/// A slice of an own address with proxies of one family.
+fn own_slice(number: u32, name: &str, address: &str, ready: bool) -> String {
+    format!(
+        "kind: EndpointSlice\nmetadata: {{namespace: maesh, name: {name}, labels: {{kubernetes.io/service-name: maesh-own-{number}}}}}\n\
+         endpoints: [{{addresses: ['{address}'], conditions: {{ready: {ready}}}}}]\nports: [{{port: 33000}}]\n---\n"
+    )
+}
+
+#[test]
+fn a_name_follows_its_listeners_there_and_back() {
+    let ports = "ports: [{port: 5432}]";
+    let mut cluster = Cluster::new();
+    cluster.apply(&service("db", "", ports));
+    cluster.acknowledge();
+    let shared = "shared/5432/tcp http";
+    let own = "own/33000/tcp/shop/db/5432";
+    let both = format!("{own}, {shared}");
+    let say = |answer: &str, ports: &str, listeners: &str| (answer.into(), ports.into(), listeners.into());
+    assert_eq!(cluster.said(), say("node", "5432/http", shared));
+    assert_eq!(cluster.wants, []);
+
+    cluster.apply(&service("db", TCP, ports));
+    assert_eq!(
+        cluster.said(),
+        say("plain", "5432/http 5432/tcp", shared),
+        "who remembers the proxy still gets through"
+    );
+    assert_eq!(cluster.wants.len(), 1);
+    cluster.apply(&own_address(0, false));
+    assert_eq!(cluster.said(), say("plain", "5432/http 5432/tcp", &both));
+    cluster.apply(&own_slice(0, "a", "10.1.0.1", true));
+    cluster.later(2 * SETTLE);
+    assert_eq!(cluster.said().0, "plain", "listed and settled, but nobody listens");
+    cluster.acknowledge();
+    assert_eq!(cluster.said(), say("10.96.9.0", "5432/http 5432/tcp", &both), "proxies have IPv4 only");
+    cluster.apply(&own_slice(0, "b", "fd00:1::1", true));
+    assert_eq!(cluster.said().0, "10.96.9.0");
+    cluster.later(SETTLE);
+    assert_eq!(cluster.said().0, "10.96.9.0 fd00::0".replace("fd00::0", "fd00::"));
+    cluster.later(HORIZON);
+    assert_eq!(cluster.said(), say("10.96.9.0 fd00::", "5432/tcp", own), "nobody remembers the proxy any more");
+
+    cluster.apply(&own_slice(0, "b", "fd00:1::1", false));
+    assert_eq!(cluster.said().0, "10.96.9.0", "no proxy is ready for IPv6");
+    cluster.apply(&own_slice(0, "a", "10.1.0.1", false));
+    assert_eq!(cluster.said().0, "plain");
+    cluster.apply(&own_slice(0, "a", "10.1.0.1", true));
+    assert_eq!(cluster.said().0, "plain", "kube-proxy may not know yet");
+    cluster.later(SETTLE);
+    assert_eq!(cluster.said().0, "10.96.9.0");
+
+    cluster.apply(&service("db", "", ports));
+    assert_eq!(cluster.wants, []);
+    assert_eq!(cluster.said(), say("node", "5432/http 5432/tcp", &both), "who remembers the own address gets through");
+    cluster.apply(&own_address(0, true));
+    assert_eq!(cluster.said(), say("node", "5432/http 5432/tcp", &both));
+    cluster.later(HORIZON);
+    cluster.compiler.take(Event::Delete(crate::kinds::ObjectId::new(ObjectKind::Service, "maesh", "maesh-own-0")));
+    cluster.compile();
+    assert_eq!(cluster.said(), say("node", "5432/http", shared));
+}
+
+#[test]
+fn a_port_that_goes_to_another_service_is_another_listener() {
+    let mut cluster = Cluster::new();
+    cluster.apply(&(service("db", TCP, "ports: [{port: 5432}]") + &own_address(0, false)));
+    cluster.acknowledge();
+    let other = own_address(0, false).replace("shop/db", "shop/cache");
+    cluster.apply(&(service("cache", TCP, "ports: [{port: 5432}]") + &other + &own_slice(0, "a", "10.1.0.1", true)));
+    cluster.later(2 * SETTLE);
+    let answer = |cluster: &Cluster, name: &str| {
+        let key = maesh_config::Key::of_service(maesh_config::Kind::Name, &ServiceName::new("shop", name));
+        match &cluster.resources[&key] {
+            Resource::Name(name) => name.answer.clone(),
+            _ => unreachable!("a name"),
+        }
+    };
+    assert_eq!(answer(&cluster, "cache"), Answer::Plain, "the proxies still give it to the other one");
+    assert_eq!(answer(&cluster, "db"), Answer::Plain, "it stands nowhere");
+    cluster.acknowledge();
+    assert_eq!(answer(&cluster, "cache"), Answer::Fixed(vec!["10.96.9.0".parse().unwrap()]));
+}
+
+#[test]
+fn before_all_had_the_time_to_come_back_an_own_address_is_not_given_up() {
+    let mut compiler = Compiler::new(Config { own_settle: SETTLE, ..Config::default() });
+    let start = Instant::now();
+    let yaml =
+        service("db", TCP, "ports: [{port: 5432}]") + &own_address(0, false) + &own_slice(0, "a", "10.1.0.1", true);
+    objects(&yaml).into_iter().for_each(|object| compiler.take(Event::Apply(object)));
+    compiler.proxies(vec![proxy(&["own/33000/tcp/shop/db/5432"])]);
+    let names =
+        |output: &Output| output.change.upserts.iter().filter(|resource| matches!(resource, Resource::Name(_))).count();
+    assert_eq!(names(&compiler.compile(start)), 0);
+    let output = compiler.compile(start + SETTLE);
+    assert_eq!(name(&output, "shop/db").answer, Answer::Fixed(vec!["10.96.9.0".parse().unwrap()]));
+}
