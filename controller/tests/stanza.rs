@@ -9,7 +9,10 @@ use std::time::Duration;
 
 use maesh_controller::{
     leader::{Candidate, Terms},
-    own::stanza::{Cluster, ClusterError, Guard, Mesh, Phase, Right, Status, Times, guard, take_out},
+    own::{
+        stanza::{Cluster, ClusterError, Guard, Leave, Mesh, Phase, Right, Status, Times, guard, take_out},
+        uninstall::{self, Uninstall},
+    },
 };
 use maesh_test_support::until;
 use tokio::{runtime::Runtime, sync::watch};
@@ -17,12 +20,8 @@ use tokio::{runtime::Runtime, sync::watch};
 use self::lab::{COREFILE, Lab, RIGHTS, USER};
 
 const PATIENCE: Duration = Duration::from_secs(60);
-const TIMES: Times = Times {
-    tick: Duration::from_millis(300),
-    pause: Duration::from_millis(600),
-    deadline: Duration::from_secs(25),
-    horizon: Duration::from_secs(1),
-};
+const TIMES: Times =
+    Times { tick: Duration::from_millis(300), pause: Duration::from_millis(600), deadline: Duration::from_secs(25) };
 
 /// Runs `work` on the runtime's own threads, which are in the API server's network.
 fn on<T: Send + 'static>(runtime: &Runtime, work: impl Future<Output = T> + Send + 'static) -> T {
@@ -38,6 +37,7 @@ fn mesh() -> Mesh {
 struct Keeper {
     status: watch::Receiver<Status>,
     leaving: watch::Sender<bool>,
+    uninstall: tokio::task::JoinHandle<()>,
     _runtime: Runtime,
     _candidate: Candidate,
 }
@@ -49,19 +49,30 @@ impl Keeper {
         let admin = lab.client(&runtime, "admin");
         let (told, status) = watch::channel(Status::default());
         let (leaving, left) = watch::channel(false);
-        let candidate = runtime.block_on(async {
+        let (candidate, uninstall) = runtime.block_on(async {
             let terms = Terms {
                 lease: Duration::from_secs(3),
                 right: Duration::from_secs(2),
                 retry: Duration::from_millis(300),
             };
-            let candidate = Candidate::start(admin, "default", "maesh", "me", terms);
+            let candidate = Candidate::start(admin.clone(), "default", "maesh", "me", terms);
             let leadership = candidate.leadership();
             let cluster = Cluster::new(client);
+            let dns = Box::new(Leave { cluster: cluster.clone(), mesh: mesh() });
+            let options = uninstall::Options {
+                namespace: "default".into(),
+                marker: "maesh-uninstall".into(),
+                horizon: Duration::from_secs(1),
+                dns_deadline: PATIENCE,
+                regret: Duration::from_secs(1),
+            };
+            let leads = Some(leadership.clone());
+            let uninstall = Uninstall { client: admin, options, dns, leadership: leads, owner: None };
+            let uninstall = tokio::spawn(uninstall.whenever(left.clone()));
             tokio::spawn(guard(Guard { cluster, mesh: mesh(), leadership, leaving: left, times, status: told }));
-            candidate
+            (candidate, uninstall)
         });
-        Self { status, leaving, _runtime: runtime, _candidate: candidate }
+        Self { status, leaving, uninstall, _runtime: runtime, _candidate: candidate }
     }
 
     #[track_caller]
@@ -106,11 +117,14 @@ fn the_stanza_stands_whatever_others_do_and_leaves_to_the_byte() {
     lab.dns_service("10.96.0.53");
     assert!(until(PATIENCE, stands), "{}", lab.corefile());
 
+    lab.apply("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: maesh-uninstall, namespace: default}\n");
     keeper.leaving.send_replace(true);
-    let said = keeper.until(Phase::Gone);
-    assert!(said.contains("no server leads to the mesh any more"), "{said}");
+    let marker = ["get", "configmap", "maesh-uninstall", "--output", "jsonpath={.metadata.annotations}"];
+    assert!(until(PATIENCE, || lab.output(&marker).contains(":\"done\"")), "{}", lab.output(&marker));
     assert_eq!(lab.corefile(), COREFILE.replace("errors", "errors\n    log"));
     assert_ne!(lab.ask("10.96.0.10", "web.shop.maesh"), "10.1.2.3");
+    assert_eq!(keeper.status.borrow().phase, Phase::Leaving);
+    assert!(!keeper.uninstall.is_finished());
     // The mesh stays after all.
     keeper.leaving.send_replace(false);
     keeper.until(Phase::Present);

@@ -8,6 +8,7 @@ mod cluster;
 mod corefile;
 mod edit;
 mod guard;
+mod leave;
 mod lexer;
 mod look;
 mod ours;
@@ -25,7 +26,8 @@ use maesh_config::Zone;
 pub use self::{
     cluster::{Cluster, ClusterError, Mesh, Right, There},
     edit::{Facts, State, add, beside, facts, remove, state},
-    guard::{Guard, Phase, Status, Times, answers, gone, guard, looks, said, still_leading, take_out},
+    guard::{Guard, Phase, Status, Times, answers, guard, looks, said},
+    leave::{Leave, still_leading, take_out},
     look::{Answered, Look, Verdict, Watch, look},
     place::{MapName, Place, Software, Unplaced},
     plan::{Change, File, Maps, Refusal, Report, Standing},

@@ -1,4 +1,4 @@
-//! The leader's duty: the stanza stands in the cluster's DNS as long as the mesh is there, and leaves before it.
+//! The leader's duty: the stanza stands in the cluster's DNS as long as the mesh is there.
 //!
 //! Whoever else writes there (an add-on's manager, an upgrade, a person) is answered with patience: at once the first
 //! time, then ever more slowly. After a write the cluster's DNS is watched, and what harms it is undone and not tried
@@ -17,17 +17,17 @@ use maesh_config::Zone;
 use serde::Serialize;
 use tokio::{
     sync::watch,
-    time::{Instant, MissedTickBehavior, interval, sleep},
+    time::{Instant, MissedTickBehavior, interval},
 };
 
 use self::backoff::Backoff;
-use super::{Answered, Change, Cluster, ClusterError, Look, Mesh, Place, Report, Right, There, Verdict, Watch, look};
+use super::{
+    Answered, Change, Cluster, ClusterError, Look, Mesh, Place, Report, Right, There, Verdict, Watch, look, take_out,
+};
 use crate::leader::Leadership;
 
 /// How long it may have moved to other pods or ConfigMaps without being noticed.
 const PLACE: Duration = Duration::from_secs(60);
-/// How often a write is tried again when somebody else wrote at the same moment.
-const TRIES: usize = 5;
 
 /// The times of the duty.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,18 +39,11 @@ pub struct Times {
     /// How long the cluster's DNS may take to read a change: the kubelet's delay and its own. What does not read its
     /// Corefile anew never does.
     pub deadline: Duration,
-    /// How long names are to answer plain addresses before the stanza is taken out.
-    pub horizon: Duration,
 }
 
 impl Default for Times {
     fn default() -> Self {
-        Self {
-            tick: Duration::from_secs(5),
-            pause: Duration::from_secs(10),
-            deadline: Duration::from_secs(240),
-            horizon: Duration::from_secs(45),
-        }
+        Self { tick: Duration::from_secs(5), pause: Duration::from_secs(10), deadline: Duration::from_secs(240) }
     }
 }
 
@@ -78,10 +71,8 @@ pub enum Phase {
     Present,
     /// Undone, because it did harm.
     Reverted,
-    /// The mesh is about to go: names answer plain addresses.
+    /// The mesh is about to go.
     Leaving,
-    /// Taken out, and nobody leads to the mesh any more.
-    Gone,
 }
 
 /// What the duty needs.
@@ -101,8 +92,7 @@ pub struct Guard {
     pub status: watch::Sender<Status>,
 }
 
-/// Keeps the stanza in place while this replica leads, and takes it out when the mesh leaves. Returns once nobody wants
-/// to know any more.
+/// Keeps the stanza in place while this replica leads and the mesh stays. Returns once nobody wants to know any more.
 pub async fn guard(mut guard: Guard) {
     let mut leads = guard.leadership.watch();
     let mut tick = interval(guard.times.tick);
@@ -119,12 +109,13 @@ pub async fn guard(mut guard: Guard) {
             guard.say(Phase::Idle, String::new());
             continue;
         }
-        let leaves = *guard.leaving.borrow();
-        let done = match leaves {
-            false => duty.stay(&guard).await,
-            true => duty.leave(&guard).await,
-        };
-        if let Err(error) = done {
+        if *guard.leaving.borrow() {
+            // Another duty takes the stanza out.
+            duty = Duty::new(guard.times);
+            guard.say(Phase::Leaving, "the mesh is about to go; the stanza is not kept".into());
+            continue;
+        }
+        if let Err(error) = duty.stay(&guard).await {
             // It may be elsewhere by now.
             duty.place = None;
             guard.say(Phase::Blocked, format!("{error}"));
@@ -163,21 +154,11 @@ struct Duty {
     watch: Option<Watch>,
     /// What did harm, and is not tried again.
     held: Option<Vec<Change>>,
-    left: Leaving,
-}
-
-/// How far the way out is.
-#[derive(Debug, Default)]
-struct Leaving {
-    since: Option<Instant>,
-    taken_out: Option<Instant>,
-    gone: bool,
 }
 
 impl Duty {
     fn new(times: Times) -> Self {
-        let (backoff, left) = (Backoff::new(times.pause), Leaving::default());
-        Self { place: None, backoff, looked: false, watch: None, held: None, left }
+        Self { place: None, backoff: Backoff::new(times.pause), looked: false, watch: None, held: None }
     }
 
     async fn there(&mut self, cluster: &Cluster) -> Result<There, ClusterError> {
@@ -191,7 +172,6 @@ impl Duty {
 
     /// One look at the stanza of a mesh that stays.
     async fn stay(&mut self, guard: &Guard) -> Result<(), ClusterError> {
-        self.left = Leaving::default();
         let there = self.there(&guard.cluster).await?;
         let forward = guard.cluster.forward(&guard.mesh).await?;
         let report = there.report(&guard.mesh.zones, forward)?;
@@ -294,67 +274,6 @@ impl Duty {
         guard.say(Phase::Reverted, text);
         Ok(())
     }
-
-    /// One step of the way out: plain addresses for a while, then without the stanza.
-    async fn leave(&mut self, guard: &Guard) -> Result<(), ClusterError> {
-        self.watch = None;
-        self.held = None;
-        let since = *self.left.since.get_or_insert_with(Instant::now);
-        if self.left.gone {
-            return Ok(());
-        }
-        if since.elapsed() < guard.times.horizon {
-            let text =
-                format!("names answer plain addresses; the stanza is taken out {:?} after that", guard.times.horizon);
-            guard.say(Phase::Leaving, text);
-            return Ok(());
-        }
-        let taken_out = match self.left.taken_out {
-            Some(at) => at,
-            None => {
-                take_out(&guard.cluster, &guard.mesh, &guard.right()).await?;
-                *self.left.taken_out.insert(Instant::now())
-            }
-        };
-        let place = guard.cluster.place().await?;
-        let still = still_leading(&guard.cluster, &guard.mesh, place).await?;
-        if still.is_empty() || taken_out.elapsed() >= guard.times.deadline {
-            self.left.gone = true;
-            guard.say(Phase::Gone, gone(&still, taken_out.elapsed()));
-        }
-        Ok(())
-    }
-}
-
-/// Takes out the stanza wherever it is; says what was changed. Others that write at the same moment are waited for.
-///
-/// # Errors
-/// If what is there is not understood, or the API server refuses.
-pub async fn take_out(cluster: &Cluster, mesh: &Mesh, right: &Right) -> Result<Vec<Change>, ClusterError> {
-    let mut tries = 0;
-    loop {
-        // Where the mesh is gone already, its address is not needed.
-        let forward = cluster.forward(mesh).await.ok();
-        let there = cluster.read(cluster.place().await?).await?;
-        let changes = there.removals(&mesh.zones, forward)?;
-        match cluster.write(&there, &changes, right).await {
-            Err(ClusterError::Conflict(_)) if tries < TRIES => tries += 1,
-            written => return written.map(|()| changes),
-        }
-        sleep(Duration::from_millis(100)).await;
-    }
-}
-
-/// The servers that lead to the mesh still.
-///
-/// # Errors
-/// If the API server does not say.
-pub async fn still_leading(cluster: &Cluster, mesh: &Mesh, place: Place) -> Result<Vec<SocketAddr>, ClusterError> {
-    let there = cluster.read(place).await?;
-    let report = there.report(&mesh.zones, std::net::Ipv4Addr::UNSPECIFIED.into());
-    let domain = report.map_or_else(|_| "cluster.local".to_owned(), |report| report.cluster_domain);
-    let seen = looks(&there.place, &domain, &mesh.zones).await;
-    Ok(seen.into_iter().filter(|(_, look)| look.mesh == Answered::ByMesh).map(|(server, _)| server).collect())
 }
 
 /// Looks at every server, and at the Service that pods ask.
@@ -375,19 +294,6 @@ pub async fn answers(forward: IpAddr, zones: &[Zone]) -> bool {
 pub fn said(changes: &[Change]) -> String {
     let files: Vec<_> = changes.iter().map(|change| format!("{}, key {}", change.file.map, change.file.key)).collect();
     format!("written: {}", files.join("; "))
-}
-
-/// How it went out, for people.
-pub fn gone(still: &[SocketAddr], after: Duration) -> String {
-    match still {
-        [] => "the stanza is out, and no server leads to the mesh any more".into(),
-        still => format!(
-            "the stanza is out, but {} still lead to the mesh after {} s: they read no change without a restart. Names \
-             of the mesh fail there once it is gone",
-            list(still),
-            after.as_secs()
-        ),
-    }
 }
 
 fn list(servers: &[SocketAddr]) -> String {
