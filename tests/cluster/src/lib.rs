@@ -17,6 +17,7 @@ pub mod load;
 mod network;
 mod node;
 mod place;
+pub mod process;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};

@@ -73,6 +73,8 @@ pub struct Counts {
     pub requests: usize,
     /// Those that failed.
     pub failed: usize,
+    /// Those on a connection of their own, for which the name was looked up.
+    pub looked_up: usize,
     /// Those that asked the plain name, because the DNS does not serve the mesh's.
     pub plain: usize,
     /// The median and the 99th of a hundred.
@@ -99,6 +101,7 @@ impl Counts {
                 continue;
             }
             counts.requests += 1;
+            counts.looked_up += usize::from(request.address.is_some());
             counts.plain += usize::from(request.plain);
             took.push(request.took_us);
             if let Some(failure) = &request.failure {
@@ -119,7 +122,8 @@ impl Counts {
 impl fmt::Display for Counts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [half, most] = self.took;
-        write!(f, "{} requests, {} failed, {} by the plain name", self.requests, self.failed, self.plain)?;
+        write!(f, "{} requests, {} failed", self.requests, self.failed)?;
+        write!(f, ", {} of {} by the plain name", self.plain, self.looked_up)?;
         write!(f, ", median {:.1} ms, p99 {:.1} ms", half.as_secs_f64() * 1e3, most.as_secs_f64() * 1e3)?;
         if self.streams > 0 {
             write!(f, "; {} long streams", self.streams)?;

@@ -33,6 +33,7 @@ pub(crate) struct Load<'a> {
 
 /// What came of a load.
 pub(crate) struct Report {
+    pub(crate) requests: Vec<Request>,
     pub(crate) phases: Vec<(String, Counts)>,
     seconds: u64,
 }
@@ -77,7 +78,7 @@ impl<'a> Load<'a> {
         for (name, counts) in &phases {
             println!("  {name}: {counts}");
         }
-        Report { phases, seconds: (end - self.began) / 1000 }
+        Report { requests, phases, seconds: (end - self.began) / 1000 }
     }
 
     fn read(&self, since: u64) -> Vec<Request> {
