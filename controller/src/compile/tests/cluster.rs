@@ -35,7 +35,7 @@ impl Cluster {
             self.resources.remove(&key);
         }
         self.resources.extend(output.change.upserts.into_iter().map(|resource| (resource.key(), resource)));
-        self.wants = output.wants.unwrap_or(std::mem::take(&mut self.wants));
+        self.wants = output.wants.unwrap_or_else(|| std::mem::take(&mut self.wants));
     }
 
     fn later(&mut self, time: Duration) {

@@ -51,7 +51,7 @@ fn cluster_no_request_fails_while_anything_is_replaced() {
     cluster.with_stanza();
     cluster.scale_backends(10);
     let mut load = Load::start(&cluster, "load", &PLANS);
-    load.phase("nothing", || load_alone());
+    load.phase("nothing", load_alone);
     load.phase("10 backends are replaced", || cluster.restart_backends());
     load.phase("10 backends are replaced again", || cluster.restart_backends());
     load.phase("proxies are replaced", || cluster.restart("daemonset/maesh-proxy"));
@@ -67,7 +67,7 @@ fn cluster_no_request_fails_while_anything_is_replaced() {
         let gone = maesh_test_support::until(PATIENCE, || cluster.selected(MESH, "").is_empty());
         assert!(gone, "pods are left: {:?}", cluster.selected(MESH, ""));
     });
-    load.phase("without a mesh", || load_alone());
+    load.phase("without a mesh", load_alone);
     let report = load.end();
     cluster.without_mesh();
     cluster.scale_backends(3);
@@ -120,7 +120,7 @@ fn cluster_a_new_service_is_only_heard_of_once_it_is_served() {
     let first = "{name: a, port: 8093, targetPort: 8080}";
     let second = "{name: b, port: 8094, targetPort: 8080}";
     let mut load = Load::start(&cluster, "late", &plans);
-    load.phase("nothing", || load_alone());
+    load.phase("nothing", load_alone);
     let made = now();
     load.phase("two Services appear", || {
         let db = service("late-db", "{name: a, port: 9100, targetPort: 9000, appProtocol: tcp}");
