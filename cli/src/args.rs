@@ -248,6 +248,8 @@ pub struct ControllerArgs {
     /// Serve subscribers of other machines without authentication
     #[arg(long)]
     pub insecure: bool,
+    #[command(flatten)]
+    pub trust: TrustArgs,
     /// Service in the mesh's namespace whose endpoints are the replicas of this controller: proxies tell all of them how
     /// they are
     #[arg(long, env = "MAESH_SERVICE", value_name = "NAME")]
@@ -273,6 +275,30 @@ pub struct ControllerArgs {
     pub own: OwnArgs,
     #[command(flatten)]
     pub mesh: MeshArgs,
+}
+
+/// Whom dns and proxies believe in a cluster, and who is believed to be one.
+#[derive(Debug, Clone, Args)]
+pub struct TrustArgs {
+    /// Serve with certificates of an authority that the replicas keep by themselves: in the Secret of this name in the
+    /// mesh's namespace, published in the ConfigMap of this name
+    #[arg(long, env = "MAESH_CA", conflicts_with_all = ["tls_cert", "read_only", "manifests"], value_name = "NAME")]
+    pub ca: Option<String>,
+    /// Name in the certificates of --ca, by which dns and proxies know the controller
+    #[arg(long, env = "MAESH_SERVER_NAME", default_value = "maesh-controller.maesh.svc", value_name = "NAME")]
+    pub server_name: String,
+    /// ServiceAccount of dns in the mesh's namespace: its pods may subscribe, by tokens for the audience `maesh`
+    #[arg(
+        long,
+        env = "MAESH_DNS_ACCOUNT",
+        requires = "proxy_account",
+        conflicts_with_all = ["secret_file", "insecure", "manifests"],
+        value_name = "NAME"
+    )]
+    pub dns_account: Option<String>,
+    /// ServiceAccount of the proxies, likewise
+    #[arg(long, env = "MAESH_PROXY_ACCOUNT", requires = "dns_account", value_name = "NAME")]
+    pub proxy_account: Option<String>,
 }
 
 /// How dns and proxies reach the controller.

@@ -31,8 +31,9 @@ app.kubernetes.io/component: {{ index . 1 }}
 {{- else }}{{ $image.repository }}:{{ $image.tag | default .Chart.AppVersion }}{{ end }}
 {{- end }}
 
-{{- define "maesh.discovery" -}}
-{{ .Values.discovery.existingSecret | default (printf "%s-discovery" (include "maesh.fullname" .)) }}
+{{/* The Secret and the ConfigMap of the stream's authority; the controller makes both. */}}
+{{- define "maesh.ca" -}}
+{{ include "maesh.fullname" . }}-ca
 {{- end }}
 
 {{/* Name in the controller's certificate, and of its Service. */}}
@@ -147,12 +148,15 @@ resources:
 
 {{- define "maesh.subscribeVolumes" -}}
 - name: discovery
-  secret:
-    secretName: {{ include "maesh.discovery" . }}
+  projected:
     defaultMode: 288 # 0440
-    items:
-      - {key: ca.crt, path: ca.crt}
-      - {key: token, path: token}
+    sources:
+      # Made by the controller: pods wait for it at the first start.
+      - configMap:
+          name: {{ include "maesh.ca" . }}
+          items: [{key: ca.crt, path: ca.crt}]
+      # For the controller alone: the API server does not take it. A day, so that it outlasts an outage of the API server.
+      - serviceAccountToken: {audience: maesh, expirationSeconds: 86400, path: token}
 - name: state
   emptyDir: {sizeLimit: 256Mi}
 {{- end }}

@@ -1,16 +1,13 @@
 //! `maesh controller`
 
 mod duties;
+mod trust;
 
-use std::{process::ExitCode, sync::Arc, time::Duration};
+use std::{process::ExitCode, sync::Arc};
 
 use anyhow::{Context as _, bail};
 use maesh_config::ServiceName;
-use maesh_config::discovery::{
-    Server, ServerOptions, Store,
-    auth::{Authenticate, Nobody, SharedSecret},
-    tls::CertificateFiles,
-};
+use maesh_config::discovery::{Server, ServerOptions, Store};
 use maesh_controller::{
     compile::{Addressing, Compiler, Range},
     diagnostic::Diagnostic,
@@ -21,7 +18,7 @@ use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 use tokio::{net::TcpListener, sync::mpsc};
 
-use self::duties::Duties;
+use self::{duties::Duties, trust::Trust};
 use crate::{
     admin::{self, Admin},
     args::ControllerArgs,
@@ -31,9 +28,6 @@ use crate::{
     signals::Signals,
     status,
 };
-
-/// How often certificate files are looked at.
-const CERTIFICATES: Duration = Duration::from_secs(5);
 
 /// Watches, compiles and serves until a signal.
 pub async fn run(args: ControllerArgs, log_level: LogLevel) -> anyhow::Result<ExitCode> {
@@ -58,13 +52,15 @@ pub async fn run(args: ControllerArgs, log_level: LogLevel) -> anyhow::Result<Ex
     let mut watches = None;
     let mut manifests = None;
     let mut duties = None;
+    let mut trust = Trust::default();
     let batches = if args.manifests.is_empty() {
         let client = kubernetes::client(args.kubeconfig.as_deref(), args.context.as_deref()).await?;
         let (batches, states) = kubernetes::start(&client, &kubernetes::Options::default(), &compiler.door());
         watches = Some(states);
         if !args.read_only {
-            duties = Some((Duties::start(client.clone(), &args.mesh.namespace, &args.lease, &args.id), client));
+            duties = Some((Duties::start(client.clone(), &args.mesh.namespace, &args.lease, &args.id), client.clone()));
         }
+        trust.in_cluster(&args, &client, duties.as_mut().map(|(duties, _)| duties));
         batches
     } else {
         let started = Manifests::start(args.manifests.clone(), compiler.door()).context("watching the manifests")?;
@@ -83,6 +79,9 @@ pub async fn run(args: ControllerArgs, log_level: LogLevel) -> anyhow::Result<Ex
     let mut admin = Admin::new(Arc::new(Mutex::new(registry)), log_level);
     admin.check("synced", status::ready(state.synced(), "not every kind of object was read once"));
     admin.views = status::controller_views(&state, &server, &zone);
+    if let Some(certified) = trust.certified() {
+        admin.check("certificate", status::ready(certified, "there is no certificate to serve dns and proxies with"));
+    }
     if let Some(watches) = watches {
         admin.views.insert("watches", status::watches_view(watches));
     }
@@ -94,7 +93,7 @@ pub async fn run(args: ControllerArgs, log_level: LogLevel) -> anyhow::Result<Ex
     tracing::info!(listen = %args.listen, %admin, "serving");
     let code = tokio::select! {
         code = signals.first() => code,
-        ended = serve(&args, &server, listener) => {
+        ended = trust.serve(&args, &server, listener) => {
             ended?;
             bail!("the discovery listener ended");
         }
@@ -106,26 +105,6 @@ pub async fn run(args: ControllerArgs, log_level: LogLevel) -> anyhow::Result<Ex
     }
     drop((controller, manifests));
     Ok(code)
-}
-
-/// Serves subscribers as the flags say.
-async fn serve(args: &ControllerArgs, server: &Server, listener: TcpListener) -> anyhow::Result<()> {
-    let auth: Arc<dyn Authenticate> = match &args.secret_file {
-        Some(path) => {
-            Arc::new(SharedSecret::from_file(path).with_context(|| format!("--secret-file {}", path.display()))?)
-        }
-        None if args.insecure => Arc::new(Nobody::insecure()),
-        None => Arc::new(Nobody::loopback()),
-    };
-    let (Some(chain), Some(key)) = (args.tls_cert.clone(), args.tls_key.clone()) else {
-        return Ok(server.listen(listener, None, auth).await?);
-    };
-    let files = CertificateFiles { chain, key };
-    let tls = files.load().context("--tls-cert, --tls-key")?;
-    tokio::select! {
-        ended = server.listen(listener, Some(tls.config()), auth) => Ok(ended?),
-        () = files.keep_current(&tls, CERTIFICATES) => bail!("the certificate files are no longer looked at"),
-    }
 }
 
 /// Says once what is wrong with users' objects, and once that it is mended.

@@ -103,7 +103,7 @@ impl Duties {
     }
 
     /// Runs a duty until it ends or all of them are stopped.
-    fn add(&mut self, duty: impl Future<Output = ()> + Send + 'static) {
+    pub fn add(&mut self, duty: impl Future<Output = ()> + Send + 'static) {
         self.running.spawn(duty);
     }
 
