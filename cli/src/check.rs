@@ -9,6 +9,7 @@ mod context;
 mod dns;
 mod outcome;
 mod print;
+mod provider;
 mod query;
 mod workloads;
 
@@ -72,9 +73,12 @@ const CHECKS: &[Check] = checks![
     Before workloads "priority" workloads::priority,
     After workloads "roles" workloads::roles,
     After workloads "proxy-nodes" workloads::proxy_nodes,
+    Before dns "dns-provider" provider::provider,
+    Both dns "corefile" provider::corefile,
+    Before dns "node-local" provider::node_local,
     Before dns "zone" dns::zone_is_free,
-    Before dns "node-local" dns::node_local,
-    After dns "node-local-stub" dns::node_local_stub,
+    After dns "stanza" provider::stanza,
+    After dns "node-local-stub" provider::node_local_stub,
     After dns "coredns-loaded" dns::coredns_loaded,
     After dns "coredns-query" dns::coredns_query,
     After dns "mesh-dns" dns::mesh_dns,

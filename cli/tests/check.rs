@@ -8,6 +8,7 @@ mod support;
 
 use std::{collections::BTreeMap, path::PathBuf, process::Command};
 
+use maesh_controller::own::stanza::{Stanza, add};
 use maesh_test_support::need_tool;
 use maesh_testkube::{ApiServer, Process};
 use serde_json::Value;
@@ -91,8 +92,10 @@ fn before_an_installation() {
     first.assert("cluster-ips", "pass", "are left for Services");
     first.assert("pod-security", "skip", "does not exist yet");
     first.assert("priority", "skip", "does not exist yet");
-    first.assert("zone", "skip", "kube-dns");
-    first.assert("node-local", "pass", "does not run");
+    first.assert("dns-provider", "warn", "no Service of the cluster's DNS was found");
+    first.assert("corefile", "skip", "no Service of the cluster's DNS was found");
+    first.assert("zone", "skip", "no Service of the cluster's DNS was found");
+    first.assert("node-local", "skip", "no Service of the cluster's DNS was found");
     first.assert("corefile-owner", "skip", "no ConfigMap");
     first.assert("smi", "pass", "no kinds of SMI");
     first.assert("traefik-mesh", "pass", "nothing of a Traefik Mesh");
@@ -114,9 +117,6 @@ fn before_an_installation() {
     assert_check(&server, "pod-security", "pass", "are let in");
     quota(&server, "all", "");
     assert_check(&server, "pod-security", "fail", "exceeded quota");
-
-    server.apply(&daemon("kube-system", "node-local-dns", "k8s-app: node-local-dns")).unwrap();
-    assert_check(&server, "node-local", "warn", "NodeLocal DNSCache runs");
 
     let map = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: coredns, namespace: kube-system}\ndata:\n  Corefile: |\n    .:53 {\n    }\n";
     std::fs::write(server.namespace().folder().join("map.yaml"), map).unwrap();
@@ -221,6 +221,23 @@ impl Installed {
         installed
     }
 
+    /// Changes the ConfigMap, and not what CoreDNS reads.
+    fn corefile_map(&self, text: &str) {
+        let map = serde_json::json!({
+            "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "coredns", "namespace": "kube-system" },
+            "data": { "Corefile": text },
+        });
+        self.server.apply(&map.to_string()).unwrap();
+    }
+
+    /// Gives CoreDNS another Corefile, as a kubelet passes a ConfigMap on.
+    fn corefile(&self, text: &str) {
+        self.corefile_map(text);
+        // Here it has to keep off the address of the mesh's dns, which on real nodes is another machine's.
+        let bind = format!("{{\n    bind {COREDNS} {CLUSTER_DNS}\n    errors\n    rewrite");
+        std::fs::write(&self.corefile, text.replace("{\n    errors\n    rewrite", &bind)).unwrap();
+    }
+
     fn await_ready(&self) {
         let admins = ["10.89.3.1:5381", "10.89.2.1:5382", "10.89.1.1:5383"];
         let ready =
@@ -268,8 +285,10 @@ fn objects() -> String {
         );
     }
     text += "---\napiVersion: v1\nkind: Pod\nmetadata: {name: coredns-1, namespace: kube-system, labels: {k8s-app: \
-             kube-dns}}\nspec:\n  nodeName: n1\n  containers:\n  - {name: coredns, image: c, ports: [{name: dns, \
-             containerPort: 53, protocol: UDP}, {name: metrics, containerPort: 9153}]}\n";
+             kube-dns}}\nspec:\n  nodeName: n1\n  containers:\n  - name: coredns\n    image: c\n    args: [-conf, \
+             /etc/coredns/Corefile]\n    ports: [{name: dns, containerPort: 53, protocol: UDP}, {name: metrics, \
+             containerPort: 9153}]\n    volumeMounts: [{name: config, mountPath: /etc/coredns}]\n  volumes:\n  - {name: \
+             config, configMap: {name: coredns, items: [{key: Corefile, path: Corefile}]}}\n";
     text += "---\n";
     text += &daemon("maesh", "maesh-proxy", "app.kubernetes.io/component: proxy");
     for (namespace, name, address, labels) in [
@@ -278,7 +297,7 @@ fn objects() -> String {
     ] {
         text += &format!(
             "---\napiVersion: v1\nkind: Service\nmetadata: {{name: {name}, namespace: {namespace}, labels: {{{labels}}}}}\nspec: \
-             {{clusterIP: {address}, ports: [{{name: dns, port: 53, protocol: UDP}}]}}\n"
+             {{clusterIP: {address}, selector: {{{labels}}}, ports: [{{name: dns, port: 53, protocol: UDP}}]}}\n"
         );
     }
     text
@@ -296,18 +315,33 @@ fn an_installed_mesh() {
     mesh.assert("mesh-dns", "pass", "over UDP and TCP");
     mesh.assert("negative", "pass", "kept for 5 s");
     mesh.assert("coredns-loaded", "pass", "another Corefile");
+    mesh.assert("corefile", "fail", "is not there");
+    mesh.corefile_map(&corefile_with("").replace("  reload 2s 1s\n", ""));
+    mesh.assert("corefile", "warn", "no plugin reload");
+    mesh.corefile(&corefile_with(""));
+    mesh.assert("corefile", "pass", "is understood");
+    mesh.assert("dns-provider", "pass", "CoreDNS, 1 pods, reads ConfigMap kube-system/coredns, key Corefile");
+    mesh.assert("node-local", "pass", "does not run");
+    mesh.assert("stanza", "fail", "nothing leads to the mesh");
     mesh.assert("coredns-query", "fail", "coredns-1 (");
     mesh.assert("zone", "pass", "nobody answers the zone");
 
     // The stanza comes, a broken Corefile after it.
-    let stanza = format!("maesh:53 {{\n  bind {COREDNS} {CLUSTER_DNS}\n  errors\n  forward . {MESH_DNS}\n}}\n");
-    std::fs::write(&mesh.corefile, corefile_with(&stanza)).unwrap();
+    let with_stanza = |forward: &str| {
+        let zones = ["maesh", "traefik.mesh"].map(|zone| zone.parse().unwrap()).to_vec();
+        add(&corefile_with(""), &Stanza { zones, port: 53, forward: forward.parse().unwrap() }).unwrap()
+    };
+    mesh.corefile(&with_stanza("10.96.0.54"));
+    mesh.assert("stanza", "fail", "leads elsewhere");
+    mesh.corefile(&with_stanza(MESH_DNS));
+    mesh.assert("stanza", "pass", "leads the mesh's zones to 10.96.0.53");
     mesh.await_check("coredns-query", "pass", "answer ns.dns.maesh");
     mesh.assert("zone", "fail", "already answers the zone maesh");
     let all = check(&mesh.server, &[]);
     let bad: Vec<_> = all.checks.values().filter(|check| check["result"] == "fail").collect();
     assert!(all.code == Some(0) && bad.is_empty(), "{bad:#?}");
-    std::fs::write(&mesh.corefile, corefile_with("maesh:53 {\n  nosuch\n}\n")).unwrap();
+    mesh.corefile(&corefile_with("maesh:53 {\n  nosuch\n}\n"));
+    mesh.assert("corefile", "fail", "is served by a block that is not the mesh's");
     mesh.await_check("coredns-loaded", "warn", "could not be loaded at some time");
 
     // A node without a proxy, a pod that is not ready, a cache on the nodes.
@@ -317,14 +351,23 @@ fn an_installed_mesh() {
     mesh.assert("proxy-nodes", "fail", "no node has a ready proxy");
     mesh.assert("roles", "fail", "no proxy is ready (proxy-1)");
     tell_status(&mesh.server, "maesh", "proxy-1", "10.89.1.1", true);
-    mesh.server.apply(&daemon("kube-system", "node-local-dns", "k8s-app: node-local-dns")).unwrap();
-    mesh.assert("node-local-stub", "fail", "do not name the zone maesh");
+    mesh.corefile(&with_stanza(MESH_DNS));
+    let cache = "apiVersion: v1\nkind: Pod\nmetadata: {name: cache, namespace: kube-system, labels: {k8s-app: \
+                 node-local-dns}}\nspec: {nodeName: n1, containers: [{name: c, image: c}]}\n";
+    mesh.server.apply(cache).unwrap();
+    tell_status(&mesh.server, "kube-system", "cache", "10.89.4.2", true);
+    mesh.assert("node-local", "warn", "NodeLocal DNSCache runs");
+    mesh.assert(
+        "node-local-stub",
+        "fail",
+        "ConfigMap kube-system/kube-dns, key stubDomains: nothing leads to the mesh",
+    );
     let stubs = format!(
         "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: kube-dns, namespace: kube-system}}\ndata: {{stubDomains: \
-         '{{\"maesh\": [\"{MESH_DNS}\"]}}'}}\n"
+         '{{\"maesh\": [\"{MESH_DNS}\"], \"traefik.mesh\": [\"{MESH_DNS}\"]}}'}}\n"
     );
     mesh.server.apply(&stubs).unwrap();
-    mesh.assert("node-local-stub", "pass", "passes the zone maesh to the mesh");
+    mesh.assert("node-local-stub", "pass", "leads the mesh's zones to 10.96.0.53");
 
     // A proxy whose stream is gone, and comes back while it is waited for.
     mesh.proxy = None;

@@ -2,6 +2,8 @@
 
 use std::{collections::HashMap, sync::Arc};
 
+use maesh_config::Zone;
+use maesh_controller::own::stanza::{self, There};
 use parking_lot::Mutex;
 use serde_json::Value;
 
@@ -10,22 +12,54 @@ use crate::inspect::{Cluster, ClusterError};
 /// What was read, or why not.
 pub type Read = Result<Value, ClusterError>;
 
+/// The cluster's DNS and what it reads, or why it was not found.
+pub type ClusterDns = Result<There, stanza::ClusterError>;
+
 /// The cluster, and what was read of it.
 pub struct Context {
     /// Where to ask.
     pub cluster: Cluster,
     read: Mutex<HashMap<String, Arc<Read>>>,
+    dns: Mutex<Option<Arc<ClusterDns>>>,
 }
 
 impl Context {
     /// Nothing was read yet.
     pub fn new(cluster: Cluster) -> Self {
-        Self { cluster, read: Mutex::default() }
+        Self { cluster, read: Mutex::default(), dns: Mutex::default() }
     }
 
     /// Forgets what was read: the cluster may have changed.
     pub fn forget(&mut self) {
         self.read.lock().clear();
+        *self.dns.lock() = None;
+    }
+
+    /// The cluster's DNS, found from what runs.
+    pub async fn cluster_dns(&self) -> Arc<ClusterDns> {
+        if let Some(found) = self.dns.lock().as_ref() {
+            return found.clone();
+        }
+        let cluster = stanza::Cluster::new(self.cluster.client());
+        let found = match cluster.place().await {
+            Ok(place) => cluster.read(place).await,
+            Err(error) => Err(error),
+        };
+        let found = Arc::new(found);
+        *self.dns.lock() = Some(found.clone());
+        found
+    }
+
+    /// The mesh's zones, by what its controller is started with, else those of an installation that says nothing.
+    pub async fn zones(&self) -> Vec<Zone> {
+        let pods = self.mesh_pods().await;
+        let pods = pods.as_ref().as_ref().map(items).unwrap_or_default();
+        let containers = pods.iter().flat_map(|pod| pod["spec"]["containers"].as_array().into_iter().flatten());
+        let arguments = containers.flat_map(|container| container["args"].as_array().into_iter().flatten());
+        let said = arguments.filter_map(|argument| argument.as_str()?.strip_prefix("--zone=")?.parse().ok());
+        let mut zones: Vec<Zone> = said.collect();
+        zones.dedup();
+        if zones.is_empty() { crate::args::MeshArgs::default().zones } else { zones }
     }
 
     /// `GET` of an object or a list; `right` is what is needed.

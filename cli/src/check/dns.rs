@@ -17,110 +17,45 @@ use super::{
     query::{Over, ask},
 };
 
-/// Zone of the mesh, where no controller says another.
-const ZONE: &str = "maesh";
+/// Where CoreDNS tells its metrics.
+const METRICS: u16 = 9153;
 /// Longest time that a negative answer may be kept, in seconds: so long a new Service stays unknown.
 const NEGATIVE: u32 = 30;
-/// The cluster's DNS.
-const CLUSTER_DNS: &str = "/api/v1/namespaces/kube-system/services/kube-dns";
-/// Pods of the cluster's DNS.
-const CLUSTER_DNS_PODS: &str = "/api/v1/namespaces/kube-system/pods?labelSelector=k8s-app%3Dkube-dns";
-/// NodeLocal DNSCache.
-const NODE_LOCAL: &str = "/apis/apps/v1/namespaces/kube-system/daemonsets?labelSelector=k8s-app%3Dnode-local-dns";
-
 /// Nobody answers the zone yet.
 pub async fn zone_is_free(context: &Context) -> Outcome {
-    let service = context.get(CLUSTER_DNS, "get services in kube-system").await;
-    let service = match &*service {
-        Ok(service) => service,
-        Err(error) => return Outcome::unread(error),
+    let there = context.cluster_dns().await;
+    let server = match &*there {
+        Ok(there) => there.place.service,
+        Err(error) => return Outcome::no_cluster_dns(error),
     };
-    let Some(server) = addresses(service).first().map(|ip| SocketAddr::new(*ip, 53)) else {
-        return Outcome::skip("Service kube-system/kube-dns has no address");
-    };
-    match ask(server, Over::Udp, ZONE, RecordType::SOA).await {
-        Ok(answer) => judge_zone(&answer),
+    let zone = zone(context).await;
+    match ask(server, Over::Udp, &zone, RecordType::SOA).await {
+        Ok(answer) => judge_zone(&answer, &zone),
         Err(error) => unreachable(&format!("the cluster's DNS at {server}"), &error),
     }
 }
 
-fn judge_zone(answer: &Message) -> Outcome {
+fn judge_zone(answer: &Message, zone: &str) -> Outcome {
     if answer.answers.is_empty() {
-        return Outcome::pass(format!("nobody answers the zone {ZONE} yet"));
+        return Outcome::pass(format!("nobody answers the zone {zone} yet"));
     }
     Outcome::fail(
-        format!("the cluster's DNS already answers the zone {ZONE}"),
+        format!("the cluster's DNS already answers the zone {zone}"),
         "take out the stanza of an earlier mesh, or choose other zones (value zones) if it is a zone of yours",
     )
 }
 
-/// NodeLocal DNSCache is noticed.
-pub async fn node_local(context: &Context) -> Outcome {
-    match &*context.get(NODE_LOCAL, "list daemonsets in kube-system").await {
-        Ok(list) if items(list).is_empty() => Outcome::pass("NodeLocal DNSCache does not run"),
-        Ok(_) => Outcome::warn(
-            "NodeLocal DNSCache runs: pods ask it, and it passes only the cluster's own zones to CoreDNS",
-            "after the installation, name the mesh's zones in stubDomains of ConfigMap kube-system/kube-dns \
-             (coredns-snippet/kube-dns.yaml)",
-        ),
-        Err(error) => Outcome::unread(error),
-    }
-}
-
-/// NodeLocal DNSCache passes the mesh's zone to the mesh.
-pub async fn node_local_stub(context: &Context) -> Outcome {
-    match &*context.get(NODE_LOCAL, "list daemonsets in kube-system").await {
-        Ok(list) if items(list).is_empty() => return Outcome::pass("NodeLocal DNSCache does not run"),
-        Ok(_) => {}
-        Err(error) => return Outcome::unread(error),
-    }
-    let service = mesh_service(context).await;
-    let service = match &service {
-        Ok(addresses) => addresses,
-        Err(outcome) => return outcome.clone(),
-    };
-    let map = context.get("/api/v1/namespaces/kube-system/configmaps/kube-dns", "get configmaps in kube-system").await;
-    let stubs = match &*map {
-        Ok(map) => text(map, "/data/stubDomains").to_owned(),
-        Err(error) if error.code() == 404 => String::new(),
-        Err(error) => return Outcome::unread(error),
-    };
-    judge_stub(&stubs, &zone(context).await, service)
-}
-
-fn judge_stub(stubs: &str, zone: &str, service: &[IpAddr]) -> Outcome {
-    let parsed: Value = serde_json::from_str(stubs).unwrap_or(Value::Null);
-    let listed = parsed[zone].as_array().into_iter().flatten().filter_map(|ip| ip.as_str()?.parse::<IpAddr>().ok());
-    let listed: Vec<IpAddr> = listed.collect();
-    let wanted = some_of(service.iter().map(ToString::to_string).collect::<Vec<_>>().iter().map(String::as_str));
-    let fix = format!(
-        "set stubDomains in ConfigMap kube-system/kube-dns so that it has {{\"{zone}\": [\"{wanted}\"]}}; \
-         coredns-snippet/kube-dns.yaml shows how"
-    );
-    match listed.as_slice() {
-        [] => Outcome::fail(format!("NodeLocal DNSCache runs, and its stubDomains do not name the zone {zone}"), fix),
-        some if some.iter().all(|ip| service.contains(ip)) => {
-            Outcome::pass(format!("NodeLocal DNSCache passes the zone {zone} to the mesh"))
-        }
-        other => {
-            let other = other.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-            Outcome::fail(format!("stubDomains pass the zone {zone} to {other}, and the mesh is at {wanted}"), fix)
-        }
-    }
-}
-
 /// Every CoreDNS has loaded the same Corefile.
 pub async fn coredns_loaded(context: &Context) -> Outcome {
-    let pods = context.get(CLUSTER_DNS_PODS, "list pods in kube-system").await;
-    let pods = match &*pods {
-        Ok(pods) => items(pods),
-        Err(error) => return Outcome::unread(error),
+    let there = context.cluster_dns().await;
+    let servers = match &*there {
+        Ok(there) => &there.place.servers,
+        Err(error) => return Outcome::no_cluster_dns(error),
     };
-    let mut seen = Vec::new();
-    let mut why = "no pod of the cluster's DNS (label k8s-app=kube-dns) was found".to_owned();
-    for pod in pods {
-        match context.cluster.of_pod("kube-system", name(pod), port(pod, "metrics", 9153), "/metrics").await {
-            Ok(metrics) => seen.push((name(pod).to_owned(), loaded(&metrics))),
+    let (mut seen, mut why) = (Vec::new(), "no pod of the cluster's DNS has an address".to_owned());
+    for (pod, _) in servers {
+        match context.cluster.of_pod("kube-system", pod, METRICS, "/metrics").await {
+            Ok(metrics) => seen.push((pod.clone(), loaded(&metrics))),
             Err(error) => why = error.to_string(),
         }
     }
@@ -174,30 +109,28 @@ fn judge_loaded(seen: &[(String, Loaded)]) -> Outcome {
 
 /// Every CoreDNS passes the mesh's names on.
 pub async fn coredns_query(context: &Context) -> Outcome {
-    let pods = context.get(CLUSTER_DNS_PODS, "list pods in kube-system").await;
-    let pods = match &*pods {
-        Ok(pods) => items(pods),
-        Err(error) => return Outcome::unread(error),
+    let there = context.cluster_dns().await;
+    let servers = match &*there {
+        Ok(there) => &there.place.servers,
+        Err(error) => return Outcome::no_cluster_dns(error),
     };
     let probe = format!("ns.dns.{}", zone(context).await);
-    let (mut asked, mut wrong) = (0, Vec::new());
-    for pod in pods {
-        let Ok(ip) = text(pod, "/status/podIP").parse::<IpAddr>() else { continue };
-        let server = SocketAddr::new(ip, port(pod, "dns", 53));
-        match ask(server, Over::Udp, &probe, RecordType::A).await {
-            Ok(answer) if answer.metadata.response_code == ResponseCode::NoError => asked += 1,
-            Ok(answer) => wrong.push(format!("{} ({})", name(pod), answer.metadata.response_code)),
-            Err(error) => return unreachable(&format!("CoreDNS pod {} at {server}", name(pod)), &error),
+    let mut wrong = Vec::new();
+    for (pod, server) in servers {
+        match ask(*server, Over::Udp, &probe, RecordType::A).await {
+            Ok(answer) if answer.metadata.response_code == ResponseCode::NoError => {}
+            Ok(answer) => wrong.push(format!("{pod} ({})", answer.metadata.response_code)),
+            Err(error) => return unreachable(&format!("CoreDNS pod {pod} at {server}"), &error),
         }
     }
     if !wrong.is_empty() {
         return Outcome::fail(
             format!("{probe} is not answered by {}", some_of(wrong.iter().map(String::as_str))),
-            "add the stanza to the cluster's DNS (the notes of helm print it), and give CoreDNS two minutes",
+            "see the check `stanza`; once it is there, CoreDNS takes up to two minutes (--wait 2m)",
         );
     }
-    match asked {
-        0 => Outcome::skip("no pod of the cluster's DNS (label k8s-app=kube-dns) has an address"),
+    match servers.len() {
+        0 => Outcome::skip("no pod of the cluster's DNS has an address"),
         count => Outcome::pass(format!("{count} pods of the cluster's DNS answer {probe}")),
     }
 }
@@ -291,7 +224,7 @@ fn judge_owner(maps: &[Value]) -> Outcome {
 }
 
 /// Addresses of the mesh's DNS Service.
-async fn mesh_service(context: &Context) -> Result<Vec<IpAddr>, Outcome> {
+pub async fn mesh_service(context: &Context) -> Result<Vec<IpAddr>, Outcome> {
     let namespace = context.namespace();
     let url = format!("/api/v1/namespaces/{namespace}/services?labelSelector=app.kubernetes.io%2Fcomponent%3Ddns");
     let services = context.get(&url, "list services").await;
@@ -314,23 +247,9 @@ fn addresses(service: &Value) -> Vec<IpAddr> {
     all.filter_map(|ip| ip.as_str()?.parse().ok()).collect()
 }
 
-/// The mesh's own zone, by what its pods are started with.
+/// The mesh's own zone.
 async fn zone(context: &Context) -> String {
-    let pods = context.mesh_pods().await;
-    let said = pods.as_ref().as_ref().ok().and_then(|pods| {
-        let containers = items(pods).iter().flat_map(|pod| pod["spec"]["containers"].as_array().into_iter().flatten());
-        let mut arguments = containers.flat_map(|container| container["args"].as_array().into_iter().flatten());
-        arguments.find_map(|argument| argument.as_str()?.strip_prefix("--zone=")).map(str::to_owned)
-    });
-    said.unwrap_or_else(|| ZONE.to_owned())
-}
-
-/// A port of a pod by name.
-fn port(pod: &Value, name: &str, otherwise: u16) -> u16 {
-    let containers = pod["spec"]["containers"].as_array().into_iter().flatten();
-    let mut ports = containers.flat_map(|container| container["ports"].as_array().into_iter().flatten());
-    let found = ports.find(|port| port["name"] == name).and_then(|port| port["containerPort"].as_u64());
-    found.and_then(|port| u16::try_from(port).ok()).unwrap_or(otherwise)
+    context.zones().await.first().map_or_else(|| "maesh".to_owned(), ToString::to_string)
 }
 
 /// Nothing came back. From outside of the cluster's network that says nothing.

@@ -1,5 +1,6 @@
 //! What a check says.
 
+use maesh_controller::own::stanza;
 use serde::Serialize;
 
 use crate::inspect::ClusterError;
@@ -58,6 +59,13 @@ impl Outcome {
             401 | 403 | 404 => Self::skip(error.to_string()),
             _ => Self::fail(error.to_string(), "see the error; try again once it is mended"),
         }
+    }
+}
+
+impl Outcome {
+    /// The cluster's DNS was not found, or may not be looked at.
+    pub fn no_cluster_dns(error: &stanza::ClusterError) -> Self {
+        Self::skip(error.to_string())
     }
 }
 

@@ -58,7 +58,10 @@ impl Printer {
         // A closed standard output ends nothing.
         let _ = writeln!(out, "  {}  {:NAMES$}{}", self.mark(outcome.verdict), checked.id, outcome.message);
         if let Some(fix) = &outcome.fix {
-            let _ = writeln!(out, "        {:NAMES$}fix: {fix}", "");
+            for (at, line) in fix.lines().enumerate() {
+                let label = if at == 0 { "fix: " } else { "     " };
+                let _ = writeln!(out, "        {:NAMES$}{label}{line}", "");
+            }
         }
     }
 

@@ -198,6 +198,11 @@ impl Cluster {
         parsed.map(|date| date.timestamp()).map_err(|_| away(format!("its Date {date:?} is no time")))
     }
 
+    /// A client of its API server.
+    pub fn client(&self) -> Client {
+        self.client.clone()
+    }
+
     /// The namespace of the mesh.
     pub fn namespace(&self) -> &str {
         &self.namespace
