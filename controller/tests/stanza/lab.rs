@@ -1,9 +1,10 @@
 //! A cluster's DNS without a cluster: a real API server, CoreDNS as its pods, another CoreDNS as the mesh's dns.
+#![allow(dead_code, reason = "each of the tests that share it needs a part of it")]
 
 use std::{
     fs,
     net::{IpAddr, UdpSocket},
-    process::Output,
+    process::{Command, Output},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -183,6 +184,13 @@ impl Lab {
         let kubeconfig = self.server.kubeconfig_for(user, groups).unwrap();
         let client = async move { kubernetes::client(Some(&kubeconfig), None).await.unwrap() };
         runtime.block_on(runtime.spawn(client)).unwrap()
+    }
+
+    /// A program in the API server's network, as its administrator.
+    pub(crate) fn command(&self, program: &str) -> Command {
+        let mut command = self.server.namespace().command(program);
+        command.env("KUBECONFIG", self.server.kubeconfig());
+        command
     }
 
     pub(crate) fn apply(&self, manifests: &str) {
