@@ -21,6 +21,17 @@ use crate::{Options, cgroup};
 /// How long the API server may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// The lines of the audit log: every write with who made it, in JSON, those of a killed API server included.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn audit() -> Result<Vec<serde_json::Value>> {
+    let file = state("audit.log");
+    let text = fs::read_to_string(&file).with_context(|| file.display().to_string())?;
+    // The last line may not be whole.
+    Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
+}
+
 /// Every write with who made it, one line of JSON each.
 const AUDIT: &str = r#"{"apiVersion":"audit.k8s.io/v1","kind":"Policy","omitStages":["RequestReceived"],
 "rules":[{"level":"Metadata","verbs":["create","update","patch","delete","deletecollection"]},{"level":"None"}]}"#;
@@ -39,7 +50,10 @@ pub(crate) fn start(options: &Options) -> Result<()> {
     };
     run("outside-dns", inside(LAB, tool("coredns")?).arg("-conf").arg(state("outside.corefile")))?;
     run("etcd", &etcd()?)?;
-    Daemon::ApiServer.start(options)?;
+    if options.dual_stack {
+        fs::write(state("dual-stack"), "")?;
+    }
+    Daemon::ApiServer.start()?;
     run("kube-controller-manager", &controller_manager(options)?)?;
     run("kube-scheduler", inside(LAB, tool("kube-scheduler")?).args(["--leader-elect=false", &config("scheduler")]))?;
     Kube::ours().apply(&nodes(options))
@@ -59,13 +73,14 @@ impl Daemon {
         }
     }
 
-    /// Starts it, as it was before; `options` are the cluster's.
+    /// Starts it, as it was before.
     ///
     /// # Errors
     /// When it does not start.
-    pub fn start(self, options: &Options) -> Result<()> {
+    pub fn start(self) -> Result<()> {
+        let dual_stack = fs::exists(state("dual-stack")).context("what kind of cluster this is")?;
         let command = match self {
-            Self::ApiServer => apiserver(options)?,
+            Self::ApiServer => apiserver(dual_stack)?,
         };
         let log = state(&format!("{}.log", self.name()));
         let child = daemon(&command, &cgroup::make("control")?, &log)?;
@@ -81,14 +96,22 @@ impl Daemon {
     /// # Errors
     /// When it is not running.
     pub fn kill(self) -> Result<()> {
-        let file = state(&format!("{}.pid", self.name()));
-        let pid = fs::read_to_string(&file).with_context(|| file.display().to_string())?;
-        let pid = pid.parse().ok().and_then(Pid::from_raw).context("its process id")?;
-        kill_process(pid, Signal::KILL).with_context(|| format!("ending {}", self.name()))?;
+        self.signal(Signal::KILL)?;
         if !until(PATIENCE, || Kube::ours().run("get --raw=/livez").is_err()) {
             bail!("{} still answers", self.name());
         }
         Ok(())
+    }
+
+    /// Sends it a signal.
+    ///
+    /// # Errors
+    /// When it is not running.
+    pub fn signal(self, signal: Signal) -> Result<()> {
+        let file = state(&format!("{}.pid", self.name()));
+        let pid = fs::read_to_string(&file).with_context(|| file.display().to_string())?;
+        let pid = pid.parse().ok().and_then(Pid::from_raw).context("its process id")?;
+        kill_process(pid, signal).with_context(|| format!("a signal for {}", self.name()))
     }
 }
 
@@ -174,8 +197,8 @@ fn files(command: &mut Command, flags: &[(&str, &str)]) {
 }
 
 /// The networks of Services.
-fn services(options: &Options) -> String {
-    families(options.dual_stack, "10.96.0.0/16", "fd00:10:96::/112").join(",")
+fn services(dual_stack: bool) -> String {
+    families(dual_stack, "10.96.0.0/16", "fd00:10:96::/112").join(",")
 }
 
 /// The network of all pods.
@@ -183,7 +206,7 @@ pub(crate) fn pods(options: &Options) -> String {
     families(options.dual_stack, "10.244.0.0/16", "fd00:10:244::/48").join(",")
 }
 
-fn apiserver(options: &Options) -> Result<Command> {
+fn apiserver(dual_stack: bool) -> Result<Command> {
     let mut command = inside(LAB, tool("kube-apiserver")?);
     command.args([
         "--etcd-servers=http://127.0.0.1:2379",
@@ -204,7 +227,7 @@ fn apiserver(options: &Options) -> Result<Command> {
         .arg(format!("--audit-policy-file={}", state("audit.json").display()))
         .arg(format!("--audit-log-path={}", state("audit.log").display()))
         .arg(format!("--advertise-address={GATEWAY}"))
-        .arg(format!("--service-cluster-ip-range={}", services(options)));
+        .arg(format!("--service-cluster-ip-range={}", services(dual_stack)));
     files(
         &mut command,
         &[
@@ -239,7 +262,7 @@ fn controller_manager(options: &Options) -> Result<Command> {
     command
         .arg(config("controller-manager"))
         .arg(format!("--cluster-cidr={}", pods(options)))
-        .arg(format!("--service-cluster-ip-range={}", services(options)));
+        .arg(format!("--service-cluster-ip-range={}", services(options.dual_stack)));
     files(&mut command, &[("root-ca-file", "ca.crt"), ("service-account-private-key-file", "tokens.key")]);
     Ok(command)
 }

@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
-pub use control::Daemon;
+pub use control::{Daemon, audit};
 pub use down::down;
 pub use guard::Guard;
 pub use helm::{MESH, chart, helm};

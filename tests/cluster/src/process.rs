@@ -28,6 +28,23 @@ pub fn signal(pod: &str, program: &str, signal: Signal) -> Result<()> {
     Ok(())
 }
 
+/// Ends what holds the namespaces of `pod`, so that the kubelet makes the pod's containers anew, at another address.
+///
+/// # Errors
+/// When `program` does not run in it, or its holder is not found.
+pub fn kill_sandbox(pod: &str, program: &str) -> Result<()> {
+    let network = |pid: i32| fs::read_link(format!("/proc/{pid}/ns/net")).ok();
+    let all = cgroup::processes();
+    let inside = all.iter().find(|pid| is_in(**pid, pod, program)).with_context(|| format!("{pod} does not run"))?;
+    let of_the_pod = network(*inside).context("its network")?;
+    let holder = all.iter().find(|pid| {
+        let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        command.starts_with(b"/program\0pause") && network(**pid).is_some_and(|its| its == of_the_pod)
+    });
+    let holder = holder.and_then(|pid| Pid::from_raw(*pid)).with_context(|| format!("nothing holds {pod}"))?;
+    kill_process(holder, Signal::KILL).with_context(|| format!("the holder of {pod}"))
+}
+
 /// Containers have their pod's name in HOSTNAME.
 fn is_in(pid: i32, pod: &str, program: &str) -> bool {
     let read = |file: &str| fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();

@@ -30,6 +30,8 @@ enum Command {
         #[arg(long, default_value_t = 5)]
         grace: u64,
     },
+    /// Answer every DNS query on port 5353 with other bytes
+    Garbage,
     /// Ask once and print what came as one line of JSON: http, h2c, https, grpc, ws, tcp or udp ://HOST:PORT/PATH
     Get {
         url: String,
@@ -86,6 +88,7 @@ fn start(command: Command) -> Result<()> {
                 server.stop().await;
                 Ok(())
             }
+            Command::Garbage => serve::garbage(5353).await,
             Command::Get { url, patience, names } => get::print(&url, Duration::from_secs(patience), &names).await,
             Command::Lookup { name, names } => get::print_lookup(&name, &names).await,
             Command::Load { log, plans } => load::run(&log, plans, ended()).await,

@@ -79,6 +79,20 @@ impl Server {
     }
 }
 
+/// Answers every datagram with bytes that are no answer to it, for ever.
+pub(crate) async fn garbage(port: u16) -> Result<()> {
+    let socket = datagrams(port).await?;
+    let mut buffer = [0; 2048];
+    loop {
+        if let Ok((length, from)) = socket.recv_from(&mut buffer).await {
+            // Its own id, so that it is looked at, and then nothing that makes sense.
+            let mut answer = buffer.get(..length.min(2)).unwrap_or_default().to_vec();
+            answer.extend((0..60).map(|_| rand::random::<u8>()));
+            let _ = socket.send_to(&answer, from).await;
+        }
+    }
+}
+
 /// One connection that speaks HTTP/1.1 or, known by its first bytes, HTTP/2.
 async fn serve_http<I>(io: I, from: SocketAddr, mut stop: Receiver<bool>)
 where

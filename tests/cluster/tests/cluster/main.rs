@@ -6,7 +6,11 @@
 
 #![allow(clippy::unwrap_used, reason = "all of it is tests")]
 
+mod away;
+mod dns;
+mod footprint;
 mod install;
+mod leader;
 mod pods;
 mod rollouts;
 mod shared;

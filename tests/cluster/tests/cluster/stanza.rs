@@ -17,7 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(180);
 const FIRST: &str = "maesh:53 traefik.mesh:53 {";
 
 /// The block with the address of our DNS Service.
-fn block() -> String {
+pub(crate) fn block() -> String {
     let file = fs::read_to_string(repository().join("coredns-snippet/kubeadm.corefile")).unwrap();
     let block = file.lines().skip_while(|line| line.starts_with('#')).collect::<Vec<_>>().join("\n");
     assert!(block.starts_with(FIRST), "{block}");

@@ -35,6 +35,8 @@ pub(crate) struct Load<'a> {
 pub(crate) struct Report {
     pub(crate) requests: Vec<Request>,
     pub(crate) phases: Vec<(String, Counts)>,
+    /// When each phase was.
+    pub(crate) spans: Vec<(String, u64, u64)>,
     seconds: u64,
 }
 
@@ -78,7 +80,7 @@ impl<'a> Load<'a> {
         for (name, counts) in &phases {
             println!("  {name}: {counts}");
         }
-        Report { requests, phases, seconds: (end - self.began) / 1000 }
+        Report { requests, phases, spans: self.phases, seconds: (end - self.began) / 1000 }
     }
 
     fn read(&self, since: u64) -> Vec<Request> {

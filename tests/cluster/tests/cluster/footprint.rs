@@ -1,0 +1,144 @@
+//! Nothing in the cluster is touched but what is the mesh's, and nothing is left of it.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use maesh_test_support::until;
+use maesh_testcluster::dump::{Objects, differences, objects, pods};
+use maesh_testcluster::process::Signal;
+use maesh_testcluster::{Daemon, MESH, chart, helm};
+
+use crate::shared::{Cluster, PATIENCE, VALUES, cluster, our_cluster};
+use crate::stanza;
+
+/// How the documentation says that what is left is removed where the namespace was deleted instead of the release.
+const CLEAN_UP: &str = "delete clusterroles,clusterrolebindings --selector=app.kubernetes.io/part-of=maesh,app.kubernetes.io/instance=maesh";
+
+/// Whether a difference is the mesh's own: in its namespace, its rights, or what the cluster notes for its Services.
+fn is_ours(line: &str, now: &Objects) -> bool {
+    let Some((_, id)) = line.split_once(' ') else { return false };
+    let id = id.split(": ").next().unwrap_or_default();
+    let (kind, name) = id.split_once(' ').unwrap_or((id, ""));
+    let rights = ["ClusterRole.rbac.authorization.k8s.io", "ClusterRoleBinding.rbac.authorization.k8s.io"];
+    let address = kind == "IPAddress.networking.k8s.io"
+        && now.get(id).is_some_and(|object| object["spec"]["parentRef"]["namespace"] == MESH);
+    name.starts_with(&format!("{MESH}/"))
+        || (rights.contains(&kind) && name.starts_with(&format!("/{MESH}-")))
+        || address
+}
+
+impl Cluster {
+    /// Waits until nothing differs from `before`, and no pod was touched.
+    #[track_caller]
+    fn is_as(&self, before: &Objects, pods_before: &impl PartialEq<std::collections::BTreeMap<String, (String, u64)>>) {
+        let mut left = Vec::new();
+        // Controllers of the cluster collect what belonged to something that is gone.
+        until(PATIENCE, || {
+            left = differences(before, &objects(&self.kube).unwrap());
+            left.is_empty()
+        });
+        assert!(left.is_empty(), "not as before: {left:#?}");
+        assert!(*pods_before == pods(&self.kube).unwrap(), "a pod was started or restarted");
+    }
+
+    fn uninstall(&self) {
+        helm(&self.kube, &["uninstall", MESH, "--wait", "--timeout=120s"]).unwrap();
+    }
+}
+
+#[test]
+#[ignore = "long: every object of every kind before, during and after an installation"]
+fn cluster_nothing_else_is_touched_and_nothing_is_left() {
+    let Some(cluster) = cluster() else { return };
+    cluster.without_mesh();
+    let (before, pods_before) = (objects(&cluster.kube).unwrap(), pods(&cluster.kube).unwrap());
+    println!("{} objects before", before.len());
+
+    cluster.with_mesh();
+    cluster.with_stanza();
+    let during = objects(&cluster.kube).unwrap();
+    let changed = differences(&before, &during);
+    let others: Vec<&String> = changed.iter().filter(|line| !is_ours(line, &during)).collect();
+    println!(
+        "{} objects during; {} differences, of which not in our namespace: {others:?}",
+        during.len(),
+        changed.len()
+    );
+    assert_eq!(others, ["~ ConfigMap. kube-system/coredns: /data/Corefile"]);
+    let id = "ConfigMap. kube-system/coredns";
+    let corefile = |objects: &Objects| objects[id]["data"]["Corefile"].as_str().unwrap().to_owned();
+    assert_eq!(corefile(&during), corefile(&before) + &stanza::block(), "by the stanza, and nothing else");
+    let mut pods_now = pods(&cluster.kube).unwrap();
+    pods_now.retain(|name, _| !name.starts_with(&format!("{MESH}/")));
+    assert_eq!(pods_now, pods_before, "a pod that is not ours was started or restarted");
+
+    cluster.without_mesh();
+    cluster.is_as(&before, &pods_before);
+}
+
+#[test]
+#[ignore = "long: uninstalls installations that never worked, and one whose namespace was deleted"]
+fn cluster_nothing_is_left_of_what_never_worked() {
+    let Some(cluster) = cluster() else { return };
+    cluster.without_mesh();
+    let (before, pods_before) = (objects(&cluster.kube).unwrap(), pods(&cluster.kube).unwrap());
+    for (case, value) in [
+        ("controllers that crash", "controller.extraArgs={--no-such-flag}"),
+        (
+            "an image that is not there",
+            "image.digest=sha256:0000000000000000000000000000000000000000000000000000000000000000",
+        ),
+    ] {
+        println!("{case}");
+        chart(&cluster.kube, "install", &[&VALUES[..], &[value]].concat()).unwrap();
+        let tried = until(PATIENCE, || {
+            let pods = cluster.kube.run(&format!("--namespace={MESH} get pods")).unwrap_or_default();
+            pods.contains("CrashLoopBackOff") || pods.contains("ErrImageNeverPull")
+        });
+        assert!(tried, "{case}: it works");
+        cluster.uninstall();
+        cluster.is_as(&before, &pods_before);
+    }
+    println!("a namespace that was deleted");
+    cluster.with_mesh();
+    cluster.kube.run(&format!("delete namespace {MESH} --timeout=120s")).unwrap();
+    cluster.kube.run(CLEAN_UP).unwrap();
+    let mut without = before.clone();
+    without.retain(|id, _| !id.contains(&format!(" {MESH}/")) && id != &format!("Namespace. /{MESH}"));
+    cluster.is_as(&without, &pods_before);
+    cluster.without_mesh();
+}
+
+#[test]
+#[ignore = "long: installs and uninstalls while the API server hardly answers"]
+fn cluster_nothing_is_left_while_the_api_server_is_slow() {
+    let Some(cluster) = our_cluster() else { return };
+    cluster.without_mesh();
+    let (before, pods_before) = (objects(&cluster.kube).unwrap(), pods(&cluster.kube).unwrap());
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            // It works a fifth of the time.
+            while !over.load(Ordering::Acquire) {
+                Daemon::ApiServer.signal(Signal::STOP).unwrap();
+                thread::park_timeout(Duration::from_millis(400));
+                Daemon::ApiServer.signal(Signal::CONT).unwrap();
+                thread::park_timeout(Duration::from_millis(100));
+            }
+        });
+        cluster.with_mesh();
+        cluster.uninstall();
+        over.store(true, Ordering::Release);
+    });
+    cluster.is_as(&before, &pods_before);
+    cluster.without_mesh();
+}
+
+/// The documentation names the command that the test runs.
+#[test]
+fn cluster_clean_up_is_documented() {
+    let readme = maesh_test_support::repository().join("charts/maesh/README.md");
+    let text = std::fs::read_to_string(readme).unwrap();
+    assert!(text.contains(&format!("kubectl {CLEAN_UP}")), "{CLEAN_UP}");
+}
