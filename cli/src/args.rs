@@ -2,6 +2,7 @@
 //!
 //! Nothing reads flags or the environment later.
 
+mod cluster_dns;
 mod inspect;
 mod own;
 mod uninstall;
@@ -9,6 +10,10 @@ mod uninstall;
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+pub use cluster_dns::{
+    ClusterDnsArgs, ClusterDnsCommand, CorednsMode, DnsOrCommandArgs, DnsServiceArgs, InstallArgs, PrintArgs,
+    RemoveArgs, StanzaArgs,
+};
 pub use inspect::{CheckArgs, ClusterArgs, ExplainArgs};
 use ipnet::IpNet;
 use maesh_config::{Zone, duration, model::Protocol};
@@ -41,8 +46,8 @@ pub enum Command {
     Check(CheckArgs),
     /// Role: watch the cluster, compile, and stream configuration to dns and proxies
     Controller(Box<ControllerArgs>),
-    /// Role: answer the mesh's DNS zones
-    Dns(DnsArgs),
+    /// Role: answer the mesh's DNS zones; or, with a command, look after the stanza that leads to them
+    Dns(Box<DnsOrCommandArgs>),
     /// Role: carry the requests of one node
     Proxy(ProxyArgs),
     /// Take the mesh out of the cluster's ways, so that its objects can be deleted and no call fails
@@ -269,6 +274,11 @@ pub struct ControllerArgs {
     /// How long callers may remember an answer: what a Service leaves (a protocol, an address) serves on for that long
     #[arg(long, env = "MAESH_HORIZON", default_value = "45s", value_parser = duration::parse, value_name = "DURATION")]
     pub horizon: Duration,
+    /// Who looks after the stanza in the cluster's DNS
+    #[arg(long, env = "MAESH_COREDNS_MODE", default_value = "manual", value_name = "MODE")]
+    pub coredns_mode: CorednsMode,
+    #[command(flatten)]
+    pub dns_service: DnsServiceArgs,
     #[command(flatten)]
     pub leave: LeaveArgs,
     #[command(flatten)]

@@ -71,6 +71,14 @@ impl Member {
     }
 }
 
+/// What asks the API server of the cluster that the flags mean.
+///
+/// # Errors
+/// When there is no way to it; the message says what to do.
+pub async fn client(args: &ClusterArgs) -> anyhow::Result<kube::Client> {
+    Ok(cluster::open(args).await?.into_client())
+}
+
 impl Mesh {
     /// The mesh that the flags mean.
     ///

@@ -6,6 +6,7 @@
 mod admin;
 mod args;
 mod check;
+mod cluster_dns;
 mod demo;
 mod dev;
 mod explain;
@@ -35,7 +36,11 @@ fn main() -> ExitCode {
         Command::Dev(args) => block_on(dev::run(args, log_level)),
         Command::Demo(args) => block_on(demo::run(args, log_level)),
         Command::Controller(args) => block_on(roles::controller::run(*args, log_level)),
-        Command::Dns(args) => block_on(roles::dns::run(args, log_level)),
+        Command::Dns(args) => match (args.command, args.role) {
+            (Some(command), _) => block_on(cluster_dns::run(command)),
+            (None, Some(role)) => block_on(roles::dns::run(role, log_level)),
+            (None, None) => Err(anyhow::anyhow!("maesh dns: --id is missing, or a command; see maesh dns --help")),
+        },
         Command::Proxy(args) => block_on(roles::proxy::run(args, log_level)),
         Command::Explain(args) => block_on(explain::run(args)),
         Command::Check(args) => block_on(check::run(args)),

@@ -95,6 +95,11 @@ pub fn leader_view(leadership: Leadership) -> View {
     Box::new(move || json!({ "leads": leadership.may_write() }))
 }
 
+/// How the stanza in the cluster's DNS does, where this replica keeps it.
+pub fn stanza_view(status: watch::Receiver<maesh_controller::own::stanza::Status>) -> View {
+    Box::new(move || json!(*status.borrow()))
+}
+
 /// How a subscriber's stream is.
 pub fn stream_view(status: Arc<Status>, connected: watch::Receiver<bool>) -> View {
     Box::new(move || {

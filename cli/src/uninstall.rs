@@ -11,7 +11,8 @@ use kube::{Api, Client, api::PostParams, core::ObjectMeta};
 use maesh_controller::{
     own::{
         owner,
-        uninstall::{ByHand, DONE, PROGRESS, Uninstall},
+        stanza::{Cluster, Leave, Mesh},
+        uninstall::{ByHand, ClusterDns, DONE, PROGRESS, Uninstall},
     },
     source::kubernetes,
 };
@@ -20,7 +21,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use crate::args::UninstallArgs;
+use crate::args::{CorednsMode, UninstallArgs};
 
 /// Pause between two looks at the marker.
 const LOOK: Duration = Duration::from_secs(1);
@@ -94,7 +95,15 @@ async fn progress(markers: &Api<ConfigMap>, marker: &str) -> Result<Option<Strin
 async fn by_itself(client: Client, args: UninstallArgs) {
     let owner = owner::find(&client, &args.namespace, &args.leave.deployment).await;
     let options = args.leave.options(&args.namespace, args.horizon);
-    let uninstall = Uninstall { client, options, dns: Box::new(ByHand), leadership: None, owner };
+    let dns: Box<dyn ClusterDns> = match args.coredns_mode {
+        CorednsMode::Manual => Box::new(ByHand),
+        CorednsMode::Auto => {
+            let service = args.stanza.service.dns_service.clone();
+            let mesh = Mesh { namespace: args.namespace.clone(), service, zones: args.stanza.zones.clone() };
+            Box::new(Leave { cluster: Cluster::new(client.clone()), mesh })
+        }
+    };
+    let uninstall = Uninstall { client, options, dns, leadership: None, owner };
     while let Err(error) = uninstall.run(false).await {
         eprintln!("{error}; trying again");
         sleep(LOOK).await;

@@ -132,6 +132,12 @@ resources:
 - --log-format={{ .Values.logs.format }}
 {{- end }}
 
+{{/* Flags of who looks after the stanza in the cluster's DNS. */}}
+{{- define "maesh.corednsFlags" -}}
+- --coredns-mode={{ .Values.coredns.mode }}
+- --dns-service={{ include "maesh.fullname" . }}-dns
+{{- end }}
+
 {{/* Flags of dns and proxy for the stream from the controller. */}}
 {{- define "maesh.subscribeFlags" -}}
 - --controller={{ include "maesh.server" . }}:5390

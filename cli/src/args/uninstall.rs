@@ -6,6 +6,8 @@ use clap::Args;
 use maesh_config::duration;
 use maesh_controller::own::uninstall;
 
+use super::{CorednsMode, StanzaArgs};
+
 /// How the mesh is taken away; the same for the controller and for `maesh uninstall`.
 #[derive(Debug, Clone, Args)]
 pub struct LeaveArgs {
@@ -54,6 +56,11 @@ pub struct UninstallArgs {
     pub namespace: String,
     #[command(flatten)]
     pub leave: LeaveArgs,
+    /// Who looks after the stanza in the cluster's DNS: auto takes it out, manual leaves that to you
+    #[arg(long, env = "MAESH_COREDNS_MODE", default_value = "manual", value_name = "MODE")]
+    pub coredns_mode: CorednsMode,
+    #[command(flatten)]
+    pub stanza: StanzaArgs,
     /// How long a caller may remember an answer
     #[arg(long, env = "MAESH_HORIZON", default_value = "45s", value_parser = duration::parse, value_name = "DURATION")]
     pub horizon: Duration,

@@ -88,6 +88,7 @@ pub async fn run(args: ControllerArgs, log_level: LogLevel) -> anyhow::Result<Ex
     admin.queries.insert("explain/controller", views::controller(controller.asker()));
     if let Some(duties) = &duties {
         admin.views.insert("leader", status::leader_view(duties.leadership()));
+        admin.views.insert("stanza", status::stanza_view(duties.stanza()));
     }
     let admin = admin.serve(admin_listener)?;
     tracing::info!(listen = %args.listen, %admin, "serving");

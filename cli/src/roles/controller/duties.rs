@@ -8,18 +8,20 @@ use maesh_controller::{
     leader::{Candidate, Leadership, Terms},
     own::{
         self, owner,
-        uninstall::{self, ByHand, Uninstall},
+        stanza::{self, Cluster, Guard, Leave, Status, Times},
+        uninstall::{self, ByHand, ClusterDns, Uninstall},
     },
     serve::Controller,
 };
 use rand::RngExt as _;
 use tokio::{sync::watch, task::JoinSet};
 
-use crate::args::ControllerArgs;
+use crate::args::{ControllerArgs, CorednsMode};
 
 /// Takes part in the election, and holds the duties of the leader.
 pub struct Duties {
     candidate: Candidate,
+    stanza: watch::Sender<Status>,
     running: JoinSet<()>,
 }
 
@@ -30,7 +32,7 @@ impl Duties {
         // A container that restarts keeps its pod's name, and is another candidate.
         let me = format!("{replica}_{:08x}", rand::rng().random::<u32>());
         let candidate = Candidate::start(client, namespace, lease, &me, Terms::default());
-        Self { candidate, running: JoinSet::new() }
+        Self { candidate, stanza: watch::Sender::default(), running: JoinSet::new() }
     }
 
     /// What a duty asks before it writes.
@@ -82,6 +84,7 @@ impl Duties {
         let leaving = wanted.clone();
         let (bypassing, always) = (wanted.clone(), args.mesh.bypass);
         controller.follow_bypass(bypassing, always);
+        let dns = self.keep_stanza(args, &client, wanted.clone());
         self.add({
             let (client, options) = (client.clone(), options.clone());
             async move { uninstall::follow(client, &options, sender).await }
@@ -93,13 +96,40 @@ impl Duties {
                     owner::adopt_lease(client.clone(), &namespace, &lease, owner, &leadership).await;
                 }
             };
-            let dns = Box::new(ByHand);
             let client = client.clone();
             let uninstall =
                 Uninstall { client, options, dns, leadership: Some(leadership.clone()), owner: owner.clone() };
             tokio::join!(adopted, uninstall.whenever(wanted));
         });
         leaving
+    }
+
+    /// The leader keeps the stanza in the cluster's DNS until the mesh goes. Returns who takes it out then.
+    fn keep_stanza(
+        &mut self,
+        args: &ControllerArgs,
+        client: &Client,
+        leaving: watch::Receiver<bool>,
+    ) -> Box<dyn ClusterDns> {
+        if args.coredns_mode == CorednsMode::Manual {
+            return Box::new(ByHand);
+        }
+        let cluster = Cluster::new(client.clone());
+        let mesh = stanza::Mesh {
+            namespace: args.mesh.namespace.clone(),
+            service: args.dns_service.dns_service.clone(),
+            zones: args.mesh.zones.clone(),
+        };
+        let times = Times { deadline: args.leave.dns_deadline, ..Times::default() };
+        let (leadership, status) = (self.leadership(), self.stanza.clone());
+        let guard = Guard { cluster: cluster.clone(), mesh: mesh.clone(), leadership, leaving, times, status };
+        self.add(stanza::guard(guard));
+        Box::new(Leave { cluster, mesh })
+    }
+
+    /// How the stanza does, as long as this replica leads.
+    pub fn stanza(&self) -> watch::Receiver<Status> {
+        self.stanza.subscribe()
     }
 
     /// Runs a duty until it ends or all of them are stopped.

@@ -72,7 +72,7 @@ fn chart_refuses_values_that_it_does_not_know_or_cannot_keep() {
             ("a duration without unit", "proxy.drainHorizon=45", "drainHorizon"),
             ("a digest that is none", "image.digest=1.0", "digest"),
             ("access control", "acl=true", "access control is not part of this version"),
-            ("a stanza that nobody writes", "coredns.mode=auto", "mode"),
+            ("a stanza that nobody writes", "coredns.mode=corefile", "mode"),
             ("a tag that moves", "image.tag=latest", "latest"),
             ("two families with one listened on", "ipFamilyPolicy=PreferDualStack", "listenAddress"),
             ("a flag that is none", "controller.extraArgs={controller}", "extraArgs"),

@@ -82,8 +82,7 @@ fn chart_is_installed_upgraded_rolled_back_and_leaves_nothing() {
         };
         let chart = chart().display().to_string();
         let notes = run(&["install", "maesh", &chart]);
-        assert!(notes.contains("get service maesh-dns"), "{notes}");
-        assert!(notes.contains("forward . {{.spec.clusterIP}}"), "{notes}");
+        assert!(notes.contains("maesh dns status --namespace maesh"), "{notes}");
         run(&["upgrade", "maesh", &chart, "--set", "dns.replicas=3,zones={mesh.example}"]);
         run(&["upgrade", "maesh", &chart, "--set", "proxy.drainHorizon=8s"]);
         run(&["rollback", "maesh", "1"]);
@@ -103,7 +102,7 @@ fn chart_notes_print_a_stanza() {
     let mut install = server.namespace().command(&helm);
     isolate(&mut install, server.namespace().folder());
     install.env("KUBECONFIG", server.kubeconfig()).args(["install", "maesh"]).arg(chart());
-    let install = install.args(["--namespace", "maesh", "--set", "dns.clusterIP=10.96.0.53"]);
+    let install = install.args(["--namespace", "maesh", "--set", "dns.clusterIP=10.96.0.53,coredns.mode=manual"]);
     let notes = succeeded("helm install", &install.output().unwrap());
     let from = notes.find("kubectl -n maesh get service").unwrap();
     let to = from + notes[from..].find("   and append").unwrap();
@@ -126,29 +125,33 @@ fn kubectl_path(command: &Command) -> String {
     path.expect("kubectl is in its command").display().to_string()
 }
 
-/// Name and kind of everything in the namespace and of our rights.
+/// Name and kind of everything in the namespace and of our rights, those in kube-system too.
 fn inventory(server: &ApiServer) -> String {
-    let kinds = "all,secrets,configmaps,serviceaccounts,poddisruptionbudgets,clusterroles,clusterrolebindings,roles,rolebindings";
-    let output = server
-        .kubectl()
-        .args(["--namespace", "maesh", "get", kinds, "--output", "name"])
-        .output()
-        .expect("kubectl starts");
-    succeeded("kubectl get", &output)
+    let ours = "all,secrets,configmaps,serviceaccounts,poddisruptionbudgets,clusterroles,clusterrolebindings,roles,rolebindings";
+    let there = [("maesh", ours), ("kube-system", "roles,rolebindings,configmaps")].map(|(namespace, kinds)| {
+        let get = ["--namespace", namespace, "get", kinds, "--output", "name"];
+        succeeded("kubectl get", &server.kubectl().args(get).output().expect("kubectl starts"))
+    });
+    there.concat()
 }
 
 /// Applies `object` without effect, on the server; it must be admitted, and without a warning.
 fn dry_run(server: &ApiServer, object: &Value, case: &str) {
-    let output = apply(server, &object.to_string()).output().expect("kubectl starts");
+    let namespace = Some(text(object, "/metadata/namespace")).filter(|namespace| !namespace.is_empty());
+    let output = apply_in(server, namespace.unwrap_or("maesh"), &object.to_string()).output().expect("kubectl starts");
     let name = format!("{case}: {} {}", text(object, "/kind"), text(object, "/metadata/name"));
     succeeded(&name, &output);
     assert!(output.stderr.is_empty(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
 fn apply(server: &ApiServer, object: &str) -> Command {
+    apply_in(server, "maesh", object)
+}
+
+fn apply_in(server: &ApiServer, namespace: &str, object: &str) -> Command {
     let file = server.namespace().folder().join("dry-run.json");
     fs::write(&file, object).expect("a file for kubectl");
     let mut command = server.kubectl();
-    command.args(["--namespace", "maesh", "apply", "--server-side", "--dry-run=server", "--filename"]).arg(file);
+    command.args(["--namespace", namespace, "apply", "--server-side", "--dry-run=server", "--filename"]).arg(file);
     command
 }
