@@ -48,7 +48,9 @@ fn a_dev_explains_names_that_work_and_names_that_do_not() {
     let folder = tempfile::tempdir().unwrap();
     let misspelt = "maesh.containo.us/scheme: htp";
     let manifests = [
-        service("shop", "web", 8080, misspelt) + &slices("shop", "web", &[web.address]) + POD,
+        service("shop", "web", 8080, misspelt).replace("10.96.0.77", "10.96.0.78")
+            + &slices("shop", "web", &[web.address])
+            + POD,
         service("shop", "empty", 8081, ""),
         service("shop", "db", 5432, "maesh.containo.us/traffic-type: tcp") + &slices("shop", "db", &[web.address]),
         service("shop", "off", 8082, "maesh.containo.us/bypass: \"true\"") + &slices("shop", "off", &[web.address]),
@@ -67,7 +69,7 @@ fn a_dev_explains_names_that_work_and_names_that_do_not() {
             &["pod shop/client (127.0.0.9), node local", "pod is on node local"],
         ),
         (&["web", "--from", "client"], 0, &["Service shop/web"]),
-        (&["10.96.0.77"], 0, &["Service "]),
+        (&["10.96.0.78"], 0, &["Service shop/web"]),
         (&["empty.shop.maesh"], 1, &["has no endpoint; add an EndpointSlice"]),
         (&["db.shop.maesh"], 0, &["Service's alone", "5432/tcp"]),
         (&["off.shop.maesh"], 0, &["bypassed (annotation bypass)", "around the mesh"]),
@@ -223,7 +225,7 @@ fn a_cluster_explains_through_its_api_server() {
     let (code, text) = explain(&[]);
     assert_eq!(code, Some(1), "{text}");
     for pod in ["controller", "dns-1", "dns-2"] {
-        assert!(text.contains(&format!("pod {pod} (port 5380)")), "{text}");
+        assert!(text.contains(&format!("pod maesh/{pod} (port 5380)")), "{text}");
     }
 
     let _mesh = server.namespace().run(|| {

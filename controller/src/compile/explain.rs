@@ -282,7 +282,8 @@ impl Compiler {
     fn meant(&self, text: &str, caller: Option<&CallerSeen>) -> Result<ServiceName, String> {
         if let Ok(address) = text.parse::<IpAddr>() {
             let has = |service: &&Arc<Service>| service.cluster_ips.contains(&address);
-            let found = self.index.services.values().find(has);
+            // No two have one, but in manifests that somebody wrote.
+            let found = self.index.services.values().filter(has).min_by(|a, b| a.meta.name.cmp(&b.meta.name));
             let found =
                 found.map(|service| ServiceName::new(service.meta.namespace.clone(), service.meta.name.clone()));
             return found.ok_or_else(|| format!("no Service has the ClusterIP {address}"));

@@ -96,10 +96,6 @@ fn chart_has_the_rights_that_are_written_down() {
                 object
             })
             .collect();
-        if name == "kubectl" {
-            assert!(rights.iter().all(|right| right.pointer("/metadata/namespace") != Some(&"kube-system".into())));
-            continue;
-        }
         let rights = serde_json::to_string_pretty(&rights).unwrap() + "\n";
         // The same, whatever the values.
         same("tests/chart/rights.json", &rights, name);
@@ -109,7 +105,7 @@ fn chart_has_the_rights_that_are_written_down() {
 #[test]
 fn chart_without_helm_is_current() {
     let Some(helm) = newest() else { return };
-    let options = [values("kubectl"), ["--skip-tests", "--no-hooks"].map(str::to_owned).to_vec()].concat();
+    let options = ["--skip-tests", "--no-hooks"].map(str::to_owned);
     let rendered = template(&helm, &options).unwrap();
     let head = fs::read_to_string(repository().join("tests/chart/maesh.yaml.head")).unwrap();
     same("maesh.yaml", &(head + &rendered.replace("managed-by: Helm", "managed-by: kubectl")), "rendered");
