@@ -348,6 +348,8 @@ pub struct SubscribeArgs {
 }
 
 #[derive(Debug, Clone, Args)]
+// Says when the role is meant: clap leaves the group of a struct with others inside empty.
+#[group(args = ["id"])]
 pub struct DnsArgs {
     /// Address to answer on, UDP and TCP; repeat it for several
     #[arg(long, env = "MAESH_LISTEN", value_delimiter = ',', default_value = "127.0.0.1:5354", value_parser = socket, value_name = "ADDR")]
@@ -412,6 +414,19 @@ mod tests {
     #[test]
     fn every_command_is_well_formed() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn dns_is_a_role_and_has_commands() {
+        let parse = |arguments: &[&str]| {
+            let cli = Cli::try_parse_from(["maesh", "dns"].iter().chain(arguments)).unwrap();
+            let Command::Dns(args) = cli.command else { panic!("not dns") };
+            (args.role.map(|role| role.subscribe.id), args.command.is_some())
+        };
+        assert_eq!(parse(&["--id", "a"]), (Some("a".into()), false));
+        assert_eq!(parse(&["--listen", "127.0.0.1:1", "--id", "a"]), (Some("a".into()), false));
+        assert_eq!(parse(&["status"]), (None, true));
+        assert!(Cli::try_parse_from(["maesh", "dns", "--listen", "127.0.0.1:1"]).is_err(), "--id is missing");
     }
 
     #[test]

@@ -76,7 +76,7 @@ impl Member {
 /// # Errors
 /// When there is no way to it; the message says what to do.
 pub async fn client(args: &ClusterArgs) -> anyhow::Result<kube::Client> {
-    Ok(cluster::open(args).await?.into_client())
+    Ok(open(args).await?.client())
 }
 
 impl Mesh {

@@ -84,13 +84,6 @@ impl ClusterError {
     }
 }
 
-impl Cluster {
-    /// What asks its API server.
-    pub fn into_client(self) -> Client {
-        self.client
-    }
-}
-
 /// Connects to the cluster of the flags, without a word to it yet.
 pub async fn open(args: &ClusterArgs) -> Result<Cluster, ClusterError> {
     let options = KubeConfigOptions { context: args.context.clone(), ..Default::default() };
