@@ -254,7 +254,11 @@ fn a_cluster_explains_through_its_api_server() {
     assert!(text.contains("lies in 10.244.1.0/24, the pod range of node n1"), "{text}");
     let (_, text) = explain(&["-o", "json", "--from", "10.89.200.1"]);
     let report: Value = serde_json::from_str(&text).unwrap();
-    assert_eq!((&report["dns"]["rule"], &report["dns"]["located"]["by"]), (&"spread".into(), &"unknown".into()));
+    assert_eq!(
+        (&report["dns"]["rule"], &report["dns"]["located"]["by"]),
+        (&"spread".into(), &"unknown".into()),
+        "{text}"
+    );
 
     let (code, text) = explain(&["--namespace", "shop"]);
     assert!(code == Some(1) && text.contains("no pod there has the label"), "{text}");

@@ -5,7 +5,7 @@
 //! key that never leaves its memory. Both change without a restart: an authority signs nothing before it has been
 //! published for [`Terms::spread`], and is believed until nothing that it signed can be in use.
 //!
-//! [`plan`] decides, [`mint`] makes, [`keep`] does it.
+//! [`plan`] decides, [`mint`] makes, [`keep()`] does it.
 
 mod book;
 mod keep;

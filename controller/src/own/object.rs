@@ -116,7 +116,7 @@ fn read(service: &Service) -> Option<Ports> {
     read_ports(service.metadata.annotations.as_ref()?.get(OWN_PORTS)?)
 }
 
-/// Whose each port is, as [`write`] wrote it.
+/// Whose each port is, as [`write()`] wrote it.
 pub(crate) fn read_ports(text: &str) -> Option<Ports> {
     let written: Vec<Written> = serde_json::from_str(text).ok()?;
     let entry = |written: Written| {
