@@ -76,9 +76,8 @@ fn every_protocol(cluster: &Cluster, caller: &Pod) {
         ("grpc://grpc.shop:50051/", false),
         ("tcp://db.shop:9000/", false),
         ("udp://log.shop:9001/", false),
-        // Until own addresses are given in the cluster, these answer the plain address.
-        ("tcp://db.shop.maesh:9000/", false),
-        ("udp://log.shop.maesh:9001/", false),
+        // An own address leads to the proxy on the caller's node as well.
+        ("tcp://db.shop.maesh:9000/", true),
     ] {
         let answer = cluster.kube.ask("callers", &caller.name, &format!("get {url}")).unwrap();
         let want = if by_the_proxy { &local } else { &caller.address };
