@@ -9,6 +9,7 @@
 mod away;
 mod dns;
 mod footprint;
+mod auto;
 mod install;
 mod leader;
 mod pods;

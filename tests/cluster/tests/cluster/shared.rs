@@ -14,9 +14,14 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 /// Address of the mesh's DNS Service, the same in every installation.
 pub(crate) const DNS: &str = "10.96.0.53";
 
-/// Values for every installation, with a horizon that tests have the time to wait for.
-pub(crate) const VALUES: [&str; 3] =
-    ["dns.clusterIP=10.96.0.53", "proxy.drainHorizon=8s", "proxy.terminationGracePeriodSeconds=20"];
+/// Values for every installation, with a horizon that tests have the time to wait for. The tests put the stanza in and
+/// out when they need it.
+pub(crate) const VALUES: [&str; 4] = [
+    "dns.clusterIP=10.96.0.53",
+    "proxy.drainHorizon=8s",
+    "proxy.terminationGracePeriodSeconds=20",
+    "coredns.mode=manual",
+];
 
 /// The namespace of the mesh, in which Pod Security `restricted` is enforced.
 const NAMESPACE: &str = r#"

@@ -29,7 +29,7 @@ fn corefile(kube: &Kube) -> String {
     map["data"]["Corefile"].as_str().unwrap().to_owned()
 }
 
-fn write(kube: &Kube, corefile: &str) {
+pub(crate) fn write(kube: &Kube, corefile: &str) {
     let patch = json!({ "data": { "Corefile": corefile } }).to_string();
     let mut command = kube.kubectl().unwrap();
     command.args(["--namespace=kube-system", "patch", "configmap", "coredns", "--type=merge", "--patch", &patch]);
@@ -76,7 +76,11 @@ impl Cluster {
     }
 
     /// Asks every CoreDNS pod for `name` until the answer is as wanted; says how long each took.
-    fn when_asked(&self, name: &str, wanted: impl Fn(&serde_json::Value) -> bool) -> BTreeMap<String, Duration> {
+    pub(crate) fn when_asked(
+        &self,
+        name: &str,
+        wanted: impl Fn(&serde_json::Value) -> bool,
+    ) -> BTreeMap<String, Duration> {
         let since = Instant::now();
         let caller = &self.pods("callers", "caller")[0].name;
         let mut took = BTreeMap::new();
