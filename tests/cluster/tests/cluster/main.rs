@@ -6,10 +6,10 @@
 
 #![allow(clippy::unwrap_used, reason = "all of it is tests")]
 
+mod auto;
 mod away;
 mod dns;
 mod footprint;
-mod auto;
 mod install;
 mod leader;
 mod pods;
