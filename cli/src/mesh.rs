@@ -67,6 +67,7 @@ pub fn compiler_config(args: &MeshArgs, addressing: Addressing) -> anyhow::Resul
         ignored_namespaces: ignored,
         ignored_services: vec![ServiceName::new("default", "kubernetes")],
         addressing,
+        one_address: false,
         mesh_namespace: args.namespace.as_str().into(),
         horizon: Duration::ZERO,
         own_settle: Duration::ZERO,

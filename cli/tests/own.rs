@@ -110,6 +110,35 @@ fn everything(server: &ApiServer) {
         let gone = server.kubectl().args(["get", "service", "--namespace", "maesh", "maesh-own-0"]).output();
         (!gone.unwrap().status.success()).then_some(())
     });
+    plain_when_it_must_be(server, &mut mesh);
+}
+
+/// An own address is answered neither by bypass nor while no proxy is there, with the controller or without.
+fn plain_when_it_must_be(server: &ApiServer, mesh: &mut Mesh) {
+    let plain: IpAddr = PLAIN.parse().unwrap();
+    let own = |mesh: &Mesh| {
+        await_condition("an own address", || {
+            answer(mesh).filter(|address| *address != Role::Proxy1.address() && *address != plain)
+        })
+    };
+    annotate(server, "maesh.containo.us/traffic-type=tcp");
+    own(mesh);
+    annotate(server, "maesh.containo.us/bypass=true");
+    await_answer(mesh, plain);
+    annotate(server, "maesh.containo.us/bypass-");
+    own(mesh);
+    mesh.kill(Role::Controller);
+    let begun = Instant::now();
+    for proxy in [Role::Proxy1, Role::Proxy2] {
+        mesh.kill(proxy);
+    }
+    await_answer(mesh, plain);
+    println!("no proxy and no controller: the plain address is answered after {:?}", begun.elapsed());
+    for role in [Role::Proxy1, Role::Proxy2, Role::Controller] {
+        mesh.start_role(role);
+        mesh.await_role(role);
+    }
+    own(mesh);
 }
 
 /// The controller of EndpointSlices, and kube-proxy of node n1. Their last words are printed where the test fails.

@@ -91,6 +91,10 @@ pub struct Compiler {
     /// Services that need an own address, oldest first.
     owning: BTreeSet<Age>,
     owning_changed: bool,
+    /// They need more ports than the proxies have for them.
+    pool_exhausted: bool,
+    /// Services whose name answers the address that is the same for everybody.
+    together: BTreeSet<ServiceName>,
     /// Where Services stand on own addresses of a cluster.
     places: Places,
     /// When what is said of a Service changes although nothing happens.
@@ -119,6 +123,8 @@ impl Compiler {
             owning: BTreeSet::new(),
             // That nobody needs one is news too.
             owning_changed: true,
+            pool_exhausted: false,
+            together: BTreeSet::new(),
             places: Places::default(),
             timers: BTreeSet::new(),
             shared: SharedPorts::default(),
@@ -279,6 +285,9 @@ impl Compiler {
                 names.extend(self.places.sliced(number, self.index.slices_of(name).map(Arc::as_ref), now));
             }
         }
+        if names.remove(&own::everybody()) {
+            names.extend(self.together.iter().cloned());
+        }
     }
 
     /// Services of which time alone changes something.
@@ -320,7 +329,11 @@ impl Compiler {
         let old = self.services.remove(name);
         let needs = |plan: Option<&Plan>| plan.filter(|plan| plan.own).map(|plan| plan.age.clone());
         let (owned, owns) = (needs(old.as_ref().map(|old| &old.plan)), needs(plan.as_ref()));
-        let wants = |plan: &Plan| plan.own.then(|| places::want(plan));
+        let wants = |plan: &Plan| (plan.own || plan.one_address).then(|| (plan.own, places::want(plan)));
+        match plan.as_ref().is_some_and(|plan| plan.one_address) {
+            true => self.together.insert(name.clone()),
+            false => self.together.remove(name),
+        };
         self.owning_changed |= old.as_ref().and_then(|old| wants(&old.plan)) != plan.as_ref().and_then(wants);
         if owned != owns {
             self.owning_changed = true;
@@ -365,9 +378,15 @@ impl Compiler {
             match &self.config.addressing {
                 Addressing::Range(range) => Self::give(range, &self.owning, &mut self.services, names),
                 Addressing::Cluster => {
-                    let plans = self.owning.iter().filter_map(|age| self.services.get(&age.name));
-                    let wants = plans.map(|compiled| places::want(&compiled.plan)).collect();
-                    self.out.want(wants);
+                    let plan = |name: &ServiceName| self.services.get(name).map(|compiled| &compiled.plan);
+                    let own: Vec<_> = self.owning.iter().filter_map(|age| plan(&age.name)).map(places::want).collect();
+                    let exhausted = own.iter().map(|want| want.ports.len()).sum::<usize>() > own::POOL.len();
+                    if std::mem::replace(&mut self.pool_exhausted, exhausted) || exhausted {
+                        names.extend(own.iter().map(|want| want.service.clone()));
+                    }
+                    let together = self.together.iter().filter_map(plan).flat_map(|plan| &plan.ports);
+                    let shared = together.map(|port| port.number).collect();
+                    self.out.want(own::Wants { own, shared });
                 }
             }
         }
@@ -412,13 +431,20 @@ impl Compiler {
                 found.push(if value.is_empty() { bad } else { bad.value(value) });
             }
         };
-        let exhausted = plan.own && compiled.own.is_none() && self.config.addressing != Addressing::Cluster;
+        let in_cluster = self.config.addressing == Addressing::Cluster;
+        if in_cluster && plan.own && self.pool_exhausted && self.places.standing(plan).is_none() {
+            let text = "Services need more ports on own addresses than the proxies have for them (33000-49999), and this \
+                        one has none; its name answers the plain address. Bypass Services that need no mesh, or set \
+                        traffic-type to http where it is HTTP.";
+            say(Reason::AddressRangeExhausted, "spec.ports", "", text.into());
+        }
+        let exhausted = plan.own && compiled.own.is_none() && !in_cluster;
         if exhausted {
             let text = "no own address is left in the range; its name answers the plain address. Choose a wider \
                         --address-range.";
             say(Reason::AddressRangeExhausted, "spec.ports", "", text.into());
         }
-        compiled.standing = self.places.standing(plan).filter(|_| plan.own);
+        compiled.standing = self.places.standing(plan);
         compiled.listens = match plan.own {
             // Its address has its own port numbers, whatever the proxies' behind them are.
             true if self.config.addressing == Addressing::Cluster => {
@@ -447,7 +473,7 @@ impl Compiler {
         let stands = compiled.standing.as_ref();
         for of in self.places.listens(name) {
             let listener = OwnListener::pooled(of, name, carries(&compiled.plan, &compiled.former, of));
-            if stands.is_some_and(|standing| standing.has(of)) {
+            if compiled.plan.own && stands.is_some_and(|standing| standing.has(of)) {
                 compiled.needs.push(listener.id.clone());
             }
             wanted.push(listener);

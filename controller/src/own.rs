@@ -28,9 +28,10 @@ use tokio::{
     time::{Instant, sleep_until, timeout},
 };
 
-pub use self::allocate::{Addresses, Entry, POOL, Ports, Want, allocate};
+pub(crate) use self::allocate::everybody;
+pub use self::allocate::{Addresses, Entry, POOL, Ports, SHARED, Want, Wants, allocate};
 pub(crate) use self::object::{number, read_ports};
-use self::pace::Pace;
+use self::{allocate::share, pace::Pace};
 use crate::{kinds::OWN_ADDRESS, leader::Leadership};
 
 /// How long changes are gathered before they are acted on: of what is wanted, and of what is there. A thousand new
@@ -77,7 +78,7 @@ enum KeepError {
 pub async fn keep(
     client: Client,
     options: Options,
-    wants: watch::Receiver<Option<Vec<Want>>>,
+    wants: watch::Receiver<Option<Wants>>,
     leadership: Leadership,
     mut leaving: watch::Receiver<bool>,
 ) {
@@ -100,12 +101,7 @@ pub async fn keep(
 }
 
 /// Keeps them while this replica leads; ends when `wants` is closed.
-async fn lead(
-    client: &Client,
-    options: &Options,
-    mut wants: watch::Receiver<Option<Vec<Want>>>,
-    leadership: &Leadership,
-) {
+async fn lead(client: &Client, options: &Options, mut wants: watch::Receiver<Option<Wants>>, leadership: &Leadership) {
     let services = Api::<Service>::namespaced(client.clone(), &options.namespace);
     let labelled = watcher::Config::default().labels(OWN_ADDRESS);
     let metadata = Api::<PartialObjectMeta<Service>>::namespaced(client.clone(), &options.namespace);
@@ -163,19 +159,19 @@ struct Keeper {
 
 impl Keeper {
     /// Writes what is to be written, as fast as it may. Returns when there is more to do, if nothing happens before.
-    async fn bring_up_to_date(
-        &mut self,
-        wants: &[Want],
-        leadership: &Leadership,
-    ) -> Result<Option<Instant>, KeepError> {
+    async fn bring_up_to_date(&mut self, wants: &Wants, leadership: &Leadership) -> Result<Option<Instant>, KeepError> {
         let prefer_same_node = self.prefer_same_node().await?;
         // From the server itself, not from a watch that may be behind: what another leader gave must not be given twice.
         let ours = ListParams::default().labels(OWN_ADDRESS);
         let there = timeout(READ, self.services.list(&ours)).await??.items;
-        let given = self.addresses.take().unwrap_or_else(|| object::addresses(&there));
+        let mut given = self.addresses.take().unwrap_or_else(|| object::addresses(&there));
         let now = u64::try_from(Timestamp::now().as_second()).unwrap_or(0);
         let horizon = self.options.horizon.as_secs();
-        let (addresses, without) = allocate(given, wants, now, horizon);
+        let shared = share(given.remove(&SHARED).unwrap_or_default(), &wants.shared, now, horizon);
+        let (mut addresses, without) = allocate(given, &wants.own, now, horizon);
+        if !shared.is_empty() {
+            addresses.insert(SHARED, shared);
+        }
         if let Some(first) = without.first().filter(|_| without != self.without) {
             tracing::warn!(service = %first, others = without.len() - 1, "no port of the proxies is left for an own address");
         }

@@ -20,7 +20,7 @@ use crate::{
     },
     diagnostic::Diagnostic,
     kinds::ObjectKind,
-    own::Want,
+    own::Wants,
     source::{Batch, Batches},
 };
 
@@ -110,7 +110,7 @@ impl State {
 pub struct Controller {
     state: Arc<State>,
     inputs: mpsc::Sender<Input>,
-    wants: watch::Receiver<Option<Vec<Want>>>,
+    wants: watch::Receiver<Option<Wants>>,
 }
 
 #[derive(Debug)]
@@ -209,9 +209,8 @@ impl Controller {
         Ok((Self { state, inputs, wants }, published))
     }
 
-    /// Services that need an own address, where own addresses are Services of a cluster; `None` until everything was
-    /// read once.
-    pub fn wants(&self) -> watch::Receiver<Option<Vec<Want>>> {
+    /// What is needed of own addresses, where they are Services of a cluster; `None` until everything was read once.
+    pub fn wants(&self) -> watch::Receiver<Option<Wants>> {
         self.wants.clone()
     }
 
@@ -275,7 +274,7 @@ struct Run<S> {
     state: Arc<State>,
     publish: mpsc::UnboundedSender<Published>,
     due: watch::Sender<Option<Instant>>,
-    wants: watch::Sender<Option<Vec<Want>>>,
+    wants: watch::Sender<Option<Wants>>,
     complete: bool,
     told: bool,
     /// Something came that may have to be compiled.

@@ -12,7 +12,7 @@ use kube::{Api, Client, api::ListParams};
 use maesh_config::{ServiceName, model::Transport};
 use maesh_controller::{
     leader::{Candidate, Terms},
-    own::{self, Options, Want},
+    own::{self, Options, Want, Wants},
     source::kubernetes,
 };
 use maesh_testkube::ApiServer;
@@ -24,6 +24,10 @@ const HORIZON: Duration = Duration::from_secs(3);
 fn want(namespace: &str, name: &str, ports: &[u16]) -> Want {
     let service = ServiceName::new(namespace, name);
     Want { service, ports: ports.iter().map(|port| (*port, Transport::Tcp)).collect() }
+}
+
+fn owning(own: Vec<Want>) -> Wants {
+    Wants { own, ..Wants::default() }
 }
 
 /// Where users' Services stand: their addresses, by name.
@@ -54,13 +58,14 @@ async fn standing(client: &Client) -> Standing {
 struct Replica {
     client: Client,
     candidate: Candidate,
-    wants: watch::Sender<Option<Vec<Want>>>,
+    wants: watch::Sender<Option<Wants>>,
     leaving: watch::Sender<bool>,
     keeping: JoinHandle<()>,
 }
 
 impl Replica {
     fn start(client: &Client, me: &str, wants: Option<Vec<Want>>, writes_per_second: u32) -> Self {
+        let wants = wants.map(owning);
         let terms =
             Terms { lease: Duration::from_secs(3), right: Duration::from_secs(2), retry: Duration::from_millis(300) };
         let candidate = Candidate::start(client.clone(), "default", "maesh", me, terms);
@@ -132,7 +137,7 @@ fn own_addresses_are_given_kept_and_taken_back() {
         let first = Replica::start(&client, "first", None, 20);
         let mut leads = first.candidate.leadership().watch();
         leads.wait_for(|now| *now).await.unwrap();
-        first.wants.send_replace(Some(given));
+        first.wants.send_replace(Some(owning(given)));
         let standing = first.until("all three stand", |now| now.len() == 3).await;
         (client, first, standing)
     });
@@ -158,7 +163,7 @@ fn own_addresses_are_given_kept_and_taken_back() {
     let second = on(&runtime, async move {
         second.until("back", |now| now.len() == 3 && now["shop/db"] == before["shop/db"]).await;
         let shop = wants.into_iter().filter(|want| &*want.service.namespace == "shop").collect();
-        second.wants.send_replace(Some(shop));
+        second.wants.send_replace(Some(owning(shop)));
         second.until("no longer wanted", |now| now.len() == 2).await;
         second
     });
@@ -169,7 +174,7 @@ fn own_addresses_are_given_kept_and_taken_back() {
     second.leaving.send_replace(true);
     assert!(server.kubectl().args(["delete", "service", "maesh-own-0"]).status().unwrap().success());
     on(&runtime, async move {
-        second.wants.send_replace(Some(vec![want("shop", "new", &[80])]));
+        second.wants.send_replace(Some(owning(vec![want("shop", "new", &[80])])));
         sleep(Duration::from_secs(2)).await;
         assert_eq!(standing(&second.client).await, Standing::new());
         second.leaving.send_replace(false);

@@ -37,6 +37,7 @@ pub async fn run(args: ControllerArgs, log_level: LogLevel) -> anyhow::Result<Ex
         None => Addressing::Cluster,
     };
     let mut config = mesh::compiler_config(&args.mesh, addressing)?;
+    config.one_address = args.own.one_address();
     config.horizon = args.horizon;
     config.own_settle = args.own.own_settle;
     config.selects_pods = !args.manifests.is_empty();

@@ -38,7 +38,13 @@ const KNOWN: [Known; 29] = [
         default: "shared where all ports are HTTP, else own",
         good: Some(|text| own(text).is_some()),
     },
-    later("addressing", true),
+    Known {
+        name: "addressing",
+        on_namespace: true,
+        values: "node or service",
+        default: "the mesh's mode",
+        good: Some(|text| one_address(text).is_some()),
+    },
     later("balance", true),
     Known {
         name: "bypass",
@@ -125,6 +131,15 @@ pub(super) fn own(text: &str) -> Option<bool> {
     match text {
         "own" => Some(true),
         "shared" => Some(false),
+        _ => None,
+    }
+}
+
+/// A value of `addressing`: whether one address answers everybody.
+pub(super) fn one_address(text: &str) -> Option<bool> {
+    match text {
+        "service" => Some(true),
+        "node" => Some(false),
         _ => None,
     }
 }

@@ -26,6 +26,9 @@ pub struct Config {
     pub ignored_services: Vec<ServiceName>,
     /// Where names lead.
     pub addressing: Addressing,
+    /// In a cluster, names of Services that share an address answer one address for everybody, the Service
+    /// `maesh-shared`, unless an annotation says otherwise: addressing mode `service`.
+    pub one_address: bool,
     /// The mesh's own namespace: never meshed, and where own addresses of a cluster are Services.
     pub mesh_namespace: Arc<str>,
     /// How long callers may remember an answer: what a Service leaves, a protocol or the shared address, serves on for
@@ -60,6 +63,7 @@ impl Default for Config {
             ignored_namespaces: vec!["kube-system".into()],
             ignored_services: vec![ServiceName::new("default", "kubernetes")],
             addressing: Addressing::Cluster,
+            one_address: false,
             mesh_namespace: "maesh".into(),
             horizon: Duration::ZERO,
             own_settle: Duration::ZERO,

@@ -14,7 +14,7 @@ use maesh_config::{
 };
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::{diagnostic::Diagnostic, own::Want};
+use crate::{diagnostic::Diagnostic, own::Wants};
 
 /// What changed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -23,8 +23,8 @@ pub struct Output {
     pub change: Change,
     /// Services of which a resource changed, sorted; their entries are those now wanted.
     pub services: Vec<TableEntry>,
-    /// Services that need an own address, oldest first, where own addresses are Services of a cluster and it is news.
-    pub wants: Option<Vec<Want>>,
+    /// What is needed of own addresses, where they are Services of a cluster and it is news.
+    pub wants: Option<Wants>,
     /// Services that are not in the mesh any longer.
     pub removed: Vec<ServiceName>,
     /// Diagnostics that were not there before.
@@ -149,8 +149,8 @@ impl Outbox {
         }
     }
 
-    /// These need an own address.
-    pub(super) fn want(&mut self, wants: Vec<Want>) {
+    /// What is needed of own addresses.
+    pub(super) fn want(&mut self, wants: Wants) {
         self.pending.wants = Some(wants);
     }
 

@@ -157,12 +157,18 @@ impl Places {
 
     /// Where `plan` stands with all of its ports.
     pub(super) fn standing(&self, plan: &Plan) -> Option<Standing> {
+        let everybody = own::everybody();
+        let owner = match (plan.own, plan.one_address) {
+            (true, _) => plan.name(),
+            (false, true) => &everybody,
+            (false, false) => return None,
+        };
         let ports = want(plan).ports;
-        self.of.get(plan.name())?.iter().find_map(|number| {
+        self.of.get(owner)?.iter().find_map(|number| {
             let given = self.given.get(number)?;
             let listen = |port: &(u16, Transport)| {
                 let entry = given.ports.get(port)?;
-                (entry.leaving.is_none() && entry.service == *plan.name()).then_some((entry.listen, port.1))
+                (entry.leaving.is_none() && entry.service == *owner).then_some((entry.listen, port.1))
             };
             let listens = ports.iter().map(listen).collect::<Option<Vec<_>>>()?;
             (!listens.is_empty() && !given.addresses.is_empty()).then_some(Standing { number: *number, listens })

@@ -25,7 +25,7 @@ struct Said {
     resources: BTreeMap<Key, Resource>,
     table: BTreeMap<ServiceName, TableEntry>,
     diagnostics: BTreeSet<Diagnostic>,
-    wants: Vec<own::Want>,
+    wants: own::Wants,
 }
 
 impl Said {
@@ -85,6 +85,8 @@ fn metadata(annotated: bool) -> impl Strategy<Value = Value> {
             ("traffic-type", "many"),
             ("80.traffic-type", "tcp"),
             ("address", "own"),
+            ("addressing", "service"),
+            ("addressing", "node"),
             ("bypass", "true"),
             ("shceme", "h2c"),
             ("scheme", "h2c"),
@@ -129,26 +131,36 @@ fn own_address() -> impl Strategy<Value = Value> {
         let leaving = if leaving == 0 { json!(1) } else { Value::Null };
         json!({"service": format!("{namespace}/{name}"), "port": port, "udp": udp, "listen": 33_000 + listen, "leaving": leaving})
     });
-    (0..2u8, prop::collection::vec(entry, 0..4), prop::bool::ANY).prop_map(|(number, entries, addressed)| {
+    let shared = (prop::sample::select(&[80, 443, 8080][..]), 0..3u8).prop_map(|(port, leaving)| {
+        let leaving = if leaving == 0 { json!(1) } else { Value::Null };
+        json!({"service": "/", "port": port, "udp": false, "listen": port, "leaving": leaving})
+    });
+    let entries = prop_oneof![3 => entry.boxed(), 1 => shared.boxed()];
+    (0..3u8, prop::collection::vec(entries, 0..4), prop::bool::ANY).prop_map(|(number, entries, addressed)| {
         let address =
             if addressed { json!([format!("10.96.0.{number}"), format!("fd00::{number}")]) } else { Value::Null };
-        json!({"kind": "Service", "metadata": {"namespace": "maesh", "name": format!("maesh-own-{number}"),
+        json!({"kind": "Service", "metadata": {"namespace": "maesh", "name": own_name(number),
             "labels": {"maesh.containo.us/own-address": "true"},
             "annotations": {"maesh.containo.us/own-ports": Value::from(entries).to_string()}},
             "spec": {"clusterIPs": address, "ports": [{"port": 1}]}})
     })
 }
 
+fn own_name(number: u8) -> String {
+    if number == 2 { "maesh-shared".into() } else { format!("maesh-own-{number}") }
+}
+
 /// A slice of an own address.
 fn own_slice() -> impl Strategy<Value = Value> {
-    let port = (0..4u16, prop::bool::ANY)
-        .prop_map(|(listen, udp)| json!({"port": 33_000 + listen, "protocol": if udp { "UDP" } else { "TCP" }}));
+    let port = prop::sample::select(&[33_000, 33_001, 33_002, 33_003, 80, 443, 8080][..]);
+    let port = (port, prop::bool::ANY)
+        .prop_map(|(port, udp)| json!({"port": port, "protocol": if udp { "UDP" } else { "TCP" }}));
     let endpoint = (prop::sample::select(&["10.1.0.1", "fd00:1::1"][..]), prop::bool::ANY)
         .prop_map(|(address, ready)| json!({"addresses": [address], "conditions": {"ready": ready}}));
     let lists = (prop::collection::vec(endpoint, 0..3), prop::collection::vec(port, 0..4));
-    (0..2u8, name(), lists).prop_map(|(number, name, (endpoints, ports))| {
+    (0..3u8, name(), lists).prop_map(|(number, name, (endpoints, ports))| {
         json!({"kind": "EndpointSlice", "metadata": {"namespace": "maesh", "name": name,
-            "labels": {"kubernetes.io/service-name": format!("maesh-own-{number}")}},
+            "labels": {"kubernetes.io/service-name": own_name(number)}},
             "endpoints": endpoints, "ports": ports})
     })
 }

@@ -14,7 +14,7 @@ use maesh_config::{
 };
 
 use super::{
-    Config,
+    Addressing, Config,
     annotations::{self, Found, InForce},
 };
 use crate::{
@@ -46,6 +46,8 @@ pub(super) struct Plan {
     pub(super) ports: Vec<Port>,
     /// It needs an address of its own.
     pub(super) own: bool,
+    /// It shares an address, and its name answers one for everybody: addressing mode `service` of a cluster.
+    pub(super) one_address: bool,
     /// Its name answers the plain addresses on purpose.
     pub(super) bypass: bool,
     pub(super) cluster_ips: Vec<IpAddr>,
@@ -147,9 +149,20 @@ pub(super) fn plan(
     if service.headless {
         headless_ports(service, &ports, &mut found);
     }
+    let own = !ports.is_empty() && (needs_own || wants_own == Some(true));
+    let addressing = in_force.get("addressing");
+    let one_address = addressing.and_then(|asked| annotations::one_address(asked.text)).unwrap_or(config.one_address);
+    let cluster = config.addressing == Addressing::Cluster;
+    if let (Some(asked), true, true, false) = (addressing, own, cluster, one_address)
+        && asked.on_service
+        && annotations::one_address(asked.text).is_some()
+    {
+        found.push(node_is_impossible(service, asked));
+    }
     let plan = Plan {
         age: Age { created: service.meta.created, name },
-        own: !ports.is_empty() && (needs_own || wants_own == Some(true)),
+        own,
+        one_address: cluster && one_address && !own && !ports.is_empty(),
         ports,
         bypass,
         cluster_ips,
@@ -174,6 +187,7 @@ fn in_use(plan: &Plan, in_force: InForce<'_>, name: &str, key: &str) -> Option<S
     };
     match name {
         "address" => Some(if plan.own { "own" } else { "shared" }.into()),
+        "addressing" => Some(if plan.own || plan.one_address { "service" } else { "node" }.into()),
         _ => {
             let values: BTreeSet<_> = plan.ports.iter().filter(covers).filter_map(value).collect();
             (!values.is_empty()).then(|| Vec::from_iter(values).join(", "))
@@ -200,6 +214,15 @@ fn shared_is_impossible(service: &Service, asked: Found<'_>) -> Diagnostic {
         asked.key, asked.text
     );
     say(Reason::InvalidAnnotation, service, &annotations::field(asked.key), text).value(asked.text).using("own")
+}
+
+fn node_is_impossible(service: &Service, asked: Found<'_>) -> Diagnostic {
+    let text = format!(
+        "annotation {} is {:?}, but the Service has an own address, which is the same for callers of every node; it is \
+         ignored. Remove the annotation.",
+        asked.key, asked.text
+    );
+    say(Reason::InvalidAnnotation, service, &annotations::field(asked.key), text).value(asked.text).using("service")
 }
 
 /// A headless Service is reached plainly at its pods, under the pods' port numbers.

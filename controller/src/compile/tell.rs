@@ -66,7 +66,8 @@ impl Compiler {
         if let Served::At(_, Some(at)) | Served::NotBefore(Some(at)) = &place {
             self.timers.insert((*at, name.clone()));
         }
-        let answer = match (plan.bypass || !served, plan.own, place) {
+        let fixed = plan.own || plan.one_address;
+        let answer = match (plan.bypass || !served, fixed, place) {
             (true, ..) => Answer::Plain,
             (false, false, _) => Answer::Node,
             (false, true, Served::At(addresses, _)) if acknowledged => Answer::Fixed(addresses),
@@ -91,7 +92,7 @@ impl Compiler {
             ports: plan.ports.iter().zip(&compiled.listens).map(port).collect(),
         };
         let bypass = plan.bypass || self.config.bypass;
-        let address = match (&self.config.addressing, bypass || !served, plan.own) {
+        let address = match (&self.config.addressing, bypass || !served, fixed) {
             (_, true, _) => resource.plain.first().copied(),
             (Addressing::Range(range), false, false) => Some(range.shared()),
             (Addressing::Range(_), false, true) => compiled.own,
@@ -105,7 +106,7 @@ impl Compiler {
         resource.ports.extend(former);
         resource.ports.sort_unstable();
         // The proxies that listened on its own address before this process started may be on their way back.
-        let may_come_back = plan.own && served && !plan.bypass && resource.answer == Answer::Plain;
+        let may_come_back = fixed && served && !plan.bypass && resource.answer == Answer::Plain;
         if may_come_back && !self.settled {
             self.unsure.insert(name.clone());
         } else {
@@ -127,13 +128,18 @@ impl Compiler {
         let Some(service) = self.index.services.get(name) else { return found };
         for listener in self.listeners.of(name) {
             let Some((_, number)) = &listener.owner else { continue };
-            for (proxy, why) in self.bound.failed.get(&listener.id).into_iter().flatten() {
-                let text = format!(
-                    "port {number}: proxy {proxy} {why}. Until then, the Service's name answers its plain address."
-                );
-                let bad = Diagnostic::of(Reason::ListenFailed, "Service", &service.meta, "spec.ports", text);
-                found.push(bad.value(number.to_string()).using("its plain address"));
-            }
+            let failed = self.bound.failed.get(&listener.id).map_or(&[][..], Vec::as_slice);
+            // One stands for all: what one proxy lacks, five hundred do, and mostly for the same reason.
+            let Some((proxy, why)) = failed.first() else { continue };
+            let others = match failed.len() - 1 {
+                0 => String::new(),
+                others => format!(" (as do {others} others)"),
+            };
+            let text = format!(
+                "port {number}: proxy {proxy}{others} {why}. Until then, the Service's name answers its plain address."
+            );
+            let bad = Diagnostic::of(Reason::ListenFailed, "Service", &service.meta, "spec.ports", text);
+            found.push(bad.value(number.to_string()).using("its plain address"));
         }
         found
     }

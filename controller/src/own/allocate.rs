@@ -36,6 +36,24 @@ pub struct Entry {
     pub leaving: Option<u64>,
 }
 
+/// What is needed of own addresses.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wants {
+    /// Services that need one, oldest first.
+    pub own: Vec<Want>,
+    /// TCP ports of the one address that all names of addressing mode `service` share.
+    pub shared: BTreeSet<u16>,
+}
+
+/// Number of the address that all names of addressing mode `service` share: each of its ports leads to the proxies'
+/// port of the same number, and is nobody's alone.
+pub const SHARED: u32 = u32::MAX;
+
+/// Whose the ports of [`SHARED`] are.
+pub(crate) fn everybody() -> ServiceName {
+    ServiceName::new("", "")
+}
+
 /// The ports of one own address.
 pub type Ports = BTreeMap<(u16, Transport), Entry>;
 /// The own addresses, by number.
@@ -82,6 +100,21 @@ pub fn allocate(mut addresses: Addresses, wants: &[Want], now: u64, horizon: u64
     }
     addresses.retain(|_, ports| !ports.is_empty());
     (addresses, without)
+}
+
+/// The ports of [`SHARED`], of which `wanted` are needed now: what was left serves on for the horizon.
+pub(super) fn share(mut ports: Ports, wanted: &BTreeSet<u16>, now: u64, horizon: u64) -> Ports {
+    for port in wanted {
+        let entry = Entry { service: everybody(), listen: *port, leaving: None };
+        ports.insert((*port, Transport::Tcp), entry);
+    }
+    for ((port, _), entry) in &mut ports {
+        if !wanted.contains(port) {
+            entry.leaving.get_or_insert(now);
+        }
+    }
+    ports.retain(|_, entry| entry.leaving.is_none_or(|since| now.saturating_sub(since) < horizon));
+    ports
 }
 
 /// The Services that need not move, because all the ports they want are theirs on one address: where they stand, or
@@ -212,6 +245,24 @@ mod tests {
             addresses = allocate(addresses, &wants, now, HORIZON).0;
             assert_eq!(standing(&addresses), want, "{case}: {addresses:?}");
             assert_eq!(addresses.len(), count, "{case}: {addresses:?}");
+        }
+    }
+
+    #[test]
+    fn the_shared_one_has_what_is_wanted_and_what_was_within_the_horizon() {
+        let mut ports = Ports::new();
+        for (now, wanted, want) in [
+            (0, &[80, 443][..], "80 443"),
+            (10, &[80], "80 443-"),
+            (20, &[80, 443], "80 443"),
+            (30, &[], "80- 443-"),
+            (30 + HORIZON, &[90], "90"),
+        ] {
+            ports = share(ports, &wanted.iter().copied().collect(), now, HORIZON);
+            let text = |((port, _), entry): (&(u16, Transport), &Entry)| {
+                format!("{port}{}", if entry.leaving.is_some() { "-" } else { "" })
+            };
+            assert_eq!(ports.iter().map(text).collect::<Vec<_>>().join(" "), want, "at {now}");
         }
     }
 

@@ -8,10 +8,12 @@ use kube::core::PartialObjectMeta;
 use maesh_config::{ServiceName, model::Transport};
 use serde::{Deserialize, Serialize};
 
-use super::{Addresses, Entry, Options, Ports};
+use super::{Addresses, Entry, Options, Ports, SHARED};
 use crate::kinds::{OWN_ADDRESS, OWN_PORTS};
 
 const PREFIX: &str = "maesh-own-";
+/// Name of the one that names of addressing mode `service` share.
+const SHARED_NAME: &str = "maesh-shared";
 /// Kubernetes 1.x from which on `PreferSameNode` is known without asking for it.
 pub(super) const PREFER_SAME_NODE: u32 = 34;
 
@@ -33,11 +35,17 @@ pub(super) fn is_foreign(there: PartialObjectMeta<Service>) -> bool {
 
 /// The name of an address's Service.
 pub(super) fn name(number: u32) -> String {
+    if number == SHARED {
+        return SHARED_NAME.to_owned();
+    }
     format!("{PREFIX}{number}")
 }
 
 /// The number of the own address that a Service of this name is.
 pub(crate) fn number(name: &str) -> Option<u32> {
+    if name == SHARED_NAME {
+        return Some(SHARED);
+    }
     let number: u32 = name.strip_prefix(PREFIX)?.parse().ok()?;
     // `maesh-own-07` is somebody else's.
     (self::name(number) == name).then_some(number)

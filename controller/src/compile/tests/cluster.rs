@@ -13,7 +13,7 @@ struct Cluster {
     compiler: Compiler,
     now: Instant,
     resources: BTreeMap<maesh_config::Key, Resource>,
-    wants: Vec<own::Want>,
+    wants: own::Wants,
 }
 
 impl Cluster {
@@ -21,7 +21,7 @@ impl Cluster {
         let config = Config { horizon: HORIZON, own_settle: SETTLE, ..Config::default() };
         let mut compiler = Compiler::new(config);
         compiler.settle();
-        Self { compiler, now: Instant::now(), resources: BTreeMap::new(), wants: Vec::new() }
+        Self { compiler, now: Instant::now(), resources: BTreeMap::new(), wants: own::Wants::default() }
     }
 
     fn apply(&mut self, yaml: &str) {
@@ -112,7 +112,7 @@ fn a_name_follows_its_listeners_there_and_back() {
     let both = format!("{own}, {shared}");
     let say = |answer: &str, ports: &str, listeners: &str| (answer.into(), ports.into(), listeners.into());
     assert_eq!(cluster.said(), say("node", "5432/http", shared));
-    assert_eq!(cluster.wants, []);
+    assert_eq!(cluster.wants, own::Wants::default());
 
     cluster.apply(&service("db", TCP, ports));
     assert_eq!(
@@ -120,7 +120,7 @@ fn a_name_follows_its_listeners_there_and_back() {
         say("plain", "5432/http 5432/tcp", shared),
         "who remembers the proxy still gets through"
     );
-    assert_eq!(cluster.wants.len(), 1);
+    assert_eq!(cluster.wants.own.len(), 1);
     cluster.apply(&own_address(0, false));
     assert_eq!(cluster.said(), say("plain", "5432/http 5432/tcp", &both));
     cluster.apply(&own_slice(0, "a", "10.1.0.1", true));
@@ -145,7 +145,7 @@ fn a_name_follows_its_listeners_there_and_back() {
     assert_eq!(cluster.said().0, "10.96.9.0");
 
     cluster.apply(&service("db", "", ports));
-    assert_eq!(cluster.wants, []);
+    assert_eq!(cluster.wants, own::Wants::default());
     assert_eq!(cluster.said(), say("node", "5432/http 5432/tcp", &both), "who remembers the own address gets through");
     cluster.apply(&own_address(0, true));
     assert_eq!(cluster.said(), say("node", "5432/http 5432/tcp", &both));
@@ -189,4 +189,64 @@ fn before_all_had_the_time_to_come_back_an_own_address_is_not_given_up() {
     assert_eq!(names(&compiler.compile(start)), 0);
     let output = compiler.compile(start + SETTLE);
     assert_eq!(name(&output, "shop/db").answer, Answer::Fixed(vec!["10.96.9.0".parse().unwrap()]));
+}
+
+#[test]
+fn one_address_for_everybody_by_mode_or_annotation() {
+    let ports = "ports: [{port: 80}]";
+    let shared = |ports: &str| {
+        format!(
+            "kind: Service\nmetadata:\n  namespace: maesh\n  name: maesh-shared\n  labels: {{maesh.containo.us/own-address: 'true'}}\n  \
+             annotations: {{maesh.containo.us/own-ports: '[{ports}]'}}\nspec: {{clusterIPs: [10.96.9.9], ports: [{{port: 80}}]}}\n---\n\
+             kind: EndpointSlice\nmetadata: {{namespace: maesh, name: s, labels: {{kubernetes.io/service-name: maesh-shared}}}}\n\
+             endpoints: [{{addresses: [10.1.0.1]}}]\nports: [{{port: 80}}, {{port: 81}}]\n---\n"
+        )
+    };
+    let port = |number: u16| format!(r#"{{"service":"/","port":{number},"udp":false,"listen":{number}}}"#);
+    let annotated = |value: &str| format!("annotations: {{maesh.containo.us/addressing: {value}}}");
+    for (case, mode, metadata, want, answer) in [
+        ("mode node", false, String::new(), vec![], "node"),
+        ("mode service", true, String::new(), vec![80], "10.96.9.9"),
+        ("annotated service", false, annotated("service"), vec![80], "10.96.9.9"),
+        ("annotated node", true, annotated("node"), vec![], "node"),
+        ("annotated badly", true, annotated("some"), vec![80], "10.96.9.9"),
+        ("bypassed", true, "annotations: {maesh.containo.us/bypass: 'true'}".into(), vec![80], "plain"),
+    ] {
+        let mut cluster = Cluster::new();
+        cluster.compiler = Compiler::new(Config { one_address: mode, own_settle: SETTLE, ..Config::default() });
+        cluster.compiler.settle();
+        cluster.apply(&service("web", &metadata, ports));
+        assert_eq!(cluster.wants.shared.iter().copied().collect::<Vec<_>>(), want, "{case}");
+        cluster.apply(&shared(&port(80)));
+        cluster.later(SETTLE);
+        cluster.acknowledge();
+        assert_eq!(cluster.said().0, answer, "{case}");
+        if answer == "10.96.9.9" {
+            cluster.apply(&service("web", &metadata, "ports: [{port: 80, name: a}, {port: 81, name: b}]"));
+            assert_eq!(cluster.said().0, "plain", "{case}: its new port is not there yet");
+            cluster.apply(&shared(&format!("{},{}", port(80), port(81))));
+            cluster.later(SETTLE);
+            cluster.acknowledge();
+            assert_eq!(cluster.said().0, answer, "{case}: with its new port");
+        }
+    }
+}
+
+#[test]
+fn more_ports_than_the_pool_has_are_said() {
+    let many = |name: &str| {
+        let ports: Vec<_> = (1..=9_000).map(|port| format!("{{port: {port}, name: p{port}}}")).collect();
+        service(name, TCP, &format!("ports: [{}]", ports.join(", ")))
+    };
+    let mut compiler = Compiler::new(Config::default());
+    let said = |compiler: &mut Compiler| {
+        let output = compiler.compile(Instant::now());
+        (output.found.len(), output.cleared.len())
+    };
+    objects(&many("a")).into_iter().for_each(|object| compiler.take(Event::Apply(object)));
+    assert_eq!(said(&mut compiler), (0, 0));
+    objects(&many("b")).into_iter().for_each(|object| compiler.take(Event::Apply(object)));
+    assert_eq!(said(&mut compiler), (2, 0), "none stands yet");
+    compiler.take(Event::Delete(crate::kinds::ObjectId::new(ObjectKind::Service, "shop", "b")));
+    assert_eq!(said(&mut compiler), (0, 2));
 }
