@@ -23,6 +23,11 @@ metadata: {name: maesh}
 apiVersion: v1
 kind: Node
 metadata: {name: n1}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: bad, namespace: default, annotations: {maesh.containo.us/traffic-type: many}}
+spec: {ports: [{port: 80}]}
 ";
 
 /// A process that is killed when dropped.
@@ -167,6 +172,12 @@ fn the_rights_of_the_chart_suffice_and_strangers_get_nothing() {
     assert!(until(PATIENCE, || is_ready(&server, "127.0.0.1:5401")), "{}\n{}", ours.log(), controller.log());
     assert!(until(PATIENCE, || stranger.log().contains("no subscriber of this mesh")), "{}", stranger.log());
     assert!(!is_ready(&server, "127.0.0.1:5402"));
+    // The leader says on the object what is wrong with it.
+    let described = || {
+        let output = server.kubectl().args(["describe", "service", "bad"]).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert!(until(PATIENCE, || described().contains("InvalidAnnotation")), "{}\n{}", described(), controller.log());
     let said = controller.log();
     assert!(!said.contains("orbidden") && !said.contains("reviews no tokens"), "{said}");
 }

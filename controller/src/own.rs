@@ -5,6 +5,7 @@
 //! into a name, a label or a port's name. An object without our label is never touched.
 
 mod allocate;
+pub mod events;
 mod object;
 pub mod owner;
 mod pace;

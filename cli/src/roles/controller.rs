@@ -11,6 +11,7 @@ use maesh_config::discovery::{Server, ServerOptions, Store};
 use maesh_controller::{
     compile::{Addressing, Compiler, Range},
     diagnostic::Diagnostic,
+    own::events::Recorder,
     serve::{Controller, Published},
     source::{kubernetes, manifests::Manifests},
 };
@@ -72,8 +73,9 @@ pub async fn run(args: ControllerArgs, log_level: LogLevel) -> anyhow::Result<Ex
     let started = Controller::start(compiler, batches, connected, args.proxy_settle, sink);
     let (controller, published) = started.context("starting the compiler")?;
     let state = controller.state();
+    let recorder = duties.as_mut().map(|(duties, client)| duties.record_events(&args, client));
     let duties = duties.map(|(duties, client)| duties.with_all(&args, &client, &controller));
-    tokio::spawn(log_diagnostics(published));
+    tokio::spawn(tell_diagnostics(published, recorder));
 
     let mut registry = Registry::default();
     status::register(&mut registry, &state, &server);
@@ -109,14 +111,16 @@ pub async fn run(args: ControllerArgs, log_level: LogLevel) -> anyhow::Result<Ex
     Ok(code)
 }
 
-/// Says once what is wrong with users' objects, and once that it is mended.
-async fn log_diagnostics(mut published: mpsc::UnboundedReceiver<Published>) {
+/// Says once what is wrong with users' objects, and once that it is mended: in the log, and as Events in a cluster.
+async fn tell_diagnostics(mut published: mpsc::UnboundedReceiver<Published>, recorder: Option<Recorder>) {
     let object = |found: &Diagnostic| found.object.to_string();
     while let Some(Published { output, .. }) = published.recv().await {
         for found in &output.found {
+            recorder.iter().for_each(|recorder| recorder.found(found));
             tracing::warn!(object = object(found), reason = %found.reason, "{}", found.message);
         }
         for cleared in &output.cleared {
+            recorder.iter().for_each(|recorder| recorder.cleared(cleared));
             tracing::info!(object = object(cleared), reason = %cleared.reason, "mended");
         }
     }

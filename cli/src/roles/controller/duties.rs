@@ -7,7 +7,9 @@ use kube::Client;
 use maesh_controller::{
     leader::{Candidate, Leadership, Terms},
     own::{
-        self, owner,
+        self,
+        events::{self, Recorder},
+        owner,
         stanza::{self, Cluster, Guard, Leave, Status, Times},
         uninstall::{self, ByHand, ClusterDns, Uninstall},
     },
@@ -45,6 +47,14 @@ impl Duties {
         let leaving = self.leave_when_told(args, client.clone(), controller);
         self.keep_own_addresses(args, client.clone(), controller, leaving);
         self
+    }
+
+    /// Events on the objects that something is wrong with. Returns who is told.
+    pub fn record_events(&mut self, args: &ControllerArgs, client: &Client) -> Recorder {
+        let (recorder, notes) = events::recorder();
+        let options = events::Options { namespace: args.mesh.namespace.clone(), replica: args.id.clone() };
+        self.add(events::keep(client.clone(), options, self.leadership(), notes));
+        recorder
     }
 
     /// Own addresses, until an uninstallation removes them.
