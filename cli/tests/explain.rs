@@ -110,7 +110,8 @@ fn what_is_explained_is_what_happens() {
     let gone = slices("shop", "web", &[web.address]).replace("ready: true", "ready: false, serving: false");
     save(folder.path(), "web.yaml", &(service("shop", "web", 8080, "") + &gone));
     dev.await_changed("web.shop.maesh");
-    let reason = get(dev.served_at("web.shop.maesh"), "web.shop.maesh", "/").unwrap().field("x-maesh-reason").unwrap();
+    let refused = get(dev.served_at("web.shop.maesh"), "web.shop.maesh", "/").unwrap();
+    let reason = refused.field("x-maesh-reason").unwrap_or_else(|| panic!("answered: {refused:?}"));
     let now = report(&dev, "web.shop.maesh");
     assert_eq!(now["proxy"]["ports"][0]["refusal"]["reason"], reason.as_str(), "{now}");
     assert_eq!(now["served"], false);

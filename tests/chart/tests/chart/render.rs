@@ -103,6 +103,17 @@ fn chart_has_the_rights_that_are_written_down() {
 }
 
 #[test]
+fn chart_may_change_the_named_config_maps_of_the_clusters_dns_only() {
+    let Some(helm) = newest() else { return };
+    let all = objects(&template(&helm, &["--set".to_owned(), "coredns.configMaps={my-dns}".to_owned()]).unwrap());
+    let rights = all
+        .iter()
+        .filter(|object| text(object, "/kind") == "Role" && text(object, "/metadata/namespace") == "kube-system");
+    let named: Vec<_> = rights.filter_map(|role| role.pointer("/rules/0/resourceNames")).collect();
+    assert_eq!(named, [&serde_json::json!(["my-dns"])]);
+}
+
+#[test]
 fn chart_without_helm_is_current() {
     let Some(helm) = newest() else { return };
     let options = ["--skip-tests", "--no-hooks"].map(str::to_owned);
