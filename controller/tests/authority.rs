@@ -202,9 +202,12 @@ fn authorities_change_under_streams_and_leaders() {
         }
         assert!(seen.lock().len() > before && secrets.get_opt("maesh-ca").await.unwrap().is_some());
 
-        // Who believes nobody yet, or somebody else, is not served.
+        // Who believes somebody else goes without. (An authority seen before may well still be believed.)
         let stranger = ca.with_extension("stranger");
-        std::fs::write(&stranger, seen.lock().first().unwrap()).unwrap();
+        let mut authority = rcgen::CertificateParams::new(Vec::new()).unwrap();
+        authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let foreign = authority.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap();
+        std::fs::write(&stranger, foreign.pem()).unwrap();
         let refused = second.subscribe(&stranger);
         timeout(PATIENCE, async {
             while refused.status.failures() == 0 {
