@@ -113,6 +113,8 @@ pub struct Dev {
     subscribers: watch::Receiver<Arc<Vec<Subscriber>>>,
     acknowledgements: watch::Receiver<()>,
     pending: Pending,
+    /// How much of what was published was taken in.
+    taken: u64,
     draining: Arc<AtomicBool>,
     // Dropped last: what delivers and compiles.
     _controller: Controller,
@@ -176,6 +178,7 @@ impl Dev {
             subscribers: server.subscribers(),
             acknowledgements: server.acknowledgements(),
             pending: Pending::default(),
+            taken: 0,
             draining,
             _controller: controller,
             _manifests: manifests,
@@ -254,7 +257,8 @@ impl Dev {
     fn everything_is_served(&mut self) -> bool {
         let subscribers = self.subscribers.borrow_and_update().clone();
         *self.state.synced().borrow()
-            && self.published.is_empty()
+            // What is still on its way would be announced as a change of what `ready` says.
+            && self.state.counts().published == self.taken
             && subscribers.len() == ROLES
             && self.state.counts().ready_proxies > 0
             && mesh::in_force(&subscribers, self.pending.revision())
@@ -271,6 +275,7 @@ impl Dev {
         for found in &output.found {
             diagnose(printer, found);
         }
+        self.taken += 1;
         self.pending.add(revision, output.services, output.removed);
         Ok(())
     }

@@ -71,6 +71,8 @@ pub struct Counts {
     pub compiling: Duration,
     /// Time the last one took.
     pub last_compilation: Duration,
+    /// How often something was published, or is just about to be: who has received as many knows what the table says.
+    pub published: u64,
     /// Resources that changed so far.
     pub changed_resources: u64,
     /// The sink's revision that has the last change.
