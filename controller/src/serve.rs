@@ -349,6 +349,8 @@ impl<S: Sink> Run<S> {
         }
         let change = std::mem::take(&mut output.change);
         let revision = self.sink.apply(&change);
+        // Before the table has it, so that nobody reads there what is not counted yet.
+        self.state.counts.write().published += 1;
         self.keep(&output, &change, took);
         {
             let mut counts = self.state.counts.write();
