@@ -193,7 +193,7 @@ impl Explainer {
     }
 
     /// The Service that the host means: by its name, or because a route claims it on a listener.
-    fn called(&self, host: &Host, question: &Question) -> Result<Arc<Called>, Reason> {
+    fn called(&self, host: &Host<'_>, question: &Question) -> Result<Arc<Called>, Reason> {
         let caller = address(question);
         find_called(&self.shared, &Claims::default(), host, caller).or_else(|reason| {
             let opened = self.opened.load();

@@ -56,6 +56,8 @@ pub(crate) struct Counted {
     pub(crate) status: StatusCode,
     pub(crate) reason: Option<Reason>,
     pub(crate) began: Instant,
+    /// When all of the answer was here, where it came at once.
+    pub(crate) whole: Option<Instant>,
     pub(crate) in_flight: Option<InFlight>,
 }
 
@@ -64,7 +66,7 @@ impl Drop for Ending {
         self.caller.answer_ended();
         let Some(request) = self.request.take() else { return };
         if let Counts::Http(counts) = &request.port.counts {
-            let took = request.began.elapsed();
+            let took = request.whole.unwrap_or_else(Instant::now).saturating_duration_since(request.began);
             counts.record(self.caller.http2, request.method, request.status, request.reason, took);
         }
         drop(request.in_flight);

@@ -3,7 +3,7 @@
 //! The listener's port decides the port; `Host` decides the Service, and only on shared ports. Pure but for look-ups in
 //! the directory.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{borrow::Cow, net::IpAddr, sync::Arc};
 
 use maesh_config::model::Protocol;
 
@@ -17,14 +17,12 @@ use crate::{
 const HOST_LIMIT: usize = 253;
 
 /// A `Host` in the one form in which it is looked up: lower case, without port and trailing dot.
-pub(crate) struct Host {
-    text: [u8; HOST_LIMIT],
-    len: usize,
-}
+#[derive(Debug)]
+pub(crate) struct Host<'a>(Cow<'a, str>);
 
-impl Host {
+impl<'a> Host<'a> {
     /// Normalises `raw`. Refuses what cannot be a host: empty, too long, spaces, commas, user information, paths.
-    pub(crate) fn parse(raw: &[u8]) -> Option<Self> {
+    pub(crate) fn parse(raw: &'a [u8]) -> Option<Self> {
         let name = match raw.strip_prefix(b"[") {
             Some(rest) => {
                 let end = rest.iter().position(|byte| *byte == b']')?;
@@ -40,24 +38,23 @@ impl Host {
             },
         };
         let name = name.strip_suffix(b".").unwrap_or(name);
-        if name.is_empty() || name.len() > HOST_LIMIT {
+        if name.is_empty() || name.len() > HOST_LIMIT || !name.iter().all(|byte| is_of_host(*byte)) {
             return None;
         }
-        let mut text = [0; HOST_LIMIT];
-        for (to, byte) in text.iter_mut().zip(name) {
-            if !(byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_' | b':' | b'*' | b'%' | b'~')) {
-                return None;
-            }
-            *to = byte.to_ascii_lowercase();
-        }
-        Some(Self { text, len: name.len() })
+        let name = std::str::from_utf8(name).ok()?;
+        // Callers write small letters; then nothing is copied.
+        let has_capitals = name.bytes().any(|byte| byte.is_ascii_uppercase());
+        Some(Self(if has_capitals { name.to_ascii_lowercase().into() } else { name.into() }))
     }
 
     /// The normalised text.
     pub(crate) fn as_str(&self) -> &str {
-        // Only ASCII was let in.
-        std::str::from_utf8(&self.text[..self.len]).unwrap_or_default()
+        &self.0
     }
+}
+
+fn is_of_host(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_' | b':' | b'*' | b'%' | b'~')
 }
 
 fn valid_port(text: &[u8]) -> Option<()> {
@@ -128,7 +125,7 @@ pub(crate) fn named(
 }
 
 /// Finds the Service that `host` means on a shared port whose claims are `claims`.
-pub(crate) fn find(shared: &Shared, claims: &Claims, host: &Host, caller: IpAddr) -> Result<Arc<Called>, Reason> {
+pub(crate) fn find(shared: &Shared, claims: &Claims, host: &Host<'_>, caller: IpAddr) -> Result<Arc<Called>, Reason> {
     let mesh = shared.mesh.load();
     let claimed = |host: &str| claims.find(host).and_then(|service| shared.directory.service(service));
     let found = match meaning(host.as_str(), &mesh) {

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{HeaderValue, Method, Request, Response, Uri, Version, header, request, response, uri};
+use http::{HeaderValue, Method, Request, Response, Uri, Version, header, response, uri};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use maesh_config::{
@@ -42,6 +42,8 @@ pub(crate) struct Sent {
     pub(crate) head: response::Parts,
     pub(crate) body: Body,
     pub(crate) in_flight: InFlight,
+    /// When all of the answer was here, where it came at once.
+    pub(crate) whole: Option<Instant>,
     /// The connection, when the endpoint agreed to speak another protocol on it.
     pub(crate) switched: Option<Switched>,
 }
@@ -56,8 +58,7 @@ pub(crate) enum Switched {
 
 /// A request on its way.
 pub(crate) struct Outgoing {
-    pub(crate) head: request::Parts,
-    pub(crate) body: Upload,
+    pub(crate) request: Request<Upload>,
     /// The protocol towards the endpoint.
     pub(crate) http2: bool,
     /// It asks for another protocol.
@@ -84,7 +85,7 @@ pub(crate) async fn send(
     let shared = &worker.shared;
     let mut in_flight =
         InFlight::enter(backend, backend.upstreams.load().policy.concurrency).ok_or(Reason::Overloaded)?;
-    let idempotent = is_idempotent(&outgoing.head.method);
+    let idempotent = is_idempotent(outgoing.request.method());
     let mut tries = Tries::new();
     let mut avoided: SmallVec<[Arc<Endpoint>; 2]> = SmallVec::new();
     shape(&mut outgoing)?;
@@ -104,9 +105,7 @@ pub(crate) async fn send(
             attempt_h1(caller, &endpoint, timeout, outgoing, idempotent).await
         };
         let failed = match attempt {
-            Ok(answer) => {
-                return Ok(Sent { head: answer.head, body: answer.body, in_flight, switched: answer.switched });
-            }
+            Ok(Answer { head, body, whole, switched }) => return Ok(Sent { head, body, in_flight, whole, switched }),
             Err(failed) => failed,
         };
         let Failed { error, request } = failed;
@@ -132,7 +131,25 @@ pub(crate) async fn send(
 struct Answer {
     head: response::Parts,
     body: Body,
+    whole: Option<Instant>,
     switched: Option<Switched>,
+}
+
+impl Answer {
+    /// An answer of which all is here, since `at`.
+    fn whole(head: response::Parts, body: Body, at: Instant) -> Self {
+        Self { head, body, whole: Some(at), switched: None }
+    }
+
+    /// An answer whose body is still to come.
+    fn begun(head: response::Parts, body: Body) -> Self {
+        Self { head, body, whole: None, switched: None }
+    }
+
+    /// The endpoint agreed to leave HTTP.
+    fn switched(head: response::Parts, to: Switched) -> Self {
+        Self { head, body: Body::empty(), whole: None, switched: Some(to) }
+    }
 }
 
 struct Failed {
@@ -156,18 +173,12 @@ async fn attempt_h1(
             Err(error) => return Err(Failed { error: error.into(), request: Some(outgoing) }),
         },
     };
-    let Outgoing { head, body, upgrade, http2 } = *outgoing;
-    let progress = body.progress();
-    // A copy of the head, only where it may be needed: the request can be made again and has no body.
-    let replay = (idempotent && progress.is_none()).then(|| {
-        let mut copy = Request::new(()).into_parts().0;
-        copy.method = head.method.clone();
-        copy.uri = head.uri.clone();
-        copy.headers = head.headers.clone();
-        copy
-    });
+    let Outgoing { request, upgrade, http2 } = *outgoing;
+    let progress = request.body().progress();
+    // Only where it may be needed: the request can be made again and has no body.
+    let replay = (idempotent && progress.is_none()).then(|| copy_of(&request));
     let began = Instant::now();
-    let answer = connection.exchange(Request::from_parts(head, body)).await;
+    let answer = connection.exchange(request).await;
     let answer = match answer {
         Ok(answer) => answer,
         Err(failed) => {
@@ -176,28 +187,28 @@ async fn attempt_h1(
             }
             let stale = connection.reused || endpoint.is_gone();
             let mut failed = *failed;
-            let returned = failed.take_message().map(Request::into_parts);
+            let returned = failed.take_message();
             let error = AttemptError::of(failed.into_error(), returned.is_some(), stale);
-            let request = returned.or_else(|| replay.map(|head| (head, Upload::empty())));
-            let request = request.map(|(head, body)| Box::new(Outgoing { head, body, http2, upgrade }));
+            let request = returned.or(replay).map(|request| Box::new(Outgoing { request, http2, upgrade }));
             return Err(Failed { error, request });
         }
     };
     let shared = &worker.shared;
-    balance::answered(&endpoint.latency, shared.clock.coarse(), began.elapsed());
+    let now = Instant::now();
+    balance::answered(&endpoint.latency, shared.clock.coarse(), now.saturating_duration_since(began));
     let (head, mut incoming) = answer.into_parts();
     if head.status == http::StatusCode::SWITCHING_PROTOCOLS {
-        return Ok(Answer { head, body: Body::empty(), switched: Some(Switched::Connection(connection)) });
+        return Ok(Answer::switched(head, Switched::Connection(connection)));
     }
     if progress.is_some_and(|progress| !progress.is_done()) {
         connection.detach();
-        return Ok(Answer { head, body: Body::stream(incoming), switched: None });
+        return Ok(Answer::begun(head, Body::stream(incoming)));
     }
     let home = Home::new(endpoint.clone(), worker.clone());
     // Most answers are here with their head, whole: then the connection is free before the caller has read anything.
     if incoming.is_end_stream() {
         settle(connection, &home);
-        return Ok(Answer { head, body: Body::empty(), switched: None });
+        return Ok(Answer::whole(head, Body::empty(), now));
     }
     let mut nobody = Context::from_waker(Waker::noop());
     if incoming.size_hint().exact().is_some()
@@ -206,11 +217,21 @@ async fn attempt_h1(
         let data = frame.into_data().unwrap_or_default();
         if incoming.is_end_stream() {
             settle(connection, &home);
-            return Ok(Answer { head, body: Body::full(data), switched: None });
+            return Ok(Answer::whole(head, Body::full(data), now));
         }
-        return Ok(Answer { head, body: Body::driven(incoming, connection, home).after(data), switched: None });
+        return Ok(Answer::begun(head, Body::driven(incoming, connection, home).after(data)));
     }
-    Ok(Answer { head, body: Body::driven(incoming, connection, home), switched: None })
+    Ok(Answer::begun(head, Body::driven(incoming, connection, home)))
+}
+
+/// The same request, which has no body.
+fn copy_of(request: &Request<Upload>) -> Request<Upload> {
+    let mut copy = Request::new(Upload::empty());
+    *copy.method_mut() = request.method().clone();
+    *copy.uri_mut() = request.uri().clone();
+    *copy.version_mut() = request.version();
+    *copy.headers_mut() = request.headers().clone();
+    copy
 }
 
 /// Sends a connection home whose answer was read to its end.
@@ -233,29 +254,25 @@ async fn attempt_h2(
         Ok(stream) => stream,
         Err(error) => return Err(Failed { error: error.into(), request: Some(outgoing) }),
     };
-    let Outgoing { head, body, upgrade, http2 } = *outgoing;
-    let progress = body.progress();
+    let Outgoing { request, upgrade, http2 } = *outgoing;
+    let progress = request.body().progress();
     let replay = progress.is_none().then(|| {
-        let mut copy = Request::new(()).into_parts().0;
-        copy.method = head.method.clone();
-        copy.uri = head.uri.clone();
-        copy.version = head.version;
-        copy.headers = head.headers.clone();
-        copy.extensions = head.extensions.clone();
+        let mut copy = copy_of(&request);
+        *copy.extensions_mut() = request.extensions().clone();
         copy
     });
     let began = Instant::now();
-    match stream.exchange(Request::from_parts(head, body)).await {
+    match stream.exchange(request).await {
         Ok(answer) => {
             balance::answered(&endpoint.latency, worker.shared.clock.coarse(), began.elapsed());
             if upgrade && answer.status().is_success() {
                 let mut head = Response::new(()).into_parts().0;
                 head.status = answer.status();
                 head.headers = answer.headers().clone();
-                return Ok(Answer { head, body: Body::empty(), switched: Some(Switched::Stream(Box::new(answer))) });
+                return Ok(Answer::switched(head, Switched::Stream(Box::new(answer))));
             }
             let (head, incoming) = answer.into_parts();
-            Ok(Answer { head, body: Body::stream(incoming).on(stream), switched: None })
+            Ok(Answer::begun(head, Body::stream(incoming).on(stream)))
         }
         Err(failed) => {
             if progress.is_some_and(|progress| progress.has_failed()) {
@@ -263,13 +280,12 @@ async fn attempt_h2(
             }
             let stale = stream.reused || endpoint.is_gone();
             let mut failed = *failed;
-            let returned = failed.take_message().map(Request::into_parts);
+            let returned = failed.take_message();
             if !is_of_stream(failed.error()) {
                 stream.spend_connection();
             }
             let error = AttemptError::of(failed.into_error(), returned.is_some(), stale);
-            let request = returned.or_else(|| replay.map(|head| (head, Upload::empty())));
-            let request = request.map(|(head, body)| Box::new(Outgoing { head, body, http2, upgrade }));
+            let request = returned.or(replay).map(|request| Box::new(Outgoing { request, http2, upgrade }));
             Err(Failed { error, request })
         }
     }
@@ -277,38 +293,38 @@ async fn attempt_h2(
 
 /// Gives the head the form that the protocol towards the endpoint wants. `Host` keeps its text.
 fn shape(outgoing: &mut Outgoing) -> Result<(), Reason> {
-    let head = &mut outgoing.head;
-    if outgoing.http2 {
-        let host = head.headers.remove(header::HOST);
-        let authority = match (&host, head.uri.authority()) {
+    let http2 = outgoing.http2;
+    let request = &mut outgoing.request;
+    if http2 {
+        let host = request.headers_mut().remove(header::HOST);
+        let authority = match (&host, request.uri().authority()) {
             (Some(host), _) => uri::Authority::try_from(host.as_bytes()).map_err(|_| Reason::BadRequest)?,
             (None, Some(authority)) => authority.clone(),
             (None, None) => uri::Authority::from_static("localhost"),
         };
-        let mut parts = uri::Parts::default();
+        let mut parts = target_of(request.uri());
         parts.scheme = Some(uri::Scheme::HTTP);
         parts.authority = Some(authority);
-        parts.path_and_query = Some(match head.uri.path_and_query() {
-            Some(path) => path.clone(),
-            None => uri::PathAndQuery::from_static("/"),
-        });
-        head.uri = Uri::from_parts(parts).map_err(|_| Reason::BadRequest)?;
-        head.version = Version::HTTP_2;
+        *request.uri_mut() = Uri::from_parts(parts).map_err(|_| Reason::BadRequest)?;
+        *request.version_mut() = Version::HTTP_2;
         return Ok(());
     }
-    head.version = Version::HTTP_11;
-    if head.uri.scheme().is_some() || head.uri.authority().is_some() {
-        let mut parts = uri::Parts::default();
-        parts.path_and_query = match head.uri.path_and_query() {
-            Some(path) => Some(path.clone()),
-            None => Some(uri::PathAndQuery::from_static("/")),
-        };
-        head.uri = Uri::from_parts(parts).map_err(|_| Reason::BadRequest)?;
+    *request.version_mut() = Version::HTTP_11;
+    if request.uri().scheme().is_some() || request.uri().authority().is_some() {
+        *request.uri_mut() = Uri::from_parts(target_of(request.uri())).map_err(|_| Reason::BadRequest)?;
     }
-    if !head.headers.contains_key(header::HOST) {
-        head.headers.insert(header::HOST, HeaderValue::from_static(""));
+    if !request.headers().contains_key(header::HOST) {
+        request.headers_mut().insert(header::HOST, HeaderValue::from_static(""));
     }
     Ok(())
+}
+
+/// Path and query alone.
+fn target_of(uri: &Uri) -> uri::Parts {
+    let mut parts = uri::Parts::default();
+    let path = uri.path_and_query().cloned();
+    parts.path_and_query = Some(path.unwrap_or_else(|| uri::PathAndQuery::from_static("/")));
+    parts
 }
 
 /// Whether doing it twice does what doing it once does.

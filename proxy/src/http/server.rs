@@ -90,9 +90,9 @@ async fn handle(caller: Arc<Caller>, request: Request<Incoming>) -> Result<Respo
     let method = MethodLabel::from(request.method());
     let grpc = answer::is_grpc(request.headers());
     let mut known = None;
-    let (response, in_flight, reason) = match pipeline(&caller, request, grpc, &mut known).await {
-        Ok((response, in_flight)) => (response, Some(in_flight), None),
-        Err(reason) => (answer::refuse(reason, grpc), None, Some(reason)),
+    let (response, in_flight, whole, reason) = match pipeline(&caller, request, grpc, &mut known).await {
+        Ok(Passed { response, in_flight, whole }) => (response, Some(in_flight), whole, None),
+        Err(reason) => (answer::refuse(reason, grpc), None, None, Some(reason)),
     };
     let (mut head, body) = response.into_parts();
     if !caller.http2 {
@@ -102,7 +102,7 @@ async fn handle(caller: Arc<Caller>, request: Request<Incoming>) -> Result<Respo
         }
     }
     let request = match known {
-        Some(port) => Some(Counted { port, method, status: head.status, reason, began, in_flight }),
+        Some(port) => Some(Counted { port, method, status: head.status, reason, began, whole, in_flight }),
         None => {
             if let Some(reason) = reason {
                 caller.shared.telemetry.refused(reason);
@@ -126,6 +126,14 @@ fn ends_connection(reason: Reason) -> bool {
     )
 }
 
+/// What came back for a request that passed.
+struct Passed {
+    response: Response<Body>,
+    in_flight: InFlight,
+    /// When all of the answer was here, where it came at once.
+    whole: Option<Instant>,
+}
+
 /// The way of a request: what it says, where it goes, whether it may, who gets it, what comes back. `known` is set as
 /// soon as the Service is known, for the counters.
 async fn pipeline(
@@ -133,7 +141,7 @@ async fn pipeline(
     mut request: Request<Incoming>,
     grpc: bool,
     known: &mut Option<Arc<Port>>,
-) -> Result<(Response<Body>, InFlight), Reason> {
+) -> Result<Passed, Reason> {
     let host = check(caller, &mut request)?;
     let port = find(caller, host.as_ref()).await?;
     let port = &*known.insert(port);
@@ -145,8 +153,7 @@ async fn pipeline(
     };
     let http2 = send::speaks_http2(backend, grpc)?;
     let handover = upgrade::prepare(&mut request, http2, caller.http2);
-    let (mut head, body) = request.into_parts();
-    headers::strip_hop_by_hop(&mut head.headers, http2);
+    headers::strip_hop_by_hop(request.headers_mut(), http2);
     let forwarded = Forwarded {
         caller: &caller.address_text,
         trusted: caller.trusted,
@@ -154,23 +161,24 @@ async fn pipeline(
         host: host.as_ref(),
         port: &port.number_text,
     };
-    headers::forward(&mut head.headers, &forwarded);
+    headers::forward(request.headers_mut(), &forwarded);
     // Whoever reads the body is told to go on; the endpoint need not be asked.
-    head.headers.remove(header::EXPECT);
-    let mut outgoing = Box::new(Outgoing { head, body: Upload::new(body), http2, upgrade: handover.is_some() });
+    request.headers_mut().remove(header::EXPECT);
+    let mut outgoing = Box::new(Outgoing { request: request.map(Upload::new), http2, upgrade: handover.is_some() });
     if let Some(handover) = &handover {
         handover.apply(&mut outgoing);
     }
-    let Sent { head, body, in_flight, switched } = send::send(caller, backend, outgoing).await?;
+    let Sent { head, body, in_flight, whole, switched } = send::send(caller, backend, outgoing).await?;
     let mut response = Response::from_parts(head, body);
     *response.version_mut() = Version::HTTP_11;
     if let Some(switched) = switched {
         let Some(handover) = handover else { return Err(Reason::UpstreamProtocol) };
         let idle = backend.upstreams.load().policy.idle_timeout;
-        return upgrade::hand_over(caller, handover, response, switched, idle).map(|response| (response, in_flight));
+        let response = upgrade::hand_over(caller, handover, response, switched, idle)?;
+        return Ok(Passed { response, in_flight, whole });
     }
     headers::strip_hop_by_hop(response.headers_mut(), false);
-    Ok((response, in_flight))
+    Ok(Passed { response, in_flight, whole })
 }
 
 /// Refuses what is malformed or too large, and returns the name in `Host`, which the request keeps.

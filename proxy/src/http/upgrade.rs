@@ -41,20 +41,20 @@ impl Handover {
 
     /// Asks the endpoint for the same, in the form that its protocol has for it.
     pub(crate) fn apply(&self, outgoing: &mut Outgoing) {
-        let head = &mut outgoing.head;
         if outgoing.http2 {
             return;
         }
+        let request = &mut outgoing.request;
         if self.extended {
-            head.method = Method::GET;
-            head.extensions.remove::<Extended>();
+            *request.method_mut() = Method::GET;
+            request.extensions_mut().remove::<Extended>();
             let key = rand::random::<[u8; 16]>();
             let key = HeaderValue::from_str(&base64(&key)).unwrap_or(HeaderValue::from_static(""));
-            head.headers.insert(SEC_WEBSOCKET_KEY, key);
+            request.headers_mut().insert(SEC_WEBSOCKET_KEY, key);
         }
-        head.headers.insert(header::CONNECTION, UPGRADE);
-        head.headers.insert(header::UPGRADE, self.protocol.clone());
-        outgoing.body = super::body::Upload::empty();
+        request.headers_mut().insert(header::CONNECTION, UPGRADE);
+        request.headers_mut().insert(header::UPGRADE, self.protocol.clone());
+        *request.body_mut() = super::body::Upload::empty();
     }
 }
 

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 
 use super::rivals::{Field, Rival, SERVICES, Setting, Template, WARM_UP, backends, free, need, number_before, version};
-use crate::measure::{Contender, Metric, Rounds, Running, alternate, machine, table};
+use crate::measure::{Contender, Metric, Rounds, Running, Series, alternate, machine, table};
 
 /// The Service that is asked for, among [`SERVICES`].
 const HOST: &str = "service-500.bench.maesh";
@@ -68,6 +68,11 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let series = alternate(options.rounds.rounds, &mut contenders)?;
     let reference = rivals.iter().find(|rival| rival.name.starts_with("haproxy")).map_or("", |rival| &rival.name);
     println!("{}", table(&METRICS, &series, reference));
+    if let Some((ours, others)) = series.split_first() {
+        let ratio = |other: &Series| Some(format!("{:.2} of {}", ours.ratio(other, 0)?, other.name));
+        let ratios: Vec<String> = others.iter().filter_map(ratio).collect();
+        println!("CPU per request, {}: {}.\n", ours.name, ratios.join(", "));
+    }
     println!(
         "{SERVICES} Services, three endpoints each, one Service asked for; 128-byte answers; {}; {} rounds of {} s; {}.",
         load.text(),
