@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use clap::Subcommand;
 use maesh_testcluster::{Guard, Options};
 
-pub(crate) use images::images;
+pub(crate) use images::{further_images, images};
 
 /// What to do with the cluster; there is one on a machine.
 #[derive(Subcommand)]
@@ -40,7 +40,12 @@ pub(crate) enum Cluster {
         file: PathBuf,
     },
     /// Build the images that the cluster's nodes are given, the mesh's among them (quickly), and print where they are
-    Images,
+    Images {
+        /// Also those that only long tests need: an old CoreDNS's, and the mesh's of the commit before, which takes
+        /// minutes the first time
+        #[arg(long)]
+        all: bool,
+    },
     /// Print where the administrator's kubeconfig is; it works inside `exec lab` only
     Kubeconfig,
 }
@@ -61,8 +66,9 @@ pub(crate) fn run(cluster: &Cluster) -> Result<()> {
             std::process::exit(status.code().unwrap_or(1));
         }
         Cluster::LoadImage { file } => maesh_testcluster::load_image(file),
-        Cluster::Images => {
-            for image in images()? {
+        Cluster::Images { all } => {
+            let further = if *all { further_images()? } else { Vec::new() };
+            for image in images()?.iter().chain(&further) {
                 println!("{}", image.display());
             }
             Ok(())

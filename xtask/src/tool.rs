@@ -61,7 +61,7 @@ pub(crate) fn ensure(tool: &Tool) -> Result<()> {
 
 fn build(tool: &Tool, into: &Path) -> Result<()> {
     match tool.source {
-        Source::Go { folder, package, names, variables } => {
+        Source::Go { folder, package, names, variables, modules } => {
             let mut linker = String::from("-s -w");
             for variable in variables {
                 linker.push_str(" -X ");
@@ -70,7 +70,7 @@ fn build(tool: &Tool, into: &Path) -> Result<()> {
             let mut go = Command::new(needed("go", "Go modules are built with it", "install Go 1.26 or newer")?);
             go.current_dir(repository().join(folder))
                 .env("CGO_ENABLED", "0")
-                .env("GOFLAGS", "-trimpath -mod=readonly -buildvcs=false")
+                .env("GOFLAGS", format!("-trimpath -mod=readonly -buildvcs=false -modfile={modules}"))
                 .args(["build", "-ldflags", &linker, "-o"])
                 .arg(into.join(tool.name))
                 .arg(package);

@@ -29,8 +29,16 @@ pub fn helm(kube: &Kube, arguments: &[&str]) -> Result<String> {
 /// # Errors
 /// What Helm says.
 pub fn chart(kube: &Kube, verb: &str, values: &[&str]) -> Result<String> {
+    chart_with(kube, verb, MESH_IMAGE, values)
+}
+
+/// The same with another image than [`MESH_IMAGE`].
+///
+/// # Errors
+/// What Helm says.
+pub fn chart_with(kube: &Kube, verb: &str, image: &str, values: &[&str]) -> Result<String> {
     let chart = repository().join("charts/maesh").display().to_string();
-    let (repository, tag) = MESH_IMAGE.rsplit_once(':').unwrap_or((MESH_IMAGE, ""));
+    let (repository, tag) = image.rsplit_once(':').unwrap_or((image, ""));
     let image = format!("image.repository={repository},image.tag={tag},image.pullPolicy=Never");
     let mut arguments = vec![verb, MESH, &chart, "--set-string", &image];
     for value in values {

@@ -27,10 +27,13 @@ use anyhow::{Result, bail};
 pub use control::{Daemon, audit};
 pub use down::down;
 pub use guard::Guard;
-pub use helm::{MESH, chart, helm};
+pub use helm::{MESH, chart, chart_with, helm};
 pub use kube::{Kube, ON_CONTEXT};
 pub use node::load_image;
-pub use place::{CNI, DNS_IMAGE, ECHO_IMAGE, GLIBC_IMAGE, MESH_IMAGE, PAUSE_IMAGE, archive, exec, images, kubeconfig};
+pub use place::{
+    BEFORE_IMAGE, CNI, DNS_IMAGE, ECHO_IMAGE, GLIBC_IMAGE, MESH_IMAGE, OLD_DNS_IMAGE, PAUSE_IMAGE, archive, exec,
+    images, kubeconfig,
+};
 
 use place::STATE;
 

@@ -32,6 +32,12 @@ pub const DNS_IMAGE: &str = "lab.local/coredns:1";
 /// Name of the mesh's image, built quickly.
 pub const MESH_IMAGE: &str = "lab.local/maesh:1";
 
+/// Name of the image of a CoreDNS of some years ago; no cluster has it from the beginning.
+pub const OLD_DNS_IMAGE: &str = "lab.local/coredns:old";
+
+/// Name of the mesh's image of the commit before; no cluster has it from the beginning.
+pub const BEFORE_IMAGE: &str = "lab.local/maesh:before";
+
 /// Where the archive of the image `name` lies once it is built: with what else was built of this state of the
 /// repository, so that two clones do not disturb each other.
 pub fn archive(name: &str) -> PathBuf {

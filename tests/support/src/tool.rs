@@ -38,6 +38,9 @@ pub enum Source {
         names: &'static [&'static str],
         /// Settings given to the linker as `-X NAME=VALUE`.
         variables: &'static [&'static str],
+        /// The file with the modules' versions, beside another version's: `go.mod` where there is one only. Their sums
+        /// are in the file of the same name that ends in `.sum`.
+        modules: &'static str,
     },
     /// From a crate that is not a part of the workspace.
     Crate,
@@ -49,6 +52,8 @@ pub enum Source {
         program: &'static str,
     },
 }
+
+const GO_MOD: &str = "go.mod";
 
 const PYTHON: &str = "tests/tools/python";
 
@@ -63,6 +68,7 @@ pub const TOOLS: &[Tool] = &[
             package: "go.etcd.io/etcd/server/v3",
             names: &[],
             variables: &[],
+            modules: GO_MOD,
         },
     },
     Tool {
@@ -74,6 +80,7 @@ pub const TOOLS: &[Tool] = &[
             package: "go.etcd.io/etcd/etcdctl/v3",
             names: &[],
             variables: &[],
+            modules: GO_MOD,
         },
     },
     Tool {
@@ -93,13 +100,26 @@ pub const TOOLS: &[Tool] = &[
                 "k8s.io/client-go/pkg/version.gitMajor=1",
                 "k8s.io/client-go/pkg/version.gitMinor=35",
             ],
+            modules: GO_MOD,
         },
     },
     Tool {
         name: "coredns",
         version: "1.15.0",
         needed_for: "names through a real CoreDNS",
-        source: Source::Go { folder: "tests/tools/coredns", package: ".", names: &[], variables: &[] },
+        source: Source::Go { folder: "tests/tools/coredns", package: ".", names: &[], variables: &[], modules: GO_MOD },
+    },
+    Tool {
+        name: "coredns-old",
+        version: "1.11.1",
+        needed_for: "the DNS of clusters of some years ago",
+        source: Source::Go {
+            folder: "tests/tools/coredns",
+            package: ".",
+            names: &[],
+            variables: &[],
+            modules: "old.mod",
+        },
     },
     Tool {
         name: "helm4",
@@ -110,6 +130,7 @@ pub const TOOLS: &[Tool] = &[
             package: "helm.sh/helm/v4/cmd/helm",
             names: &["helm"],
             variables: &["helm.sh/helm/v4/internal/version.version=v4.3.1"],
+            modules: GO_MOD,
         },
     },
     Tool {
@@ -128,6 +149,7 @@ pub const TOOLS: &[Tool] = &[
                 "helm.sh/helm/v3/pkg/lint/rules.k8sVersionMajor=1",
                 "helm.sh/helm/v3/pkg/lint/rules.k8sVersionMinor=37",
             ],
+            modules: GO_MOD,
         },
     },
     Tool {
@@ -140,7 +162,13 @@ pub const TOOLS: &[Tool] = &[
         name: "go-control-plane",
         version: "0.14.0",
         needed_for: "the discovery stream with a server of others",
-        source: Source::Go { folder: "tests/compat/go-control-plane", package: ".", names: &[], variables: &[] },
+        source: Source::Go {
+            folder: "tests/compat/go-control-plane",
+            package: ".",
+            names: &[],
+            variables: &[],
+            modules: GO_MOD,
+        },
     },
     Tool {
         name: "envoy",
@@ -205,8 +233,9 @@ impl Tool {
     pub fn folder(&self) -> PathBuf {
         let mut hash = Xxh3::new();
         let stem = match self.source {
-            Source::Go { folder, package, names, variables } => {
-                for part in [&[package][..], names, variables].concat() {
+            Source::Go { folder, package, names, variables, modules } => {
+                let modules = if modules == GO_MOD { &[][..] } else { &[modules] };
+                for part in [&[package][..], names, variables, modules].concat() {
                     hash.update(part.as_bytes());
                     hash.update(&[0]);
                 }
@@ -274,7 +303,9 @@ mod tests {
     fn every_tool_has_its_sources_and_a_name_of_its_own() {
         for (index, tool) in TOOLS.iter().enumerate() {
             let file = match tool.source {
-                Source::Go { folder, .. } => Some(repository().join(folder).join("go.sum")),
+                Source::Go { folder, modules, .. } => {
+                    Some(repository().join(folder).join(modules).with_extension("sum"))
+                }
                 Source::Python { folder, .. } => Some(repository().join(folder).join("requirements.txt")),
                 Source::Crate => None,
             };

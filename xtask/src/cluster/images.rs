@@ -12,7 +12,9 @@ use std::time::UNIX_EPOCH;
 
 use anyhow::{Context, Result, bail};
 use maesh_test_support::{program, repository, tool};
-use maesh_testcluster::{DNS_IMAGE, ECHO_IMAGE, GLIBC_IMAGE, MESH_IMAGE, PAUSE_IMAGE, archive};
+use maesh_testcluster::{
+    BEFORE_IMAGE, DNS_IMAGE, ECHO_IMAGE, GLIBC_IMAGE, MESH_IMAGE, OLD_DNS_IMAGE, PAUSE_IMAGE, archive,
+};
 
 use crate::command::{collect, quietly};
 use crate::image::{self, TARGET, USER};
@@ -22,19 +24,18 @@ use crate::tool::ensure;
 /// Builds every program and image that the cluster needs; returns the images' archives.
 pub(crate) fn images() -> Result<Vec<PathBuf>> {
     for name in ["etcd", "kube-apiserver", "coredns", "helm4"] {
-        let wanted = maesh_test_support::TOOLS.iter().find(|tool| tool.answers_to(name));
-        ensure(wanted.with_context(|| format!("no tool is called {name}"))?)?;
+        built(name)?;
     }
     for name in ["containerd", "ctr", "runc", "nft", "conntrack", "tini", "ip", "nsenter", "unshare"] {
         if program(name).is_none() {
             bail!("{name} is missing, the nodes need it: cargo xtask test --setup");
         }
     }
-    let musl = build(&["maesh", "maesh-testpod"], Some(TARGET))?;
-    let glibc = build(&["maesh-testpod"], None)?;
+    let (here, target) = (repository(), target());
+    let musl = build(here, &target, &["maesh", "maesh-testpod"], Some(TARGET))?;
+    let glibc = build(here, &target, &["maesh-testpod"], None)?;
     let (pod, pod_glibc, mesh) = (musl.join("maesh-testpod"), glibc.join("maesh-testpod"), musl.join("maesh"));
-    let coredns = tool("coredns")?;
-    let one = |file: &Path| entry(file).map(|program| BTreeMap::from([("program".to_owned(), program)]));
+    let coredns = built("coredns")?;
     Ok(vec![
         current(PAUSE_IMAGE, &pod, |name| Ok(image(name, one(&pod)?, &["/program", "pause"], USER)))?,
         current(ECHO_IMAGE, &pod, |name| Ok(image(name, one(&pod)?, &["/program"], USER)))?,
@@ -42,6 +43,47 @@ pub(crate) fn images() -> Result<Vec<PathBuf>> {
         current(DNS_IMAGE, &coredns, |name| Ok(image(name, one(&coredns)?, &["/program"], 0)))?,
         current(MESH_IMAGE, &mesh, |name| image::quick(name, &mesh))?,
     ])
+}
+
+/// Builds the images that only long tests need; returns their archives.
+pub(crate) fn further_images() -> Result<Vec<PathBuf>> {
+    let coredns = built("coredns-old")?;
+    let old = current(OLD_DNS_IMAGE, &coredns, |name| Ok(image(name, one(&coredns)?, &["/program"], 0)))?;
+    Ok(vec![old, before()?])
+}
+
+/// A program of others, built unless it is there.
+fn built(name: &str) -> Result<PathBuf> {
+    let wanted = maesh_test_support::TOOLS.iter().find(|tool| tool.answers_to(name));
+    ensure(wanted.with_context(|| format!("no tool is called {name}"))?)?;
+    Ok(tool(name)?)
+}
+
+/// The files of an image that is one program.
+fn one(program: &Path) -> Result<BTreeMap<String, Entry>> {
+    Ok(BTreeMap::from([("program".to_owned(), entry(program)?)]))
+}
+
+/// Builds the mesh's image of the commit before this state of the repository, for tests of a change of version; returns
+/// its archive. That commit is the last one while something is not committed yet.
+fn before() -> Result<PathBuf> {
+    let git = |arguments: &[&str]| quietly(Command::new("git").current_dir(repository()).args(arguments));
+    let commit = if git(&["status", "--porcelain"])?.is_empty() { "HEAD~1" } else { "HEAD" };
+    let commit = git(&["rev-parse", "--verify", commit])?.trim().to_owned();
+    let target = target().join("before");
+    let sources = target.join("sources");
+    if !fs::read_to_string(target.join("commit")).is_ok_and(|known| known == commit) {
+        if sources.exists() {
+            fs::remove_dir_all(&sources)?;
+        }
+        fs::create_dir_all(&sources).with_context(|| sources.display().to_string())?;
+        let tar = target.join("sources.tar");
+        git(&["archive", "--output", &tar.display().to_string(), &commit])?;
+        quietly(Command::new("tar").arg("-xf").arg(&tar).arg("-C").arg(&sources))?;
+        fs::write(target.join("commit"), &commit)?;
+    }
+    let mesh = build(&sources, &target, &["maesh"], Some(TARGET))?.join("maesh");
+    current(BEFORE_IMAGE, &mesh, |name| image::quick(name, &mesh))
 }
 
 /// The image's archive, written anew only when `program` has changed since.
@@ -96,14 +138,18 @@ fn with_libraries(program: &Path) -> Result<BTreeMap<String, Entry>> {
     Ok(files)
 }
 
-/// Builds programs of the workspace without optimisation, and returns the folder they are in.
-fn build(packages: &[&str], target: Option<&str>) -> Result<PathBuf> {
+/// Where this state of the repository is built.
+fn target() -> PathBuf {
+    env::var_os("CARGO_TARGET_DIR").map_or_else(|| repository().join("target"), PathBuf::from)
+}
+
+/// Builds programs of the workspace in `sources` without optimisation, and returns the folder they are in.
+fn build(sources: &Path, folder: &Path, packages: &[&str], target: Option<&str>) -> Result<PathBuf> {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.current_dir(repository()).args(["build", "--quiet", "--locked", "--bins"]);
+    command.current_dir(sources).args(["build", "--quiet", "--locked", "--bins"]).arg("--target-dir").arg(folder);
     for package in packages {
         command.args(["--package", package]);
     }
-    let folder = env::var_os("CARGO_TARGET_DIR").map_or_else(|| repository().join("target"), PathBuf::from);
     let mut built = folder.join("debug");
     if let Some(target) = target {
         if program("musl-gcc").is_none() {

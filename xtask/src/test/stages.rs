@@ -49,6 +49,10 @@ pub(super) fn run(stage: Stage, on_context: Option<&str>) -> Result<Outcome> {
         // One at a time: they measure, and fill the machine by themselves.
         Stage::Long => {
             crate::cluster::images()?;
+            if let Err(error) = crate::cluster::further_images() {
+                // The tests that need them say that they are skipped.
+                eprintln!("images that some tests need could not be built: {error:#}");
+            }
             tests(&["--tests"], &["--ignored", "--test-threads=1"], on_context)
         }
         Stage::Demo => demo(),

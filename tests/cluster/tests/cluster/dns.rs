@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use maesh_testcluster::load::{Counts, now};
 use maesh_testcluster::process::{Signal, signal};
-use maesh_testcluster::{ECHO_IMAGE, MESH};
+use maesh_testcluster::{DNS_IMAGE, ECHO_IMAGE, MESH, OLD_DNS_IMAGE};
 
 use crate::shared::{Cluster, PATIENCE, our_cluster};
 use crate::under_load::{Load, Report};
@@ -20,6 +20,13 @@ const SILENT: Duration = Duration::from_secs(12);
 const NOISE: Duration = Duration::from_millis(400);
 
 impl Cluster {
+    /// Has the cluster's DNS run from this image.
+    fn with_cluster_dns(&self, image: &str) {
+        self.without_stanza();
+        self.kube.run(&format!("--namespace=kube-system set image deployment/coredns coredns={image}")).unwrap();
+        self.kube.settled("kube-system", "deployment/coredns", PATIENCE).unwrap();
+    }
+
     fn to_dns(&self, what: Signal) {
         for pod in self.mesh_pods("dns") {
             signal(&pod.name, "/maesh", what).unwrap();
@@ -46,9 +53,25 @@ impl Cluster {
 #[ignore = "long: our DNS killed, hung and answering garbage, under queries of plain names"]
 fn cluster_dns_of_the_cluster_is_not_harmed() {
     let Some(cluster) = our_cluster() else { return };
+    is_not_harmed(&cluster);
+}
+
+#[test]
+#[ignore = "long: the same with a CoreDNS of some years ago, whose forwarding behaves worse"]
+fn cluster_dns_of_an_old_cluster_is_not_harmed() {
+    let Some(cluster) = our_cluster() else { return };
+    if !cluster.has_further(OLD_DNS_IMAGE) {
+        return;
+    }
+    cluster.with_cluster_dns(OLD_DNS_IMAGE);
+    is_not_harmed(&cluster);
+    cluster.with_cluster_dns(DNS_IMAGE);
+}
+
+fn is_not_harmed(cluster: &Cluster) {
     cluster.with_mesh();
     cluster.with_stanza();
-    let mut load = Load::start(&cluster, "dns", &PLANS);
+    let mut load = Load::start(cluster, "dns", &PLANS);
     let began = now();
     load.phase("before", || pass(15));
     load.phase("our DNS is killed", || {

@@ -14,6 +14,7 @@ mod install;
 mod leader;
 mod pods;
 mod rollouts;
+mod shapes;
 mod shared;
 mod stanza;
 mod under_load;

@@ -1,10 +1,11 @@
 //! 0 failed requests while parts of the mesh, or of what it serves, are replaced.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use maesh_testcluster::load::now;
 use maesh_testcluster::process::{Signal, signal};
-use maesh_testcluster::{MESH, chart, helm};
+use maesh_testcluster::{BEFORE_IMAGE, MESH, MESH_IMAGE, chart, chart_with, helm};
 
 use crate::shared::{Cluster, PATIENCE, VALUES, cluster, our_cluster};
 use crate::under_load::{Load, PLANS};
@@ -24,6 +25,13 @@ impl Cluster {
     fn restart_backends(&self) {
         self.kube.run("--namespace=shop rollout restart deployment/web").unwrap();
         self.kube.settled("shop", "deployment/web", PATIENCE).unwrap();
+    }
+
+    /// The images of the mesh's pods.
+    fn mesh_images(&self) -> Vec<String> {
+        let pods = self.kube.list(&format!("pods --namespace={MESH}")).unwrap();
+        let images = pods.iter().filter_map(|pod| pod.pointer("/spec/containers/0/image")?.as_str().map(str::to_owned));
+        images.collect::<BTreeSet<_>>().into_iter().collect()
     }
 
     fn scale_backends(&self, count: u8) {
@@ -74,6 +82,36 @@ fn cluster_no_request_fails_while_anything_is_replaced() {
     report.assert_none_failed(RATE);
     let (_, without) = &report.phases[report.phases.len() - 2];
     assert_eq!(without.plain, without.looked_up, "whoever resolves anew asks the plain name: {without}");
+}
+
+#[test]
+#[ignore = "long: from the version before to this one and back, under load"]
+fn cluster_no_request_fails_while_the_version_changes_and_changes_back() {
+    let Some(cluster) = our_cluster() else { return };
+    if !cluster.has_further(BEFORE_IMAGE) {
+        return;
+    }
+    cluster.without_mesh();
+    chart_with(&cluster.kube, "install", BEFORE_IMAGE, &VALUES).unwrap();
+    cluster.mesh_settled();
+    cluster.with_stanza();
+    let mut load = Load::start(&cluster, "load", &PLANS);
+    load.phase("nothing", load_alone);
+    // One after the other: meanwhile old and new controllers, dns and proxies are there side by side.
+    load.phase("to this version", || {
+        chart(&cluster.kube, "upgrade", &VALUES).unwrap();
+        cluster.mesh_settled();
+    });
+    assert_eq!(cluster.mesh_images(), [MESH_IMAGE]);
+    load.phase("back to the version before", || {
+        helm(&cluster.kube, &["rollback", MESH]).unwrap();
+        cluster.mesh_settled();
+    });
+    assert_eq!(cluster.mesh_images(), [BEFORE_IMAGE]);
+    load.go_on(Duration::from_secs(5));
+    let report = load.end();
+    cluster.without_mesh();
+    report.assert_none_failed(RATE);
 }
 
 /// Nothing happens for a while.

@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use maesh_test_support::{need_root, need_tool, skip};
-use maesh_testcluster::{Guard, Kube, MESH, Options, chart, helm, images, up};
+use maesh_testcluster::{Guard, Kube, MESH, Options, archive, chart, helm, images, load_image, up};
 use serde_json::Value;
 
 /// For anything that a cluster does by itself.
@@ -136,6 +136,17 @@ impl Cluster {
             self.kube.settled(MESH, workload, PATIENCE).unwrap();
         }
         self.meshed.set(true);
+    }
+
+    /// Gives the nodes an image that they do not have from the beginning; if it is not built, that is noted as a skip.
+    pub(crate) fn has_further(&self, image: &str) -> bool {
+        let file = archive(image);
+        if !file.exists() {
+            skip(&format!("the image {image} is not built, cargo xtask cluster images --all builds it"));
+            return false;
+        }
+        load_image(&file).unwrap();
+        true
     }
 
     /// Pods of the DaemonSet or Deployment `name`, whose label `app` that is, in a namespace of ours.

@@ -24,7 +24,7 @@ pub(crate) fn block() -> String {
     block.replace("CLUSTER_IP", DNS) + "\n"
 }
 
-fn corefile(kube: &Kube) -> String {
+pub(crate) fn corefile(kube: &Kube) -> String {
     let map = kube.get("configmap coredns --namespace=kube-system").unwrap();
     map["data"]["Corefile"].as_str().unwrap().to_owned()
 }
