@@ -25,8 +25,20 @@ pub(crate) enum Bench {
     Scale(scale::Options),
 }
 
+/// nginx's part for TCP.
+pub(crate) const NGINX_STREAM: &str = "/usr/lib/nginx/modules/ngx_stream_module.so";
+
 /// Runs one bench.
 pub(crate) fn run(bench: &Bench) -> Result<()> {
+    let setup = match bench {
+        Bench::Dns(options) => options.setup(),
+        Bench::Http(options) => options.setup(),
+        Bench::Tcp(options) => options.setup(),
+        Bench::Scale(_) => false,
+    };
+    if setup {
+        crate::setup::for_benches()?;
+    }
     match bench {
         Bench::Dns(options) => dns::run(options),
         Bench::Http(options) => http::run(options),

@@ -86,6 +86,37 @@ fn packages() -> Result<()> {
         println!("CNI plugins: missing, needed for the test cluster: installing containernetworking-plugins");
         wanted.push("containernetworking-plugins");
     }
+    debian(wanted)?;
+    still_missing(PROGRAMS)
+}
+
+/// What only benches need.
+const OF_BENCHES: &[(&str, &str, &str)] = &[
+    ("iperf3", "iperf3", "bulk streams"),
+    ("nghttpd", "nghttp2-server", "endpoints that speak HTTP/2"),
+    ("nginx", "libnginx-mod-stream", "a relay to compare with"),
+];
+
+/// Installs the Debian packages that benches need besides those of the tests.
+pub(crate) fn for_benches() -> Result<()> {
+    packages()?;
+    let stream = Path::new(crate::bench::NGINX_STREAM);
+    let is_there = |name: &str| program(name).is_some() && (name != "nginx" || stream.is_file());
+    debian(OF_BENCHES.iter().filter(|(name, ..)| !is_there(name)).map(|(_, package, _)| *package).collect())?;
+    still_missing(OF_BENCHES)
+}
+
+fn still_missing(programs: &[(&str, &str, &str)]) -> Result<()> {
+    for (name, packages, _) in programs {
+        if program(name).is_none() {
+            bail!("{name} is still missing after installing {packages}");
+        }
+    }
+    Ok(())
+}
+
+/// Installs Debian packages without starting their services.
+fn debian(mut wanted: Vec<&str>) -> Result<()> {
     wanted.sort_unstable();
     wanted.dedup();
     if wanted.is_empty() {
@@ -110,11 +141,6 @@ fn packages() -> Result<()> {
         // The list of packages may be missing or old.
         quietly(&mut run(&["update"]))?;
         quietly(&mut run(&arguments))?;
-    }
-    for (name, packages, _) in PROGRAMS {
-        if program(name).is_none() {
-            bail!("{name} is still missing after installing {packages}");
-        }
     }
     println!("installed: {}", wanted.join(" "));
     Ok(())

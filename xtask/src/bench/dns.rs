@@ -45,6 +45,13 @@ pub(crate) struct Options {
     part: Part,
 }
 
+impl Options {
+    /// Whether what is missing is to be installed.
+    pub(crate) fn setup(&self) -> bool {
+        self.setting.setup
+    }
+}
+
 /// The two tables.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Part {

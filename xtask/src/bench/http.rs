@@ -39,6 +39,13 @@ pub(crate) struct Options {
     connections: u32,
 }
 
+impl Options {
+    /// Whether what is missing is to be installed.
+    pub(crate) fn setup(&self) -> bool {
+        self.setting.setup
+    }
+}
+
 /// Runs the bench and prints its table.
 pub(crate) fn run(options: &Options) -> Result<()> {
     let load = Load::new(options)?;

@@ -236,7 +236,9 @@ pub(crate) fn backends(setting: &Setting, template: &mut Template) -> Result<Run
 
 /// A program without which there is no bench.
 pub(crate) fn need(name: &str) -> Result<PathBuf> {
-    program(name).with_context(|| format!("{name} is not installed; `apt-get install {}`", package(name)))
+    program(name).with_context(|| {
+        format!("{name} is not installed; `apt-get install {}`, or run this with --setup", package(name))
+    })
 }
 
 fn package(program: &str) -> &str {

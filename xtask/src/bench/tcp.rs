@@ -32,6 +32,13 @@ pub(crate) struct Options {
     setting: Setting,
 }
 
+impl Options {
+    /// Whether what is missing is to be installed.
+    pub(crate) fn setup(&self) -> bool {
+        self.setting.setup
+    }
+}
+
 /// Runs the bench and prints its table.
 pub(crate) fn run(options: &Options) -> Result<()> {
     let setting = &options.setting;
@@ -39,7 +46,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let mut template = Template::new()?;
     let _backends = backends(setting, &mut template)?;
     let _sink = sink(setting, &mut template, &iperf)?;
-    let module = PathBuf::from("/usr/lib/nginx/modules/ngx_stream_module.so");
+    let module = PathBuf::from(super::NGINX_STREAM);
     template.set("STREAM_MODULE", module.display().to_string());
     let mut names = vec!["haproxy", "nginx", "envoy"];
     if !module.is_file() {
