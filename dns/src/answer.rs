@@ -235,16 +235,27 @@ impl Asked<'_> {
         if snapshot.bypass {
             return plain(Named::Plain);
         }
+        let caller = || {
+            let subnet = self.edns.and_then(|edns| edns.subnet).and_then(Subnet::whole);
+            snapshot.places.caller(subnet, self.source)
+        };
         let set = match &entry.how {
             How::Plain => return plain(Named::Plain),
             _ if snapshot.plain_everywhere => return plain(Named::FailToPlain),
             How::Fixed(addresses) => {
-                return Decision { chosen: Chosen::Addresses(addresses), named: Named::Fixed, found: None };
+                let fixed = Decision { chosen: Chosen::Addresses(addresses), named: Named::Fixed, found: None };
+                if snapshot.stranded.is_empty() || entry.plain.is_empty() {
+                    return fixed;
+                }
+                // From here on the answer differs from caller to caller.
+                let (node, found) = caller();
+                let stranded = node.is_some_and(|node| snapshot.stranded.binary_search(&node).is_ok());
+                let decision = if stranded { plain(Named::FailToPlain) } else { fixed };
+                return Decision { found: Some(found), ..decision };
             }
             How::Node(set) => *set,
         };
-        let subnet = self.edns.and_then(|edns| edns.subnet).and_then(Subnet::whole);
-        let (node, found) = snapshot.places.caller(subnet, self.source);
+        let (node, found) = caller();
         let proxies = |choice, named| Decision { chosen: Chosen::Proxies(choice), named, found: Some(found) };
         match snapshot.proxies.nearest(set, node) {
             local @ Choice::Local(_) => proxies(local, Named::Local),

@@ -37,11 +37,19 @@ pub struct Probe {
     pub every: Duration,
     /// Time a proxy has to answer. A second lets the system repeat a packet that was lost.
     pub within: Duration,
+    /// How long what was found still counts for fixed addresses when the stream is up again: kube-proxy on the callers'
+    /// nodes hears no sooner than we do which proxies there are, and may first have to hear of a new address.
+    pub relief: Duration,
 }
 
 impl Default for Probe {
     fn default() -> Self {
-        Self { how: How::Connect, every: Duration::from_secs(2), within: Duration::from_millis(1500) }
+        Self {
+            how: How::Connect,
+            every: Duration::from_secs(2),
+            within: Duration::from_millis(1500),
+            relief: Duration::from_secs(10),
+        }
     }
 }
 

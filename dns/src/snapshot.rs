@@ -49,6 +49,9 @@ pub struct Snapshot {
     pub(crate) plain_allowed: bool,
     /// Too few proxies are ready, and plain is allowed: every name answers the plain addresses.
     pub(crate) plain_everywhere: bool,
+    /// Nodes on which our own probes reach no proxy, sorted: there a fixed address, which the node's kube-proxy leads to
+    /// the proxy beside the caller, leads nowhere. While nobody can tell kube-proxy, callers there get plain addresses.
+    pub(crate) stranded: Arc<[u32]>,
 }
 
 impl Snapshot {
@@ -66,6 +69,7 @@ impl Snapshot {
             bypass: false,
             plain_allowed: false,
             plain_everywhere: false,
+            stranded: Arc::default(),
         }
     }
 }

@@ -59,6 +59,8 @@ pub(crate) struct State {
     /// Sets of ports that proxies listen on.
     classes: Interner<Arc<[u16]>>,
     proxies: BTreeMap<Arc<str>, Known>,
+    /// Nodes on which our own probes reach no proxy, sorted.
+    stranded: Arc<[u32]>,
     /// Proxies that our own probes do not reach.
     dead: HashSet<Arc<str>>,
     /// Those that were ready when last any was.
@@ -82,6 +84,7 @@ impl State {
             sets: Interner::default(),
             classes: Interner::default(),
             proxies: BTreeMap::new(),
+            stranded: Arc::default(),
             dead: HashSet::new(),
             last_ready: Arc::default(),
             complete: HashSet::new(),
@@ -114,7 +117,32 @@ impl State {
         let changed = self.dead != dead;
         self.stale |= changed;
         self.dead = dead;
-        changed
+        let stranded = self.without_a_proxy();
+        changed | (std::mem::replace(&mut self.stranded, stranded.clone()) != stranded)
+    }
+
+    /// The stream is up again: its word on proxies holds, and no longer what our probes found. Callers on nodes where
+    /// they reached none stay [stranded](Snapshot::stranded) until [`State::relieve`].
+    pub(crate) fn believe_the_stream(&mut self) -> bool {
+        self.stale |= !self.dead.is_empty();
+        self.dead = HashSet::new();
+        !self.stranded.is_empty() || self.stale
+    }
+
+    /// Nobody is stranded any more; whether somebody was.
+    pub(crate) fn relieve(&mut self) -> bool {
+        !std::mem::take(&mut self.stranded).is_empty()
+    }
+
+    /// Nodes whose ready proxies are all dead, sorted.
+    fn without_a_proxy(&self) -> Arc<[u32]> {
+        let ready = || self.proxies.values().filter(|known| known.proxy.ready);
+        let (dead, alive): (Vec<_>, Vec<_>) = ready().partition(|known| self.dead.contains(&known.proxy.id));
+        let mut nodes: Vec<u32> = dead.iter().map(|known| known.target.node).collect();
+        nodes.retain(|node| alive.iter().all(|known| known.target.node != *node));
+        nodes.sort_unstable();
+        nodes.dedup();
+        nodes.into()
     }
 
     /// The proxies of the stream.
@@ -143,6 +171,7 @@ impl State {
             bypass,
             plain_allowed,
             plain_everywhere: plain_allowed && self.current.collapsed(),
+            stranded: if plain_allowed { self.stranded.clone() } else { Arc::default() },
         }));
     }
 

@@ -8,7 +8,7 @@ use std::{
 
 use maesh_config::{
     Kind, Resource,
-    model::{Answer, Mesh},
+    model::{Answer, Mesh, WorkloadKind},
     update::{Ack, Update},
 };
 use prometheus_client::registry::Registry;
@@ -21,7 +21,7 @@ use tokio::{
 
 use crate::{
     Config, Dns, Probe, ProbeHow, TcpLimits,
-    fixture::{mesh, name, proxy, update, world},
+    fixture::{mesh, name, proxy, update, workload, world},
     start,
 };
 
@@ -323,6 +323,51 @@ async fn dead_proxies_are_left_out_while_the_stream_is_down() {
     becomes([10, 96, 0, 77]).await;
     responder.connected.send_replace(true);
     becomes([127, 0, 0, 1]).await;
+}
+
+#[tokio::test]
+async fn beside_a_dead_proxy_fixed_addresses_give_way_while_the_stream_is_down() {
+    let relief = Duration::from_millis(300);
+    let probe = Probe { how: ProbeHow::Connect, every: Duration::from_millis(20), relief, ..Probe::default() };
+    let responder = Responder::synced(Config { probe, ..config() }).await;
+    let listener = async |address: &str| tokio::net::TcpListener::bind((address, 0)).await.expect("a port");
+    let (dying, living) = (listener("127.0.0.1").await, listener("127.0.0.2").await);
+    let proxies = [("p1", "n1", &dying), ("p2", "n2", &living)].map(|(id, node, listener)| {
+        let address = listener.local_addr().expect("its address");
+        let listening = vec![address.port()];
+        Resource::Proxy(maesh_config::model::Proxy { listening, ..proxy(id, node, &address.ip().to_string()) })
+    });
+    responder.apply(crate::fixture::removal(Kind::Proxy, "p3")).await;
+    responder.apply(update(Kind::Proxy, proxies)).await;
+    let pods = [("127.0.0.1", "n1"), ("127.0.0.2", "n2")];
+    let pods = pods.map(|(address, node)| Resource::Workload(workload(WorkloadKind::Pod, address, node)));
+    responder.apply(update(Kind::Workload, pods)).await;
+    let (at, asked) = (responder.at(), query(1, "db.shop.maesh"));
+    let becomes = async |from: &str, want: [u8; 4]| {
+        let socket = UdpSocket::bind((from, 0)).await.expect("a socket");
+        socket.connect(at).await.expect("an address");
+        let waiting = async {
+            loop {
+                socket.send(&asked).await.expect("sent");
+                let mut reply = vec![0; 512];
+                let length = socket.recv(&mut reply).await.expect("a reply");
+                if told(&reply[..length]).1 == want {
+                    return;
+                }
+            }
+        };
+        timeout(PATIENCE, waiting).await.unwrap_or_else(|_| panic!("never {want:?} from {from}"));
+    };
+    let (fixed, plain) = ([10, 200, 0, 7], [10, 96, 0, 7]);
+    becomes("127.0.0.1", fixed).await;
+    drop(dying);
+    responder.connected.send_replace(false);
+    becomes("127.0.0.1", plain).await;
+    becomes("127.0.0.2", fixed).await;
+    let since = Instant::now();
+    responder.connected.send_replace(true);
+    becomes("127.0.0.1", fixed).await;
+    assert!(since.elapsed() >= relief, "it gives kube-proxy time");
 }
 
 #[tokio::test]

@@ -43,6 +43,7 @@ impl Keeper {
         let mut ticks = ticks(self.probe);
         let mut failures = Failures::default();
         let mut probing: JoinSet<Round> = JoinSet::new();
+        let mut relief: Option<tokio::time::Instant> = None;
         let (mut updates_open, mut connected_open, mut leaving_open) = (true, true, true);
         loop {
             let connected = *self.connected.borrow_and_update();
@@ -51,11 +52,19 @@ impl Keeper {
                 changed = self.leaving.changed(), if leaving_open => leaving_open = changed.is_ok(),
                 changed = self.connected.changed(), if connected_open => {
                     connected_open = changed.is_ok();
+                    relief = None;
                     if *self.connected.borrow() {
                         // From here on the controller knows better.
                         probing = JoinSet::new();
                         failures = Failures::default();
-                        self.leave_out(HashSet::new());
+                        self.believe_the_stream();
+                        relief = Some(tokio::time::Instant::now() + self.probe.relief);
+                    }
+                }
+                () = until(relief), if relief.is_some() => {
+                    relief = None;
+                    if self.state.relieve() {
+                        self.state.publish(Instant::now());
                     }
                 }
                 update = self.updates.recv(), if updates_open => match update {
@@ -103,12 +112,27 @@ impl Keeper {
         }
     }
 
+    /// Leaves out nobody whom the stream calls ready.
+    fn believe_the_stream(&mut self) {
+        self.metrics.set_probed_dead(0);
+        if self.state.believe_the_stream() {
+            self.state.publish(Instant::now());
+        }
+    }
+
     /// Leaves exactly `dead` out of answers.
     fn leave_out(&mut self, dead: HashSet<std::sync::Arc<str>>) {
         self.metrics.set_probed_dead(dead.len());
         if self.state.set_dead(dead) {
             self.state.publish(Instant::now());
         }
+    }
+}
+
+async fn until(at: Option<tokio::time::Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }
 
