@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
-use maesh_test_support::{need_root, need_tool, skip};
+use maesh_test_support::{need_root, need_tool, skip, until};
 use maesh_testcluster::{Guard, Kube, MESH, Options, archive, chart, helm, images, load_image, up};
 use serde_json::Value;
 
@@ -117,6 +117,8 @@ impl Cluster {
         self.meshed.set(false);
         self.without_stanza();
         let _ = helm(&self.kube, &["uninstall", MESH, "--wait", "--ignore-not-found", "--timeout=120s"]);
+        // Helm waits for what it made, which is gone while its pods still drain.
+        until(PATIENCE, || self.selected(MESH, "").is_empty());
         self.kube.run("--namespace=callers delete daemonset --selector=load=yes --wait --ignore-not-found").unwrap();
         self.kube.apply(NAMESPACE).unwrap();
     }
