@@ -70,6 +70,10 @@ fn no_split_writes(log: &[Value]) {
             continue;
         }
         let resource = text(event, "/objectRef/resource");
+        // A question: every replica asks whose token a subscriber shows.
+        if resource == "tokenreviews" {
+            continue;
+        }
         assert_eq!(holder.as_ref(), Some(&pod), "{pod} wrote {resource} without the Lease: {event}");
         *writes.entry(format!("{} {resource}", text(event, "/verb"))).or_default() += 1;
     }
