@@ -53,6 +53,8 @@ use crate::{
 #[derive(Debug)]
 struct Compiled {
     plan: Plan,
+    /// Since when it is in the mesh.
+    since: Instant,
     own: Option<IpAddr>,
     /// Where it stands in a cluster, with all of its ports.
     standing: Option<Standing>,
@@ -68,9 +70,10 @@ struct Compiled {
 }
 
 impl Compiled {
-    fn new(plan: Plan) -> Self {
+    fn new(plan: Plan, since: Instant) -> Self {
         Self {
             plan,
+            since,
             own: None,
             standing: None,
             former: Vec::new(),
@@ -352,7 +355,7 @@ impl Compiler {
             }
         }
         if let Some(plan) = plan {
-            let mut compiled = Compiled::new(plan);
+            let mut compiled = Compiled::new(plan, old.as_ref().map_or(now, |old| old.since));
             if let Some(old) = old {
                 compiled.own = old.own.filter(|_| compiled.plan.own);
                 compiled.left = old.left;

@@ -101,6 +101,11 @@ impl Outbox {
         self.set(key.kind, &key.name.clone(), Some(resource));
     }
 
+    /// Whether a resource of this name was said, and still holds.
+    pub(super) fn has(&self, kind: Kind, name: &str) -> bool {
+        self.said.contains_key(&Key { kind, name: name.into() })
+    }
+
     /// Says a resource, or that there is none of this name. Returns whether that is news.
     pub(super) fn set(&mut self, kind: Kind, name: &str, resource: Option<Resource>) -> bool {
         let key = Key { kind, name: name.into() };

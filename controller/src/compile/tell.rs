@@ -107,13 +107,25 @@ impl Compiler {
         resource.ports.sort_unstable();
         // The proxies that listened on its own address before this process started may be on their way back.
         let may_come_back = fixed && served && !plan.bypass && resource.answer == Answer::Plain;
+        let serves = acknowledged && resource.answer != Answer::Plain;
         if may_come_back && !self.settled {
             self.unsure.insert(name.clone());
+        } else if let Some(until) = self.unheard_until(name, serves || plan.bypass).filter(|until| *until > now) {
+            self.timers.insert((until, name.clone()));
         } else {
             self.out.set(maesh_config::Kind::Name, &key, Some(Resource::Name(resource)));
         }
         let failed = self.failed(name);
         self.out.diagnose(&format!("bind/{name}"), failed);
+    }
+
+    /// Until when nobody is to hear of a new name that no proxy `serves`: it would be answered with the plain address, which
+    /// kube-proxy on the callers' nodes does not serve yet either. Who asks too early is better told that there is none.
+    fn unheard_until(&self, name: &ServiceName, serves: bool) -> Option<Instant> {
+        let compiled = self.services.get(name)?;
+        let in_cluster = self.config.addressing == Addressing::Cluster && self.settled && self.bound.anyone_ready;
+        let new = in_cluster && !serves && !self.out.has(maesh_config::Kind::Name, &name.to_string());
+        new.then(|| compiled.since + self.config.own_settle)
     }
 
     /// Whether every ready proxy listens on all that this Service needs, and there is one.

@@ -55,6 +55,15 @@ impl Cluster {
         self.compile();
     }
 
+    /// How the names are answered that anybody hears of.
+    fn heard_of(&self) -> Vec<String> {
+        let name = |resource: &Resource| match resource {
+            Resource::Name(name) => Some(format!("{}: {:?}", name.service.name, name.answer)),
+            _ => None,
+        };
+        self.resources.values().filter_map(name).collect()
+    }
+
     /// How the name of `shop/db` is answered, the ports under which it is known, and who listens.
     fn said(&self) -> (String, String, String) {
         let name = self.resources.values().find_map(|resource| match resource {
@@ -99,6 +108,28 @@ fn own_slice(number: u32, name: &str, address: &str, ready: bool) -> String {
         "kind: EndpointSlice\nmetadata: {{namespace: maesh, name: {name}, labels: {{kubernetes.io/service-name: maesh-own-{number}}}}}\n\
          endpoints: [{{addresses: ['{address}'], conditions: {{ready: {ready}}}}}]\nports: [{{port: 33000}}]\n---\n"
     )
+}
+
+#[test]
+fn a_new_name_is_heard_of_once_something_serves_it() {
+    let mut cluster = Cluster::new();
+    // Without a proxy there is nothing to wait for.
+    cluster.apply(&service("a", "", "ports: [{port: 80}]"));
+    assert_eq!(cluster.heard_of(), ["a: Node"]);
+    cluster.acknowledge();
+    cluster.apply(&service("b", "", "ports: [{port: 80}]"));
+    assert_eq!(cluster.heard_of(), ["a: Node", "b: Node"], "all listen on its port already");
+    cluster.apply(&service("c", "", "ports: [{port: 81}]"));
+    assert_eq!(cluster.heard_of(), ["a: Node", "b: Node"], "nobody listens yet");
+    cluster.acknowledge();
+    assert_eq!(cluster.heard_of(), ["a: Node", "b: Node", "c: Node"]);
+    cluster.apply(&service("c", "", "ports: [{port: 82}]"));
+    assert_eq!(cluster.heard_of().len(), 3, "what was heard of stays");
+    cluster.apply(&service("d", TCP, "ports: [{port: 83}]"));
+    cluster.later(SETTLE - Duration::from_millis(1));
+    assert_eq!(cluster.heard_of().len(), 3);
+    cluster.later(Duration::from_millis(1));
+    assert_eq!(cluster.heard_of()[3], "d: Plain", "by now kube-proxy serves its plain address");
 }
 
 #[test]
