@@ -5,34 +5,38 @@
 //! into a name, a label or a port's name. An object without our label is never touched.
 
 mod allocate;
+mod budget;
+mod direct;
 pub mod events;
+mod keeper;
+mod listed;
 mod object;
 pub mod owner;
 mod pace;
+mod proxies;
+mod slices;
 pub mod stanza;
 pub mod uninstall;
+mod writes;
 
 use std::{collections::BTreeMap, pin::pin, time::Duration};
 
 use futures_util::StreamExt as _;
-use jiff::Timestamp;
 use k8s_openapi::{api::core::v1::Service, apimachinery::pkg::apis::meta::v1::OwnerReference};
 use kube::{
     Api, Client,
-    api::{DeleteParams, ListParams, Patch, PatchParams, Preconditions},
     core::PartialObjectMeta,
     runtime::{WatchStreamExt as _, watcher},
 };
-use maesh_config::ServiceName;
 use tokio::{
     sync::watch,
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, sleep_until},
 };
 
 pub(crate) use self::allocate::everybody;
 pub use self::allocate::{Addresses, Entry, POOL, Ports, SHARED, Want, Wants, allocate};
+use self::keeper::Keeper;
 pub(crate) use self::object::{number, read_ports};
-use self::{allocate::share, pace::Pace};
 use crate::{kinds::OWN_ADDRESS, leader::Leadership};
 
 /// How long changes are gathered before they are acted on: of what is wanted, and of what is there. A thousand new
@@ -56,6 +60,8 @@ pub struct Options {
     pub horizon: Duration,
     /// Most writes in a second.
     pub writes_per_second: u32,
+    /// Ports of own addresses times proxies past which each address lists a few proxies of each zone; 0: always all.
+    pub budget: u32,
     /// With what they go, where nobody is left to remove them.
     pub owner: Option<OwnerReference>,
 }
@@ -63,12 +69,15 @@ pub struct Options {
 /// Why own addresses could not be brought up to date; it is tried again.
 #[derive(Debug, thiserror::Error)]
 enum KeepError {
-    #[error("{0}; check the controller's rights on Services of its own namespace")]
+    #[error("{0}; check the controller's rights on Services and EndpointSlices of its own namespace")]
     Api(#[from] kube::Error),
     #[error("the API server did not say within {READ:?} what is there")]
     Silent(#[from] tokio::time::error::Elapsed),
-    #[error("Service {0} is there and is not the mesh's: own addresses need that name; rename or delete it")]
-    Foreign(String),
+    #[error("{0} {1} is there and is not the mesh's: own addresses need that name; rename or delete it")]
+    Foreign(&'static str, String),
+    /// Nothing went wrong: writes are as fast as they may be.
+    #[error("the next write may be in {:?}", .0.saturating_duration_since(Instant::now()))]
+    TooEarly(Instant),
     #[error(transparent)]
     NotLeader(#[from] crate::leader::NotLeader),
 }
@@ -103,21 +112,12 @@ pub async fn keep(
 
 /// Keeps them while this replica leads; ends when `wants` is closed.
 async fn lead(client: &Client, options: &Options, mut wants: watch::Receiver<Option<Wants>>, leadership: &Leadership) {
-    let services = Api::<Service>::namespaced(client.clone(), &options.namespace);
     let labelled = watcher::Config::default().labels(OWN_ADDRESS);
     let metadata = Api::<PartialObjectMeta<Service>>::namespaced(client.clone(), &options.namespace);
     let events = watcher(metadata, labelled).default_backoff();
     let mut events = pin!(events);
     let now = Instant::now();
-    let mut keeper = Keeper {
-        client: client.clone(),
-        services,
-        options: options.clone(),
-        pace: Pace::new(options.writes_per_second, now),
-        prefer_same_node: None,
-        addresses: None,
-        without: Vec::new(),
-    };
+    let mut keeper = Keeper::new(client, options);
     let mut due = Some(now);
     loop {
         let sooner = |due: Option<Instant>, pause| {
@@ -131,110 +131,27 @@ async fn lead(client: &Client, options: &Options, mut wants: watch::Receiver<Opt
             },
             // An error is tried again by the watch itself; what it missed it lists.
             Some(_) = events.next() => due = sooner(due, GATHER.1),
+            () = keeper.changed() => due = sooner(due, GATHER.1),
             () = sleep_until(due.unwrap_or(now)), if due.is_some() => {
                 let wanted = wants.borrow_and_update().clone();
                 due = match wanted {
                     None => None,
-                    Some(wanted) => keeper.bring_up_to_date(&wanted, leadership).await.unwrap_or_else(|error| {
-                        tracing::warn!(%error, "own addresses are not up to date; trying again");
-                        Some(Instant::now() + RETRY)
-                    }),
+                    Some(wanted) => next(keeper.bring_up_to_date(&wanted, leadership).await),
                 }
             }
         }
     }
 }
 
-struct Keeper {
-    client: Client,
-    services: Api<Service>,
-    options: Options,
-    pace: Pace,
-    /// The cluster knows `trafficDistribution: PreferSameNode`.
-    prefer_same_node: Option<bool>,
-    /// What this leader has given; `None` until it has read what those before it gave.
-    addresses: Option<Addresses>,
-    /// Services for which no port was left, as it was last said.
-    without: Vec<ServiceName>,
-}
-
-impl Keeper {
-    /// Writes what is to be written, as fast as it may. Returns when there is more to do, if nothing happens before.
-    async fn bring_up_to_date(&mut self, wants: &Wants, leadership: &Leadership) -> Result<Option<Instant>, KeepError> {
-        let prefer_same_node = self.prefer_same_node().await?;
-        // From the server itself, not from a watch that may be behind: what another leader gave must not be given twice.
-        let ours = ListParams::default().labels(OWN_ADDRESS);
-        let there = timeout(READ, self.services.list(&ours)).await??.items;
-        let mut given = self.addresses.take().unwrap_or_else(|| object::addresses(&there));
-        let now = u64::try_from(Timestamp::now().as_second()).unwrap_or(0);
-        let horizon = self.options.horizon.as_secs();
-        let shared = share(given.remove(&SHARED).unwrap_or_default(), &wants.shared, now, horizon);
-        let (mut addresses, without) = allocate(given, &wants.own, now, horizon);
-        if !shared.is_empty() {
-            addresses.insert(SHARED, shared);
-        }
-        if let Some(first) = without.first().filter(|_| without != self.without) {
-            tracing::warn!(service = %first, others = without.len() - 1, "no port of the proxies is left for an own address");
-        }
-        self.without = without;
-        self.addresses = Some(addresses.clone());
-        let there: BTreeMap<_, _> =
-            there.iter().filter_map(|service| Some((service.metadata.name.clone()?, service))).collect();
-        for (number, ports) in &addresses {
-            let name = object::name(*number);
-            let found = there.get(&name);
-            if found.is_some_and(|service| object::says(service, ports, &self.options)) {
-                continue;
-            }
-            if let Err(later) = self.pace.take(Instant::now()) {
-                return Ok(Some(later));
-            }
-            if found.is_none()
-                && timeout(READ, self.services.get_metadata_opt(&name)).await??.is_some_and(object::is_foreign)
-            {
-                return Err(KeepError::Foreign(name));
-            }
-            let wanted = object::service(&name, ports, &self.options, prefer_same_node);
-            let patch = Patch::Apply(&wanted);
-            let parameters = PatchParams::apply(MANAGER).force();
-            leadership.write(self.services.patch(&name, &parameters, &patch)).await??;
-        }
-        for (name, service) in there {
-            if number(&name).is_some_and(|number| addresses.contains_key(&number)) {
-                continue;
-            }
-            if let Err(later) = self.pace.take(Instant::now()) {
-                return Ok(Some(later));
-            }
-            self.delete(&name, service, leadership).await?;
-        }
-        Ok(freed_next(&addresses, now, horizon).map(|seconds| Instant::now() + Duration::from_secs(seconds)))
-    }
-
-    async fn prefer_same_node(&mut self) -> Result<bool, KeepError> {
-        if let Some(known) = self.prefer_same_node {
-            return Ok(known);
-        }
-        let minor = timeout(READ, self.client.apiserver_version()).await??.minor;
-        let minor: u32 = minor.trim_end_matches(|c: char| !c.is_ascii_digit()).parse().unwrap_or(0);
-        Ok(*self.prefer_same_node.insert(minor >= object::PREFER_SAME_NODE))
-    }
-
-    async fn delete(&self, name: &str, service: &Service, leadership: &Leadership) -> Result<(), KeepError> {
-        // This one and no other that was made under its name since.
-        let uid = service.metadata.uid.clone();
-        let preconditions = Some(Preconditions { uid, resource_version: None });
-        let parameters = DeleteParams { preconditions, ..DeleteParams::default() };
-        match leadership.write(self.services.delete(name, &parameters)).await? {
-            Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => Ok(()),
-            Err(error) => Err(error.into()),
-            Ok(_) => Ok(()),
+/// When to look again, if nothing happens before.
+fn next(done: Result<Option<Instant>, KeepError>) -> Option<Instant> {
+    match done {
+        Ok(next) => next,
+        // Several at once: what is there is read anew each time.
+        Err(KeepError::TooEarly(next)) => Some(next.max(Instant::now() + GATHER.1)),
+        Err(error) => {
+            tracing::warn!(%error, "own addresses are not up to date; trying again");
+            Some(Instant::now() + RETRY)
         }
     }
-}
-
-/// In how many seconds the next port that was left is free.
-fn freed_next(addresses: &Addresses, now: u64, horizon: u64) -> Option<u64> {
-    let left = addresses.values().flat_map(BTreeMap::values).filter_map(|entry| entry.leaving);
-    left.min().map(|since| (since + horizon).saturating_sub(now).max(1))
 }

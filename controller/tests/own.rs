@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+#[path = "own/replica.rs"]
+mod replica;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
@@ -9,26 +12,14 @@ use std::{
 
 use k8s_openapi::api::core::v1::Service;
 use kube::{Api, Client, api::ListParams};
-use maesh_config::{ServiceName, model::Transport};
-use maesh_controller::{
-    leader::{Candidate, Terms},
-    own::{self, Options, Want, Wants},
-    source::kubernetes,
-};
+use maesh_controller::source::kubernetes;
 use maesh_testkube::ApiServer;
-use tokio::{runtime::Runtime, sync::watch, task::JoinHandle, time::sleep};
+use tokio::time::sleep;
 
-const PATIENCE: Duration = Duration::from_secs(60);
-const HORIZON: Duration = Duration::from_secs(3);
+use self::replica::{PATIENCE, Replica, on, owning, runtime, want};
 
-fn want(namespace: &str, name: &str, ports: &[u16]) -> Want {
-    let service = ServiceName::new(namespace, name);
-    Want { service, ports: ports.iter().map(|port| (*port, Transport::Tcp)).collect() }
-}
-
-fn owning(own: Vec<Want>) -> Wants {
-    Wants { own, ..Wants::default() }
-}
+/// More than any test has.
+const BUDGET: u32 = 20_000;
 
 /// Where users' Services stand: their addresses, by name.
 type Standing = BTreeMap<String, BTreeSet<String>>;
@@ -54,31 +45,7 @@ async fn standing(client: &Client) -> Standing {
     standing
 }
 
-/// A replica's part in own addresses.
-struct Replica {
-    client: Client,
-    candidate: Candidate,
-    wants: watch::Sender<Option<Wants>>,
-    leaving: watch::Sender<bool>,
-    keeping: JoinHandle<()>,
-}
-
 impl Replica {
-    fn start(client: &Client, me: &str, wants: Option<Vec<Want>>, writes_per_second: u32) -> Self {
-        let wants = wants.map(owning);
-        let terms =
-            Terms { lease: Duration::from_secs(3), right: Duration::from_secs(2), retry: Duration::from_millis(300) };
-        let candidate = Candidate::start(client.clone(), "default", "maesh", me, terms);
-        let (wants, wanted) = watch::channel(wants);
-        let selector = [("app.kubernetes.io/component".to_owned(), "proxy".to_owned())].into();
-        let leaving = watch::channel(false);
-        let options =
-            Options { namespace: "default".into(), selector, horizon: HORIZON, writes_per_second, owner: None };
-        let keeping = tokio::spawn(own::keep(client.clone(), options, wanted, candidate.leadership(), leaving.1));
-        let leaving = leaving.0;
-        Self { client: client.clone(), candidate, wants, leaving, keeping }
-    }
-
     async fn until(&self, what: &str, holds: impl Fn(&Standing) -> bool) -> Standing {
         let begun = Instant::now();
         loop {
@@ -90,23 +57,6 @@ impl Replica {
             sleep(Duration::from_millis(100)).await;
         }
     }
-
-    async fn stop(self) {
-        self.keeping.abort();
-        let _ = self.keeping.await;
-        self.candidate.stop().await;
-    }
-}
-
-/// A runtime whose threads belong to the server's network namespace; the test's own do not.
-fn runtime(server: &ApiServer) -> Runtime {
-    let build = || tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    server.namespace().run(build).unwrap()
-}
-
-/// Runs `work` on the runtime's own threads.
-fn on<T: Send + 'static>(runtime: &Runtime, work: impl Future<Output = T> + Send + 'static) -> T {
-    runtime.block_on(runtime.spawn(work)).unwrap()
 }
 
 fn services(server: &ApiServer) -> String {
@@ -134,9 +84,8 @@ fn own_addresses_are_given_kept_and_taken_back() {
     let given = wants.clone();
     let (client, first, before) = on(&runtime, async move {
         let client = kubernetes::client(Some(&kubeconfig), None).await.unwrap();
-        let first = Replica::start(&client, "first", None, 20);
-        let mut leads = first.candidate.leadership().watch();
-        leads.wait_for(|now| *now).await.unwrap();
+        let first = Replica::start(&client, "first", None, 20, BUDGET);
+        first.leads().await;
         first.wants.send_replace(Some(owning(given)));
         let standing = first.until("all three stand", |now| now.len() == 3).await;
         (client, first, standing)
@@ -152,9 +101,8 @@ fn own_addresses_are_given_kept_and_taken_back() {
     let (again, stood) = (wants.clone(), before.clone());
     let second = on(&runtime, async move {
         first.stop().await;
-        let second = Replica::start(&client, "second", Some(again), 20);
-        let mut leads = second.candidate.leadership().watch();
-        leads.wait_for(|now| *now).await.unwrap();
+        let second = Replica::start(&client, "second", Some(again), 20, BUDGET);
+        second.leads().await;
         second.until("the same as before", |now| *now == stood).await;
         second
     });
@@ -194,7 +142,7 @@ fn twelve_hundred_at_once_stand_soon_though_no_faster_than_writes_may_be() {
     let took = on(&runtime, async move {
         let client = kubernetes::client(Some(&kubeconfig), None).await.unwrap();
         let begun = Instant::now();
-        let replica = Replica::start(&client, "first", Some(wants), 50);
+        let replica = Replica::start(&client, "first", Some(wants), 50, BUDGET);
         replica.until("all stand", |now| now.len() == 1200).await;
         let took = begun.elapsed();
         replica.stop().await;

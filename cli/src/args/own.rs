@@ -21,6 +21,11 @@ pub struct OwnArgs {
     /// Most writes of own addresses in a second
     #[arg(long, env = "MAESH_OWN_WRITES", default_value_t = 20, value_name = "N")]
     pub own_writes: u32,
+    /// Ports of all own addresses times proxies, which every node's kube-proxy holds, past which the leader writes the
+    /// EndpointSlices of own addresses itself, each with up to three ready proxies of every zone; back below four fifths
+    /// of it. 0: never, each own address leads to every proxy
+    #[arg(long, env = "MAESH_OWN_BUDGET", default_value_t = 20_000, value_name = "N")]
+    pub own_budget: u32,
     /// Label of the proxies' pods, to which own addresses lead; repeat it for several
     #[arg(
         long,

@@ -1,15 +1,23 @@
 //! An own address as a Service, and back.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::{
     api::core::v1::{Service, ServicePort, ServiceSpec},
-    apimachinery::pkg::{apis::meta::v1::ObjectMeta, util::intstr::IntOrString},
+    apimachinery::pkg::{
+        apis::meta::v1::{ObjectMeta, OwnerReference},
+        util::intstr::IntOrString,
+    },
 };
 use kube::core::PartialObjectMeta;
 use maesh_config::{ServiceName, model::Transport};
 use serde::{Deserialize, Serialize};
 
-use super::{Addresses, Entry, Options, Ports, SHARED};
+use super::{Addresses, Entry, Ports, SHARED};
 use crate::kinds::{OWN_ADDRESS, OWN_PORTS};
+
+/// Labels of pods.
+pub(super) type Selector = BTreeMap<String, String>;
 
 const PREFIX: &str = "maesh-own-";
 /// Name of the one that names of addressing mode `service` share.
@@ -51,22 +59,35 @@ pub(crate) fn number(name: &str) -> Option<u32> {
     (self::name(number) == name).then_some(number)
 }
 
-/// An address as a Service, without what the server fills in.
-pub(super) fn service(name: &str, ports: &Ports, options: &Options, prefer_same_node: bool) -> Service {
-    let labels = [(OWN_ADDRESS, "true"), ("app.kubernetes.io/managed-by", "maesh-controller")];
-    let labels = labels.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+/// Labels of an address's Service. The last one is for `Endpoints`, which get it from here: Kubernetes would make slices
+/// of them once the selector is gone, and these would list the proxies of that day for ever.
+const LABELS: [(&str, &str); 3] = [
+    (OWN_ADDRESS, "true"),
+    ("app.kubernetes.io/managed-by", "maesh-controller"),
+    ("endpointslice.kubernetes.io/skip-mirror", "true"),
+];
+
+/// An address as a Service, without what the server fills in. Without a `selector`, nobody but us writes its slices.
+pub(super) fn service(
+    name: &str,
+    ports: &Ports,
+    selector: Option<&Selector>,
+    owner: Option<&OwnerReference>,
+    prefer_same_node: bool,
+) -> Service {
+    let labels = LABELS.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
     Service {
         metadata: ObjectMeta {
             name: Some(name.to_owned()),
             labels: Some(labels),
-            owner_references: options.owner.clone().map(|owner| vec![owner]),
+            owner_references: owner.map(|owner| vec![owner.clone()]),
             annotations: Some([(OWN_PORTS.to_owned(), write(ports))].into()),
             ..ObjectMeta::default()
         },
         spec: Some(ServiceSpec {
             type_: Some("ClusterIP".into()),
             ip_family_policy: Some("PreferDualStack".into()),
-            selector: Some(options.selector.clone()),
+            selector: selector.cloned(),
             ports: Some(service_ports(ports)),
             traffic_distribution: prefer_same_node.then(|| "PreferSameNode".into()),
             ..ServiceSpec::default()
@@ -75,7 +96,7 @@ pub(super) fn service(name: &str, ports: &Ports, options: &Options, prefer_same_
     }
 }
 
-fn service_ports(ports: &Ports) -> Vec<ServicePort> {
+pub(super) fn service_ports(ports: &Ports) -> Vec<ServicePort> {
     let port = |((number, transport), entry): (&(u16, Transport), &Entry)| ServicePort {
         name: Some(format!("p{}", entry.listen)),
         port: (*number).into(),
@@ -86,9 +107,23 @@ fn service_ports(ports: &Ports) -> Vec<ServicePort> {
     ports.iter().map(port).collect()
 }
 
-/// Whether a Service holds exactly these ports and leads to the proxies.
-pub(super) fn says(there: &Service, ports: &Ports, options: &Options) -> bool {
-    let leads = there.spec.as_ref().and_then(|spec| spec.selector.as_ref()) == Some(&options.selector);
+/// The number in a target port.
+pub(super) fn port_number(port: IntOrString) -> Option<i32> {
+    match port {
+        IntOrString::Int(number) => Some(number),
+        IntOrString::String(_) => None,
+    }
+}
+
+/// The selector of a Service, if it has one.
+pub(super) fn selector(there: &Service) -> Option<&Selector> {
+    there.spec.as_ref()?.selector.as_ref().filter(|selector| !selector.is_empty())
+}
+
+/// Whether a Service holds exactly these ports and this selector.
+pub(super) fn says(there: &Service, ports: &Ports, selector: Option<&Selector>) -> bool {
+    let label = |(key, value): (&str, &str)| there.metadata.labels.as_ref()?.get(key).filter(|there| *there == value);
+    let leads = self::selector(there) == selector && LABELS.into_iter().all(|pair| label(pair).is_some());
     let served = there.spec.iter().flat_map(|spec| spec.ports.iter().flatten());
     let mut served: Vec<_> = served.map(|port| (port.port, port.protocol.clone(), port.target_port.clone())).collect();
     let wanted = service_ports(ports);
@@ -102,9 +137,9 @@ pub(super) fn says(there: &Service, ports: &Ports, options: &Options) -> bool {
 }
 
 /// What Services of ours hold; one that cannot be read holds nothing.
-pub(super) fn addresses(there: &[Service]) -> Addresses {
+pub(super) fn addresses<'a>(there: impl Iterator<Item = &'a Service>) -> Addresses {
     let number = |service: &Service| number(service.metadata.name.as_deref()?);
-    there.iter().filter_map(|service| Some((number(service)?, read(service)?))).collect()
+    there.filter_map(|service| Some((number(service)?, read(service)?))).collect()
 }
 
 fn write(ports: &Ports) -> String {

@@ -71,6 +71,7 @@ impl Duties {
             selector: args.own.proxy_label.iter().cloned().collect(),
             horizon: args.horizon,
             writes_per_second: args.own.own_writes,
+            budget: args.own.own_budget,
             owner: None,
         };
         self.add(async move {

@@ -1,0 +1,247 @@
+//! One leader's work: what is wanted and what is there, and the writes that lie between.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Service;
+use kube::{
+    Api, Client,
+    api::{ListParams, Patch, PatchParams},
+};
+use maesh_config::ServiceName;
+use tokio::time::{Instant, timeout};
+
+use super::{
+    Addresses, KeepError, MANAGER, Options, Ports, READ, SHARED, Wants,
+    allocate::{allocate, share},
+    budget,
+    direct::Direct,
+    object,
+    pace::Pace,
+    proxies::{Proxies, Proxy},
+    slices::{Address, Candidates},
+    writes::Writes,
+};
+use crate::{kinds::OWN_ADDRESS, leader::Leadership};
+
+/// Keeps own addresses as they are wanted, for as long as this replica leads.
+pub(super) struct Keeper {
+    client: Client,
+    services: Api<Service>,
+    options: Options,
+    pace: Pace,
+    /// The cluster knows `trafficDistribution: PreferSameNode`, and hints for nodes.
+    prefer_same_node: Option<bool>,
+    /// What this leader has given; `None` until it has read what those before it gave.
+    addresses: Option<Addresses>,
+    /// Services for which no port was left, as it was last said.
+    without: Vec<ServiceName>,
+    /// `None` where addresses list every proxy, however many there are.
+    proxies: Option<Proxies>,
+    direct: Direct,
+    /// Whether addresses list a few proxies only; `None` until it was read how those before left it.
+    few: Option<bool>,
+}
+
+/// What is there, by name.
+type There = BTreeMap<String, Service>;
+
+impl Keeper {
+    pub(super) fn new(client: &Client, options: &Options) -> Self {
+        Self {
+            client: client.clone(),
+            services: Api::namespaced(client.clone(), &options.namespace),
+            pace: Pace::new(options.writes_per_second, Instant::now()),
+            prefer_same_node: None,
+            addresses: None,
+            without: Vec::new(),
+            proxies: (options.budget > 0).then(|| Proxies::new(client, options)),
+            direct: Direct::new(client, &options.namespace),
+            few: None,
+            options: options.clone(),
+        }
+    }
+
+    /// Waits for news of the proxies and of what leads to them. May be dropped at any time.
+    pub(super) async fn changed(&mut self) {
+        let proxies = async {
+            match &mut self.proxies {
+                Some(proxies) => proxies.changed().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = proxies => {}
+            () = self.direct.changed() => {}
+        }
+    }
+
+    /// Writes what is to be written, as fast as it may. Returns when there is more to do, if nothing happens before.
+    pub(super) async fn bring_up_to_date(
+        &mut self,
+        wants: &Wants,
+        leadership: &Leadership,
+    ) -> Result<Option<Instant>, KeepError> {
+        let known = self.proxies.as_ref().is_none_or(|proxies| proxies.count().is_some()) && self.direct.is_known();
+        if !known {
+            // News will come.
+            return Ok(None);
+        }
+        let prefer_same_node = self.prefer_same_node().await?;
+        let there = read(&self.services).await?;
+        let now = u64::try_from(Timestamp::now().as_second()).unwrap_or(0);
+        let addresses = self.give(&there, wants, now);
+        let (few, again) = self.few(&addresses, &there).await?;
+        self.direct.mind_theirs(few.is_some() || there.keys().any(|name| self.direct.has(name)));
+        let from = few.as_ref().map(|proxies| Candidates::new(proxies, &self.options.namespace, prefer_same_node));
+        let mut step = Step {
+            services: &self.services,
+            options: &self.options,
+            prefer_same_node,
+            direct: &mut self.direct,
+            writes: Writes { pace: &mut self.pace, leadership },
+        };
+        for (number, ports) in &addresses {
+            let (number, name) = (*number, object::name(*number));
+            let found = there.get(&name);
+            match &from {
+                Some(from) => step.list_few(number, &name, ports, found, from).await?,
+                None => step.list_all(&name, ports, found).await?,
+            }
+        }
+        for (name, service) in &there {
+            if object::number(name).is_none_or(|number| !addresses.contains_key(&number)) {
+                // Its slices go with it.
+                step.writes.delete(&self.services, name, service.metadata.uid.clone()).await?;
+            }
+        }
+        let freed = freed_next(&addresses, now, self.options.horizon.as_secs());
+        let freed = freed.map(|seconds| Instant::now() + Duration::from_secs(seconds));
+        Ok(freed.into_iter().chain(again).min())
+    }
+
+    /// Gives each Service its place.
+    fn give(&mut self, there: &There, wants: &Wants, now: u64) -> Addresses {
+        let mut given = self.addresses.take().unwrap_or_else(|| object::addresses(there.values()));
+        let horizon = self.options.horizon.as_secs();
+        let shared = share(given.remove(&SHARED).unwrap_or_default(), &wants.shared, now, horizon);
+        let (mut addresses, without) = allocate(given, &wants.own, now, horizon);
+        if !shared.is_empty() {
+            addresses.insert(SHARED, shared);
+        }
+        if let Some(first) = without.first().filter(|_| without != self.without) {
+            tracing::warn!(service = %first, others = without.len() - 1, "no port of the proxies is left for an own address");
+        }
+        self.without = without;
+        self.addresses = Some(addresses.clone());
+        addresses
+    }
+
+    /// Where addresses list a few proxies only, all there are to choose from; and when to look at them again.
+    async fn few(
+        &mut self,
+        addresses: &Addresses,
+        there: &There,
+    ) -> Result<(Option<Vec<Proxy>>, Option<Instant>), KeepError> {
+        // What the leader before did not bring to an end counts as well: one is enough.
+        let before = self.few.unwrap_or_else(|| there.values().any(|service| object::selector(service).is_none()));
+        let ports = addresses.values().map(BTreeMap::len).sum();
+        let proxies = self.proxies.as_ref().and_then(Proxies::count).unwrap_or(0);
+        let few = budget::few(before, ports, proxies, self.options.budget);
+        self.few = Some(few);
+        if before != few {
+            let what = if few { "a few proxies of each zone" } else { "every proxy" };
+            tracing::info!(ports, proxies, budget = self.options.budget, "own addresses are to list {what}");
+        }
+        match self.proxies.as_mut().filter(|_| few) {
+            None => Ok((None, None)),
+            Some(proxies) => proxies.with_zones().await.map(|(proxies, again)| (Some(proxies), again)),
+        }
+    }
+
+    async fn prefer_same_node(&mut self) -> Result<bool, KeepError> {
+        if let Some(known) = self.prefer_same_node {
+            return Ok(known);
+        }
+        let minor = timeout(READ, self.client.apiserver_version()).await??.minor;
+        let minor: u32 = minor.trim_end_matches(|c: char| !c.is_ascii_digit()).parse().unwrap_or(0);
+        Ok(*self.prefer_same_node.insert(minor >= object::PREFER_SAME_NODE))
+    }
+}
+
+/// The way of one address to what it should be.
+struct Step<'a> {
+    services: &'a Api<Service>,
+    options: &'a Options,
+    prefer_same_node: bool,
+    direct: &'a mut Direct,
+    writes: Writes<'a>,
+}
+
+impl Step<'_> {
+    /// Has it list every proxy.
+    async fn list_all(&mut self, name: &str, ports: &Ports, found: Option<&Service>) -> Result<(), KeepError> {
+        let selector = Some(&self.options.selector);
+        if !found.is_some_and(|service| object::says(service, ports, selector)) {
+            self.write(name, ports, selector, found).await?;
+        }
+        if self.direct.has(name) {
+            self.direct.delete_covered(name, ports, &mut self.writes).await?;
+        }
+        Ok(())
+    }
+
+    /// Has it list a few of them. A new one needs its uid for its slices; nobody is sent there before they are there.
+    async fn list_few(
+        &mut self,
+        number: u32,
+        name: &str,
+        ports: &Ports,
+        found: Option<&Service>,
+        from: &Candidates<'_>,
+    ) -> Result<(), KeepError> {
+        let made = match found {
+            Some(_) => None,
+            None => Some(self.write(name, ports, None, found).await?),
+        };
+        let Some(service) = found.or(made.as_ref()) else { return Ok(()) };
+        let uid = service.metadata.uid.as_deref().unwrap_or_default();
+        let address = Address { number, name, uid, ports };
+        self.direct.write(&address, from, &mut self.writes).await?;
+        if !object::says(service, ports, None) {
+            self.write(name, ports, None, found).await?;
+        }
+        self.direct.delete_others(&address, from, &mut self.writes).await
+    }
+
+    async fn write(
+        &mut self,
+        name: &str,
+        ports: &Ports,
+        selector: Option<&object::Selector>,
+        found: Option<&Service>,
+    ) -> Result<Service, KeepError> {
+        if found.is_none()
+            && timeout(READ, self.services.get_metadata_opt(name)).await??.is_some_and(object::is_foreign)
+        {
+            return Err(KeepError::Foreign("Service", name.to_owned()));
+        }
+        let owner = self.options.owner.as_ref();
+        let wanted = object::service(name, ports, selector, owner, self.prefer_same_node);
+        let parameters = PatchParams::apply(MANAGER).force();
+        self.writes.write(self.services.patch(name, &parameters, &Patch::Apply(&wanted))).await
+    }
+}
+
+/// From the server itself, not from a watch that may be behind: what another leader gave must not be given twice.
+async fn read(services: &Api<Service>) -> Result<There, KeepError> {
+    let ours = ListParams::default().labels(OWN_ADDRESS);
+    let there = timeout(READ, services.list(&ours)).await??.items;
+    Ok(there.into_iter().filter_map(|service| Some((service.metadata.name.clone()?, service))).collect())
+}
+
+/// In how many seconds the next port that was left is free.
+fn freed_next(addresses: &Addresses, now: u64, horizon: u64) -> Option<u64> {
+    let left = addresses.values().flat_map(BTreeMap::values).filter_map(|entry| entry.leaving);
+    left.min().map(|since| (since + horizon).saturating_sub(now).max(1))
+}

@@ -1,0 +1,39 @@
+//! What every write asks first: whether it is too early, then whether this replica leads.
+
+use kube::{
+    Api,
+    api::{DeleteParams, Preconditions},
+};
+use serde::de::DeserializeOwned;
+use tokio::time::Instant;
+
+use super::{KeepError, pace::Pace};
+use crate::leader::Leadership;
+
+/// The leader's writes.
+pub(super) struct Writes<'a> {
+    pub(super) pace: &'a mut Pace,
+    pub(super) leadership: &'a Leadership,
+}
+
+impl Writes<'_> {
+    /// Does one write.
+    pub(super) async fn write<T>(&mut self, write: impl Future<Output = kube::Result<T>>) -> Result<T, KeepError> {
+        self.pace.take(Instant::now()).map_err(KeepError::TooEarly)?;
+        Ok(self.leadership.write(write).await??)
+    }
+
+    /// Deletes the one with this uid, and no other that was made under its name since. Gone already is as good.
+    pub(super) async fn delete<K>(&mut self, api: &Api<K>, name: &str, uid: Option<String>) -> Result<(), KeepError>
+    where
+        K: Clone + DeserializeOwned + std::fmt::Debug,
+    {
+        let preconditions = Some(Preconditions { uid, resource_version: None });
+        let parameters = DeleteParams { preconditions, ..DeleteParams::default() };
+        match self.write(api.delete(name, &parameters)).await {
+            Err(KeepError::Api(kube::Error::Api(status))) if status.code == 404 || status.code == 409 => Ok(()),
+            Err(error) => Err(error),
+            Ok(_) => Ok(()),
+        }
+    }
+}

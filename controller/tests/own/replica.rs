@@ -1,0 +1,80 @@
+//! A replica's part in own addresses, on a real kube-apiserver.
+
+#![allow(dead_code, reason = "each test uses its part")]
+
+use std::time::Duration;
+
+use kube::Client;
+use maesh_config::{ServiceName, model::Transport};
+use maesh_controller::{
+    leader::{Candidate, Terms},
+    own::{self, Options, Want, Wants},
+};
+use maesh_testkube::ApiServer;
+use tokio::{runtime::Runtime, sync::watch, task::JoinHandle};
+
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const HORIZON: Duration = Duration::from_secs(3);
+
+pub(crate) fn want(namespace: &str, name: &str, ports: &[u16]) -> Want {
+    let service = ServiceName::new(namespace, name);
+    Want { service, ports: ports.iter().map(|port| (*port, Transport::Tcp)).collect() }
+}
+
+pub(crate) fn owning(own: Vec<Want>) -> Wants {
+    Wants { own, ..Wants::default() }
+}
+
+/// One replica.
+pub(crate) struct Replica {
+    pub(crate) client: Client,
+    pub(crate) candidate: Candidate,
+    pub(crate) wants: watch::Sender<Option<Wants>>,
+    pub(crate) leaving: watch::Sender<bool>,
+    keeping: JoinHandle<()>,
+}
+
+impl Replica {
+    pub(crate) fn start(client: &Client, me: &str, wants: Option<Vec<Want>>, writes: u32, budget: u32) -> Self {
+        let wants = wants.map(owning);
+        let terms =
+            Terms { lease: Duration::from_secs(3), right: Duration::from_secs(2), retry: Duration::from_millis(300) };
+        let candidate = Candidate::start(client.clone(), "default", "maesh", me, terms);
+        let (wants, wanted) = watch::channel(wants);
+        let selector = [("app.kubernetes.io/component".to_owned(), "proxy".to_owned())].into();
+        let leaving = watch::channel(false);
+        let options = Options {
+            namespace: "default".into(),
+            selector,
+            horizon: HORIZON,
+            writes_per_second: writes,
+            budget,
+            owner: None,
+        };
+        let keeping = tokio::spawn(own::keep(client.clone(), options, wanted, candidate.leadership(), leaving.1));
+        Self { client: client.clone(), candidate, wants, leaving: leaving.0, keeping }
+    }
+
+    /// Waits until it leads.
+    pub(crate) async fn leads(&self) {
+        let mut leads = self.candidate.leadership().watch();
+        leads.wait_for(|now| *now).await.unwrap();
+    }
+
+    pub(crate) async fn stop(self) {
+        self.keeping.abort();
+        let _ = self.keeping.await;
+        self.candidate.stop().await;
+    }
+}
+
+/// A runtime whose threads belong to the server's network namespace; the test's own do not.
+pub(crate) fn runtime(server: &ApiServer) -> Runtime {
+    let build = || tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    server.namespace().run(build).unwrap()
+}
+
+/// Runs `work` on the runtime's own threads.
+pub(crate) fn on<T: Send + 'static>(runtime: &Runtime, work: impl Future<Output = T> + Send + 'static) -> T {
+    runtime.block_on(runtime.spawn(work)).unwrap()
+}
