@@ -1,6 +1,6 @@
 //! Own addresses past their budget, on a real kube-apiserver: the leader writes their EndpointSlices itself.
 //!
-//! The cluster's endpoints controller does not run; the test writes what it would.
+//! In the first test no controller of the cluster runs, and the test writes what it would; in the second they all do.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -14,14 +14,14 @@ use std::{
 
 use k8s_openapi::api::{
     core::v1::{Node, Pod, Service},
-    discovery::v1::EndpointSlice,
+    discovery::v1::{Endpoint, EndpointSlice},
 };
 use kube::{
     Api, Client,
     api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
 };
 use maesh_controller::source::kubernetes;
-use maesh_testkube::ApiServer;
+use maesh_testkube::{ApiServer, Process};
 use serde_json::json;
 use tokio::time::sleep;
 
@@ -32,6 +32,12 @@ const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 const BUDGET: u32 = 25;
 /// Proxies of the cluster, half of them in each of two zones.
 const PROXIES: usize = 10;
+
+/// How long nobody else may write in between.
+const CALM: Duration = Duration::from_secs(3);
+const CLUSTERS: &str = "endpointslice-controller.k8s.io";
+const CONTROLLERS: &str = "--controllers=endpoints-controller,endpointslice-controller,endpointslice-mirroring-controller,\
+                           garbage-collector-controller";
 
 /// The cluster, and what the test does in it.
 struct Lab {
@@ -119,6 +125,38 @@ impl Lab {
             (service.metadata.name.unwrap(), (service.metadata.resource_version.unwrap(), selector))
         };
         self.services.list(&ours).await.unwrap().into_iter().map(read).collect()
+    }
+
+    /// Who writes the slices of own addresses, and whether the first of the addresses leads to a ready proxy.
+    async fn written_by(&self) -> (BTreeSet<String>, bool) {
+        let (mut writers, mut served) = (BTreeSet::new(), false);
+        for slice in self.slices.list(&ListParams::default()).await.unwrap() {
+            let mut labels = slice.metadata.labels.unwrap_or_default();
+            let Some(service) = labels.remove("kubernetes.io/service-name").filter(|name| name.contains("own")) else {
+                continue;
+            };
+            writers.extend(labels.remove(MANAGED_BY));
+            let ready = |endpoint: &Endpoint| endpoint.conditions.as_ref().is_some_and(|now| now.ready == Some(true));
+            served |= service == "maesh-own-0" && slice.endpoints.iter().flatten().any(ready);
+        }
+        (writers, served)
+    }
+
+    /// Waits until `writer` alone has written the slices, and it stays so. All the time the first address is served.
+    async fn until_written_by(&self, writer: &str) {
+        let (begun, mut since) = (Instant::now(), None);
+        loop {
+            let (writers, served) = self.written_by().await;
+            assert!(served, "{writer}: the address leads to nobody; written by {writers:?}");
+            match since {
+                _ if !writers.iter().eq([writer]) => since = None,
+                None => since = Some(Instant::now()),
+                Some(since) if since.elapsed() > CALM => return,
+                Some(_) => {}
+            }
+            assert!(begun.elapsed() < PATIENCE, "{writer}: written by {writers:?}");
+            sleep(Duration::from_millis(20)).await;
+        }
     }
 
     /// Waits until these have a selector, and of the others none.
@@ -256,4 +294,42 @@ fn gone(before: &BTreeMap<String, Slice>, after: &BTreeMap<String, Slice>) -> us
 
 fn number(proxy: &str) -> usize {
     proxy.rsplit('-').next().unwrap().parse().unwrap()
+}
+
+/// What the cluster's controllers do meanwhile: they leave their slices behind, write them anew where they have not seen
+/// the selector go, mirror old `Endpoints`, and collect what has no owner.
+#[test]
+fn with_the_clusters_controllers_an_address_is_served_all_the_time() {
+    let Some(server) = ApiServer::start_or_skip() else { return };
+    let runtime = runtime(&server);
+    let mut command = server.namespace().command(maesh_test_support::tool("kube-controller-manager").unwrap());
+    command.args([CONTROLLERS, "--leader-elect=false", "--secure-port=0", "--kubeconfig"]).arg(server.kubeconfig());
+    let _manager = Process::start(command, &server.namespace().folder().join("manager.log")).unwrap();
+    let kubeconfig = server.kubeconfig().to_owned();
+    on(&runtime, async move {
+        let client = kubernetes::client(Some(&kubeconfig), None).await.unwrap();
+        let lab = Lab::new(&client);
+        for number in 0..4 {
+            lab.add_proxy(number).await;
+        }
+        let wants: Vec<_> = (0..5).map(|n| want("shop", &format!("s{n}"), &[5432])).collect();
+        let leader = Replica::start(&client, "first", Some(wants.clone()), 50, BUDGET);
+        let begun = Instant::now();
+        while lab.services().await.len() < wants.len() || !lab.written_by().await.1 {
+            assert!(begun.elapsed() < PATIENCE, "{:?}", lab.written_by().await);
+            sleep(Duration::from_millis(100)).await;
+        }
+        for round in 0..2 {
+            for number in 0..4 {
+                lab.add_proxy(4 + 4 * round + number).await;
+            }
+            lab.until_written_by("maesh-controller").await;
+            // With one port it is below again.
+            leader.wants.send_replace(Some(owning(wants[..1].to_vec())));
+            lab.until_written_by(CLUSTERS).await;
+            leader.wants.send_replace(Some(owning(wants.clone())));
+        }
+        lab.until_written_by("maesh-controller").await;
+        leader.stop().await;
+    });
 }
