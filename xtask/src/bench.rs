@@ -5,6 +5,7 @@
 
 mod dns;
 mod http;
+mod own;
 mod rivals;
 mod scale;
 mod tcp;
@@ -23,6 +24,8 @@ pub(crate) enum Bench {
     Tcp(tcp::Options),
     /// 10,000 Services and 100,000 endpoints in a real API server
     Scale(scale::Options),
+    /// What own addresses cost a node's kube-proxy, past their budget and without one
+    Own(own::Options),
 }
 
 /// nginx's part for TCP.
@@ -34,7 +37,7 @@ pub(crate) fn run(bench: &Bench) -> Result<()> {
         Bench::Dns(options) => options.setup(),
         Bench::Http(options) => options.setup(),
         Bench::Tcp(options) => options.setup(),
-        Bench::Scale(_) => false,
+        Bench::Scale(_) | Bench::Own(_) => false,
     };
     if setup {
         crate::setup::for_benches()?;
@@ -44,5 +47,6 @@ pub(crate) fn run(bench: &Bench) -> Result<()> {
         Bench::Http(options) => http::run(options),
         Bench::Tcp(options) => tcp::run(options),
         Bench::Scale(options) => scale::run(options),
+        Bench::Own(options) => own::run(options),
     }
 }

@@ -4,8 +4,8 @@
 //! an address of its own; one backend listens on all of them and answers the address it was reached at. So an answer
 //! says by itself which state of an EndpointSlice it was sent by, and nothing that a role claims has to be believed.
 
-mod cluster;
-mod http;
+pub(super) mod cluster;
+pub(super) mod http;
 mod report;
 mod roles;
 

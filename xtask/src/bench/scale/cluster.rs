@@ -16,7 +16,7 @@ use serde_json::json;
 use super::{PARALLEL, http::Client};
 
 /// Where `kubectl proxy` gives plain access to the API server, inside the namespace.
-pub(super) const API: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8001);
+pub(in crate::bench) const API: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8001);
 /// Endpoints of each Service.
 pub(super) const ENDPOINTS: usize = 10;
 /// Every address in here is an endpoint's.
@@ -165,7 +165,11 @@ fn write_pods(layout: Layout) -> Result<()> {
 }
 
 /// Does `work` for each number below `count`, over several connections, until one of them fails.
-fn in_parallel(what: &str, count: usize, work: impl Fn(&mut Client, usize) -> Result<()> + Sync) -> Result<()> {
+pub(in crate::bench) fn in_parallel(
+    what: &str,
+    count: usize,
+    work: impl Fn(&mut Client, usize) -> Result<()> + Sync,
+) -> Result<()> {
     let (next, progress) = (AtomicUsize::new(0), Mutex::new(Progress::new(what, count)));
     let since = Instant::now();
     let lane = || -> Result<()> {
@@ -199,7 +203,7 @@ pub(super) fn joined<T>(thread: ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
 }
 
 /// A line every five seconds, and one at the end.
-pub(super) struct Progress {
+pub(in crate::bench) struct Progress {
     what: String,
     of: usize,
     done: usize,
@@ -208,11 +212,11 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    pub(super) fn new(what: &str, of: usize) -> Self {
+    pub(in crate::bench) fn new(what: &str, of: usize) -> Self {
         Self { what: what.to_owned(), of, done: 0, since: Instant::now(), said: Instant::now() }
     }
 
-    pub(super) fn one_more(&mut self) {
+    pub(in crate::bench) fn one_more(&mut self) {
         self.done += 1;
         if self.done == self.of || self.said.elapsed() > Duration::from_secs(5) {
             self.said = Instant::now();
@@ -223,12 +227,12 @@ impl Progress {
 
 impl Client {
     /// Creates or replaces an object; fails unless the API server agrees.
-    pub(super) fn write(&mut self, method: &str, path: &str, body: &str) -> Result<()> {
+    pub(in crate::bench) fn write(&mut self, method: &str, path: &str, body: &str) -> Result<()> {
         self.agreed(method, path, "application/json", body)
     }
 
     /// Merges `body` into an object.
-    pub(super) fn merge(&mut self, path: &str, body: &str) -> Result<()> {
+    pub(in crate::bench) fn merge(&mut self, path: &str, body: &str) -> Result<()> {
         self.agreed("PATCH", path, "application/merge-patch+json", body)
     }
 

@@ -21,18 +21,18 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const STACK: usize = 64 * 1024;
 
 /// One answer.
-pub(super) struct Answer {
-    pub(super) status: u16,
-    pub(super) body: String,
+pub(in crate::bench) struct Answer {
+    pub(in crate::bench) status: u16,
+    pub(in crate::bench) body: String,
 }
 
 impl Answer {
-    pub(super) fn is_ok(&self) -> bool {
+    pub(in crate::bench) fn is_ok(&self) -> bool {
         self.status == 200
     }
 
     /// Whether one of these addresses gave it.
-    pub(super) fn is_ok_from(&self, addresses: &[Ipv4Addr]) -> bool {
+    pub(in crate::bench) fn is_ok_from(&self, addresses: &[Ipv4Addr]) -> bool {
         self.is_ok() && self.body.parse().is_ok_and(|by: Ipv4Addr| addresses.contains(&by))
     }
 }
@@ -44,12 +44,12 @@ impl fmt::Display for Answer {
 }
 
 /// A connection that is kept.
-pub(super) struct Client {
+pub(in crate::bench) struct Client {
     reader: BufReader<TcpStream>,
 }
 
 impl Client {
-    pub(super) fn connect(to: SocketAddr) -> Result<Self> {
+    pub(in crate::bench) fn connect(to: SocketAddr) -> Result<Self> {
         let stream = TcpStream::connect_timeout(&to, PATIENCE).with_context(|| format!("connecting to {to}"))?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(PATIENCE))?;
@@ -57,17 +57,17 @@ impl Client {
     }
 
     /// `GET /` with this `Host`.
-    pub(super) fn get(&mut self, host: &str) -> Result<Answer> {
+    pub(in crate::bench) fn get(&mut self, host: &str) -> Result<Answer> {
         self.get_path(host, "/")
     }
 
     /// `GET` of a path with this `Host`.
-    pub(super) fn get_path(&mut self, host: &str, path: &str) -> Result<Answer> {
+    pub(in crate::bench) fn get_path(&mut self, host: &str, path: &str) -> Result<Answer> {
         self.send(&format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n")).with_context(|| format!("GET {host}{path}"))
     }
 
     /// Sends a whole request and reads its answer.
-    pub(super) fn send(&mut self, request: &str) -> Result<Answer> {
+    pub(in crate::bench) fn send(&mut self, request: &str) -> Result<Answer> {
         self.reader.get_mut().write_all(request.as_bytes())?;
         let first = self.line()?;
         let status = first.split(' ').nth(1).and_then(|code| code.parse().ok());
@@ -117,12 +117,12 @@ impl Client {
 }
 
 /// Listens on the target port of every address of the namespace. It ends with the bench.
-pub(super) struct Backend {
+pub(in crate::bench) struct Backend {
     answered: Arc<AtomicUsize>,
 }
 
 impl Backend {
-    pub(super) fn start() -> Result<Self> {
+    pub(in crate::bench) fn start() -> Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, TARGET_PORT)).context("the backends' listener")?;
         let answered = Arc::<AtomicUsize>::default();
         let count = answered.clone();
@@ -142,7 +142,7 @@ impl Backend {
     }
 
     /// Requests answered so far.
-    pub(super) fn answered(&self) -> usize {
+    pub(in crate::bench) fn answered(&self) -> usize {
         self.answered.load(Ordering::Relaxed)
     }
 }
