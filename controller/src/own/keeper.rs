@@ -41,6 +41,8 @@ pub(super) struct Keeper {
     direct: Direct,
     /// Whether addresses list a few proxies only; `None` until it was read how those before left it.
     few: Option<bool>,
+    /// Where to go on. While more changes than may be written, the last addresses would else never have their turn.
+    next: u32,
 }
 
 /// What is there, by name.
@@ -58,6 +60,7 @@ impl Keeper {
             proxies: (options.budget > 0).then(|| Proxies::new(client, options)),
             direct: Direct::new(client, &options.namespace),
             few: None,
+            next: 0,
             options: options.clone(),
         }
     }
@@ -101,14 +104,19 @@ impl Keeper {
             direct: &mut self.direct,
             writes: Writes { pace: &mut self.pace, leadership },
         };
-        for (number, ports) in &addresses {
-            let (number, name) = (*number, object::name(*number));
+        for (number, ports) in addresses.range(self.next..).chain(addresses.range(..self.next)) {
+            let name = object::name(*number);
             let found = there.get(&name);
-            match &from {
-                Some(from) => step.list_few(number, &name, ports, found, from).await?,
-                None => step.list_all(&name, ports, found).await?,
+            let done = match &from {
+                Some(from) => step.list_few(*number, &name, ports, found, from).await,
+                None => step.list_all(&name, ports, found).await,
+            };
+            if let Err(error) = done {
+                self.next = if matches!(error, KeepError::TooEarly(_)) { *number } else { 0 };
+                return Err(error);
             }
         }
+        self.next = 0;
         for (name, service) in &there {
             if object::number(name).is_none_or(|number| !addresses.contains_key(&number)) {
                 // Its slices go with it.
