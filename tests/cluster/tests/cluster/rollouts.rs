@@ -125,7 +125,7 @@ fn load_alone() {
 fn cluster_no_request_fails_with_the_drain_horizon_that_users_have() {
     let Some(cluster) = cluster() else { return };
     cluster.without_mesh();
-    chart(&cluster.kube, "install", &VALUES[..1]).unwrap();
+    chart(&cluster.kube, "install", &[VALUES[0], "coredns.mode=manual"]).unwrap();
     cluster.mesh_settled();
     cluster.with_stanza();
     let mut load = Load::start(&cluster, "load", &PLANS);
