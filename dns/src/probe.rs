@@ -37,8 +37,9 @@ pub struct Probe {
     pub every: Duration,
     /// Time a proxy has to answer. A second lets the system repeat a packet that was lost.
     pub within: Duration,
-    /// How long what was found still counts for fixed addresses when the stream is up again: kube-proxy on the callers'
-    /// nodes hears no sooner than we do which proxies there are, and may first have to hear of a new address.
+    /// How long what was found still counts when the stream is up again, for proxies that it says nothing new of, and for
+    /// fixed addresses on their nodes: controllers first wait for proxies to come back, and kube-proxy on the callers'
+    /// nodes hears no sooner than we do of a proxy's new address.
     pub relief: Duration,
 }
 

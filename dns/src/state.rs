@@ -121,17 +121,13 @@ impl State {
         changed | (std::mem::replace(&mut self.stranded, stranded.clone()) != stranded)
     }
 
-    /// The stream is up again: its word on proxies holds, and no longer what our probes found. Callers on nodes where
-    /// they reached none stay [stranded](Snapshot::stranded) until [`State::relieve`].
-    pub(crate) fn believe_the_stream(&mut self) -> bool {
+    /// Forgets what our own probes found, because the stream has had the time to say what holds now; whether that changes
+    /// anything.
+    pub(crate) fn relieve(&mut self) -> bool {
         self.stale |= !self.dead.is_empty();
         self.dead = HashSet::new();
-        !self.stranded.is_empty() || self.stale
-    }
-
-    /// Nobody is stranded any more; whether somebody was.
-    pub(crate) fn relieve(&mut self) -> bool {
-        !std::mem::take(&mut self.stranded).is_empty()
+        let stranded = std::mem::take(&mut self.stranded);
+        self.stale || !stranded.is_empty()
     }
 
     /// Nodes whose ready proxies are all dead, sorted.
@@ -316,6 +312,8 @@ impl State {
     }
 
     fn set_proxy(&mut self, proxy: &Proxy) {
+        // What is said of it now is newer than what our probes found.
+        self.dead.remove(&proxy.id);
         let addresses = Addresses::new(&proxy.addresses);
         let mut listening = proxy.listening.clone();
         listening.sort_unstable();

@@ -152,6 +152,8 @@ fn judge_config(controllers: &[(Value, Value)], pods: &[Value]) -> Outcome {
         let fix = logs(first);
         return Outcome::fail(format!("behind the controller for more than {ON_ITS_WAY} s: {}", some_of(behind)), fix);
     }
+    rejecting.sort_unstable();
+    rejecting.dedup();
     if !rejecting.is_empty() {
         return Outcome::warn(
             format!("could not put everything in force: {}", some_of(rejecting)),

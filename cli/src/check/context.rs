@@ -57,8 +57,13 @@ impl Context {
         let containers = pods.iter().flat_map(|pod| pod["spec"]["containers"].as_array().into_iter().flatten());
         let arguments = containers.flat_map(|container| container["args"].as_array().into_iter().flatten());
         let said = arguments.filter_map(|argument| argument.as_str()?.strip_prefix("--zone=")?.parse().ok());
-        let mut zones: Vec<Zone> = said.collect();
-        zones.dedup();
+        let mut zones: Vec<Zone> = Vec::new();
+        // Every replica says the same ones, in the same order.
+        for zone in said {
+            if !zones.contains(&zone) {
+                zones.push(zone);
+            }
+        }
         if zones.is_empty() { crate::args::MeshArgs::default().zones } else { zones }
     }
 

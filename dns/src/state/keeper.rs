@@ -54,15 +54,15 @@ impl Keeper {
                     connected_open = changed.is_ok();
                     relief = None;
                     if *self.connected.borrow() {
-                        // From here on the controller knows better.
+                        // From here on the controller knows better, proxy by proxy as it tells of them.
                         probing = JoinSet::new();
                         failures = Failures::default();
-                        self.believe_the_stream();
                         relief = Some(tokio::time::Instant::now() + self.probe.relief);
                     }
                 }
                 () = until(relief), if relief.is_some() => {
                     relief = None;
+                    self.metrics.set_probed_dead(0);
                     if self.state.relieve() {
                         self.state.publish(Instant::now());
                     }
@@ -109,14 +109,6 @@ impl Keeper {
         self.state.publish(Instant::now());
         for (ack, rejected) in owed {
             ack.answer(rejected);
-        }
-    }
-
-    /// Leaves out nobody whom the stream calls ready.
-    fn believe_the_stream(&mut self) {
-        self.metrics.set_probed_dead(0);
-        if self.state.believe_the_stream() {
-            self.state.publish(Instant::now());
         }
     }
 

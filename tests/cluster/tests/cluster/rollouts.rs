@@ -179,8 +179,9 @@ fn cluster_a_new_service_is_only_heard_of_once_it_is_served() {
             // It asks for a port that is not there until then.
             request.at < grown + 2000
         } else {
-            // Before the Service is there, and until both replicas of our DNS and both of CoreDNS have heard of it.
-            unknown && request.at < made + 2000 && !request.plan.contains("web.")
+            // Before the Service is there, until it is served, which is waited for for two seconds, and until both replicas
+            // of our DNS and both of CoreDNS have heard of it.
+            unknown && request.at < made + 4000 && !request.plan.contains("web.")
         };
         assert!(
             allowed,

@@ -1,5 +1,7 @@
 //! The cluster's DNS in other shapes than kubeadm's: a cache on every node, and a Corefile that imports a ConfigMap.
 
+use std::process::Command;
+
 use maesh_test_support::until;
 use maesh_testcluster::{DNS_IMAGE, MESH, chart, exec, helm};
 use serde_json::{Value, json};
@@ -9,9 +11,6 @@ use crate::stanza;
 
 /// Where the caches listen on every node, as NodeLocal DNSCache does.
 const LINK_LOCAL: &str = "169.254.20.10";
-
-/// The interface with that address.
-const INTERFACE: &str = "nodelocaldns";
 
 /// The nodes of our cluster.
 const NODES: [&str; 3] = ["n1", "n2", "n3"];
@@ -56,13 +55,8 @@ impl<'a> Caches<'a> {
     fn start(cluster: &'a Cluster) -> Self {
         let caches = Self(cluster);
         for node in NODES {
-            for rest in
-                [&["link", "add", INTERFACE, "type", "dummy"][..], &["address", "add", LINK_LOCAL, "dev", INTERFACE]]
-            {
-                let command: Vec<String> = ["ip"].iter().chain(rest).map(|word| (*word).to_owned()).collect();
-                let output = exec(node, &command).unwrap().output().unwrap();
-                assert!(output.status.success(), "{node}: {output:?}");
-            }
+            let output = address(node, "add").unwrap().output().unwrap();
+            assert!(output.status.success(), "{node}: {output:?}");
         }
         caches.serve(&json!({}));
         caches
@@ -94,10 +88,15 @@ impl Drop for Caches<'_> {
         let what = "daemonset/node-local-dns configmap/node-local-dns configmap/kube-dns";
         let _ = self.0.kube.run(&format!("--namespace=kube-system delete {what} --ignore-not-found --wait"));
         for node in NODES {
-            let command = ["ip", "link", "delete", INTERFACE].map(str::to_owned);
-            let _ = exec(node, &command).map(|mut command| command.output());
+            let _ = address(node, "delete").map(|mut command| command.output());
         }
     }
+}
+
+/// `ip address` with the caches' address; on the loopback interface, because not every kernel has dummy ones.
+fn address(node: &str, verb: &str) -> anyhow::Result<Command> {
+    let command = ["ip", "address", verb, LINK_LOCAL, "dev", "lo"].map(str::to_owned);
+    exec(node, &command)
 }
 
 /// What the mesh wrote for the caches.
