@@ -34,9 +34,9 @@ pub(crate) const NGINX_STREAM: &str = "/usr/lib/nginx/modules/ngx_stream_module.
 /// Runs one bench.
 pub(crate) fn run(bench: &Bench) -> Result<()> {
     let setup = match bench {
-        Bench::Dns(options) => options.setup(),
-        Bench::Http(options) => options.setup(),
-        Bench::Tcp(options) => options.setup(),
+        Bench::Dns(options) => options.setting.setup,
+        Bench::Http(options) => options.setting.setup,
+        Bench::Tcp(options) => options.setting.setup,
         Bench::Scale(_) | Bench::Own(_) => false,
     };
     if setup {

@@ -1,5 +1,7 @@
 //! Configuration: what of others is there, and whether everybody has the newest of ours.
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 
 use super::{
@@ -121,15 +123,16 @@ fn judge_config(controllers: &[(Value, Value)], pods: &[Value]) -> Outcome {
             "see kubectl logs -l app.kubernetes.io/component=controller",
         );
     }
-    let (mut connected, mut behind, mut rejecting) = (Vec::new(), Vec::new(), Vec::new());
+    // Sets: every replica tells of the same subscribers.
+    let (mut connected, mut behind, mut rejecting) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
     for (status, subscribers) in controllers {
         let revision = status["revision"].as_u64().unwrap_or(0);
         let settled = status["secondsSinceChange"].as_f64().is_some_and(|age| age > ON_ITS_WAY);
         for one in subscribers["subscribers"].as_array().into_iter().flatten() {
             let id = text(one, "/id");
-            connected.push(id);
+            connected.insert(id);
             if settled && one["acknowledged"].as_u64().unwrap_or(0) < revision {
-                behind.push(id);
+                behind.insert(id);
             }
             let some = |list: &str| match &one[list] {
                 Value::Array(list) => !list.is_empty(),
@@ -137,7 +140,7 @@ fn judge_config(controllers: &[(Value, Value)], pods: &[Value]) -> Outcome {
                 _ => false,
             };
             if some("rejected") || some("failed") {
-                rejecting.push(id);
+                rejecting.insert(id);
             }
         }
     }
@@ -152,8 +155,6 @@ fn judge_config(controllers: &[(Value, Value)], pods: &[Value]) -> Outcome {
         let fix = logs(first);
         return Outcome::fail(format!("behind the controller for more than {ON_ITS_WAY} s: {}", some_of(behind)), fix);
     }
-    rejecting.sort_unstable();
-    rejecting.dedup();
     if !rejecting.is_empty() {
         return Outcome::warn(
             format!("could not put everything in force: {}", some_of(rejecting)),

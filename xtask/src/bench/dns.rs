@@ -39,17 +39,10 @@ pub(crate) struct Options {
     #[command(flatten)]
     rounds: Rounds,
     #[command(flatten)]
-    setting: Setting,
+    pub(super) setting: Setting,
     /// Which table
     #[arg(long, value_enum, default_value_t = Part::Both)]
     part: Part,
-}
-
-impl Options {
-    /// Whether what is missing is to be installed.
-    pub(crate) fn setup(&self) -> bool {
-        self.setting.setup
-    }
 }
 
 /// The two tables.

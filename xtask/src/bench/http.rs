@@ -30,20 +30,13 @@ pub(crate) struct Options {
     #[command(flatten)]
     rounds: Rounds,
     #[command(flatten)]
-    setting: Setting,
+    pub(super) setting: Setting,
     /// HTTP/2 without TLS on both sides, instead of HTTP/1.1 (nginx cannot)
     #[arg(long)]
     h2: bool,
     /// Connections that make the load
     #[arg(long, default_value_t = 32)]
     connections: u32,
-}
-
-impl Options {
-    /// Whether what is missing is to be installed.
-    pub(crate) fn setup(&self) -> bool {
-        self.setting.setup
-    }
 }
 
 /// Runs the bench and prints its table.

@@ -29,14 +29,7 @@ pub(crate) struct Options {
     #[command(flatten)]
     rounds: Rounds,
     #[command(flatten)]
-    setting: Setting,
-}
-
-impl Options {
-    /// Whether what is missing is to be installed.
-    pub(crate) fn setup(&self) -> bool {
-        self.setting.setup
-    }
+    pub(super) setting: Setting,
 }
 
 /// Runs the bench and prints its table.
