@@ -159,7 +159,14 @@ fn service(
         }),
         Resource::Service(Service {
             name: name.clone(),
-            ports: vec![ServicePort { number: port, name: None, protocol, routes: Vec::new(), backend }],
+            ports: vec![ServicePort {
+                number: port,
+                name: None,
+                protocol,
+                leaving: false,
+                routes: Vec::new(),
+                backend,
+            }],
         }),
         Resource::Endpoints(Endpoints {
             service: name.clone(),

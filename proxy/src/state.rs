@@ -14,7 +14,7 @@ use std::{
     net::IpAddr,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
 };
 
@@ -54,6 +54,8 @@ pub(crate) struct Shared {
     pub(crate) complete: AtomicBool,
     /// How far the proxy is in ending; see [`Phase`].
     phase: AtomicU8,
+    /// Ports that are leaving.
+    leaving: Arc<AtomicUsize>,
     /// Connections of callers that are open.
     pub(crate) connections: crate::listener::Occupancy,
     wanted: mpsc::UnboundedSender<Arc<Called>>,
@@ -85,6 +87,7 @@ impl Shared {
             workloads: Workloads::default(),
             complete: AtomicBool::new(false),
             phase: AtomicU8::new(Phase::Serving as u8),
+            leaving: Arc::default(),
             wanted,
         };
         (Arc::new(shared), wanted_here)
@@ -102,6 +105,11 @@ impl Shared {
             1 => Phase::Leaving,
             _ => Phase::Closing,
         }
+    }
+
+    /// Whether any port is served as it was not for much longer.
+    pub(crate) fn has_leaving(&self) -> bool {
+        self.leaving.load(Ordering::Relaxed) > 0
     }
 
     /// Goes on to `phase`.
@@ -203,6 +211,8 @@ pub(crate) struct Port {
     pub(crate) number: u16,
     /// What it carries.
     pub(crate) protocol: Protocol,
+    /// It is served in this way not for much longer: its callers are to come back on a new connection, by a new answer.
+    pub(crate) leaving: Option<Leaving>,
     /// Where requests go, in order of precedence; what none matches goes to `own`.
     pub(crate) routes: Vec<Weighted>,
     /// The Service's own endpoints.
@@ -211,6 +221,23 @@ pub(crate) struct Port {
     pub(crate) number_text: HeaderValue,
     /// What is counted for it.
     pub(crate) counts: Counts,
+}
+
+/// Says that a port is leaving, for as long as it is there.
+pub(crate) struct Leaving(Arc<AtomicUsize>);
+
+impl Leaving {
+    /// Counted in `all`.
+    pub(crate) fn new(all: &Arc<AtomicUsize>) -> Self {
+        all.fetch_add(1, Ordering::Relaxed);
+        Self(all.clone())
+    }
+}
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// Counters of a port, by what it carries.

@@ -381,6 +381,25 @@ async fn listeners_come_and_go() {
     assert!(open.hear().await.0.starts_with("http/1.1 200"));
 }
 
+/// A port that carries something else from now on: who keeps a connection is served, and sent to look again.
+#[tokio::test]
+async fn a_port_that_leaves_serves_and_sends_its_callers_away() {
+    let fed = Fed::new(config()).await;
+    fed.begin().await;
+    let server = endpoints::echo(false, "one").await;
+    let address = fed.http("web.shop", Scheme::Http, &[server.address]).await;
+    let mut kept = Raw::to(address).await;
+    kept.say(&get("web.shop", "/")).await;
+    let (head, _) = kept.hear().await;
+    assert!(head.starts_with("http/1.1 200") && !head.contains("connection: close"), "{head}");
+    fed.define_leaving("web.shop", address.port(), Protocol::Http);
+    fed.push_service("web.shop").await;
+    kept.say(&get("web.shop", "/")).await;
+    let (head, _) = kept.hear().await;
+    assert!(head.starts_with("http/1.1 200") && head.contains("connection: close"), "{head}");
+    assert_eq!(kept.rest().await, "", "and closed");
+}
+
 #[tokio::test]
 async fn a_listener_that_lingers_can_come_back() {
     let fed = Fed::new(Config { linger: Duration::from_millis(200), ..config() }).await;

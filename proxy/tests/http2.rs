@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Version};
 use http_body_util::{BodyExt, Empty, Full, StreamBody, combinators::BoxBody};
 use hyper::{body::Frame, client::conn::http2::SendRequest, ext::Protocol as Extended};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use maesh_config::model::Scheme;
+use maesh_config::model::{Protocol, Scheme};
 use std::net::SocketAddr;
 use support::{Fed, Raw, ask, config, endpoints, get, within};
 use tokio::{
@@ -226,6 +226,24 @@ async fn websocket_from_http2() {
     let mut back = [0; 11];
     within(io.read_exact(&mut back)).await.expect("read");
     assert_eq!(&back, b"\x81\x85\0\0\0\0hello");
+}
+
+#[tokio::test]
+async fn a_port_that_leaves_says_goaway() {
+    let server = endpoints::echo(true, "one").await;
+    let (fed, address) = fed(Scheme::H2c, server.address).await;
+    let mut sender = caller(address).await;
+    within(sender.send_request(request("http://web.shop.maesh/"))).await.expect("an answer");
+    fed.define_leaving("web.shop", address.port(), Protocol::Http);
+    fed.push_service("web.shop").await;
+    let answer = within(sender.send_request(request("http://web.shop.maesh/"))).await.expect("an answer");
+    answer.into_body().collect().await.expect("a body");
+    within(async {
+        while !sender.is_closed() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -36,6 +36,8 @@ pub struct ServicePort {
     pub name: Option<Arc<str>>,
     /// What it carries.
     pub protocol: Protocol,
+    /// It is served in this way for callers who remember an answer of before, and not for much longer.
+    pub leaving: bool,
     /// Routes in order of precedence; what none matches goes to the Service itself.
     pub routes: Vec<Route>,
     /// Policies that hold when this port is chosen as a backend.

@@ -99,8 +99,16 @@ fn service() -> impl Strategy<Value = Service> {
         weight,
     });
     let route = vec(backend, 0..3).prop_map(|backends| Route { backends });
-    let port = (any::<u16>(), option::of(text()), protocol(), vec(route, 0..3), policy)
-        .prop_map(|(number, name, protocol, routes, backend)| ServicePort { number, name, protocol, routes, backend });
+    let port = (any::<u16>(), option::of(text()), protocol(), any::<bool>(), vec(route, 0..3), policy).prop_map(
+        |(number, name, protocol, leaving, routes, backend)| ServicePort {
+            number,
+            name,
+            protocol,
+            leaving,
+            routes,
+            backend,
+        },
+    );
     (service_name(), vec(port, 0..3)).prop_map(|(name, ports)| Service { name, ports })
 }
 

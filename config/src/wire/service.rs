@@ -26,6 +26,8 @@ struct ServicePort {
     routes: Vec<Route>,
     #[prost(message, optional, tag = "5")]
     backend: Option<BackendPolicy>,
+    #[prost(bool, tag = "6")]
+    leaving: bool,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -94,6 +96,7 @@ impl From<&model::ServicePort> for ServicePort {
             protocol: protocol_code(it.protocol),
             routes: it.routes.iter().map(Route::from).collect(),
             backend: Some((&it.backend).into()),
+            leaving: it.leaving,
         }
     }
 }
@@ -106,6 +109,7 @@ impl TryFrom<ServicePort> for model::ServicePort {
             number: port(it.number, "port number")?,
             name: it.name.map(Into::into),
             protocol: protocol(it.protocol)?,
+            leaving: it.leaving,
             routes: it.routes.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
             backend: it.backend.ok_or_else(|| impossible("backend policy"))?.try_into()?,
         })

@@ -99,14 +99,16 @@ impl Plan {
 
     /// The resource with routes and policies; `former` are ports that are reached in the old way for a while.
     pub(super) fn resource(&self, former: &[Former]) -> model::Service {
-        let port = |port: &Port| model::ServicePort {
+        let port = |port: &Port, leaving| model::ServicePort {
             number: port.number,
             name: port.name.clone(),
             protocol: port.protocol,
+            leaving,
             routes: Vec::new(),
             backend: port.policy.clone(),
         };
-        let mut ports: Vec<_> = self.ports.iter().chain(former.iter().map(|former| &former.port)).map(port).collect();
+        let now = self.ports.iter().map(|it| port(it, false));
+        let mut ports: Vec<_> = now.chain(former.iter().map(|former| port(&former.port, true))).collect();
         ports.sort_unstable_by_key(|port| (port.number, port.protocol));
         model::Service { name: self.name().clone(), ports }
     }

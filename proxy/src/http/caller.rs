@@ -14,6 +14,7 @@ use std::{
 
 use http::HeaderValue;
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 
 use crate::{
     listener::{Listening, Worker},
@@ -51,6 +52,8 @@ pub(crate) struct Caller {
     since: AtomicU32,
     answered: AtomicBool,
     ended: AtomicBool,
+    /// It is asked to come back on a new connection.
+    sent_away: Notify,
     waker: Mutex<Option<Waker>>,
 }
 
@@ -77,6 +80,7 @@ impl Caller {
             stage: AtomicU8::new(stage as u8),
             answered: AtomicBool::new(false),
             ended: AtomicBool::new(false),
+            sent_away: Notify::new(),
             waker: Mutex::new(None),
         })
     }
@@ -141,6 +145,16 @@ impl Caller {
         if let Some(waker) = waker {
             waker.wake();
         }
+    }
+
+    /// Asks the caller of an HTTP/2 connection to send what comes next on a new one.
+    pub(crate) fn send_away(&self) {
+        self.sent_away.notify_one();
+    }
+
+    /// Until it is asked to.
+    pub(crate) async fn is_sent_away(&self) {
+        self.sent_away.notified().await;
     }
 
     /// Whether someone ended it.

@@ -71,10 +71,15 @@ async fn serve_http2(io: CallerIo, caller: &Arc<Caller>) {
     let service = service_fn(|request| handle(caller.clone(), request));
     let mut connection = std::pin::pin!(builder.serve_connection(io, service));
     let mut closing = caller.worker.closing();
-    let told = async move { closing.wait_for(|closing| *closing).await.is_ok() };
+    let told = async move {
+        tokio::select! {
+            _ = closing.wait_for(|closing| *closing) => {}
+            () = caller.is_sent_away() => {}
+        }
+    };
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
-        _ = told => {
+        () = told => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }
@@ -95,8 +100,14 @@ async fn handle(caller: Arc<Caller>, request: Request<Incoming>) -> Result<Respo
         Err(reason) => (answer::refuse(reason, grpc), None, None, Some(reason)),
     };
     let (mut head, body) = response.into_parts();
-    if !caller.http2 {
-        let ends = reason.is_some_and(ends_connection) || caller.shared.phase() == Phase::Closing;
+    // Its next request is to come by a new answer of the DNS.
+    let leaves = known.as_ref().is_some_and(|port| port.leaving.is_some());
+    if caller.http2 {
+        if leaves {
+            caller.send_away();
+        }
+    } else {
+        let ends = leaves || reason.is_some_and(ends_connection) || caller.shared.phase() == Phase::Closing;
         if ends && head.status != http::StatusCode::SWITCHING_PROTOCOLS {
             head.headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }

@@ -28,6 +28,10 @@ use crate::{
 /// How often connections that have been idle for too long are looked for.
 const SWEEP: Duration = Duration::from_millis(500);
 
+/// How long a connection may be idle while a port is leaving, which its caller has not been told: well within the time
+/// for which that is served.
+const KEEP_ALIVE_LEAVING: Duration = Duration::from_secs(20);
+
 /// One thread that carries traffic.
 pub(crate) struct Worker {
     /// Its place among the workers, and in every endpoint's pools.
@@ -82,9 +86,10 @@ impl Worker {
     fn sweep(&self) {
         sweep(self);
         let limits = &self.shared.config.limits;
+        let leaving = if self.shared.has_leaving() { KEEP_ALIVE_LEAVING } else { Duration::MAX };
         for caller in self.callers.lock().values() {
             let most = match caller.stage() {
-                Stage::Idle => limits.keep_alive,
+                Stage::Idle => limits.keep_alive.min(leaving),
                 Stage::Head => limits.head_timeout,
                 Stage::Busy | Stage::Free => continue,
             };

@@ -183,6 +183,6 @@ impl Port {
             Protocol::Tcp | Protocol::Udp => Counts::Stream(shared.telemetry.stream(service, number)),
         };
         let number_text = HeaderValue::from(number);
-        Self { number, protocol, routes, own, number_text, counts }
+        Self { number, protocol, leaving: None, routes, own, number_text, counts }
     }
 }

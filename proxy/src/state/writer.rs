@@ -16,7 +16,8 @@ use maesh_config::{
 };
 
 use super::{
-    BackendPort, Called, Endpoint, MeshFacts, NameFacts, Port, Serving, Shared, Weighted, demand, directory_name,
+    BackendPort, Called, Endpoint, Leaving, MeshFacts, NameFacts, Port, Serving, Shared, Weighted, demand,
+    directory_name,
 };
 use crate::listener::Listeners;
 
@@ -395,7 +396,9 @@ impl Writer {
                     .push(Weighted::new(backends.map(|to| (to.weight, self.backend(&to.service, to.port))).collect()));
             }
             let Some(own) = self.backend(name, port.number) else { continue };
-            ports.push(Arc::new(Port::new(&self.shared, name, port.number, port.protocol, routes, own)));
+            let mut made = Port::new(&self.shared, name, port.number, port.protocol, routes, own);
+            made.leaving = port.leaving.then(|| Leaving::new(&self.shared.leaving));
+            ports.push(Arc::new(made));
         }
         called.serving.store(Some(Arc::new(Serving { ports })));
         called.arrived(false);

@@ -193,7 +193,16 @@ impl Fed {
 
     /// Puts a Service in the world; delivered when it is asked for, or at once with `push`.
     pub fn define(&self, name: &str, number: u16, protocol: Protocol, policy: BackendPolicy, routes: Vec<Route>) {
-        let port = ServicePort { number, name: None, protocol, routes, backend: policy };
+        self.define_port(name, ServicePort { number, name: None, protocol, leaving: false, routes, backend: policy });
+    }
+
+    /// A Service that is served in this way not for much longer.
+    pub fn define_leaving(&self, name: &str, number: u16, protocol: Protocol) {
+        let (routes, backend) = (Vec::new(), policy(Scheme::Http));
+        self.define_port(name, ServicePort { number, name: None, protocol, leaving: true, routes, backend });
+    }
+
+    fn define_port(&self, name: &str, port: ServicePort) {
         let made = Service { name: service(name), ports: vec![port] };
         let mut world = self.world.lock().expect("lock");
         world.services.retain(|old| old.name != made.name);
