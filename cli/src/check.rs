@@ -8,6 +8,7 @@ mod config;
 mod context;
 mod dns;
 mod outcome;
+mod placement;
 mod print;
 mod provider;
 mod query;

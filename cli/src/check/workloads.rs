@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::{
     context::{Context, is_alive, is_ready, items, name, role, some_of, text},
     outcome::Outcome,
+    placement::runs_on,
 };
 
 /// Who mends pods that do not run.
@@ -187,30 +188,6 @@ fn is_up(node: &Value) -> bool {
     !conditions.is_some_and(|conditions| conditions.iter().any(down))
 }
 
-/// A pod of this template may be on the node, by its selector and tolerations. Affinity is not looked at.
-fn runs_on(spec: &Value, node: &Value) -> bool {
-    let labels = &node["metadata"]["labels"];
-    let selected = spec["nodeSelector"]
-        .as_object()
-        .is_none_or(|selector| selector.iter().all(|(key, value)| labels.get(key) == Some(value)));
-    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
-    let tolerations = list(&spec["tolerations"]);
-    let tolerated = |taint: &Value| {
-        // The DaemonSet controller itself adds tolerations for these.
-        text(taint, "/key").starts_with("node.kubernetes.io/") || tolerations.iter().any(|it| tolerates(it, taint))
-    };
-    let keeps_out = |taint: &Value| matches!(text(taint, "/effect"), "NoSchedule" | "NoExecute");
-    selected && list(&node["spec"]["taints"]).iter().filter(|taint| keeps_out(taint)).all(tolerated)
-}
-
-fn tolerates(toleration: &Value, taint: &Value) -> bool {
-    let (key, effect) = (text(toleration, "/key"), text(toleration, "/effect"));
-    let exists = text(toleration, "/operator") == "Exists";
-    let value = exists || text(toleration, "/value") == text(taint, "/value");
-    (effect.is_empty() || effect == text(taint, "/effect"))
-        && ((key.is_empty() && exists) || (key == text(taint, "/key") && value))
-}
-
 #[cfg(test)]
 mod tests {
     use super::{super::outcome::Verdict, *};
@@ -266,21 +243,6 @@ mod tests {
         ] {
             let pods: Vec<_> = on.iter().map(|node| pod("proxy", node, true)).collect();
             assert_eq!(judge_nodes(&daemon(tolerations), &nodes, &pods, "maesh").verdict, want, "{case}");
-        }
-    }
-
-    #[test]
-    fn tolerations() {
-        let taint = json!({ "key": "gpu", "value": "yes", "effect": "NoSchedule" });
-        for (toleration, want) in [
-            (json!({ "operator": "Exists" }), true),
-            (json!({ "key": "gpu", "operator": "Exists" }), true),
-            (json!({ "key": "gpu", "value": "yes" }), true),
-            (json!({ "key": "gpu", "value": "no" }), false),
-            (json!({ "key": "gpu", "operator": "Exists", "effect": "NoExecute" }), false),
-            (json!({ "key": "cpu", "operator": "Exists" }), false),
-        ] {
-            assert_eq!(tolerates(&toleration, &taint), want, "{toleration}");
         }
     }
 }
