@@ -3,14 +3,18 @@
 //! A ConfigMap of the mesh's namespace, the marker, says that it is wanted: Helm makes it before it deletes anything, so
 //! it also works where the pod of Helm's hook cannot start. While it is there, every replica has its names answer plain
 //! addresses. Once nobody remembers a mesh address, the leader takes the stanza out of the cluster's DNS, waits until
-//! nobody asks the mesh any more, removes what it made, and says so in the marker. Without any controller, `maesh
-//! uninstall` does the same by itself. Every step may be done twice.
+//! nobody asks the mesh any more, removes what it made, and says so in the marker. Helm waits for its Job; where the pod of
+//! that cannot start, the leader ends it. Without any controller, `maesh uninstall` does the same by itself. Every step
+//! may be done twice.
 
 use std::{fmt, future::Future, pin::Pin, pin::pin, time::Duration};
 
 use futures_util::StreamExt as _;
 use k8s_openapi::{
-    api::core::v1::{ConfigMap, Service},
+    api::{
+        batch::v1::Job,
+        core::v1::{ConfigMap, Service},
+    },
     apimachinery::pkg::apis::meta::v1::OwnerReference,
 };
 use kube::{
@@ -33,6 +37,8 @@ pub const PROGRESS: &str = "maesh.containo.us/uninstall";
 pub const DONE: &str = "done";
 /// Pause after a failure, and between two looks at the cluster's DNS.
 const RETRY: Duration = Duration::from_secs(2);
+/// How long the pod of the Job may take to see that all is done, and to end by itself.
+const SEEN: Duration = Duration::from_secs(5);
 /// How long the API server may take for one answer.
 const ANSWER: Duration = Duration::from_secs(30);
 
@@ -41,7 +47,7 @@ const ANSWER: Duration = Duration::from_secs(30);
 pub struct Options {
     /// The mesh's namespace.
     pub namespace: String,
-    /// Name of the marker.
+    /// Name of the marker, and of the Job that waits until it says that all is done.
     pub marker: String,
     /// How long a caller may remember an answer.
     pub horizon: Duration,
@@ -56,7 +62,7 @@ pub struct Options {
 #[derive(Debug, thiserror::Error)]
 pub enum UninstallError {
     /// The API server refused something.
-    #[error("{0}; check the rights on the marker and on Services of the mesh's namespace")]
+    #[error("{0}; check the rights on the marker, its Job, and Services of the mesh's namespace")]
     Api(#[from] kube::Error),
     /// The API server is silent.
     #[error("the API server did not answer within {ANSWER:?}")]
@@ -189,7 +195,28 @@ impl Uninstall {
             let _ = self.note(&format!("trying again: {error}")).await;
             sleep(RETRY).await;
         }
+        sleep(SEEN).await;
+        while let Err(error) = self.end_job().await {
+            tracing::warn!(%error, "uninstallation: the Job that waits for it cannot be ended; trying again");
+            sleep(RETRY).await;
+        }
         std::future::pending::<()>().await;
+    }
+
+    /// Ends the Job that waits, whose pod may never have started: a Job that has to complete nothing is complete. It is
+    /// an indexed one, whose number of completions may be changed. Nothing where it is gone.
+    async fn end_job(&self) -> Result<(), UninstallError> {
+        let jobs = Api::<Job>::namespaced(self.client.clone(), &self.options.namespace);
+        let nothing = json!({ "spec": { "completions": 0, "parallelism": 0 } });
+        let (parameters, nothing) = (PatchParams::default(), Patch::Merge(&nothing));
+        match self.write(jobs.patch_metadata(&self.options.marker, &parameters, &nothing)).await? {
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+            Err(error) => Err(error.into()),
+            Ok(_) => {
+                tracing::info!("uninstallation: the Job that waited for it is ended");
+                Ok(())
+            }
+        }
     }
 
     /// Does it once. `bypassed`: names answer plain addresses already, so callers forget the mesh's first; otherwise
