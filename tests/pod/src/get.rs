@@ -33,15 +33,23 @@ pub(crate) struct Names {
     /// Let the C library ask
     #[arg(long, conflicts_with = "server")]
     libc: bool,
+    /// Only their IPv6 addresses
+    #[arg(long)]
+    six: bool,
 }
 
 impl Names {
     async fn lookup(&self, name: &str) -> Result<Result<Found, LookupError>> {
-        if self.libc {
-            return Ok(library(name).await);
+        let mut found = if self.libc {
+            library(name).await
+        } else {
+            let resolver = self.server.map_or_else(Resolver::of_the_pod, |server| Ok(Resolver::of_server(server)));
+            resolver?.lookup(name).await
+        };
+        if let (true, Ok(found)) = (self.six, &mut found) {
+            found.addresses.retain(IpAddr::is_ipv6);
         }
-        let resolver = self.server.map_or_else(Resolver::of_the_pod, |server| Ok(Resolver::of_server(server)));
-        Ok(resolver?.lookup(name).await)
+        Ok(found)
     }
 }
 

@@ -3,10 +3,10 @@
 use std::time::{Duration, Instant};
 
 use maesh_test_support::until;
-use maesh_testcluster::{MESH, chart, helm};
+use maesh_testcluster::chart;
 use serde_json::Value;
 
-use crate::shared::{Cluster, PATIENCE, VALUES, cluster};
+use crate::shared::{Cluster, PATIENCE, automatic, cluster};
 
 /// From the uninstallation to its end: horizon, CoreDNS's own delay, and what Helm does.
 const GOING: Duration = Duration::from_secs(290);
@@ -17,8 +17,7 @@ fn cluster_the_stanza_comes_with_the_mesh_and_goes_before_it_to_the_byte() {
     cluster.without_mesh();
     let (map, pods) = (dns_map(&cluster), dns_pods(&cluster));
     let since = Instant::now();
-    let values: Vec<&str> = VALUES.iter().copied().filter(|value| !value.starts_with("coredns")).collect();
-    chart(&cluster.kube, "install", &[&values[..], &["coredns.mode=auto"]].concat()).unwrap();
+    chart(&cluster.kube, "install", &automatic(&[])).unwrap();
     cluster.mesh_settled();
     let written = until(PATIENCE, || text(&dns_map(&cluster)).starts_with("# maesh begin"));
     assert!(written, "{}", text(&dns_map(&cluster)));
@@ -35,7 +34,7 @@ fn cluster_the_stanza_comes_with_the_mesh_and_goes_before_it_to_the_byte() {
     cluster.when_asked("web.shop.maesh.", |answer| answer["addresses"].is_array());
 
     let since = Instant::now();
-    helm(&cluster.kube, &["uninstall", MESH, "--wait", "--timeout=290s"]).unwrap();
+    cluster.uninstall();
     assert!(since.elapsed() < GOING);
     println!("uninstalled in {:.1} s", since.elapsed().as_secs_f32());
     assert_eq!(text(&dns_map(&cluster)), text(&map), "the Corefile is what it was, to the byte");

@@ -9,6 +9,7 @@
 mod auto;
 mod away;
 mod dns;
+mod dual_stack;
 mod footprint;
 mod install;
 mod leader;
@@ -17,4 +18,5 @@ mod rollouts;
 mod shapes;
 mod shared;
 mod stanza;
+mod traffic_type;
 mod under_load;

@@ -7,7 +7,7 @@ use maesh_testcluster::load::now;
 use maesh_testcluster::process::{Signal, signal};
 use maesh_testcluster::{BEFORE_IMAGE, MESH, MESH_IMAGE, chart, chart_with, helm};
 
-use crate::shared::{Cluster, PATIENCE, VALUES, cluster, our_cluster};
+use crate::shared::{Cluster, PATIENCE, VALUES, automatic, cluster, our_cluster};
 use crate::under_load::{Load, PLANS};
 
 /// Requests a second, all nodes together.
@@ -55,8 +55,8 @@ fn cluster_no_request_fails_while_all_proxies_are_replaced() {
 #[ignore = "long: replaces every part of the mesh, and what it serves, under load"]
 fn cluster_no_request_fails_while_anything_is_replaced() {
     let Some(cluster) = cluster() else { return };
-    cluster.with_mesh();
-    cluster.with_stanza();
+    cluster.without_mesh();
+    cluster.with_automatic_mesh();
     cluster.scale_backends(10);
     let mut load = Load::start(&cluster, "load", &PLANS);
     load.phase("nothing", load_alone);
@@ -66,12 +66,11 @@ fn cluster_no_request_fails_while_anything_is_replaced() {
     load.phase("dns is replaced", || cluster.restart("deployment/maesh-dns"));
     load.phase("controllers are replaced", || cluster.restart("deployment/maesh-controller"));
     load.phase("everything is upgraded", || {
-        chart(&cluster.kube, "upgrade", &[&VALUES[..], &["logs.level=debug"]].concat()).unwrap();
+        chart(&cluster.kube, "upgrade", &automatic(&["logs.level=debug"])).unwrap();
         cluster.mesh_settled();
     });
-    load.phase("the stanza is taken out", || drop(cluster.without_stanza()));
-    load.phase("the mesh is uninstalled", || {
-        helm(&cluster.kube, &["uninstall", MESH, "--wait", "--timeout=120s"]).unwrap();
+    load.phase("the mesh is uninstalled, and takes its stanza out before", || {
+        cluster.uninstall();
         let gone = maesh_test_support::until(PATIENCE, || cluster.selected(MESH, "").is_empty());
         assert!(gone, "pods are left: {:?}", cluster.selected(MESH, ""));
     });

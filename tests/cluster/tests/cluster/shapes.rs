@@ -3,10 +3,10 @@
 use std::process::Command;
 
 use maesh_test_support::until;
-use maesh_testcluster::{DNS_IMAGE, MESH, chart, exec, helm};
+use maesh_testcluster::{DNS_IMAGE, exec};
 use serde_json::{Value, json};
 
-use crate::shared::{Cluster, PATIENCE, VALUES, our_cluster};
+use crate::shared::{Cluster, PATIENCE, our_cluster};
 use crate::stanza;
 
 /// Where the caches listen on every node, as NodeLocal DNSCache does.
@@ -106,17 +106,6 @@ fn stubs(cluster: &Cluster) -> Option<Value> {
 }
 
 impl Cluster {
-    /// Installs the mesh so that it changes the cluster's DNS by itself.
-    fn with_automatic_mesh(&self) {
-        let values: Vec<&str> = VALUES.iter().copied().filter(|value| !value.starts_with("coredns")).collect();
-        chart(&self.kube, "install", &[&values[..], &["coredns.mode=auto"]].concat()).unwrap();
-        self.mesh_settled();
-    }
-
-    fn uninstall_automatic_mesh(&self) {
-        helm(&self.kube, &["uninstall", MESH, "--wait", "--timeout=290s"]).unwrap();
-    }
-
     /// From every node the mesh name leads to the proxy of that node, and the plain name to a backend; `server` is asked.
     #[track_caller]
     fn asks_by_name(&self, server: Option<&str>) {
@@ -162,7 +151,7 @@ fn cluster_names_work_through_a_cache_on_every_node() {
     assert!(told, "{:?}", stubs(&cluster));
     caches.serve(&stubs(&cluster).unwrap());
     cluster.asks_by_name(Some(LINK_LOCAL));
-    cluster.uninstall_automatic_mesh();
+    cluster.uninstall();
     assert_eq!(stubs(&cluster), None, "nothing is left of it");
     cluster.without_mesh();
 }
@@ -196,7 +185,7 @@ fn cluster_names_work_through_an_imported_config_map() {
     assert!(written, "{}", data());
     cluster.asks_by_name(None);
     assert_eq!(stanza::corefile(kube), imports, "what the platform owns is not touched");
-    cluster.uninstall_automatic_mesh();
+    cluster.uninstall();
     assert_eq!(data(), custom["data"], "what is a person's stays");
 
     kube.run("--namespace=kube-system rollout undo deployment/coredns").unwrap();

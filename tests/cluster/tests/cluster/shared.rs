@@ -23,6 +23,12 @@ pub(crate) const VALUES: [&str; 4] = [
     "coredns.mode=manual",
 ];
 
+/// [`VALUES`], but the mesh puts the stanza in and out by itself; and `further` ones.
+pub(crate) fn automatic<'a>(further: &[&'a str]) -> Vec<&'a str> {
+    let values = VALUES.iter().copied().filter(|value| !value.starts_with("coredns"));
+    values.chain(["coredns.mode=auto"]).chain(further.iter().copied()).collect()
+}
+
 /// The namespace of the mesh, in which Pod Security `restricted` is enforced.
 const NAMESPACE: &str = r#"
 apiVersion: v1
@@ -41,6 +47,8 @@ pub(crate) struct Cluster {
     meshed: Cell<bool>,
     /// The stanza is in force in every CoreDNS pod.
     pub(crate) forwarded: Cell<bool>,
+    /// Both families of addresses, IPv4 first.
+    dual_stack: bool,
     /// Takes it down with this process.
     _guard: Option<Guard>,
 }
@@ -60,6 +68,19 @@ impl std::ops::Deref for Turn {
 
 /// The cluster, made by the first test that asks; `None` when this machine cannot have one, which is noted as a skip.
 pub(crate) fn cluster() -> Option<Turn> {
+    turn(false)
+}
+
+/// A cluster of ours with addresses of both families. It takes the place of the other one, until that is asked for.
+pub(crate) fn dual_stack_cluster() -> Option<Turn> {
+    if Kube::named().is_some() {
+        skip("it makes a cluster of its own");
+        return None;
+    }
+    turn(true)
+}
+
+fn turn(dual_stack: bool) -> Option<Turn> {
     let mut shared = SHARED.lock().unwrap_or_else(|failed| {
         // A test that failed says nothing of the next one, which finds a cluster without a mesh.
         SHARED.clear_poison();
@@ -67,8 +88,10 @@ pub(crate) fn cluster() -> Option<Turn> {
         shared.iter().for_each(Cluster::without_mesh);
         shared
     });
-    if shared.is_none() {
-        *shared = Some(make()?);
+    if shared.as_ref().is_none_or(|cluster| cluster.dual_stack != dual_stack && cluster.kube.is_ours()) {
+        // The old one goes first: there is room for one.
+        *shared = None;
+        *shared = Some(make(dual_stack)?);
     }
     Some(Turn(shared))
 }
@@ -83,10 +106,10 @@ pub(crate) fn our_cluster() -> Option<Turn> {
     Some(turn)
 }
 
-fn make() -> Option<Cluster> {
+fn make(dual_stack: bool) -> Option<Cluster> {
     need_tool("helm4")?;
     let named = Kube::named();
-    let mut options = Options { nodes: 3, dual_stack: false, images: Vec::new() };
+    let mut options = Options { nodes: 3, dual_stack, images: Vec::new() };
     let mut guard = None;
     if named.is_none() {
         if !need_root() {
@@ -106,7 +129,7 @@ fn make() -> Option<Cluster> {
     kube.settled("shop", "deployment/web", PATIENCE).unwrap();
     kube.settled("callers", "daemonset/caller", PATIENCE).unwrap();
     kube.settled("callers", "daemonset/caller-glibc", PATIENCE).unwrap();
-    let cluster = Cluster { kube, meshed: Cell::new(false), forwarded: Cell::new(false), _guard: guard };
+    let cluster = Cluster { kube, meshed: Cell::new(false), forwarded: Cell::new(false), dual_stack, _guard: guard };
     cluster.without_mesh();
     Some(cluster)
 }
@@ -130,6 +153,21 @@ impl Cluster {
             chart(&self.kube, "install", &VALUES).unwrap();
             self.mesh_settled();
         }
+    }
+
+    /// Installs the mesh as users do: it puts its stanza in by itself. Waits until that is in force.
+    pub(crate) fn with_automatic_mesh(&self) {
+        chart(&self.kube, "install", &automatic(&[])).unwrap();
+        self.mesh_settled();
+        for (pod, took) in self.when_asked("web.shop.maesh.", |answer| answer["addresses"].is_array()) {
+            println!("stanza live in {pod} {:.1} s after the mesh was", took.as_secs_f32());
+        }
+    }
+
+    /// As users do: the stanza goes by itself, before anything else.
+    pub(crate) fn uninstall(&self) {
+        helm(&self.kube, &["uninstall", MESH, "--wait", "--timeout=290s"]).unwrap();
+        self.meshed.set(false);
     }
 
     /// Waits until the mesh is as it was told to be.
