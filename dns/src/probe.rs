@@ -37,10 +37,12 @@ pub struct Probe {
     pub every: Duration,
     /// Time a proxy has to answer. A second lets the system repeat a packet that was lost.
     pub within: Duration,
-    /// How long what was found still counts when the stream is up again, for proxies that it says nothing new of, and for
-    /// fixed addresses on their nodes: controllers first wait for proxies to come back, and kube-proxy on the callers'
-    /// nodes hears no sooner than we do of a proxy's new address.
+    /// How long what was found still counts when the stream is up again, for proxies that it says nothing new of:
+    /// controllers first wait for proxies to come back.
     pub relief: Duration,
+    /// How long fixed addresses still give way then on nodes whose proxy was dead: kube-proxy there may lead to what it was
+    /// until it asks an API server that was away again, for which client-go takes up to a minute.
+    pub catch_up: Duration,
 }
 
 impl Default for Probe {
@@ -50,6 +52,7 @@ impl Default for Probe {
             every: Duration::from_secs(2),
             within: Duration::from_millis(1500),
             relief: Duration::from_secs(10),
+            catch_up: Duration::from_secs(75),
         }
     }
 }

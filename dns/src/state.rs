@@ -121,13 +121,18 @@ impl State {
         changed | (std::mem::replace(&mut self.stranded, stranded.clone()) != stranded)
     }
 
-    /// Forgets what our own probes found, because the stream has had the time to say what holds now; whether that changes
-    /// anything.
-    pub(crate) fn relieve(&mut self) -> bool {
+    /// Forgets which proxies our own probes did not reach, because the stream has had the time to say what holds now;
+    /// whether that changes anything.
+    pub(crate) fn forget_dead(&mut self) -> bool {
         self.stale |= !self.dead.is_empty();
         self.dead = HashSet::new();
-        let stranded = std::mem::take(&mut self.stranded);
-        self.stale || !stranded.is_empty()
+        self.stale
+    }
+
+    /// Forgets on which nodes, because their kube-proxies have had the time to hear what holds now; whether that changes
+    /// anything.
+    pub(crate) fn forget_stranded(&mut self) -> bool {
+        !std::mem::take(&mut self.stranded).is_empty()
     }
 
     /// Nodes whose ready proxies are all dead, sorted.

@@ -338,8 +338,9 @@ async fn dead_proxies_are_left_out_while_the_stream_is_down() {
 
 #[tokio::test]
 async fn beside_a_dead_proxy_fixed_addresses_give_way_while_the_stream_is_down() {
-    let relief = Duration::from_millis(300);
-    let probe = Probe { how: ProbeHow::Connect, every: Duration::from_millis(20), relief, ..Probe::default() };
+    let (relief, catch_up) = (Duration::from_millis(50), Duration::from_millis(300));
+    let probe =
+        Probe { how: ProbeHow::Connect, every: Duration::from_millis(20), relief, catch_up, ..Probe::default() };
     let responder = Responder::synced(Config { probe, ..config() }).await;
     let listener = async |address: &str| tokio::net::TcpListener::bind((address, 0)).await.expect("a port");
     let (dying, living) = (listener("127.0.0.1").await, listener("127.0.0.2").await);
@@ -378,7 +379,7 @@ async fn beside_a_dead_proxy_fixed_addresses_give_way_while_the_stream_is_down()
     let since = Instant::now();
     responder.connected.send_replace(true);
     becomes("127.0.0.1", fixed).await;
-    assert!(since.elapsed() >= relief, "it gives kube-proxy time");
+    assert!(since.elapsed() >= catch_up, "it gives kube-proxy time");
 }
 
 #[tokio::test]

@@ -44,6 +44,7 @@ impl Keeper {
         let mut failures = Failures::default();
         let mut probing: JoinSet<Round> = JoinSet::new();
         let mut relief: Option<tokio::time::Instant> = None;
+        let mut caught_up: Option<tokio::time::Instant> = None;
         let (mut updates_open, mut connected_open, mut leaving_open) = (true, true, true);
         loop {
             let connected = *self.connected.borrow_and_update();
@@ -52,18 +53,25 @@ impl Keeper {
                 changed = self.leaving.changed(), if leaving_open => leaving_open = changed.is_ok(),
                 changed = self.connected.changed(), if connected_open => {
                     connected_open = changed.is_ok();
-                    relief = None;
+                    (relief, caught_up) = (None, None);
                     if *self.connected.borrow() {
                         // From here on the controller knows better, proxy by proxy as it tells of them.
                         probing = JoinSet::new();
                         failures = Failures::default();
-                        relief = Some(tokio::time::Instant::now() + self.probe.relief);
+                        let now = tokio::time::Instant::now();
+                        (relief, caught_up) = (Some(now + self.probe.relief), Some(now + self.probe.catch_up));
                     }
                 }
                 () = until(relief), if relief.is_some() => {
                     relief = None;
                     self.metrics.set_probed_dead(0);
-                    if self.state.relieve() {
+                    if self.state.forget_dead() {
+                        self.state.publish(Instant::now());
+                    }
+                }
+                () = until(caught_up), if caught_up.is_some() => {
+                    caught_up = None;
+                    if self.state.forget_stranded() {
                         self.state.publish(Instant::now());
                     }
                 }
