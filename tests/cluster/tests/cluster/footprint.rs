@@ -7,16 +7,43 @@ use std::time::Duration;
 use maesh_test_support::until;
 use maesh_testcluster::dump::{Objects, differences, objects, pods};
 use maesh_testcluster::process::Signal;
-use maesh_testcluster::{Daemon, MESH, chart, helm};
+use maesh_testcluster::{Daemon, MESH, MESH_IMAGE, chart, helm};
 
 use crate::shared::{Cluster, PATIENCE, automatic, cluster, our_cluster};
 use crate::stanza;
 
 /// How the documentation says that what is left is removed where the namespace was deleted instead of the release.
-const CLEAN_UP: &str = "delete clusterroles,clusterrolebindings --selector=app.kubernetes.io/part-of=maesh,app.kubernetes.io/instance=maesh";
+const CLEAN_UP: [&str; 2] = [
+    "delete clusterroles,clusterrolebindings --selector=app.kubernetes.io/part-of=maesh,app.kubernetes.io/instance=maesh",
+    "--namespace=kube-system delete roles,rolebindings --selector=app.kubernetes.io/part-of=maesh,app.kubernetes.io/instance=maesh",
+];
 
 /// The same for what hooks leave where they were not run.
 const CLEAN_UP_HOOK: &str = "--namespace=maesh delete job,configmap,serviceaccount,role,rolebinding --selector=app.kubernetes.io/component=uninstall";
+
+/// The mesh's program as a person with all rights runs it.
+const CLEANER: &str = "
+apiVersion: v1
+kind: ServiceAccount
+metadata: {name: cleaner, namespace: callers}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {name: cleaner}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: cluster-admin}
+subjects: [{kind: ServiceAccount, name: cleaner, namespace: callers}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: cleaner, namespace: callers}
+spec:
+  serviceAccountName: cleaner
+  restartPolicy: Never
+  containers:
+  - name: cleaner
+    image: IMAGE
+    args: [dns, uninstall]
+";
 
 /// A value with which controllers end at once.
 const CRASHES: &str = "controller.extraArgs={--no-such-flag}";
@@ -51,6 +78,18 @@ impl Cluster {
         assert!(*pods_before == pods(&self.kube).unwrap(), "a pod was started or restarted");
     }
 
+    /// `maesh dns uninstall`, as somebody who may do anything.
+    fn cleans_up_the_dns(&self) {
+        self.kube.apply(&CLEANER.replace("IMAGE", MESH_IMAGE)).unwrap();
+        let done = "--namespace=callers wait pod/cleaner --for=jsonpath={.status.phase}=Succeeded --timeout=290s";
+        let done = self.kube.run(done);
+        println!("{}", self.kube.run("--namespace=callers logs pod/cleaner").unwrap_or_default());
+        self.kube
+            .run("--namespace=callers delete pod/cleaner serviceaccount/cleaner clusterrolebinding/cleaner")
+            .unwrap();
+        done.unwrap();
+    }
+
     /// Waits until a pod of the mesh fails in this way.
     fn fails(&self, how: &str) -> bool {
         let pods = || self.kube.run(&format!("--namespace={MESH} get pods")).unwrap_or_default();
@@ -75,7 +114,15 @@ fn cluster_nothing_else_is_touched_and_nothing_is_left() {
         during.len(),
         changed.len()
     );
-    assert_eq!(others, ["~ ConfigMap. kube-system/coredns: /data/Corefile"]);
+    // The right to write that one ConfigMap, and what was written.
+    assert_eq!(
+        others,
+        [
+            "+ Role.rbac.authorization.k8s.io kube-system/maesh-maesh-dns",
+            "+ RoleBinding.rbac.authorization.k8s.io kube-system/maesh-maesh-dns",
+            "~ ConfigMap. kube-system/coredns: /data/Corefile"
+        ]
+    );
     let id = "ConfigMap. kube-system/coredns";
     let corefile = |objects: &Objects| objects[id]["data"]["Corefile"].as_str().unwrap().to_owned();
     let stanza = corefile(&during).strip_suffix(&corefile(&before)).map(str::to_owned);
@@ -114,9 +161,12 @@ fn cluster_nothing_is_left_of_what_never_worked() {
     cluster.is_as(&before, &pods_before);
 
     println!("a namespace that was deleted");
-    cluster.with_mesh();
+    cluster.with_automatic_mesh();
     cluster.kube.run(&format!("delete namespace {MESH} --timeout=120s")).unwrap();
-    cluster.kube.run(CLEAN_UP).unwrap();
+    cluster.cleans_up_the_dns();
+    for command in CLEAN_UP {
+        cluster.kube.run(command).unwrap();
+    }
     let mut without = before.clone();
     without.retain(|id, _| !id.contains(&format!(" {MESH}/")) && id != &format!("Namespace. /{MESH}"));
     cluster.is_as(&without, &pods_before);
@@ -177,7 +227,8 @@ fn cluster_nothing_is_left_while_the_api_server_is_slow() {
 fn cluster_clean_up_is_documented() {
     let readme = maesh_test_support::repository().join("charts/maesh/README.md");
     let text = std::fs::read_to_string(readme).unwrap();
-    for command in [CLEAN_UP, CLEAN_UP_HOOK] {
-        assert!(text.contains(&format!("kubectl {command}")), "{command}");
+    for command in CLEAN_UP.iter().chain([&CLEAN_UP_HOOK, &"dns uninstall"]) {
+        let documented = ["kubectl", "maesh"].iter().any(|program| text.contains(&format!("{program} {command}")));
+        assert!(documented, "{command}");
     }
 }

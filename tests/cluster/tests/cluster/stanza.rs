@@ -42,10 +42,20 @@ fn add(kube: &Kube) {
     write(kube, &(corefile(kube) + &block()));
 }
 
+/// Begins and ends what the mesh puts in by itself.
+const MARKS: [&str; 2] = ["# maesh begin", "# maesh end\n"];
+
+/// Whether the mesh put it in by itself.
+pub(crate) fn is_automatic(kube: &Kube) -> bool {
+    corefile(kube).contains(MARKS[0])
+}
+
 /// Takes the block out, if it is there; whether it was.
 fn remove(kube: &Kube) -> bool {
     let now = corefile(kube);
-    let without = now.replace(&block(), "");
+    let marked = now.find(MARKS[0]).zip(now.find(MARKS[1])).map(|(from, to)| from..to + MARKS[1].len());
+    let ours = marked.map_or_else(block, |marked| now[marked].to_owned());
+    let without = now.replace(&ours, "");
     if without == now {
         return false;
     }
