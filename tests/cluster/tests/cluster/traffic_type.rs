@@ -97,19 +97,20 @@ fn cluster_a_service_becomes_tcp_and_http_again_and_no_connection_fails() {
     for (caller, proxy) in &callers {
         let of_node = |request: &&Request| request.asker == caller.node;
         let streams = || report.requests.iter().filter(of_node).filter(|request| request.plan == STREAMS);
-        let carried = streams().filter(|request| request.at >= tcp && request.failure.is_none()).map(|it| it.at).min();
+        let meanwhile = || streams().filter(|request| (tcp..http).contains(&request.at));
+        // Both replicas of our DNS have to have heard of it: the last that failed counts.
+        let carried = meanwhile().filter(|request| request.failure.is_some()).map(|it| it.at).max().unwrap_or(tcp);
+        assert!(meanwhile().filter(|request| request.failure.is_none()).count() > 100, "TCP is carried");
         let fresh =
             report.requests.iter().filter(of_node).filter(|request| request.plan == FRESH && request.at >= http);
         let proxy = Some(proxy.to_string());
         let back = fresh.filter(|request| request.address == proxy).map(|request| request.at).min();
-        let (carried, back) = (carried.expect("TCP is carried") - tcp, back.expect("HTTP again") - http);
+        let (carried, back) = (carried - tcp, back.expect("HTTP again") - http);
         println!(
             "from {}: TCP is carried after {carried} ms, the proxy is answered again after {back} ms",
             caller.node
         );
         assert!(u128::from(carried.max(back)) < SOON.as_millis());
-        let meanwhile = streams().filter(|request| (tcp + carried..http).contains(&request.at));
-        assert_eq!(meanwhile.filter(|request| request.failure.is_some()).count(), 0, "TCP goes on being carried");
     }
     let requests = || report.requests.iter().filter(|request| request.plan != STREAMS);
     let failed: Vec<&Request> = requests().filter(|request| request.failure.is_some()).collect();

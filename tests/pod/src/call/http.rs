@@ -23,6 +23,13 @@ pub(crate) enum Sender {
     Two(http2::SendRequest<Full<Bytes>>),
 }
 
+/// The server said GOAWAY without an error, and what came of this request says no more: it was not taken up (RFC 9113
+/// section 6.8), and belongs on a new connection.
+fn is_asked_to_leave(error: &hyper::Error) -> bool {
+    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<h2::Error>());
+    cause.is_some_and(|cause| cause.is_go_away() && cause.is_remote() && cause.reason() == Some(h2::Reason::NO_ERROR))
+}
+
 /// A whole response.
 pub(crate) struct Answer {
     pub(crate) body: Bytes,
@@ -114,7 +121,10 @@ impl Sender {
             Ok(response) => response,
             Err(mut failed) => match failed.take_message() {
                 Some(_) => return Ok(None),
-                None => return Err(failed.into_error().into()),
+                None => {
+                    let error = failed.into_error();
+                    return if is_asked_to_leave(&error) { Ok(None) } else { Err(error.into()) };
+                }
             },
         };
         let (status, reason) = (response.status(), response.headers().get("x-maesh-reason").cloned());
