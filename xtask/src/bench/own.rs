@@ -10,7 +10,7 @@ mod programs;
 mod report;
 
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -57,6 +57,9 @@ pub(crate) struct Options {
     /// `--own-budget` of the second run; the first one has none
     #[arg(long, default_value_t = 20_000)]
     budget: u32,
+    /// Measure this program, such as that of the image, instead of building it
+    #[arg(long, value_name = "FILE")]
+    maesh: Option<PathBuf>,
 }
 
 /// Runs the bench and prints its tables.
@@ -66,7 +69,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     for name in ["etcd", "kube", "kubectl"] {
         tool(name).with_context(|| format!("{name} is needed: cargo xtask test --setup builds it"))?;
     }
-    let maesh = built("maesh", &["--bin", "maesh"], "maesh")?;
+    let maesh = options.maesh.clone().map_or_else(|| built("maesh", &["--bin", "maesh"], "maesh"), Ok)?;
     let mut runs = Vec::new();
     for budget in [0, options.budget] {
         eprintln!("starting etcd and kube-apiserver, for --own-budget {budget}");
