@@ -23,10 +23,10 @@ use crate::oci::{self, Compression, Entry, Image, Written};
 #[derive(Args)]
 pub(crate) struct Options {
     /// Folder for the image (`oci/`, `maesh.tar`) and its list of parts (`maesh.spdx.json`)
-    #[arg(long, value_name = "FOLDER", default_value = "target/image")]
+    #[arg(long, value_name = "FOLDER", default_value = FOLDER)]
     output: PathBuf,
     /// Whole name of the image; its tag is the version where none is given
-    #[arg(long, default_value = "localhost/maesh")]
+    #[arg(long, default_value = NAME)]
     name: String,
     /// How the layer is compressed
     #[arg(long, value_enum, default_value_t = Compression::Zstd)]
@@ -34,6 +34,15 @@ pub(crate) struct Options {
     /// Put this static binary into the image, instead of building one
     #[arg(long, value_name = "FILE")]
     binary: Option<PathBuf>,
+}
+
+const FOLDER: &str = "target/image";
+const NAME: &str = "localhost/maesh";
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { output: FOLDER.into(), name: NAME.to_owned(), compression: Compression::Zstd, binary: None }
+    }
 }
 
 /// What the image is built for: a C library that is linked in and resolves names without plugins.
@@ -51,6 +60,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         Some(file) => file.clone(),
         None => build()?,
     };
+    quietly(Command::new(&binary).arg("--version")).context("it does not start")?;
     let commit = Commit::here();
     let tagged = options.name.rsplit('/').next().is_some_and(|last| last.contains(':'));
     let version = env!("CARGO_PKG_VERSION");
@@ -129,7 +139,9 @@ fn build() -> Result<PathBuf> {
         .env("CFLAGS_x86_64_unknown_linux_musl", c.join(" "))
         .args(["rustc", "--profile", "dist", "--target", TARGET, "--package", "maesh", "--bin", "maesh", "--locked"])
         // The profile asks for it as well, which does not reach the linker together with the settings of packages.
-        .args(["--", "-Cstrip=symbols"]);
+        .args(["--", "-Cstrip=symbols", "-Clink-arg=-Wl,--no-eh-frame-hdr"])
+        // Seen from the repository, where cargo has members compiled.
+        .arg("-Clink-arg=-Wl,-T,xtask/src/image/unwind.ld");
     let result = collect("building", &mut command)?;
     if !result.success {
         if result.output.contains("can't find crate for `core`") {

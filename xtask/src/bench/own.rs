@@ -11,6 +11,7 @@ mod report;
 
 use std::{
     path::{Path, PathBuf},
+    process::Command,
     time::{Duration, Instant},
 };
 
@@ -28,7 +29,7 @@ use super::{
     rivals::built,
     scale::{cluster::API, http::Client},
 };
-use crate::measure::Running;
+use crate::{command::quietly, measure::Running};
 
 /// How long nothing may happen until all is taken to be done.
 const QUIET: Duration = Duration::from_secs(10);
@@ -69,7 +70,13 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     for name in ["etcd", "kube", "kubectl"] {
         tool(name).with_context(|| format!("{name} is needed: cargo xtask test --setup builds it"))?;
     }
-    let maesh = options.maesh.clone().map_or_else(|| built("maesh", &["--bin", "maesh"], "maesh"), Ok)?;
+    let maesh = match &options.maesh {
+        Some(file) => {
+            quietly(Command::new(file).arg("--version")).context("--maesh must name a program that starts")?;
+            file.clone()
+        }
+        None => built("maesh", &["--bin", "maesh"], "maesh")?,
+    };
     let mut runs = Vec::new();
     for budget in [0, options.budget] {
         eprintln!("starting etcd and kube-apiserver, for --own-budget {budget}");

@@ -45,6 +45,10 @@ pub(super) fn run(stage: Stage, on_context: Option<&str>) -> Result<Outcome> {
             // There is one cluster on a machine.
             tests(&["--test", "cluster"], &["--test-threads=1"], on_context)
         }
+        Stage::Image => {
+            crate::image::run(&crate::image::Options::default())?;
+            Ok(Outcome { passed: 1, ..Outcome::default() })
+        }
         Stage::Chart => tests(&["--test", "chart"], &[], None),
         // One at a time: they measure, and fill the machine by themselves.
         Stage::Long => {
