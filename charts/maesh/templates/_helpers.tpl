@@ -126,10 +126,27 @@ resources:
   {{- toYaml $role.resources | nindent 2 }}
 {{- end }}
 
+{{/* Whole seconds of a duration such as 1m30s, rounded up. */}}
+{{- define "maesh.seconds" -}}
+{{- $milliseconds := 0 }}
+{{- range regexFindAll "[0-9]+(ms|s|m|h)" . -1 }}
+{{- $unit := regexFind "[a-z]+" . }}
+{{- $milliseconds = add $milliseconds (mul (trimSuffix $unit . | int64) (get (dict "ms" 1 "s" 1000 "m" 60000 "h" 3600000) $unit)) }}
+{{- end }}
+{{- div (add $milliseconds 999) 1000 }}
+{{- end }}
+
 {{/* Flags that every role knows. */}}
 {{- define "maesh.logFlags" -}}
 - --log-level={{ .Values.logs.level }}
 - --log-format={{ .Values.logs.format }}
+{{- end }}
+
+{{/* What a person's `maesh dns` has to be told of this release, where it differs from the default. */}}
+{{- define "maesh.ofOurs" -}}
+{{- $service := printf "%s-dns" (include "maesh.fullname" .) }}
+{{- if ne $service "maesh-dns" }} --dns-service={{ $service }}{{ end }}
+{{- if ne (join " " .Values.zones) "maesh traefik.mesh" }}{{ range .Values.zones }} --zone={{ . }}{{ end }}{{ end }}
 {{- end }}
 
 {{/* Flags of who looks after the stanza in the cluster's DNS. */}}

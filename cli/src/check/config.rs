@@ -105,7 +105,7 @@ pub async fn in_force(context: &Context) -> Outcome {
             controllers.push((status.clone(), subscribers.clone()));
         }
     }
-    judge_config(&controllers, pods)
+    judge_config(&controllers, pods, context.namespace())
 }
 
 /// The port of a controller's admin endpoint.
@@ -116,11 +116,11 @@ fn admin_port(pod: &Value) -> u16 {
     admin.and_then(|port| u16::try_from(port).ok()).unwrap_or(5381)
 }
 
-fn judge_config(controllers: &[(Value, Value)], pods: &[Value]) -> Outcome {
+fn judge_config(controllers: &[(Value, Value)], pods: &[Value], namespace: &str) -> Outcome {
     if controllers.is_empty() {
         return Outcome::fail(
             "no controller could be asked, so nobody knows whether changes arrive",
-            "see kubectl logs -l app.kubernetes.io/component=controller",
+            format!("see kubectl -n {namespace} logs -l app.kubernetes.io/component=controller"),
         );
     }
     // Sets: every replica tells of the same subscribers.
@@ -146,7 +146,7 @@ fn judge_config(controllers: &[(Value, Value)], pods: &[Value]) -> Outcome {
     }
     let wanted = pods.iter().filter(|pod| matches!(role(pod), "dns" | "proxy") && is_alive(pod)).map(name);
     let missing: Vec<_> = wanted.filter(|pod| !connected.contains(pod)).collect();
-    let logs = |pod: &str| format!("see kubectl logs {pod}: why it has no stream, or does not answer");
+    let logs = |pod: &str| format!("see kubectl -n {namespace} logs {pod}: why it has no stream, or does not answer");
     if let Some(first) = missing.first() {
         let fix = logs(first);
         return Outcome::fail(format!("not connected to any controller: {}", some_of(missing)), fix);
@@ -231,7 +231,7 @@ mod tests {
             ("behind", vec![controller(60.0, json!([one("dns-1", 8, json!([]))]))], &["dns-1"], Verdict::Fail),
             ("rejects", vec![controller(60.0, json!([one("dns-1", 9, json!([{}]))]))], &["dns-1"], Verdict::Warn),
         ] {
-            assert_eq!(judge_config(&controllers, &pods(names)).verdict, want, "{case}");
+            assert_eq!(judge_config(&controllers, &pods(names), "mesh").verdict, want, "{case}");
         }
     }
 }

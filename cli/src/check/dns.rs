@@ -151,7 +151,11 @@ pub async fn mesh_dns(context: &Context) -> Outcome {
                 Ok(answer) => {
                     return Outcome::fail(
                         format!("{} answers {}", who(), answer.metadata.response_code),
-                        "see kubectl logs -l app.kubernetes.io/component=dns; SERVFAIL means that it is not synced yet",
+                        format!(
+                            "see kubectl -n {} logs -l app.kubernetes.io/component=dns; SERVFAIL means that it is not \
+                             synced yet",
+                            context.namespace()
+                        ),
                     );
                 }
                 Err(error) => return unreachable(&who(), &error),

@@ -23,7 +23,7 @@ fn judge_software(software: &Software, servers: usize) -> Outcome {
         Software::CoreDns { map, key, .. } => Outcome::pass(format!("CoreDNS, {servers} pods, reads {map}, key {key}")),
         Software::KubeDns { map } => Outcome::warn(
             format!("kube-dns, {servers} pods, reads stub domains from {map} and does not say who asks"),
-            "expect callers to be sent to any ready proxy, not to that of their own node; CoreDNS can say who asks",
+            "set coredns.tellsCaller=false and addressing=auto: names then answer one address, and the node's kube-proxy chooses the proxy",
         ),
     }
 }
@@ -69,7 +69,8 @@ pub async fn node_local(context: &Context) -> Outcome {
             Some(map) => Outcome::warn(
                 "NodeLocal DNSCache runs: pods ask it, and it passes only the cluster's own zones to CoreDNS",
                 format!(
-                    "after the installation, name the mesh's zones in stubDomains of {map} (coredns-snippet/kube-dns.yaml)"
+                    "nothing to do with coredns.mode=auto; with manual, name the mesh's zones in stubDomains of {map} after the \
+                     installation (coredns-snippet/kube-dns.yaml)"
                 ),
             ),
         },

@@ -168,7 +168,8 @@ async fn ask_one<T: DeserializeOwned>(
     let Some(member) = member else {
         let role = role.as_str();
         let said = Err(format!(
-            "no {role} runs in {}; see kubectl get pods -l app.kubernetes.io/component={role}",
+            "no {role} runs in {}; see kubectl get pods -A \
+             -l app.kubernetes.io/name=maesh,app.kubernetes.io/component={role}",
             mesh.describe()
         ));
         return Part { by: role.to_owned(), said };

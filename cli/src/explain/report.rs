@@ -309,7 +309,8 @@ fn of_dns(gathered: &Gathered) -> Vec<Problem> {
         Some(Rule::FailToPlain) => {
             found.push(problem(
                 Severity::Warning,
-                "requests go around the mesh, because proxies are missing; see kubectl get pods -l app.kubernetes.io/component=proxy",
+                "requests go around the mesh, because proxies are missing; see kubectl get pods -A \
+                 -l app.kubernetes.io/name=maesh,app.kubernetes.io/component=proxy",
             ));
             found.extend(known.into_iter().flat_map(|known| &known.proxies).flat_map(lacking));
         }

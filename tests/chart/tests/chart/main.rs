@@ -9,7 +9,7 @@ mod server;
 mod snippets;
 
 /// The values that the chart is rendered with: none, and every file in its folder `ci`.
-pub(crate) const VALUES: [&str; 3] = ["", "everything", "single"];
+pub(crate) const VALUES: [&str; 4] = ["", "everything", "single", "kubectl"];
 
 /// Versions of Kubernetes whose schemas are used: the oldest one that the chart allows, up to the newest.
 pub(crate) const VERSIONS: [&str; 4] = ["1.31", "1.33", "1.35", "1.37"];
