@@ -54,6 +54,9 @@ pub struct Limits {
     pub head_timeout: Duration,
     /// Longest time a caller's connection is kept open without a request.
     pub keep_alive: Duration,
+    /// The same for connections that were there while a port was leaving, which their callers may not have been told:
+    /// well within the time for which that is served.
+    pub keep_alive_leaving: Duration,
 }
 
 impl Default for Config {
@@ -86,6 +89,7 @@ impl Default for Limits {
             target: 16 * 1024,
             head_timeout: Duration::from_secs(30),
             keep_alive: Duration::from_secs(180),
+            keep_alive_leaving: Duration::from_secs(20),
         }
     }
 }
