@@ -14,7 +14,9 @@ pub struct Config {
     pub workers: usize,
     /// Node on which the proxy and most of its callers run.
     pub node: Option<NodeName>,
-    /// Zone of that node, for the hints of EndpointSlices.
+    /// An address of that node, by which the controller is asked for its zone.
+    pub node_address: Option<IpAddr>,
+    /// Zone of that node, for the hints of EndpointSlices; if not given, as the controller says.
     pub zone: Option<Arc<str>>,
     /// Callers whose `X-Forwarded-*` headers are kept and appended to. Everybody else's are replaced.
     pub trusted: Vec<IpNet>,
@@ -65,6 +67,7 @@ impl Default for Config {
             shared: Vec::new(),
             workers: std::thread::available_parallelism().map_or(1, |cores| cores.get().min(4)),
             node: None,
+            node_address: None,
             zone: None,
             trusted: Vec::new(),
             outgoing_ports: None,

@@ -14,7 +14,7 @@ use std::{
 use http_body_util::BodyExt;
 use maesh_config::{
     Kind, Resource,
-    model::{Balance, Claim, Protocol, Route, Scheme},
+    model::{Balance, Claim, Endpoint, Protocol, Route, Scheme, Workload, WorkloadKind},
     update::Demand,
 };
 use maesh_proxy::Config;
@@ -328,6 +328,47 @@ async fn unused_services_are_let_go_of() {
     })
     .await;
     assert!(ask(address, &get("web.shop", "/")).await.0.starts_with("http/1.1 200"), "and asked for again");
+}
+
+/// A proxy follows the hints for the zone that it was given, or else for the one that the controller says of its node.
+#[tokio::test]
+async fn the_zone_is_given_or_comes_from_the_controller() {
+    for (case, given, wants) in [("given", Some("a"), ["a", "a"]), ("from the controller", None, ["a", "b"])] {
+        let node_address = Some("192.0.2.1".parse().expect("an address"));
+        let fed = Fed::new(Config { node_address, zone: given.map(Into::into), ..config() }).await;
+        fed.begin().await;
+        let servers = [endpoints::echo(false, "a").await, endpoints::echo(false, "b").await];
+        let address = fed.http("web.shop", Scheme::Http, &[servers[0].address]).await;
+        let hinted = |(server, zone): (&endpoints::Server, &str)| Endpoint {
+            for_zones: vec![zone.into()],
+            ..endpoint(server.address)
+        };
+        let hinted = servers.iter().zip(["a", "b"]).map(hinted).collect();
+        fed.push_endpoints("web.shop", address.port(), Protocol::Http, hinted).await;
+        assert!(ask(address, &get("web.shop", "/")).await.0.starts_with("http/1.1 200"), "{case}: without any word");
+        for (zone, want) in ["a", "b"].into_iter().zip(wants) {
+            fed.push(Kind::Workload, vec![node("192.0.2.9", "c"), node("192.0.2.1", zone)], vec![]).await;
+            for _ in 0..20 {
+                let (_, body) = ask(address, &get("web.shop", "/")).await;
+                assert!(body.starts_with(want), "{case}, told {zone}: {body}");
+            }
+        }
+        let asked = Demand::Subscribe(Kind::Workload, "192.0.2.1".into());
+        assert_eq!(fed.demands.lock().expect("lock").contains(&asked), given.is_none(), "{case}");
+    }
+}
+
+/// The workload of a node in this zone.
+fn node(address: &str, zone: &str) -> Resource {
+    Resource::Workload(Workload {
+        address: format!("{address}/32").parse().expect("an address"),
+        kind: WorkloadKind::Node,
+        namespace: None,
+        name: "n1".into(),
+        service_account: None,
+        node: Some("n1".into()),
+        zone: Some(zone.into()),
+    })
 }
 
 #[tokio::test]
