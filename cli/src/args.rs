@@ -382,7 +382,10 @@ pub struct ProxyArgs {
     /// Address of health, metrics and the status API
     #[arg(long, env = "MAESH_ADMIN", default_value = "127.0.0.1:5383", value_parser = socket, value_name = "ADDR")]
     pub admin: SocketAddr,
-    /// Zone of this node, for topology hints
+    /// Address of this node, by which the controller is asked for its zone
+    #[arg(long, env = "MAESH_NODE_ADDRESS", value_name = "IP")]
+    pub node_address: Option<std::net::IpAddr>,
+    /// Zone of this node, for topology hints; if not given, as the controller says
     #[arg(long, env = "MAESH_NODE_ZONE", value_name = "ZONE")]
     pub zone: Option<String>,
     /// How long to go on accepting after SIGTERM: callers hold the old answer for its TTL

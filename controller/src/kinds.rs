@@ -11,6 +11,7 @@ mod read;
 
 use std::{fmt, sync::Arc};
 
+pub(crate) use self::core::NODE_ZONE;
 pub use self::{
     core::{Annotations, ContainerPort, Labels, Namespace, Node, Number, Pod, Service, ServicePort, Transport},
     endpointslice::{EndpointSlice, SliceEndpoint, SlicePort},

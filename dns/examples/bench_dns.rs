@@ -54,6 +54,7 @@ async fn serve(listen: SocketAddr, count: usize, pods: u32) -> Result<(), Box<dy
         name: "node".into(),
         service_account: None,
         node: Some("node".into()),
+        zone: None,
     };
     let plain = "10.96.0.1".parse()?;
     let name = |number| {
@@ -100,5 +101,6 @@ fn pod(number: u32) -> Resource {
         name: format!("pod-{number}").into(),
         service_account: Some("default".into()),
         node: Some(format!("node-{}", number % 1000).as_str().into()),
+        zone: None,
     })
 }

@@ -58,7 +58,7 @@ pub(crate) fn proxy(id: &str, node: &str, addresses: &str) -> Proxy {
 pub(crate) fn workload(kind: WorkloadKind, address: &str, node: &str) -> Workload {
     let address = address.parse::<IpNet>().unwrap_or_else(|_| ip(address).into());
     let (namespace, service_account) = (None, None);
-    Workload { address, kind, namespace, name: "w".into(), service_account, node: Some(node.into()) }
+    Workload { address, kind, namespace, name: "w".into(), service_account, node: Some(node.into()), zone: None }
 }
 
 /// One update of everything in `upserts`, which are of one kind.

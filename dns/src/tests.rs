@@ -336,6 +336,39 @@ async fn dead_proxies_are_left_out_while_the_stream_is_down() {
     becomes([127, 0, 0, 1]).await;
 }
 
+/// Whatever else happens at the moment when the stream returns, that it did is noticed.
+#[tokio::test]
+async fn a_stream_that_returns_with_an_update_is_noticed() {
+    let relief = Duration::from_millis(10);
+    let probe = Probe { how: ProbeHow::Connect, every: Duration::from_millis(10), relief, ..Probe::default() };
+    let responder = Responder::synced(Config { probe, ..config() }).await;
+    let unreachable = async |want: u64| {
+        let metric = "maesh_dns_proxies_unreachable";
+        let becomes = async {
+            while responder.metric(metric) != Some(want) {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(PATIENCE, becomes).await.unwrap_or_else(|_| panic!("never {want} unreachable"));
+    };
+    for gone in ["p2", "p3"] {
+        responder.apply(crate::fixture::removal(Kind::Proxy, gone)).await;
+    }
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let mut lone = proxy("p1", "n1", "127.0.0.1");
+    lone.listening = vec![listener.local_addr().expect("its address").port()];
+    drop(listener);
+    responder.apply(update(Kind::Proxy, [Resource::Proxy(lone)])).await;
+    // Which of the two is seen first is chance.
+    for _ in 0..16 {
+        responder.connected.send_replace(false);
+        unreachable(1).await;
+        responder.updates.try_send(update(Kind::Name, [])).expect("room");
+        responder.connected.send_replace(true);
+        unreachable(0).await;
+    }
+}
+
 #[tokio::test]
 async fn beside_a_dead_proxy_fixed_addresses_give_way_while_the_stream_is_down() {
     let (relief, catch_up) = (Duration::from_millis(50), Duration::from_millis(300));

@@ -14,7 +14,9 @@ pub struct Config {
     pub workers: usize,
     /// Node on which the proxy and most of its callers run.
     pub node: Option<NodeName>,
-    /// Zone of that node, for the hints of EndpointSlices.
+    /// An address of that node, by which the controller is asked for its zone.
+    pub node_address: Option<IpAddr>,
+    /// Zone of that node, for the hints of EndpointSlices; if not given, as the controller says.
     pub zone: Option<Arc<str>>,
     /// Callers whose `X-Forwarded-*` headers are kept and appended to. Everybody else's are replaced.
     pub trusted: Vec<IpNet>,
@@ -54,6 +56,9 @@ pub struct Limits {
     pub head_timeout: Duration,
     /// Longest time a caller's connection is kept open without a request.
     pub keep_alive: Duration,
+    /// The same for connections that were there while a port was leaving, which their callers may not have been told:
+    /// well within the time for which that is served.
+    pub keep_alive_leaving: Duration,
 }
 
 impl Default for Config {
@@ -62,6 +67,7 @@ impl Default for Config {
             shared: Vec::new(),
             workers: std::thread::available_parallelism().map_or(1, |cores| cores.get().min(4)),
             node: None,
+            node_address: None,
             zone: None,
             trusted: Vec::new(),
             outgoing_ports: None,
@@ -86,6 +92,7 @@ impl Default for Limits {
             target: 16 * 1024,
             head_timeout: Duration::from_secs(30),
             keep_alive: Duration::from_secs(180),
+            keep_alive_leaving: Duration::from_secs(20),
         }
     }
 }

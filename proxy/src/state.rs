@@ -27,7 +27,7 @@ use maesh_config::{
 use tokio::sync::{Notify, mpsc};
 
 pub(crate) use self::{
-    backend::{BackendPort, Candidate, Endpoint, InFlight, Upstreams},
+    backend::{BackendPort, Candidate, Endpoint, InFlight, Place, Upstreams},
     demand::{Found, find_port, ready_port},
     writer::Writer,
 };

@@ -14,12 +14,12 @@ use std::{
 use http_body_util::BodyExt;
 use maesh_config::{
     Kind, Resource,
-    model::{Balance, Claim, Protocol, Route, Scheme},
+    model::{Balance, Claim, Endpoint, Protocol, Route, Scheme, Workload, WorkloadKind},
     update::Demand,
 };
 use maesh_proxy::Config;
 use support::{
-    Fed, LOCAL, Raw, ask, config, endpoint, endpoints, free_port, get, listener, policy, service, to, within,
+    Fed, LOCAL, Raw, ask, config, endpoint, endpoints, free_port, get, hasty, listener, policy, service, to, within,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -330,6 +330,47 @@ async fn unused_services_are_let_go_of() {
     assert!(ask(address, &get("web.shop", "/")).await.0.starts_with("http/1.1 200"), "and asked for again");
 }
 
+/// A proxy follows the hints for the zone that it was given, or else for the one that the controller says of its node.
+#[tokio::test]
+async fn the_zone_is_given_or_comes_from_the_controller() {
+    for (case, given, wants) in [("given", Some("a"), ["a", "a"]), ("from the controller", None, ["a", "b"])] {
+        let node_address = Some("192.0.2.1".parse().expect("an address"));
+        let fed = Fed::new(Config { node_address, zone: given.map(Into::into), ..config() }).await;
+        fed.begin().await;
+        let servers = [endpoints::echo(false, "a").await, endpoints::echo(false, "b").await];
+        let address = fed.http("web.shop", Scheme::Http, &[servers[0].address]).await;
+        let hinted = |(server, zone): (&endpoints::Server, &str)| Endpoint {
+            for_zones: vec![zone.into()],
+            ..endpoint(server.address)
+        };
+        let hinted = servers.iter().zip(["a", "b"]).map(hinted).collect();
+        fed.push_endpoints("web.shop", address.port(), Protocol::Http, hinted).await;
+        assert!(ask(address, &get("web.shop", "/")).await.0.starts_with("http/1.1 200"), "{case}: without any word");
+        for (zone, want) in ["a", "b"].into_iter().zip(wants) {
+            fed.push(Kind::Workload, vec![node("192.0.2.9", "c"), node("192.0.2.1", zone)], vec![]).await;
+            for _ in 0..20 {
+                let (_, body) = ask(address, &get("web.shop", "/")).await;
+                assert!(body.starts_with(want), "{case}, told {zone}: {body}");
+            }
+        }
+        let asked = Demand::Subscribe(Kind::Workload, "192.0.2.1".into());
+        assert_eq!(fed.demands.lock().expect("lock").contains(&asked), given.is_none(), "{case}");
+    }
+}
+
+/// The workload of a node in this zone.
+fn node(address: &str, zone: &str) -> Resource {
+    Resource::Workload(Workload {
+        address: format!("{address}/32").parse().expect("an address"),
+        kind: WorkloadKind::Node,
+        namespace: None,
+        name: "n1".into(),
+        service_account: None,
+        node: Some("n1".into()),
+        zone: Some(zone.into()),
+    })
+}
+
 #[tokio::test]
 async fn listeners_come_and_go() {
     let fed = Fed::new(config()).await;
@@ -397,6 +438,50 @@ async fn a_port_that_leaves_serves_and_sends_its_callers_away() {
     kept.say(&get("web.shop", "/")).await;
     let (head, _) = kept.hear().await;
     assert!(head.starts_with("http/1.1 200") && head.contains("connection: close"), "{head}");
+    assert_eq!(kept.rest().await, "", "and closed");
+}
+
+/// An answer that was under way all the time that a port was leaving: its connection does not stay longer than others.
+#[tokio::test]
+async fn what_was_busy_while_a_port_left_ends_once_it_is_idle() {
+    let fed = Fed::new(hasty()).await;
+    fed.begin().await;
+    let server = tokio::net::TcpListener::bind((LOCAL, 0)).await.expect("bound");
+    let address = fed.http("web.shop", Scheme::Http, &[server.local_addr().expect("bound")]).await;
+    let (mut idle, mut busy) = (Raw::to(address).await, Raw::to(address).await);
+    // Refused and kept, so that it is idle.
+    idle.say(&get("nobody.shop", "/")).await;
+    assert!(idle.hear().await.0.starts_with("http/1.1 404"));
+    busy.say(&get("web.shop", "/")).await;
+    let (mut endpoint, _) = within(server.accept()).await.expect("a connection");
+    within(endpoint.read(&mut [0; 1024])).await.expect("a request");
+    endpoint.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\n").await.expect("written");
+    let head = busy.head().await;
+    assert!(head.starts_with("http/1.1 200") && !head.contains("connection: close"), "{head}");
+    fed.define_leaving("web.shop", address.port(), Protocol::Http);
+    fed.push_service("web.shop").await;
+    assert_eq!(idle.rest().await, "", "it was looked at while the port was leaving, and so were all");
+    fed.define("web.shop", address.port(), Protocol::Tcp, policy(Scheme::Http), Vec::new());
+    fed.push_service("web.shop").await;
+    endpoint.write_all(b"late").await.expect("written");
+    assert_eq!(busy.rest().await, "late", "and closed");
+}
+
+/// Whoever was not sent away in time is with the first refusal.
+#[tokio::test]
+async fn a_port_that_left_ends_its_callers_connections() {
+    let fed = Fed::new(config()).await;
+    fed.begin().await;
+    let server = endpoints::echo(false, "one").await;
+    let address = fed.http("web.shop", Scheme::Http, &[server.address]).await;
+    let mut kept = Raw::to(address).await;
+    kept.say(&get("web.shop", "/")).await;
+    kept.hear().await;
+    fed.define("web.shop", address.port(), Protocol::Tcp, policy(Scheme::Http), Vec::new());
+    fed.push_service("web.shop").await;
+    kept.say(&get("web.shop", "/")).await;
+    let (head, _) = kept.hear().await;
+    assert!(head.contains("x-maesh-reason: no_route") && head.contains("connection: close"), "{head}");
     assert_eq!(kept.rest().await, "", "and closed");
 }
 

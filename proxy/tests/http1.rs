@@ -66,6 +66,7 @@ async fn one_label_is_a_service_of_the_callers_namespace() {
             name: "caller".into(),
             service_account: None,
             node: None,
+            zone: None,
         })
     };
     for (namespace, status) in [("shop", 200), ("other", 404)] {

@@ -9,7 +9,7 @@ use hyper::{body::Frame, client::conn::http2::SendRequest, ext::Protocol as Exte
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use maesh_config::model::{Protocol, Scheme};
 use std::net::SocketAddr;
-use support::{Fed, Raw, ask, config, endpoints, get, within};
+use support::{Fed, Raw, ask, config, endpoints, get, hasty, policy, within};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -238,6 +238,46 @@ async fn a_port_that_leaves_says_goaway() {
     fed.push_service("web.shop").await;
     let answer = within(sender.send_request(request("http://web.shop.maesh/"))).await.expect("an answer");
     answer.into_body().collect().await.expect("a body");
+    is_sent_away(&sender).await;
+}
+
+/// Whoever keeps a connection without sending anything while a port leaves hears of it as well.
+#[tokio::test]
+async fn while_a_port_leaves_connections_without_new_streams_hear_goaway() {
+    let (step, server) = slow().await;
+    let fed = Fed::new(hasty()).await;
+    fed.begin().await;
+    let address = fed.http("web.shop", Scheme::H2c, &[server.address]).await;
+    let (mut idle, mut busy) = (caller(address).await, caller(address).await);
+    for sender in [&mut idle, &mut busy] {
+        within(sender.send_request(request("http://web.shop.maesh/"))).await.expect("an answer");
+    }
+    let slow = tokio::spawn(busy.send_request(request("http://web.shop.maesh/slow")));
+    within(step.subscribe().wait_for(|step| *step == Step::Begun)).await.expect("begun");
+    fed.define_leaving("web.shop", address.port(), Protocol::Http);
+    fed.push_service("web.shop").await;
+    is_sent_away(&idle).await;
+    step.send_replace(Step::End);
+    let answer = within(slow).await.expect("no panic").expect("its stream goes on");
+    assert_eq!(answer.into_body().collect().await.expect("a body").to_bytes(), "done");
+    is_sent_away(&busy).await;
+}
+
+/// Whoever was not sent away in time is with the first refusal.
+#[tokio::test]
+async fn a_port_that_left_says_goaway() {
+    let server = endpoints::echo(true, "one").await;
+    let (fed, address) = fed(Scheme::H2c, server.address).await;
+    let mut sender = caller(address).await;
+    within(sender.send_request(request("http://web.shop.maesh/"))).await.expect("an answer");
+    fed.define("web.shop", address.port(), Protocol::Tcp, policy(Scheme::Http), Vec::new());
+    fed.push_service("web.shop").await;
+    let answer = within(sender.send_request(request("http://web.shop.maesh/"))).await.expect("an answer");
+    assert_eq!(answer.headers()["x-maesh-reason"], "no_route");
+    is_sent_away(&sender).await;
+}
+
+async fn is_sent_away(sender: &SendRequest<Body>) {
     within(async {
         while !sender.is_closed() {
             tokio::task::yield_now().await;
@@ -246,19 +286,35 @@ async fn a_port_that_leaves_says_goaway() {
     .await;
 }
 
-#[tokio::test]
-async fn a_drain_says_goaway_and_finishes_the_streams() {
-    let (go, wait) = tokio::sync::watch::channel(false);
+/// Where a request for `/slow` is.
+#[derive(PartialEq)]
+enum Step {
+    Nowhere,
+    Begun,
+    End,
+}
+
+/// An endpoint that says when `/slow` has begun, and answers it only once it is told to.
+async fn slow() -> (tokio::sync::watch::Sender<Step>, endpoints::Server) {
+    let step = tokio::sync::watch::Sender::new(Step::Nowhere);
+    let here = step.clone();
     let server = endpoints::serve(true, move |request| {
-        let mut wait = wait.clone();
+        let step = here.clone();
         async move {
             if request.uri().path() == "/slow" {
-                wait.wait_for(|go| *go).await.expect("told");
+                step.send_replace(Step::Begun);
+                step.subscribe().wait_for(|step| *step == Step::End).await.expect("told");
             }
             http::Response::new(endpoints::full("done"))
         }
     })
     .await;
+    (step, server)
+}
+
+#[tokio::test]
+async fn a_drain_says_goaway_and_finishes_the_streams() {
+    let (step, server) = slow().await;
     let (mut fed, address) = fed(Scheme::H2c, server.address).await;
     let mut sender = caller(address).await;
     within(sender.send_request(request("http://web.shop.maesh/"))).await.expect("an answer");
@@ -266,14 +322,10 @@ async fn a_drain_says_goaway_and_finishes_the_streams() {
     let drained = tokio::spawn(fed.proxy.take().expect("running").drain());
     let slow = tokio::spawn(slow);
     within(fed.report.wait_for(|ready| !*ready)).await.expect("told");
-    go.send_replace(true);
+    within(step.subscribe().wait_for(|step| *step == Step::Begun)).await.expect("begun");
+    step.send_replace(Step::End);
     let answer = within(slow).await.expect("no panic").expect("an answer");
     assert_eq!(answer.into_body().collect().await.expect("a body").to_bytes(), "done");
-    within(async {
-        while !sender.is_closed() {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
+    is_sent_away(&sender).await;
     assert_eq!(within(drained).await.expect("drained"), 0);
 }

@@ -26,6 +26,7 @@ pub async fn run(args: ProxyArgs, log_level: LogLevel) -> anyhow::Result<ExitCod
         shared: args.address,
         workers: if args.threads == 0 { defaults.workers } else { args.threads },
         node: args.subscribe.node.as_deref().map(NodeName::from),
+        node_address: args.node_address,
         zone: args.zone.as_deref().map(Into::into),
         drain_horizon: args.drain_horizon,
         drain_timeout: args.drain_timeout,

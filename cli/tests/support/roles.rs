@@ -61,6 +61,7 @@ impl Role {
             let mut arguments =
                 ["proxy", "--address", &address, "--drain-horizon", "1s", "--threads", "1"].map(str::to_owned).to_vec();
             arguments.extend(subscribe(id, node));
+            arguments.extend(["--node-address".to_owned(), node.replace('n', "10.89.4.")]);
             arguments
         };
         let mut arguments = match self {

@@ -20,6 +20,8 @@ pub struct Workload {
     pub service_account: Option<Arc<str>>,
     /// Node it runs on.
     pub node: Option<NodeName>,
+    /// Zone of that node; only said of a node's own address, because whoever is on a node can ask for that.
+    pub zone: Option<Arc<str>>,
 }
 
 /// What an address belongs to.

@@ -136,14 +136,16 @@ fn workload() -> impl Strategy<Value = Workload> {
         Just(WorkloadKind::Node),
         Just(WorkloadKind::PodRange)
     ];
-    (any::<IpAddr>(), kind, option::of(text()), text(), option::of(text()), option::of(node())).prop_map(
-        |(address, kind, namespace, name, service_account, node)| Workload {
+    let place = (option::of(node()), option::of(text()));
+    (any::<IpAddr>(), kind, option::of(text()), text(), option::of(text()), place).prop_map(
+        |(address, kind, namespace, name, service_account, (node, zone))| Workload {
             address: IpNet::from(address.to_canonical()),
             kind,
             namespace,
             name,
             service_account,
             node,
+            zone,
         },
     )
 }

@@ -26,6 +26,8 @@ pub(super) struct Workload {
     service_account: Option<String>,
     #[prost(string, optional, tag = "7")]
     node: Option<String>,
+    #[prost(string, optional, tag = "8")]
+    zone: Option<String>,
 }
 
 impl From<&model::Workload> for Workload {
@@ -43,6 +45,7 @@ impl From<&model::Workload> for Workload {
             name: workload.name.to_string(),
             service_account: workload.service_account.as_deref().map(str::to_owned),
             node: workload.node.as_ref().map(ToString::to_string),
+            zone: workload.zone.as_deref().map(str::to_owned),
         }
     }
 }
@@ -65,6 +68,7 @@ impl TryFrom<Workload> for model::Workload {
             name: workload.name.into(),
             service_account: workload.service_account.map(Into::into),
             node: workload.node.map(|node| NodeName(node.into())),
+            zone: workload.zone.map(Into::into),
         })
     }
 }

@@ -386,7 +386,7 @@ impl Compiler {
         let Some(found) = workload else {
             return CallerSeen { address, kind: "unknown".into(), name: None, service_account: None, node: None };
         };
-        let Workload { address: of, kind, namespace, name, service_account, node } = found;
+        let Workload { address: of, kind, namespace, name, service_account, node, .. } = found;
         let (kind, name) = match kind {
             WorkloadKind::Pod => ("pod", pod_name(namespace, &name)),
             WorkloadKind::Resolver => ("resolver", pod_name(namespace, &name)),

@@ -1,7 +1,7 @@
 //! Rules, as tables: YAML in, compiled out.
 
 use maesh_config::{
-    model::{self, Answer, ListenerId, Name},
+    model::{self, Answer, ListenerId, Name, WorkloadKind},
     update::{Identity, Role},
 };
 

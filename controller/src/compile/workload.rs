@@ -44,6 +44,7 @@ fn of_pod(index: &Index, pod: &Pod, address: IpAddr) -> Workload {
         name: pod.meta.name.clone(),
         service_account: Some(pod.service_account.clone()),
         node: pod.node.clone().map(NodeName),
+        zone: None,
     }
 }
 
@@ -55,5 +56,6 @@ fn of_node(node: &Node, address: IpNet, kind: WorkloadKind) -> Workload {
         name: node.meta.name.clone(),
         service_account: None,
         node: Some(NodeName(node.meta.name.clone())),
+        zone: node.zone.clone().filter(|_| kind == WorkloadKind::Node),
     }
 }

@@ -290,6 +290,9 @@ fn container_ports(spec: &Fields<'_>, door: &Door) -> Result<Box<[ContainerPort]
     Ok(all.into_boxed_slice())
 }
 
+/// Where a node says its zone.
+pub(crate) const NODE_ZONE: &str = "topology.kubernetes.io/zone";
+
 /// What is kept of a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Node {
@@ -299,12 +302,15 @@ pub struct Node {
     pub addresses: Box<[IpAddr]>,
     /// The ranges from which its pods get their addresses.
     pub pod_ranges: Box<[IpNet]>,
+    /// Its zone.
+    pub zone: Option<Arc<str>>,
 }
 
 impl Node {
-    pub(super) fn read(meta: Meta, value: &Value, _door: &Door) -> Result<Self, BadField> {
+    pub(super) fn read(meta: Meta, value: &Value, door: &Door) -> Result<Self, BadField> {
         let spec = read::part(value, &"spec")?;
         let status = read::part(value, &"status")?;
+        let zone = value.pointer("/metadata/labels").and_then(|labels| labels.get(NODE_ZONE)?.as_str());
         let mut ranges = spec.texts("podCIDRs")?;
         if ranges.is_empty() {
             ranges.extend(spec.text("podCIDR")?);
@@ -316,6 +322,7 @@ impl Node {
         Ok(Self {
             addresses: status.list("addresses")?.iter().filter_map(internal).collect(),
             pod_ranges: ranges.iter().filter_map(|range| Some(range.parse::<IpNet>().ok()?.trunc())).collect(),
+            zone: zone.filter(|zone| !zone.is_empty()).map(|zone| door.interner.get(zone)),
             meta,
         })
     }

@@ -7,9 +7,8 @@ use kube::{Api, Client, api::ListParams};
 use tokio::time::{Instant, timeout};
 
 use super::{KeepError, Options, READ, listed::Listed};
+use crate::kinds::NODE_ZONE;
 
-/// Where a node says its zone.
-const ZONE: &str = "topology.kubernetes.io/zone";
 /// How often nodes without a zone are looked at: the cloud's controller may say it after the node came.
 pub(super) const ZONES_AGAIN: Duration = Duration::from_secs(60);
 
@@ -113,7 +112,7 @@ impl Proxies {
     async fn ask(&mut self) -> Result<(), KeepError> {
         let nodes = timeout(READ, self.nodes.list_metadata(&ListParams::default())).await??;
         self.asked = Some(Instant::now());
-        let zone = |labels: Option<BTreeMap<String, String>>| labels?.remove(ZONE).filter(|zone| !zone.is_empty());
+        let zone = |labels: Option<BTreeMap<String, String>>| labels?.remove(NODE_ZONE).filter(|zone| !zone.is_empty());
         let metadata = nodes.items.into_iter().map(|node| node.metadata);
         self.zones = metadata.filter_map(|metadata| Some((metadata.name?, zone(metadata.labels)))).collect();
         Ok(())

@@ -47,7 +47,8 @@ impl Keeper {
         let mut caught_up: Option<tokio::time::Instant> = None;
         let (mut updates_open, mut connected_open, mut leaving_open) = (true, true, true);
         loop {
-            let connected = *self.connected.borrow_and_update();
+            // Only looked at: what marks a change as seen is `changed`, or one that came meanwhile would go unnoticed.
+            let connected = *self.connected.borrow();
             tokio::select! {
                 () = stopping.cancelled() => return,
                 changed = self.leaving.changed(), if leaving_open => leaving_open = changed.is_ok(),

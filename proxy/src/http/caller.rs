@@ -10,6 +10,7 @@ use std::{
         atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering},
     },
     task::Waker,
+    time::Duration,
 };
 
 use http::HeaderValue;
@@ -35,6 +36,18 @@ pub(crate) enum Stage {
     Free = 3,
 }
 
+/// What happened last to the requests on a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+enum Last {
+    /// One began.
+    Began = 0,
+    /// The answer of one ended.
+    Answered = 1,
+    /// Nothing since somebody looked.
+    Nothing = 2,
+}
+
 /// One connection of a caller.
 pub(crate) struct Caller {
     pub(crate) shared: Arc<Shared>,
@@ -50,8 +63,10 @@ pub(crate) struct Caller {
     pub(crate) http2: bool,
     stage: AtomicU8,
     since: AtomicU32,
-    answered: AtomicBool,
+    last: AtomicU8,
     ended: AtomicBool,
+    /// It was there while a port was leaving.
+    saw_leaving: AtomicBool,
     /// It is asked to come back on a new connection.
     sent_away: Notify,
     waker: Mutex<Option<Waker>>,
@@ -78,8 +93,9 @@ impl Caller {
             address_text: text,
             http2,
             stage: AtomicU8::new(stage as u8),
-            answered: AtomicBool::new(false),
+            last: AtomicU8::new(Last::Began as u8),
             ended: AtomicBool::new(false),
+            saw_leaving: AtomicBool::new(false),
             sent_away: Notify::new(),
             waker: Mutex::new(None),
         })
@@ -109,18 +125,18 @@ impl Caller {
 
     /// A request is complete enough to be worked on.
     pub(crate) fn request_began(&self) {
-        self.answered.store(false, Ordering::Relaxed);
+        self.last.store(Last::Began as u8, Ordering::Relaxed);
         self.enter(Stage::Busy);
     }
 
     /// The last byte of an answer is on its way to the socket.
     pub(crate) fn answer_ended(&self) {
-        self.answered.store(true, Ordering::Relaxed);
+        self.last.store(Last::Answered as u8, Ordering::Relaxed);
     }
 
     /// Everything written has reached the socket; returns whether this ended an answer.
     pub(crate) fn flushed(&self) -> bool {
-        if self.stage() != Stage::Busy || !self.answered.swap(false, Ordering::Relaxed) {
+        if self.stage() != Stage::Busy || self.look() != Last::Answered as u8 {
             return false;
         }
         self.since.store(self.shared.clock.coarse(), Ordering::Relaxed);
@@ -133,9 +149,33 @@ impl Caller {
         self.stage.store(Stage::Free as u8, Ordering::Relaxed);
     }
 
-    /// Milliseconds since it entered its stage.
-    pub(crate) fn since(&self) -> std::time::Duration {
+    /// What happened last, which is forgotten.
+    fn look(&self) -> u8 {
+        self.last.swap(Last::Nothing as u8, Ordering::Relaxed)
+    }
+
+    /// How long it has been in its stage.
+    pub(crate) fn since(&self) -> Duration {
         self.shared.clock.since(self.since.load(Ordering::Relaxed))
+    }
+
+    /// How long no stream of an HTTP/2 connection has begun or ended, as far as it was asked for: a request notes no
+    /// time, so that who wants to know it has to look again and again.
+    pub(crate) fn quiet(&self) -> Duration {
+        if self.look() != Last::Nothing as u8 {
+            self.since.store(self.shared.clock.coarse(), Ordering::Relaxed);
+        }
+        self.since()
+    }
+
+    /// A port is leaving; this connection may be one of those that are used for it.
+    pub(crate) fn sees_leaving(&self) {
+        self.saw_leaving.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a port was leaving while it was there.
+    pub(crate) fn saw_leaving(&self) -> bool {
+        self.saw_leaving.load(Ordering::Relaxed)
     }
 
     /// Ends the connection as if the caller had closed it.

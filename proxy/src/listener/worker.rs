@@ -28,10 +28,6 @@ use crate::{
 /// How often connections that have been idle for too long are looked for.
 const SWEEP: Duration = Duration::from_millis(500);
 
-/// How long a connection may be idle while a port is leaving, which its caller has not been told: well within the time
-/// for which that is served.
-const KEEP_ALIVE_LEAVING: Duration = Duration::from_secs(20);
-
 /// One thread that carries traffic.
 pub(crate) struct Worker {
     /// Its place among the workers, and in every endpoint's pools.
@@ -86,15 +82,19 @@ impl Worker {
     fn sweep(&self) {
         sweep(self);
         let limits = &self.shared.config.limits;
-        let leaving = if self.shared.has_leaving() { KEEP_ALIVE_LEAVING } else { Duration::MAX };
+        let leaving = self.shared.has_leaving();
         for caller in self.callers.lock().values() {
-            let most = match caller.stage() {
-                Stage::Idle => limits.keep_alive.min(leaving),
-                Stage::Head => limits.head_timeout,
-                Stage::Busy | Stage::Free => continue,
-            };
-            if caller.since() > most {
-                caller.end();
+            if leaving {
+                caller.sees_leaving();
+            }
+            // What was busy all the time that a port was leaving is idle only afterwards.
+            let idle = if caller.saw_leaving() { limits.keep_alive_leaving } else { Duration::MAX };
+            match caller.stage() {
+                Stage::Idle if caller.since() > limits.keep_alive.min(idle) => caller.end(),
+                Stage::Head if caller.since() > limits.head_timeout => caller.end(),
+                // Its streams go on; GOAWAY is sent only once, however often it is asked for.
+                Stage::Free if caller.http2 && caller.quiet() > idle => caller.send_away(),
+                _ => {}
             }
         }
     }

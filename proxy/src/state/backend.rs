@@ -19,7 +19,16 @@ use maesh_config::{
 };
 use smallvec::SmallVec;
 
-use crate::{config::Config, http::Pools};
+use crate::http::Pools;
+
+/// Where the proxy is, as the hints of endpoints name it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Place {
+    /// Its node.
+    pub(crate) node: Option<NodeName>,
+    /// Zone of that node.
+    pub(crate) zone: Option<Arc<str>>,
+}
 
 /// A port of a Service that requests are sent to.
 pub(crate) struct BackendPort {
@@ -99,14 +108,16 @@ impl BackendPort {
         Self { service, upstreams: ArcSwap::from_pointee(upstreams), in_flight: AtomicU32::new(0) }
     }
 
-    /// Puts a policy and a set of endpoints in force, and retires the endpoints that are no longer usable.
+    /// Puts a policy and a set of endpoints in force, as a proxy at `place` with so many `workers` uses them, and retires
+    /// the endpoints that are no longer usable.
     ///
     /// Returns the retired endpoints that still have requests in flight.
     pub(crate) fn replace(
         &self,
         policy: BackendPolicy,
         endpoints: &[model::Endpoint],
-        config: &Config,
+        place: &Place,
+        workers: usize,
     ) -> SmallVec<[Arc<Endpoint>; 4]> {
         let old = self.upstreams.load_full();
         let any_ready = endpoints.iter().any(|endpoint| endpoint.ready);
@@ -117,14 +128,14 @@ impl BackendPort {
             // Both lists are sorted by address.
             let endpoint = match old.all.binary_search_by_key(&facts.address, |endpoint| endpoint.address) {
                 Ok(found) => old.all[found].clone(),
-                Err(_) => Endpoint::new(facts.address, config.workers),
+                Err(_) => Endpoint::new(facts.address, workers),
             };
             if usable(facts) {
                 endpoint.welcome();
                 candidates.push(Candidate {
                     endpoint: endpoint.clone(),
                     node: facts.node.clone(),
-                    near: near(facts, config),
+                    near: near(facts, place),
                 });
             }
             all.push(endpoint);
@@ -155,9 +166,9 @@ impl BackendPort {
     }
 }
 
-fn near(facts: &model::Endpoint, config: &Config) -> bool {
-    let node = config.node.as_ref().is_some_and(|node| facts.for_nodes.contains(node));
-    node || config.zone.as_ref().is_some_and(|zone| facts.for_zones.contains(zone))
+fn near(facts: &model::Endpoint, place: &Place) -> bool {
+    let node = place.node.as_ref().is_some_and(|node| facts.for_nodes.contains(node));
+    node || place.zone.as_ref().is_some_and(|zone| facts.for_zones.contains(zone))
 }
 
 /// A request in flight on a backend port and one of its endpoints; over when dropped.

@@ -15,7 +15,7 @@ use maesh_config::{
     model::{self, BackendPolicy, Balance, Protocol, Scheme},
 };
 
-use super::{ArcSwap, ArcSwapOption, BackendPort, Called, Counts, NameFacts, Port, Shared};
+use super::{ArcSwap, ArcSwapOption, BackendPort, Called, Counts, NameFacts, Place, Port, Shared};
 
 /// What became of a port that was asked for.
 pub(crate) enum Found {
@@ -150,7 +150,8 @@ fn plain(shared: &Shared, called: &Called, number: u16, protocol: Protocol) -> F
     };
     let endpoints: Vec<_> = facts.cluster_ips.iter().map(|address| endpoint(*address)).collect();
     let own = BackendPort::new(called.name.clone(), plain_policy());
-    own.replace(plain_policy(), &endpoints, &shared.config);
+    // Nothing hints at any of them.
+    own.replace(plain_policy(), &endpoints, &Place::default(), shared.config.workers);
     let port = Arc::new(Port::new(shared, &called.name, number, protocol, Vec::new(), Arc::new(own)));
     made.push((number, protocol, port.clone()));
     Found::Port(port)

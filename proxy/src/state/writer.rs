@@ -16,7 +16,7 @@ use maesh_config::{
 };
 
 use super::{
-    BackendPort, Called, Endpoint, Leaving, MeshFacts, NameFacts, Port, Serving, Shared, Weighted, demand,
+    BackendPort, Called, Endpoint, Leaving, MeshFacts, NameFacts, Place, Port, Serving, Shared, Weighted, demand,
     directory_name,
 };
 use crate::listener::Listeners;
@@ -80,6 +80,9 @@ pub(crate) struct Writer {
     shared: Arc<Shared>,
     interest: Interest,
     listeners: Listeners,
+    place: Place,
+    /// The node's own workload, where that is asked for its zone.
+    node: Option<Arc<str>>,
     names: HashMap<Arc<str>, Arc<Called>>,
     held: HashMap<ServiceName, Held>,
     complete: HashSet<Kind>,
@@ -89,7 +92,16 @@ pub(crate) struct Writer {
 impl Writer {
     /// A writer that has seen nothing.
     pub(crate) fn new(shared: Arc<Shared>, interest: Interest, listeners: Listeners) -> Self {
+        let config = &shared.config;
+        let place = Place { node: config.node.clone(), zone: config.zone.clone() };
+        // A zone that was given is not asked for.
+        let node = config.node_address.filter(|_| place.zone.is_none()).map(Workload::resource_name_of);
+        if let Some(node) = &node {
+            interest.subscribe(Kind::Workload, node.clone());
+        }
         Self {
+            place,
+            node,
             shared,
             interest,
             listeners,
@@ -257,7 +269,21 @@ impl Writer {
         };
         let upserts: Vec<Workload> = upserts.iter().filter_map(workload).collect();
         self.shared.workloads.apply(&upserts, removed);
+        let is_node = |workload: &&Workload| self.node.as_ref().is_some_and(|node| *node == workload.resource_name());
+        // A node that is gone, or of which an older controller says no zone, has not moved.
+        if let Some(zone) = upserts.iter().rfind(is_node).and_then(|node| node.zone.clone()) {
+            self.move_to(zone);
+        }
         Vec::new()
+    }
+
+    /// The proxy is in this zone.
+    fn move_to(&mut self, zone: Arc<str>) {
+        if self.place.zone.replace(zone.clone()).is_some_and(|before| before == zone) {
+            return;
+        }
+        let held: Vec<ServiceName> = self.held.keys().cloned().collect();
+        held.iter().for_each(|name| self.refresh_backends(name));
     }
 
     /// A caller used this Service for the first time.
@@ -348,7 +374,7 @@ impl Writer {
     fn refresh_backends(&mut self, name: &ServiceName) {
         let Some(held) = self.held.get(name) else { return };
         for (number, backend) in &held.backends {
-            let leaving = refresh(held, *number, backend, &self.shared);
+            let leaving = refresh(held, *number, backend, &self.place, &self.shared);
             self.leaving.extend(leaving);
         }
     }
@@ -422,14 +448,14 @@ impl Writer {
         }
         stream_port(held.service.get()?, number)?;
         let backend = Arc::new(BackendPort::new(service.clone(), demand::plain_policy()));
-        refresh(held, number, &backend, &self.shared);
+        refresh(held, number, &backend, &self.place, &self.shared);
         held.backends.insert(number, backend.clone());
         Some(backend)
     }
 }
 
 /// Puts the newest policy and endpoints in force; returns endpoints that left with requests in flight.
-fn refresh(held: &Held, number: u16, backend: &BackendPort, shared: &Shared) -> Vec<Arc<Endpoint>> {
+fn refresh(held: &Held, number: u16, backend: &BackendPort, place: &Place, shared: &Shared) -> Vec<Arc<Endpoint>> {
     let policy = held
         .service
         .get()
@@ -440,7 +466,7 @@ fn refresh(held: &Held, number: u16, backend: &BackendPort, shared: &Shared) -> 
         endpoints.ports.iter().find(is_it).map(|port| port.endpoints.clone())
     };
     let endpoints = held.endpoints.get().and_then(of_port).unwrap_or_default();
-    backend.replace(policy, &endpoints, &shared.config).into_vec()
+    backend.replace(policy, &endpoints, place, shared.config.workers).into_vec()
 }
 
 fn stream_port(service: &Service, number: u16) -> Option<&ServicePort> {

@@ -17,7 +17,7 @@ use maesh_config::{
     },
     update::{Ack, Demand, Interest, Rejected, Update},
 };
-use maesh_proxy::{Config, Proxy, start};
+use maesh_proxy::{Config, Limits, Proxy, start};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -81,6 +81,12 @@ pub fn config() -> Config {
         drain_timeout: Duration::from_secs(5),
         ..Config::default()
     }
+}
+
+/// One worker, and little patience with idle connections while a port is leaving.
+pub fn hasty() -> Config {
+    let limits = Limits { keep_alive_leaving: Duration::from_millis(100), ..Limits::default() };
+    Config { workers: 1, limits, ..config() }
 }
 
 /// A port that nobody uses at this moment. Bound ports of tests come from the system, so it is rarely taken again.
@@ -298,8 +304,26 @@ impl Raw {
 
     /// Reads one response with a Content-Length (or none): head and body.
     pub async fn hear(&mut self) -> (String, String) {
+        let head = self.head().await;
         let mut bytes = std::mem::take(&mut self.heard);
-        let head_end = loop {
+        let length = head
+            .lines()
+            .find_map(|line| line.strip_prefix("content-length: "))
+            .map_or(0, |length| length.trim().parse::<usize>().expect("a number"));
+        while bytes.len() < length {
+            let mut some = [0; 1024];
+            let read = within(self.stream.read(&mut some)).await.expect("read");
+            assert!(read > 0, "closed within the body");
+            bytes.extend_from_slice(&some[..read]);
+        }
+        self.heard = bytes.split_off(length);
+        (head, String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// Reads the head of a response.
+    pub async fn head(&mut self) -> String {
+        let mut bytes = std::mem::take(&mut self.heard);
+        let end = loop {
             if let Some(at) = bytes.windows(4).position(|four| four == b"\r\n\r\n") {
                 break at + 4;
             }
@@ -308,19 +332,8 @@ impl Raw {
             assert!(read > 0, "closed after {:?}", String::from_utf8_lossy(&bytes));
             bytes.extend_from_slice(&some[..read]);
         };
-        let head = String::from_utf8(bytes[..head_end].to_vec()).expect("text").to_ascii_lowercase();
-        let length = head
-            .lines()
-            .find_map(|line| line.strip_prefix("content-length: "))
-            .map_or(0, |length| length.trim().parse::<usize>().expect("a number"));
-        while bytes.len() < head_end + length {
-            let mut some = [0; 1024];
-            let read = within(self.stream.read(&mut some)).await.expect("read");
-            assert!(read > 0, "closed within the body");
-            bytes.extend_from_slice(&some[..read]);
-        }
-        self.heard = bytes.split_off(head_end + length);
-        (head, String::from_utf8_lossy(&bytes[head_end..]).into_owned())
+        self.heard = bytes.split_off(end);
+        String::from_utf8(bytes).expect("text").to_ascii_lowercase()
     }
 
     /// Reads until the other side closes.

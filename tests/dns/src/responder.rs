@@ -162,6 +162,7 @@ pub fn pod(address: &str, node: &str) -> Resource {
         name: "pod".into(),
         service_account: None,
         node: Some(node.into()),
+        zone: None,
     })
 }
 

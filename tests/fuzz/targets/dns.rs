@@ -42,6 +42,7 @@ static SNAPSHOT: LazyLock<Arc<Snapshot>> = LazyLock::new(|| {
         name: "n1".into(),
         service_account: None,
         node: Some("n1".into()),
+        zone: None,
     });
     let names =
         vec![name("shop/web", Answer::Node), name("shop/own", Answer::Fixed(ips(2))), name("a/b", Answer::Plain)];

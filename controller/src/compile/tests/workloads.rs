@@ -64,6 +64,31 @@ fn nodes() {
 }
 
 #[test]
+fn the_zone_of_a_node() {
+    let node = |labels: &str| {
+        let spec = "spec: {podCIDR: 10.1.0.0/24}\nstatus: {addresses: [{type: InternalIP, address: 192.168.0.1}]}\n";
+        format!("kind: Node\nmetadata: {{name: n1, labels: {{{labels}}}}}\n{spec}")
+    };
+    let zones = |yaml: &str| {
+        let upserts = compiled(dev(), yaml).change.upserts;
+        let zone = |resource: &Resource| match resource {
+            Resource::Workload(workload) => Some((workload.kind, workload.zone.as_deref().map(str::to_owned))),
+            _ => None,
+        };
+        let mut all: Vec<_> = upserts.iter().filter_map(zone).collect();
+        all.sort();
+        all
+    };
+    for (case, labels, want) in [
+        ("a zone", "topology.kubernetes.io/zone: z1", Some("z1".to_owned())),
+        ("none", "other: z1", None),
+        ("an empty one", "topology.kubernetes.io/zone: ''", None),
+    ] {
+        assert_eq!(zones(&node(labels)), [(WorkloadKind::Node, want), (WorkloadKind::PodRange, None)], "{case}");
+    }
+}
+
+#[test]
 fn the_cluster_dns_by_its_service() {
     let pod = "kind: Pod\nmetadata: {namespace: kube-system, name: dns, labels: {app: coredns}, \
                ownerReferences: [{kind: ReplicaSet}]}\nstatus: {podIP: 10.1.0.1}\n---\n";

@@ -31,8 +31,8 @@ fn terminating(last: u8) -> model::Endpoint {
     model::Endpoint { ready: false, terminating: true, ..facts(last, &[]) }
 }
 
-fn config() -> Config {
-    Config { workers: 1, zone: Some("a".into()), ..Config::default() }
+fn place() -> Place {
+    Place { zone: Some("a".into()), node: None }
 }
 
 #[test]
@@ -48,7 +48,7 @@ fn which_endpoints_are_usable_and_whether_hints_hold() {
         ("hints of one that is not usable do not matter", vec![facts(1, &["a"]), terminating(2)], &[1], true),
     ] {
         let backend = BackendPort::new(ServiceName::new("ns", "web"), policy());
-        backend.replace(policy(), &endpoints, &config());
+        backend.replace(policy(), &endpoints, &place(), 1);
         let upstreams = backend.upstreams.load();
         let got: Vec<u8> = upstreams.usable.iter().map(|one| one.endpoint.address.to_string()).map(last).collect();
         assert_eq!((&got[..], upstreams.hinted), (usable, hinted), "{case}");
@@ -63,26 +63,26 @@ fn last(address: String) -> u8 {
 #[test]
 fn an_endpoint_keeps_its_identity_while_its_address_stays() {
     let backend = Arc::new(BackendPort::new(ServiceName::new("ns", "web"), policy()));
-    backend.replace(policy(), &[facts(1, &[]), facts(2, &[])], &config());
+    backend.replace(policy(), &[facts(1, &[]), facts(2, &[])], &place(), 1);
     let first = |of: &BackendPort| of.upstreams.load().usable.first().map(|one| one.endpoint.clone());
     let one = first(&backend).expect("two are there");
     let mut in_flight = InFlight::enter(&backend, 1).expect("room for one");
     assert!(InFlight::enter(&backend, 1).is_none(), "and no other");
     in_flight.on(one.clone());
 
-    backend.replace(policy(), &[facts(1, &[])], &config());
+    backend.replace(policy(), &[facts(1, &[])], &place(), 1);
     assert!(Arc::ptr_eq(&one, &first(&backend).expect("one is there")));
     assert!(!one.is_gone());
 
-    let busy = backend.replace(policy(), &[terminating(1), facts(2, &[])], &config());
+    let busy = backend.replace(policy(), &[terminating(1), facts(2, &[])], &place(), 1);
     assert!(one.is_gone(), "it is not usable any more");
     assert_eq!(busy.len(), 1, "and a request is in flight on it");
 
-    backend.replace(policy(), &[facts(1, &[])], &config());
+    backend.replace(policy(), &[facts(1, &[])], &place(), 1);
     assert!(Arc::ptr_eq(&one, &first(&backend).expect("it is back")));
     assert!(!one.is_gone(), "as the same");
     drop(in_flight);
     assert!(InFlight::enter(&backend, 1).is_some());
-    assert!(backend.replace(policy(), &[], &config()).is_empty(), "nothing is in flight on what left");
+    assert!(backend.replace(policy(), &[], &place(), 1).is_empty(), "nothing is in flight on what left");
     assert!(one.is_gone());
 }
