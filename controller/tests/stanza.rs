@@ -10,6 +10,7 @@ use std::time::Duration;
 use maesh_controller::{
     leader::{Candidate, Terms},
     own::{
+        events,
         stanza::{Cluster, ClusterError, Guard, Leave, Mesh, Phase, Right, Status, Times, guard, take_out},
         uninstall::{self, Uninstall},
     },
@@ -20,8 +21,12 @@ use tokio::{runtime::Runtime, sync::watch};
 use self::lab::{COREFILE, Lab, RIGHTS, USER};
 
 const PATIENCE: Duration = Duration::from_secs(60);
-const TIMES: Times =
-    Times { tick: Duration::from_millis(300), pause: Duration::from_millis(600), deadline: Duration::from_secs(25) };
+const TIMES: Times = Times {
+    tick: Duration::from_millis(300),
+    pause: Duration::from_millis(600),
+    deadline: Duration::from_secs(25),
+    settle: Duration::from_secs(1),
+};
 
 /// Runs `work` on the runtime's own threads, which are in the API server's network.
 fn on<T: Send + 'static>(runtime: &Runtime, work: impl Future<Output = T> + Send + 'static) -> T {
@@ -57,6 +62,9 @@ impl Keeper {
             };
             let candidate = Candidate::start(admin.clone(), "default", "maesh", "me", terms);
             let leadership = candidate.leadership();
+            let (recorder, notes) = events::recorder();
+            let who = events::Options { namespace: "maesh".into(), replica: "me".into() };
+            tokio::spawn(events::keep(client.clone(), who, leadership.clone(), notes));
             let cluster = Cluster::new(client);
             let dns = Box::new(Leave { cluster: cluster.clone(), mesh: mesh() });
             let options = uninstall::Options {
@@ -69,7 +77,8 @@ impl Keeper {
             let leads = Some(leadership.clone());
             let uninstall = Uninstall { client: admin, options, dns, leadership: leads, owner: None };
             let uninstall = tokio::spawn(uninstall.whenever(left.clone()));
-            tokio::spawn(guard(Guard { cluster, mesh: mesh(), leadership, leaving: left, times, status: told }));
+            let (mesh, leaving, status) = (mesh(), left, told);
+            tokio::spawn(guard(Guard { cluster, mesh, leadership, leaving, times, status, recorder }));
             (candidate, uninstall)
         });
         Self { status, leaving, uninstall, _runtime: runtime, _candidate: candidate }
@@ -84,6 +93,30 @@ impl Keeper {
     }
 }
 
+/// Waits until an Event says so at the ConfigMap of the cluster's DNS, for as many as there are of the same.
+#[track_caller]
+fn until_event(lab: &Lab, says: &str) {
+    let uid = lab.coredns_map()["metadata"]["uid"].as_str().unwrap().to_owned();
+    let said = || lab.events().lines().filter(|line| line.starts_with(says) && line.contains(&uid)).count();
+    assert!(until(PATIENCE, || said() > 0), "{says}: {}", lab.events());
+    assert_eq!(said(), 1, "{}", lab.events());
+}
+
+#[test]
+fn what_is_in_the_way_is_said_where_people_look_who_look_after_the_dns() {
+    let Some(lab) = Lab::start_or_skip() else { return };
+    lab.hold_files(true);
+    lab.write_corefile(".:53 {\n    errors\n");
+    let keeper = Keeper::start(&lab, TIMES);
+    let said = keeper.until(Phase::Blocked);
+    assert!(said.contains("is not closed"), "{said}");
+    until_event(&lab, "StanzaBlocked: ConfigMap kube-system/coredns, key Corefile, line 1: the block that begins");
+    // It is mended, and what comes of it is said as well.
+    lab.write_corefile(COREFILE);
+    keeper.until(Phase::Written);
+    until_event(&lab, "StanzaWritten: written: ConfigMap kube-system/coredns, key Corefile, leading to 10.96.0.53");
+}
+
 #[test]
 #[ignore = "long: CoreDNS looks at its Corefile every two seconds at best"]
 fn the_stanza_stands_whatever_others_do_and_leaves_to_the_byte() {
@@ -91,6 +124,7 @@ fn the_stanza_stands_whatever_others_do_and_leaves_to_the_byte() {
     let before = lab.coredns_map();
     let keeper = Keeper::start(&lab, TIMES);
     keeper.until(Phase::Present);
+    until_event(&lab, "StanzaWritten");
     assert_eq!(lab.ask("10.96.0.10", "web.shop.maesh"), "10.1.2.3");
     let after = lab.coredns_map();
     let text = |map: &serde_json::Value| map["data"]["Corefile"].as_str().unwrap().to_owned();
@@ -104,6 +138,7 @@ fn the_stanza_stands_whatever_others_do_and_leaves_to_the_byte() {
     // An add-on's manager writes its own.
     lab.write_corefile(COREFILE);
     assert!(until(PATIENCE, stands), "mended: {}", lab.corefile());
+    until_event(&lab, "StanzaMended: the stanza was gone or changed, and is again as it should be");
     // A person breaks it.
     lab.write_corefile(&lab.corefile().replacen("}\n", "", 1));
     assert!(until(PATIENCE, || stands() && lab.corefile().ends_with(&format!("# maesh end\n{COREFILE}"))));
@@ -138,8 +173,9 @@ fn a_stanza_that_does_harm_is_undone_and_not_tried_again() {
     lab.hold_files(true);
     let keeper = Keeper::start(&lab, Times { deadline: Duration::from_secs(5), ..TIMES });
     let said = keeper.until(Phase::Reverted);
-    assert!(said.contains("CoreDNS did not take it up within"), "{said}");
+    assert!(said.contains("CoreDNS did not take it up within") && said.ends_with("maesh dns install"), "{said}");
     assert_eq!(lab.corefile(), COREFILE);
+    until_event(&lab, "StanzaReverted: the stanza was taken out again: CoreDNS did not take it up");
     assert!(!until(Duration::from_secs(4), || lab.corefile() != COREFILE), "held");
     // Something changed: another try; this time a server dies of it.
     lab.hold_files(false);

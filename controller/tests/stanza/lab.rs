@@ -59,6 +59,7 @@ metadata: {name: maesh}
 rules:
 - {apiGroups: [""], resources: [services, pods], verbs: [list, watch]}
 - {apiGroups: [discovery.k8s.io], resources: [endpointslices], verbs: [list, watch]}
+- {apiGroups: [events.k8s.io], resources: [events], verbs: [create, patch]}
 ---
 apiVersion: rbac.authorization.k8s.io/v1
 kind: ClusterRoleBinding
@@ -210,6 +211,14 @@ impl Lab {
     pub(crate) fn coredns_map(&self) -> Value {
         let map = self.output(&["--namespace", "kube-system", "get", "configmap", "coredns", "--output", "json"]);
         serde_json::from_str(&map).unwrap()
+    }
+
+    /// What Events of ours say of the cluster's DNS: reason and text.
+    pub(crate) fn events(&self) -> String {
+        let of_map =
+            "{range .items[?(@.regarding.name==\"coredns\")]}{.reason}: {.note} ({.regarding.uid}){\"\\n\"}{end}";
+        let output = format!("jsonpath={of_map}");
+        self.output(&["--namespace", "kube-system", "get", "events.events.k8s.io", "--output", &output])
     }
 
     /// Empty while it is not there.

@@ -126,6 +126,11 @@ impl There {
     pub fn removals(&self, zones: &[Zone], forward: Option<IpAddr>) -> Result<Vec<Change>, Refusal> {
         plan::removals(&self.place, &self.texts, zones, forward)
     }
+
+    /// The uid of a ConfigMap that was read.
+    pub(super) fn uid(&self, map: &MapName) -> Option<&str> {
+        self.maps.get(map)?.as_ref()?.metadata.uid.as_deref()
+    }
 }
 
 /// The cluster, by its API server.

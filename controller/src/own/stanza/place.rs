@@ -232,6 +232,12 @@ fn corefile(pod: &Pod, spec: &PodSpec, container: &Container) -> Option<Software
 }
 
 impl Software {
+    /// The ConfigMap that tells it what to do.
+    pub(super) fn map(&self) -> &MapName {
+        let (Self::CoreDns { map, .. } | Self::KubeDns { map }) = self;
+        map
+    }
+
     /// The ConfigMap whose keys a pattern of the Corefile imports, and the pattern's end that all their names have.
     pub(super) fn imported(&self, pattern: &str) -> Option<(MapName, String)> {
         let Self::CoreDns { folder, mounts, .. } = self else { return None };
