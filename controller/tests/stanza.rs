@@ -220,6 +220,17 @@ fn a_configmap_of_imports_is_made_where_there_is_none_and_goes_with_the_stanza()
             cluster.write(&there, &changes, &Right::Person).await.map(|()| changes.len())
         })
     };
+    // A controller may not make it, whatever the chart allows, and says who may.
+    let limited = Cluster::new(lab.client(&runtime, USER));
+    let refused = on(&runtime, async move {
+        let there = limited.read(limited.place().await?).await?;
+        let changes = there.additions(&mesh().zones, forward)?;
+        limited.write(&there, &changes, &Right::Person).await
+    });
+    let said = refused.unwrap_err().to_string();
+    let next = "`kubectl -n kube-system create configmap coredns-custom`; or do both by `maesh dns install`";
+    assert!(said.starts_with("making ConfigMap kube-system/coredns-custom: ") && said.ends_with(next), "{said}");
+    assert!(!said.contains("coredns.configMaps"), "that is allowed already: {said}");
     assert_eq!(write().unwrap(), 1);
     assert!(there().contains("configmap/coredns-custom"), "{}", there());
     assert_eq!(write().unwrap(), 0, "a second time changes nothing");

@@ -61,7 +61,7 @@ pub enum ClusterError {
         /// The server's words.
         message: String,
         /// What to do.
-        next: &'static str,
+        next: String,
     },
     /// The API server cannot be asked, or refuses for another reason.
     #[error("{what}: {source}")]
@@ -229,7 +229,11 @@ impl Cluster {
             map.metadata.name = Some(name.name.clone());
             map.metadata.labels = Some(BTreeMap::from([(MADE_BY.0.into(), MADE_BY.1.into())]));
             let parameters = PostParams { field_manager: Some(MANAGER.into()), ..PostParams::default() };
-            return api.create(&parameters, &map).await.map(drop).map_err(failed);
+            let made = api.create(&parameters, &map).await.map(drop);
+            return made.map_err(|error| match error {
+                kube::Error::Api(status) if status.is_forbidden() => unmade(name, status.message),
+                error => failed(error),
+            });
         };
         let (version, uid) = (before.metadata.resource_version.clone(), before.metadata.uid.clone());
         let left = before.data.iter().flatten().filter(|(key, _)| !data.get(*key).is_some_and(Value::is_null)).count();
@@ -296,13 +300,28 @@ impl Right {
     }
 }
 
+/// A ConfigMap that has to be there may not be made: no right names what is not there yet, so no chart can give it.
+fn unmade(name: &MapName, message: String) -> ClusterError {
+    let MapName { namespace, name: map } = name;
+    ClusterError::Forbidden {
+        what: format!("making {name}"),
+        message,
+        next: format!(
+            "Make it, empty, and the stanza is put there: `kubectl -n {namespace} create configmap {map}`; or do both by \
+             `maesh dns install`"
+        ),
+    }
+}
+
 fn because(what: String, error: kube::Error) -> ClusterError {
     match error {
         kube::Error::Api(status) if status.is_forbidden() => ClusterError::Forbidden {
             what,
             message: status.message,
-            next: "Allow it (the chart's coredns.configMaps names the ConfigMaps that may be written), or add the stanza \
-                   by hand: `maesh dns print`",
+            next:
+                "Allow it (the chart's coredns.configMaps names the ConfigMaps that may be written), or add the stanza \
+                   by hand: `maesh dns print`"
+                    .into(),
         },
         source => ClusterError::Api { what, source: Box::new(source) },
     }
