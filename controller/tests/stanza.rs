@@ -189,6 +189,20 @@ fn a_stanza_that_does_harm_is_undone_and_not_tried_again() {
 }
 
 #[test]
+#[ignore = "long: a server that fails does so for eight seconds"]
+fn a_server_that_is_replaced_while_the_stanza_is_taken_up_is_no_harm() {
+    let Some(lab) = Lab::start_or_skip() else { return };
+    lab.hold_files(true);
+    let keeper = Keeper::start(&lab, Times { deadline: PATIENCE, ..TIMES });
+    keeper.until(Phase::Written);
+    lab.replace_pod();
+    let reverted = until(Duration::from_secs(12), || keeper.status.borrow().phase != Phase::Written);
+    assert!(!reverted, "{:?}", keeper.status.borrow());
+    lab.hold_files(false);
+    keeper.until(Phase::Present);
+}
+
+#[test]
 fn a_person_without_rights_is_told_what_to_allow() {
     let Some(lab) = Lab::start_or_skip() else { return };
     let runtime = lab.runtime();

@@ -193,7 +193,9 @@ impl Duty {
     }
 
     async fn there(&mut self, cluster: &Cluster) -> Result<There, ClusterError> {
-        let place = match self.place.take().filter(|(since, _)| since.elapsed() < PLACE) {
+        // While a write is watched the servers are found anew at each look: who left is not one that fails.
+        let known = self.place.take().filter(|(since, _)| self.watch.is_none() && since.elapsed() < PLACE);
+        let place = match known {
             Some(known) => known,
             None => (Instant::now(), cluster.place().await?),
         };
