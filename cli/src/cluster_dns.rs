@@ -179,7 +179,7 @@ async fn uninstall(args: RemoveArgs) -> anyhow::Result<ExitCode> {
     }
     let since = Instant::now();
     let still = loop {
-        let still = still_leading(&cluster, &mesh, cluster.place().await?).await?;
+        let still = still_leading(&cluster.servers().await?, &mesh.zones).await;
         if still.is_empty() || since.elapsed() >= args.deadline {
             break still;
         }

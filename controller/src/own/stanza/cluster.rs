@@ -3,7 +3,10 @@
 //! A write changes one key of a ConfigMap, and only while the ConfigMap is as it was read. Nothing else of the cluster's
 //! DNS is ever touched: no pod, no annotation, no Deployment.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+};
 
 use k8s_openapi::api::{
     core::v1::{ConfigMap, Pod, Service},
@@ -156,21 +159,44 @@ impl Cluster {
     /// # Errors
     /// If it is none that can be served, or the API server does not say.
     pub async fn place(&self) -> Result<Place, ClusterError> {
+        let services = self.services().await?;
+        let (service, address) = place::service(&services)?;
+        let name = format!("{SYSTEM}/{}", service.metadata.name.as_deref().unwrap_or_default());
+        let pods = self.pods_behind(service).await?;
+        let caches = self.list::<Pod>(SYSTEM, &ListParams::default().labels(NODE_LOCAL), "pods").await?;
+        Ok(place::place(&name, address, place::target_port(service, &pods), &pods, &caches)?)
+    }
+
+    /// Who answers pods, also where the stanza has no place; nobody, if that is not known.
+    ///
+    /// # Errors
+    /// If the API server does not say.
+    pub async fn servers(&self) -> Result<Vec<SocketAddr>, ClusterError> {
+        let services = self.services().await?;
+        let Some((service, address)) = place::asked(&services) else { return Ok(Vec::new()) };
+        let pods = self.pods_behind(service).await?;
+        let servers = place::servers(&pods, place::target_port(service, &pods));
+        Ok(servers.into_iter().map(|(_, server)| server).chain([address]).collect())
+    }
+
+    /// The Services of kube-system; where the cluster's DNS is not among them, OpenShift's too.
+    async fn services(&self) -> Result<Vec<Service>, ClusterError> {
         let mut services = self.list::<Service>(SYSTEM, &ListParams::default(), "services").await?;
         if place::service(&services).is_err() {
             let openshift = ListParams::default().fields("metadata.name=dns-default");
             services.extend(self.list::<Service>("openshift-dns", &openshift, "services").await?);
         }
-        let (service, address) = place::service(&services)?;
-        let name = format!("{SYSTEM}/{}", service.metadata.name.as_deref().unwrap_or_default());
+        Ok(services)
+    }
+
+    async fn pods_behind(&self, service: &Service) -> Result<Vec<Pod>, ClusterError> {
+        let namespace = service.metadata.namespace.as_deref().unwrap_or(SYSTEM);
         let selector = service.spec.as_ref().and_then(|spec| spec.selector.clone()).unwrap_or_default();
         let labels: Vec<String> = selector.iter().map(|(key, value)| format!("{key}={value}")).collect();
-        let pods = match &labels[..] {
-            [] => Vec::new(),
-            labels => self.list::<Pod>(SYSTEM, &ListParams::default().labels(&labels.join(",")), "pods").await?,
-        };
-        let caches = self.list::<Pod>(SYSTEM, &ListParams::default().labels(NODE_LOCAL), "pods").await?;
-        Ok(place::place(&name, address, place::target_port(service, &pods), &pods, &caches)?)
+        match &labels[..] {
+            [] => Ok(Vec::new()),
+            labels => self.list::<Pod>(namespace, &ListParams::default().labels(&labels.join(",")), "pods").await,
+        }
     }
 
     /// Reads what the cluster's DNS reads.
