@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, net::SocketAddr, process::ExitCode, time::Durat
 
 use anyhow::{Context as _, bail};
 use maesh_controller::own::stanza::{
-    Change, Cluster, ClusterError, Look, Mesh, Report, Right, Stanza, There, Verdict, Watch, answers, looks, said,
+    Change, Cluster, ClusterError, Look, Mesh, Report, Right, Stanza, Verdict, Watch, answers, looks, said,
     still_leading, take_out,
 };
 use tokio::time::{Instant, sleep};
@@ -69,7 +69,7 @@ async fn install(args: InstallArgs) -> anyhow::Result<ExitCode> {
             mesh.namespace
         );
     }
-    let (there, report, changes, before) = write(&cluster, &mesh, forward, args.unverified).await?;
+    let (report, changes, before) = write(&cluster, &mesh, forward, args.unverified).await?;
     let files: Vec<String> = changes.iter().map(print::file).collect();
     if changes.is_empty() {
         Printed::new("unchanged", "the stanza is there already", files).print(args.common.output);
@@ -82,7 +82,7 @@ async fn install(args: InstallArgs) -> anyhow::Result<ExitCode> {
         Printed::new("written", text, files).print(args.common.output);
         return Ok(ExitCode::SUCCESS);
     };
-    let verdict = observe(&there, &report, &mesh, forward, watch).await;
+    let verdict = observe(&cluster, &report, &mesh, forward, watch).await?;
     let (state, text, code) = match verdict {
         Verdict::Live => ("live", "every server of the cluster's DNS leads to the mesh".to_owned(), ExitCode::SUCCESS),
         Verdict::Refused if !report.reloads => (
@@ -119,14 +119,14 @@ async fn write(
     mesh: &Mesh,
     forward: std::net::IpAddr,
     unverified: bool,
-) -> anyhow::Result<(There, Report, Vec<Change>, BTreeMap<SocketAddr, Look>)> {
+) -> anyhow::Result<(Report, Vec<Change>, BTreeMap<SocketAddr, Look>)> {
     let mut tries = 0;
     loop {
         let there = cluster.read(cluster.place().await?).await?;
         let report = there.report(&mesh.zones, forward)?;
         let changes = there.additions(&mesh.zones, forward)?;
         if changes.is_empty() {
-            return Ok((there, report, changes, BTreeMap::new()));
+            return Ok((report, changes, BTreeMap::new()));
         }
         let before = looks(&there.place, &report.cluster_domain, &mesh.zones).await;
         if !unverified && before.values().all(|look| !look.plain) {
@@ -137,20 +137,36 @@ async fn write(
             );
         }
         match cluster.write(&there, &changes, &Right::Person).await {
-            Ok(()) => return Ok((there, report, changes, before)),
+            Ok(()) => return Ok((report, changes, before)),
             Err(ClusterError::Conflict(_)) if tries < TRIES => tries += 1,
             Err(error) => return Err(error.into()),
         }
     }
 }
 
-async fn observe(there: &There, report: &Report, mesh: &Mesh, forward: std::net::IpAddr, mut watch: Watch) -> Verdict {
+/// Watches what comes of a write. The servers are found anew at each look: who left is not one that fails.
+async fn observe(
+    cluster: &Cluster,
+    report: &Report,
+    mesh: &Mesh,
+    forward: std::net::IpAddr,
+    mut watch: Watch,
+) -> anyhow::Result<Verdict> {
     loop {
-        let seen = looks(&there.place, &report.cluster_domain, &mesh.zones).await;
-        match watch.judge(Instant::now(), &seen, answers(forward, &mesh.zones).await) {
-            Verdict::Wait => sleep(LOOK).await,
-            verdict => return verdict,
+        match cluster.place().await {
+            Ok(place) => {
+                let seen = looks(&place, &report.cluster_domain, &mesh.zones).await;
+                match watch.judge(Instant::now(), &seen, answers(forward, &mesh.zones).await) {
+                    Verdict::Wait => {}
+                    verdict => return Ok(verdict),
+                }
+            }
+            Err(error) if watch.is_over(Instant::now()) => {
+                return Err(error).context("the stanza is written; what came of it was not seen to the end");
+            }
+            Err(error) => eprintln!("{error}; looking on"),
         }
+        sleep(LOOK).await;
     }
 }
 
@@ -163,7 +179,7 @@ async fn uninstall(args: RemoveArgs) -> anyhow::Result<ExitCode> {
     }
     let since = Instant::now();
     let still = loop {
-        let still = still_leading(&cluster, &mesh, cluster.place().await?).await?;
+        let still = still_leading(&cluster.servers().await?, &mesh.zones).await;
         if still.is_empty() || since.elapsed() >= args.deadline {
             break still;
         }

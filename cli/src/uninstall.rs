@@ -1,9 +1,9 @@
 //! `maesh uninstall`: everything that has to be done before the mesh's objects are deleted.
 //!
-//! It says that the mesh is to go, and waits for the controllers, which do it; without any controller it does it by
-//! itself. Helm runs it before it deletes anything. What it has done, another run finds done.
+//! It says that the mesh is to go, and waits for the controllers, which do it; without any controller, or where they get
+//! no further, it does it by itself. Helm runs it before it deletes anything. What it has done, another run finds done.
 
-use std::{process::ExitCode, time::Duration};
+use std::{collections::BTreeSet, process::ExitCode, time::Duration};
 
 use anyhow::{Context as _, bail};
 use k8s_openapi::api::core::v1::ConfigMap;
@@ -32,22 +32,24 @@ pub async fn run(args: UninstallArgs) -> anyhow::Result<ExitCode> {
     let markers = Api::<ConfigMap>::namespaced(client.clone(), &args.namespace);
     let since = Instant::now();
     mark(&markers, &args).await?;
-    let mut said = String::new();
+    let mut heard = Heard::new(since);
     let mut alone: Option<JoinHandle<()>> = None;
     loop {
         match progress(&markers, &args.leave.marker).await {
-            Ok(Some(now)) if now != said => {
+            Ok(Some(now)) if now != heard.last => {
                 println!("{now}");
-                said = now;
+                heard.hear(Instant::now(), now);
             }
             Ok(_) => {}
             Err(error) => eprintln!("the API server does not say how far it is: {error}; asking on"),
         }
-        if said == DONE {
+        if heard.last == DONE {
             break;
         }
-        if said.is_empty() && alone.is_none() && since.elapsed() > args.takeover {
-            println!("no controller answered within {:?}; this program does it", args.takeover);
+        let patience = heard.patience(&args);
+        if alone.is_none() && heard.news.elapsed() > patience {
+            let who = if heard.last.is_empty() { "no controller answered" } else { "the controllers got no further" };
+            println!("{who} within {patience:?}; this program does it");
             alone = Some(tokio::spawn(by_itself(client.clone(), args.clone())));
         }
         if since.elapsed() > args.deadline {
@@ -55,7 +57,7 @@ pub async fn run(args: UninstallArgs) -> anyhow::Result<ExitCode> {
                 "not done within {:?}; last: {}. Run it again, or look at the controllers' logs: kubectl -n {} logs \
                  deployment/{}",
                 args.deadline,
-                if said.is_empty() { "nothing was done" } else { &said },
+                if heard.last.is_empty() { "nothing was done" } else { &heard.last },
                 args.namespace,
                 args.leave.deployment
             );
@@ -67,6 +69,32 @@ pub async fn run(args: UninstallArgs) -> anyhow::Result<ExitCode> {
     }
     println!("nothing leads to the mesh any more; its objects can be deleted");
     Ok(ExitCode::SUCCESS)
+}
+
+/// What the controllers said of how far they are.
+struct Heard {
+    last: String,
+    all: BTreeSet<String>,
+    /// Since when nothing new was said. What was said before is not new: who begins again and again gets no further.
+    news: Instant,
+}
+
+impl Heard {
+    fn new(now: Instant) -> Self {
+        Self { last: String::new(), all: BTreeSet::new(), news: now }
+    }
+
+    fn hear(&mut self, now: Instant, said: String) {
+        if self.all.insert(said.clone()) {
+            self.news = now;
+        }
+        self.last = said;
+    }
+
+    /// How long nothing new may be said: longer than the longest step, once one was begun.
+    fn patience(&self, args: &UninstallArgs) -> Duration {
+        if self.last.is_empty() { args.takeover } else { args.takeover + args.horizon + args.leave.dns_deadline }
+    }
 }
 
 /// Says that the mesh is to go, where Helm has not said it.
@@ -91,7 +119,7 @@ async fn progress(markers: &Api<ConfigMap>, marker: &str) -> Result<Option<Strin
     Ok(found.and_then(|marker| marker.metadata.annotations?.remove(PROGRESS)))
 }
 
-/// Without any controller.
+/// Without any controller that gets further. Whatever one does meanwhile may be done twice.
 async fn by_itself(client: Client, args: UninstallArgs) {
     let owner = owner::find(&client, &args.namespace, &args.leave.deployment).await;
     let options = args.leave.options(&args.namespace, args.horizon);
@@ -107,5 +135,28 @@ async fn by_itself(client: Client, args: UninstallArgs) {
     while let Err(error) = uninstall.run(false).await {
         eprintln!("{error}; trying again");
         sleep(LOOK).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_begins_again_and_again_gets_no_further() {
+        let start = Instant::now();
+        let after = |seconds| start + Duration::from_secs(seconds);
+        let mut heard = Heard::new(start);
+        for (at, said, want) in [
+            (5, "waiting", 5),
+            (50, "taking out", 50),
+            // Another leader.
+            (70, "waiting", 50),
+            (115, "taking out", 50),
+            (120, "asked still", 120),
+        ] {
+            heard.hear(after(at), said.to_owned());
+            assert_eq!((heard.news, heard.last.as_str()), (after(want), said), "{at} s");
+        }
     }
 }

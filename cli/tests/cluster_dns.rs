@@ -4,8 +4,9 @@
 #[path = "../../controller/tests/stanza/lab.rs"]
 mod lab;
 
-use std::process::Command;
+use std::{process::Command, thread, time::Duration};
 
+use maesh_test_support::until;
 use serde_json::Value;
 
 use self::lab::{COREFILE, Lab};
@@ -64,6 +65,22 @@ fn a_person_installs_sees_and_removes_the_stanza() {
     assert_eq!(lab.corefile(), COREFILE);
     let (code, _, err) = dns(&lab, &["install"]);
     assert!(code == Some(1) && err.contains("Service maesh/maesh-dns of the mesh's dns has no address"), "{err}");
+}
+
+#[test]
+#[ignore = "long: a server that fails does so for eight seconds"]
+fn a_server_that_is_replaced_meanwhile_is_no_harm() {
+    let Some(lab) = Lab::start_or_skip() else { return };
+    lab.hold_files(true);
+    thread::scope(|scope| {
+        let installing = scope.spawn(|| json(&lab, &["install"]));
+        assert!(until(Duration::from_secs(30), || lab.corefile().contains("# maesh begin")));
+        lab.replace_pod();
+        assert!(!until(Duration::from_secs(14), || installing.is_finished()), "it looks on");
+        lab.hold_files(false);
+        let (code, installed) = installing.join().unwrap();
+        assert_eq!((code, &installed["state"]), (Some(0), &"live".into()), "{installed}");
+    });
 }
 
 #[test]

@@ -10,8 +10,11 @@ use std::time::Duration;
 use maesh_controller::{
     leader::{Candidate, Terms},
     own::{
-        stanza::{Cluster, ClusterError, Guard, Leave, Mesh, Phase, Right, Status, Times, guard, take_out},
-        uninstall::{self, Uninstall},
+        events,
+        stanza::{
+            Cluster, ClusterError, Guard, Leave, Mesh, Phase, Right, Stanza, Status, Times, add, guard, take_out,
+        },
+        uninstall::{self, ClusterDns as _, Removed, Uninstall},
     },
 };
 use maesh_test_support::until;
@@ -20,8 +23,12 @@ use tokio::{runtime::Runtime, sync::watch};
 use self::lab::{COREFILE, Lab, RIGHTS, USER};
 
 const PATIENCE: Duration = Duration::from_secs(60);
-const TIMES: Times =
-    Times { tick: Duration::from_millis(300), pause: Duration::from_millis(600), deadline: Duration::from_secs(25) };
+const TIMES: Times = Times {
+    tick: Duration::from_millis(300),
+    pause: Duration::from_millis(600),
+    deadline: Duration::from_secs(25),
+    settle: Duration::from_secs(1),
+};
 
 /// Runs `work` on the runtime's own threads, which are in the API server's network.
 fn on<T: Send + 'static>(runtime: &Runtime, work: impl Future<Output = T> + Send + 'static) -> T {
@@ -57,6 +64,9 @@ impl Keeper {
             };
             let candidate = Candidate::start(admin.clone(), "default", "maesh", "me", terms);
             let leadership = candidate.leadership();
+            let (recorder, notes) = events::recorder();
+            let who = events::Options { namespace: "maesh".into(), replica: "me".into() };
+            tokio::spawn(events::keep(client.clone(), who, leadership.clone(), notes));
             let cluster = Cluster::new(client);
             let dns = Box::new(Leave { cluster: cluster.clone(), mesh: mesh() });
             let options = uninstall::Options {
@@ -69,7 +79,8 @@ impl Keeper {
             let leads = Some(leadership.clone());
             let uninstall = Uninstall { client: admin, options, dns, leadership: leads, owner: None };
             let uninstall = tokio::spawn(uninstall.whenever(left.clone()));
-            tokio::spawn(guard(Guard { cluster, mesh: mesh(), leadership, leaving: left, times, status: told }));
+            let (mesh, leaving, status) = (mesh(), left, told);
+            tokio::spawn(guard(Guard { cluster, mesh, leadership, leaving, times, status, recorder }));
             (candidate, uninstall)
         });
         Self { status, leaving, uninstall, _runtime: runtime, _candidate: candidate }
@@ -84,6 +95,30 @@ impl Keeper {
     }
 }
 
+/// Waits until an Event says so at the ConfigMap of the cluster's DNS, for as many as there are of the same.
+#[track_caller]
+fn until_event(lab: &Lab, says: &str) {
+    let uid = lab.coredns_map()["metadata"]["uid"].as_str().unwrap().to_owned();
+    let said = || lab.events().lines().filter(|line| line.starts_with(says) && line.contains(&uid)).count();
+    assert!(until(PATIENCE, || said() > 0), "{says}: {}", lab.events());
+    assert_eq!(said(), 1, "{}", lab.events());
+}
+
+#[test]
+fn what_is_in_the_way_is_said_where_people_look_who_look_after_the_dns() {
+    let Some(lab) = Lab::start_or_skip() else { return };
+    lab.hold_files(true);
+    lab.write_corefile(".:53 {\n    errors\n");
+    let keeper = Keeper::start(&lab, TIMES);
+    let said = keeper.until(Phase::Blocked);
+    assert!(said.contains("is not closed"), "{said}");
+    until_event(&lab, "StanzaBlocked: ConfigMap kube-system/coredns, key Corefile, line 1: the block that begins");
+    // It is mended, and what comes of it is said as well.
+    lab.write_corefile(COREFILE);
+    keeper.until(Phase::Written);
+    until_event(&lab, "StanzaWritten: written: ConfigMap kube-system/coredns, key Corefile, leading to 10.96.0.53");
+}
+
 #[test]
 #[ignore = "long: CoreDNS looks at its Corefile every two seconds at best"]
 fn the_stanza_stands_whatever_others_do_and_leaves_to_the_byte() {
@@ -91,6 +126,7 @@ fn the_stanza_stands_whatever_others_do_and_leaves_to_the_byte() {
     let before = lab.coredns_map();
     let keeper = Keeper::start(&lab, TIMES);
     keeper.until(Phase::Present);
+    until_event(&lab, "StanzaWritten");
     assert_eq!(lab.ask("10.96.0.10", "web.shop.maesh"), "10.1.2.3");
     let after = lab.coredns_map();
     let text = |map: &serde_json::Value| map["data"]["Corefile"].as_str().unwrap().to_owned();
@@ -104,6 +140,7 @@ fn the_stanza_stands_whatever_others_do_and_leaves_to_the_byte() {
     // An add-on's manager writes its own.
     lab.write_corefile(COREFILE);
     assert!(until(PATIENCE, stands), "mended: {}", lab.corefile());
+    until_event(&lab, "StanzaMended: the stanza was gone or changed, and is again as it should be");
     // A person breaks it.
     lab.write_corefile(&lab.corefile().replacen("}\n", "", 1));
     assert!(until(PATIENCE, || stands() && lab.corefile().ends_with(&format!("# maesh end\n{COREFILE}"))));
@@ -138,8 +175,9 @@ fn a_stanza_that_does_harm_is_undone_and_not_tried_again() {
     lab.hold_files(true);
     let keeper = Keeper::start(&lab, Times { deadline: Duration::from_secs(5), ..TIMES });
     let said = keeper.until(Phase::Reverted);
-    assert!(said.contains("CoreDNS did not take it up within"), "{said}");
+    assert!(said.contains("CoreDNS did not take it up within") && said.ends_with("maesh dns install"), "{said}");
     assert_eq!(lab.corefile(), COREFILE);
+    until_event(&lab, "StanzaReverted: the stanza was taken out again: CoreDNS did not take it up");
     assert!(!until(Duration::from_secs(4), || lab.corefile() != COREFILE), "held");
     // Something changed: another try; this time a server dies of it.
     lab.hold_files(false);
@@ -150,6 +188,20 @@ fn a_stanza_that_does_harm_is_undone_and_not_tried_again() {
     let said = keeper.until(Phase::Reverted);
     assert!(said.contains("no longer answered for names of the cluster"), "{said}");
     assert_eq!(lab.corefile(), changed);
+}
+
+#[test]
+#[ignore = "long: a server that fails does so for eight seconds"]
+fn a_server_that_is_replaced_while_the_stanza_is_taken_up_is_no_harm() {
+    let Some(lab) = Lab::start_or_skip() else { return };
+    lab.hold_files(true);
+    let keeper = Keeper::start(&lab, Times { deadline: PATIENCE, ..TIMES });
+    keeper.until(Phase::Written);
+    lab.replace_pod();
+    let reverted = until(Duration::from_secs(12), || keeper.status.borrow().phase != Phase::Written);
+    assert!(!reverted, "{:?}", keeper.status.borrow());
+    lab.hold_files(false);
+    keeper.until(Phase::Present);
 }
 
 #[test]
@@ -165,6 +217,18 @@ fn a_person_without_rights_is_told_what_to_allow() {
     let said = error.to_string();
     assert!(said.contains("reading ConfigMap kube-system/extra") && said.contains("coredns.configMaps"), "{said}");
     assert!(RIGHTS.contains("resourceNames: [coredns"), "the test's rights are the chart's");
+
+    // Nor does that keep the mesh for ever, but for as long as the cluster's DNS asks it.
+    let leave = || {
+        let leave = Leave { cluster: Cluster::new(lab.client(&runtime, USER)), mesh: mesh() };
+        on(&runtime, async move { (leave.remove().await, leave.asks_the_mesh().await) })
+    };
+    let (removed, asked) = leave();
+    assert!(matches!(removed, Ok(Removed::NotYet(_))) && asked == Ok(false), "{removed:?}, {asked:?}");
+    let stanza = Stanza { zones: mesh().zones, port: 53, forward: [10, 96, 0, 53].into() };
+    lab.write_corefile(&add(COREFILE, &stanza).unwrap());
+    assert!(until(PATIENCE, || lab.ask("10.96.0.10", "web.shop.maesh") == "10.1.2.3"));
+    assert_eq!(leave().1, Ok(true));
 }
 
 #[test]
@@ -184,6 +248,17 @@ fn a_configmap_of_imports_is_made_where_there_is_none_and_goes_with_the_stanza()
             cluster.write(&there, &changes, &Right::Person).await.map(|()| changes.len())
         })
     };
+    // A controller may not make it, whatever the chart allows, and says who may.
+    let limited = Cluster::new(lab.client(&runtime, USER));
+    let refused = on(&runtime, async move {
+        let there = limited.read(limited.place().await?).await?;
+        let changes = there.additions(&mesh().zones, forward)?;
+        limited.write(&there, &changes, &Right::Person).await
+    });
+    let said = refused.unwrap_err().to_string();
+    let next = "`kubectl -n kube-system create configmap coredns-custom`; or do both by `maesh dns install`";
+    assert!(said.starts_with("making ConfigMap kube-system/coredns-custom: ") && said.ends_with(next), "{said}");
+    assert!(!said.contains("coredns.configMaps"), "that is allowed already: {said}");
     assert_eq!(write().unwrap(), 1);
     assert!(there().contains("configmap/coredns-custom"), "{}", there());
     assert_eq!(write().unwrap(), 0, "a second time changes nothing");

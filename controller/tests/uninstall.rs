@@ -14,7 +14,10 @@ use kube::{
 };
 use maesh_controller::{
     leader::{Candidate, Terms},
-    own::uninstall::{Answer, ClusterDns, DONE, Options, PROGRESS, Uninstall, follow},
+    own::{
+        stanza::{Cluster, Leave, Mesh},
+        uninstall::{Answer, ClusterDns, DONE, Options, PROGRESS, Removed, Uninstall, follow},
+    },
     source::kubernetes,
 };
 use maesh_testkube::ApiServer;
@@ -30,18 +33,26 @@ struct Dns(Arc<Mutex<Script>>);
 
 #[derive(Debug, Default)]
 struct Script {
+    /// What comes of taking the stanza out, the last of it for ever; nothing: it is taken out.
+    removals: Vec<Removed>,
     failures: usize,
     asks: usize,
     log: Vec<&'static str>,
 }
 
 impl ClusterDns for Dns {
-    fn remove(&self) -> Answer<'_, ()> {
+    fn remove(&self) -> Answer<'_, Removed> {
         let mut script = self.0.lock().unwrap();
         let failed = script.failures > 0;
         script.failures = script.failures.saturating_sub(1);
-        script.log.push(if failed { "not removed" } else { "removed" });
-        Box::pin(async move { if failed { Err("somebody else wrote".to_owned()) } else { Ok(()) } })
+        let removed = match script.removals.len() {
+            0 => Removed::Gone,
+            1 => script.removals[0].clone(),
+            _ => script.removals.remove(0),
+        };
+        let gone = !failed && removed == Removed::Gone;
+        script.log.push(if gone { "removed" } else { "not removed" });
+        Box::pin(async move { if failed { Err("somebody else wrote".to_owned()) } else { Ok(removed) } })
     }
 
     fn asks_the_mesh(&self) -> Answer<'_, bool> {
@@ -119,7 +130,7 @@ fn the_mesh_goes_in_order_over_failures_and_comes_back_when_the_marker_goes() {
             async move { follow(client, &options(), sender).await }
         });
         let dns = Dns::default();
-        *dns.0.lock().unwrap() = Script { failures: 1, asks: 2, log: Vec::new() };
+        *dns.0.lock().unwrap() = Script { failures: 1, asks: 2, ..Script::default() };
         let (client_of, leadership, boxed) = (client.clone(), candidate.leadership(), Box::new(dns.clone()));
         let uninstall =
             Uninstall { client: client_of, options: options(), dns: boxed, leadership: Some(leadership), owner: None };
@@ -154,4 +165,89 @@ fn the_mesh_goes_in_order_over_failures_and_comes_back_when_the_marker_goes() {
         candidate.stop().await;
     };
     runtime.block_on(runtime.spawn(everything)).unwrap();
+}
+
+#[test]
+fn a_stanza_that_cannot_be_taken_out_keeps_the_mesh_only_while_it_is_asked() {
+    let Some(server) = ApiServer::start_or_skip() else { return };
+    let runtime = server
+        .namespace()
+        .run(|| tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap());
+    let kubeconfig = server.kubeconfig().to_owned();
+    let everything = async move {
+        let client = kubernetes::client(Some(&kubeconfig), None).await.unwrap();
+        let markers = Api::<ConfigMap>::namespaced(client.clone(), "default");
+        mark(&markers).await;
+        let never = Removed::NeverWritten("an operator writes it".into());
+        let not_yet = Removed::NotYet("no pod runs".into());
+        for (case, removals, asks, want, log) in [
+            ("never written", vec![never.clone()], 0, DONE, &["not removed", "not asked"][..]),
+            ("never, but by hand", vec![never], 9, "an operator writes it", &["not removed", "asked", "asked"]),
+            ("not yet", vec![not_yet.clone(), Removed::Gone], 0, DONE, &["not removed", "removed", "not asked"]),
+            ("not in time", vec![not_yet.clone()], 0, DONE, &["not removed", "not removed", "not asked"]),
+            (
+                "in force all the time",
+                vec![not_yet],
+                9,
+                "no pod runs",
+                &["not removed", "not removed", "asked", "asked"],
+            ),
+        ] {
+            let dns = Dns::default();
+            *dns.0.lock().unwrap() = Script { removals, asks, ..Script::default() };
+            let options = Options { dns_deadline: Duration::from_secs(1), ..options() };
+            let (client, boxed) = (client.clone(), Box::new(dns.clone()));
+            let ended = Uninstall { client, options, dns: boxed, leadership: None, owner: None }.run(true).await;
+            let said = match ended {
+                Ok(()) => progress(&markers).await,
+                Err(error) => error.to_string(),
+            };
+            assert!(said.ends_with(want), "{case}: {said}");
+            assert_eq!(dns.0.lock().unwrap().log, log, "{case}");
+        }
+    };
+    let runtime = runtime.unwrap();
+    runtime.block_on(runtime.spawn(everything)).unwrap();
+}
+
+#[test]
+fn what_the_mesh_cannot_have_written_is_not_waited_for() {
+    let Some(server) = ApiServer::start_or_skip() else { return };
+    let runtime = server
+        .namespace()
+        .run(|| tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap());
+    let runtime = runtime.unwrap();
+    let leave = |user: &str| {
+        let groups: &[&str] = if user == "admin" { &["system:masters"] } else { &[] };
+        let kubeconfig = server.kubeconfig_for(user, groups).unwrap();
+        let removal = async move {
+            let client = kubernetes::client(Some(&kubeconfig), None).await.unwrap();
+            let zones = vec!["maesh".parse().unwrap()];
+            let mesh = Mesh { namespace: "maesh".into(), service: "maesh-dns".into(), zones };
+            let leave = Leave { cluster: Cluster::new(client), mesh };
+            (leave.remove().await, leave.asks_the_mesh().await)
+        };
+        runtime.block_on(runtime.spawn(removal)).unwrap()
+    };
+    let service = |namespace: &str, name: &str| {
+        format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{name: {name}, namespace: {namespace}}}\n\
+             spec: {{selector: {{a: b}}, ports: [{{port: 53, protocol: UDP}}]}}\n"
+        )
+    };
+    let assert = |user: &str, want: fn(&Removed) -> bool, says: &str| {
+        let (removed, asked) = leave(user);
+        let removed = removed.unwrap();
+        assert!(want(&removed) && format!("{removed:?}").contains(says), "{says}: {removed:?}");
+        assert_eq!(asked, Ok(false), "{says}");
+    };
+    let never = |removed: &Removed| matches!(removed, Removed::NeverWritten(_));
+    let not_yet = |removed: &Removed| matches!(removed, Removed::NotYet(_));
+    assert("admin", never, "no Service of the cluster's DNS was found in kube-system, so the mesh wrote nothing");
+    server.apply("apiVersion: v1\nkind: Namespace\nmetadata: {name: openshift-dns}\n").unwrap();
+    server.apply(&service("openshift-dns", "dns-default")).unwrap();
+    assert("admin", never, "take them out of dns.operator.openshift.io/default");
+    assert("somebody", not_yet, "listing services of namespace kube-system: ");
+    server.apply(&service("kube-system", "kube-dns")).unwrap();
+    assert("admin", not_yet, "no pod runs behind Service kube-system/kube-dns");
 }

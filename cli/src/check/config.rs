@@ -109,7 +109,7 @@ pub async fn in_force(context: &Context) -> Outcome {
 }
 
 /// The port of a controller's admin endpoint.
-fn admin_port(pod: &Value) -> u16 {
+pub fn admin_port(pod: &Value) -> u16 {
     let containers = pod["spec"]["containers"].as_array().into_iter().flatten();
     let mut ports = containers.flat_map(|container| container["ports"].as_array().into_iter().flatten());
     let admin = ports.find(|port| port["name"] == "admin").and_then(|port| port["containerPort"].as_u64());

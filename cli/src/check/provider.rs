@@ -4,7 +4,14 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use maesh_controller::own::stanza::{ClusterError, MapName, Software, Standing, State, There, Unplaced};
 
-use super::{context::Context, dns::mesh_service, outcome::Outcome};
+use serde_json::Value;
+
+use super::{
+    config::admin_port,
+    context::{Context, is_alive, items, name, role, text},
+    dns::mesh_service,
+    outcome::{Outcome, Verdict},
+};
 
 /// Whom the stanza would lead to, before there is a mesh.
 const NOBODY: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
@@ -79,7 +86,32 @@ pub async fn node_local(context: &Context) -> Outcome {
 
 /// The stanza is there, and leads to the mesh.
 pub async fn stanza(context: &Context) -> Outcome {
-    look(context, false).await
+    let mut outcome = look(context, false).await;
+    if outcome.verdict == Verdict::Fail
+        && let Some(why) = told(context).await
+    {
+        outcome.message += &format!("; the controller that leads says: {why}");
+    }
+    outcome
+}
+
+/// Why the stanza is not as it should be, by the controllers.
+async fn told(context: &Context) -> Option<String> {
+    let pods = context.mesh_pods().await;
+    let pods = pods.as_ref().as_ref().map(items).unwrap_or_default();
+    for pod in pods.iter().filter(|pod| is_alive(pod) && role(pod) == "controller") {
+        let asked = context.cluster.of_pod(context.namespace(), name(pod), admin_port(pod), "/api/stanza").await;
+        // One that does not answer does not lead, or is spoken of by the check `roles`.
+        let why = asked.ok().and_then(|said| why(&serde_json::from_str(&said).ok()?));
+        if why.is_some() {
+            return why;
+        }
+    }
+    None
+}
+
+fn why(said: &Value) -> Option<String> {
+    matches!(text(said, "/phase"), "blocked" | "reverted").then(|| text(said, "/message").to_owned())
 }
 
 /// The caches on the nodes pass the mesh's zones to the mesh.
@@ -154,7 +186,7 @@ fn first(found: &[IpAddr]) -> IpAddr {
 mod tests {
     use maesh_controller::own::stanza::File;
 
-    use super::{super::outcome::Verdict, *};
+    use super::*;
 
     #[test]
     fn how_files_stand() {
@@ -178,6 +210,15 @@ mod tests {
             assert_eq!(outcome.verdict, want, "{states:?}");
             assert!(outcome.fix.is_none_or(|fix| fix.contains("maesh:53 {")), "{states:?}");
         }
+    }
+
+    #[test]
+    fn controllers_say_why_only_where_something_is_wrong() {
+        let said = |phase| serde_json::json!({ "phase": phase, "message": "x" });
+        for (phase, want) in [("blocked", Some("x")), ("reverted", Some("x")), ("present", None), ("idle", None)] {
+            assert_eq!(why(&said(phase)).as_deref(), want, "{phase}");
+        }
+        assert_eq!(why(&Value::Null), None, "another version");
     }
 
     #[test]

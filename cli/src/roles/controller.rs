@@ -73,8 +73,7 @@ pub async fn run(args: ControllerArgs, log_level: LogLevel) -> anyhow::Result<Ex
     let started = Controller::start(compiler, batches, connected, args.proxy_settle, sink);
     let (controller, published) = started.context("starting the compiler")?;
     let state = controller.state();
-    let recorder = duties.as_mut().map(|(duties, client)| duties.record_events(&args, client));
-    let duties = duties.map(|(duties, client)| duties.with_all(&args, &client, &controller));
+    let (duties, recorder) = duties.map(|(duties, client)| duties.with_all(&args, &client, &controller)).unzip();
     tokio::spawn(tell_diagnostics(published, recorder));
 
     let mut registry = Registry::default();

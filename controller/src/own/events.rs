@@ -105,6 +105,17 @@ impl Recorder {
 #[derive(Debug)]
 pub struct Notes(mpsc::UnboundedReceiver<Said>);
 
+#[cfg(test)]
+impl Notes {
+    /// The next thing that happened, if any was said.
+    pub(super) fn happened(&mut self) -> Option<Note> {
+        match self.0.try_recv() {
+            Ok(Said::Happened(note)) => Some(note),
+            _ => None,
+        }
+    }
+}
+
 /// A recorder, and what it takes in.
 pub fn recorder() -> (Recorder, Notes) {
     let (sender, receiver) = mpsc::unbounded_channel();

@@ -70,6 +70,9 @@ pub enum UninstallError {
     /// The stanza could not be removed.
     #[error("the cluster's DNS: {0}")]
     Dns(String),
+    /// The cluster's DNS still asks the mesh, and the stanza could not be taken out.
+    #[error("the cluster's DNS still asks the mesh, and the mesh cannot change that: {0}")]
+    Kept(String),
     /// The cluster's DNS still asks the mesh.
     #[error(
         "the cluster's DNS still asks the mesh {0:?} after the stanza was taken out; look whether CoreDNS reloads its \
@@ -81,13 +84,24 @@ pub enum UninstallError {
     NotLeader(#[from] NotLeader),
 }
 
+/// What came of taking the stanza out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Removed {
+    /// It is not there any more.
+    Gone,
+    /// The mesh cannot have written it there. The text says why, and what is left to do for who did.
+    NeverWritten(String),
+    /// It could not be looked for, and another try may do. The text says why.
+    NotYet(String),
+}
+
 /// An answer of the cluster's DNS, when it comes.
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, String>> + Send + 'a>>;
 
 /// The mesh's part in the cluster's DNS.
 pub trait ClusterDns: fmt::Debug + Send + Sync {
     /// Takes the stanza out; nothing where there is none.
-    fn remove(&self) -> Answer<'_, ()>;
+    fn remove(&self) -> Answer<'_, Removed>;
 
     /// Whether any server of the cluster's DNS still asks the mesh.
     fn asks_the_mesh(&self) -> Answer<'_, bool>;
@@ -98,8 +112,8 @@ pub trait ClusterDns: fmt::Debug + Send + Sync {
 pub struct ByHand;
 
 impl ClusterDns for ByHand {
-    fn remove(&self) -> Answer<'_, ()> {
-        Box::pin(std::future::ready(Ok(())))
+    fn remove(&self) -> Answer<'_, Removed> {
+        Box::pin(std::future::ready(Ok(Removed::Gone)))
     }
 
     fn asks_the_mesh(&self) -> Answer<'_, bool> {
@@ -228,10 +242,9 @@ impl Uninstall {
         if bypassed {
             self.forgotten().await?;
         }
-        self.note("taking the stanza out of the cluster's DNS").await?;
-        self.write(self.dns.remove()).await?.map_err(UninstallError::Dns)?;
+        let kept = self.take_out().await?;
         self.note("waiting until the cluster's DNS no longer asks the mesh").await?;
-        self.unasked().await?;
+        self.unasked(kept).await?;
         if !bypassed {
             self.forgotten().await?;
         }
@@ -248,15 +261,43 @@ impl Uninstall {
         Ok(())
     }
 
-    /// Waits until the cluster's DNS no longer asks the mesh.
-    async fn unasked(&self) -> Result<(), UninstallError> {
+    /// Takes the stanza out. Where that cannot be done, it is not waited for beyond the deadline: what was never written
+    /// would keep the mesh for ever. Says why then; whether anybody asks the mesh is looked at all the same.
+    async fn take_out(&self) -> Result<Option<String>, UninstallError> {
+        self.note("taking the stanza out of the cluster's DNS").await?;
+        let (since, mut said) = (Instant::now(), None);
+        loop {
+            let why = match self.write(self.dns.remove()).await?.map_err(UninstallError::Dns)? {
+                Removed::Gone => return Ok(None),
+                Removed::NotYet(why) if since.elapsed() < self.options.dns_deadline => {
+                    if said.as_ref() != Some(&why) {
+                        self.note(&format!("the stanza cannot be taken out yet: {why}")).await?;
+                        said = Some(why);
+                    }
+                    sleep(RETRY).await;
+                    continue;
+                }
+                Removed::NotYet(why) | Removed::NeverWritten(why) => why,
+            };
+            self.note(&format!("going on without taking the stanza out: {why}")).await?;
+            // Who waits for it reads why.
+            sleep(RETRY).await;
+            return Ok(Some(why));
+        }
+    }
+
+    /// Waits until the cluster's DNS no longer asks the mesh. `kept`: why the stanza was not taken out.
+    async fn unasked(&self, kept: Option<String>) -> Result<(), UninstallError> {
         let since = Instant::now();
         loop {
             let asked = self.dns.asks_the_mesh().await;
             match asked {
                 Ok(false) => return Ok(()),
                 _ if since.elapsed() < self.options.dns_deadline => sleep(RETRY).await,
-                Ok(true) => return Err(UninstallError::StillAsked(self.options.dns_deadline)),
+                Ok(true) => {
+                    let asked = UninstallError::StillAsked(self.options.dns_deadline);
+                    return Err(kept.map_or(asked, UninstallError::Kept));
+                }
                 Err(why) => return Err(UninstallError::Dns(why)),
             }
         }

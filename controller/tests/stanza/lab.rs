@@ -59,6 +59,7 @@ metadata: {name: maesh}
 rules:
 - {apiGroups: [""], resources: [services, pods], verbs: [list, watch]}
 - {apiGroups: [discovery.k8s.io], resources: [endpointslices], verbs: [list, watch]}
+- {apiGroups: [events.k8s.io], resources: [events], verbs: [create, patch]}
 ---
 apiVersion: rbac.authorization.k8s.io/v1
 kind: ClusterRoleBinding
@@ -212,6 +213,14 @@ impl Lab {
         serde_json::from_str(&map).unwrap()
     }
 
+    /// What Events of ours say of the cluster's DNS: reason and text.
+    pub(crate) fn events(&self) -> String {
+        let of_map =
+            "{range .items[?(@.regarding.name==\"coredns\")]}{.reason}: {.note} ({.regarding.uid}){\"\\n\"}{end}";
+        let output = format!("jsonpath={of_map}");
+        self.output(&["--namespace", "kube-system", "get", "events.events.k8s.io", "--output", &output])
+    }
+
     /// Empty while it is not there.
     pub(crate) fn corefile(&self) -> String {
         corefile(&self.server).unwrap_or_default()
@@ -267,27 +276,40 @@ impl Lab {
         mounts.retain(|(name, ..)| more.iter().all(|(other, ..)| name != other));
         mounts.extend(more);
         for (name, address) in [("coredns-a", "10.244.1.7"), ("coredns-b", "10.244.2.7")] {
-            let volumes: Vec<_> = mounts
-                .iter()
-                .map(|(name, map, _)| serde_json::json!({"name": name, "configMap": {"name": map, "optional": true}}))
-                .collect();
-            let mounted: Vec<_> =
-                mounts.iter().map(|(name, _, path)| serde_json::json!({"name": name, "mountPath": path})).collect();
-            let pod = serde_json::json!({
-                "apiVersion": "v1", "kind": "Pod",
-                "metadata": {"name": name, "namespace": "kube-system", "labels": {"k8s-app": "kube-dns"}},
-                "spec": {"nodeName": "n1", "automountServiceAccountToken": false, "volumes": volumes, "containers": [{
-                    "name": "coredns", "image": "coredns", "args": ["-conf", "/etc/coredns/Corefile"],
-                    "ports": [{"name": "dns", "containerPort": 53, "protocol": "UDP"}], "volumeMounts": mounted,
-                }]},
-            });
-            self.apply(&pod.to_string());
-            let status =
-                serde_json::json!({"status": {"phase": "Running", "podIP": address, "podIPs": [{"ip": address}]}});
-            let patch = status.to_string();
-            let pod = ["patch", "pod", name, "--subresource=status", "--type=merge", "--patch", &patch];
-            self.kubectl(&[&["--namespace", "kube-system"], &pod[..]].concat());
+            self.pod(name, address, &mounts);
         }
+    }
+
+    fn pod(&self, name: &str, address: &str, mounts: &[(&str, &str, &str)]) {
+        let volumes: Vec<_> = mounts
+            .iter()
+            .map(|(name, map, _)| serde_json::json!({"name": name, "configMap": {"name": map, "optional": true}}))
+            .collect();
+        let mounted: Vec<_> =
+            mounts.iter().map(|(name, _, path)| serde_json::json!({"name": name, "mountPath": path})).collect();
+        let pod = serde_json::json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": name, "namespace": "kube-system", "labels": {"k8s-app": "kube-dns"}},
+            "spec": {"nodeName": "n1", "automountServiceAccountToken": false, "volumes": volumes, "containers": [{
+                "name": "coredns", "image": "coredns", "args": ["-conf", "/etc/coredns/Corefile"],
+                "ports": [{"name": "dns", "containerPort": 53, "protocol": "UDP"}], "volumeMounts": mounted,
+            }]},
+        });
+        self.apply(&pod.to_string());
+        let status = serde_json::json!({"status": {"phase": "Running", "podIP": address, "podIPs": [{"ip": address}]}});
+        let patch = status.to_string();
+        let pod = ["patch", "pod", name, "--subresource=status", "--type=merge", "--patch", &patch];
+        self.kubectl(&[&["--namespace", "kube-system"], &pod[..]].concat());
+    }
+
+    /// A pod of the cluster's DNS gives way to one at another address; nobody answers at its own any more.
+    pub(crate) fn replace_pod(&self) {
+        self.pod("coredns-c", "10.244.3.7", &[("config-volume", "coredns", "/etc/coredns")]);
+        self.kubectl(&["--namespace", "kube-system", "delete", "pod", "coredns-b", "--grace-period=0", "--force"]);
+        let mut ip = self.server.namespace().command("ip");
+        let silenced = ip.args(["route", "add", "blackhole", "10.244.2.7/32", "table", "local"]).output().unwrap();
+        assert!(silenced.status.success(), "{}", String::from_utf8_lossy(&silenced.stderr));
+        assert_ne!(self.ask("10.244.2.7", "kubernetes.default.svc.cluster.local"), "10.96.0.1");
     }
 
     /// The first address of `name`, or what came instead.

@@ -42,15 +42,16 @@ impl Duties {
         self.candidate.leadership()
     }
 
-    /// Takes up everything that the leader does.
-    pub fn with_all(mut self, args: &ControllerArgs, client: &Client, controller: &Controller) -> Self {
-        let leaving = self.leave_when_told(args, client.clone(), controller);
+    /// Takes up everything that the leader does. Returns who is told what Events are to say.
+    pub fn with_all(mut self, args: &ControllerArgs, client: &Client, controller: &Controller) -> (Self, Recorder) {
+        let recorder = self.record_events(args, client);
+        let leaving = self.leave_when_told(args, client.clone(), controller, &recorder);
         self.keep_own_addresses(args, client.clone(), controller, leaving);
-        self
+        (self, recorder)
     }
 
-    /// Events on the objects that something is wrong with. Returns who is told.
-    pub fn record_events(&mut self, args: &ControllerArgs, client: &Client) -> Recorder {
+    /// Events on the objects that something is wrong with.
+    fn record_events(&mut self, args: &ControllerArgs, client: &Client) -> Recorder {
         let (recorder, notes) = events::recorder();
         let options = events::Options { namespace: args.mesh.namespace.clone(), replica: args.id.clone() };
         self.add(events::keep(client.clone(), options, self.leadership(), notes));
@@ -87,6 +88,7 @@ impl Duties {
         args: &ControllerArgs,
         client: Client,
         controller: &Controller,
+        recorder: &Recorder,
     ) -> watch::Receiver<bool> {
         let namespace = args.mesh.namespace.clone();
         let (leave, lease, leadership) = (args.leave.clone(), args.lease.clone(), self.leadership());
@@ -95,7 +97,7 @@ impl Duties {
         let leaving = wanted.clone();
         let (bypassing, always) = (wanted.clone(), args.mesh.bypass);
         controller.follow_bypass(bypassing, always);
-        let dns = self.keep_stanza(args, &client, wanted.clone());
+        let dns = self.keep_stanza(args, &client, wanted.clone(), recorder.clone());
         self.add({
             let (client, options) = (client.clone(), options.clone());
             async move { uninstall::follow(client, &options, sender).await }
@@ -121,6 +123,7 @@ impl Duties {
         args: &ControllerArgs,
         client: &Client,
         leaving: watch::Receiver<bool>,
+        recorder: Recorder,
     ) -> Box<dyn ClusterDns> {
         if args.coredns_mode == CorednsMode::Manual {
             return Box::new(ByHand);
@@ -133,9 +136,9 @@ impl Duties {
         };
         let times = Times { deadline: args.leave.dns_deadline, ..Times::default() };
         let (leadership, status) = (self.leadership(), self.stanza.clone());
-        let guard = Guard { cluster: cluster.clone(), mesh: mesh.clone(), leadership, leaving, times, status };
-        self.add(stanza::guard(guard));
-        Box::new(Leave { cluster, mesh })
+        let leave = Leave { cluster: cluster.clone(), mesh: mesh.clone() };
+        self.add(stanza::guard(Guard { cluster, mesh, leadership, leaving, times, status, recorder }));
+        Box::new(leave)
     }
 
     /// How the stanza does, as long as this replica leads.

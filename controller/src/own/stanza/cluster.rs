@@ -3,7 +3,10 @@
 //! A write changes one key of a ConfigMap, and only while the ConfigMap is as it was read. Nothing else of the cluster's
 //! DNS is ever touched: no pod, no annotation, no Deployment.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+};
 
 use k8s_openapi::api::{
     core::v1::{ConfigMap, Pod, Service},
@@ -61,7 +64,7 @@ pub enum ClusterError {
         /// The server's words.
         message: String,
         /// What to do.
-        next: &'static str,
+        next: String,
     },
     /// The API server cannot be asked, or refuses for another reason.
     #[error("{what}: {source}")]
@@ -126,6 +129,11 @@ impl There {
     pub fn removals(&self, zones: &[Zone], forward: Option<IpAddr>) -> Result<Vec<Change>, Refusal> {
         plan::removals(&self.place, &self.texts, zones, forward)
     }
+
+    /// The uid of a ConfigMap that was read.
+    pub(super) fn uid(&self, map: &MapName) -> Option<&str> {
+        self.maps.get(map)?.as_ref()?.metadata.uid.as_deref()
+    }
 }
 
 /// The cluster, by its API server.
@@ -151,21 +159,44 @@ impl Cluster {
     /// # Errors
     /// If it is none that can be served, or the API server does not say.
     pub async fn place(&self) -> Result<Place, ClusterError> {
+        let services = self.services().await?;
+        let (service, address) = place::service(&services)?;
+        let name = format!("{SYSTEM}/{}", service.metadata.name.as_deref().unwrap_or_default());
+        let pods = self.pods_behind(service).await?;
+        let caches = self.list::<Pod>(SYSTEM, &ListParams::default().labels(NODE_LOCAL), "pods").await?;
+        Ok(place::place(&name, address, place::target_port(service, &pods), &pods, &caches)?)
+    }
+
+    /// Who answers pods, also where the stanza has no place; nobody, if that is not known.
+    ///
+    /// # Errors
+    /// If the API server does not say.
+    pub async fn servers(&self) -> Result<Vec<SocketAddr>, ClusterError> {
+        let services = self.services().await?;
+        let Some((service, address)) = place::asked(&services) else { return Ok(Vec::new()) };
+        let pods = self.pods_behind(service).await?;
+        let servers = place::servers(&pods, place::target_port(service, &pods));
+        Ok(servers.into_iter().map(|(_, server)| server).chain([address]).collect())
+    }
+
+    /// The Services of kube-system; where the cluster's DNS is not among them, OpenShift's too.
+    async fn services(&self) -> Result<Vec<Service>, ClusterError> {
         let mut services = self.list::<Service>(SYSTEM, &ListParams::default(), "services").await?;
         if place::service(&services).is_err() {
             let openshift = ListParams::default().fields("metadata.name=dns-default");
             services.extend(self.list::<Service>("openshift-dns", &openshift, "services").await?);
         }
-        let (service, address) = place::service(&services)?;
-        let name = format!("{SYSTEM}/{}", service.metadata.name.as_deref().unwrap_or_default());
+        Ok(services)
+    }
+
+    async fn pods_behind(&self, service: &Service) -> Result<Vec<Pod>, ClusterError> {
+        let namespace = service.metadata.namespace.as_deref().unwrap_or(SYSTEM);
         let selector = service.spec.as_ref().and_then(|spec| spec.selector.clone()).unwrap_or_default();
         let labels: Vec<String> = selector.iter().map(|(key, value)| format!("{key}={value}")).collect();
-        let pods = match &labels[..] {
-            [] => Vec::new(),
-            labels => self.list::<Pod>(SYSTEM, &ListParams::default().labels(&labels.join(",")), "pods").await?,
-        };
-        let caches = self.list::<Pod>(SYSTEM, &ListParams::default().labels(NODE_LOCAL), "pods").await?;
-        Ok(place::place(&name, address, place::target_port(service, &pods), &pods, &caches)?)
+        match &labels[..] {
+            [] => Ok(Vec::new()),
+            labels => self.list::<Pod>(namespace, &ListParams::default().labels(&labels.join(",")), "pods").await,
+        }
     }
 
     /// Reads what the cluster's DNS reads.
@@ -224,7 +255,11 @@ impl Cluster {
             map.metadata.name = Some(name.name.clone());
             map.metadata.labels = Some(BTreeMap::from([(MADE_BY.0.into(), MADE_BY.1.into())]));
             let parameters = PostParams { field_manager: Some(MANAGER.into()), ..PostParams::default() };
-            return api.create(&parameters, &map).await.map(drop).map_err(failed);
+            let made = api.create(&parameters, &map).await.map(drop);
+            return made.map_err(|error| match error {
+                kube::Error::Api(status) if status.is_forbidden() => unmade(name, status.message),
+                error => failed(error),
+            });
         };
         let (version, uid) = (before.metadata.resource_version.clone(), before.metadata.uid.clone());
         let left = before.data.iter().flatten().filter(|(key, _)| !data.get(*key).is_some_and(Value::is_null)).count();
@@ -291,13 +326,28 @@ impl Right {
     }
 }
 
+/// A ConfigMap that has to be there may not be made: no right names what is not there yet, so no chart can give it.
+fn unmade(name: &MapName, message: String) -> ClusterError {
+    let MapName { namespace, name: map } = name;
+    ClusterError::Forbidden {
+        what: format!("making {name}"),
+        message,
+        next: format!(
+            "Make it, empty, and the stanza is put there: `kubectl -n {namespace} create configmap {map}`; or do both by \
+             `maesh dns install`"
+        ),
+    }
+}
+
 fn because(what: String, error: kube::Error) -> ClusterError {
     match error {
         kube::Error::Api(status) if status.is_forbidden() => ClusterError::Forbidden {
             what,
             message: status.message,
-            next: "Allow it (the chart's coredns.configMaps names the ConfigMaps that may be written), or add the stanza \
-                   by hand: `maesh dns print`",
+            next:
+                "Allow it (the chart's coredns.configMaps names the ConfigMaps that may be written), or add the stanza \
+                   by hand: `maesh dns print`"
+                    .into(),
         },
         source => ClusterError::Api { what, source: Box::new(source) },
     }

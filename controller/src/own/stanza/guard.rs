@@ -2,9 +2,11 @@
 //!
 //! Whoever else writes there (an add-on's manager, an upgrade, a person) is answered with patience: at once the first
 //! time, then ever more slowly. After a write the cluster's DNS is watched, and what harms it is undone and not tried
-//! again until something changed.
+//! again until something changed. What was done, and what is wrong for as long as it is, is an Event where people look
+//! who look after the cluster's DNS: at the ConfigMap that it reads.
 
 mod backoff;
+mod tell;
 
 use std::{
     collections::BTreeMap,
@@ -20,11 +22,15 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval},
 };
 
-use self::backoff::Backoff;
+use self::{backoff::Backoff, tell::Teller};
 use super::{
-    Answered, Change, Cluster, ClusterError, Look, Mesh, Place, Report, Right, There, Verdict, Watch, look, take_out,
+    Answered, Change, Cluster, ClusterError, Look, Mesh, Place, Report, Right, Standing, State, There, Verdict, Watch,
+    look, take_out,
 };
-use crate::leader::Leadership;
+use crate::{
+    leader::Leadership,
+    own::events::{Recorder, Tone},
+};
 
 /// How long it may have moved to other pods or ConfigMaps without being noticed.
 const PLACE: Duration = Duration::from_secs(60);
@@ -39,11 +45,18 @@ pub struct Times {
     /// How long the cluster's DNS may take to read a change: the kubelet's delay and its own. What does not read its
     /// Corefile anew never does.
     pub deadline: Duration,
+    /// How long something may be in the way before an Event says so: while a mesh starts, something always is.
+    pub settle: Duration,
 }
 
 impl Default for Times {
     fn default() -> Self {
-        Self { tick: Duration::from_secs(5), pause: Duration::from_secs(10), deadline: Duration::from_secs(240) }
+        Self {
+            tick: Duration::from_secs(5),
+            pause: Duration::from_secs(10),
+            deadline: Duration::from_secs(240),
+            settle: Duration::from_secs(30),
+        }
     }
 }
 
@@ -90,6 +103,8 @@ pub struct Guard {
     pub times: Times,
     /// How the stanza does.
     pub status: watch::Sender<Status>,
+    /// Who writes Events.
+    pub recorder: Recorder,
 }
 
 /// Keeps the stanza in place while this replica leads and the mesh stays. Returns once nobody wants to know any more.
@@ -97,7 +112,7 @@ pub async fn guard(mut guard: Guard) {
     let mut leads = guard.leadership.watch();
     let mut tick = interval(guard.times.tick);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut duty = Duty::new(guard.times);
+    let mut duty = Duty::new(&guard);
     loop {
         tokio::select! {
             _ = tick.tick() => {}
@@ -105,21 +120,22 @@ pub async fn guard(mut guard: Guard) {
             changed = guard.leaving.changed() => if changed.is_err() { return },
         }
         if !guard.leadership.may_write() {
-            duty = Duty::new(guard.times);
+            duty = Duty::new(&guard);
             guard.say(Phase::Idle, String::new());
             continue;
         }
         if *guard.leaving.borrow() {
             // Another duty takes the stanza out.
-            duty = Duty::new(guard.times);
+            duty = Duty::new(&guard);
             guard.say(Phase::Leaving, "the mesh is about to go; the stanza is not kept".into());
             continue;
         }
         if let Err(error) = duty.stay(&guard).await {
             // It may be elsewhere by now.
             duty.place = None;
-            guard.say(Phase::Blocked, format!("{error}"));
+            duty.block(&guard, error.to_string());
         }
+        duty.teller.remind(Instant::now(), &guard.recorder);
     }
 }
 
@@ -140,6 +156,13 @@ impl Guard {
         });
     }
 
+    /// Nothing is in the way any more, and there was nothing to do meanwhile.
+    fn unblock(&self) {
+        if self.status.borrow().phase == Phase::Blocked {
+            self.say(Phase::Present, "the stanza is there".into());
+        }
+    }
+
     fn right(&self) -> Right {
         Right::Leader(self.leadership.clone())
     }
@@ -152,22 +175,34 @@ struct Duty {
     backoff: Backoff,
     looked: bool,
     watch: Option<Watch>,
-    /// What did harm, and is not tried again.
-    held: Option<Vec<Change>>,
+    /// What did harm and is not tried again, and what was said of it.
+    held: Option<(Vec<Change>, String)>,
+    teller: Teller,
 }
 
 impl Duty {
-    fn new(times: Times) -> Self {
-        Self { place: None, backoff: Backoff::new(times.pause), looked: false, watch: None, held: None }
+    fn new(guard: &Guard) -> Self {
+        let (backoff, teller) = (Backoff::new(guard.times.pause), Teller::new(&guard.mesh, guard.times.settle));
+        Self { place: None, backoff, looked: false, watch: None, held: None, teller }
+    }
+
+    /// Something is in the way.
+    fn block(&mut self, guard: &Guard, why: String) {
+        self.teller.wrong(Instant::now(), "StanzaBlocked", &why);
+        guard.say(Phase::Blocked, why);
     }
 
     async fn there(&mut self, cluster: &Cluster) -> Result<There, ClusterError> {
-        let place = match self.place.take().filter(|(since, _)| since.elapsed() < PLACE) {
+        // While a write is watched the servers are found anew at each look: who left is not one that fails.
+        let known = self.place.take().filter(|(since, _)| self.watch.is_none() && since.elapsed() < PLACE);
+        let place = match known {
             Some(known) => known,
             None => (Instant::now(), cluster.place().await?),
         };
         self.place = Some(place.clone());
-        cluster.read(place.1).await
+        let there = cluster.read(place.1).await?;
+        self.teller.look_at(&there);
+        Ok(there)
     }
 
     /// One look at the stanza of a mesh that stays.
@@ -177,13 +212,19 @@ impl Duty {
         let report = there.report(&guard.mesh.zones, forward)?;
         let changes = there.additions(&guard.mesh.zones, forward)?;
         if changes.is_empty() {
+            self.teller.right();
             return self.watch(guard, &there, &report, forward).await;
         }
-        if self.held.as_ref() == Some(&changes) || !self.backoff.may(Instant::now()) {
+        if let Some((_, why)) = self.held.as_ref().filter(|(held, _)| *held == changes) {
+            self.teller.wrong(Instant::now(), "StanzaReverted", why);
+            guard.say(Phase::Reverted, why.clone());
+            return Ok(());
+        }
+        if !self.backoff.may(Instant::now()) {
             return Ok(());
         }
         if !guard.cluster.is_ready(&guard.mesh).await? {
-            guard.say(Phase::Blocked, "no pod of the mesh's dns is ready; the stanza is written once one is".into());
+            self.block(guard, "no pod of the mesh's dns is ready; the stanza is written once one is".into());
             return Ok(());
         }
         let before = looks(&there.place, &report.cluster_domain, &guard.mesh.zones).await;
@@ -194,15 +235,26 @@ impl Duty {
                  hand",
                 there.place.service, report.cluster_domain
             );
-            guard.say(Phase::Blocked, text);
+            self.block(guard, text);
             return Ok(());
         };
         self.backoff.wrote(Instant::now());
         guard.cluster.write(&there, &changes, &guard.right()).await?;
         self.watch = Some(watch);
-        self.looked = true;
-        guard.say(Phase::Written, format!("{}, leading to {forward}", said(&changes)));
+        let mends = std::mem::replace(&mut self.looked, true) || report.standings.iter().any(was_ours);
+        self.wrote(guard, mends, format!("{}, leading to {forward}", said(&changes)));
         Ok(())
+    }
+
+    /// Something was written, for the first time or against another writer.
+    fn wrote(&mut self, guard: &Guard, mends: bool, what: String) {
+        self.teller.right();
+        let (reason, text) = match mends {
+            true => ("StanzaMended", format!("the stanza was gone or changed, and is again as it should be; {what}")),
+            false => ("StanzaWritten", what.clone()),
+        };
+        self.teller.done(&guard.recorder, Tone::Normal, reason, text);
+        guard.say(Phase::Written, what);
     }
 
     /// Looks what came of the last write, by this leader or by one before it.
@@ -214,6 +266,7 @@ impl Duty {
         forward: IpAddr,
     ) -> Result<(), ClusterError> {
         if self.looked && self.watch.is_none() {
+            guard.unblock();
             return Ok(());
         }
         let seen = looks(&there.place, &report.cluster_domain, &guard.mesh.zones).await;
@@ -265,13 +318,17 @@ impl Duty {
     async fn revert(&mut self, guard: &Guard, harm: &str) -> Result<(), ClusterError> {
         take_out(&guard.cluster, &guard.mesh, &guard.right()).await?;
         self.watch = None;
-        let forward = guard.cluster.forward(&guard.mesh).await?;
-        self.held = self.there(&guard.cluster).await?.additions(&guard.mesh.zones, forward).ok();
+        // A person may put it there again: that is looked at anew.
+        self.looked = false;
         let text = format!(
             "the stanza was taken out again: {harm}. It is not tried again until the Corefile or the address of the \
-             mesh's dns changes"
+             mesh's dns changes. To try it again as it is: maesh dns install"
         );
-        guard.say(Phase::Reverted, text);
+        self.teller.done(&guard.recorder, Tone::Warning, "StanzaReverted", text.clone());
+        guard.say(Phase::Reverted, text.clone());
+        let forward = guard.cluster.forward(&guard.mesh).await?;
+        let again = self.there(&guard.cluster).await?.additions(&guard.mesh.zones, forward)?;
+        self.held = Some((again, text));
         Ok(())
     }
 }
@@ -294,6 +351,11 @@ pub async fn answers(forward: IpAddr, zones: &[Zone]) -> bool {
 pub fn said(changes: &[Change]) -> String {
     let files: Vec<_> = changes.iter().map(|change| format!("{}, key {}", change.file.map, change.file.key)).collect();
     format!("written: {}", files.join("; "))
+}
+
+/// Something of the mesh's was there, though not as it should be.
+fn was_ours(standing: &Standing) -> bool {
+    matches!(standing.state, Ok(State::Outdated | State::Broken))
 }
 
 fn list(servers: &[SocketAddr]) -> String {

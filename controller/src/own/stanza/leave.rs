@@ -2,10 +2,12 @@
 
 use std::{net::SocketAddr, time::Duration};
 
+use futures_util::future::join_all;
+use maesh_config::Zone;
 use tokio::time::sleep;
 
-use super::{Answered, Change, Cluster, ClusterError, Mesh, Place, Right, looks};
-use crate::own::uninstall::{Answer, ClusterDns};
+use super::{Answered, Change, Cluster, ClusterError, Mesh, Right, Unplaced, look};
+use crate::own::uninstall::{Answer, ClusterDns, Removed};
 
 /// How often a write is tried again when somebody else wrote at the same moment.
 const TRIES: usize = 5;
@@ -29,16 +31,25 @@ pub async fn take_out(cluster: &Cluster, mesh: &Mesh, right: &Right) -> Result<V
     }
 }
 
-/// The servers that lead to the mesh still.
-///
-/// # Errors
-/// If the API server does not say.
-pub async fn still_leading(cluster: &Cluster, mesh: &Mesh, place: Place) -> Result<Vec<SocketAddr>, ClusterError> {
-    let there = cluster.read(place).await?;
-    let report = there.report(&mesh.zones, std::net::Ipv4Addr::UNSPECIFIED.into());
-    let domain = report.map_or_else(|_| "cluster.local".to_owned(), |report| report.cluster_domain);
-    let seen = looks(&there.place, &domain, &mesh.zones).await;
-    Ok(seen.into_iter().filter(|(_, look)| look.mesh == Answered::ByMesh).map(|(server, _)| server).collect())
+/// Those of `servers` that lead to the mesh still.
+pub async fn still_leading(servers: &[SocketAddr], zones: &[Zone]) -> Vec<SocketAddr> {
+    let zone = zones.first().map(Zone::as_str).unwrap_or_default();
+    let seen = join_all(servers.iter().map(|server| async { (*server, look(*server, zone, zone).await) })).await;
+    seen.into_iter().filter(|(_, look)| look.mesh == Answered::ByMesh).map(|(server, _)| server).collect()
+}
+
+/// Whom this process asks for names: in a pod, the cluster's DNS.
+fn resolvers() -> Vec<SocketAddr> {
+    nameservers(&std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default())
+}
+
+fn nameservers(text: &str) -> Vec<SocketAddr> {
+    let of_line = |line: &str| {
+        let mut words = line.split_whitespace();
+        let ip = words.next().filter(|word| *word == "nameserver").and_then(|_| words.next())?;
+        Some(SocketAddr::new(ip.parse().ok()?, 53))
+    };
+    text.lines().filter_map(of_line).collect()
 }
 
 /// The mesh's part in the cluster's DNS, for who takes the mesh away.
@@ -51,19 +62,62 @@ pub struct Leave {
 }
 
 impl ClusterDns for Leave {
-    fn remove(&self) -> Answer<'_, ()> {
+    fn remove(&self) -> Answer<'_, Removed> {
         // Who calls it asks who leads.
         Box::pin(async {
-            let out = take_out(&self.cluster, &self.mesh, &Right::Person).await;
-            out.map(drop).map_err(|error| error.to_string())
+            match take_out(&self.cluster, &self.mesh, &Right::Person).await {
+                Ok(_) => Ok(Removed::Gone),
+                Err(error) => not_taken_out(error),
+            }
         })
     }
 
     fn asks_the_mesh(&self) -> Answer<'_, bool> {
         Box::pin(async {
-            let place = self.cluster.place().await.map_err(|error| error.to_string())?;
-            let still = still_leading(&self.cluster, &self.mesh, place).await;
-            still.map(|still| !still.is_empty()).map_err(|error| error.to_string())
+            let servers = match self.cluster.servers().await {
+                Ok(servers) if !servers.is_empty() => servers,
+                Ok(_) | Err(ClusterError::Forbidden { .. }) => resolvers(),
+                Err(error) => return Err(error.to_string()),
+            };
+            Ok(!still_leading(&servers, &self.mesh.zones).await.is_empty())
         })
+    }
+}
+
+/// What a failure means for who takes the mesh away: only what may pass by itself is worth another try.
+fn not_taken_out(error: ClusterError) -> Result<Removed, String> {
+    let by_hand = "so the mesh wrote nothing there; if you added its zones by hand, take them out";
+    match error {
+        ClusterError::Unplaced(Unplaced::OpenShift) => Ok(Removed::NeverWritten(format!(
+            "OpenShift's DNS operator writes the Corefile, {by_hand} of dns.operator.openshift.io/default"
+        ))),
+        ClusterError::Unplaced(Unplaced::NoService) => Ok(Removed::NeverWritten(format!(
+            "no Service of the cluster's DNS was found in kube-system, {by_hand} of what answers in its place"
+        ))),
+        ClusterError::Unplaced(Unplaced::NoCorefile(pod)) => Ok(Removed::NeverWritten(format!(
+            "Pod {pod} reads no Corefile from a ConfigMap, {by_hand} of where its settings come from"
+        ))),
+        ClusterError::Unplaced(Unplaced::NoPods(service)) => Ok(Removed::NotYet(format!(
+            "no pod runs behind Service {service}. If the mesh's zones are in its settings, take them out once it runs: \
+             `maesh dns uninstall`"
+        ))),
+        ClusterError::Forbidden { what, message, .. } => Ok(Removed::NotYet(format!(
+            "{what}: {message}. Allow it (the chart's coredns.configMaps), or take the mesh's zones out: `maesh dns \
+             uninstall`"
+        ))),
+        error => Err(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_asked_for_names() {
+        let text = "# nameserver 10.0.0.1\nsearch nameserver 10.0.0.2\nnameserver 10.96.0.10\n\tnameserver  fd00::a x\n\
+                    nameserver\nnameserver here\n";
+        let want: Vec<SocketAddr> = ["10.96.0.10:53", "[fd00::a]:53"].map(|server| server.parse().expect("one")).into();
+        assert_eq!(nameservers(text), want);
     }
 }

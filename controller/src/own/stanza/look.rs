@@ -128,6 +128,11 @@ impl Watch {
         self.since
     }
 
+    /// The time that it has is over.
+    pub fn is_over(&self, now: Instant) -> bool {
+        now.duration_since(self.since) >= self.deadline
+    }
+
     /// What is to be done, by what is seen `now`. A server that is no longer there is no longer asked. `mesh_answers`:
     /// the mesh's dns itself, asked directly, answers; then whoever does not pass its answer on does not lead to it.
     pub fn judge(&mut self, now: Instant, looks: &BTreeMap<SocketAddr, Look>, mesh_answers: bool) -> Verdict {
@@ -145,7 +150,7 @@ impl Watch {
         if live == looks.len() && live > 0 {
             return Verdict::Live;
         }
-        if now.duration_since(self.since) < self.deadline {
+        if !self.is_over(now) {
             return Verdict::Wait;
         }
         if let Some(server) = self.failing.keys().next() {

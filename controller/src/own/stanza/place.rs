@@ -111,6 +111,12 @@ pub(super) fn service(services: &[Service]) -> Result<(&Service, SocketAddr), Un
     }
 }
 
+/// The Service that pods ask, also where we cannot serve it.
+pub(super) fn asked(services: &[Service]) -> Option<(&Service, SocketAddr)> {
+    let openshift = || services.iter().find(|service| service.metadata.name.as_deref() == Some("dns-default"));
+    service(services).ok().or_else(|| openshift().and_then(|service| Some((service, address(service)?))))
+}
+
 fn label(service: &Service) -> Option<&str> {
     service.metadata.labels.as_ref()?.get("k8s-app").map(String::as_str)
 }
@@ -151,14 +157,18 @@ pub(super) fn place(
     pods: &[Pod],
     caches: &[Pod],
 ) -> Result<Place, Unplaced> {
-    let running: Vec<&Pod> = pods.iter().filter(|pod| runs(pod)).collect();
-    let first = *running.first().ok_or_else(|| Unplaced::NoPods(service.to_owned()))?;
-    let servers = running.iter().filter_map(|pod| {
+    let first = pods.iter().find(|pod| runs(pod)).ok_or_else(|| Unplaced::NoPods(service.to_owned()))?;
+    let node_local = caches.iter().find(|pod| runs(pod)).map(stub_map);
+    Ok(Place { service: address, servers: servers(pods, port), software: software(first)?, node_local })
+}
+
+/// Who of the pods behind the Service answers, by name.
+pub(super) fn servers(pods: &[Pod], port: u16) -> Vec<(String, SocketAddr)> {
+    let servers = pods.iter().filter(|pod| runs(pod)).filter_map(|pod| {
         let ip = pod.status.as_ref()?.pod_ip.as_deref()?.parse().ok()?;
         Some((pod.metadata.name.clone()?, SocketAddr::new(ip, port)))
     });
-    let node_local = caches.iter().find(|pod| runs(pod)).map(stub_map);
-    Ok(Place { service: address, servers: servers.collect(), software: software(first)?, node_local })
+    servers.collect()
 }
 
 fn runs(pod: &Pod) -> bool {
@@ -232,6 +242,12 @@ fn corefile(pod: &Pod, spec: &PodSpec, container: &Container) -> Option<Software
 }
 
 impl Software {
+    /// The ConfigMap that tells it what to do.
+    pub(super) fn map(&self) -> &MapName {
+        let (Self::CoreDns { map, .. } | Self::KubeDns { map }) = self;
+        map
+    }
+
     /// The ConfigMap whose keys a pattern of the Corefile imports, and the pattern's end that all their names have.
     pub(super) fn imported(&self, pattern: &str) -> Option<(MapName, String)> {
         let Self::CoreDns { folder, mounts, .. } = self else { return None };
