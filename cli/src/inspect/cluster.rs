@@ -56,11 +56,11 @@ pub enum ClusterError {
     )]
     Nowhere,
     /// The kubeconfig is of no use.
-    #[error("kubeconfig {file}: {source}; give another with --kubeconfig, or a context in it with --context")]
-    Kubeconfig { file: String, source: Box<KubeconfigError> },
+    #[error("kubeconfig {file}: {error}; give another with --kubeconfig, or a context in it with --context")]
+    Kubeconfig { file: String, error: Box<KubeconfigError> },
     /// The client cannot be made.
     #[error("client of the Kubernetes API: {0}")]
-    Client(#[source] Box<kube::Error>),
+    Client(Box<kube::Error>),
     /// The API server does not answer.
     #[error("the API server {server} was not reached: {why}; check that the cluster runs, and --context")]
     Away { server: String, why: String },
@@ -88,7 +88,7 @@ impl ClusterError {
 pub async fn open(args: &ClusterArgs) -> Result<Cluster, ClusterError> {
     let options = KubeConfigOptions { context: args.context.clone(), ..Default::default() };
     let shown = args.kubeconfig.as_ref().map_or_else(|| "by default".to_owned(), |file| file.display().to_string());
-    let bad = |source| ClusterError::Kubeconfig { file: shown.clone(), source: Box::new(source) };
+    let bad = |error| ClusterError::Kubeconfig { file: shown.clone(), error: Box::new(error) };
     let read = match &args.kubeconfig {
         Some(file) => Some(Kubeconfig::read_from(file).map_err(bad)?),
         None => match Kubeconfig::read() {

@@ -32,6 +32,8 @@ fn cluster_the_stanza_comes_with_the_mesh_and_goes_before_it_to_the_byte() {
     assert!(mended, "not mended within a minute");
     println!("mended after {:.1} s", since.elapsed().as_secs_f32());
     cluster.when_asked("web.shop.maesh.", |answer| answer["addresses"].is_array());
+    let told = || ["StanzaWritten", "StanzaMended"].iter().all(|reason| events(&cluster).iter().any(|it| it == reason));
+    assert!(until(PATIENCE, told), "Events at the ConfigMap: {:?}", events(&cluster));
 
     let since = Instant::now();
     cluster.uninstall();
@@ -47,6 +49,13 @@ fn cluster_the_stanza_comes_with_the_mesh_and_goes_before_it_to_the_byte() {
 
 fn dns_map(cluster: &Cluster) -> Value {
     cluster.kube.get("configmap coredns --namespace=kube-system").unwrap()
+}
+
+/// The reasons of Events at the ConfigMap that CoreDNS reads.
+fn events(cluster: &Cluster) -> Vec<String> {
+    let events = cluster.kube.list("events --namespace=kube-system").unwrap();
+    let regarding = |event: &&Value| event["involvedObject"]["name"] == "coredns";
+    events.iter().filter(regarding).map(|event| event["reason"].as_str().unwrap_or_default().to_owned()).collect()
 }
 
 fn text(map: &Value) -> String {
