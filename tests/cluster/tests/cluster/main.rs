@@ -6,6 +6,7 @@
 
 #![allow(clippy::unwrap_used, reason = "all of it is tests")]
 
+mod addressing;
 mod auto;
 mod away;
 mod dns;
