@@ -112,7 +112,11 @@ impl Status {
         let problem = files.iter().find_map(|file| file.problem.clone());
         let next = match (ready, present, reachable) {
             (false, _, _) => "No pod of the mesh's dns is ready: look at it first.".to_owned(),
-            (_, false, _) => problem.unwrap_or_else(|| "Put it there: maesh dns install".to_owned()),
+            (_, false, _) => problem.unwrap_or_else(|| {
+                "Put it there: maesh dns install. With coredns.mode auto a controller does; what keeps it from that is an \
+                 Event, and in maesh check."
+                    .to_owned()
+            }),
             (_, _, false) => "The cluster's DNS does not answer from here; run this in a pod to see more.".to_owned(),
             _ if leads => "Every server of the cluster's DNS leads to the mesh.".to_owned(),
             _ if report.reloads => {
