@@ -59,7 +59,8 @@ fn a_person_installs_sees_and_removes_the_stanza() {
     assert_eq!((code, &again["state"]), (Some(0), &"absent".into()));
 
     // Who deleted the namespace first can still take the stanza out.
-    assert_eq!(json(&lab, &["install"]).0, Some(0));
+    let (code, installed) = json(&lab, &["install"]);
+    assert_eq!(code, Some(0), "{installed}: {}", lab.log());
     lab.kubectl(&["--namespace", "maesh", "delete", "service", "maesh-dns"]);
     assert_eq!(json(&lab, &["uninstall", "--deadline", "0s"]).0, Some(0));
     assert_eq!(lab.corefile(), COREFILE);
@@ -79,7 +80,7 @@ fn a_server_that_is_replaced_meanwhile_is_no_harm() {
         assert!(!until(Duration::from_secs(14), || installing.is_finished()), "it looks on");
         lab.hold_files(false);
         let (code, installed) = installing.join().unwrap();
-        assert_eq!((code, &installed["state"]), (Some(0), &"live".into()), "{installed}");
+        assert_eq!((code, &installed["state"]), (Some(0), &"live".into()), "{installed}: {}", lab.log());
     });
 }
 

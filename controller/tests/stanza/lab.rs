@@ -36,7 +36,8 @@ pub(crate) const COREFILE: &str = ".:53 {
 }
 ";
 
-/// The mesh's dns: any name, and who is responsible for the zone.
+/// The mesh's dns: any name, and who is responsible for the zone. And whom CoreDNS asks about the rest of the world: every
+/// address there is local, so without an answer of its own CoreDNS would ask itself, again and again.
 const DNS: &str = r#"maesh:53 {
     bind 10.96.0.53 10.96.0.54
     template IN A maesh {
@@ -44,6 +45,12 @@ const DNS: &str = r#"maesh:53 {
     }
     template IN SOA maesh {
         answer "maesh. 5 IN SOA ns.dns.maesh. hostmaster.maesh. 1 60 60 60 5"
+    }
+}
+.:53 {
+    bind 10.89.0.99
+    template ANY ANY . {
+        rcode NXDOMAIN
     }
 }
 "#;
@@ -163,6 +170,11 @@ impl Lab {
                 until(Duration::from_millis(500), || stop.load(Ordering::Relaxed));
             }
         })
+    }
+
+    /// What CoreDNS said.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.server.namespace().folder().join("coredns.log")).unwrap_or_default()
     }
 
     /// The kubelet's copies stay as they are.
