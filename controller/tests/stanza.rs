@@ -11,7 +11,9 @@ use maesh_controller::{
     leader::{Candidate, Terms},
     own::{
         events,
-        stanza::{Cluster, ClusterError, Guard, Leave, Mesh, Phase, Right, Status, Times, guard, take_out},
+        stanza::{
+            Cluster, ClusterError, Guard, Leave, Mesh, Phase, Right, Stanza, Status, Times, add, guard, take_out,
+        },
         uninstall::{self, ClusterDns as _, Removed, Uninstall},
     },
 };
@@ -216,10 +218,17 @@ fn a_person_without_rights_is_told_what_to_allow() {
     assert!(said.contains("reading ConfigMap kube-system/extra") && said.contains("coredns.configMaps"), "{said}");
     assert!(RIGHTS.contains("resourceNames: [coredns"), "the test's rights are the chart's");
 
-    // Nor does that keep the mesh for ever, where nobody asks it.
-    let leave = Leave { cluster: Cluster::new(lab.client(&runtime, USER)), mesh: mesh() };
-    let (removed, asked) = on(&runtime, async move { (leave.remove().await, leave.asks_the_mesh().await) });
+    // Nor does that keep the mesh for ever, but for as long as the cluster's DNS asks it.
+    let leave = || {
+        let leave = Leave { cluster: Cluster::new(lab.client(&runtime, USER)), mesh: mesh() };
+        on(&runtime, async move { (leave.remove().await, leave.asks_the_mesh().await) })
+    };
+    let (removed, asked) = leave();
     assert!(matches!(removed, Ok(Removed::NotYet(_))) && asked == Ok(false), "{removed:?}, {asked:?}");
+    let stanza = Stanza { zones: mesh().zones, port: 53, forward: [10, 96, 0, 53].into() };
+    lab.write_corefile(&add(COREFILE, &stanza).unwrap());
+    assert!(until(PATIENCE, || lab.ask("10.96.0.10", "web.shop.maesh") == "10.1.2.3"));
+    assert_eq!(leave().1, Ok(true));
 }
 
 #[test]
