@@ -19,7 +19,7 @@ use maesh_config::{
 };
 use maesh_proxy::Config;
 use support::{
-    Fed, LOCAL, Raw, ask, config, endpoint, endpoints, free_port, get, hasty, listener, policy, service, to, within,
+    Fed, LOCAL, Raw, ask, config, endpoint, endpoints, free_port, get, listener, policy, service, to, within,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -420,69 +420,6 @@ async fn listeners_come_and_go() {
     assert!(on_own.hear().await.0.starts_with("http/1.1 200"));
     open.say(&get("web.shop", "/")).await;
     assert!(open.hear().await.0.starts_with("http/1.1 200"));
-}
-
-/// A port that carries something else from now on: who keeps a connection is served, and sent to look again.
-#[tokio::test]
-async fn a_port_that_leaves_serves_and_sends_its_callers_away() {
-    let fed = Fed::new(config()).await;
-    fed.begin().await;
-    let server = endpoints::echo(false, "one").await;
-    let address = fed.http("web.shop", Scheme::Http, &[server.address]).await;
-    let mut kept = Raw::to(address).await;
-    kept.say(&get("web.shop", "/")).await;
-    let (head, _) = kept.hear().await;
-    assert!(head.starts_with("http/1.1 200") && !head.contains("connection: close"), "{head}");
-    fed.define_leaving("web.shop", address.port(), Protocol::Http);
-    fed.push_service("web.shop").await;
-    kept.say(&get("web.shop", "/")).await;
-    let (head, _) = kept.hear().await;
-    assert!(head.starts_with("http/1.1 200") && head.contains("connection: close"), "{head}");
-    assert_eq!(kept.rest().await, "", "and closed");
-}
-
-/// An answer that was under way all the time that a port was leaving: its connection does not stay longer than others.
-#[tokio::test]
-async fn what_was_busy_while_a_port_left_ends_once_it_is_idle() {
-    let fed = Fed::new(hasty()).await;
-    fed.begin().await;
-    let server = tokio::net::TcpListener::bind((LOCAL, 0)).await.expect("bound");
-    let address = fed.http("web.shop", Scheme::Http, &[server.local_addr().expect("bound")]).await;
-    let (mut idle, mut busy) = (Raw::to(address).await, Raw::to(address).await);
-    // Refused and kept, so that it is idle.
-    idle.say(&get("nobody.shop", "/")).await;
-    assert!(idle.hear().await.0.starts_with("http/1.1 404"));
-    busy.say(&get("web.shop", "/")).await;
-    let (mut endpoint, _) = within(server.accept()).await.expect("a connection");
-    within(endpoint.read(&mut [0; 1024])).await.expect("a request");
-    endpoint.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\n").await.expect("written");
-    let head = busy.head().await;
-    assert!(head.starts_with("http/1.1 200") && !head.contains("connection: close"), "{head}");
-    fed.define_leaving("web.shop", address.port(), Protocol::Http);
-    fed.push_service("web.shop").await;
-    assert_eq!(idle.rest().await, "", "it was looked at while the port was leaving, and so were all");
-    fed.define("web.shop", address.port(), Protocol::Tcp, policy(Scheme::Http), Vec::new());
-    fed.push_service("web.shop").await;
-    endpoint.write_all(b"late").await.expect("written");
-    assert_eq!(busy.rest().await, "late", "and closed");
-}
-
-/// Whoever was not sent away in time is with the first refusal.
-#[tokio::test]
-async fn a_port_that_left_ends_its_callers_connections() {
-    let fed = Fed::new(config()).await;
-    fed.begin().await;
-    let server = endpoints::echo(false, "one").await;
-    let address = fed.http("web.shop", Scheme::Http, &[server.address]).await;
-    let mut kept = Raw::to(address).await;
-    kept.say(&get("web.shop", "/")).await;
-    kept.hear().await;
-    fed.define("web.shop", address.port(), Protocol::Tcp, policy(Scheme::Http), Vec::new());
-    fed.push_service("web.shop").await;
-    kept.say(&get("web.shop", "/")).await;
-    let (head, _) = kept.hear().await;
-    assert!(head.contains("x-maesh-reason: no_route") && head.contains("connection: close"), "{head}");
-    assert_eq!(kept.rest().await, "", "and closed");
 }
 
 #[tokio::test]
