@@ -8,7 +8,6 @@ mod support;
 use std::{
     io::{Read as _, Write as _},
     net::{IpAddr, SocketAddr, TcpStream},
-    os::fd::AsFd as _,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -20,7 +19,6 @@ use std::{
 use hickory_proto::rr::RecordType;
 use maesh_test_support::tool;
 use maesh_testkube::{ApiServer, Process};
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use support::{
     await_condition,
     backend::Backend,
@@ -29,6 +27,8 @@ use support::{
     roles::{Mesh, Role, outage},
 };
 
+/// How long dns answers plain addresses beside a proxy that was dead, once its stream is back.
+const CATCH_UP: Duration = Duration::from_secs(75);
 /// How long callers may remember an answer: its TTL.
 const TTL: Duration = Duration::from_secs(5);
 /// The horizon that the controller is told.
@@ -62,15 +62,7 @@ fn objects(db: SocketAddr) -> String {
 #[ignore = "long: two horizons of eight seconds"]
 fn a_service_gets_an_own_address_and_gives_it_back_and_nobody_fails() {
     let Some(server) = ApiServer::start_or_skip() else { return };
-    // On a thread of its own, whose sockets, threads and processes belong to the namespace.
-    let namespace = std::fs::File::open(server.namespace().file()).unwrap();
-    std::thread::scope(|scope| {
-        let test = scope.spawn(|| {
-            move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
-            everything(&server);
-        });
-        test.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-    });
+    server.namespace().run(|| everything(&server)).unwrap();
 }
 
 fn everything(server: &ApiServer) {
@@ -137,6 +129,11 @@ fn plain_when_it_must_be(server: &ApiServer, mesh: &mut Mesh) {
     for role in [Role::Proxy1, Role::Proxy2, Role::Controller] {
         mesh.start_role(role);
         mesh.await_role(role);
+    }
+    // Beside a proxy that was dead the plain address is answered until kube-proxy has surely caught up.
+    let begun = Instant::now();
+    while begun.elapsed() < CATCH_UP && answer(mesh).is_none_or(|address| address == plain) {
+        std::thread::park_timeout(Duration::from_millis(100));
     }
     own(mesh);
 }

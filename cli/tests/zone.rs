@@ -4,10 +4,7 @@
 
 mod support;
 
-use std::os::fd::AsFd as _;
-
 use maesh_testkube::ApiServer;
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use support::{
     await_condition,
     backend::Backend,
@@ -19,15 +16,7 @@ use support::{
 #[test]
 fn proxies_keep_to_the_endpoints_of_the_zone_of_their_node() {
     let Some(server) = ApiServer::start_or_skip() else { return };
-    // On a thread of its own, whose sockets, threads and processes belong to the namespace.
-    let namespace = std::fs::File::open(server.namespace().file()).unwrap();
-    std::thread::scope(|scope| {
-        let test = scope.spawn(|| {
-            move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
-            each_in_its_zone(&server);
-        });
-        test.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-    });
+    server.namespace().run(|| each_in_its_zone(&server)).unwrap();
 }
 
 fn each_in_its_zone(server: &ApiServer) {
