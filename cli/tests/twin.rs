@@ -9,7 +9,6 @@ mod support;
 
 use std::{
     net::{IpAddr, SocketAddr},
-    os::fd::AsFd as _,
     path::Path,
     sync::{
         Arc, Mutex,
@@ -21,7 +20,6 @@ use std::{
 
 use hickory_proto::{op::ResponseCode, rr::RecordType};
 use maesh_testkube::ApiServer;
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use support::{
     Dev, await_condition,
     backend::Backend,
@@ -60,15 +58,8 @@ fn objects(web: &[SocketAddr], api: SocketAddr, db: SocketAddr) -> String {
 #[ignore = "takes five minutes: cargo xtask test --all"]
 fn the_roles_answer_as_dev_does_and_lose_nothing_whatever_is_killed() {
     let Some(mut server) = ApiServer::start_or_skip() else { return };
-    // On a thread of its own, whose sockets, threads and processes belong to the namespace.
-    let namespace = std::fs::File::open(server.namespace().file()).unwrap();
-    std::thread::scope(|scope| {
-        let test = scope.spawn(|| {
-            move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
-            everything(&mut server);
-        });
-        test.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-    });
+    let namespace = server.namespace().clone();
+    namespace.run(|| everything(&mut server)).unwrap();
 }
 
 fn everything(server: &mut ApiServer) {

@@ -4,6 +4,7 @@ use std::fs;
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -34,7 +35,7 @@ pub struct ApiServer {
     certificates: Certificates,
     kubeconfig: PathBuf,
     options: Options,
-    namespace: Namespace,
+    namespace: Arc<Namespace>,
 }
 
 impl ApiServer {
@@ -65,7 +66,7 @@ impl ApiServer {
     /// # Errors
     /// As [`ApiServer::start`].
     pub fn start_with(options: Options) -> Result<Self> {
-        let namespace = Namespace::new().context("a network namespace")?;
+        let namespace = Arc::new(Namespace::new().context("a network namespace")?);
         let folder = namespace.folder().to_owned();
         let certificates = Certificates::new(&folder.join("pki"))?;
         let names = ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"];
@@ -79,8 +80,9 @@ impl ApiServer {
         Ok(server)
     }
 
-    /// Where the server lives, and everything that talks to it must.
-    pub fn namespace(&self) -> &Namespace {
+    /// Where the server lives, and everything that talks to it must. A clone of it stays usable while the server is
+    /// stopped and started.
+    pub fn namespace(&self) -> &Arc<Namespace> {
         &self.namespace
     }
 
