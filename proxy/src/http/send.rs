@@ -381,7 +381,8 @@ pub(crate) async fn dial(
     }
 }
 
-/// Picks an endpoint, not one of `avoided` if there is another.
+/// Picks an endpoint, not one of `avoided` if there is another. Hints are a preference: once all that they are for failed,
+/// another is picked all the same; `local_only` is none.
 fn pick(
     upstreams: &Upstreams,
     shared: &Shared,
@@ -396,6 +397,9 @@ fn pick(
     }
     let mut fitting = meant_for(upstreams, shared, caller);
     let is_avoided = |candidate: &Candidate| avoided.iter().any(|avoided| Arc::ptr_eq(avoided, &candidate.endpoint));
+    if !upstreams.policy.local_only && fitting.iter().all(|candidate| is_avoided(candidate)) {
+        fitting = upstreams.usable.iter().collect();
+    }
     if fitting.iter().any(|candidate| !is_avoided(candidate)) {
         fitting.retain(|candidate| !is_avoided(candidate));
     }

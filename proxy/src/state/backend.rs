@@ -58,7 +58,7 @@ pub(crate) struct Candidate {
     pub(crate) endpoint: Arc<Endpoint>,
     /// Node it runs on.
     pub(crate) node: Option<NodeName>,
-    /// It is hinted to this proxy's own zone or node.
+    /// It is hinted to this proxy's own node, or zone; see [`Hints`].
     pub(crate) near: bool,
 }
 
@@ -121,6 +121,7 @@ impl BackendPort {
     ) -> SmallVec<[Arc<Endpoint>; 4]> {
         let old = self.upstreams.load_full();
         let any_ready = endpoints.iter().any(|endpoint| endpoint.ready);
+        let hints = Hints::of(endpoints, place);
         let usable = |endpoint: &model::Endpoint| if any_ready { endpoint.ready } else { endpoint.serving };
         let mut all = Vec::with_capacity(endpoints.len());
         let mut candidates = Vec::with_capacity(endpoints.len());
@@ -135,23 +136,19 @@ impl BackendPort {
                 candidates.push(Candidate {
                     endpoint: endpoint.clone(),
                     node: facts.node.clone(),
-                    near: near(facts, place),
+                    near: hints.are_for(facts, place),
                 });
             }
             all.push(endpoint);
         }
         all.sort_unstable_by_key(|endpoint| endpoint.address);
-        // As kube-proxy does: hints hold only when every candidate has some, and some candidate is meant for us.
-        let has_hints = |facts: &model::Endpoint| !facts.for_zones.is_empty() || !facts.for_nodes.is_empty();
-        let hinted = endpoints.iter().filter(|facts| usable(facts)).all(has_hints)
-            && candidates.iter().any(|candidate| candidate.near);
         candidates.sort_unstable_by_key(|candidate| candidate.endpoint.address);
         let stays = |endpoint: &Arc<Endpoint>| {
             candidates.binary_search_by_key(&endpoint.address, |candidate| candidate.endpoint.address).is_ok()
         };
         let leaving: SmallVec<[Arc<Endpoint>; 4]> =
             old.usable.iter().map(|candidate| &candidate.endpoint).filter(|old| !stays(old)).cloned().collect();
-        self.upstreams.store(Arc::new(Upstreams { policy, usable: candidates, hinted, all }));
+        self.upstreams.store(Arc::new(Upstreams { policy, usable: candidates, hinted: hints != Hints::Ignored, all }));
         for endpoint in &leaving {
             endpoint.retire();
         }
@@ -166,9 +163,48 @@ impl BackendPort {
     }
 }
 
-fn near(facts: &model::Endpoint, place: &Place) -> bool {
-    let node = place.node.as_ref().is_some_and(|node| facts.for_nodes.contains(node));
-    node || place.zone.as_ref().is_some_and(|zone| facts.for_zones.contains(zone))
+/// Which hints of a set of endpoints hold, as kube-proxy reads them: those of nodes before those of zones, and either only
+/// where every ready endpoint has some and one of them is for us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Hints {
+    Ignored,
+    Nodes,
+    Zones,
+}
+
+impl Hints {
+    fn of(endpoints: &[model::Endpoint], place: &Place) -> Self {
+        let hold = |hint: fn(&model::Endpoint, &Place) -> Option<bool>| {
+            let mut ready = endpoints.iter().filter(|facts| facts.ready).map(|facts| hint(facts, place));
+            ready.try_fold(false, |any, here| here.map(|here| any | here)).unwrap_or(false)
+        };
+        match () {
+            () if hold(to_node) => Self::Nodes,
+            () if hold(to_zone) => Self::Zones,
+            () => Self::Ignored,
+        }
+    }
+
+    fn are_for(self, facts: &model::Endpoint, place: &Place) -> bool {
+        let here = match self {
+            Self::Ignored => None,
+            Self::Nodes => to_node(facts, place),
+            Self::Zones => to_zone(facts, place),
+        };
+        here.unwrap_or(false)
+    }
+}
+
+/// Whether an endpoint is hinted to our node; `None` if to no node.
+fn to_node(facts: &model::Endpoint, place: &Place) -> Option<bool> {
+    let here = || place.node.as_ref().is_some_and(|node| facts.for_nodes.contains(node));
+    (!facts.for_nodes.is_empty()).then(here)
+}
+
+/// Whether an endpoint is hinted to our zone; `None` if to no zone.
+fn to_zone(facts: &model::Endpoint, place: &Place) -> Option<bool> {
+    let here = || place.zone.as_ref().is_some_and(|zone| facts.for_zones.contains(zone));
+    (!facts.for_zones.is_empty()).then(here)
 }
 
 /// A request in flight on a backend port and one of its endpoints; over when dropped.

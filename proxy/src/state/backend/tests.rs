@@ -31,27 +31,46 @@ fn terminating(last: u8) -> model::Endpoint {
     model::Endpoint { ready: false, terminating: true, ..facts(last, &[]) }
 }
 
+/// Ready, and hinted to this zone and node.
+fn hinted(last: u8, zone: &str, node: &str) -> model::Endpoint {
+    model::Endpoint { for_nodes: vec![node.into()], ..facts(last, &[zone]) }
+}
+
 fn place() -> Place {
-    Place { zone: Some("a".into()), node: None }
+    Place { zone: Some("a".into()), node: Some("n1".into()) }
 }
 
 #[test]
 fn which_endpoints_are_usable_and_whether_hints_hold() {
-    for (case, endpoints, usable, hinted) in [
-        ("none", vec![], &[][..], false),
-        ("ready ones", vec![facts(1, &[]), facts(2, &[])], &[1, 2], false),
-        ("terminating beside ready", vec![facts(1, &[]), terminating(2)], &[1], false),
-        ("terminating alone", vec![terminating(2)], &[2], false),
-        ("hints for us", vec![facts(1, &["a"]), facts(2, &["b"])], &[1, 2], true),
-        ("one without hints", vec![facts(1, &["a"]), facts(2, &[])], &[1, 2], false),
-        ("hints for others only", vec![facts(1, &["b"]), facts(2, &["c"])], &[1, 2], false),
-        ("hints of one that is not usable do not matter", vec![facts(1, &["a"]), terminating(2)], &[1], true),
+    let terminating_here = || model::Endpoint { for_zones: vec!["a".into()], ..terminating(2) };
+    for (case, endpoints, usable, near) in [
+        ("none", vec![], &[][..], &[][..]),
+        ("ready ones", vec![facts(1, &[]), facts(2, &[])], &[1, 2], &[]),
+        ("terminating beside ready", vec![facts(1, &[]), terminating(2)], &[1], &[]),
+        ("terminating alone", vec![terminating(2)], &[2], &[]),
+        ("terminating alone, whose hints count for nothing", vec![terminating_here()], &[2], &[]),
+        ("hints for us", vec![facts(1, &["a"]), facts(2, &["b"])], &[1, 2], &[1]),
+        ("one without hints", vec![facts(1, &["a"]), facts(2, &[])], &[1, 2], &[]),
+        ("hints for others only", vec![facts(1, &["b"]), facts(2, &["c"])], &[1, 2], &[]),
+        ("hints of one that is not usable do not matter", vec![facts(1, &["a"]), terminating(2)], &[1], &[1]),
+        ("our node before our zone", vec![hinted(1, "a", "n1"), hinted(2, "a", "n2")], &[1, 2], &[1]),
+        ("our zone where no node is ours", vec![hinted(1, "a", "n3"), hinted(2, "b", "n2")], &[1, 2], &[1]),
+        (
+            "one that is for no node",
+            vec![hinted(1, "a", "n1"), facts(2, &["a"]), facts(3, &["b"])],
+            &[1, 2, 3],
+            &[1, 2],
+        ),
     ] {
         let backend = BackendPort::new(ServiceName::new("ns", "web"), policy());
         backend.replace(policy(), &endpoints, &place(), 1);
         let upstreams = backend.upstreams.load();
-        let got: Vec<u8> = upstreams.usable.iter().map(|one| one.endpoint.address.to_string()).map(last).collect();
-        assert_eq!((&got[..], upstreams.hinted), (usable, hinted), "{case}");
+        let numbers = |of: &mut dyn Iterator<Item = &Candidate>| -> Vec<u8> {
+            of.map(|one| one.endpoint.address.to_string()).map(last).collect()
+        };
+        assert_eq!(numbers(&mut upstreams.usable.iter()), usable, "{case}");
+        assert_eq!(numbers(&mut upstreams.usable.iter().filter(|one| one.near)), near, "{case}");
+        assert_eq!(upstreams.hinted, !near.is_empty(), "{case}");
     }
 }
 

@@ -1,0 +1,195 @@
+//! Ports that come and go, the bounds on what comes in by them, and the end.
+
+mod support;
+
+use std::time::Duration;
+
+use http_body_util::BodyExt;
+use maesh_config::{
+    Kind, Resource,
+    model::{Protocol, Scheme},
+};
+use maesh_proxy::Config;
+use support::{Fed, LOCAL, Raw, ask, config, endpoint, endpoints, free_port, get, listener, policy, within};
+
+#[tokio::test]
+async fn listeners_come_and_go() {
+    let fed = Fed::new(config()).await;
+    fed.begin().await;
+    let server = endpoints::echo(false, "one").await;
+    let kept = fed.http("web.shop", Scheme::Http, &[server.address]).await;
+    let mut open = Raw::to(kept).await;
+    // An own address: whatever the Host.
+    let own = fed.listen_on(free_port(), Some(("own.shop", 80)), true, &[]).await;
+    fed.define("own.shop", 80, Protocol::Http, policy(Scheme::Http), Vec::new());
+    fed.define_endpoints("own.shop", 80, Protocol::Http, vec![endpoint(server.address)]);
+    fed.name("own.shop", 80, own.port(), Protocol::Http, &[]).await;
+    for host in ["own.shop", "www.example.com", "web.shop.maesh"] {
+        let (head, body) = ask(own, &get(host, "/")).await;
+        assert!(head.starts_with("http/1.1 200"), "{head}");
+        assert!(body.contains("\nx-forwarded-port: 80\n"), "the Service's port: {body}");
+    }
+    // A claimed host, on the port where it is claimed.
+    let claimed = fed.listen(&[("www.example.com", "web.shop"), ("*.example.org", "web.shop")]).await;
+    fed.name("web.shop", kept.port(), claimed.port(), Protocol::Http, &[]).await;
+    for (host, status) in [("www.example.com", 200), ("a.example.org", 200), ("example.org", 404), ("web.shop", 200)] {
+        let (head, _) = ask(claimed, &get(host, "/")).await;
+        assert!(head.starts_with(&format!("http/1.1 {status}")), "{host}: {head}");
+    }
+    let (head, _) = ask(kept, &get("web.shop", "/")).await;
+    assert!(head.contains("x-maesh-reason: no_route"), "it left this port: {head}");
+    fed.name("web.shop", kept.port(), kept.port(), Protocol::Http, &[]).await;
+    // A port that is taken is refused, with what to do; the others are untouched.
+    let taken = std::net::TcpListener::bind((LOCAL, 0)).expect("bound");
+    let port = taken.local_addr().expect("bound").port();
+    let refused = fed.push(Kind::Listener, vec![Resource::Listener(listener(port, None, true, &[]))], vec![]).await;
+    assert_eq!(refused.len(), 1);
+    assert!(refused[0].message.contains(&port.to_string()) && refused[0].message.contains("in use"), "{refused:?}");
+    // One that is removed accepts no more; its connections live on.
+    let mut on_own = Raw::to(own).await;
+    on_own.say(&get("own.shop", "/")).await;
+    on_own.hear().await;
+    let id = listener(own.port(), Some(("own.shop", 80)), true, &[]).id;
+    fed.push(Kind::Listener, vec![], vec![&id.0]).await;
+    within(async {
+        while tokio::net::TcpStream::connect(own).await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    on_own.say(&get("own.shop", "/")).await;
+    assert!(on_own.hear().await.0.starts_with("http/1.1 200"));
+    open.say(&get("web.shop", "/")).await;
+    assert!(open.hear().await.0.starts_with("http/1.1 200"));
+}
+
+#[tokio::test]
+async fn a_listener_that_lingers_can_come_back() {
+    let fed = Fed::new(Config { linger: Duration::from_millis(200), ..config() }).await;
+    fed.begin().await;
+    let server = endpoints::echo(false, "one").await;
+    let address = fed.http("web.shop", Scheme::Http, &[server.address]).await;
+    let id = listener(address.port(), None, true, &[]).id;
+    fed.push(Kind::Listener, vec![], vec![&id.0]).await;
+    assert!(ask(address, &get("web.shop", "/")).await.0.starts_with("http/1.1 200"), "it lingers");
+    fed.listen_on(address.port(), None, true, &[]).await;
+    assert!(ask(address, &get("web.shop", "/")).await.0.starts_with("http/1.1 200"), "it is back");
+    fed.push(Kind::Listener, vec![], vec![&id.0]).await;
+    within(async {
+        while tokio::net::TcpStream::connect(address).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn limits_on_connections() {
+    let mut config = Config { workers: 1, ..config() };
+    config.limits.connections_per_caller = 2;
+    config.limits.head_timeout = Duration::from_millis(300);
+    let fed = Fed::new(config).await;
+    fed.begin().await;
+    let server = endpoints::echo(false, "one").await;
+    let address = fed.http("web.shop", Scheme::Http, &[server.address]).await;
+    let mut first = Raw::to(address).await;
+    first.say(&get("web.shop", "/")).await;
+    first.hear().await;
+    let mut second = Raw::to(address).await;
+    second.say("GET / HT").await;
+    let mut third = Raw::to(address).await;
+    third.say(&get("web.shop", "/")).await;
+    assert!(third.rest().await.contains("x-maesh-reason: overloaded"));
+    // A head that does not come to its end is not waited for.
+    assert_eq!(second.rest().await, "");
+    first.say(&get("web.shop", "/")).await;
+    assert!(first.hear().await.0.starts_with("http/1.1 200"), "an idle connection is another matter");
+}
+
+#[tokio::test]
+async fn too_many_requests_in_flight() {
+    let fed = Fed::new(config()).await;
+    fed.begin().await;
+    let (go, wait) = tokio::sync::watch::channel(false);
+    let server = endpoints::serve(false, move |_| {
+        let mut wait = wait.clone();
+        async move {
+            wait.wait_for(|go| *go).await.expect("told");
+            http::Response::new(endpoints::full("done"))
+        }
+    })
+    .await;
+    let address = fed.http("web.shop", Scheme::Http, &[server.address]).await;
+    let mut narrow = policy(Scheme::Http);
+    narrow.concurrency = 1;
+    fed.define("web.shop", address.port(), Protocol::Http, narrow, Vec::new());
+    let mut first = Raw::to(address).await;
+    first.say(&get("web.shop", "/")).await;
+    // The first one is in flight once another is refused.
+    within(async {
+        loop {
+            let mut other = Raw::to(address).await;
+            other.say(&get("web.shop", "/")).await;
+            let refused = tokio::time::timeout(Duration::from_millis(200), other.hear()).await;
+            if refused.is_ok_and(|(head, _)| head.contains("x-maesh-reason: overloaded")) {
+                return;
+            }
+        }
+    })
+    .await;
+    go.send_replace(true);
+    let (head, _) = first.hear().await;
+    assert!(head.starts_with("http/1.1 200") || head.contains("overloaded"), "{head}");
+}
+
+#[tokio::test]
+async fn a_drain_finishes_what_is_in_flight() {
+    let mut fed = Fed::new(config()).await;
+    fed.begin().await;
+    let (go, wait) = tokio::sync::watch::channel(false);
+    let server = endpoints::serve(false, move |request| {
+        let mut wait = wait.clone();
+        async move {
+            if request.uri().path() == "/slow" {
+                wait.wait_for(|go| *go).await.expect("told");
+            }
+            let _ = request.into_body().collect().await;
+            http::Response::new(endpoints::full("done"))
+        }
+    })
+    .await;
+    let address = fed.http("web.shop", Scheme::Http, &[server.address]).await;
+    assert!(*fed.report.borrow(), "ready");
+    let mut slow = Raw::to(address).await;
+    slow.say(&get("web.shop", "/")).await;
+    slow.hear().await;
+    slow.say(&get("web.shop", "/slow")).await;
+    let mut idle = Raw::to(address).await;
+    idle.say(&get("web.shop", "/")).await;
+    idle.hear().await;
+    let proxy = fed.proxy.take().expect("running");
+    let ready = proxy.ready();
+    let drained = tokio::spawn(proxy.drain());
+    within(fed.report.wait_for(|ready| !*ready)).await.expect("told");
+    assert!(!*ready.borrow());
+    assert_eq!(within(idle.rest()).await, "", "an idle connection ends");
+    go.send_replace(true);
+    let (head, body) = slow.hear().await;
+    assert!(head.starts_with("http/1.1 200") && body == "done", "{head}");
+    assert!(head.contains("\r\nconnection: close\r\n"), "{head}");
+    assert_eq!(within(drained).await.expect("drained"), 0);
+}
+
+#[tokio::test]
+async fn what_is_dropped_is_gone() {
+    let mut fed = Fed::new(config()).await;
+    fed.begin().await;
+    let server = endpoints::echo(false, "one").await;
+    let address = fed.http("web.shop", Scheme::Http, &[server.address]).await;
+    let mut raw = Raw::to(address).await;
+    raw.say(&get("web.shop", "/")).await;
+    raw.hear().await;
+    drop(fed.proxy.take());
+    assert_eq!(raw.rest().await, "");
+    within(async { while tokio::net::TcpStream::connect(address).await.is_ok() {} }).await;
+}
