@@ -54,7 +54,7 @@ pub(crate) struct Shared {
     pub(crate) complete: AtomicBool,
     /// How far the proxy is in ending; see [`Phase`].
     phase: AtomicU8,
-    /// Ports that are leaving.
+    /// Services with an HTTP port that is leaving.
     leaving: Arc<AtomicUsize>,
     /// Connections of callers that are open.
     pub(crate) connections: crate::listener::Occupancy,
@@ -107,7 +107,7 @@ impl Shared {
         }
     }
 
-    /// Whether any port is served as it was not for much longer.
+    /// Whether any HTTP port is served as it was not for much longer.
     pub(crate) fn has_leaving(&self) -> bool {
         self.leaving.load(Ordering::Relaxed) > 0
     }
@@ -196,9 +196,17 @@ pub(crate) struct NameFacts {
 pub(crate) struct Serving {
     /// Its ports, by number and protocol.
     pub(crate) ports: Vec<Arc<Port>>,
+    /// Counted while an HTTP port of it is leaving. Not in the port: a stream that began there may go on for days.
+    _leaving: Option<Leaving>,
 }
 
 impl Serving {
+    /// These ports in force, counted in `leaving` if callers of one are to look again.
+    fn new(ports: Vec<Arc<Port>>, leaving: &Arc<AtomicUsize>) -> Self {
+        let leaves = ports.iter().any(|port| port.leaving && port.protocol == Protocol::Http);
+        Self { ports, _leaving: leaves.then(|| Leaving::new(leaving)) }
+    }
+
     /// Its port of this number and protocol.
     pub(crate) fn port(&self, number: u16, protocol: Protocol) -> Option<&Arc<Port>> {
         self.ports.iter().find(|port| port.number == number && port.protocol == protocol)
@@ -212,7 +220,7 @@ pub(crate) struct Port {
     /// What it carries.
     pub(crate) protocol: Protocol,
     /// It is served in this way not for much longer: its callers are to come back on a new connection, by a new answer.
-    pub(crate) leaving: Option<Leaving>,
+    pub(crate) leaving: bool,
     /// Where requests go, in order of precedence; what none matches goes to `own`.
     pub(crate) routes: Vec<Weighted>,
     /// The Service's own endpoints.
@@ -223,12 +231,11 @@ pub(crate) struct Port {
     pub(crate) counts: Counts,
 }
 
-/// Says that a port is leaving, for as long as it is there.
-pub(crate) struct Leaving(Arc<AtomicUsize>);
+/// Counted for as long as it is there.
+struct Leaving(Arc<AtomicUsize>);
 
 impl Leaving {
-    /// Counted in `all`.
-    pub(crate) fn new(all: &Arc<AtomicUsize>) -> Self {
+    fn new(all: &Arc<AtomicUsize>) -> Self {
         all.fetch_add(1, Ordering::Relaxed);
         Self(all.clone())
     }

@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 use maesh_config::model::{Protocol, Scheme};
 use support::{Fed, LOCAL, Raw, config, endpoints, get, hasty, policy, within};
@@ -57,6 +57,38 @@ async fn what_was_busy_while_a_port_left_ends_once_it_is_idle() {
     fed.push_service("web.shop").await;
     endpoint.write_all(b"late").await.expect("written");
     assert_eq!(busy.rest().await, "late", "and closed");
+}
+
+/// A stream that began while its port was leaving may go on for days: nobody is sent away for it when the port is gone.
+#[tokio::test]
+async fn a_stream_that_goes_on_keeps_no_port_leaving() {
+    let mut config = hasty();
+    config.limits.head_timeout = Duration::from_secs(1);
+    let fed = Fed::new(config).await;
+    fed.begin().await;
+    let server = tokio::net::TcpListener::bind((LOCAL, 0)).await.expect("bound");
+    let address = fed.http("web.shop", Scheme::Http, &[server.local_addr().expect("bound")]).await;
+    fed.define_leaving("web.shop", address.port(), Protocol::Http);
+    fed.push_service("web.shop").await;
+    let mut busy = Raw::to(address).await;
+    busy.say(&get("web.shop", "/")).await;
+    let (mut endpoint, _) = within(server.accept()).await.expect("a connection");
+    within(endpoint.read(&mut [0; 1024])).await.expect("a request");
+    endpoint.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\n").await.expect("written");
+    assert!(busy.head().await.starts_with("http/1.1 200"));
+    fed.define("web.shop", address.port(), Protocol::Tcp, policy(Scheme::Http), Vec::new());
+    fed.push_service("web.shop").await;
+    let other = endpoints::echo(false, "other").await;
+    let other = fed.http("other.shop", Scheme::Http, &[other.address]).await;
+    let (mut idle, mut slow) = (Raw::to(other).await, Raw::to(other).await);
+    idle.say(&get("other.shop", "/")).await;
+    assert!(idle.hear().await.0.starts_with("http/1.1 200"));
+    slow.say("GET / HT").await;
+    assert_eq!(slow.rest().await, "", "all connections were looked at since");
+    idle.say(&get("other.shop", "/")).await;
+    assert!(idle.hear().await.0.starts_with("http/1.1 200"));
+    endpoint.write_all(b"late").await.expect("written");
+    assert!(busy.rest().await.ends_with("late"));
 }
 
 /// Whoever was not sent away in time is with the first refusal.

@@ -21,7 +21,9 @@ pub async fn run(args: ProxyArgs, log_level: LogLevel) -> anyhow::Result<ExitCod
     let (all, some) = (&maesh_proxy::WILDCARD_KINDS, &maesh_proxy::ON_DEMAND_KINDS);
     let subscribed = super::subscribe(&args.subscribe, Role::Proxy, args.address.clone(), all, some)?;
     let Subscribed { updates, interest, report, connected, status: stream, task } = subscribed;
-    let defaults = Config::default();
+    let mut defaults = Config::default();
+    // Who may not have been told that a port leaves is told well before it is gone.
+    defaults.limits.keep_alive_leaving = defaults.limits.keep_alive_leaving.min(args.drain_horizon / 2);
     let config = Config {
         shared: args.address,
         workers: if args.threads == 0 { defaults.workers } else { args.threads },

@@ -101,7 +101,7 @@ async fn handle(caller: Arc<Caller>, request: Request<Incoming>) -> Result<Respo
     };
     let (mut head, body) = response.into_parts();
     // Its next request is to come by a new answer of the DNS. A port that is not there may have been when it connected.
-    let leaves = reason == Some(Reason::NoRoute) || known.as_ref().is_some_and(|port| port.leaving.is_some());
+    let leaves = reason == Some(Reason::NoRoute) || known.as_ref().is_some_and(|port| port.leaving);
     if caller.http2 {
         if leaves {
             caller.send_away();

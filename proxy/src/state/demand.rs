@@ -184,6 +184,6 @@ impl Port {
             Protocol::Tcp | Protocol::Udp => Counts::Stream(shared.telemetry.stream(service, number)),
         };
         let number_text = HeaderValue::from(number);
-        Self { number, protocol, leaving: None, routes, own, number_text, counts }
+        Self { number, protocol, leaving: false, routes, own, number_text, counts }
     }
 }

@@ -16,8 +16,7 @@ use maesh_config::{
 };
 
 use super::{
-    BackendPort, Called, Endpoint, Leaving, MeshFacts, NameFacts, Place, Port, Serving, Shared, Weighted, demand,
-    directory_name,
+    BackendPort, Called, Endpoint, MeshFacts, NameFacts, Place, Port, Serving, Shared, Weighted, demand, directory_name,
 };
 use crate::listener::Listeners;
 
@@ -423,10 +422,10 @@ impl Writer {
             }
             let Some(own) = self.backend(name, port.number) else { continue };
             let mut made = Port::new(&self.shared, name, port.number, port.protocol, routes, own);
-            made.leaving = port.leaving.then(|| Leaving::new(&self.shared.leaving));
+            made.leaving = port.leaving;
             ports.push(Arc::new(made));
         }
-        called.serving.store(Some(Arc::new(Serving { ports })));
+        called.serving.store(Some(Arc::new(Serving::new(ports, &self.shared.leaving))));
         called.arrived(false);
         let Some(held) = self.held.get_mut(name) else { return };
         held.pending = false;
