@@ -40,6 +40,13 @@ impl<K: Clone + Eq + Hash> Interner<K> {
         number
     }
 
+    /// Holds `number`, which somebody holds already, once more until [`Interner::release`].
+    pub(crate) fn hold(&mut self, number: u32) {
+        if let Some(Some((_, holders))) = self.slots.get_mut(number as usize) {
+            *holders += 1;
+        }
+    }
+
     /// Whether `key` has a number.
     pub(crate) fn contains(&self, key: &K) -> bool {
         self.numbers.contains_key(key)
@@ -78,6 +85,8 @@ mod tests {
         assert_eq!(interner.acquire(&"c"), 2, "a is still held once");
         interner.release(a);
         assert!(!interner.contains(&"a"));
+        interner.hold(b);
+        interner.release(b);
         assert_eq!(interner.acquire(&"d"), 0);
         assert_eq!(interner.iter().collect::<Vec<_>>(), [(0, &"d"), (1, &"b"), (2, &"c")]);
     }

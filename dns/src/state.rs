@@ -59,7 +59,7 @@ pub(crate) struct State {
     /// Sets of ports that proxies listen on.
     classes: Interner<Arc<[u16]>>,
     proxies: BTreeMap<Arc<str>, Known>,
-    /// Nodes on which our own probes reach no proxy, sorted.
+    /// Nodes on which our own probes reach no proxy, or reached none not long ago; sorted, and their numbers held.
     stranded: Arc<[u32]>,
     /// Proxies that our own probes do not reach.
     dead: HashSet<Arc<str>>,
@@ -112,13 +112,17 @@ impl State {
         rejected
     }
 
-    /// Sets which proxies our own probes do not reach; whether that changes anything.
-    pub(crate) fn set_dead(&mut self, dead: HashSet<Arc<str>>) -> bool {
+    /// Sets which proxies our own probes do not reach; whether that changes anything. With `still`, nodes stay stranded
+    /// that are: their kube-proxies have not had the time yet to hear of an outage before.
+    pub(crate) fn set_dead(&mut self, dead: HashSet<Arc<str>>, still: bool) -> bool {
         let changed = self.dead != dead;
         self.stale |= changed;
         self.dead = dead;
-        let stranded = self.without_a_proxy();
-        changed | (std::mem::replace(&mut self.stranded, stranded.clone()) != stranded)
+        let mut stranded = self.without_a_proxy();
+        if still {
+            stranded.extend_from_slice(&self.stranded);
+        }
+        changed | self.strand(stranded)
     }
 
     /// Forgets which proxies our own probes did not reach, because the stream has had the time to say what holds now;
@@ -129,21 +133,30 @@ impl State {
         self.stale
     }
 
-    /// Forgets on which nodes, because their kube-proxies have had the time to hear what holds now; whether that changes
-    /// anything.
+    /// Forgets on which nodes, because their kube-proxies have had the time to hear what holds now: those stay whose
+    /// proxies are dead at this moment. Whether that changes anything.
     pub(crate) fn forget_stranded(&mut self) -> bool {
-        !std::mem::take(&mut self.stranded).is_empty()
+        let stranded = self.without_a_proxy();
+        self.strand(stranded)
     }
 
-    /// Nodes whose ready proxies are all dead, sorted.
-    fn without_a_proxy(&self) -> Arc<[u32]> {
+    /// These nodes are stranded, and no others. A number that is held is not given to a new node.
+    fn strand(&mut self, mut nodes: Vec<u32>) -> bool {
+        nodes.sort_unstable();
+        nodes.dedup();
+        nodes.iter().for_each(|node| self.nodes.hold(*node));
+        let before = std::mem::replace(&mut self.stranded, nodes.into());
+        before.iter().for_each(|node| self.nodes.release(*node));
+        before != self.stranded
+    }
+
+    /// Nodes whose ready proxies are all dead.
+    fn without_a_proxy(&self) -> Vec<u32> {
         let ready = || self.proxies.values().filter(|known| known.proxy.ready);
         let (dead, alive): (Vec<_>, Vec<_>) = ready().partition(|known| self.dead.contains(&known.proxy.id));
         let mut nodes: Vec<u32> = dead.iter().map(|known| known.target.node).collect();
         nodes.retain(|node| alive.iter().all(|known| known.target.node != *node));
-        nodes.sort_unstable();
-        nodes.dedup();
-        nodes.into()
+        nodes
     }
 
     /// The proxies of the stream.

@@ -72,6 +72,16 @@ impl Responder {
         responder
     }
 
+    /// Waits until so many proxies are said to be unreachable.
+    async fn unreachable(&self, want: u64) {
+        let becomes = async {
+            while self.metric("maesh_dns_proxies_unreachable") != Some(want) {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(PATIENCE, becomes).await.unwrap_or_else(|_| panic!("never {want} unreachable"));
+    }
+
     fn metric(&self, line: &str) -> Option<u64> {
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &self.registry).expect("encodes");
@@ -342,15 +352,6 @@ async fn a_stream_that_returns_with_an_update_is_noticed() {
     let relief = Duration::from_millis(10);
     let probe = Probe { how: ProbeHow::Connect, every: Duration::from_millis(10), relief, ..Probe::default() };
     let responder = Responder::synced(Config { probe, ..config() }).await;
-    let unreachable = async |want: u64| {
-        let metric = "maesh_dns_proxies_unreachable";
-        let becomes = async {
-            while responder.metric(metric) != Some(want) {
-                tokio::task::yield_now().await;
-            }
-        };
-        timeout(PATIENCE, becomes).await.unwrap_or_else(|_| panic!("never {want} unreachable"));
-    };
     for gone in ["p2", "p3"] {
         responder.apply(crate::fixture::removal(Kind::Proxy, gone)).await;
     }
@@ -362,10 +363,10 @@ async fn a_stream_that_returns_with_an_update_is_noticed() {
     // Which of the two is seen first is chance.
     for _ in 0..16 {
         responder.connected.send_replace(false);
-        unreachable(1).await;
+        responder.unreachable(1).await;
         responder.updates.try_send(update(Kind::Name, [])).expect("room");
         responder.connected.send_replace(true);
-        unreachable(0).await;
+        responder.unreachable(0).await;
     }
 }
 
@@ -413,6 +414,20 @@ async fn beside_a_dead_proxy_fixed_addresses_give_way_while_the_stream_is_down()
     responder.connected.send_replace(true);
     becomes("127.0.0.1", fixed).await;
     assert!(since.elapsed() >= catch_up, "it gives kube-proxy time");
+
+    // Made anew in the next outage, which ends and goes on: that it lives does not say that kube-proxy leads to it.
+    responder.connected.send_replace(false);
+    becomes("127.0.0.1", plain).await;
+    let anew = listener("127.0.0.1").await;
+    let listening = vec![anew.local_addr().expect("its address").port()];
+    let since = Instant::now();
+    responder.connected.send_replace(true);
+    responder.unreachable(0).await;
+    let anew = maesh_config::model::Proxy { listening, ..proxy("p1", "n1", "127.0.0.1") };
+    responder.apply(update(Kind::Proxy, [Resource::Proxy(anew)])).await;
+    responder.connected.send_replace(false);
+    becomes("127.0.0.1", fixed).await;
+    assert!(since.elapsed() >= catch_up, "it gives kube-proxy time, whatever the stream does");
 }
 
 #[tokio::test]

@@ -54,17 +54,18 @@ impl Keeper {
                 changed = self.leaving.changed(), if leaving_open => leaving_open = changed.is_ok(),
                 changed = self.connected.changed(), if connected_open => {
                     connected_open = changed.is_ok();
-                    (relief, caught_up) = (None, None);
+                    // Time for kube-proxies goes on where the stream breaks once more.
+                    relief = None;
                     if *self.connected.borrow() {
                         // From here on the controller knows better, proxy by proxy as it tells of them.
                         probing = JoinSet::new();
-                        failures = Failures::default();
                         let now = tokio::time::Instant::now();
                         (relief, caught_up) = (Some(now + self.probe.relief), Some(now + self.probe.catch_up));
                     }
                 }
                 () = until(relief), if relief.is_some() => {
                     relief = None;
+                    failures = Failures::default();
                     self.metrics.set_probed_dead(0);
                     if self.state.forget_dead() {
                         self.state.publish(Instant::now());
@@ -82,7 +83,7 @@ impl Keeper {
                 },
                 Some(Ok(round)) = probing.join_next() => {
                     let dead = failures.record(round);
-                    self.leave_out(dead);
+                    self.leave_out(dead, caught_up.is_some());
                 }
                 _ = ticks.tick(), if !connected && probing.is_empty() => {
                     let ready = self.state.proxies().filter(|proxy| proxy.ready);
@@ -121,10 +122,10 @@ impl Keeper {
         }
     }
 
-    /// Leaves exactly `dead` out of answers.
-    fn leave_out(&mut self, dead: HashSet<std::sync::Arc<str>>) {
+    /// Leaves exactly `dead` out of answers; with `still`, what was stranded before stays so.
+    fn leave_out(&mut self, dead: HashSet<std::sync::Arc<str>>, still: bool) {
         self.metrics.set_probed_dead(dead.len());
-        if self.state.set_dead(dead) {
+        if self.state.set_dead(dead, still) {
             self.state.publish(Instant::now());
         }
     }

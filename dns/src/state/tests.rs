@@ -166,6 +166,27 @@ proptest! {
     }
 }
 
+/// What a node is called here is given to another one when it is gone, but not what it was found to be.
+#[test]
+fn a_new_node_is_not_taken_for_a_dead_one() {
+    let published =
+        Arc::new(arc_swap::ArcSwap::from_pointee(Snapshot::empty(std::time::Instant::now(), Arc::default())));
+    let mut state = super::State::new(published.clone());
+    let mut apply = |state: &mut super::State, update: Update| assert_eq!(state.apply(&update), []);
+    empty().into_iter().for_each(|update| apply(&mut state, update));
+    let own = Answer::Fixed(vec![ip("10.200.0.1")]);
+    apply(&mut state, update(Kind::Name, [Resource::Name(name("a/x", own, "10.96.0.1"))]));
+    apply(&mut state, update(Kind::Proxy, [Resource::Proxy(proxy("p1", "n1", "10.0.0.1"))]));
+    state.set_dead(["p1".into()].into(), false);
+    apply(&mut state, removal(Kind::Proxy, "p1"));
+    apply(&mut state, update(Kind::Proxy, [Resource::Proxy(proxy("p2", "n2", "10.0.0.2"))]));
+    let pod = workload(WorkloadKind::Pod, "10.1.0.1", "n2");
+    apply(&mut state, update(Kind::Workload, [Resource::Workload(pod)]));
+    state.publish(std::time::Instant::now());
+    let (_, _, answer) = asked(&published.load_full(), "x.a.maesh", ip("10.1.0.1"), 1);
+    assert_eq!(answer, ["10.200.0.1"]);
+}
+
 /// The snapshot after all of `history`, each step of which was published.
 fn published(history: Vec<Update>) -> Arc<Snapshot> {
     let empty = Snapshot::empty(std::time::Instant::now(), Arc::default());
