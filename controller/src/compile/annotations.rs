@@ -279,6 +279,12 @@ fn check(
             let shown = crate::diagnostic::shortened(text);
             let text_ = format!("annotation {key} is {shown:?}, not {values}; using {default}. Set it to {values}.");
             found.push(say(Reason::InvalidAnnotation, text_).value(text).using(default));
+        } else if name == "scheme" && scheme(text.trim()) == Some(Scheme::Https) {
+            let text_ = format!(
+                "annotation {key} is \"https\", but this version of the mesh speaks no TLS to endpoints: requests over HTTP are \
+                 answered 502. Set it to http or h2c; or, for callers that speak TLS themselves, set traffic-type to tcp."
+            );
+            found.push(say(Reason::UnsupportedAnnotation, text_).value(text));
         }
     }
     found
@@ -291,7 +297,9 @@ fn unknown(key: &str, rest: &str, name: &str) -> String {
             let meant = format!("{}{meant}", &rest[..rest.len() - name.len()]);
             format!("annotation {key} does not exist; it is ignored. Did you mean {PREFIX}{meant}?")
         }
-        None => format!("annotation {key} does not exist; it is ignored. Remove it, or see the list of annotations."),
+        None => {
+            format!("annotation {key} does not exist; it is ignored. Remove it, or see the list in docs/services.md.")
+        }
     }
 }
 

@@ -52,6 +52,12 @@ fn what_a_port_carries() {
             "80/http/http UnknownAnnotation UnknownAnnotation InvalidAnnotation UnsupportedAnnotation",
         ),
         (
+            "TLS to endpoints is not served yet",
+            "annotations: {maesh.containo.us/scheme: https}",
+            "ports: [{port: 80}]",
+            "80/http/https UnsupportedAnnotation",
+        ),
+        (
             "a type for the whole Service passes over ports that cannot have it",
             "annotations: {maesh.containo.us/traffic-type: tcp}",
             "ports: [{port: 53, name: a}, {port: 53, name: b, protocol: UDP}]",

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use serde_json::Value;
-use serde_saphyr::Spanned;
+use serde_saphyr::{Spanned, UserMessageFormatter};
 
 use super::tree::Tree;
 use crate::{
@@ -83,7 +83,7 @@ impl Reader<'_> {
             Err(error) => {
                 let line = error.location().map_or(0, |location| location.line() as u32);
                 let line = self.first_line + line.max(1);
-                let why = error.to_string();
+                let why = error.render_with_formatter(&UserMessageFormatter);
                 let why = why.lines().next().unwrap_or_default();
                 let why = why.split(" at line ").next().unwrap_or(why).trim_start_matches("error: ");
                 self.broken(line, &format!("is not valid YAML: {why}"));

@@ -32,6 +32,14 @@ fn a_bad_document_does_not_hide_the_others() {
 }
 
 #[test]
+fn what_is_no_yaml_is_said_in_words_for_its_author() {
+    let parsed = read("apiVersion: v1\nkind: Service\nmetadata:\n  name: a\n  name: b\n");
+    let want = "f.yaml:5: File f.yaml: line 5 is not valid YAML: duplicate mapping key `name` is not allowed here. \
+                Correct it and save again.";
+    assert_eq!(said(&parsed), [want]);
+}
+
+#[test]
 fn lines_of_fields() {
     let parsed = read(
         "# first\napiVersion: v1\nkind: Service\nmetadata:\n  name: a\n  annotations:\n    maesh.containo.us/scheme: ftp\n\
