@@ -16,7 +16,6 @@ mod workloads;
 
 use std::{process::ExitCode, time::Duration};
 
-use anyhow::bail;
 use futures_util::future::BoxFuture;
 use tokio::time::{Instant, sleep};
 
@@ -85,6 +84,7 @@ const CHECKS: &[Check] = checks![
     After dns "mesh-dns" dns::mesh_dns,
     After dns "negative" dns::negative,
     Both dns "corefile-owner" dns::corefile_owner,
+    After config "bypass" config::bypass,
     Before config "smi" config::smi,
     Both config "traefik-mesh" config::traefik_mesh,
     After config "config" config::in_force,
@@ -92,7 +92,7 @@ const CHECKS: &[Check] = checks![
 
 /// Makes the checks, and says how they went.
 pub async fn run(args: CheckArgs) -> anyhow::Result<ExitCode> {
-    let chosen = choose(&args)?;
+    let chosen = choose(&args);
     let deadline = Instant::now() + args.wait;
     let mut context = Context::new(inspect::open(&args.cluster).await?);
     let mut printer = Printer::new(args.output, chosen.len());
@@ -126,19 +126,27 @@ fn exit_code(counts: Counts, strict: bool) -> ExitCode {
     }
 }
 
-/// The checks that the flags ask for.
-fn choose(args: &CheckArgs) -> anyhow::Result<Vec<&'static Check>> {
-    if let Some(unknown) = args.only.iter().find(|only| CHECKS.iter().all(|check| check.id != only.as_str())) {
-        let known: Vec<_> = CHECKS.iter().map(|check| check.id).collect();
-        bail!("--only: there is no check {unknown:?}; there are {}", known.join(", "));
+/// The name of a check, on the command line.
+///
+/// # Errors
+/// When there is none of that name.
+pub fn check_name(text: &str) -> Result<String, String> {
+    if CHECKS.iter().any(|check| check.id == text) {
+        return Ok(text.to_owned());
     }
+    let known: Vec<_> = CHECKS.iter().map(|check| check.id).collect();
+    Err(format!("there is no such check; there are {}", known.join(", ")))
+}
+
+/// The checks that the flags ask for.
+fn choose(args: &CheckArgs) -> Vec<&'static Check> {
     let made = if args.pre { When::Before } else { When::After };
     let named = |check: &Check| args.only.iter().any(|only| only == check.id);
     let wanted = |check: &&Check| match args.only.is_empty() {
         true => check.when == When::Both || check.when == made,
         false => named(check),
     };
-    Ok(CHECKS.iter().filter(wanted).collect())
+    CHECKS.iter().filter(wanted).collect()
 }
 
 #[cfg(test)]
@@ -150,10 +158,10 @@ mod tests {
     use super::*;
     use crate::args::{Cli, Command};
 
-    fn chosen(flags: &[&str]) -> anyhow::Result<Vec<&'static str>> {
-        let cli = Cli::try_parse_from(["maesh", "check"].iter().chain(flags)).unwrap();
+    fn chosen(flags: &[&str]) -> Result<Vec<&'static str>, clap::Error> {
+        let cli = Cli::try_parse_from(["maesh", "check"].iter().chain(flags))?;
         let Command::Check(args) = cli.command else { panic!("not check") };
-        Ok(choose(&args)?.iter().map(|check| check.id).collect())
+        Ok(choose(&args).iter().map(|check| check.id).collect())
     }
 
     #[test]

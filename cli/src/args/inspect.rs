@@ -78,7 +78,7 @@ pub struct CheckArgs {
     #[arg(long)]
     pub pre: bool,
     /// Only these checks, by name; repeat it, or separate them by commas
-    #[arg(long, value_delimiter = ',', value_name = "CHECK")]
+    #[arg(long, value_delimiter = ',', value_parser = crate::check::check_name, value_name = "CHECK")]
     pub only: Vec<String>,
     /// Exit with 3 when something is warned of
     #[arg(long)]

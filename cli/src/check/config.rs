@@ -84,6 +84,53 @@ fn judge_traefik_mesh(services: &[Value], deployments: &[Value], maps: &[Value])
     }
 }
 
+/// Names lead to the mesh: it is not bypassed as a whole, on purpose or by an uninstallation that was left off.
+pub async fn bypass(context: &Context) -> Outcome {
+    let pods = context.mesh_pods().await;
+    let pods = match &*pods {
+        Ok(pods) => items(pods),
+        Err(error) => return Outcome::unread(error),
+    };
+    let zones = context.zones().await;
+    let asked = zones.first().map(|zone| format!("/api/explain/dns?name=ns.dns.{zone}")).unwrap_or_default();
+    for pod in pods.iter().filter(|pod| role(pod) == "dns" && is_alive(pod)) {
+        match context.cluster.of_pod(context.namespace(), name(pod), admin_port(pod), &asked).await {
+            Ok(said) => {
+                let said: Value = serde_json::from_str(&said).unwrap_or(Value::Null);
+                return judge_bypass(&said, marker(context).await.as_deref(), context.namespace());
+            }
+            Err(error) if error.code() == 403 => return Outcome::unread(&error),
+            Err(_) => {}
+        }
+    }
+    Outcome::skip("no dns could be asked")
+}
+
+/// The ConfigMap that says that the mesh is to go.
+async fn marker(context: &Context) -> Option<String> {
+    let url = format!("/api/v1/namespaces/{}/configmaps", context.namespace());
+    let maps = context.get(&url, "list configmaps").await;
+    let maps = maps.as_ref().as_ref().map(items).unwrap_or_default();
+    maps.iter().map(name).find(|name| name.ends_with("-uninstall")).map(str::to_owned)
+}
+
+fn judge_bypass(said: &Value, marker: Option<&str>, namespace: &str) -> Outcome {
+    match (&said["bypass"], marker) {
+        (Value::Bool(false), _) => Outcome::pass("names lead to the mesh"),
+        (Value::Bool(true), Some(marker)) => Outcome::warn(
+            "an uninstallation was begun: names answer plain addresses, and the stanza goes",
+            format!(
+                "end it (helm uninstall), or take it back: kubectl -n {namespace} delete configmap {marker}, and wait a minute"
+            ),
+        ),
+        (Value::Bool(true), None) => Outcome::warn(
+            "the mesh is bypassed as a whole: names answer plain addresses",
+            "helm upgrade with bypass=false; or ConfigMap maesh-uninstall of an uninstallation that was begun is there",
+        ),
+        _ => Outcome::skip("dns does not say whether the mesh is bypassed"),
+    }
+}
+
 /// Every dns and proxy has the newest configuration, and put all of it in force.
 pub async fn in_force(context: &Context) -> Outcome {
     let pods = context.mesh_pods().await;
@@ -180,6 +227,21 @@ mod tests {
         let served = judge_smi(&groups(&["apps", "split.smi-spec.io"]));
         assert_eq!(served.verdict, Verdict::Warn);
         assert!(served.message.contains("split.smi-spec.io/v1alpha4"), "{served:?}");
+    }
+
+    #[test]
+    fn a_mesh_that_is_bypassed() {
+        let said = |bypass: Value| json!({ "bypass": bypass });
+        for (case, said, marker, verdict, message) in [
+            ("not", said(json!(false)), None, Verdict::Pass, "lead to the mesh"),
+            ("by the value", said(json!(true)), None, Verdict::Warn, "bypassed as a whole"),
+            ("by an uninstallation", said(json!(true)), Some("maesh-uninstall"), Verdict::Warn, "was begun"),
+            ("nobody knows", json!({}), None, Verdict::Skip, "does not say"),
+        ] {
+            let outcome = judge_bypass(&said, marker, "maesh");
+            assert_eq!(outcome.verdict, verdict, "{case}");
+            assert!(outcome.message.contains(message), "{case}: {outcome:?}");
+        }
     }
 
     #[test]

@@ -192,7 +192,9 @@ fn spread(said: &DnsExplanation, caller: Option<&CallerSeen>) -> String {
 
 fn plain(said: &DnsExplanation, meshed: Option<&Meshed>) -> String {
     let why = match meshed {
-        _ if said.bypass => "the mesh is bypassed as a whole (--bypass)",
+        _ if said.bypass => {
+            "the mesh is bypassed as a whole (bypass=true, or an uninstallation was begun: maesh check)"
+        }
         Some(meshed) if meshed.bypass => "the Service is bypassed (annotation bypass)",
         Some(meshed) if meshed.ports.is_empty() => "the Service has no port that the mesh can carry",
         Some(meshed) if meshed.ports.iter().any(|port| port.listen.is_none()) => {
