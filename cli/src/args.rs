@@ -50,7 +50,7 @@ pub enum Command {
     Dns(Box<DnsOrCommandArgs>),
     /// Role: carry the requests of one node
     Proxy(ProxyArgs),
-    /// Take the mesh out of the cluster's ways, so that its objects can be deleted and no call fails
+    /// Take the mesh out of the cluster's ways, so that its objects can be deleted and no call under way fails
     Uninstall(UninstallArgs),
     /// Print the version of this program
     Version(VersionArgs),
@@ -363,7 +363,7 @@ pub struct DnsArgs {
     /// How long to go on answering after SIGTERM, so that nobody's query is lost
     #[arg(long, env = "MAESH_LAMEDUCK", default_value = "5s", value_parser = duration::parse, value_name = "DURATION")]
     pub lameduck: Duration,
-    /// Threads that answer; 0 is one per core
+    /// Threads that answer on each address; 0 is one per core, four at most
     #[arg(long, env = "MAESH_THREADS", default_value_t = 0, value_name = "N")]
     pub threads: usize,
     /// Admin port of the proxies, where they are asked whether they are ready while the controller is away; without it,
@@ -394,7 +394,7 @@ pub struct ProxyArgs {
     /// Longest time that requests in flight may take after that
     #[arg(long, env = "MAESH_DRAIN_TIMEOUT", default_value = "5s", value_parser = duration::parse, value_name = "DURATION")]
     pub drain_timeout: Duration,
-    /// Threads that carry requests; 0 is one per core
+    /// Threads that carry requests; 0 is one per core, four at most
     #[arg(long, env = "MAESH_THREADS", default_value_t = 0, value_name = "N")]
     pub threads: usize,
     #[command(flatten)]

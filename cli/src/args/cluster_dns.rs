@@ -22,7 +22,8 @@ pub struct DnsOrCommandArgs {
 
 #[derive(Debug, Clone, Subcommand)]
 pub enum ClusterDnsCommand {
-    /// Say whether the cluster's DNS leads to the mesh; exit code 0 if it does
+    /// Say whether the cluster's DNS leads to the mesh; exit code 0 if it does, or, where its servers cannot be asked from
+    /// here, if the stanza is written
     Status(ClusterDnsArgs),
     /// Put the stanza into the cluster's DNS, watch it take effect, and undo it if names fail
     Install(InstallArgs),
