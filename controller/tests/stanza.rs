@@ -256,16 +256,25 @@ fn a_configmap_of_imports_is_made_where_there_is_none_and_goes_with_the_stanza()
         limited.write(&there, &changes, &Right::Person).await
     });
     let said = refused.unwrap_err().to_string();
-    let next = "`kubectl -n kube-system create configmap coredns-custom`; or do both by `maesh dns install`";
+    let next = "`kubectl -n kube-system create configmap coredns-custom`, or do both by `maesh dns install`";
     assert!(said.starts_with("making ConfigMap kube-system/coredns-custom: ") && said.ends_with(next), "{said}");
     assert!(!said.contains("coredns.configMaps"), "that is allowed already: {said}");
     assert_eq!(write().unwrap(), 1);
     assert!(there().contains("configmap/coredns-custom"), "{}", there());
     assert_eq!(write().unwrap(), 0, "a second time changes nothing");
-    let out = || {
-        let cluster = cluster.clone();
+    let out_as = |user: &str| {
+        let cluster = Cluster::new(lab.client(&runtime, user));
         on(&runtime, async move { take_out(&cluster, &mesh(), &Right::Person).await }).unwrap().len()
     };
+    let out = || out_as("admin");
+    let custom = || {
+        let custom = ["--namespace", "kube-system", "get", "configmap", "coredns-custom", "--output", "json"];
+        let custom: serde_json::Value = serde_json::from_str(&lab.output(&custom)).unwrap();
+        custom["data"].as_object().map_or(0, serde_json::Map::len)
+    };
+    // Nor may it delete it: it empties it, and leaves it.
+    assert_eq!((custom(), out_as(USER), custom(), out_as(USER)), (1, 1, 0, 0));
+    assert_eq!(write().unwrap(), 1);
     assert_eq!(out(), 1);
     assert!(!there().contains("coredns-custom"), "{}", there());
     assert_eq!(out(), 0, "nothing is left to take out");
