@@ -68,12 +68,14 @@ impl Keeper {
             let who = events::Options { namespace: "maesh".into(), replica: "me".into() };
             tokio::spawn(events::keep(client.clone(), who, leadership.clone(), notes));
             let cluster = Cluster::new(client);
-            let dns = Box::new(Leave { cluster: cluster.clone(), mesh: mesh() });
+            let right = Right::Leader(leadership.clone());
+            let dns = Leave { cluster: cluster.clone(), mesh: mesh(), right, recorder: Some(recorder.clone()) };
+            let dns = Box::new(dns);
             let options = uninstall::Options {
                 namespace: "default".into(),
                 marker: "maesh-uninstall".into(),
                 horizon: Duration::from_secs(1),
-                dns_deadline: PATIENCE,
+                dns_deadline: times.deadline,
                 regret: Duration::from_secs(1),
             };
             let leads = Some(leadership.clone());
@@ -220,7 +222,8 @@ fn a_person_without_rights_is_told_what_to_allow() {
 
     // Nor does that keep the mesh for ever, but for as long as the cluster's DNS asks it.
     let leave = || {
-        let leave = Leave { cluster: Cluster::new(lab.client(&runtime, USER)), mesh: mesh() };
+        let cluster = Cluster::new(lab.client(&runtime, USER));
+        let leave = Leave { cluster, mesh: mesh(), right: Right::Person, recorder: None };
         on(&runtime, async move { (leave.remove().await, leave.asks_the_mesh().await) })
     };
     let (removed, asked) = leave();
@@ -284,4 +287,19 @@ fn a_configmap_of_imports_is_made_where_there_is_none_and_goes_with_the_stanza()
     let custom = lab.output(&["--namespace", "kube-system", "get", "configmap", "coredns-custom", "--output", "json"]);
     let custom: serde_json::Value = serde_json::from_str(&custom).unwrap();
     assert!(custom.get("data").is_none_or(|data| data.as_object().unwrap().is_empty()), "{custom}");
+}
+
+#[test]
+fn a_stanza_that_stays_behind_is_said_where_it_outlasts_the_mesh() {
+    let Some(lab) = Lab::start_or_skip() else { return };
+    lab.apply("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: extra, namespace: kube-system}\n");
+    lab.mount_extra();
+    lab.apply("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: maesh-uninstall, namespace: default}\n");
+    let keeper = Keeper::start(&lab, Times { deadline: Duration::from_secs(2), ..TIMES });
+    keeper.leaving.send_replace(true);
+    let marker = ["get", "configmap", "maesh-uninstall", "--output", "jsonpath={.metadata.annotations}"];
+    assert!(until(PATIENCE, || lab.output(&marker).contains(":\"done\"")), "{}", lab.output(&marker));
+    // Its ConfigMap may not be read, so it is said at its Service.
+    let said = lab.events_of("kube-dns");
+    assert!(said.starts_with("StanzaKept: ") && said.contains("reading ConfigMap kube-system/extra: "), "{said:?}");
 }

@@ -225,11 +225,16 @@ impl Lab {
         serde_json::from_str(&map).unwrap()
     }
 
-    /// What Events of ours say of the cluster's DNS: reason and text.
+    /// What Events of ours say of the ConfigMap of the cluster's DNS: reason and text.
     pub(crate) fn events(&self) -> String {
-        let of_map =
-            "{range .items[?(@.regarding.name==\"coredns\")]}{.reason}: {.note} ({.regarding.uid}){\"\\n\"}{end}";
-        let output = format!("jsonpath={of_map}");
+        self.events_of("coredns")
+    }
+
+    /// What Events of ours say of an object in kube-system.
+    pub(crate) fn events_of(&self, name: &str) -> String {
+        let of_name =
+            "{range .items[?(@.regarding.name==\"NAME\")]}{.reason}: {.note} ({.regarding.uid}){\"\\n\"}{end}";
+        let output = format!("jsonpath={}", of_name.replace("NAME", name));
         self.output(&["--namespace", "kube-system", "get", "events.events.k8s.io", "--output", &output])
     }
 

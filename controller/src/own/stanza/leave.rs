@@ -7,7 +7,10 @@ use maesh_config::Zone;
 use tokio::time::sleep;
 
 use super::{Answered, Change, Cluster, ClusterError, Mesh, Right, Unplaced, look};
-use crate::own::uninstall::{Answer, ClusterDns, Removed};
+use crate::own::{
+    events::{Note, Recorder, Tone},
+    uninstall::{Answer, ClusterDns, Removed},
+};
 
 /// How often a write is tried again when somebody else wrote at the same moment.
 const TRIES: usize = 5;
@@ -60,16 +63,30 @@ pub struct Leave {
     pub cluster: Cluster,
     /// What the stanza leads to.
     pub mesh: Mesh,
+    /// Who takes it out.
+    pub right: Right,
+    /// Who writes Events, where a controller runs.
+    pub recorder: Option<Recorder>,
 }
 
 impl ClusterDns for Leave {
     fn remove(&self) -> Answer<'_, Removed> {
-        // Who calls it asks who leads.
         Box::pin(async {
-            match take_out(&self.cluster, &self.mesh, &Right::Person).await {
+            match take_out(&self.cluster, &self.mesh, &self.right).await {
                 Ok(_) => Ok(Removed::Gone),
                 Err(error) => not_taken_out(error),
             }
+        })
+    }
+
+    fn kept<'a>(&'a self, why: &'a str) -> Answer<'a, ()> {
+        Box::pin(async move {
+            let Some(recorder) = &self.recorder else { return Ok(()) };
+            let (object, uid) = self.cluster.looked_after().await;
+            let text = format!("the mesh is taken away, and its stanza could not be taken out of here: {why}");
+            let (uid, reason) = (uid.map(Into::into), "StanzaKept".into());
+            recorder.happened(Note { object, uid, tone: Tone::Warning, reason, text: text.into() });
+            Ok(())
         })
     }
 
