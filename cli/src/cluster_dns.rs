@@ -185,7 +185,7 @@ async fn uninstall(args: RemoveArgs) -> anyhow::Result<ExitCode> {
         }
         sleep(LOOK).await;
     };
-    let back = cluster.read(cluster.place().await?).await?.removals(&mesh.zones, None)?;
+    let (back, _) = cluster.read(cluster.place().await?).await?.removals(&mesh.zones, None);
     let (state, text, code) = match (&still[..], &back[..]) {
         (_, [first, ..]) => (
             "back",

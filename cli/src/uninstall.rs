@@ -11,7 +11,7 @@ use kube::{Api, Client, api::PostParams, core::ObjectMeta};
 use maesh_controller::{
     own::{
         owner,
-        stanza::{Cluster, Leave, Mesh},
+        stanza::{Cluster, Leave, Mesh, Right},
         uninstall::{ByHand, ClusterDns, DONE, PROGRESS, Uninstall},
     },
     source::kubernetes,
@@ -91,9 +91,10 @@ impl Heard {
         self.last = said;
     }
 
-    /// How long nothing new may be said: longer than the longest step, once one was begun.
+    /// How long nothing new may be said: the horizon is the one step in which who is at it is silent for long. Well below
+    /// the 300 s that Helm waits for its hook, so that there is time left to do it.
     fn patience(&self, args: &UninstallArgs) -> Duration {
-        if self.last.is_empty() { args.takeover } else { args.takeover + args.horizon + args.leave.dns_deadline }
+        if self.last.is_empty() { args.takeover } else { args.takeover + args.horizon }
     }
 }
 
@@ -128,7 +129,7 @@ async fn by_itself(client: Client, args: UninstallArgs) {
         CorednsMode::Auto => {
             let service = args.stanza.service.dns_service.clone();
             let mesh = Mesh { namespace: args.namespace.clone(), service, zones: args.stanza.zones.clone() };
-            Box::new(Leave { cluster: Cluster::new(client.clone()), mesh })
+            Box::new(Leave { cluster: Cluster::new(client.clone()), mesh, right: Right::Person, recorder: None })
         }
     };
     let uninstall = Uninstall { client, options, dns, leadership: None, owner };

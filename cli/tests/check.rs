@@ -357,7 +357,11 @@ fn an_installed_mesh() {
                  node-local-dns}}\nspec: {nodeName: n1, containers: [{name: c, image: c}]}\n";
     mesh.server.apply(cache).unwrap();
     tell_status(&mesh.server, "kube-system", "cache", "10.89.4.2", true);
-    mesh.assert("node-local", "warn", "NodeLocal DNSCache runs");
+    mesh.assert(
+        "node-local",
+        "warn",
+        "and ConfigMap kube-system/kube-dns, which tells it about the mesh's zones, is not",
+    );
     mesh.assert(
         "node-local-stub",
         "fail",
@@ -369,6 +373,7 @@ fn an_installed_mesh() {
     );
     mesh.server.apply(&stubs).unwrap();
     mesh.assert("node-local-stub", "pass", "leads the mesh's zones to 10.96.0.53");
+    mesh.assert("node-local", "warn", "NodeLocal DNSCache runs: pods ask it");
 
     // A proxy whose stream is gone, and comes back while it is waited for.
     mesh.proxy = None;

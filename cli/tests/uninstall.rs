@@ -23,6 +23,6 @@ fn it_does_by_itself_what_nobody_does() {
                  annotations: {maesh.containo.us/uninstall: waiting 45s}\n";
     server.apply(begun).unwrap();
     let (done, text) = uninstall(&server, "maesh");
-    assert!(done && text.starts_with("waiting 45s\nthe controllers got no further within 3s"), "{text}");
+    assert!(done && text.starts_with("waiting 45s\nthe controllers got no further within 2s"), "{text}");
     assert!(text.ends_with("done\nnothing leads to the mesh any more; its objects can be deleted\n"), "{text}");
 }

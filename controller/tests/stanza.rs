@@ -12,7 +12,8 @@ use maesh_controller::{
     own::{
         events,
         stanza::{
-            Cluster, ClusterError, Guard, Leave, Mesh, Phase, Right, Stanza, Status, Times, add, guard, take_out,
+            Cluster, ClusterError, Guard, Leave, Memory, Mesh, Phase, Right, Stanza, Status, Times, add, guard,
+            take_out,
         },
         uninstall::{self, ClusterDns as _, Removed, Uninstall},
     },
@@ -51,6 +52,10 @@ struct Keeper {
 
 impl Keeper {
     fn start(lab: &Lab, times: Times) -> Self {
+        Self::start_as("me", lab, times)
+    }
+
+    fn start_as(me: &str, lab: &Lab, times: Times) -> Self {
         let runtime = lab.runtime();
         let client = lab.client(&runtime, USER);
         let admin = lab.client(&runtime, "admin");
@@ -62,25 +67,28 @@ impl Keeper {
                 right: Duration::from_secs(2),
                 retry: Duration::from_millis(300),
             };
-            let candidate = Candidate::start(admin.clone(), "default", "maesh", "me", terms);
+            let candidate = Candidate::start(admin.clone(), "default", "maesh", me, terms);
             let leadership = candidate.leadership();
             let (recorder, notes) = events::recorder();
-            let who = events::Options { namespace: "maesh".into(), replica: "me".into() };
+            let who = events::Options { namespace: "maesh".into(), replica: me.into() };
             tokio::spawn(events::keep(client.clone(), who, leadership.clone(), notes));
             let cluster = Cluster::new(client);
-            let dns = Box::new(Leave { cluster: cluster.clone(), mesh: mesh() });
+            let right = Right::Leader(leadership.clone());
+            let dns = Leave { cluster: cluster.clone(), mesh: mesh(), right, recorder: Some(recorder.clone()) };
+            let dns = Box::new(dns);
             let options = uninstall::Options {
                 namespace: "default".into(),
                 marker: "maesh-uninstall".into(),
                 horizon: Duration::from_secs(1),
-                dns_deadline: PATIENCE,
+                dns_deadline: times.deadline,
                 regret: Duration::from_secs(1),
             };
             let leads = Some(leadership.clone());
+            let memory = Memory::new(admin.clone(), "default", "maesh");
             let uninstall = Uninstall { client: admin, options, dns, leadership: leads, owner: None };
             let uninstall = tokio::spawn(uninstall.whenever(left.clone()));
             let (mesh, leaving, status) = (mesh(), left, told);
-            tokio::spawn(guard(Guard { cluster, mesh, leadership, leaving, times, status, recorder }));
+            tokio::spawn(guard(Guard { cluster, mesh, leadership, leaving, times, status, recorder, memory }));
             (candidate, uninstall)
         });
         Self { status, leaving, uninstall, _runtime: runtime, _candidate: candidate }
@@ -179,6 +187,11 @@ fn a_stanza_that_does_harm_is_undone_and_not_tried_again() {
     assert_eq!(lab.corefile(), COREFILE);
     until_event(&lab, "StanzaReverted: the stanza was taken out again: CoreDNS did not take it up");
     assert!(!until(Duration::from_secs(4), || lab.corefile() != COREFILE), "held");
+    // Nor by who leads next.
+    drop(keeper);
+    let keeper = Keeper::start_as("another", &lab, Times { deadline: Duration::from_secs(5), ..TIMES });
+    assert!(!until(Duration::from_secs(9), || lab.corefile() != COREFILE), "held by another");
+    assert_eq!(keeper.until(Phase::Reverted), said);
     // Something changed: another try; this time a server dies of it.
     lab.hold_files(false);
     lab.kill_on_stanza(true);
@@ -220,7 +233,8 @@ fn a_person_without_rights_is_told_what_to_allow() {
 
     // Nor does that keep the mesh for ever, but for as long as the cluster's DNS asks it.
     let leave = || {
-        let leave = Leave { cluster: Cluster::new(lab.client(&runtime, USER)), mesh: mesh() };
+        let cluster = Cluster::new(lab.client(&runtime, USER));
+        let leave = Leave { cluster, mesh: mesh(), right: Right::Person, recorder: None };
         on(&runtime, async move { (leave.remove().await, leave.asks_the_mesh().await) })
     };
     let (removed, asked) = leave();
@@ -256,23 +270,115 @@ fn a_configmap_of_imports_is_made_where_there_is_none_and_goes_with_the_stanza()
         limited.write(&there, &changes, &Right::Person).await
     });
     let said = refused.unwrap_err().to_string();
-    let next = "`kubectl -n kube-system create configmap coredns-custom`; or do both by `maesh dns install`";
+    let next = "`kubectl -n kube-system create configmap coredns-custom`, or do both by `maesh dns install`";
     assert!(said.starts_with("making ConfigMap kube-system/coredns-custom: ") && said.ends_with(next), "{said}");
     assert!(!said.contains("coredns.configMaps"), "that is allowed already: {said}");
     assert_eq!(write().unwrap(), 1);
     assert!(there().contains("configmap/coredns-custom"), "{}", there());
     assert_eq!(write().unwrap(), 0, "a second time changes nothing");
-    let out = || {
-        let cluster = cluster.clone();
+    let out_as = |user: &str| {
+        let cluster = Cluster::new(lab.client(&runtime, user));
         on(&runtime, async move { take_out(&cluster, &mesh(), &Right::Person).await }).unwrap().len()
     };
+    let out = || out_as("admin");
+    let custom = || {
+        let custom = ["--namespace", "kube-system", "get", "configmap", "coredns-custom", "--output", "json"];
+        let custom: serde_json::Value = serde_json::from_str(&lab.output(&custom)).unwrap();
+        custom["data"].as_object().map_or(0, serde_json::Map::len)
+    };
+    // Nor may it delete it: it empties it, and leaves it.
+    assert_eq!((custom(), out_as(USER), custom(), out_as(USER)), (1, 1, 0, 0));
+    assert_eq!(write().unwrap(), 1);
     assert_eq!(out(), 1);
     assert!(!there().contains("coredns-custom"), "{}", there());
     assert_eq!(out(), 0, "nothing is left to take out");
     // One that was there before stays, as it was: AKS has it without data.
     lab.apply("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: coredns-custom, namespace: kube-system}\n");
     assert_eq!((write().unwrap(), out()), (1, 1));
-    let custom = lab.output(&["--namespace", "kube-system", "get", "configmap", "coredns-custom", "--output", "json"]);
-    let custom: serde_json::Value = serde_json::from_str(&custom).unwrap();
-    assert!(custom.get("data").is_none_or(|data| data.as_object().unwrap().is_empty()), "{custom}");
+    assert_eq!(custom(), 0);
+}
+
+#[test]
+fn what_may_not_be_written_in_whole_is_not_begun() {
+    let Some(lab) = Lab::start_or_skip() else { return };
+    lab.hold_files(true);
+    lab.node_local();
+    let keeper = Keeper::start(&lab, TIMES);
+    let said = keeper.until(Phase::Blocked);
+    assert!(said.starts_with("making ConfigMap kube-system/kube-dns: "), "{said}");
+    assert!(said.contains("`kubectl -n kube-system create configmap kube-dns`"), "{said}");
+    assert_eq!(lab.corefile(), COREFILE);
+    lab.kubectl(&["--namespace", "kube-system", "create", "configmap", "kube-dns"]);
+    keeper.until(Phase::Written);
+    assert!(lab.corefile().contains("# maesh begin"), "{}", lab.corefile());
+}
+
+#[test]
+#[ignore = "long: a write is watched for five seconds"]
+fn half_a_stanza_that_does_harm_is_undone_too() {
+    let Some(lab) = Lab::start_or_skip() else { return };
+    lab.hold_files(true);
+    lab.node_local();
+    lab.kubectl(&["--namespace", "kube-system", "create", "configmap", "kube-dns"]);
+    lab.limit("kube-dns", "get");
+    let keeper = Keeper::start(&lab, Times { deadline: Duration::from_secs(5), ..TIMES });
+    let said = keeper.until(Phase::Blocked);
+    assert!(said.starts_with("writing ConfigMap kube-system/kube-dns: ") && lab.corefile() != COREFILE, "{said}");
+    keeper.until(Phase::Reverted);
+    assert_eq!(lab.corefile(), COREFILE);
+    assert!(!until(Duration::from_secs(4), || lab.corefile() != COREFILE), "held");
+}
+
+#[test]
+#[ignore = "long: a write is watched for five seconds"]
+fn what_cannot_be_undone_is_said_and_tried_again() {
+    let Some(lab) = Lab::start_or_skip() else { return };
+    lab.hold_files(true);
+    let keeper = Keeper::start(&lab, Times { deadline: Duration::from_secs(5), ..TIMES });
+    keeper.until(Phase::Written);
+    lab.limit("coredns", "get");
+    let said = keeper.until(Phase::Blocked);
+    let want = "its log says why, and the stanza could not be taken out again: writing ConfigMap kube-system/coredns: ";
+    assert!(said.contains(want), "{said}");
+    until_event(&lab, "StanzaBlocked: CoreDNS did not take it up");
+    lab.limit("coredns", "get, patch");
+    keeper.until(Phase::Reverted);
+    assert_eq!(lab.corefile(), COREFILE);
+}
+
+#[test]
+#[ignore = "long: a write is watched for five seconds"]
+fn a_stanza_that_is_there_and_not_in_force_is_said_for_as_long_as_that_stands() {
+    let Some(lab) = Lab::start_or_skip() else { return };
+    lab.hold_files(true);
+    lab.write_corefile(&COREFILE.replace("    reload 2s\n", ""));
+    let keeper = Keeper::start(&lab, Times { deadline: Duration::from_secs(5), ..TIMES });
+    let says = "the Corefile has no `reload`";
+    assert!(until(PATIENCE, || keeper.status.borrow().message.starts_with(says)), "{:?}", keeper.status.borrow());
+    until_event(&lab, &format!("StanzaNotInForce: {says}"));
+    // Something is in the way for a while, which does not change that.
+    let text = lab.corefile();
+    lab.write_corefile(".:53 {\n");
+    keeper.until(Phase::Blocked);
+    lab.write_corefile(&text);
+    let said = keeper.until(Phase::Written);
+    assert!(said.starts_with(says), "{said}");
+    lab.restart();
+    let by_now = keeper.until(Phase::Present);
+    assert_eq!(by_now, "every server leads to the mesh by now");
+}
+
+#[test]
+fn a_stanza_that_stays_behind_is_said_where_it_outlasts_the_mesh() {
+    let Some(lab) = Lab::start_or_skip() else { return };
+    lab.apply("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: extra, namespace: kube-system}\n");
+    lab.mount_extra();
+    lab.apply("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: maesh-uninstall, namespace: default}\n");
+    let keeper = Keeper::start(&lab, Times { deadline: Duration::from_secs(2), ..TIMES });
+    keeper.leaving.send_replace(true);
+    let marker = ["get", "configmap", "maesh-uninstall", "--output", "jsonpath={.metadata.annotations}"];
+    assert!(until(PATIENCE, || lab.output(&marker).contains(":\"done\"")), "{}", lab.output(&marker));
+    // Its ConfigMap may not be read, so it is said at its Service.
+    let said = lab.events_of("kube-dns");
+    assert!(said.starts_with("StanzaKept: ") && said.contains("reading ConfigMap kube-system/extra: "), "{said:?}");
 }

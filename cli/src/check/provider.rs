@@ -55,16 +55,27 @@ pub async fn corefile(context: &Context) -> Outcome {
     let zones = context.zones().await;
     let forward = mesh_service(context).await.map_or(NOBODY, |found| first(&found));
     // What would be written is worked out and thrown away: so it is known that it could be.
-    let report = there.additions(&zones, forward).and_then(|_| there.report(&zones, forward));
-    match report {
+    let changes = there.additions(&zones, forward);
+    let missing = changes.as_ref().map(|changes| there.missing(changes)).unwrap_or_default();
+    let imported = missing.iter().find(|map| there.place.node_local.as_ref() != Some(map));
+    match changes.and_then(|_| there.report(&zones, forward)) {
         Err(refusal) => Outcome::fail(refusal.to_string(), "mend it, then check again"),
         Ok(report) if report.stanza.is_none() => Outcome::skip("the cluster's DNS has no Corefile"),
         Ok(report) if !report.reloads => Outcome::warn(
             "the Corefile has no plugin reload: CoreDNS does not take up changes by itself",
             "add `reload` to the block of the zone \".\", and restart CoreDNS once after that",
         ),
+        Ok(_) if let Some(map) = imported => {
+            Outcome::warn(format!("{map}, which the Corefile imports and the stanza goes to, is not there"), made(map))
+        }
         Ok(_) => Outcome::pass("the Corefile is understood, and CoreDNS takes up changes by itself"),
     }
+}
+
+/// How a ConfigMap comes to be that no controller may make.
+fn made(map: &MapName) -> String {
+    let MapName { namespace, name } = map;
+    format!("make it, empty, as a controller may not: kubectl -n {namespace} create configmap {name}")
 }
 
 /// NodeLocal DNSCache is noticed.
@@ -73,6 +84,10 @@ pub async fn node_local(context: &Context) -> Outcome {
         Err(error) => Outcome::no_cluster_dns(error),
         Ok(there) => match &there.place.node_local {
             None => Outcome::pass("NodeLocal DNSCache does not run"),
+            Some(map) if !there.is_there(map) => Outcome::warn(
+                format!("NodeLocal DNSCache runs, and {map}, which tells it about the mesh's zones, is not there"),
+                made(map),
+            ),
             Some(map) => Outcome::warn(
                 "NodeLocal DNSCache runs: pods ask it, and it passes only the cluster's own zones to CoreDNS",
                 format!(

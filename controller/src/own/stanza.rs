@@ -26,7 +26,7 @@ use maesh_config::Zone;
 pub use self::{
     cluster::{Cluster, ClusterError, Mesh, Right, There},
     edit::{Facts, State, add, beside, facts, remove, state},
-    guard::{Guard, Phase, Status, Times, answers, guard, looks, said},
+    guard::{Guard, Memory, Phase, Status, Times, answers, guard, looks, said},
     leave::{Leave, still_leading, take_out},
     look::{Answered, Look, Verdict, Watch, look},
     place::{MapName, Place, Software, Unplaced},

@@ -5,7 +5,7 @@
 //! addresses. Once nobody remembers a mesh address, the leader takes the stanza out of the cluster's DNS, waits until
 //! nobody asks the mesh any more, removes what it made, and says so in the marker. Helm waits for its Job; where the pod of
 //! that cannot start, the leader ends it. Without any controller, `maesh uninstall` does the same by itself. Every step
-//! may be done twice.
+//! may be done twice. Silence in the marker means that nobody is at it: who only waits says so again and again.
 
 use std::{fmt, future::Future, pin::Pin, pin::pin, time::Duration};
 
@@ -39,6 +39,8 @@ pub const DONE: &str = "done";
 const RETRY: Duration = Duration::from_secs(2);
 /// How long the pod of the Job may take to see that all is done, and to end by itself.
 const SEEN: Duration = Duration::from_secs(5);
+/// How often who waits says that it goes on.
+const BEAT: Duration = Duration::from_secs(10);
 /// How long the API server may take for one answer.
 const ANSWER: Duration = Duration::from_secs(30);
 
@@ -100,8 +102,11 @@ pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, String>> + Send +
 
 /// The mesh's part in the cluster's DNS.
 pub trait ClusterDns: fmt::Debug + Send + Sync {
-    /// Takes the stanza out; nothing where there is none.
+    /// Takes the stanza out, if it may: before each of its writes it asks who leads. Nothing where there is none.
     fn remove(&self) -> Answer<'_, Removed>;
+
+    /// The mesh goes, and the stanza stays: says so where it outlasts the mesh.
+    fn kept<'a>(&'a self, why: &'a str) -> Answer<'a, ()>;
 
     /// Whether any server of the cluster's DNS still asks the mesh.
     fn asks_the_mesh(&self) -> Answer<'_, bool>;
@@ -114,6 +119,10 @@ pub struct ByHand;
 impl ClusterDns for ByHand {
     fn remove(&self) -> Answer<'_, Removed> {
         Box::pin(std::future::ready(Ok(Removed::Gone)))
+    }
+
+    fn kept<'a>(&'a self, _: &'a str) -> Answer<'a, ()> {
+        Box::pin(std::future::ready(Ok(())))
     }
 
     fn asks_the_mesh(&self) -> Answer<'_, bool> {
@@ -172,6 +181,19 @@ fn say(wanted: &watch::Sender<bool>, now: bool) {
     }
 }
 
+/// A step that may take long.
+struct Waiting {
+    since: Instant,
+    /// How often it was said that it goes on.
+    beats: u32,
+}
+
+impl Waiting {
+    fn new() -> Self {
+        Self { since: Instant::now(), beats: 0 }
+    }
+}
+
 /// Takes the mesh away.
 pub struct Uninstall {
     /// The API.
@@ -201,7 +223,8 @@ impl Uninstall {
         }
     }
 
-    /// Does it, and again from the beginning after a failure. Never ends: what is done stays done.
+    /// Does it, and again from the beginning after a failure. Never ends: what is done stays done, also for another
+    /// marker and another Job, by which Helm begins anew before the first marker is believed to be gone.
     async fn until_done(&self) {
         while let Err(error) = self.run(true).await {
             tracing::warn!(%error, "uninstallation: trying again");
@@ -209,25 +232,43 @@ impl Uninstall {
             let _ = self.note(&format!("trying again: {error}")).await;
             sleep(RETRY).await;
         }
-        sleep(SEEN).await;
-        while let Err(error) = self.end_job().await {
-            tracing::warn!(%error, "uninstallation: the Job that waits for it cannot be ended; trying again");
-            sleep(RETRY).await;
+        let (mut ended, mut failed) = (None, None);
+        loop {
+            sleep(SEEN).await;
+            let now = self.stay_done(&mut ended).await.err().map(|error| error.to_string());
+            if let Some(error) = now.as_ref().filter(|_| now != failed) {
+                tracing::warn!(error, "uninstallation: the Job that waits for it cannot be ended; trying again");
+            }
+            failed = now;
         }
-        std::future::pending::<()>().await;
+    }
+
+    /// Says that all is done where the marker does not say it, and ends the Job that waits. `ended`: the uid of the one
+    /// that was ended before.
+    async fn stay_done(&self, ended: &mut Option<String>) -> Result<(), UninstallError> {
+        let markers = Api::<ConfigMap>::namespaced(self.client.clone(), &self.options.namespace);
+        let marker = timeout(ANSWER, markers.get_metadata_opt(&self.options.marker)).await??;
+        let said = marker.and_then(|marker| marker.metadata.annotations?.remove(PROGRESS));
+        if said.is_none_or(|said| said != DONE) {
+            self.note(DONE).await?;
+        }
+        self.end_job(ended).await
     }
 
     /// Ends the Job that waits, whose pod may never have started: a Job that has to complete nothing is complete. It is
-    /// an indexed one, whose number of completions may be changed. Nothing where it is gone.
-    async fn end_job(&self) -> Result<(), UninstallError> {
+    /// an indexed one, whose number of completions may be changed. Nothing where it is gone, or was ended before.
+    async fn end_job(&self, ended: &mut Option<String>) -> Result<(), UninstallError> {
         let jobs = Api::<Job>::namespaced(self.client.clone(), &self.options.namespace);
         let nothing = json!({ "spec": { "completions": 0, "parallelism": 0 } });
         let (parameters, nothing) = (PatchParams::default(), Patch::Merge(&nothing));
         match self.write(jobs.patch_metadata(&self.options.marker, &parameters, &nothing)).await? {
             Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
             Err(error) => Err(error.into()),
-            Ok(_) => {
-                tracing::info!("uninstallation: the Job that waited for it is ended");
+            Ok(job) => {
+                if *ended != job.metadata.uid {
+                    tracing::info!("uninstallation: the Job that waited for it is ended");
+                    *ended = job.metadata.uid;
+                }
                 Ok(())
             }
         }
@@ -243,7 +284,6 @@ impl Uninstall {
             self.forgotten().await?;
         }
         let kept = self.take_out().await?;
-        self.note("waiting until the cluster's DNS no longer asks the mesh").await?;
         self.unasked(kept).await?;
         if !bypassed {
             self.forgotten().await?;
@@ -265,19 +305,27 @@ impl Uninstall {
     /// would keep the mesh for ever. Says why then; whether anybody asks the mesh is looked at all the same.
     async fn take_out(&self) -> Result<Option<String>, UninstallError> {
         self.note("taking the stanza out of the cluster's DNS").await?;
-        let (since, mut said) = (Instant::now(), None);
+        let (mut waiting, mut said) = (Waiting::new(), None);
         loop {
-            let why = match self.write(self.dns.remove()).await?.map_err(UninstallError::Dns)? {
+            let why = match self.dns.remove().await.map_err(UninstallError::Dns)? {
                 Removed::Gone => return Ok(None),
-                Removed::NotYet(why) if since.elapsed() < self.options.dns_deadline => {
-                    if said.as_ref() != Some(&why) {
-                        self.note(&format!("the stanza cannot be taken out yet: {why}")).await?;
+                Removed::NotYet(why) if waiting.since.elapsed() < self.options.dns_deadline => {
+                    let text = format!("the stanza cannot be taken out yet: {why}");
+                    if said.as_ref() == Some(&why) {
+                        self.beat(&mut waiting, &text).await;
+                    } else {
+                        self.note(&text).await?;
                         said = Some(why);
                     }
                     sleep(RETRY).await;
                     continue;
                 }
-                Removed::NotYet(why) | Removed::NeverWritten(why) => why,
+                Removed::NotYet(why) => {
+                    // The marker and the logs go with the mesh.
+                    let _ = self.dns.kept(&why).await;
+                    why
+                }
+                Removed::NeverWritten(why) => why,
             };
             self.note(&format!("going on without taking the stanza out: {why}")).await?;
             // Who waits for it reads why.
@@ -288,18 +336,33 @@ impl Uninstall {
 
     /// Waits until the cluster's DNS no longer asks the mesh. `kept`: why the stanza was not taken out.
     async fn unasked(&self, kept: Option<String>) -> Result<(), UninstallError> {
-        let since = Instant::now();
+        let text = "waiting until the cluster's DNS no longer asks the mesh";
+        self.note(text).await?;
+        let mut waiting = Waiting::new();
         loop {
             let asked = self.dns.asks_the_mesh().await;
             match asked {
                 Ok(false) => return Ok(()),
-                _ if since.elapsed() < self.options.dns_deadline => sleep(RETRY).await,
+                _ if waiting.since.elapsed() < self.options.dns_deadline => {
+                    self.beat(&mut waiting, text).await;
+                    sleep(RETRY).await;
+                }
                 Ok(true) => {
                     let asked = UninstallError::StillAsked(self.options.dns_deadline);
                     return Err(kept.map_or(asked, UninstallError::Kept));
                 }
                 Err(why) => return Err(UninstallError::Dns(why)),
             }
+        }
+    }
+
+    /// Says now and then that it waits still. What begins anew says the same again, and nothing new.
+    async fn beat(&self, waiting: &mut Waiting, text: &str) {
+        let beats = u32::try_from(waiting.since.elapsed().as_secs() / BEAT.as_secs()).unwrap_or(u32::MAX);
+        if beats > waiting.beats {
+            waiting.beats = beats;
+            // The next one may be heard.
+            let _ = self.note(&format!("{text} (for {:?} so far)", BEAT * beats)).await;
         }
     }
 

@@ -187,6 +187,17 @@ impl Lab {
         self.kill.store(kill, Ordering::Relaxed);
     }
 
+    /// CoreDNS ends, and is started with the Corefile as it is by now.
+    pub(crate) fn restart(&self) {
+        self.kill_on_stanza(true);
+        self.hold_files(false);
+        let ended = until(Duration::from_secs(30), || {
+            self.ask("10.96.0.10", "kubernetes.default.svc.cluster.local") != "10.96.0.1"
+        });
+        assert!(ended, "CoreDNS runs on");
+        self.kill_on_stanza(false);
+    }
+
     pub(crate) fn runtime(&self) -> Runtime {
         let build = || tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         self.server.namespace().run(build).unwrap()
@@ -225,11 +236,16 @@ impl Lab {
         serde_json::from_str(&map).unwrap()
     }
 
-    /// What Events of ours say of the cluster's DNS: reason and text.
+    /// What Events of ours say of the ConfigMap of the cluster's DNS: reason and text.
     pub(crate) fn events(&self) -> String {
-        let of_map =
-            "{range .items[?(@.regarding.name==\"coredns\")]}{.reason}: {.note} ({.regarding.uid}){\"\\n\"}{end}";
-        let output = format!("jsonpath={of_map}");
+        self.events_of("coredns")
+    }
+
+    /// What Events of ours say of an object in kube-system.
+    pub(crate) fn events_of(&self, name: &str) -> String {
+        let of_name =
+            "{range .items[?(@.regarding.name==\"NAME\")]}{.reason}: {.note} ({.regarding.uid}){\"\\n\"}{end}";
+        let output = format!("jsonpath={}", of_name.replace("NAME", name));
         self.output(&["--namespace", "kube-system", "get", "events.events.k8s.io", "--output", &output])
     }
 
@@ -312,6 +328,27 @@ impl Lab {
         let patch = status.to_string();
         let pod = ["patch", "pod", name, "--subresource=status", "--type=merge", "--patch", &patch];
         self.kubectl(&[&["--namespace", "kube-system"], &pod[..]].concat());
+    }
+
+    /// NodeLocal DNSCache runs; nobody needs to answer there.
+    pub(crate) fn node_local(&self) {
+        self.apply(
+            "apiVersion: v1\nkind: Pod\nmetadata: {name: cache, namespace: kube-system, labels: {k8s-app: \
+             node-local-dns}}\nspec: {nodeName: n1, containers: [{name: cache, image: cache}]}\n",
+        );
+        let status = r#"{"status": {"phase": "Running"}}"#;
+        let patch = ["patch", "pod", "cache", "--subresource=status", "--type=merge", "--patch", status];
+        self.kubectl(&[&["--namespace", "kube-system"], &patch[..]].concat());
+    }
+
+    /// The controller may only `verbs` in kube-system's ConfigMap `map`, and what the chart allows with the Corefile's.
+    pub(crate) fn limit(&self, map: &str, verbs: &str) {
+        let rule = "- {apiGroups: [\"\"], resources: [configmaps], resourceNames: ";
+        self.apply(&format!(
+            "apiVersion: rbac.authorization.k8s.io/v1\nkind: Role\nmetadata: {{name: maesh, namespace: \
+             kube-system}}\nrules:\n{rule}[{map}], verbs: [{verbs}]}}\n{}",
+            if map == "coredns" { String::new() } else { format!("{rule}[coredns], verbs: [get, patch]}}\n") }
+        ));
     }
 
     /// A pod of the cluster's DNS gives way to one at another address; nobody answers at its own any more.

@@ -10,7 +10,7 @@ use maesh_controller::{
         self,
         events::{self, Recorder},
         owner,
-        stanza::{self, Cluster, Guard, Leave, Status, Times},
+        stanza::{self, Cluster, Guard, Leave, Memory, Right, Status, Times},
         uninstall::{self, ByHand, ClusterDns, Uninstall},
     },
     serve::Controller,
@@ -136,8 +136,10 @@ impl Duties {
         };
         let times = Times { deadline: args.leave.dns_deadline, ..Times::default() };
         let (leadership, status) = (self.leadership(), self.stanza.clone());
-        let leave = Leave { cluster: cluster.clone(), mesh: mesh.clone() };
-        self.add(stanza::guard(Guard { cluster, mesh, leadership, leaving, times, status, recorder }));
+        let right = Right::Leader(leadership.clone());
+        let leave = Leave { cluster: cluster.clone(), mesh: mesh.clone(), right, recorder: Some(recorder.clone()) };
+        let memory = Memory::new(client.clone(), &args.mesh.namespace, &args.lease);
+        self.add(stanza::guard(Guard { cluster, mesh, leadership, leaving, times, status, recorder, memory }));
         Box::new(leave)
     }
 

@@ -4,8 +4,9 @@
 //! DNS is ever touched: no pod, no annotation, no Deployment.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
+    time::Duration,
 };
 
 use k8s_openapi::api::{
@@ -18,13 +19,17 @@ use kube::{
 };
 use maesh_config::Zone;
 use serde_json::{Map, Value, json};
+use tokio::time::timeout;
 
 use super::{
     Change, MapName, Maps, Place, Refusal, Report, Unplaced,
-    place::{self, SYSTEM},
+    place::{self, SERVICE, SYSTEM},
     plan,
 };
-use crate::leader::{Leadership, NotLeader};
+use crate::{
+    diagnostic::ObjectRef,
+    leader::{Leadership, NotLeader},
+};
 
 /// Who wrote, in managed fields.
 const MANAGER: &str = "maesh-stanza";
@@ -32,6 +37,10 @@ const MANAGER: &str = "maesh-stanza";
 const MADE_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "maesh");
 /// The pods of NodeLocal DNSCache.
 const NODE_LOCAL: &str = "k8s-app=node-local-dns";
+/// How long the API server may take for one answer.
+const ANSWER: Duration = Duration::from_secs(30);
+/// Who may do what is not allowed with a ConfigMap.
+const ALLOW_MAP: &str = "Allow it (the chart's coredns.configMaps names the ConfigMaps that may be written)";
 
 /// What the stanza leads to.
 #[derive(Clone, Debug)]
@@ -57,14 +66,22 @@ pub enum Right {
 #[derive(Debug, thiserror::Error)]
 pub enum ClusterError {
     /// The API server refuses for want of rights.
-    #[error("{what}: {message}. {next}")]
+    #[error("{what}: {message}. {allow}, or {instead}")]
     Forbidden {
         /// What was wanted.
         what: String,
         /// The server's words.
         message: String,
-        /// What to do.
-        next: String,
+        /// What to do, so that it may be done.
+        allow: String,
+        /// What to do without that.
+        instead: String,
+    },
+    /// The API server is silent.
+    #[error("{what}: the API server did not answer within {ANSWER:?}")]
+    Silent {
+        /// What was wanted.
+        what: String,
     },
     /// The API server cannot be asked, or refuses for another reason.
     #[error("{what}: {source}")]
@@ -122,12 +139,20 @@ impl There {
         plan::additions(&self.place, &self.texts, zones, forward)
     }
 
-    /// What to write so that nothing of the mesh's is left.
-    ///
-    /// # Errors
-    /// If what it reads is not understood.
-    pub fn removals(&self, zones: &[Zone], forward: Option<IpAddr>) -> Result<Vec<Change>, Refusal> {
+    /// What to write so that nothing of the mesh's is left, as far as what it reads is understood; and what is not.
+    pub fn removals(&self, zones: &[Zone], forward: Option<IpAddr>) -> (Vec<Change>, Option<Refusal>) {
         plan::removals(&self.place, &self.texts, zones, forward)
+    }
+
+    /// The ConfigMaps that `changes` are made to and that are not there yet: a controller may not make them.
+    pub fn missing(&self, changes: &[Change]) -> Vec<MapName> {
+        let changed: BTreeSet<_> = changes.iter().map(|change| &change.file.map).collect();
+        changed.into_iter().filter(|map| !self.is_there(map)).cloned().collect()
+    }
+
+    /// Whether a ConfigMap was there when it was read.
+    pub fn is_there(&self, map: &MapName) -> bool {
+        self.maps.get(map).is_some_and(Option::is_some)
     }
 
     /// The uid of a ConfigMap that was read.
@@ -179,12 +204,32 @@ impl Cluster {
         Ok(servers.into_iter().map(|(_, server)| server).chain([address]).collect())
     }
 
-    /// The Services of kube-system; where the cluster's DNS is not among them, OpenShift's too.
+    /// Where people look who look after the cluster's DNS, and its uid: the ConfigMap that it reads; its Service, where that
+    /// ConfigMap is not known or may not be read.
+    pub(super) async fn looked_after(&self) -> (ObjectRef, Option<String>) {
+        if let Ok(place) = self.place().await {
+            let MapName { namespace, name } = place.software.map();
+            let map = Api::<ConfigMap>::namespaced(self.client.clone(), namespace);
+            if let Ok(found) = answer("reading", ALLOW_MAP, map.get_metadata(name)).await {
+                return (ObjectRef::new("ConfigMap", namespace, name), found.metadata.uid);
+            }
+        }
+        let services = self.services().await.unwrap_or_default();
+        let service = place::asked(&services).map(|(service, _)| service.metadata.clone()).unwrap_or_default();
+        let (namespace, name) = (service.namespace.as_deref(), service.name.as_deref());
+        (ObjectRef::new("Service", namespace.unwrap_or(SYSTEM), name.unwrap_or(SERVICE)), service.uid)
+    }
+
+    /// The Services of kube-system; where the cluster's DNS is not among them, OpenShift's too. Who may not look there
+    /// (no chart gives a right in a namespace that few clusters have) finds none there.
     async fn services(&self) -> Result<Vec<Service>, ClusterError> {
         let mut services = self.list::<Service>(SYSTEM, &ListParams::default(), "services").await?;
         if place::service(&services).is_err() {
             let openshift = ListParams::default().fields("metadata.name=dns-default");
-            services.extend(self.list::<Service>("openshift-dns", &openshift, "services").await?);
+            match self.list::<Service>("openshift-dns", &openshift, "services").await {
+                Err(ClusterError::Forbidden { .. }) => {}
+                found => services.extend(found?),
+            }
         }
         Ok(services)
     }
@@ -212,7 +257,7 @@ impl Cluster {
                     continue;
                 }
                 let api = Api::<ConfigMap>::namespaced(self.client.clone(), &name.namespace);
-                let found = api.get_opt(&name.name).await.map_err(|error| because(format!("reading {name}"), error))?;
+                let found = answer(&format!("reading {name}"), ALLOW_MAP, api.get_opt(&name.name)).await?;
                 there.texts.insert(name.clone(), found.as_ref().map(|map| map.data.clone().unwrap_or_default()));
                 there.maps.insert(name, found);
             }
@@ -220,61 +265,73 @@ impl Cluster {
         Ok(there)
     }
 
-    /// Makes `changes` to what was read as `there`, each ConfigMap at once, in the order of `changes`.
+    /// Makes `changes` to what was read as `there`, each ConfigMap at once, in the order of `changes`. Where one of them
+    /// has to be made and may not be, nothing is written.
     ///
     /// # Errors
     /// If the API server refuses, or somebody else wrote meanwhile. What was written before stays; another round of
     /// reading and writing finishes it.
     pub async fn write(&self, there: &There, changes: &[Change], right: &Right) -> Result<(), ClusterError> {
+        let missing = there.missing(changes);
+        let of = |map: &MapName| changes.iter().filter(|change| change.file.map == *map).cloned().collect::<Vec<_>>();
+        for map in &missing {
+            self.make(map, &of(map), true, right).await?;
+        }
         for changes in changes.chunk_by(|one, next| one.file.map == next.file.map) {
             let Some(name) = changes.first().map(|change| &change.file.map) else { continue };
-            let before = there.maps.get(name).and_then(Option::as_ref);
-            right.exercise(self.write_map(name, before, changes)).await??;
+            match there.maps.get(name).and_then(Option::as_ref) {
+                None => self.make(name, changes, false, right).await?,
+                Some(before) => self.change(name, before, changes, right).await?,
+            }
         }
         Ok(())
     }
 
-    async fn write_map(
+    /// Makes a ConfigMap, or asks only whether it may be made.
+    async fn make(&self, name: &MapName, changes: &[Change], dry_run: bool, right: &Right) -> Result<(), ClusterError> {
+        let api = Api::<ConfigMap>::namespaced(self.client.clone(), &name.namespace);
+        let data = changes.iter().filter_map(|change| Some((change.file.key.clone(), change.after.clone()?)));
+        let mut map = ConfigMap { data: Some(data.collect()), ..ConfigMap::default() };
+        map.metadata.name = Some(name.name.clone());
+        map.metadata.labels = Some(BTreeMap::from([(MADE_BY.0.into(), MADE_BY.1.into())]));
+        let parameters = PostParams { field_manager: Some(MANAGER.into()), dry_run };
+        let what = format!("making {name}");
+        let made = answer(&what, ALLOW_MAP, api.create(&parameters, &map));
+        right.exercise(made).await?.map(drop).map_err(|error| match error {
+            ClusterError::Forbidden { what, message, .. } => unmade(name, what, message),
+            error => conflict(name, error),
+        })
+    }
+
+    /// Changes keys of a ConfigMap that is as it was read. One that we made and that nothing is left in is removed, by
+    /// whoever may; it stays, empty, where that is not allowed.
+    async fn change(
         &self,
         name: &MapName,
-        before: Option<&ConfigMap>,
+        before: &ConfigMap,
         changes: &[Change],
+        right: &Right,
     ) -> Result<(), ClusterError> {
         let api = Api::<ConfigMap>::namespaced(self.client.clone(), &name.namespace);
+        let (version, uid) = (before.metadata.resource_version.clone(), before.metadata.uid.clone());
+        if is_emptied(before, changes) {
+            let preconditions = Some(Preconditions { uid, resource_version: version.clone() });
+            let parameters = DeleteParams { preconditions, ..DeleteParams::default() };
+            let what = format!("removing {name}");
+            let removed = answer(&what, ALLOW_MAP, api.delete(&name.name, &parameters));
+            match right.exercise(removed).await? {
+                Err(ClusterError::Forbidden { .. }) => {}
+                removed => return removed.map(drop).map_err(|error| conflict(name, error)),
+            }
+        }
         let data: Map<String, Value> =
             changes.iter().map(|change| (change.file.key.clone(), json!(change.after))).collect();
-        let failed = |error: kube::Error| match error {
-            kube::Error::Api(status) if status.is_conflict() || status.is_already_exists() => {
-                ClusterError::Conflict(name.clone())
-            }
-            error => because(format!("writing {name}"), error),
-        };
-        let Some(before) = before else {
-            let data = changes.iter().filter_map(|change| Some((change.file.key.clone(), change.after.clone()?)));
-            let mut map = ConfigMap { data: Some(data.collect()), ..ConfigMap::default() };
-            map.metadata.name = Some(name.name.clone());
-            map.metadata.labels = Some(BTreeMap::from([(MADE_BY.0.into(), MADE_BY.1.into())]));
-            let parameters = PostParams { field_manager: Some(MANAGER.into()), ..PostParams::default() };
-            let made = api.create(&parameters, &map).await.map(drop);
-            return made.map_err(|error| match error {
-                kube::Error::Api(status) if status.is_forbidden() => unmade(name, status.message),
-                error => failed(error),
-            });
-        };
-        let (version, uid) = (before.metadata.resource_version.clone(), before.metadata.uid.clone());
-        let left = before.data.iter().flatten().filter(|(key, _)| !data.get(*key).is_some_and(Value::is_null)).count();
-        let added = changes.iter().filter(|change| change.before.is_none() && change.after.is_some()).count();
-        let labels = before.metadata.labels.as_ref();
-        let made_by_us = labels.and_then(|labels| labels.get(MADE_BY.0)).is_some_and(|value| value == MADE_BY.1);
-        if made_by_us && left + added == 0 {
-            let preconditions = Some(Preconditions { uid, resource_version: version });
-            let parameters = DeleteParams { preconditions, ..DeleteParams::default() };
-            return api.delete(&name.name, &parameters).await.map(drop).map_err(failed);
-        }
         // A merge patch with the version that was read: this key, or nothing.
-        let patch = json!({"metadata": {"resourceVersion": version}, "data": data});
+        let patch = Patch::Merge(json!({"metadata": {"resourceVersion": version}, "data": data}));
         let parameters = PatchParams { field_manager: Some(MANAGER.into()), ..PatchParams::default() };
-        api.patch(&name.name, &parameters, &Patch::Merge(&patch)).await.map(drop).map_err(failed)
+        let what = format!("writing {name}");
+        let written = answer(&what, ALLOW_MAP, api.patch(&name.name, &parameters, &patch));
+        right.exercise(written).await?.map(drop).map_err(|error| conflict(name, error))
     }
 
     /// The address of the mesh's dns.
@@ -308,8 +365,10 @@ impl Cluster {
             + serde::de::DeserializeOwned,
         K::DynamicType: Default,
     {
-        let listed = Api::<K>::namespaced(self.client.clone(), namespace).list(parameters).await;
-        Ok(listed.map_err(|error| because(format!("listing {kinds} of namespace {namespace}"), error))?.items)
+        let api = Api::<K>::namespaced(self.client.clone(), namespace);
+        let what = format!("listing {kinds} of namespace {namespace}");
+        let allow = format!("Allow it (verb list on {kinds} there, as the chart's roles do)");
+        Ok(answer(&what, &allow, api.list(parameters)).await?.items)
     }
 }
 
@@ -326,29 +385,55 @@ impl Right {
     }
 }
 
+/// Nothing is left after `changes` in a ConfigMap that we made.
+fn is_emptied(before: &ConfigMap, changes: &[Change]) -> bool {
+    let labels = before.metadata.labels.as_ref();
+    let made_by_us = labels.and_then(|labels| labels.get(MADE_BY.0)).is_some_and(|value| value == MADE_BY.1);
+    let removed = |key: &String| changes.iter().any(|change| change.file.key == *key && change.after.is_none());
+    let left = before.data.iter().flatten().filter(|(key, _)| !removed(key)).count();
+    made_by_us && left == 0 && changes.iter().all(|change| change.after.is_none())
+}
+
 /// A ConfigMap that has to be there may not be made: no right names what is not there yet, so no chart can give it.
-fn unmade(name: &MapName, message: String) -> ClusterError {
+fn unmade(name: &MapName, what: String, message: String) -> ClusterError {
     let MapName { namespace, name: map } = name;
     ClusterError::Forbidden {
-        what: format!("making {name}"),
+        what,
         message,
-        next: format!(
-            "Make it, empty, and the stanza is put there: `kubectl -n {namespace} create configmap {map}`; or do both by \
-             `maesh dns install`"
-        ),
+        allow: format!("Make it, empty, and the stanza is put there: `kubectl -n {namespace} create configmap {map}`"),
+        instead: "do both by `maesh dns install`".into(),
     }
 }
 
-fn because(what: String, error: kube::Error) -> ClusterError {
-    match error {
-        kube::Error::Api(status) if status.is_forbidden() => ClusterError::Forbidden {
+/// Whether `error` is that somebody else wrote.
+fn conflict(name: &MapName, error: ClusterError) -> ClusterError {
+    match &error {
+        ClusterError::Api { source, .. } => match &**source {
+            kube::Error::Api(status) if status.is_conflict() || status.is_already_exists() => {
+                ClusterError::Conflict(name.clone())
+            }
+            _ => error,
+        },
+        _ => error,
+    }
+}
+
+/// Waits for one answer of the API server. `allow`: what to do where it refuses for want of rights.
+pub(super) async fn answer<T>(
+    what: &str,
+    allow: &str,
+    request: impl Future<Output = Result<T, kube::Error>>,
+) -> Result<T, ClusterError> {
+    let what = what.to_owned();
+    match timeout(ANSWER, request).await {
+        Err(_) => Err(ClusterError::Silent { what }),
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(kube::Error::Api(status))) if status.is_forbidden() => Err(ClusterError::Forbidden {
             what,
             message: status.message,
-            next:
-                "Allow it (the chart's coredns.configMaps names the ConfigMaps that may be written), or add the stanza \
-                   by hand: `maesh dns print`"
-                    .into(),
-        },
-        source => ClusterError::Api { what, source: Box::new(source) },
+            allow: allow.to_owned(),
+            instead: "add the stanza by hand: `maesh dns print`".into(),
+        }),
+        Ok(Err(source)) => Err(ClusterError::Api { what, source: Box::new(source) }),
     }
 }

@@ -6,6 +6,7 @@
 //! who look after the cluster's DNS: at the ConfigMap that it reads.
 
 mod backoff;
+mod memory;
 mod tell;
 
 use std::{
@@ -22,10 +23,11 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval},
 };
 
-use self::{backoff::Backoff, tell::Teller};
+pub use self::memory::Memory;
+use self::{backoff::Backoff, memory::Held, tell::Teller};
 use super::{
-    Answered, Change, Cluster, ClusterError, Look, Mesh, Place, Report, Right, Standing, State, There, Verdict, Watch,
-    look, take_out,
+    Answered, Change, Cluster, ClusterError, Look, Mesh, Place, Refusal, Report, Right, Standing, State, There,
+    Verdict, Watch, look, take_out,
 };
 use crate::{
     leader::Leadership,
@@ -105,6 +107,8 @@ pub struct Guard {
     pub status: watch::Sender<Status>,
     /// Who writes Events.
     pub recorder: Recorder,
+    /// Where what did harm is remembered.
+    pub memory: Memory,
 }
 
 /// Keeps the stanza in place while this replica leads and the mesh stays. Returns once nobody wants to know any more.
@@ -120,7 +124,7 @@ pub async fn guard(mut guard: Guard) {
             changed = guard.leaving.changed() => if changed.is_err() { return },
         }
         if !guard.leadership.may_write() {
-            duty = Duty::new(&guard);
+            duty.lapse(&guard);
             guard.say(Phase::Idle, String::new());
             continue;
         }
@@ -135,6 +139,7 @@ pub async fn guard(mut guard: Guard) {
             duty.place = None;
             duty.block(&guard, error.to_string());
         }
+        duty.memory.remember(duty.held.as_ref(), &guard.right()).await;
         duty.teller.remind(Instant::now(), &guard.recorder);
     }
 }
@@ -156,40 +161,82 @@ impl Guard {
         });
     }
 
-    /// Nothing is in the way any more, and there was nothing to do meanwhile.
-    fn unblock(&self) {
-        if self.status.borrow().phase == Phase::Blocked {
-            self.say(Phase::Present, "the stanza is there".into());
-        }
-    }
-
     fn right(&self) -> Right {
         Right::Leader(self.leadership.clone())
     }
 }
 
-/// What this leader remembers.
+/// What this process remembers.
 #[derive(Debug)]
 struct Duty {
     place: Option<(Instant, Place)>,
     backoff: Backoff,
     looked: bool,
     watch: Option<Watch>,
-    /// What did harm and is not tried again, and what was said of it.
-    held: Option<(Vec<Change>, String)>,
+    /// It is there, and that is not all: said until every server leads to the mesh.
+    lacking: Option<Lacking>,
+    /// What did harm and is not tried again.
+    held: Option<Held>,
+    memory: Memory,
+    /// What was said before something was in the way.
+    before: Status,
     teller: Teller,
+}
+
+/// How a watch ended that did not see the stanza in force everywhere.
+#[derive(Clone, Debug)]
+struct Lacking {
+    looked: Instant,
+    phase: Phase,
+    text: String,
 }
 
 impl Duty {
     fn new(guard: &Guard) -> Self {
-        let (backoff, teller) = (Backoff::new(guard.times.pause), Teller::new(&guard.mesh, guard.times.settle));
-        Self { place: None, backoff, looked: false, watch: None, held: None, teller }
+        Self {
+            place: None,
+            backoff: Backoff::new(guard.times.pause),
+            looked: false,
+            watch: None,
+            lacking: None,
+            held: None,
+            memory: guard.memory.clone(),
+            before: Status::default(),
+            teller: Teller::new(&guard.mesh, guard.times.settle),
+        }
+    }
+
+    /// Another leads, or may have since the last look: the cluster is looked at anew. What did harm, what is watched for
+    /// it and how others write is not forgotten by that.
+    fn lapse(&mut self, guard: &Guard) {
+        self.memory.lapse(&mut self.held);
+        if let Some(watch) = &mut self.watch {
+            watch.anew(Instant::now(), &BTreeMap::new());
+        }
+        let (backoff, watch, held, memory) =
+            (self.backoff.clone(), self.watch.take(), self.held.take(), self.memory.clone());
+        *self = Self { backoff, watch, held, memory, ..Self::new(guard) };
     }
 
     /// Something is in the way.
     fn block(&mut self, guard: &Guard, why: String) {
         self.teller.wrong(Instant::now(), "StanzaBlocked", &why);
+        let status = guard.status.borrow().clone();
+        if status.phase != Phase::Blocked {
+            self.before = status;
+        }
         guard.say(Phase::Blocked, why);
+    }
+
+    /// Nothing is in the way any more, and there was nothing to do meanwhile: as it was before.
+    fn unblock(&self, guard: &Guard) {
+        if guard.status.borrow().phase != Phase::Blocked {
+            return;
+        }
+        match self.before.phase {
+            Phase::Written | Phase::Present => guard.say(self.before.phase, self.before.message.clone()),
+            _ => guard.say(Phase::Present, "the stanza is there".into()),
+        }
     }
 
     async fn there(&mut self, cluster: &Cluster) -> Result<There, ClusterError> {
@@ -207,19 +254,38 @@ impl Duty {
 
     /// One look at the stanza of a mesh that stays.
     async fn stay(&mut self, guard: &Guard) -> Result<(), ClusterError> {
+        self.memory.recall(&mut self.held).await?;
         let there = self.there(&guard.cluster).await?;
         let forward = guard.cluster.forward(&guard.mesh).await?;
         let report = there.report(&guard.mesh.zones, forward)?;
         let changes = there.additions(&guard.mesh.zones, forward)?;
-        if changes.is_empty() {
-            self.teller.right();
-            return self.watch(guard, &there, &report, forward).await;
-        }
-        if let Some((_, why)) = self.held.as_ref().filter(|(held, _)| *held == changes) {
-            self.teller.wrong(Instant::now(), "StanzaReverted", why);
-            guard.say(Phase::Reverted, why.clone());
+        let whole = changes.is_empty();
+        // Half a write can do harm as well; a text that is somebody else's again cannot.
+        let begun = self.watch.is_some() && report.standings.iter().any(|it| it.state != Ok(State::Absent));
+        if (whole || begun) && !self.watch(guard, &there, &report, forward, whole).await? {
             return Ok(());
         }
+        if whole {
+            self.stands(guard);
+            return Ok(());
+        }
+        if let Some(held) = self.held.as_mut().and_then(|held| held.are(&changes).then_some(held)) {
+            self.teller.wrong(Instant::now(), "StanzaReverted", &held.why);
+            guard.say(Phase::Reverted, held.why.clone());
+            return Ok(());
+        }
+        self.write(guard, &there, &report, &changes, forward).await
+    }
+
+    /// Writes, if that may be now and what comes of it can be seen.
+    async fn write(
+        &mut self,
+        guard: &Guard,
+        there: &There,
+        report: &Report,
+        changes: &[Change],
+        forward: IpAddr,
+    ) -> Result<(), ClusterError> {
         if !self.backoff.may(Instant::now()) {
             return Ok(());
         }
@@ -238,12 +304,28 @@ impl Duty {
             self.block(guard, text);
             return Ok(());
         };
-        self.backoff.wrote(Instant::now());
-        guard.cluster.write(&there, &changes, &guard.right()).await?;
-        self.watch = Some(watch);
+        // Watched from here, as a part of it may be written also where another part fails.
+        match &mut self.watch {
+            Some(watch) => watch.anew(Instant::now(), &before),
+            None => self.watch = Some(watch),
+        }
+        self.lacking = None;
         let mends = std::mem::replace(&mut self.looked, true) || report.standings.iter().any(was_ours);
-        self.wrote(guard, mends, format!("{}, leading to {forward}", said(&changes)));
+        self.backoff.wrote(Instant::now());
+        guard.cluster.write(there, changes, &guard.right()).await?;
+        self.wrote(guard, mends, format!("{}, leading to {forward}", said(changes)));
         Ok(())
+    }
+
+    /// It is there, and nothing is in the way; that need not be all.
+    fn stands(&mut self, guard: &Guard) {
+        let Some(lacking) = self.lacking.clone() else {
+            self.teller.right();
+            self.unblock(guard);
+            return;
+        };
+        self.teller.wrong(Instant::now(), "StanzaNotInForce", &lacking.text);
+        guard.say(lacking.phase, lacking.text);
     }
 
     /// Something was written, for the first time or against another writer.
@@ -257,79 +339,112 @@ impl Duty {
         guard.say(Phase::Written, what);
     }
 
-    /// Looks what came of the last write, by this leader or by one before it.
+    /// Looks what came of the last write, by this leader or by one before it; `whole`: nothing is left to be written.
+    /// Whether the stanza was let stand.
     async fn watch(
         &mut self,
         guard: &Guard,
         there: &There,
         report: &Report,
         forward: IpAddr,
-    ) -> Result<(), ClusterError> {
-        if self.looked && self.watch.is_none() {
-            guard.unblock();
-            return Ok(());
+        whole: bool,
+    ) -> Result<bool, ClusterError> {
+        let again = |lacking: &Lacking| lacking.looked.elapsed() >= guard.times.deadline;
+        if self.looked && self.watch.is_none() && !self.lacking.as_ref().is_some_and(again) {
+            return Ok(true);
         }
         let seen = looks(&there.place, &report.cluster_domain, &guard.mesh.zones).await;
         let mesh_answers = answers(forward, &guard.mesh.zones).await;
         let now = Instant::now();
-        if !std::mem::replace(&mut self.looked, true) {
+        if !std::mem::replace(&mut self.looked, true) && self.watch.is_none() {
             self.watch = Watch::start(now, guard.times.deadline, &seen);
         }
-        let Some(watch) = &mut self.watch else { return Ok(()) };
+        let Some(watch) = &mut self.watch else {
+            self.look_again(guard, now, &seen);
+            return Ok(true);
+        };
         let seconds = now.duration_since(watch.since()).as_secs();
-        let harm = match watch.judge(now, &seen, mesh_answers) {
-            Verdict::Wait => return Ok(()),
+        let verdict = watch.judge(now, &seen, mesh_answers);
+        // While something is left to be written, it need not be in force; and what somebody else made of the stanza
+        // proves nothing of it.
+        let as_written = report.standings.first().is_some_and(|first| first.state == Ok(State::Present));
+        let harms = matches!(verdict, Verdict::Failing(_)) || (verdict == Verdict::Refused && as_written);
+        if !whole && !harms {
+            return Ok(true);
+        }
+        let harm = match verdict {
+            Verdict::Wait => return Ok(true),
             Verdict::Live => {
-                self.watch = None;
-                guard.say(
-                    Phase::Present,
-                    format!("every server leads to the mesh, {seconds} s after the stanza was seen"),
-                );
-                return Ok(());
+                self.live(guard, format!("every server leads to the mesh, {seconds} s after the stanza was seen"));
+                return Ok(true);
             }
             Verdict::Behind(servers) => {
-                self.watch = None;
                 let text = format!(
                     "after {seconds} s {} did not take up the stanza, others did; look at the logs of those pods",
                     list(&servers)
                 );
-                guard.say(Phase::Present, text);
-                return Ok(());
+                return Ok(self.lacks(now, Phase::Present, text));
             }
             Verdict::Unknown => {
-                self.watch = None;
-                guard.say(Phase::Present, format!("nobody answered for the mesh's zone within {seconds} s"));
-                return Ok(());
+                let text = format!("nobody answered for the mesh's zone within {seconds} s; look at the mesh's dns");
+                return Ok(self.lacks(now, Phase::Present, text));
             }
             Verdict::Refused if !report.reloads => {
-                self.watch = None;
                 let text = "the Corefile has no `reload`, so CoreDNS takes the stanza up when it is restarted; restart it \
                             when it suits you";
-                guard.say(Phase::Written, text.into());
-                return Ok(());
+                return Ok(self.lacks(now, Phase::Written, text.into()));
             }
             Verdict::Refused => format!("CoreDNS did not take it up within {seconds} s; its log says why"),
             Verdict::Failing(server) => format!("{server} no longer answered for names of the cluster"),
         };
-        self.revert(guard, &harm).await
+        self.revert(guard, &harm).await;
+        Ok(false)
     }
 
-    /// Takes out what did harm, and remembers not to write the same again.
-    async fn revert(&mut self, guard: &Guard, harm: &str) -> Result<(), ClusterError> {
-        take_out(&guard.cluster, &guard.mesh, &guard.right()).await?;
+    /// In force: whatever did harm before no longer does.
+    fn live(&mut self, guard: &Guard, text: String) {
+        (self.watch, self.lacking, self.held) = (None, None, None);
+        guard.say(Phase::Present, text);
+    }
+
+    /// The watch is over, and the stanza stays though it is not in force everywhere.
+    fn lacks(&mut self, looked: Instant, phase: Phase, text: String) -> bool {
         self.watch = None;
+        self.lacking = Some(Lacking { looked, phase, text });
+        true
+    }
+
+    /// Looks whether what was lacking still is. Harm is no longer looked for: so late, it need not be the stanza's.
+    fn look_again(&mut self, guard: &Guard, now: Instant, seen: &BTreeMap<SocketAddr, Look>) {
+        let Some(lacking) = &mut self.lacking else { return };
+        lacking.looked = now;
+        if !seen.is_empty() && seen.values().all(|look| look.mesh == Answered::ByMesh) {
+            self.live(guard, "every server leads to the mesh by now".into());
+        }
+    }
+
+    /// Takes out what did harm, and remembers not to write the same again. Tried again at the next look where that fails,
+    /// if it still does harm then.
+    async fn revert(&mut self, guard: &Guard, harm: &str) {
+        match take_out(&guard.cluster, &guard.mesh, &guard.right()).await {
+            // Stub domains that nobody understands are not in force either.
+            Ok(_) | Err(ClusterError::Refusal(Refusal::Stubs { .. })) => {}
+            Err(error) => {
+                self.place = None;
+                self.block(guard, format!("{harm}, and the stanza could not be taken out again: {error}"));
+                return;
+            }
+        }
+        (self.watch, self.lacking) = (None, None);
         // A person may put it there again: that is looked at anew.
         self.looked = false;
         let text = format!(
             "the stanza was taken out again: {harm}. It is not tried again until the Corefile or the address of the \
              mesh's dns changes. To try it again as it is: maesh dns install"
         );
+        self.held = Some(Held::next(text.clone()));
         self.teller.done(&guard.recorder, Tone::Warning, "StanzaReverted", text.clone());
-        guard.say(Phase::Reverted, text.clone());
-        let forward = guard.cluster.forward(&guard.mesh).await?;
-        let again = self.there(&guard.cluster).await?.additions(&guard.mesh.zones, forward)?;
-        self.held = Some((again, text));
-        Ok(())
+        guard.say(Phase::Reverted, text);
     }
 }
 

@@ -7,7 +7,10 @@ use maesh_config::Zone;
 use tokio::time::sleep;
 
 use super::{Answered, Change, Cluster, ClusterError, Mesh, Right, Unplaced, look};
-use crate::own::uninstall::{Answer, ClusterDns, Removed};
+use crate::own::{
+    events::{Note, Recorder, Tone},
+    uninstall::{Answer, ClusterDns, Removed},
+};
 
 /// How often a write is tried again when somebody else wrote at the same moment.
 const TRIES: usize = 5;
@@ -15,17 +18,18 @@ const TRIES: usize = 5;
 /// Takes out the stanza wherever it is; says what was changed. Others that write at the same moment are waited for.
 ///
 /// # Errors
-/// If what is there is not understood, or the API server refuses.
+/// If the API server refuses; or if a text is not understood, after the others were cleared.
 pub async fn take_out(cluster: &Cluster, mesh: &Mesh, right: &Right) -> Result<Vec<Change>, ClusterError> {
     let mut tries = 0;
     loop {
         // Where the mesh is gone already, its address is not needed.
         let forward = cluster.forward(mesh).await.ok();
         let there = cluster.read(cluster.place().await?).await?;
-        let changes = there.removals(&mesh.zones, forward)?;
-        match cluster.write(&there, &changes, right).await {
-            Err(ClusterError::Conflict(_)) if tries < TRIES => tries += 1,
-            written => return written.map(|()| changes),
+        let (changes, refusal) = there.removals(&mesh.zones, forward);
+        match (cluster.write(&there, &changes, right).await, refusal) {
+            (Err(ClusterError::Conflict(_)), _) if tries < TRIES => tries += 1,
+            (Ok(()), Some(refusal)) => return Err(refusal.into()),
+            (written, _) => return written.map(|()| changes),
         }
         sleep(Duration::from_millis(100)).await;
     }
@@ -59,16 +63,30 @@ pub struct Leave {
     pub cluster: Cluster,
     /// What the stanza leads to.
     pub mesh: Mesh,
+    /// Who takes it out.
+    pub right: Right,
+    /// Who writes Events, where a controller runs.
+    pub recorder: Option<Recorder>,
 }
 
 impl ClusterDns for Leave {
     fn remove(&self) -> Answer<'_, Removed> {
-        // Who calls it asks who leads.
         Box::pin(async {
-            match take_out(&self.cluster, &self.mesh, &Right::Person).await {
+            match take_out(&self.cluster, &self.mesh, &self.right).await {
                 Ok(_) => Ok(Removed::Gone),
                 Err(error) => not_taken_out(error),
             }
+        })
+    }
+
+    fn kept<'a>(&'a self, why: &'a str) -> Answer<'a, ()> {
+        Box::pin(async move {
+            let Some(recorder) = &self.recorder else { return Ok(()) };
+            let (object, uid) = self.cluster.looked_after().await;
+            let text = format!("the mesh is taken away, and its stanza could not be taken out of here: {why}");
+            let (uid, reason) = (uid.map(Into::into), "StanzaKept".into());
+            recorder.happened(Note { object, uid, tone: Tone::Warning, reason, text: text.into() });
+            Ok(())
         })
     }
 
@@ -101,9 +119,11 @@ fn not_taken_out(error: ClusterError) -> Result<Removed, String> {
             "no pod runs behind Service {service}. If the mesh's zones are in its settings, take them out once it runs: \
              `maesh dns uninstall`"
         ))),
-        ClusterError::Forbidden { what, message, .. } => Ok(Removed::NotYet(format!(
-            "{what}: {message}. Allow it (the chart's coredns.configMaps), or take the mesh's zones out: `maesh dns \
-             uninstall`"
+        ClusterError::Forbidden { what, message, allow, .. } => Ok(Removed::NotYet(format!(
+            "{what}: {message}. {allow}, or take the mesh's zones out: `maesh dns uninstall`"
+        ))),
+        ClusterError::Refusal(refusal) => Ok(Removed::NotYet(format!(
+            "{refusal}; if the mesh's zones are in it, take them out once it is mended: `maesh dns uninstall`"
         ))),
         error => Err(error.to_string()),
     }

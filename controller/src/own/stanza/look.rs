@@ -123,6 +123,13 @@ impl Watch {
         (!answered.is_empty()).then_some(Self { since: now, deadline, answered, failing: BTreeMap::new() })
     }
 
+    /// The same is written again at `now`, after `before` was seen: another deadline, and whoever answered before the
+    /// first write is still looked at, as that one may be what broke it.
+    pub fn anew(&mut self, now: Instant, before: &BTreeMap<SocketAddr, Look>) {
+        self.since = now;
+        self.answered.extend(before.iter().filter(|(_, look)| look.plain).map(|(server, _)| *server));
+    }
+
     /// When it began.
     pub fn since(&self) -> Instant {
         self.since
@@ -209,6 +216,17 @@ mod tests {
                 .map(|(at, seen)| watch.judge(start + Duration::from_secs(*at), &looks(seen), !seen.contains(&DOWN)));
             assert_eq!(verdicts.last(), Some(want), "{case}");
         }
+        // Half of it was written, and the rest is tried again: what the half broke is not taken for broken before.
+        let start = Instant::now();
+        let mut watch =
+            Watch::start(start, Duration::from_secs(240), &looks(&[BEFORE, BEFORE])).expect("both answered");
+        let mut look = |at, seen: &[Look]| watch.judge(start + Duration::from_secs(at), &looks(seen), true);
+        assert_eq!(look(5, &[BEFORE, DEAD]), Verdict::Wait);
+        watch.anew(start + Duration::from_secs(10), &looks(&[BEFORE, DEAD]));
+        let mut look = |at, seen: &[Look]| watch.judge(start + Duration::from_secs(at), &looks(seen), true);
+        assert_eq!(look(245, &[BEFORE]), Verdict::Wait, "another deadline");
+        assert_eq!(look(246, &[BEFORE, DEAD]), Verdict::Wait);
+        assert_eq!(look(254, &[BEFORE, DEAD]), Verdict::Failing(server(2)));
         let start = Instant::now();
         assert!(Watch::start(start, Duration::ZERO, &looks(&[DEAD])).is_none(), "nothing can be said");
     }

@@ -17,6 +17,8 @@ use k8s_openapi::{
 const COREFILE: &str = "Corefile";
 /// The namespace of the cluster's own parts.
 pub(super) const SYSTEM: &str = "kube-system";
+/// The Service that pods ask, whatever answers.
+pub(super) const SERVICE: &str = "kube-dns";
 /// The ConfigMap in which kube-dns and NodeLocal DNSCache look for stub domains.
 const KUBE_DNS: &str = "kube-dns";
 
@@ -103,7 +105,7 @@ pub enum Unplaced {
 pub(super) fn service(services: &[Service]) -> Result<(&Service, SocketAddr), Unplaced> {
     let named = |name: &str| services.iter().find(|service| service.metadata.name.as_deref() == Some(name));
     let labelled = || services.iter().find(|service| label(service) == Some("kube-dns") && address(service).is_some());
-    let found = named("kube-dns").filter(|service| address(service).is_some()).or_else(labelled);
+    let found = named(SERVICE).filter(|service| address(service).is_some()).or_else(labelled);
     match found.and_then(|service| Some((service, address(service)?))) {
         Some(found) => Ok(found),
         None if named("dns-default").is_some() => Err(Unplaced::OpenShift),

@@ -224,18 +224,15 @@ pub(super) fn additions(place: &Place, maps: &Maps, zones: &[Zone], forward: IpA
     Ok(changes)
 }
 
-/// What to write so that nothing of the mesh's is left. `forward`: our Service's address, where there still is one.
-///
-/// # Errors
-/// If one of the files is not understood. The Corefile need not be whole for it.
+/// What to write so that nothing of the mesh's is left, in every file that is understood; and the first one that is not,
+/// which keeps no other. `forward`: our Service's address, where there still is one. The Corefile need not be whole.
 pub(super) fn removals(
     place: &Place,
     maps: &Maps,
     zones: &[Zone],
     forward: Option<IpAddr>,
-) -> Result<Vec<Change>, Refusal> {
+) -> (Vec<Change>, Option<Refusal>) {
     let files = files(place, maps);
-    let mut changes = Vec::new();
     let texts = match (&files, &place.software) {
         (Ok(files), _) => files.host.iter().chain(&files.beside).cloned().collect(),
         (Err(Refusal::Corefile { .. }), Software::CoreDns { map, key, .. }) => {
@@ -243,22 +240,29 @@ pub(super) fn removals(
         }
         _ => Vec::new(),
     };
-    for file in &texts {
-        let Some(there) = text(maps, file) else { continue };
-        let after = remove(there, zones).map_err(|why| Refusal::Corefile { file: file.clone(), why })?;
+    let of_corefile = texts.into_iter().filter_map(|file| {
+        let there = text(maps, &file)?;
         // A key of a map of imports that held nothing but ours was not there before.
         let imported =
             !matches!(&place.software, Software::CoreDns { map, key, .. } if *map == file.map && *key == file.key);
-        let emptied = imported && after.is_empty() && !there.is_empty();
-        changes.push(change(file, Some(there), (!emptied).then_some(after)));
-    }
-    for file in &stub_files(place) {
-        let there = text(maps, file);
-        let after = remove_stubs(there, zones, forward).map_err(|why| Refusal::Stubs { file: file.clone(), why })?;
-        changes.push(change(file, there, after));
+        let removed = remove(there, zones).map_err(|why| Refusal::Corefile { file: file.clone(), why });
+        let after = removed.map(|after| Some(after).filter(|after| !imported || !after.is_empty() || there.is_empty()));
+        Some((file, after))
+    });
+    let of_stubs = stub_files(place).into_iter().map(|file| {
+        let removed = remove_stubs(text(maps, &file), zones, forward);
+        let after = removed.map_err(|why| Refusal::Stubs { file: file.clone(), why });
+        (file, after)
+    });
+    let (mut changes, mut refusal) = (Vec::new(), None);
+    for (file, after) in of_corefile.chain(of_stubs) {
+        match after {
+            Ok(after) => changes.push(change(&file, text(maps, &file), after)),
+            Err(why) => refusal = refusal.or(Some(why)),
+        }
     }
     changes.retain(|change| change.before != change.after);
-    Ok(changes)
+    (changes, refusal)
 }
 
 fn change(file: &File, before: Option<&str>, after: Option<String>) -> Change {

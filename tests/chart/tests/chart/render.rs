@@ -159,6 +159,20 @@ fn chart_gives_tokens_and_keys_only_to_who_needs_them() {
     assert_eq!(seen, 4, "three roles and the end");
 }
 
+/// The hooks' pods are no part of the roles, and still go where the controller may: elsewhere they might never run.
+#[test]
+fn chart_has_pods_of_hooks_run_where_the_controller_may() {
+    let Some(helm) = newest() else { return };
+    let options = ["--set=controller.nodeSelector.pool=system", "--set=controller.tolerations[0].operator=Exists"];
+    let rendered = objects(&template(&helm, &options.map(str::to_owned)).unwrap());
+    for (name, pod) in [("maesh-test", "/spec"), ("maesh-uninstall", "/spec/template/spec")] {
+        let of_name = |object: &&Value| text(object, "/metadata/name") == name && object.pointer(pod).is_some();
+        let pod = rendered.iter().find(of_name).and_then(|object| object.pointer(pod)).expect(name);
+        assert_eq!(text(pod, "/nodeSelector/pool"), "system", "{name}");
+        assert_eq!(text(pod, "/tolerations/0/operator"), "Exists", "{name}");
+    }
+}
+
 /// Every flag that the chart sets is known to the binary, and every role starts to read its files with them.
 #[test]
 fn chart_sets_flags_that_exist() {

@@ -110,7 +110,8 @@ fn every_platform_is_served_and_left_as_it_was() {
         let other = report(&place, &there, &zones(), [10, 96, 0, 54].into()).unwrap();
         assert!(other.standings.iter().all(|standing| standing.state == Ok(State::Outdated)), "{case}: {other:?}");
         for forward in [Some(FORWARD), None] {
-            let changes = removals(&place, &there, &zones(), forward).unwrap();
+            let (changes, refusal) = removals(&place, &there, &zones(), forward);
+            assert_eq!(refusal, None, "{case}");
             assert_eq!(changed(&there, &changes), changed(&maps, &[]), "{case}");
         }
     }
@@ -132,8 +133,28 @@ fn nothing_is_written_when_one_file_is_not_understood() {
         let maps = Maps::from([(map("coredns"), data(&[("Corefile", corefile)])), (map("coredns-custom"), custom)]);
         let refusal = additions(&coredns(false), &maps, &zones(), FORWARD).expect_err(case).to_string();
         assert!(refusal.contains(want) && refusal.ends_with("It was left as it is"), "{case}: {refusal}");
-        assert_eq!(removals(&coredns(false), &maps, &zones(), None), Ok(Vec::new()), "{case}");
+        assert_eq!(removals(&coredns(false), &maps, &zones(), None), (Vec::new(), None), "{case}");
     }
     let gone = additions(&coredns(false), &Maps::new(), &zones(), FORWARD).unwrap_err();
     assert!(gone.to_string().contains("is not there"), "{gone}");
+}
+
+#[test]
+fn what_is_not_understood_keeps_nothing_else() {
+    let corefile = |text: &str| Maps::from([(map("coredns"), data(&[("Corefile", text)])), (map("kube-dns"), None)]);
+    let written = additions(&coredns(true), &corefile(COREFILE), &zones(), FORWARD).unwrap();
+    let there = changed(&corefile(COREFILE), &written);
+    let between = format!("# maesh begin\nacme:53 {{\n}}\n# maesh end\n{COREFILE}");
+    for (case, name, key, broken, left, want) in [
+        ("a note as stub domains", "kube-dns", "stubDomains", "see the wiki", "coredns", "is not a JSON object"),
+        ("a block between our marks", "coredns", "Corefile", &between, "kube-dns", "stands between the mesh's marks"),
+    ] {
+        let mut maps = there.clone();
+        maps.insert(map(name), data(&[(key, broken)]));
+        let (changes, refusal) = removals(&coredns(true), &maps, &zones(), None);
+        let files: Vec<_> = changes.iter().map(|change| change.file.map.name.as_str()).collect();
+        assert_eq!(files, [left], "{case}");
+        let refusal = refusal.expect(case).to_string();
+        assert!(refusal.contains(want) && refusal.contains(key), "{case}: {refusal}");
+    }
 }
