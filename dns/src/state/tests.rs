@@ -172,7 +172,7 @@ fn a_new_node_is_not_taken_for_a_dead_one() {
     let published =
         Arc::new(arc_swap::ArcSwap::from_pointee(Snapshot::empty(std::time::Instant::now(), Arc::default())));
     let mut state = super::State::new(published.clone());
-    let mut apply = |state: &mut super::State, update: Update| assert_eq!(state.apply(&update), []);
+    let apply = |state: &mut super::State, update: Update| assert_eq!(state.apply(&update), []);
     empty().into_iter().for_each(|update| apply(&mut state, update));
     let own = Answer::Fixed(vec![ip("10.200.0.1")]);
     apply(&mut state, update(Kind::Name, [Resource::Name(name("a/x", own, "10.96.0.1"))]));
