@@ -54,7 +54,7 @@ pub(crate) fn start(options: &Options) -> Result<()> {
         fs::write(state("dual-stack"), "")?;
     }
     Daemon::ApiServer.start()?;
-    run("kube-controller-manager", &controller_manager(options)?)?;
+    Daemon::ControllerManager.start()?;
     run("kube-scheduler", inside(LAB, tool("kube-scheduler")?).args(["--leader-elect=false", &config("scheduler")]))?;
     Kube::ours().apply(&nodes(options))
 }
@@ -62,18 +62,23 @@ pub(crate) fn start(options: &Options) -> Result<()> {
 /// A daemon that tests take away and bring back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Daemon {
-    /// The API server; returns when it is ready.
+    /// The API server.
     ApiServer,
+    /// The controllers of Kubernetes. They do not elect a leader here, by which they would end ten seconds after the API
+    /// server: a test that takes that away takes them away too. Those that went on would find every node silent for so long,
+    /// and take its pods out of Services when they may write again.
+    ControllerManager,
 }
 
 impl Daemon {
     fn name(self) -> &'static str {
         match self {
             Self::ApiServer => "kube-apiserver",
+            Self::ControllerManager => "kube-controller-manager",
         }
     }
 
-    /// Starts it, as it was before.
+    /// Starts it, as it was before; of the API server, returns when it is ready.
     ///
     /// # Errors
     /// When it does not start.
@@ -81,23 +86,24 @@ impl Daemon {
         let dual_stack = fs::exists(state("dual-stack")).context("what kind of cluster this is")?;
         let command = match self {
             Self::ApiServer => apiserver(dual_stack)?,
+            Self::ControllerManager => controller_manager(dual_stack)?,
         };
         let log = state(&format!("{}.log", self.name()));
         let child = daemon(&command, &cgroup::make("control")?, &log)?;
         fs::write(state(&format!("{}.pid", self.name())), child.id().to_string())?;
-        if !until(PATIENCE, || Kube::ours().run("get --raw=/readyz").is_ok()) {
+        if self == Self::ApiServer && !until(PATIENCE, || Kube::ours().run("get --raw=/readyz").is_ok()) {
             bail!("the API server is not ready: {}", last_words(self.name()));
         }
         Ok(())
     }
 
-    /// Ends it at once, as a machine does that loses its power; returns when it is gone.
+    /// Ends it at once, as a machine does that loses its power; of the API server, returns when it is gone.
     ///
     /// # Errors
     /// When it is not running.
     pub fn kill(self) -> Result<()> {
         self.signal(Signal::KILL)?;
-        if !until(PATIENCE, || Kube::ours().run("get --raw=/livez").is_err()) {
+        if self == Self::ApiServer && !until(PATIENCE, || Kube::ours().run("get --raw=/livez").is_err()) {
             bail!("{} still answers", self.name());
         }
         Ok(())
@@ -202,8 +208,8 @@ fn services(dual_stack: bool) -> String {
 }
 
 /// The network of all pods.
-pub(crate) fn pods(options: &Options) -> String {
-    families(options.dual_stack, "10.244.0.0/16", "fd00:10:244::/48").join(",")
+pub(crate) fn pods(dual_stack: bool) -> String {
+    families(dual_stack, "10.244.0.0/16", "fd00:10:244::/48").join(",")
 }
 
 fn apiserver(dual_stack: bool) -> Result<Command> {
@@ -247,7 +253,7 @@ fn apiserver(dual_stack: bool) -> Result<Command> {
     Ok(command)
 }
 
-fn controller_manager(options: &Options) -> Result<Command> {
+fn controller_manager(dual_stack: bool) -> Result<Command> {
     let mut command = inside(LAB, tool("kube-controller-manager")?);
     command.args([
         "--use-service-account-credentials=true",
@@ -256,13 +262,13 @@ fn controller_manager(options: &Options) -> Result<Command> {
         "--leader-elect=false",
         "--node-cidr-mask-size-ipv4=24",
     ]);
-    if options.dual_stack {
+    if dual_stack {
         command.arg("--node-cidr-mask-size-ipv6=64");
     }
     command
         .arg(config("controller-manager"))
-        .arg(format!("--cluster-cidr={}", pods(options)))
-        .arg(format!("--service-cluster-ip-range={}", services(options.dual_stack)));
+        .arg(format!("--cluster-cidr={}", pods(dual_stack)))
+        .arg(format!("--service-cluster-ip-range={}", services(dual_stack)));
     files(&mut command, &[("root-ca-file", "ca.crt"), ("service-account-private-key-file", "tokens.key")]);
     Ok(command)
 }

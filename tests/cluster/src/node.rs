@@ -171,7 +171,7 @@ fn configure(index: u8, name: &str, options: &Options) -> Result<()> {
     let proxy = json!({
         "apiVersion": "kubeproxy.config.k8s.io/v1alpha1", "kind": "KubeProxyConfiguration",
         "clientConnection": { "kubeconfig": state("proxy.kubeconfig") },
-        "hostnameOverride": name, "mode": "nftables", "clusterCIDR": pods(options), "detectLocalMode": "ClusterCIDR",
+        "hostnameOverride": name, "mode": "nftables", "clusterCIDR": pods(options.dual_stack), "detectLocalMode": "ClusterCIDR",
         // The table's size belongs to the machine.
         "conntrack": { "maxPerCore": 0, "min": 0 },
     });

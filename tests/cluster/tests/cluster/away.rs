@@ -30,6 +30,7 @@ fn cluster_names_answer_and_requests_pass_without_the_api_server_and_controllers
     let mut crashes = Vec::new();
     load.phase("the API server is killed", || {
         Daemon::ApiServer.kill().unwrap();
+        Daemon::ControllerManager.kill().unwrap();
         pass(20);
     });
     load.phase("the controllers too", || {
@@ -61,6 +62,7 @@ fn cluster_names_answer_and_requests_pass_without_the_api_server_and_controllers
         Daemon::ApiServer.start().unwrap();
         let back = until(Duration::from_secs(120), || cluster.kube.run("get --raw=/readyz").is_ok());
         assert!(back, "the API server does not come back");
+        Daemon::ControllerManager.start().unwrap();
         cluster.mesh_settled();
         // Until own addresses are answered again beside the proxy that was made anew, and longer.
         pass(90);
