@@ -142,15 +142,20 @@ impl Watch {
 
     /// What is to be done, by what is seen `now`. A server that is no longer there is no longer asked. `mesh_answers`:
     /// the mesh's dns itself, asked directly, answers; then whoever does not pass its answer on does not lead to it.
+    ///
+    /// Servers that fail beside at least as many that took the same text up and answer do not fail for it: a node died.
     pub fn judge(&mut self, now: Instant, looks: &BTreeMap<SocketAddr, Look>, mesh_answers: bool) -> Verdict {
         self.failing.retain(|server, _| looks.get(server).is_some_and(|look| !look.plain));
         for (server, look) in looks {
             if self.answered.contains(server) && !look.plain {
-                let since = *self.failing.entry(*server).or_insert(now);
-                if now.duration_since(since) >= FAILING {
-                    return Verdict::Failing(*server);
-                }
+                self.failing.entry(*server).or_insert(now);
             }
+        }
+        let well = looks.values().filter(|look| look.plain && look.mesh == Answered::ByMesh).count();
+        let harms = self.failing.len() > well;
+        let mut long = self.failing.iter().filter(|(_, since)| now.duration_since(**since) >= FAILING);
+        if let Some((server, _)) = long.next().filter(|_| harms) {
+            return Verdict::Failing(*server);
         }
         let who = |answered| looks.iter().filter(move |(_, look)| look.mesh == answered).map(|(server, _)| *server);
         let live = who(Answered::ByMesh).count();
@@ -160,7 +165,7 @@ impl Watch {
         if !self.is_over(now) {
             return Verdict::Wait;
         }
-        if let Some(server) = self.failing.keys().next() {
+        if let Some(server) = self.failing.keys().next().filter(|_| harms) {
             return Verdict::Failing(*server);
         }
         match (live, who(Answered::ByOthers).count()) {
@@ -203,7 +208,25 @@ mod tests {
             ("nobody knows", &[BEFORE], &[(241, &[FAILS, DOWN])], Verdict::Unknown),
             ("no way out, and not taken up", &[FAILS], &[(241, &[FAILS])], Verdict::Refused),
             ("one lost packet", &[BEFORE], &[(1, &[DEAD]), (3, &[BEFORE]), (12, &[DEAD])], Verdict::Wait),
-            ("names fail", &[BEFORE, BEFORE], &[(1, &[GOOD, DEAD]), (9, &[GOOD, DEAD])], Verdict::Failing(server(2))),
+            (
+                "names fail",
+                &[BEFORE, BEFORE],
+                &[(1, &[BEFORE, DEAD]), (9, &[BEFORE, DEAD])],
+                Verdict::Failing(server(2)),
+            ),
+            ("a node died", &[BEFORE, BEFORE], &[(1, &[GOOD, DEAD]), (99, &[GOOD, DEAD])], Verdict::Wait),
+            (
+                "for good",
+                &[BEFORE, BEFORE],
+                &[(1, &[GOOD, DEAD]), (241, &[GOOD, DEAD])],
+                Verdict::Behind(vec![server(2)]),
+            ),
+            (
+                "most of them fail",
+                &[BEFORE, BEFORE, BEFORE],
+                &[(1, &[GOOD, DEAD, DEAD]), (9, &[GOOD, DEAD, DEAD])],
+                Verdict::Failing(server(2)),
+            ),
             ("names fail just at the end", &[BEFORE], &[(241, &[DEAD])], Verdict::Failing(server(1))),
             ("they failed before", &[BEFORE, DEAD], &[(1, &[GOOD, DEAD]), (99, &[GOOD, DEAD])], Verdict::Wait),
             ("the failing one is gone", &[BEFORE, BEFORE], &[(1, &[GOOD, DEAD]), (9, &[GOOD])], Verdict::Live),
