@@ -340,7 +340,13 @@ fn what_cannot_be_undone_is_said_and_tried_again() {
     let said = keeper.until(Phase::Blocked);
     let want = "its log says why, and the stanza could not be taken out again: writing ConfigMap kube-system/coredns: ";
     assert!(said.contains(want), "{said}");
-    until_event(&lab, "StanzaBlocked: CoreDNS did not take it up");
+    let blocked = "StanzaBlocked: CoreDNS did not take it up";
+    until_event(&lab, blocked);
+    assert!(
+        !until(Duration::from_secs(3), || lab.events().matches(blocked).count() > 1),
+        "one, renewed: {}",
+        lab.events()
+    );
     lab.limit("coredns", "get, patch");
     keeper.until(Phase::Reverted);
     assert_eq!(lab.corefile(), COREFILE);

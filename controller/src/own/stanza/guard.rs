@@ -394,7 +394,10 @@ impl Duty {
                             when it suits you";
                 return Ok(self.lacks(now, Phase::Written, text.into()));
             }
-            Verdict::Refused => format!("CoreDNS did not take it up within {seconds} s; its log says why"),
+            // The same at every look, so that it stays one Event where it cannot be undone.
+            Verdict::Refused => {
+                format!("CoreDNS did not take it up within {} s; its log says why", guard.times.deadline.as_secs())
+            }
             Verdict::Failing(server) => format!("{server} no longer answered for names of the cluster"),
         };
         self.revert(guard, &harm).await;
