@@ -106,19 +106,14 @@ async fn a_connect_failure_is_tried_beyond_the_hints() {
 async fn a_reused_connection_that_closes_is_not_the_callers_concern() {
     let fed = Fed::new(config()).await;
     fed.begin().await;
-    let listening = tokio::net::TcpListener::bind((LOCAL, 0)).await.expect("bound");
-    let server = listening.local_addr().expect("bound");
-    tokio::spawn(async move {
-        while let Ok((mut stream, _)) = listening.accept().await {
-            tokio::spawn(async move {
-                let mut bytes = [0; 4096];
-                let _ = stream.read(&mut bytes).await;
-                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
-                // The next request is on its way when the connection ends.
-                let _ = stream.read(&mut bytes).await;
-            });
-        }
-    });
+    let server = endpoints::raw(|mut stream| async move {
+        let mut bytes = [0; 4096];
+        let _ = stream.read(&mut bytes).await;
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+        // The next request is on its way when the connection ends.
+        let _ = stream.read(&mut bytes).await;
+    })
+    .await;
     let address = fed.http("web.shop", Scheme::Http, &[server]).await;
     let mut raw = Raw::to(address).await;
     for i in 0..10 {
@@ -141,14 +136,11 @@ async fn answers_that_are_no_http() {
         ("nothing", "", "upstream_reset"),
         ("folded", "HTTP/1.1 200 OK\r\nX: a\r\n b\r\n\r\n", "upstream_protocol"),
     ] {
-        let listening = tokio::net::TcpListener::bind((LOCAL, 0)).await.expect("bound");
-        let server = listening.local_addr().expect("bound");
-        tokio::spawn(async move {
-            while let Ok((mut stream, _)) = listening.accept().await {
-                let _ = stream.read(&mut [0; 4096]).await;
-                let _ = stream.write_all(answer.as_bytes()).await;
-            }
-        });
+        let server = endpoints::raw(move |mut stream| async move {
+            let _ = stream.read(&mut [0; 4096]).await;
+            let _ = stream.write_all(answer.as_bytes()).await;
+        })
+        .await;
         let address = fed.http(&format!("{case}.shop"), Scheme::Http, &[server]).await;
         let (head, _) = ask(address, &get(&format!("{case}.shop"), "/")).await;
         assert!(head.starts_with("http/1.1 502"), "{case}: {head}");

@@ -15,17 +15,12 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 async fn opaque_streams() {
     let fed = Fed::new(config()).await;
     fed.begin().await;
-    let listening = tokio::net::TcpListener::bind((LOCAL, 0)).await.expect("bound");
-    let server = listening.local_addr().expect("bound");
-    tokio::spawn(async move {
-        while let Ok((mut stream, _)) = listening.accept().await {
-            tokio::spawn(async move {
-                let mut all = Vec::new();
-                let _ = stream.read_to_end(&mut all).await;
-                let _ = stream.write_all(&all).await;
-            });
-        }
-    });
+    let server = endpoints::raw(|mut stream| async move {
+        let mut all = Vec::new();
+        let _ = stream.read_to_end(&mut all).await;
+        let _ = stream.write_all(&all).await;
+    })
+    .await;
     let address = fed.listen_on(free_port(), Some(("db.shop", 5432)), false, &[]).await;
     fed.define("db.shop", 5432, Protocol::Tcp, policy(Scheme::Http), Vec::new());
     fed.define_endpoints("db.shop", 5432, Protocol::Tcp, vec![endpoint(server)]);
@@ -70,18 +65,13 @@ fn hello(name: &str) -> Vec<u8> {
 async fn tls_on_a_shared_port_goes_by_its_name() {
     let fed = Fed::new(config()).await;
     fed.begin().await;
-    let listening = tokio::net::TcpListener::bind((LOCAL, 0)).await.expect("bound");
-    let server = listening.local_addr().expect("bound");
-    tokio::spawn(async move {
-        while let Ok((mut stream, _)) = listening.accept().await {
-            tokio::spawn(async move {
-                let mut bytes = [0; 1024];
-                while let Ok(read @ 1..) = stream.read(&mut bytes).await {
-                    let _ = stream.write_all(&bytes[..read]).await;
-                }
-            });
+    let server = endpoints::raw(|mut stream| async move {
+        let mut bytes = [0; 1024];
+        while let Ok(read @ 1..) = stream.read(&mut bytes).await {
+            let _ = stream.write_all(&bytes[..read]).await;
         }
-    });
+    })
+    .await;
     let port = free_port();
     let mut both = listener(port, None, true, &[]);
     both.tls = true;

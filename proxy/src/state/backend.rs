@@ -178,10 +178,12 @@ impl Hints {
             let mut ready = endpoints.iter().filter(|facts| facts.ready).map(|facts| hint(facts, place));
             ready.try_fold(false, |any, here| here.map(|here| any | here)).unwrap_or(false)
         };
-        match () {
-            () if hold(to_node) => Self::Nodes,
-            () if hold(to_zone) => Self::Zones,
-            () => Self::Ignored,
+        if hold(to_node) {
+            Self::Nodes
+        } else if hold(to_zone) {
+            Self::Zones
+        } else {
+            Self::Ignored
         }
     }
 

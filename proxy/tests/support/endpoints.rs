@@ -8,7 +8,7 @@ use http_body_util::{BodyExt, Full, StreamBody, combinators::BoxBody};
 use hyper::{body::Frame, body::Incoming, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::{
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
     task::{JoinHandle, JoinSet},
 };
 
@@ -37,6 +37,21 @@ impl Server {
 
 pub fn full(text: impl Into<Bytes>) -> Body {
     Full::new(text.into()).map_err(|never| match never {}).boxed()
+}
+
+/// A server that does with each connection what `serve` says, for as long as the test runs.
+pub async fn raw<A>(serve: impl Fn(TcpStream) -> A + Send + 'static) -> SocketAddr
+where
+    A: Future<Output = ()> + Send + 'static,
+{
+    let listener = TcpListener::bind((LOCAL, 0)).await.expect("bound");
+    let address = listener.local_addr().expect("bound");
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(serve(stream));
+        }
+    });
+    address
 }
 
 /// A server of HTTP/1.1 (`h2` false) or HTTP/2 that answers with `answer`.
