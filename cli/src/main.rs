@@ -14,6 +14,7 @@ mod fetch;
 mod inspect;
 mod logs;
 mod mesh;
+mod open_files;
 mod roles;
 mod signals;
 mod status;
@@ -32,7 +33,7 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
     let Cli { logs: log_args, command } = Cli::parse();
-    let result = logs::start(&log_args).and_then(|log_level| match command {
+    let result = logs::start(&log_args).inspect(|_| open_files::raise()).and_then(|log_level| match command {
         Command::Dev(args) => block_on(dev::run(args, log_level)),
         Command::Demo(args) => block_on(demo::run(args, log_level)),
         Command::Controller(args) => block_on(roles::controller::run(*args, log_level)),
