@@ -50,6 +50,8 @@ pub enum Command {
     Dns(Box<DnsOrCommandArgs>),
     /// Role: carry the requests of one node
     Proxy(ProxyArgs),
+    /// Beside a proxy: keep its listening sockets open while it is started again
+    Keeper(KeeperArgs),
     /// Take the mesh out of the cluster's ways, so that its objects can be deleted and no call under way fails
     Uninstall(UninstallArgs),
     /// Print the version of this program
@@ -394,11 +396,24 @@ pub struct ProxyArgs {
     /// Longest time that requests in flight may take after that
     #[arg(long, env = "MAESH_DRAIN_TIMEOUT", default_value = "5s", value_parser = duration::parse, value_name = "DURATION")]
     pub drain_timeout: Duration,
+    /// Socket of the `maesh keeper` beside it: what it listens on stays open while this process is started again
+    #[arg(long, env = "MAESH_KEEPER", value_name = "PATH")]
+    pub keeper: Option<PathBuf>,
     /// Threads that carry requests; 0 is one per core, four at most
     #[arg(long, env = "MAESH_THREADS", default_value_t = 0, value_name = "N")]
     pub threads: usize,
     #[command(flatten)]
     pub subscribe: SubscribeArgs,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct KeeperArgs {
+    /// Socket at which the proxy finds it; both are of one user, and in one network namespace
+    #[arg(long, env = "MAESH_KEEPER", value_name = "PATH")]
+    pub socket: PathBuf,
+    /// How long callers may wait for a proxy that is gone, before they are refused
+    #[arg(long, env = "MAESH_HOLD", default_value = "10s", value_parser = duration::parse, value_name = "DURATION")]
+    pub hold: Duration,
 }
 
 #[derive(Debug, Clone, Args)]

@@ -43,6 +43,7 @@ fn main() -> ExitCode {
             (None, None) => Err(anyhow::anyhow!("maesh dns: --id is missing, or a command; see maesh dns --help")),
         },
         Command::Proxy(args) => block_on(roles::proxy::run(args, log_level)),
+        Command::Keeper(args) => block_on(roles::keeper::run(args)),
         Command::Explain(args) => block_on(explain::run(args)),
         Command::Check(args) => block_on(check::run(args)),
         Command::Uninstall(args) => block_on(uninstall::run(args)),

@@ -2,6 +2,7 @@
 
 pub mod controller;
 pub mod dns;
+pub mod keeper;
 pub mod proxy;
 
 use std::{net::IpAddr, path::PathBuf};

@@ -1,6 +1,6 @@
 //! What a proxy is told at its start; nothing reads flags or environment later.
 
-use std::{net::IpAddr, ops::RangeInclusive, sync::Arc, time::Duration};
+use std::{net::IpAddr, ops::RangeInclusive, path::PathBuf, sync::Arc, time::Duration};
 
 use ipnet::IpNet;
 use maesh_config::NodeName;
@@ -10,6 +10,8 @@ use maesh_config::NodeName;
 pub struct Config {
     /// Addresses on which shared ports listen. `::` serves both families where the system has both.
     pub shared: Vec<IpAddr>,
+    /// Socket of the [`Keeper`](crate::Keeper) that has copies of the listening sockets, if there is one.
+    pub keeper: Option<PathBuf>,
     /// Threads that carry traffic, each with an event loop and connections of its own.
     pub workers: usize,
     /// Node on which the proxy and most of its callers run.
@@ -65,6 +67,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             shared: Vec::new(),
+            keeper: None,
             workers: std::thread::available_parallelism().map_or(1, |cores| cores.get().min(4)),
             node: None,
             node_address: None,

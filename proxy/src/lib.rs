@@ -2,7 +2,7 @@
 //!
 //! The way of a request is the listing of modules: [`listener`] accepts, `http` routes, balances, retries and sends,
 //! [`tcp`] carries what is opaque, `reason` says what the mesh answered by itself, `telemetry` counts, `drain` ends.
-//! `state` applies the discovery stream and publishes immutable snapshots; nothing on the data path waits for it,
+//! `sockets` lets listening sockets outlive the process. `state` applies the discovery stream and publishes immutable snapshots; nothing on the data path waits for it,
 //! except the first request for a Service.
 
 mod clock;
@@ -15,6 +15,7 @@ mod listener;
 mod local_ports;
 mod proxy;
 mod reason;
+mod sockets;
 mod state;
 pub mod tcp;
 mod telemetry;
@@ -23,6 +24,7 @@ pub mod tls;
 pub use config::{Config, Limits};
 pub use proxy::{Bound, Proxy, StartError, Status, start};
 pub use reason::Reason;
+pub use sockets::Keeper;
 
 use maesh_config::Kind;
 

@@ -18,7 +18,6 @@ use std::{
 
 use arc_swap::ArcSwap;
 use maesh_config::model::{Bind, Listener, Transport};
-use socket2::{Domain, Protocol, Socket, Type};
 use tokio::task::AbortHandle;
 
 pub(crate) use self::{
@@ -26,10 +25,10 @@ pub(crate) use self::{
     occupancy::Occupancy,
     worker::{Worker, Workers},
 };
-use crate::state::{Shared, directory_name};
-
-/// Connections that wait in the kernel for being accepted.
-const BACKLOG: i32 = 4096;
+use crate::{
+    sockets::{Listen, Sockets},
+    state::{Shared, directory_name},
+};
 
 /// An open listener, as its connections see it.
 pub(crate) struct Listening {
@@ -109,6 +108,8 @@ struct Open {
     at: (Bind, u16),
     bound: Vec<SocketAddr>,
     accepting: Vec<AbortHandle>,
+    /// Of the process before: callers wait, and are taken once everything that was configured is here.
+    waiting: Vec<std::net::TcpListener>,
 }
 
 impl Drop for Open {
@@ -123,6 +124,11 @@ impl Drop for Open {
 pub(crate) struct Listeners {
     shared: Arc<Shared>,
     workers: Workers,
+    sockets: Sockets,
+    /// Everything that was configured is here.
+    complete: bool,
+    /// This process is ending.
+    closed: bool,
     open: HashMap<Arc<str>, Open>,
     /// Who is open at an address and port.
     at: HashMap<(Bind, u16), Arc<str>>,
@@ -132,11 +138,14 @@ pub(crate) struct Listeners {
 }
 
 impl Listeners {
-    /// No listeners, whose connections will be carried by `workers`.
-    pub(crate) fn new(shared: Arc<Shared>, workers: Workers) -> Self {
+    /// No listeners, whose sockets will come from `sockets` and whose connections will be carried by `workers`.
+    pub(crate) fn new(shared: Arc<Shared>, workers: Workers, sockets: Sockets) -> Self {
         Self {
             shared,
             workers,
+            sockets,
+            complete: false,
+            closed: false,
             open: HashMap::new(),
             at: HashMap::new(),
             lingering: HashMap::new(),
@@ -148,6 +157,9 @@ impl Listeners {
     pub(crate) fn open(&mut self, listener: &Listener) -> Result<(), ListenError> {
         if listener.transport == Transport::Udp {
             return Err(ListenError::Udp(listener.port));
+        }
+        if self.closed {
+            return Ok(());
         }
         if let Some(open) = self.open.get(&listener.id.0) {
             open.listening.facts.store(Arc::new(Facts::from(listener)));
@@ -168,22 +180,53 @@ impl Listeners {
         if addresses.is_empty() {
             return Err(ListenError::NoAddress(listener.port));
         }
-        let mut sockets = Vec::with_capacity(addresses.len());
-        for address in addresses {
-            sockets.push(bind(SocketAddr::new(address, listener.port))?);
-        }
+        let sockets = self.listen(&addresses, listener.port)?;
         let listening = Arc::new(Listening { facts: ArcSwap::from_pointee(Facts::from(listener)) });
-        let mut open = Open { listening, at, bound: Vec::new(), accepting: Vec::new() };
-        for socket in sockets {
-            let bound = socket.local_addr().map_err(|error| {
-                ListenError::bind(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), listener.port), error)
-            })?;
-            let first = self.next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-            open.accepting.push(accept::start(&self.workers, first, socket, open.listening.clone()));
+        let mut open = Open { listening, at, bound: Vec::new(), accepting: Vec::new(), waiting: Vec::new() };
+        for (bound, Listen { socket, adopted }) in sockets {
             open.bound.push(bound);
+            if adopted && !self.complete {
+                open.waiting.push(socket);
+            } else {
+                self.accept(&mut open, socket);
+            }
         }
         self.insert(&listener.id.0, open);
         Ok(())
+    }
+
+    /// Sockets on all of these addresses, or on none.
+    fn listen(&mut self, addresses: &[IpAddr], port: u16) -> Result<Vec<(SocketAddr, Listen)>, ListenError> {
+        let mut listening = Vec::with_capacity(addresses.len());
+        for address in addresses {
+            match bind(&mut self.sockets, SocketAddr::new(*address, port)) {
+                Ok(socket) => listening.push(socket),
+                Err(error) => {
+                    listening.iter().for_each(|(bound, _)| self.sockets.close(*bound));
+                    return Err(error);
+                }
+            }
+        }
+        Ok(listening)
+    }
+
+    fn accept(&self, open: &mut Open, socket: std::net::TcpListener) {
+        let first = self.next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        open.accepting.push(accept::start(&self.workers, first, socket, open.listening.clone()));
+    }
+
+    /// Everything that was configured is here: takes the callers that waited for that.
+    pub(crate) fn completed(&mut self) {
+        if std::mem::replace(&mut self.complete, true) {
+            return;
+        }
+        let mut all = std::mem::take(&mut self.open);
+        for open in all.values_mut() {
+            for socket in std::mem::take(&mut open.waiting) {
+                self.accept(open, socket);
+            }
+        }
+        self.open = all;
     }
 
     fn insert(&mut self, id: &Arc<str>, open: Open) {
@@ -197,15 +240,22 @@ impl Listeners {
         let Some((id, open)) = self.open.remove_entry(id) else { return };
         self.at.remove(&open.at);
         let linger = self.shared.config.linger;
-        if !linger.is_zero() {
+        if linger.is_zero() {
+            shut(&mut self.sockets, open);
+        } else {
             self.lingering.insert(id, (open, Instant::now() + linger));
         }
         self.count();
     }
 
-    /// Stops accepting where the time to linger is over.
+    /// Stops accepting where the time to linger is over. Callers of before do not wait for ever for what was configured.
     pub(crate) fn expire(&mut self, now: Instant) {
-        self.lingering.retain(|_, (_, until)| *until > now);
+        for (_, (open, _)) in self.lingering.extract_if(|_, (_, until)| *until <= now) {
+            shut(&mut self.sockets, open);
+        }
+        if self.sockets.overdue(now) {
+            self.completed();
+        }
     }
 
     /// The open ones by id, with the addresses that are bound.
@@ -220,8 +270,10 @@ impl Listeners {
         all
     }
 
-    /// Stops accepting everywhere.
+    /// Stops accepting everywhere. Who keeps the sockets has them for the next process.
     pub(crate) fn close_all(&mut self) {
+        self.closed = true;
+        self.sockets.leave();
         self.open.clear();
         self.at.clear();
         self.lingering.clear();
@@ -234,30 +286,29 @@ impl Listeners {
     }
 }
 
-/// A listening socket on `address`. On `::` it takes both families; where the system has no IPv6, `0.0.0.0` is used.
-fn bind(address: SocketAddr) -> Result<std::net::TcpListener, ListenError> {
-    match listen(address) {
-        Ok(socket) => Ok(socket),
+/// Stops accepting for good.
+fn shut(sockets: &mut Sockets, open: Open) {
+    let bound = open.bound.clone();
+    // Its tasks end before they could see that their sockets do.
+    drop(open);
+    bound.into_iter().for_each(|bound| sockets.close(bound));
+}
+
+/// A listening socket on `address`, and what it is bound to. On `::` it takes both families; where the system has no
+/// IPv6, `0.0.0.0` is used.
+fn bind(sockets: &mut Sockets, address: SocketAddr) -> Result<(SocketAddr, Listen), ListenError> {
+    let listening = match sockets.listen(address) {
+        Ok(listening) => Ok((address, listening)),
         Err(error)
             if address.ip() == IpAddr::from([0_u16; 8])
                 && matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL)) =>
         {
             let v4 = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), address.port());
-            listen(v4).map_err(|error| ListenError::bind(v4, error))
+            sockets.listen(v4).map(|listening| (v4, listening)).map_err(|error| ListenError::bind(v4, error))
         }
         Err(error) => Err(ListenError::bind(address, error)),
-    }
-}
-
-fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    if address.ip() == IpAddr::from([0_u16; 8]) {
-        socket.set_only_v6(false)?;
-    }
-    // Connections of before that still linger in the kernel are no reason not to listen again.
-    socket.set_reuse_address(true)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
+    }?;
+    let (asked, listening) = listening;
+    let bound = listening.socket.local_addr().map_err(|error| ListenError::bind(asked, error))?;
+    Ok((bound, listening))
 }

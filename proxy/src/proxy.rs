@@ -1,6 +1,6 @@
 //! Wiring: what runs, and the handle by which it is watched and ended.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use maesh_config::update::{Connected, Interest, Report, Updates};
@@ -19,6 +19,7 @@ use crate::{
     drain,
     explain::Explainer,
     listener::{Listeners, Opened, Workers},
+    sockets::Sockets,
     state::{Called, Phase, Shared, Writer},
     telemetry::Telemetry,
 };
@@ -32,6 +33,14 @@ pub enum StartError {
     /// A thread or its event loop could not be created.
     #[error("starting worker threads: {0}")]
     Workers(#[source] io::Error),
+    /// The keeper does not give the sockets that it has.
+    #[error("the keeper at {path} does not give its sockets: {source}. End it, and start again", path = .path.display())]
+    Keeper {
+        /// Its socket.
+        path: PathBuf,
+        /// What went wrong.
+        source: io::Error,
+    },
 }
 
 /// One listener that is open.
@@ -93,7 +102,8 @@ pub async fn start(
     let (shared, wanted) = Shared::new(config, telemetry);
     let (closing, closing_seen) = watch::channel(false);
     let workers = Workers::start(&shared, count, &closing_seen).map_err(StartError::Workers)?;
-    let listeners = Listeners::new(shared.clone(), workers.clone());
+    let sockets = sockets(&shared).await?;
+    let listeners = Listeners::new(shared.clone(), workers.clone(), sockets);
     let writer = Writer::new(shared.clone(), interest, listeners);
     let opened = Arc::new(ArcSwap::from_pointee(Vec::new()));
     let (report, ready) = (Arc::new(report), Arc::new(watch::Sender::new(false)));
@@ -114,6 +124,14 @@ pub async fn start(
         stop_accepting: Some(stop_accepting),
         writer,
     })
+}
+
+/// Where listening sockets come from.
+async fn sockets(shared: &Shared) -> Result<Sockets, StartError> {
+    let Some(path) = shared.config.keeper.clone() else { return Ok(Sockets::alone()) };
+    let (keeper, kept) = (path.clone(), shared.telemetry.kept.clone());
+    let sockets = tokio::task::spawn_blocking(move || Sockets::with_keeper(&keeper, kept)).await;
+    sockets.map_err(io::Error::other).flatten().map_err(|source| StartError::Keeper { path, source })
 }
 
 impl Proxy {
@@ -218,8 +236,11 @@ impl Run {
 
     /// Tells others what changed: open listeners, readiness.
     fn publish(&mut self) {
-        self.opened.store(Arc::new(self.writer.listeners().opened()));
         let complete = self.shared.complete.load(std::sync::atomic::Ordering::Acquire);
+        if complete {
+            self.writer.listeners().completed();
+        }
+        self.opened.store(Arc::new(self.writer.listeners().opened()));
         if complete && self.shared.phase() == Phase::Serving && !*self.ready.borrow() {
             self.ready.send_replace(true);
             self.report.send_replace(true);

@@ -95,6 +95,8 @@ pub(crate) struct Telemetry {
     pub(crate) services: Gauge,
     /// Listeners that are open.
     pub(crate) listeners: Gauge,
+    /// Listening sockets of which a keeper has copies.
+    pub(crate) kept: Gauge,
 }
 
 impl Telemetry {
@@ -120,6 +122,7 @@ impl Telemetry {
             revision: Gauge::default(),
             services: Gauge::default(),
             listeners: Gauge::default(),
+            kept: Gauge::default(),
         };
         let mesh = registry.sub_registry_with_prefix("maesh");
         mesh.register("http_requests", "Requests answered, by the Service called", telemetry.requests.clone());
@@ -143,6 +146,11 @@ impl Telemetry {
         mesh.register("proxy_config_updates", "Updates of the configuration applied", telemetry.revision.clone());
         mesh.register("proxy_services", "Services whose configuration is held", telemetry.services.clone());
         mesh.register("proxy_listeners", "Listeners that are open", telemetry.listeners.clone());
+        mesh.register(
+            "proxy_sockets_kept",
+            "Listening sockets of which a keeper was given copies",
+            telemetry.kept.clone(),
+        );
         telemetry
     }
 

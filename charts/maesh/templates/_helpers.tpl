@@ -41,14 +41,15 @@ app.kubernetes.io/component: {{ index . 1 }}
 {{ include "maesh.fullname" . }}-controller.{{ .Release.Namespace }}.svc
 {{- end }}
 
-{{/* Metadata of a role's pods. Takes (list context role port). */}}
+{{/* Metadata of a role's pods. Takes (list context role port), and annotations that it cannot do without as a fourth. */}}
 {{- define "maesh.podMetadata" -}}
 {{- $context := index . 0 }}{{ $role := index $context.Values (index . 1) -}}
 labels:
   {{- include "maesh.labels" (list $context (index . 1) $role.podLabels) | nindent 2 }}
 {{- $annotations := dict }}
+{{- if gt (len .) 3 }}{{ $annotations = index . 3 }}{{ end }}
 {{- if $context.Values.monitoring.annotations }}
-{{- $annotations = dict "prometheus.io/scrape" "true" "prometheus.io/port" (index . 2 | toString) "prometheus.io/path" "/metrics" }}
+{{- $annotations = merge $annotations (dict "prometheus.io/scrape" "true" "prometheus.io/port" (index . 2 | toString) "prometheus.io/path" "/metrics") }}
 {{- end }}
 {{- with mergeOverwrite $annotations $role.podAnnotations }}
 annotations:
@@ -102,9 +103,9 @@ seccompProfile: {type: RuntimeDefault}
 {{- end }}
 {{- end }}
 
-{{/* Image, rights and probes of a role's container. Takes (list context role). */}}
-{{- define "maesh.container" -}}
-{{- $context := index . 0 }}{{ $role := index $context.Values (index . 1) -}}
+{{/* Image and rights of a container. Takes (list context name). */}}
+{{- define "maesh.program" -}}
+{{- $context := index . 0 -}}
 name: {{ index . 1 }}
 image: {{ include "maesh.image" $context }}
 imagePullPolicy: {{ $context.Values.image.pullPolicy }}
@@ -112,6 +113,12 @@ securityContext:
   allowPrivilegeEscalation: false
   readOnlyRootFilesystem: true
   capabilities: {drop: [ALL]}
+{{- end }}
+
+{{/* Image, rights and probes of a role's container. Takes (list context role). */}}
+{{- define "maesh.container" -}}
+{{- $context := index . 0 }}{{ $role := index $context.Values (index . 1) -}}
+{{ include "maesh.program" . }}
 livenessProbe:
   httpGet: {path: /livez, port: admin}
   periodSeconds: 10

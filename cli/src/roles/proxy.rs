@@ -26,6 +26,7 @@ pub async fn run(args: ProxyArgs, log_level: LogLevel) -> anyhow::Result<ExitCod
     defaults.limits.keep_alive_leaving = defaults.limits.keep_alive_leaving.min(args.drain_horizon / 2);
     let config = Config {
         shared: args.address,
+        keeper: args.keeper,
         workers: if args.threads == 0 { defaults.workers } else { args.threads },
         node: args.subscribe.node.as_deref().map(NodeName::from),
         node_address: args.node_address,

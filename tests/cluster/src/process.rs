@@ -8,7 +8,7 @@ use rustix::process::{Pid, kill_process};
 
 use crate::cgroup;
 
-/// Sends `signal` to the processes of `pod` whose program is `program`.
+/// Sends `signal` to the processes of `pod` whose command line begins with the words of `program`.
 ///
 /// # Errors
 /// When there is none, or one cannot be reached.
@@ -48,8 +48,8 @@ pub fn kill_sandbox(pod: &str, program: &str) -> Result<()> {
 /// Containers have their pod's name in HOSTNAME.
 fn is_in(pid: i32, pod: &str, program: &str) -> bool {
     let read = |file: &str| fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
-    let first = |bytes: &[u8]| bytes.split(|byte| *byte == 0).next().unwrap_or_default().to_vec();
     let host = format!("HOSTNAME={pod}");
-    first(&read("cmdline")) == program.as_bytes()
+    let words = format!("{}\0", program.replace(' ', "\0"));
+    read("cmdline").starts_with(words.as_bytes())
         && read("environ").split(|byte| *byte == 0).any(|variable| variable == host.as_bytes())
 }

@@ -152,7 +152,8 @@ fn chart_gives_tokens_and_keys_only_to_who_needs_them() {
         for field in ["hostNetwork", "hostPID", "hostIPC"] {
             assert!(pod.get(field).is_none(), "{name}: {field}");
         }
-        for port in pod.pointer("/containers/0/ports").and_then(Value::as_array).into_iter().flatten() {
+        let containers = pod["containers"].as_array().unwrap();
+        for port in containers.iter().filter_map(|container| container["ports"].as_array()).flatten() {
             assert!(port.get("hostPort").is_none(), "{name}");
         }
     }
@@ -181,8 +182,9 @@ fn chart_sets_flags_that_exist() {
     let files = folder.map(|entry| entry.unwrap().path()).chain([repository().join("cli/src/args.rs")]);
     let source: String = files.map(|file| fs::read_to_string(file).unwrap()).collect();
     for object in objects(&template(&helm, &values("everything")).unwrap()) {
-        let arguments = object.pointer("/spec/template/spec/containers/0/args").and_then(Value::as_array);
-        for argument in arguments.into_iter().flatten().filter_map(Value::as_str) {
+        let containers = object.pointer("/spec/template/spec/containers").and_then(Value::as_array);
+        let arguments = containers.into_iter().flatten().filter_map(|container| container["args"].as_array());
+        for argument in arguments.flatten().filter_map(Value::as_str) {
             let Some(flag) = argument.strip_prefix("--") else { continue };
             let flag = flag.split('=').next().unwrap();
             let known = source.contains(&format!("pub {}:", flag.replace('-', "_")))

@@ -41,7 +41,7 @@ fn cluster_names_answer_and_requests_pass_without_the_api_server_and_controllers
     });
     load.phase("a proxy's container is killed", || {
         crashes.push(now());
-        signal(&proxies[0].name, "/maesh", Signal::KILL).unwrap();
+        signal(&proxies[0].name, "/maesh proxy", Signal::KILL).unwrap();
         pass(20);
     });
     load.phase("a dns container is killed", || {

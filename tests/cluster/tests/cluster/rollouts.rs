@@ -13,9 +13,6 @@ use crate::under_load::{Load, PLANS};
 /// Requests a second, all nodes together.
 const RATE: u64 = 200;
 
-/// Longest time that a client keeps an address, and that a process may take to be started again.
-const CRASH: Duration = Duration::from_secs(10);
-
 impl Cluster {
     fn restart(&self, workload: &str) {
         self.kube.run(&format!("--namespace={MESH} rollout restart {workload}")).unwrap();
@@ -196,7 +193,7 @@ fn cluster_a_new_service_is_only_heard_of_once_it_is_served() {
 }
 
 #[test]
-#[ignore = "long: a proxy's process is killed under load"]
+#[ignore = "long: a proxy's container is killed under load"]
 fn cluster_a_killed_proxy_costs_what_was_in_flight() {
     let Some(cluster) = our_cluster() else { return };
     cluster.with_mesh();
@@ -205,18 +202,18 @@ fn cluster_a_killed_proxy_costs_what_was_in_flight() {
     let mut load = Load::start(&cluster, "load", &PLANS);
     let mut killed = 0;
     load.phase("a proxy is killed", || {
+        signal(&proxy.name, "/maesh proxy", Signal::KILL).unwrap();
         killed = now();
-        signal(&proxy.name, "/maesh", Signal::KILL).unwrap();
         load_alone();
         cluster.mesh_settled();
     });
-    load.go_on(CRASH);
+    load.go_on(Duration::from_secs(10));
     let report = load.end();
     let failed: Vec<_> = report.requests.iter().filter(|request| !request.long && request.failure.is_some()).collect();
-    let last = failed.iter().map(|request| request.at.saturating_sub(killed)).max().unwrap_or_default();
-    println!("{} requests failed, all within {last} ms after {} was killed", failed.len(), proxy.name);
+    println!("{} requests failed, of {} on three nodes", failed.len(), report.requests.len());
     for request in failed {
         assert_eq!(request.asker, proxy.node, "only its own node's callers: {request:?}");
-        assert!(request.at + 15_000 >= killed && request.at < killed + CRASH.as_millis() as u64, "{request:?}");
+        let (began, ended) = (request.at, request.at + request.took_us / 1000);
+        assert!(began <= killed && ended + 100 >= killed, "not in flight at {killed}: {request:?}");
     }
 }

@@ -1,0 +1,157 @@
+//! Listening sockets that outlive the proxy's process.
+//!
+//! A [`Keeper`], a second small process in the proxy's network namespace, has a copy of every listening socket. While
+//! the proxy is started again, after a crash or a kill, the kernel goes on completing connections for the copies; they
+//! wait in the sockets' queues until the next process has been given them and accepts. So a crash costs what was in
+//! flight, and no new connection is refused.
+//!
+//! Without a keeper, or while it is away, everything works as it would for a process alone.
+
+mod keeper;
+mod link;
+mod wire;
+
+use std::{
+    collections::HashMap,
+    io,
+    net::{IpAddr, SocketAddr, TcpListener},
+    path::Path,
+    sync::{Arc, mpsc},
+    time::{Duration, Instant},
+};
+
+use parking_lot::Mutex;
+use prometheus_client::metrics::gauge::Gauge;
+use rustix::net::{Shutdown, shutdown};
+use socket2::{Domain, Protocol, Socket, Type};
+
+pub use self::keeper::Keeper;
+use self::link::{Link, Told};
+
+/// Connections that wait in the kernel for being accepted.
+const BACKLOG: i32 = 4096;
+
+/// How long what was kept waits for the configuration that asks for it. What the state on disk does not name yet may
+/// have been opened a moment before the end.
+const ADOPTION: Duration = Duration::from_secs(10);
+
+/// Makes listening sockets, or takes them from a keeper.
+pub(crate) struct Sockets(Option<Kept>);
+
+/// What there is besides the sockets themselves where a keeper was named.
+struct Kept {
+    held: Arc<Mutex<Held>>,
+    until: Instant,
+    link: mpsc::Sender<Told>,
+}
+
+/// Sockets of which a keeper has copies, or should, by what they are bound to.
+#[derive(Default)]
+struct Held {
+    open: HashMap<SocketAddr, Arc<TcpListener>>,
+    /// From the process before, and not asked for so far.
+    adopted: HashMap<SocketAddr, Arc<TcpListener>>,
+}
+
+/// A socket that listens.
+pub(crate) struct Listen {
+    pub(crate) socket: TcpListener,
+    /// The process before had it: callers may be waiting already.
+    pub(crate) adopted: bool,
+}
+
+impl Sockets {
+    /// Of a process alone.
+    pub(crate) fn alone() -> Self {
+        Self(None)
+    }
+
+    /// With the keeper at `path`, and with what it kept. One that is not there yet is looked for again and again; `kept`
+    /// says how many sockets it was given. Blocks for a few seconds at most.
+    ///
+    /// # Errors
+    /// When there is a keeper, and it does not give what it has: its copies would keep the ports taken.
+    pub(crate) fn with_keeper(path: &Path, kept: Gauge) -> io::Result<Self> {
+        let held = Arc::new(Mutex::new(Held::default()));
+        let link = Link::new(path, held.clone(), kept)?;
+        let (sender, told) = mpsc::channel();
+        std::thread::Builder::new().name("sockets".into()).spawn(move || link.run(&told))?;
+        Ok(Self(Some(Kept { held, until: Instant::now() + ADOPTION, link: sender })))
+    }
+
+    /// A socket that listens on `address`; on `::` for both families.
+    pub(crate) fn listen(&mut self, address: SocketAddr) -> io::Result<Listen> {
+        let Some(kept) = &mut self.0 else { return Ok(Listen { socket: listen(address)?, adopted: false }) };
+        let mut held = kept.held.lock();
+        if let Some(before) = held.adopted.get(&address) {
+            let socket = before.try_clone()?;
+            if let Some(before) = held.adopted.remove(&address) {
+                held.open.insert(address, before);
+            }
+            return Ok(Listen { socket, adopted: true });
+        }
+        let socket = listen(address)?;
+        let bound = socket.local_addr()?;
+        held.open.insert(bound, Arc::new(socket.try_clone()?));
+        kept.tell(Told::Opened(bound));
+        Ok(Listen { socket, adopted: false })
+    }
+
+    /// No connection is taken on `address` from here on, whoever still has a copy of its socket.
+    pub(crate) fn close(&mut self, address: SocketAddr) {
+        let Some(kept) = &mut self.0 else { return };
+        let socket = kept.held.lock().open.remove(&address);
+        if let Some(socket) = socket {
+            kept.close(address, &socket);
+        }
+    }
+
+    /// Whether the configuration was waited for long enough; closes what it did not ask for until then.
+    pub(crate) fn overdue(&mut self, now: Instant) -> bool {
+        let Some(kept) = self.0.as_mut().filter(|kept| now >= kept.until) else { return false };
+        let rest = std::mem::take(&mut kept.held.lock().adopted);
+        for (address, socket) in rest {
+            kept.close(address, &socket);
+        }
+        true
+    }
+
+    /// This process stops listening and leaves its sockets to the keeper, for a process that may come after it.
+    pub(crate) fn leave(&mut self) {
+        if let Some(kept) = &mut self.0 {
+            *kept.held.lock() = Held::default();
+        }
+    }
+}
+
+impl Kept {
+    fn close(&self, address: SocketAddr, socket: &TcpListener) {
+        end(address, socket);
+        self.tell(Told::Closed(address));
+    }
+
+    fn tell(&self, told: Told) {
+        // It ends after this does.
+        let _ = self.link.send(told);
+    }
+}
+
+/// Copies alone would keep a socket open; shutting it down ends all of them.
+fn end(address: SocketAddr, socket: &TcpListener) {
+    if let Err(error) = shutdown(socket, Shutdown::Both) {
+        tracing::warn!(%address, %error, "cannot stop listening");
+    }
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.ip() == IpAddr::from([0_u16; 8]) {
+        socket.set_only_v6(false)?;
+    }
+    // Connections of before that still linger in the kernel are no reason not to listen again.
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
