@@ -5,7 +5,7 @@ mod support;
 
 use std::{
     fs::Permissions,
-    io::ErrorKind,
+    io::{ErrorKind, Read as _},
     net::{Ipv4Addr, SocketAddr, TcpStream},
     os::unix::{fs::PermissionsExt as _, process::CommandExt as _},
     path::PathBuf,
@@ -65,14 +65,25 @@ impl Node {
         save(&self.folder.path().join("manifests"), "all.yaml", &(if here { web } else { String::new() } + &other));
     }
 
-    fn keeper(&mut self, flags: &[&str]) {
+    /// Starts a keeper that gives nobody up while a test runs.
+    fn keeper(&mut self) {
+        self.keeper_that_holds("60s");
+    }
+
+    fn keeper_that_holds(&mut self, time: &str) {
+        let flags = ["--hold", time];
         let keeper =
             command(&["keeper", "--socket"]).arg(&self.keeper).args(flags).stderr(Stdio::null()).spawn().unwrap();
         self.others.push(("keeper", keeper));
     }
 
-    /// Starts the proxy, and waits until it serves.
+    /// Starts the proxy, and waits until it serves and so many sockets have a copy.
     fn proxy(&mut self, kept: usize) {
+        self.start_proxy();
+        self.await_kept(kept);
+    }
+
+    fn start_proxy(&mut self) {
         let state = self.folder.path().join("state");
         let proxy = command(&["proxy", "--id=proxy", "--threads=1", "--drain-horizon=0s", "--keeper"])
             .arg(&self.keeper)
@@ -88,7 +99,6 @@ impl Node {
         await_condition("the proxy is ready", || {
             get(self.admin(), "admin", "/readyz").is_ok_and(|answer| answer.status == 200).then_some(())
         });
-        self.await_kept(kept);
     }
 
     /// Waits until so many sockets have a copy.
@@ -158,7 +168,7 @@ fn waits(node: &mut Node) {
 fn nobody_is_refused_while_a_proxy_is_started_again() {
     let web = Backend::http("web");
     let mut node = Node::new(&web);
-    node.keeper(&[]);
+    node.keeper();
     node.proxy(2);
     assert!(node.answers());
     node.kill("proxy");
@@ -174,7 +184,7 @@ fn nobody_is_refused_while_a_proxy_is_started_again() {
 fn both_told_to_end_close_their_ports() {
     let web = Backend::http("web");
     let mut node = Node::new(&web);
-    node.keeper(&[]);
+    node.keeper();
     node.proxy(2);
     node.terminate("keeper");
     assert!(node.answers(), "with what it has itself");
@@ -188,12 +198,12 @@ fn a_keeper_that_comes_late_or_again_is_told_all() {
     let mut node = Node::new(&web);
     node.proxy(0);
     assert!(node.answers(), "without a keeper");
-    node.keeper(&[]);
+    node.keeper();
     node.await_kept(2);
     node.kill("keeper");
     node.await_kept(0);
     assert!(node.answers(), "with what it has itself");
-    node.keeper(&[]);
+    node.keeper();
     node.await_kept(2);
     node.kill("proxy");
     waits(&mut node);
@@ -203,7 +213,7 @@ fn a_keeper_that_comes_late_or_again_is_told_all() {
 fn a_port_that_is_closed_is_closed_whoever_has_a_copy_and_can_be_opened_again() {
     let web = Backend::http("web");
     let mut node = Node::new(&web);
-    node.keeper(&[]);
+    node.keeper();
     node.proxy(2);
     for _ in 0..3 {
         node.serve(&web, false);
@@ -219,7 +229,7 @@ fn a_port_that_is_closed_is_closed_whoever_has_a_copy_and_can_be_opened_again() 
     node.kill("proxy");
     node.serve(&web, false);
     assert!(TcpStream::connect(node.web()).is_ok(), "it is kept");
-    node.proxy(2);
+    node.start_proxy();
     node.await_kept(1);
     assert_eq!(TcpStream::connect(node.web()).unwrap_err().kind(), ErrorKind::ConnectionRefused);
 }
@@ -228,7 +238,7 @@ fn a_port_that_is_closed_is_closed_whoever_has_a_copy_and_can_be_opened_again() 
 fn who_waits_for_a_proxy_that_does_not_come_is_refused_in_the_end() {
     let web = Backend::http("web");
     let mut node = Node::new(&web);
-    node.keeper(&["--hold=500ms"]);
+    node.keeper_that_holds("3s");
     node.proxy(2);
     node.kill("proxy");
     let mut waiting = Client::connect(node.web()).unwrap();
@@ -245,20 +255,21 @@ fn sockets_are_not_given_to_another_user() {
     }
     let web = Backend::http("web");
     let mut node = Node::new(&web);
-    node.keeper(&[]);
+    node.keeper();
     node.proxy(2);
-    // The other user may not reach the folder of the build.
+    // The other user may not reach the folder of the build. Copied by another process, so that no other test's child has
+    // it open for writing when it is started.
     let program = node.folder.path().join("maesh");
-    std::fs::copy(env!("CARGO_BIN_EXE_maesh"), &program).unwrap();
+    let copied = Command::new("cp").args([env!("CARGO_BIN_EXE_maesh").as_ref(), program.as_os_str()]).status().unwrap();
+    assert!(copied.success());
     std::fs::set_permissions(node.folder.path(), Permissions::from_mode(0o755)).unwrap();
-    let other = Command::new(program)
-        .args(["proxy", "--id=other", "--address=127.0.0.1", "--admin=127.0.0.1:0", "--keeper"])
-        .arg(&node.keeper)
-        .uid(65532)
-        .output()
-        .unwrap();
-    assert_eq!(other.status.code(), Some(1));
-    let said = String::from_utf8_lossy(&other.stderr).into_owned();
+    let mut other = Command::new(program);
+    other.args(["proxy", "--id=other", "--address=127.0.0.1", "--admin=127.0.0.1:0", "--keeper"]).arg(&node.keeper);
+    let mut other = other.env_clear().uid(65532).stderr(Stdio::piped()).spawn().unwrap();
+    let ended = wait(&mut other);
+    let mut said = String::new();
+    other.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    assert_eq!(ended.code(), Some(1));
     assert!(said.contains("keeper.sock does not give its sockets: Permission denied"), "{said}");
     assert!(node.answers());
     node.await_kept(2);

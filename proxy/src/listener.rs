@@ -220,13 +220,13 @@ impl Listeners {
         if std::mem::replace(&mut self.complete, true) {
             return;
         }
-        let mut all = std::mem::take(&mut self.open);
-        for open in all.values_mut() {
+        let (mut all, mut lingering) = (std::mem::take(&mut self.open), std::mem::take(&mut self.lingering));
+        for open in all.values_mut().chain(lingering.values_mut().map(|(open, _)| open)) {
             for socket in std::mem::take(&mut open.waiting) {
                 self.accept(open, socket);
             }
         }
-        self.open = all;
+        (self.open, self.lingering) = (all, lingering);
     }
 
     fn insert(&mut self, id: &Arc<str>, open: Open) {

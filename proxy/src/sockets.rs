@@ -51,6 +51,8 @@ struct Held {
     open: HashMap<SocketAddr, Arc<TcpListener>>,
     /// From the process before, and not asked for so far.
     adopted: HashMap<SocketAddr, Arc<TcpListener>>,
+    /// For the process that may come after this one.
+    left: bool,
 }
 
 /// A socket that listens.
@@ -119,7 +121,7 @@ impl Sockets {
     /// This process stops listening and leaves its sockets to the keeper, for a process that may come after it.
     pub(crate) fn leave(&mut self) {
         if let Some(kept) = &mut self.0 {
-            *kept.held.lock() = Held::default();
+            *kept.held.lock() = Held { left: true, ..Held::default() };
         }
     }
 }

@@ -5,7 +5,10 @@ use std::{
     fs::{self, Permissions},
     io,
     net::{SocketAddr, TcpListener},
-    os::{fd::OwnedFd, unix::fs::PermissionsExt as _},
+    os::{
+        fd::OwnedFd,
+        unix::fs::{FileTypeExt as _, PermissionsExt as _},
+    },
     path::Path,
     time::{Duration, Instant},
 };
@@ -41,9 +44,8 @@ impl Keeper {
     /// # Errors
     /// When the file cannot be made.
     pub fn bind(path: &Path, hold: Duration) -> io::Result<Self> {
-        match fs::remove_file(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
+        if fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket()) {
+            fs::remove_file(path)?;
         }
         let listener = wire::socket()?;
         bind(&listener, &wire::address(path)?)?;

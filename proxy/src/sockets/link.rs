@@ -26,6 +26,9 @@ const RETRY: Duration = Duration::from_secs(1);
 /// After how many looks in vain it is said once.
 const SAY: u32 = 15;
 
+/// Pause before a keeper that is there is asked again.
+const PAUSE: Duration = Duration::from_millis(50);
+
 /// Longest time in which a keeper has given what it has.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -52,7 +55,7 @@ impl Link {
     /// When there is a keeper, and it does not give what it has.
     pub(super) fn new(path: &Path, held: Arc<Mutex<Held>>, count: Gauge) -> io::Result<Self> {
         let mut link = Self { path: path.to_owned(), held, keeper: None, kept: HashSet::new(), count, in_vain: 0 };
-        match reach(path) {
+        match reach_patiently(path) {
             Ok((keeper, before)) => {
                 if !before.is_empty() {
                     tracing::info!(sockets = before.len(), "goes on with the sockets of the process before");
@@ -105,7 +108,8 @@ impl Link {
 
     /// A keeper that is new, or was away, is told all.
     fn look(&mut self) {
-        if self.keeper.as_ref().is_some_and(|keeper| !keeper.ended()) {
+        // What was left to a keeper is not ours any more.
+        if self.keeper.as_ref().is_some_and(|keeper| !keeper.ended()) || self.held.lock().left {
             return;
         }
         self.lose();
@@ -160,13 +164,35 @@ impl Link {
     }
 }
 
+/// A keeper, and what it has.
+type Reached = (Connection, Vec<(SocketAddr, TcpListener)>);
+
 /// There is no keeper, so nothing is kept.
 fn absent(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
 }
 
+/// The same for as long as it may take a keeper that is there: at a start nothing else can be done.
+fn reach_patiently(path: &Path) -> io::Result<Reached> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match reach(path) {
+            Err(error) if may_pass(&error) && Instant::now() < deadline => {
+                tracing::debug!(%error, "the keeper of the sockets is asked again");
+                std::thread::park_timeout(PAUSE);
+            }
+            reached => return reached,
+        }
+    }
+}
+
+/// A keeper that is there may answer the next time.
+fn may_pass(error: &io::Error) -> bool {
+    !absent(error) && error.kind() != io::ErrorKind::PermissionDenied
+}
+
 /// Connects to a keeper and takes what it has.
-fn reach(path: &Path) -> io::Result<(Connection, Vec<(SocketAddr, TcpListener)>)> {
+fn reach(path: &Path) -> io::Result<Reached> {
     let deadline = Instant::now() + PATIENCE;
     let keeper = Connection::to(path)?;
     let mut kept = Vec::new();
@@ -183,6 +209,5 @@ fn reach(path: &Path) -> io::Result<(Connection, Vec<(SocketAddr, TcpListener)>)
             return Err(io::ErrorKind::TimedOut.into());
         }
     }
-    // It ended meanwhile, and with it what it had.
-    Err(io::ErrorKind::ConnectionRefused.into())
+    Err(io::ErrorKind::UnexpectedEof.into())
 }
