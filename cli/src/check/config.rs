@@ -86,24 +86,15 @@ fn judge_traefik_mesh(services: &[Value], deployments: &[Value], maps: &[Value])
 
 /// Names lead to the mesh: it is not bypassed as a whole, on purpose or by an uninstallation that was left off.
 pub async fn bypass(context: &Context) -> Outcome {
-    let pods = context.mesh_pods().await;
-    let pods = match &*pods {
-        Ok(pods) => items(pods),
-        Err(error) => return Outcome::unread(error),
-    };
     let zones = context.zones().await;
     let asked = zones.first().map(|zone| format!("/api/explain/dns?name=ns.dns.{zone}")).unwrap_or_default();
-    for pod in pods.iter().filter(|pod| role(pod) == "dns" && is_alive(pod)) {
-        match context.cluster.of_pod(context.namespace(), name(pod), admin_port(pod), &asked).await {
-            Ok(said) => {
-                let said: Value = serde_json::from_str(&said).unwrap_or(Value::Null);
-                return judge_bypass(&said, marker(context).await.as_deref(), context.namespace());
-            }
-            Err(error) if error.code() == 403 => return Outcome::unread(&error),
-            Err(_) => {}
-        }
+    match context.told_by("dns", &asked).await {
+        Ok(told) => match told.first() {
+            Some((_, said)) => judge_bypass(said, marker(context).await.as_deref(), context.namespace()),
+            None => Outcome::skip("no dns could be asked"),
+        },
+        Err(unread) => unread,
     }
-    Outcome::skip("no dns could be asked")
 }
 
 /// The ConfigMap that says that the mesh is to go.
@@ -133,34 +124,18 @@ fn judge_bypass(said: &Value, marker: Option<&str>, namespace: &str) -> Outcome 
 
 /// Every dns and proxy has the newest configuration, and put all of it in force.
 pub async fn in_force(context: &Context) -> Outcome {
+    let (statuses, subscribers) =
+        (context.told_by("controller", "/api/status").await, context.told_by("controller", "/api/subscribers").await);
     let pods = context.mesh_pods().await;
-    let pods = match &*pods {
-        Ok(pods) => items(pods),
-        Err(error) => return Outcome::unread(error),
-    };
-    let mut controllers = Vec::new();
-    for pod in pods.iter().filter(|pod| role(pod) == "controller" && is_alive(pod)) {
-        let mut said = Vec::new();
-        for path in ["/api/status", "/api/subscribers"] {
-            match context.cluster.of_pod(context.namespace(), name(pod), admin_port(pod), path).await {
-                Ok(text) => said.push(serde_json::from_str(&text).unwrap_or(Value::Null)),
-                Err(error) if error.code() == 403 => return Outcome::unread(&error),
-                Err(_) => break,
-            }
+    match (statuses, subscribers, &*pods) {
+        (Ok(statuses), Ok(subscribers), Ok(pods)) => {
+            let of = |(pod, status)| Some((status, subscribers.iter().find(|(of, _)| *of == pod)?.1.clone()));
+            let controllers: Vec<_> = statuses.into_iter().filter_map(of).collect();
+            judge_config(&controllers, items(pods), context.namespace())
         }
-        if let [status, subscribers] = said.as_slice() {
-            controllers.push((status.clone(), subscribers.clone()));
-        }
+        (Err(unread), ..) | (_, Err(unread), _) => unread,
+        (.., Err(error)) => Outcome::unread(error),
     }
-    judge_config(&controllers, pods, context.namespace())
-}
-
-/// The port of a controller's admin endpoint.
-pub fn admin_port(pod: &Value) -> u16 {
-    let containers = pod["spec"]["containers"].as_array().into_iter().flatten();
-    let mut ports = containers.flat_map(|container| container["ports"].as_array().into_iter().flatten());
-    let admin = ports.find(|port| port["name"] == "admin").and_then(|port| port["containerPort"].as_u64());
-    admin.and_then(|port| u16::try_from(port).ok()).unwrap_or(5381)
 }
 
 fn judge_config(controllers: &[(Value, Value)], pods: &[Value], namespace: &str) -> Outcome {

@@ -7,6 +7,7 @@ use maesh_controller::own::stanza::{self, There};
 use parking_lot::Mutex;
 use serde_json::Value;
 
+use super::outcome::Outcome;
 use crate::inspect::{Cluster, ClusterError};
 
 /// What was read, or why not.
@@ -88,6 +89,33 @@ impl Context {
             format!("/api/v1/namespaces/{}/pods?labelSelector=app.kubernetes.io%2Fname%3Dmaesh", self.namespace());
         self.get(&url, "list pods").await
     }
+
+    /// What the mesh's pods of `role` say at `path` of their admin endpoints, each with the pod's name. Who does not answer
+    /// is left out.
+    ///
+    /// # Errors
+    /// When nobody may ask.
+    pub async fn told_by(&self, role_asked: &str, path: &str) -> Result<Vec<(String, Value)>, Outcome> {
+        let pods = self.mesh_pods().await;
+        let pods = pods.as_ref().as_ref().map_err(Outcome::unread)?;
+        let mut told = Vec::new();
+        for pod in items(pods).iter().filter(|pod| role(pod) == role_asked && is_alive(pod)) {
+            match self.cluster.of_pod(self.namespace(), name(pod), admin_port(pod), path).await {
+                Ok(said) => told.push((name(pod).to_owned(), serde_json::from_str(&said).unwrap_or(Value::Null))),
+                Err(error) if error.code() == 403 => return Err(Outcome::unread(&error)),
+                Err(_) => {}
+            }
+        }
+        Ok(told)
+    }
+}
+
+/// The port of a pod's admin endpoint; the controller's where it says none.
+fn admin_port(pod: &Value) -> u16 {
+    let containers = pod["spec"]["containers"].as_array().into_iter().flatten();
+    let mut ports = containers.flat_map(|container| container["ports"].as_array().into_iter().flatten());
+    let admin = ports.find(|port| port["name"] == "admin").and_then(|port| port["containerPort"].as_u64());
+    admin.and_then(|port| u16::try_from(port).ok()).unwrap_or(5381)
 }
 
 /// The entries of a list.

@@ -7,8 +7,7 @@ use maesh_controller::own::stanza::{ClusterError, MapName, Software, Standing, S
 use serde_json::Value;
 
 use super::{
-    config::admin_port,
-    context::{Context, is_alive, items, name, role, text},
+    context::{Context, text},
     dns::mesh_service,
     outcome::{Outcome, Verdict},
 };
@@ -112,17 +111,9 @@ pub async fn stanza(context: &Context) -> Outcome {
 
 /// Why the stanza is not as it should be, by the controllers.
 async fn told(context: &Context) -> Option<String> {
-    let pods = context.mesh_pods().await;
-    let pods = pods.as_ref().as_ref().map(items).unwrap_or_default();
-    for pod in pods.iter().filter(|pod| is_alive(pod) && role(pod) == "controller") {
-        let asked = context.cluster.of_pod(context.namespace(), name(pod), admin_port(pod), "/api/stanza").await;
-        // One that does not answer does not lead, or is spoken of by the check `roles`.
-        let why = asked.ok().and_then(|said| why(&serde_json::from_str(&said).ok()?));
-        if why.is_some() {
-            return why;
-        }
-    }
-    None
+    // Who does not answer does not lead, or is spoken of by the check `roles`.
+    let told = context.told_by("controller", "/api/stanza").await.ok()?;
+    told.iter().find_map(|(_, said)| why(said))
 }
 
 fn why(said: &Value) -> Option<String> {

@@ -131,7 +131,19 @@ fn not_taken_out(error: ClusterError) -> Result<Removed, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{
+        super::{File, MapName, Refusal},
+        *,
+    };
+
+    #[test]
+    fn a_text_that_is_not_understood_may_be_mended_and_does_not_keep_the_mesh_for_ever() {
+        let map = MapName { namespace: "kube-system".into(), name: "coredns".into() };
+        let refusal = Refusal::NotThere(File { map, key: "Corefile".into() });
+        let Ok(Removed::NotYet(why)) = not_taken_out(refusal.into()) else { panic!("not waited for") };
+        assert!(why.contains("kube-system/coredns, key Corefile, is not there"), "{why}");
+        assert!(why.ends_with("take them out once it is mended: `maesh dns uninstall`"), "{why}");
+    }
 
     #[test]
     fn who_is_asked_for_names() {

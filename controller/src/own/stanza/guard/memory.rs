@@ -47,6 +47,13 @@ impl Held {
     }
 }
 
+/// Forgets what is `held` if it is written `there`, where another leader may have changed it by now.
+fn forget(there: Option<Option<String>>, held: &mut Option<Held>) {
+    if let Some(Some(there)) = there {
+        held.take_if(|held| held.text().is_some_and(|text| text == there));
+    }
+}
+
 fn hash(changes: &[Change]) -> u64 {
     let mut hash = Xxh3::new();
     for Change { file, before, after } in changes {
@@ -78,9 +85,7 @@ impl Memory {
 
     /// Another leads, or may have: what is `held` and was written there may have changed since.
     pub(super) fn lapse(&mut self, held: &mut Option<Held>) {
-        if let Some(Some(there)) = self.there.take() {
-            held.take_if(|held| held.text().is_some_and(|text| text == there));
-        }
+        forget(self.there.take(), held);
     }
 
     /// Learns what leaders before have `held`.
@@ -123,6 +128,21 @@ mod tests {
         super::super::{File, MapName},
         *,
     };
+
+    #[test]
+    fn what_another_leader_may_have_changed_is_forgotten_and_nothing_else() {
+        let ours = Held { of: Some(7), why: "it died".into() };
+        for (case, there, kept) in [
+            ("nothing is known of what is there", None, true),
+            ("not written down so far", Some(None), true),
+            ("what was there before", Some(Some("0000000000000006 it hung".into())), true),
+            ("written down", Some(ours.text()), false),
+        ] {
+            let mut held = Some(ours.clone());
+            forget(there, &mut held);
+            assert_eq!(held.is_some(), kept, "{case}");
+        }
+    }
 
     #[test]
     fn what_did_harm_is_known_again_until_it_changes() {
