@@ -50,16 +50,17 @@ impl Election {
     }
 
     /// The Lease was read, `now` being after the answer. A Lease that somebody deleted is held on to: its leader may
-    /// not know yet.
+    /// not know yet. That leader writes no more: where the mesh is uninstalled the Lease goes first, and what is written
+    /// after it would stay.
     pub(super) fn saw(&mut self, now: Instant, record: Option<&Record>) {
         self.exists = record.is_some();
-        if let Some(record) = record {
-            if record.holder != self.me {
-                self.right_until = None;
-            }
-            if self.seen.as_ref().is_none_or(|(seen, _)| seen != record) {
-                self.seen = Some((record.clone(), now));
-            }
+        if record.is_none_or(|record| record.holder != self.me) {
+            self.right_until = None;
+        }
+        if let Some(record) = record
+            && self.seen.as_ref().is_none_or(|(seen, _)| seen != record)
+        {
+            self.seen = Some((record.clone(), now));
         }
     }
 
@@ -73,7 +74,7 @@ impl Election {
             transitions: 0,
         };
         let Some((seen, at)) = &self.seen else { return Act::Hold(fresh) };
-        if seen.holder == self.me {
+        if seen.holder == self.me && self.exists {
             return Act::Hold(Record { acquired: seen.acquired, transitions: seen.transitions, ..fresh });
         }
         // The length that the holder promised counts, and ours if that is longer: terms may differ between versions.
@@ -132,6 +133,8 @@ mod tests {
             ("deleted under its leader", &[(0, Some(("b", 0))), (5, None)], 6, false),
             ("deleted, and its leader's time is over", &[(0, Some(("b", 0))), (5, None)], 15, true),
             ("it is ours: renew", &[(0, Some(("a", 0)))], 1, true),
+            ("it was ours and is deleted: it may be meant", &[(0, Some(("a", 0))), (5, None)], 14, false),
+            ("it was ours, and is missed", &[(0, Some(("a", 0))), (5, None)], 15, true),
         ] {
             let mut election = Election::new("a", Terms::default());
             for (second, record) in seen {
@@ -151,6 +154,9 @@ mod tests {
         assert_eq!(election.right_until(), Some(start + 10 * SECOND));
         election.saw(start + SECOND, Some(&held("b", 1)));
         assert_eq!(election.right_until(), None, "another holds it");
+        election.holds(start, held("a", 1));
+        election.saw(start + SECOND, None);
+        assert_eq!(election.right_until(), None, "it is deleted");
         election.holds(start, held("a", 2));
         assert_eq!(election.freed(&held("b", 3)), None, "what is another's is not given back");
         assert_eq!(election.freed(&held("a", 3)).map(|free| free.holder), Some(String::new()));
