@@ -45,6 +45,9 @@ pub(crate) enum Cluster {
         /// minutes the first time
         #[arg(long)]
         all: bool,
+        /// Which commit is the one before; without it the last one, or while everything is committed the one before that
+        #[arg(long, requires = "all", value_name = "COMMIT")]
+        before: Option<String>,
     },
     /// Print where the administrator's kubeconfig is; it works inside `exec lab` only
     Kubeconfig,
@@ -66,8 +69,8 @@ pub(crate) fn run(cluster: &Cluster) -> Result<()> {
             std::process::exit(status.code().unwrap_or(1));
         }
         Cluster::LoadImage { file } => maesh_testcluster::load_image(file),
-        Cluster::Images { all } => {
-            let further = if *all { further_images()? } else { Vec::new() };
+        Cluster::Images { all, before } => {
+            let further = if *all { further_images(before.as_deref())? } else { Vec::new() };
             for image in images()?.iter().chain(&further) {
                 println!("{}", image.display());
             }

@@ -1,11 +1,13 @@
 //! The mesh on a cluster, as a person installs it: with Helm, from the chart in this repository.
 
+use std::path::Path;
+
 use anyhow::Result;
 use maesh_test_support::repository;
 
 use crate::command::checked;
 use crate::kube::Kube;
-use crate::place::{self, MESH_IMAGE};
+use crate::place::{self, BEFORE_IMAGE, MESH_IMAGE};
 
 /// Namespace and name of the release.
 pub const MESH: &str = "maesh";
@@ -29,15 +31,19 @@ pub fn helm(kube: &Kube, arguments: &[&str]) -> Result<String> {
 /// # Errors
 /// What Helm says.
 pub fn chart(kube: &Kube, verb: &str, values: &[&str]) -> Result<String> {
-    chart_with(kube, verb, MESH_IMAGE, values)
+    chart_of(kube, verb, repository(), MESH_IMAGE, values)
 }
 
-/// The same with another image than [`MESH_IMAGE`].
+/// The same with chart and image of the commit before.
 ///
 /// # Errors
 /// What Helm says.
-pub fn chart_with(kube: &Kube, verb: &str, image: &str, values: &[&str]) -> Result<String> {
-    let chart = repository().join("charts/maesh").display().to_string();
+pub fn chart_before(kube: &Kube, verb: &str, values: &[&str]) -> Result<String> {
+    chart_of(kube, verb, &place::before(), BEFORE_IMAGE, values)
+}
+
+fn chart_of(kube: &Kube, verb: &str, sources: &Path, image: &str, values: &[&str]) -> Result<String> {
+    let chart = sources.join("charts/maesh").display().to_string();
     let (repository, tag) = image.rsplit_once(':').unwrap_or((image, ""));
     let image = format!("image.repository={repository},image.tag={tag},image.pullPolicy=Never");
     let mut arguments = vec![verb, MESH, &chart, "--set-string", &image];

@@ -27,7 +27,7 @@ use anyhow::{Result, bail};
 pub use control::{Daemon, audit};
 pub use down::down;
 pub use guard::Guard;
-pub use helm::{MESH, chart, chart_with, helm};
+pub use helm::{MESH, chart, chart_before, helm};
 pub use kube::{Kube, ON_CONTEXT};
 pub use node::load_image;
 pub use place::{

@@ -41,8 +41,16 @@ pub const BEFORE_IMAGE: &str = "lab.local/maesh:before";
 /// Where the archive of the image `name` lies once it is built: with what else was built of this state of the
 /// repository, so that two clones do not disturb each other.
 pub fn archive(name: &str) -> PathBuf {
-    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| repository().join("target"), PathBuf::from);
-    target.join("cluster-images").join(format!("{}.tar", name.replace(['/', ':'], "-")))
+    target().join("cluster-images").join(format!("{}.tar", name.replace(['/', ':'], "-")))
+}
+
+/// Where the sources of [`BEFORE_IMAGE`] lie once it is built.
+pub(crate) fn before() -> PathBuf {
+    target().join("before/sources")
+}
+
+fn target() -> PathBuf {
+    env::var_os("CARGO_TARGET_DIR").map_or_else(|| repository().join("target"), PathBuf::from)
 }
 
 /// The archives of all images that a cluster needs; `None` when one is not built.

@@ -45,11 +45,11 @@ pub(crate) fn images() -> Result<Vec<PathBuf>> {
     ])
 }
 
-/// Builds the images that only long tests need; returns their archives.
-pub(crate) fn further_images() -> Result<Vec<PathBuf>> {
+/// Builds the images that only long tests need; returns their archives. `commit` is the one before, if that is named.
+pub(crate) fn further_images(commit: Option<&str>) -> Result<Vec<PathBuf>> {
     let coredns = built("coredns-old")?;
     let old = current(OLD_DNS_IMAGE, &coredns, |name| Ok(image(name, one(&coredns)?, &["/program"], 0)))?;
-    Ok(vec![old, before()?])
+    Ok(vec![old, before(commit)?])
 }
 
 /// A program of others, built unless it is there.
@@ -65,11 +65,12 @@ fn one(program: &Path) -> Result<BTreeMap<String, Entry>> {
 }
 
 /// Builds the mesh's image of the commit before this state of the repository, for tests of a change of version; returns
-/// its archive. That commit is the last one while something is not committed yet.
-fn before() -> Result<PathBuf> {
+/// its archive. That commit is the last one while something is not committed yet, if none is named.
+fn before(commit: Option<&str>) -> Result<PathBuf> {
     let git = |arguments: &[&str]| quietly(Command::new("git").current_dir(repository()).args(arguments));
-    let commit = if git(&["status", "--porcelain"])?.is_empty() { "HEAD~1" } else { "HEAD" };
-    let commit = git(&["rev-parse", "--verify", commit])?.trim().to_owned();
+    let last = if git(&["status", "--porcelain"])?.is_empty() { "HEAD~1" } else { "HEAD" };
+    let commit = commit.unwrap_or(last);
+    let commit = git(&["rev-parse", "--verify", &format!("{commit}^{{commit}}")])?.trim().to_owned();
     let target = target().join("before");
     let sources = target.join("sources");
     if !fs::read_to_string(target.join("commit")).is_ok_and(|known| known == commit) {

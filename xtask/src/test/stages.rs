@@ -53,7 +53,7 @@ pub(super) fn run(stage: Stage, on_context: Option<&str>) -> Result<Outcome> {
         // One at a time: they measure, and fill the machine by themselves.
         Stage::Long => {
             crate::cluster::images()?;
-            if let Err(error) = crate::cluster::further_images() {
+            if let Err(error) = crate::cluster::further_images(None) {
                 // The tests that need them say that they are skipped.
                 eprintln!("images that some tests need could not be built: {error:#}");
             }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use maesh_testcluster::load::now;
 use maesh_testcluster::process::{Signal, signal};
-use maesh_testcluster::{BEFORE_IMAGE, MESH, MESH_IMAGE, chart, chart_with, helm};
+use maesh_testcluster::{BEFORE_IMAGE, MESH, MESH_IMAGE, chart, chart_before, helm};
 
 use crate::shared::{Cluster, PATIENCE, VALUES, automatic, cluster, our_cluster};
 use crate::under_load::{Load, PLANS};
@@ -88,7 +88,7 @@ fn cluster_no_request_fails_while_the_version_changes_and_changes_back() {
         return;
     }
     cluster.without_mesh();
-    chart_with(&cluster.kube, "install", BEFORE_IMAGE, &VALUES).unwrap();
+    chart_before(&cluster.kube, "install", &VALUES).unwrap();
     cluster.mesh_settled();
     cluster.with_stanza();
     let mut load = Load::start(&cluster, "load", &PLANS);
