@@ -14,7 +14,7 @@ pub async fn run(args: KeeperArgs) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::install()?;
     let socket = args.socket.display();
     let keeper = Keeper::bind(&args.socket, args.hold).with_context(|| {
-        format!("cannot listen on {socket}; name a socket with --socket in a folder that can be written")
+        format!("cannot listen on {socket}; name with --socket a path that nothing else has, in a folder that can be written")
     })?;
     let (ended, end) = oneshot::channel();
     std::thread::Builder::new().name("keeper".into()).spawn(move || ended.send(keeper.run()))?;

@@ -152,7 +152,7 @@ impl Link {
         self.in_vain = self.in_vain.saturating_add(1);
         let keeper = self.path.display();
         if self.in_vain == SAY {
-            tracing::warn!(%error, %keeper, "nobody keeps the sockets: after a crash callers are refused until this is back");
+            tracing::warn!(%error, %keeper, "nobody keeps the sockets: after a crash callers are refused until this process is back");
         } else {
             tracing::debug!(%error, %keeper, "no keeper of the sockets");
         }
