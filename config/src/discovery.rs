@@ -15,6 +15,7 @@
 //! Any other client or server of the protocol does without these.
 
 pub mod auth;
+mod connections;
 mod io;
 mod mark;
 mod node;
@@ -23,6 +24,7 @@ mod store;
 mod subscriber;
 pub mod tls;
 
+pub use connections::{ConnectionLimits, ConnectionSlot, ConnectionTable};
 pub use io::InProcess;
 pub use mark::{Mark, Progress};
 pub use server::{Counters, Server, ServerOptions, Subscriber, Verdict};
