@@ -117,7 +117,9 @@ async fn serve(stream: TcpStream, connection: u64, answer: Arc<Mutex<Answer>>) -
                 stream.write_all(format!("{head}{body}").as_bytes()).await?;
             }
             Reply::Head => {
-                stream.write_all(b"HTTP/1.1 200 -\r\ncontent-type: application/json\r\ncontent-length: 9\r\n\r\n").await?;
+                stream
+                    .write_all(b"HTTP/1.1 200 -\r\ncontent-type: application/json\r\ncontent-length: 9\r\n\r\n")
+                    .await?;
             }
             Reply::Nothing => {}
             Reply::Events(mut events) => {
@@ -150,7 +152,8 @@ async fn read(stream: &mut BufReader<TcpStream>, connection: u64) -> std::io::Re
         if line.trim().is_empty() {
             break;
         }
-        if let Some((name, value)) = line.split_once(':').filter(|(name, _)| name.eq_ignore_ascii_case("content-length"))
+        if let Some((name, value)) =
+            line.split_once(':').filter(|(name, _)| name.eq_ignore_ascii_case("content-length"))
         {
             length = value.trim().parse().unwrap_or_else(|_| panic!("{name}: {value}"));
         }
