@@ -8,7 +8,7 @@ use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use maesh_config::discovery::{ConnectionLimits, ConnectionSlot, ConnectionTable};
+use maesh_discovery::{ConnectionLimits, ConnectionSlot, ConnectionTable};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::Admin;
