@@ -18,18 +18,16 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use maesh_config::{
-    Kind, NodeName, Zone,
-    discovery::{
-        Connect, InProcess, Server, ServerOptions, Store, Subscribed, Subscriber, SubscriberConfig, Timing, Token,
-    },
-    update::{Identity, Role},
-};
+use maesh_config::{Kind, NodeName, Zone};
 use maesh_controller::{
     compile::{Addressing, Compiler, Range},
     diagnostic::{Diagnostic, Reason, Severity},
     serve::{Controller, Published, State},
     source::manifests::Manifests,
+};
+use maesh_discovery::{
+    Connect, InProcess, Server, ServerOptions, Store, Subscribed, Subscriber, SubscriberConfig, Timing, Token,
+    update::{Identity, Role},
 };
 use maesh_dns::{Caller, Dns};
 use maesh_proxy::Proxy;
@@ -302,7 +300,7 @@ fn subscribe(role: Role, way: InProcess, addresses: Vec<IpAddr>, wildcard: &[Kin
         Role::Dns => "dns",
         Role::Proxy => "proxy",
     };
-    maesh_config::discovery::start(SubscriberConfig {
+    maesh_discovery::start(SubscriberConfig {
         identity: Identity {
             role,
             id: id.into(),

@@ -9,16 +9,12 @@ use std::{
 };
 
 use anyhow::bail;
-use maesh_config::{
-    Change, Kind, ServiceName,
-    discovery::{Server, Store, Subscriber},
-    model::ListenerId,
-    update::Role,
-};
+use maesh_config::{Change, Kind, ServiceName, model::ListenerId};
 use maesh_controller::{
     compile::{Addressing, Config, ConnectedProxy},
     serve::Sink,
 };
+use maesh_discovery::{Server, Store, Subscriber, update::Role};
 use tokio::sync::watch;
 
 use crate::args::MeshArgs;

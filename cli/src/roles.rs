@@ -8,9 +8,10 @@ pub mod proxy;
 use std::{net::IpAddr, path::PathBuf};
 
 use anyhow::{Context as _, bail};
-use maesh_config::{
-    Kind, NodeName,
-    discovery::{Connect, Subscribed, SubscriberConfig, Timing, Token, tls::ClientTls},
+use maesh_config::{Kind, NodeName};
+use maesh_discovery::{
+    Connect, Subscribed, SubscriberConfig, Timing, Token,
+    tls::ClientTls,
     update::{Identity, Role},
 };
 
@@ -38,7 +39,7 @@ fn subscribe(
             }
         }
     }
-    Ok(maesh_config::discovery::start(SubscriberConfig {
+    Ok(maesh_discovery::start(SubscriberConfig {
         identity: Identity {
             role,
             id: args.id.as_str().into(),

@@ -2,10 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use maesh_config::{
-    Zone,
-    discovery::{Server, Status, Subscriber},
-};
+use maesh_config::Zone;
 use maesh_controller::{
     compile::{TableEntry, TablePort},
     diagnostic::Diagnostic,
@@ -14,6 +11,7 @@ use maesh_controller::{
     serve::State,
     source::kubernetes::{Watch, Watches},
 };
+use maesh_discovery::{Server, Status, Subscriber};
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeMetric as _},

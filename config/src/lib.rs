@@ -1,14 +1,11 @@
-//! What the mesh is told, how that travels, and how it rests on disk.
+//! The configuration of the mesh: its model, and the bytes that carry it.
 //!
-//! The controller compiles Kubernetes objects into small, independent [`Resource`]s; one discovery stream carries them
-//! to the dns and proxy roles. This crate is the only thing the three share: it knows neither Kubernetes nor DNS nor
-//! HTTP proxying, and nothing here decides what a caller is answered.
+//! The controller compiles Kubernetes objects into small, independent [`Resource`]s. The dns and proxy roles act on them.
+//! This crate knows neither Kubernetes nor DNS nor HTTP, and it does no I/O: `maesh-discovery` is how resources travel.
 
-pub mod discovery;
 pub mod duration;
 pub mod model;
 pub mod name;
-pub mod update;
 pub mod wire;
 
 pub use model::{Change, Key, Kind, Resource};

@@ -15,7 +15,6 @@ mod names;
 mod proxy;
 mod service;
 mod workload;
-pub mod xds;
 
 use std::fmt;
 

@@ -17,7 +17,7 @@ use arc_swap::ArcSwapOption;
 use jiff::Timestamp;
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec};
 use kube::{Api, Client, api::PostParams};
-use maesh_config::discovery::auth::{Answer, Authenticate, Credentials, Principal, Refused};
+use maesh_discovery::auth::{Answer, Authenticate, Credentials, Principal, Refused};
 use parking_lot::Mutex;
 use tokio::{
     sync::{Notify, Semaphore},

@@ -9,20 +9,17 @@ use k8s_openapi::api::{
     core::v1::{Pod, ServiceAccount},
 };
 use kube::{Api, Client, api::PostParams};
-use maesh_config::{
-    Change, Kind, Resource, Zone,
-    discovery::{
-        Connect, Server, ServerOptions, Store, SubscriberConfig, Timing, Token,
-        auth::{Authenticate as _, Credentials},
-        tls::ClientTls,
-    },
-    model::Mesh,
-    update::{Identity, Role},
-};
+use maesh_config::{Change, Kind, Resource, Zone, model::Mesh};
 use maesh_controller::{
     admission::{Accounts, Admission},
     authority, leader,
     source::kubernetes,
+};
+use maesh_discovery::{
+    Connect, Server, ServerOptions, Store, SubscriberConfig, Timing, Token,
+    auth::{Authenticate as _, Credentials},
+    tls::ClientTls,
+    update::{Identity, Role},
 };
 use maesh_testkube::ApiServer;
 use tokio::{
@@ -144,7 +141,7 @@ impl Controller {
     async fn subscribe(&self, role: Role, pod: &str, node: &str, token: Option<&str>) -> Result<usize, String> {
         let identity =
             Identity { role, id: pod.into(), node: Some(node.into()), addresses: Vec::new(), version: "1".into() };
-        let mut subscribed = maesh_config::discovery::start(SubscriberConfig {
+        let mut subscribed = maesh_discovery::start(SubscriberConfig {
             identity,
             wildcard: vec![Kind::Mesh],
             on_demand: Vec::new(),

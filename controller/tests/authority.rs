@@ -10,19 +10,17 @@ use k8s_openapi::api::{
     core::v1::{ConfigMap, Secret},
 };
 use kube::{Api, Client, api::DeleteParams};
-use maesh_config::{
-    Kind,
-    discovery::{
-        Connect, Server, ServerOptions, Store, Subscribed, SubscriberConfig, Timing, Token,
-        auth::SharedSecret,
-        tls::{ClientTls, ServerTls},
-    },
-    update::{Identity, Role},
-};
+use maesh_config::Kind;
 use maesh_controller::{
     authority::{self, Bundle, Options, Terms},
     leader,
     source::kubernetes,
+};
+use maesh_discovery::{
+    Connect, Server, ServerOptions, Store, Subscribed, SubscriberConfig, Timing, Token,
+    auth::SharedSecret,
+    tls::{ClientTls, ServerTls},
+    update::{Identity, Role},
 };
 use maesh_testkube::ApiServer;
 use tokio::{
@@ -84,7 +82,7 @@ impl Replica {
     }
 
     fn subscribe(&self, ca: &std::path::Path) -> Subscribed {
-        maesh_config::discovery::start(SubscriberConfig {
+        maesh_discovery::start(SubscriberConfig {
             identity: Identity {
                 role: Role::Dns,
                 id: "dns-1".into(),

@@ -6,8 +6,8 @@ use ipnet::IpNet;
 use maesh_config::{
     Kind, Resource, ServiceName,
     model::{Answer, Mesh, Name, NamePort, Protocol, Proxy, Workload, WorkloadKind},
-    update::{Ack, Update},
 };
+use maesh_discovery::update::{Ack, Update};
 
 /// An address from its text.
 pub(crate) fn ip(text: &str) -> IpAddr {

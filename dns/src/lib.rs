@@ -31,10 +31,8 @@ pub use answer::{Action, BadQuestion, Caller, Explanation, Located, ProxySeen, R
 use arc_swap::ArcSwap;
 pub use listen::{BindError, tcp::TcpLimits};
 use listen::{tcp, udp};
-use maesh_config::{
-    Kind,
-    update::{Connected, Update, Updates},
-};
+use maesh_config::Kind;
+use maesh_discovery::update::{Connected, Update, Updates};
 use metrics::Metrics;
 pub use probe::{How as ProbeHow, Probe};
 use prometheus_client::registry::Registry;

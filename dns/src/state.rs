@@ -18,8 +18,8 @@ pub(crate) use keeper::Keeper;
 use maesh_config::{
     Kind, NodeName, Resource, ServiceName,
     model::{Mesh, Name, Proxy, Workload, WorkloadKind},
-    update::{Rejected, Update},
 };
+use maesh_discovery::update::{Rejected, Update};
 
 use crate::{
     intern::Interner,

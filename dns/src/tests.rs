@@ -9,8 +9,8 @@ use std::{
 use maesh_config::{
     Kind, Resource,
     model::{Answer, Mesh, WorkloadKind},
-    update::{Ack, Update},
 };
+use maesh_discovery::update::{Ack, Update};
 use prometheus_client::registry::Registry;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -57,7 +57,7 @@ impl Responder {
     }
 
     /// Applies an update; returns once it is in force.
-    async fn apply(&self, mut update: Update) -> Vec<maesh_config::update::Rejected> {
+    async fn apply(&self, mut update: Update) -> Vec<maesh_discovery::update::Rejected> {
         let (ack, done) = Ack::new();
         update.ack = ack;
         self.updates.send(update).await.expect("it listens");

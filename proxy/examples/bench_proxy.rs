@@ -13,8 +13,8 @@ use maesh_config::{
         Answer, BackendPolicy, Balance, Bind, Endpoint, Endpoints, Listener, ListenerId, Mesh, Name, NamePort,
         PortEndpoints, Protocol, Scheme, Service, ServicePort, Transport,
     },
-    update::{Ack, Demand, Interest, Update},
 };
+use maesh_discovery::update::{Ack, Demand, Interest, Update};
 use maesh_proxy::Config;
 use tokio::sync::{mpsc, watch};
 

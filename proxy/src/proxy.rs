@@ -3,7 +3,7 @@
 use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
-use maesh_config::update::{Connected, Interest, Report, Updates};
+use maesh_discovery::update::{Connected, Interest, Report, Updates};
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 use serde::Serialize;

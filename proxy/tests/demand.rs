@@ -7,8 +7,8 @@ use std::time::Duration;
 use maesh_config::{
     Kind, Resource,
     model::{Endpoint, Protocol, Route, Scheme, Workload, WorkloadKind},
-    update::Demand,
 };
+use maesh_discovery::update::Demand;
 use maesh_proxy::Config;
 use support::{Fed, LOCAL, ask, config, endpoint, endpoints, free_port, get, policy, service, to, within};
 

@@ -7,7 +7,6 @@ use std::{process::ExitCode, sync::Arc};
 
 use anyhow::{Context as _, bail};
 use maesh_config::ServiceName;
-use maesh_config::discovery::{Server, ServerOptions, Store};
 use maesh_controller::{
     compile::{Addressing, Compiler, Range},
     diagnostic::Diagnostic,
@@ -15,6 +14,7 @@ use maesh_controller::{
     serve::{Controller, Published},
     source::{kubernetes, manifests::Manifests},
 };
+use maesh_discovery::{Server, ServerOptions, Store};
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 use tokio::{net::TcpListener, sync::mpsc};

@@ -2,7 +2,7 @@
 
 use std::{num::NonZeroUsize, process::ExitCode, sync::Arc};
 
-use maesh_config::{discovery::Subscribed, update::Role};
+use maesh_discovery::{Subscribed, update::Role};
 use maesh_dns::{Caller, Config, Probe, ProbeHow, StartError};
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;

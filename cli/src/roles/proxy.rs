@@ -2,7 +2,8 @@
 
 use std::process::ExitCode;
 
-use maesh_config::{NodeName, discovery::Subscribed, update::Role};
+use maesh_config::NodeName;
+use maesh_discovery::{Subscribed, update::Role};
 use maesh_proxy::Config;
 
 use crate::{

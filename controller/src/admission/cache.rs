@@ -6,7 +6,7 @@ use std::{
 };
 
 use aws_lc_rs::digest::{SHA256, digest};
-use maesh_config::discovery::auth::{Principal, Refused};
+use maesh_discovery::auth::{Principal, Refused};
 
 /// How long an admission counts; a pod that was deleted may open a stream for that long.
 const ADMITTED: Duration = Duration::from_secs(60);

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::authentication::v1::TokenReviewStatus;
-use maesh_config::{
-    NodeName,
-    discovery::auth::{Principal, Refused},
+use maesh_config::NodeName;
+use maesh_discovery::{
+    auth::{Principal, Refused},
     update::Role,
 };
 use serde::{Deserialize, de::DeserializeOwned};

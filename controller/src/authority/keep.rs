@@ -12,7 +12,7 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
 };
 use kube::{Api, Client, api::PostParams};
-use maesh_config::discovery::tls::{ServerTls, TlsError};
+use maesh_discovery::tls::{ServerTls, TlsError};
 use tokio::{
     sync::watch,
     time::{sleep, timeout},

@@ -5,11 +5,8 @@ use std::{
     time::Duration,
 };
 
-use maesh_config::{
-    Key,
-    model::ListenerId,
-    update::{Identity, Role},
-};
+use maesh_config::{Key, model::ListenerId};
+use maesh_discovery::update::{Identity, Role};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 

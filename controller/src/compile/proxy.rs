@@ -8,8 +8,8 @@ use std::{
 use maesh_config::{
     NodeName,
     model::{ListenerId, Proxy},
-    update::Identity,
 };
+use maesh_discovery::update::Identity;
 
 use crate::diagnostic::{Diagnostic, ObjectRef, Reason};
 

@@ -1,9 +1,7 @@
 //! Rules, as tables: YAML in, compiled out.
 
-use maesh_config::{
-    model::{self, Answer, ListenerId, Name, WorkloadKind},
-    update::{Identity, Role},
-};
+use maesh_config::model::{self, Answer, ListenerId, Name, WorkloadKind};
+use maesh_discovery::update::{Identity, Role};
 
 mod addresses;
 mod cluster;

@@ -15,8 +15,8 @@ use hickory_proto::{
 use maesh_config::{
     Kind, Resource,
     model::{Answer, Mesh, Proxy},
-    update::Update,
 };
+use maesh_discovery::update::Update;
 
 use super::*;
 use crate::{

@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, time::Instant};
 
-use maesh_config::update::{Ack, Connected, Rejected, Update, Updates};
+use maesh_discovery::update::{Ack, Connected, Rejected, Update, Updates};
 use tokio::{
     sync::watch,
     task::JoinSet,

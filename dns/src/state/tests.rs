@@ -6,8 +6,8 @@ use hickory_proto::op::Message;
 use maesh_config::{
     Kind, Resource,
     model::{Answer, Name, NamePort, Protocol, Proxy, Workload, WorkloadKind},
-    update::{Ack, Update},
 };
+use maesh_discovery::update::{Ack, Update};
 use proptest::{collection::vec, prelude::*, sample::select};
 
 use crate::{

@@ -12,8 +12,8 @@ use std::{
 use maesh_config::{
     Kind, Resource, ServiceName,
     model::{Endpoints, Mesh, Name, PortEndpoints, Protocol, Service, ServicePort, Workload},
-    update::{Interest, Rejected, Update},
 };
+use maesh_discovery::update::{Interest, Rejected, Update};
 
 use super::{
     BackendPort, Called, Endpoint, MeshFacts, NameFacts, Place, Port, Serving, Shared, Weighted, demand, directory_name,

@@ -15,8 +15,8 @@ use maesh_config::{
         Answer, Backend, BackendPolicy, Balance, Bind, Claim, Endpoint, Endpoints, Listener, ListenerId, Mesh, Name,
         NamePort, PortEndpoints, Protocol, Route, Scheme, Service, ServicePort, Transport,
     },
-    update::{Ack, Demand, Interest, Rejected, Update},
 };
+use maesh_discovery::update::{Ack, Demand, Interest, Rejected, Update};
 use maesh_proxy::{Config, Limits, Proxy, start};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},

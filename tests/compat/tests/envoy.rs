@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use maesh_config::discovery::{Opaque, Server, ServerOptions, Store, auth::Nobody};
+use maesh_discovery::{Opaque, Server, ServerOptions, Store, auth::Nobody};
 use maesh_test_support::{need_tool, until};
 use prost::Message;
 use tokio::{net::TcpListener, task::JoinHandle};

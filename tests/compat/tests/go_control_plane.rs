@@ -6,10 +6,12 @@ use std::{net::SocketAddr, path::Path, process::Command, sync::Arc, time::Durati
 use maesh_compat::Program;
 use maesh_config::{
     Kind, Resource,
-    discovery::{self, Connect, Subscribed, SubscriberConfig, Timing, Token},
     model::{Answer, Endpoints, Name},
-    update::{Identity, Role, Update},
     wire,
+};
+use maesh_discovery::{
+    Connect, Subscribed, SubscriberConfig, Timing, Token,
+    update::{Identity, Role, Update},
 };
 use maesh_test_support::need_tool;
 
@@ -72,7 +74,7 @@ fn endpoints(service: &str) -> Resource {
 }
 
 fn subscribe(address: SocketAddr, state: &Path) -> Subscribed {
-    discovery::start(SubscriberConfig {
+    maesh_discovery::start(SubscriberConfig {
         identity: Identity {
             role: Role::Proxy,
             id: "p1".into(),

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use maesh_config::{
     Kind, Resource, ServiceName,
     model::{Answer, Mesh, Name, NamePort, Protocol, Proxy, Workload, WorkloadKind},
-    update::{Ack, Update},
 };
+use maesh_discovery::update::{Ack, Update};
 use maesh_dns::{Config, Dns};
 use prometheus_client::registry::Registry;
 use tokio::runtime::{self, Runtime};

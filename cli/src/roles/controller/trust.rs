@@ -4,14 +4,14 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail};
 use kube::Client;
-use maesh_config::discovery::{
-    Server,
-    auth::{Authenticate, Nobody, SharedSecret},
-    tls::{CertificateFiles, ServerTls},
-};
 use maesh_controller::{
     admission::{Accounts, Admission},
     authority::{self, Options, Terms},
+};
+use maesh_discovery::{
+    Server,
+    auth::{Authenticate, Nobody, SharedSecret},
+    tls::{CertificateFiles, ServerTls},
 };
 use tokio::{net::TcpListener, sync::watch};
 

@@ -3,8 +3,8 @@ use std::sync::Arc;
 use maesh_config::{
     Kind, Resource,
     model::{Mesh, Proxy},
-    update::Update,
 };
+use maesh_discovery::update::Update;
 
 use super::*;
 use crate::{
