@@ -6,6 +6,7 @@
 //! request, and no bad object may ever take a good one with it.
 
 pub mod admission;
+pub mod api;
 pub mod authority;
 pub mod compile;
 pub mod diagnostic;

@@ -10,8 +10,9 @@ use kube::{
 };
 use tokio::{sync::mpsc, time::Instant};
 
-use super::{MOST_NAMED, Options, State, Watches, chain, object::Raw, problem};
+use super::{MOST_NAMED, Options, State, Watches, object::Raw, problem};
 use crate::{
+    api::chain,
     diagnostic::{Diagnostic, ObjectRef, Reason},
     kinds::{Door, Object, ObjectId, ObjectKind},
     source::{Batch, Event},
