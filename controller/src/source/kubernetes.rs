@@ -11,14 +11,14 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use kube::Client;
+use maesh_compiler::{
+    diagnostic::{Diagnostic, ObjectRef, Reason},
+    kinds::{Door, ObjectKind},
+};
 use parking_lot::Mutex;
 use tokio::{sync::mpsc, task::JoinSet};
 
 use super::{Batches, Event};
-use crate::{
-    diagnostic::{Diagnostic, ObjectRef, Reason},
-    kinds::{Door, ObjectKind},
-};
 
 /// Batches that may wait for the compiler.
 const QUEUE: usize = 64;
