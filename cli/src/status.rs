@@ -186,6 +186,11 @@ impl Collector for ControllerMetrics {
                 "Discovery streams of subscribers that did not keep up",
                 streams.dropped(),
             ),
+            (
+                "maesh_controller_connections_crowded_out",
+                "Connections closed before their peer authenticated, to make room for others",
+                self.server.crowded_out(),
+            ),
             ("maesh_controller_pushes", "Responses sent", streams.pushes()),
             ("maesh_controller_pushed_bytes", "Bytes of resources sent", streams.bytes()),
             ("maesh_controller_nacks", "Responses not or not fully put in force", streams.nacks()),

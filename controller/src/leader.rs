@@ -42,6 +42,12 @@ impl Default for Terms {
 }
 
 impl Terms {
+    /// How long one look at the Lease and its renewal may take together. Half of the leader's right, so that a
+    /// connection that died silently leaves time to renew over a new one.
+    fn longest_round(&self) -> Duration {
+        self.right / 2
+    }
+
     /// The longest that one write may take to reach the API server: a later one could meet the next leader's.
     pub fn longest_write(&self) -> Duration {
         self.lease.saturating_sub(self.right)
@@ -148,7 +154,11 @@ impl Shell {
         loop {
             let lapse = self.election.right_until();
             let round = async {
-                let failed = self.round().await.err().map(|error| error.to_string());
+                let limit = self.terms.longest_round();
+                let failed = match timeout(limit, self.round()).await {
+                    Ok(round) => round.err().map(|error| error.to_string()),
+                    Err(_) => Some(format!("the API server did not answer within {limit:?}")),
+                };
                 if let Some(error) = failed.as_ref().filter(|_| failed != self.failed) {
                     tracing::warn!(lease = self.name, %error, "the Lease could be neither read nor renewed; trying on");
                 }

@@ -5,6 +5,7 @@
 //! mesh owns in the cluster ([`own`]). [`admission`] decides who may subscribe, [`authority`] issues the certificate.
 
 pub mod admission;
+pub mod api;
 pub mod authority;
 pub mod leader;
 pub mod own;

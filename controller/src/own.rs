@@ -109,7 +109,7 @@ pub async fn keep(
 
 /// Keeps them while this replica leads; ends when `wants` is closed.
 async fn lead(client: &Client, options: &Options, mut wants: watch::Receiver<Option<Wants>>, leadership: &Leadership) {
-    let labelled = watcher::Config::default().labels(OWN_ADDRESS);
+    let labelled = crate::api::watching().labels(OWN_ADDRESS);
     let metadata = Api::<PartialObjectMeta<Service>>::namespaced(client.clone(), &options.namespace);
     let events = watcher(metadata, labelled).default_backoff();
     let mut events = pin!(events);

@@ -34,7 +34,7 @@ where
 {
     /// Watches those with `labels`, while [`Self::changed`] is awaited. What `read` does not read counts as not there.
     pub(super) fn new(what: &'static str, api: Api<K>, labels: &str, read: fn(K) -> Option<T>) -> Self {
-        let events = watcher(api, watcher::Config::default().labels(labels)).default_backoff();
+        let events = watcher(api, crate::api::watching().labels(labels)).default_backoff();
         Self { what, events: Box::pin(events), read, coming: BTreeMap::new(), there: None, failed: false }
     }
 

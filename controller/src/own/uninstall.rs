@@ -134,7 +134,7 @@ impl ClusterDns for ByHand {
 /// answer stands.
 pub async fn follow(client: Client, options: &Options, wanted: watch::Sender<bool>) {
     let markers = Api::<PartialObjectMeta<ConfigMap>>::namespaced(client, &options.namespace);
-    let named = watcher::Config::default().fields(&format!("metadata.name={}", options.marker));
+    let named = crate::api::watching().fields(&format!("metadata.name={}", options.marker));
     let events = watcher(markers, named).default_backoff();
     let mut events = pin!(events);
     let (mut listed, mut gone) = (false, None);

@@ -19,6 +19,7 @@ use parking_lot::Mutex;
 use tokio::{sync::mpsc, task::JoinSet};
 
 use super::{Batches, Event};
+use crate::api::{Limits, chain};
 
 /// Batches that may wait for the compiler.
 const QUEUE: usize = 64;
@@ -159,20 +160,6 @@ fn problem(kind: ObjectKind, required: bool, error: &kube::Error) -> Diagnostic 
     Diagnostic::warning(Reason::WatchFailed, ObjectRef::new(kind.as_str(), "", "*"), text)
 }
 
-/// An error with its causes.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        let inner_text = inner.to_string();
-        if !text.ends_with(&inner_text) {
-            text = format!("{text}: {inner_text}");
-        }
-        cause = inner.source();
-    }
-    text
-}
-
 /// Connects to the cluster that a kubeconfig names, or to the one whose pod this is.
 ///
 /// # Errors
@@ -188,7 +175,7 @@ pub async fn client(kubeconfig: Option<&std::path::Path>, context: Option<&str>)
         }
         None => kube::Config::incluster().map_err(|error| ClientError::NotInCluster(Arc::new(error)))?,
     };
-    Client::try_from(config).map_err(|error| ClientError::Client(Arc::new(error)))
+    crate::api::client(config, Limits::default()).map_err(|error| ClientError::Client(Arc::new(error)))
 }
 
 /// Why there is no way to the cluster.

@@ -14,8 +14,11 @@ use maesh_compiler::{
 };
 use tokio::{sync::mpsc, time::Instant};
 
-use super::{MOST_NAMED, Options, State, Watches, chain, object::Raw, problem};
-use crate::source::{Batch, Event};
+use super::{MOST_NAMED, Options, State, Watches, object::Raw, problem};
+use crate::{
+    api::chain,
+    source::{Batch, Event},
+};
 
 /// First pause after an error; doubled each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
