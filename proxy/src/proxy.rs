@@ -150,7 +150,9 @@ fn admission(config: &Config) -> Result<Admission, StartError> {
         ("connections of one caller", limits.connections_per_caller, defaults.connections_per_caller, per_caller),
     ] {
         if set != default && set > fits {
-            tracing::warn!("{what}: {set} do not fit into {open_files} open files; using {fits}. Raise the limit of open files (`ulimit -n`), or ask for fewer");
+            tracing::warn!(
+                "{what}: {set} do not fit into {open_files} open files; using {fits}. Raise the limit of open files (`ulimit -n`), or ask for fewer"
+            );
         }
     }
     tcp::limit_pipes(budget.pipes_per_worker);

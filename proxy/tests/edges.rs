@@ -98,8 +98,10 @@ async fn callers_are_asked_for_once_and_let_go_of_when_unused() {
     for _ in 0..3 {
         assert!(ask(address, &get("web.shop", "/")).await.0.starts_with("http/1.1 200"));
     }
-    let (asked, released) =
-        (Demand::Subscribe(Kind::Workload, "127.0.0.1".into()), Demand::Unsubscribe(Kind::Workload, "127.0.0.1".into()));
+    let (asked, released) = (
+        Demand::Subscribe(Kind::Workload, "127.0.0.1".into()),
+        Demand::Unsubscribe(Kind::Workload, "127.0.0.1".into()),
+    );
     let count = |wanted: &Demand| fed.demands.lock().expect("lock").iter().filter(|it| *it == wanted).count();
     assert_eq!(count(&asked), 1);
     within(async {
@@ -127,7 +129,10 @@ async fn nothing_is_dialled_that_is_the_proxys_own_or_no_endpoint() {
     for (case, endpoints) in [
         ("its own listener", vec![address, tcp]),
         ("the same, mapped", vec![mapped(address), mapped(tcp)]),
-        ("unspecified", vec![SocketAddr::new(IpAddr::from([0, 0, 0, 0]), port), SocketAddr::from(([0, 1, 2, 3], port))]),
+        (
+            "unspecified",
+            vec![SocketAddr::new(IpAddr::from([0, 0, 0, 0]), port), SocketAddr::from(([0, 1, 2, 3], port))],
+        ),
         ("unspecified, IPv6", vec![SocketAddr::new("::".parse().expect("an address"), port)]),
         ("link-local", vec![SocketAddr::from(([169, 254, 169, 254], 80))]),
         ("multicast", vec![SocketAddr::from(([224, 0, 0, 1], port))]),

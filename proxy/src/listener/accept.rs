@@ -117,7 +117,8 @@ async fn dispatch(
     };
     if let Some((service, port)) = owner.filter(|_| !http) {
         let called = shared.directory.named(&service);
-        return serve_tcp(worker, stream, Bytes::new(), caller, Carried { called, port, protocol: Protocol::Tcp }).await;
+        return serve_tcp(worker, stream, Bytes::new(), caller, Carried { called, port, protocol: Protocol::Tcp })
+            .await;
     }
     let mut first = BytesMut::with_capacity(4096);
     let opening = timeout(shared.config.limits.head_timeout, open(&mut stream, &mut first)).await;

@@ -13,8 +13,7 @@ use maesh_config::{
     Kind, Resource, ServiceName,
     model::{
         Answer, Backend, BackendPolicy, Balance, Bind, Claim, Endpoint, Endpoints, Listener, ListenerId, Mesh, Name,
-        NamePort, PortEndpoints, Protocol, Route, Scheme, Service, ServicePort, Transport, Workload,
-        WorkloadKind,
+        NamePort, PortEndpoints, Protocol, Route, Scheme, Service, ServicePort, Transport, Workload, WorkloadKind,
     },
 };
 use maesh_discovery::update::{Ack, Demand, Interest, Rejected, Update};
