@@ -86,6 +86,8 @@ pub enum Reason {
     HeadlessPortDiffers,
     /// The range of own addresses is used up.
     AddressRangeExhausted,
+    /// The API server refuses the Service that is to be an own address.
+    OwnAddressRefused,
     /// No listening port is left in place of one that the system refuses.
     ListenPortExhausted,
     /// A proxy cannot listen on a port.
