@@ -159,6 +159,7 @@ impl Compiler {
                 self.synced.insert(kind);
             }
             Event::Problems(problems) => self.out.diagnose("source", problems),
+            Event::Reached(..) => {}
             event => self.index.take(event),
         }
     }

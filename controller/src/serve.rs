@@ -21,7 +21,7 @@ use crate::{
     diagnostic::Diagnostic,
     kinds::ObjectKind,
     own::Wants,
-    source::{Batch, Batches},
+    source::{Batch, Batches, Event},
 };
 
 /// How long changes that keep coming are collected before they are compiled.
@@ -33,6 +33,9 @@ const QUEUE: usize = 64;
 pub trait Sink: Send + 'static {
     /// Puts a change in force. Returns the revision that has it.
     fn apply(&mut self, change: &Change) -> u64;
+
+    /// With what was applied, everything that the cluster did up to this resource version is in force.
+    fn reached(&mut self, _version: u64) {}
 
     /// Everything has been applied at least once, but for proxies that may be on their way back and names that wait
     /// for them.
@@ -174,6 +177,7 @@ impl Controller {
             publish,
             due,
             wants: want,
+            reached: BTreeMap::new(),
             complete: false,
             told: false,
             news: false,
@@ -277,6 +281,8 @@ struct Run<S> {
     publish: mpsc::UnboundedSender<Published>,
     due: watch::Sender<Option<Instant>>,
     wants: watch::Sender<Option<Wants>>,
+    /// How far the source is with each kind.
+    reached: BTreeMap<ObjectKind, u64>,
     complete: bool,
     told: bool,
     /// Something came that may have to be compiled.
@@ -316,7 +322,7 @@ impl<S: Sink> Run<S> {
         self.news |= !matches!(input, Input::Asked(_));
         match input {
             Input::Asked(asked) => self.asked.push(asked),
-            Input::Source(batch) => batch.into_iter().for_each(|event| self.compiler.take(event)),
+            Input::Source(batch) => batch.into_iter().for_each(|event| self.take_event(event)),
             Input::Proxies(proxies) => self.compiler.proxies(proxies),
             Input::Settled => self.compiler.settle(),
             Input::Bypass(bypass) => self.compiler.bypass(bypass),
@@ -324,6 +330,23 @@ impl<S: Sink> Run<S> {
             Input::Stop => return false,
         }
         true
+    }
+
+    fn take_event(&mut self, event: Event) {
+        match event {
+            // Of each kind the last one counts, and not the greatest: a cluster may be put back to an older state.
+            Event::Reached(kind, version) => {
+                self.reached.insert(kind, version);
+            }
+            event => self.compiler.take(event),
+        }
+    }
+
+    /// Says how far the source was when what is in force now was read.
+    fn tell_reached(&mut self) {
+        if let Some(reached) = self.reached.values().max().filter(|reached| **reached > 0) {
+            self.sink.reached(*reached);
+        }
     }
 
     /// Says once that everything is there, the proxies among it: told earlier, dns would take those that are still on
@@ -345,10 +368,12 @@ impl<S: Sink> Run<S> {
         let took = started.elapsed();
         if self.complete && output.is_empty() {
             self.keep(&output, &Change::default(), took);
+            self.tell_reached();
             return self.tell_complete();
         }
         let change = std::mem::take(&mut output.change);
         let revision = self.sink.apply(&change);
+        self.tell_reached();
         // Before the table has it, so that nobody reads there what is not counted yet.
         self.state.counts.write().published += 1;
         self.keep(&output, &change, took);

@@ -58,6 +58,9 @@ pub async fn run(args: ControllerArgs, log_level: LogLevel) -> anyhow::Result<Ex
     let batches = if args.manifests.is_empty() {
         let client = kubernetes::client(args.kubeconfig.as_deref(), args.context.as_deref()).await?;
         let (batches, states) = kubernetes::start(&client, &kubernetes::Options::default(), &compiler.door());
+        let refusing = store.clone();
+        let refuse = move |why| refusing.set_refusing(why);
+        tokio::spawn(kubernetes::follow_staleness(states.clone(), kubernetes::Freshness::default(), refuse));
         watches = Some(states);
         if !args.read_only {
             duties = Some((Duties::start(client.clone(), &args.mesh.namespace, &args.lease, &args.id), client.clone()));
@@ -69,7 +72,8 @@ pub async fn run(args: ControllerArgs, log_level: LogLevel) -> anyhow::Result<Ex
         manifests = Some(started.0);
         started.1
     };
-    let (connected, sink) = (mesh::connected_proxies(&server), mesh::StoreSink(store));
+    let (connected, sink) =
+        (mesh::connected_proxies(&server), mesh::StoreSink { store, replica: args.id.as_str().into() });
     let started = Controller::start(compiler, batches, connected, args.proxy_settle, sink);
     let (controller, published) = started.context("starting the compiler")?;
     let state = controller.state();

@@ -24,6 +24,7 @@ use super::{
 use crate::{
     auth::{Authenticate, Credentials, Principal, Refused},
     io::Peer,
+    mark,
     xds::{self, DeltaDiscoveryRequest, DeltaDiscoveryResponse},
 };
 
@@ -113,8 +114,9 @@ async fn open(
         Refused::Forbidden(why) => Status::permission_denied(why),
         Refused::Unavailable(why) => Status::unavailable(why),
     })?;
-    if let Some(reason) = shared.store.read().refusing() {
-        return Err(Status::unavailable(reason.to_string()));
+    let accepts_stale = request.metadata().get(mark::ACCEPT_STALE).is_some();
+    if let Some(reason) = shared.store.read().refusing().filter(|_| !accepts_stale) {
+        return Err(mark::stale(&reason));
     }
     let slot = shared.slots.clone().try_acquire_owned();
     let slot = slot.map_err(|_| Status::resource_exhausted("as many subscribers as this controller serves"))?;
