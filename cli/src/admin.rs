@@ -1,14 +1,19 @@
 //! The admin endpoint of every role: health, readiness, metrics, the status API.
 //!
-//! It runs on a thread of its own, so that a scrape never waits for traffic nor traffic for a scrape. Whatever changes
+//! It runs on a thread of its own, so that a scrape never waits for traffic nor traffic for a scrape. Probes are answered
+//! there; what takes longer (metrics, views) is made on another thread, for a few requests at a time. Whatever changes
 //! something (the log level) is taken from loopback addresses only.
+
+mod page;
+mod serve;
 
 use std::{
     collections::BTreeMap,
+    convert::identity,
     io,
     net::{SocketAddr, TcpListener},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::Context as _;
@@ -16,25 +21,25 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper::body::Incoming;
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
+use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::Semaphore;
 
 use crate::logs::LogLevel;
 
-/// Connections served at a time; more wait.
-const CONNECTIONS: usize = 64;
-/// Longest request head may take to arrive.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// Connections that wait to be accepted. A queue that is full makes a probe's packets wait for a second.
+const BACKLOG: i32 = 1024;
+/// Answers that are made on other threads at a time; more wait.
+const WORKERS: usize = 2;
 /// Largest body read (a log filter).
 const BODY_LIMIT: usize = 4096;
 /// Longest question behind a question mark.
 const QUERY_LIMIT: usize = 2048;
-/// Longest time that an answer may take.
-const QUERY_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest time that an answer may take, and that a body may.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Something that must hold before a role is ready.
 pub type Check = Box<dyn Fn() -> Result<(), String> + Send + Sync>;
@@ -57,13 +62,29 @@ pub struct Admin {
     pub queries: BTreeMap<&'static str, Query>,
     /// The level of the logs.
     pub log_level: LogLevel,
+    workers: Semaphore,
+    exposition: tokio::sync::Mutex<Exposition>,
+}
+
+/// The metrics as text, and since when they may be newer than what it says.
+#[derive(Default)]
+struct Exposition {
+    begun: Option<Instant>,
+    text: Bytes,
 }
 
 /// Takes the port, so that a taken one is reported before anything else starts.
 pub fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    let listener = TcpListener::bind(address).map_err(|error| taken(address, "--admin", &error))?;
-    listener.set_nonblocking(true).context("admin listener")?;
-    Ok(listener)
+    listen(address).map_err(|error| taken(address, "--admin", &error))
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
 }
 
 /// Says which port is taken and what to do.
@@ -88,7 +109,15 @@ pub fn taken(address: SocketAddr, flag: &str, error: &io::Error) -> anyhow::Erro
 impl Admin {
     /// An endpoint that shows these metrics and is always ready.
     pub fn new(metrics: Arc<Mutex<Registry>>, log_level: LogLevel) -> Self {
-        Self { checks: Vec::new(), metrics, views: BTreeMap::new(), queries: BTreeMap::new(), log_level }
+        Self {
+            checks: Vec::new(),
+            metrics,
+            views: BTreeMap::new(),
+            queries: BTreeMap::new(),
+            log_level,
+            workers: Semaphore::new(WORKERS),
+            exposition: tokio::sync::Mutex::default(),
+        }
     }
 
     /// One more condition of readiness.
@@ -103,7 +132,7 @@ impl Admin {
         let admin = Arc::new(self);
         std::thread::Builder::new()
             .name("admin".into())
-            .spawn(move || runtime.block_on(accept(listener, admin)))
+            .spawn(move || runtime.block_on(serve::accept(listener, admin)))
             .context("admin thread")?;
         Ok(address)
     }
@@ -113,7 +142,7 @@ impl Admin {
         self.checks.iter().filter_map(failed).collect()
     }
 
-    async fn answer(&self, request: Request<Incoming>, from: SocketAddr) -> Response<Full<Bytes>> {
+    async fn answer(self: Arc<Self>, request: Request<Incoming>, from: SocketAddr) -> Response<Full<Bytes>> {
         let path = request.uri().path();
         if path == "/api/log-level" && request.method() == Method::PUT {
             return self.set_log_level(request, from).await;
@@ -124,19 +153,62 @@ impl Admin {
         match path {
             "/livez" => text(StatusCode::OK, "ok\n"),
             "/readyz" => self.readiness(),
-            "/metrics" => self.exposition(),
-            "/api" | "/api/" => json_answer(&self.index()),
-            "/api/log-level" => json_answer(&json!({ "level": self.log_level.get() })),
-            path => {
-                let name = path.strip_prefix("/api/").unwrap_or_default();
-                if let Some(view) = self.views.get(name) {
-                    return json_answer(&view());
-                }
-                match self.queries.get(name) {
-                    Some(query) => ask(query, request.uri().query().unwrap_or_default()).await,
-                    None => text(StatusCode::NOT_FOUND, "not found; see /livez, /readyz, /metrics, /api\n"),
-                }
+            _ => {
+                let is_scrape = path == "/metrics";
+                let made = async { if is_scrape { self.scrape().await } else { self.make(request).await } };
+                let made = tokio::time::timeout(ANSWER_TIMEOUT, made).await;
+                made.unwrap_or_else(|_| text(StatusCode::SERVICE_UNAVAILABLE, "no answer in time; ask again\n"))
             }
+        }
+    }
+
+    /// The metrics. Who asks while they are written down for somebody else shares what is written next, so that many
+    /// who ask cost as much as few.
+    async fn scrape(self: Arc<Self>) -> Response<Full<Bytes>> {
+        let arrived = Instant::now();
+        let this = self.clone();
+        let mut last = this.exposition.lock().await;
+        if last.begun.is_none_or(|begun| begun < arrived) {
+            let begun = Some(Instant::now());
+            match tokio::task::spawn_blocking(move || self.exposition()).await {
+                Ok(Ok(text)) => *last = Exposition { begun, text: text.into() },
+                Ok(Err(error)) => return text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
+                Err(error) => return text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
+            }
+        }
+        with_type("application/openmetrics-text; version=1.0.0; charset=utf-8", last.text.clone())
+    }
+
+    /// What is neither a probe nor a scrape, once it is its turn.
+    async fn make(self: Arc<Self>, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        let this = self.clone();
+        let Ok(_turn) = this.workers.acquire().await else {
+            return text(StatusCode::SERVICE_UNAVAILABLE, "this process is ending\n");
+        };
+        let path = request.uri().path();
+        if let Some(query) = path.strip_prefix("/api/").and_then(|name| self.queries.get(name)) {
+            return ask(query, request.uri().query().unwrap_or_default()).await;
+        }
+        let path = path.to_owned();
+        let made = tokio::task::spawn_blocking(move || self.make_now(&path)).await;
+        made.map_or_else(|error| text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")), identity)
+    }
+
+    fn make_now(&self, path: &str) -> Response<Full<Bytes>> {
+        match path {
+            "/" => {
+                let services = self.views.get("services").map(|view| view());
+                with_type(
+                    "text/html; charset=utf-8",
+                    page::start(&self.paths(), &self.query_paths(), services.as_ref()),
+                )
+            }
+            "/api" | "/api/" => json_answer(&json!({ "paths": self.paths(), "queries": self.query_paths() })),
+            "/api/log-level" => json_answer(&json!({ "level": self.log_level.get() })),
+            path => match path.strip_prefix("/api/").and_then(|name| self.views.get(name)) {
+                Some(view) => json_answer(&view()),
+                None => text(StatusCode::NOT_FOUND, "not found; see /, /livez, /readyz, /metrics, /api\n"),
+            },
         }
     }
 
@@ -148,27 +220,26 @@ impl Admin {
         text(StatusCode::SERVICE_UNAVAILABLE, failed.join("\n") + "\n")
     }
 
-    fn exposition(&self) -> Response<Full<Bytes>> {
-        let mut body = String::new();
-        match prometheus_client::encoding::text::encode(&mut body, &self.metrics.lock()) {
-            Ok(()) => with_type("application/openmetrics-text; version=1.0.0; charset=utf-8", body),
-            Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
-        }
+    fn exposition(&self) -> Result<String, std::fmt::Error> {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.metrics.lock())?;
+        Ok(text)
     }
 
-    fn index(&self) -> Value {
-        let names = self.views.keys().copied().chain(["log-level"]);
-        let paths = |names: &mut dyn Iterator<Item = &'static str>| {
-            names.map(|name| format!("/api/{name}")).collect::<Vec<_>>()
-        };
-        json!({ "paths": paths(&mut { names }), "queries": paths(&mut self.queries.keys().copied()) })
+    fn paths(&self) -> Vec<String> {
+        self.views.keys().copied().chain(["log-level"]).map(|name| format!("/api/{name}")).collect()
+    }
+
+    fn query_paths(&self) -> Vec<String> {
+        self.queries.keys().map(|name| format!("/api/{name}")).collect()
     }
 
     async fn set_log_level(&self, request: Request<Incoming>, from: SocketAddr) -> Response<Full<Bytes>> {
         if !from.ip().to_canonical().is_loopback() {
             return text(StatusCode::FORBIDDEN, "the log level is changed from a loopback address only\n");
         }
-        let Ok(body) = Limited::new(request.into_body(), BODY_LIMIT).collect().await else {
+        let body = Limited::new(request.into_body(), BODY_LIMIT).collect();
+        let Ok(Ok(body)) = tokio::time::timeout(ANSWER_TIMEOUT, body).await else {
             return text(StatusCode::PAYLOAD_TOO_LARGE, "send the filter as the body, for instance: debug\n");
         };
         let body = body.to_bytes();
@@ -186,43 +257,9 @@ async fn ask(query: &Query, question: &str) -> Response<Full<Bytes>> {
         return text(StatusCode::URI_TOO_LONG, "the question is too long\n");
     }
     let parameters = form_urlencoded::parse(question.as_bytes()).into_owned().collect();
-    match tokio::time::timeout(QUERY_TIMEOUT, query(parameters)).await {
-        Ok(Ok(answer)) => json_answer(&answer),
-        Ok(Err(why)) => text(StatusCode::BAD_REQUEST, why + "\n"),
-        Err(_) => text(StatusCode::SERVICE_UNAVAILABLE, "no answer in time; ask again\n"),
-    }
-}
-
-async fn accept(listener: TcpListener, admin: Arc<Admin>) {
-    let listener = match tokio::net::TcpListener::from_std(listener) {
-        Ok(listener) => listener,
-        Err(error) => return tracing::error!(%error, "admin endpoint ends"),
-    };
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
-    loop {
-        let Ok(place) = places.clone().acquire_owned().await else { return };
-        let (stream, from) = match listener.accept().await {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                tracing::warn!(%error, "admin endpoint: accept");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-                continue;
-            }
-        };
-        let admin = admin.clone();
-        tokio::spawn(async move {
-            let service =
-                service_fn(|request| async { Ok::<_, std::convert::Infallible>(admin.answer(request, from).await) });
-            let served = http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(HEAD_TIMEOUT)
-                .serve_connection(TokioIo::new(stream), service)
-                .await;
-            if let Err(error) = served {
-                tracing::debug!(%error, %from, "admin endpoint: connection");
-            }
-            drop(place);
-        });
+    match query(parameters).await {
+        Ok(answer) => json_answer(&answer),
+        Err(why) => text(StatusCode::BAD_REQUEST, why + "\n"),
     }
 }
 

@@ -2,11 +2,13 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use maesh_config::Zone;
-use maesh_controller::{
+use maesh_compiler::{
     compile::{TableEntry, TablePort},
     diagnostic::Diagnostic,
     kinds::ObjectKind,
+};
+use maesh_config::Zone;
+use maesh_controller::{
     leader::Leadership,
     serve::State,
     source::kubernetes::{Watch, Watches},
@@ -183,6 +185,11 @@ impl Collector for ControllerMetrics {
                 "maesh_controller_streams_dropped",
                 "Discovery streams of subscribers that did not keep up",
                 streams.dropped(),
+            ),
+            (
+                "maesh_controller_connections_crowded_out",
+                "Connections closed before their peer authenticated, to make room for others",
+                self.server.crowded_out(),
             ),
             ("maesh_controller_pushes", "Responses sent", streams.pushes()),
             ("maesh_controller_pushed_bytes", "Bytes of resources sent", streams.bytes()),

@@ -48,6 +48,11 @@ fn health_metrics_and_status() {
     }
     let services = get(dev.admin(), "admin", "/api/services").unwrap();
     assert!(services.body.contains("web.shop.maesh"), "{}", services.body);
+    let page = get(dev.admin(), "admin", "/").unwrap();
+    assert_eq!(page.status, 200);
+    for part in ["<td>web.shop.maesh</td>", "href=\"/metrics\"", "href=\"/api/services\""] {
+        assert!(page.body.contains(part), "{part}: {}", page.body);
+    }
     assert_eq!(get(dev.admin(), "admin", "/nothing").unwrap().status, 404);
 }
 

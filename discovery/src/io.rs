@@ -4,14 +4,19 @@ use std::{
     io,
     net::SocketAddr,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
+use parking_lot::Mutex;
 use tokio::{
     io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf},
     net::TcpStream,
     sync::mpsc,
 };
+
+use super::ConnectionSlot;
 
 /// Bytes that a pipe holds.
 const PIPE: usize = 256 << 10;
@@ -23,29 +28,67 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Bytes for T {}
 pub(super) struct Io {
     inner: Box<dyn Bytes>,
     peer: Peer,
+    /// Ends a server's connection whose peer does not authenticate.
+    probation: Option<Probation>,
 }
 
-/// Where a connection comes from; `None` within the process.
-#[derive(Clone, Copy, Debug)]
+/// Where a connection comes from.
+#[derive(Clone, Debug)]
 pub(super) struct Peer {
+    /// Its address; `None` within the process.
     pub(super) address: Option<SocketAddr>,
+    slot: Option<Unauthenticated>,
+}
+
+/// The slot of a connection whose peer has not authenticated yet.
+type Unauthenticated = Arc<Mutex<Option<ConnectionSlot>>>;
+
+struct Probation {
+    slot: Unauthenticated,
+    /// Ready when the time is up or the slot is needed.
+    over: Pin<Box<dyn Future<Output = ()> + Send>>,
+}
+
+impl Peer {
+    /// The peer has authenticated: from now on its connection lasts until one of the two ends it.
+    pub(super) fn authenticated(&self) {
+        if let Some(slot) = &self.slot {
+            slot.lock().take();
+        }
+    }
 }
 
 impl Io {
+    fn new(inner: impl Bytes + 'static, address: Option<SocketAddr>) -> Self {
+        Self { inner: Box::new(inner), peer: Peer { address, slot: None }, probation: None }
+    }
+
     pub(super) fn tcp(stream: TcpStream, peer: SocketAddr) -> Self {
-        Self { inner: Box::new(stream), peer: Peer { address: Some(peer) } }
+        Self::new(stream, Some(peer))
     }
 
     pub(super) fn server_tls(stream: tokio_rustls::server::TlsStream<TcpStream>, peer: SocketAddr) -> Self {
-        Self { inner: Box::new(stream), peer: Peer { address: Some(peer) } }
+        Self::new(stream, Some(peer))
     }
 
     pub(super) fn client_tls(stream: tokio_rustls::client::TlsStream<TcpStream>, peer: SocketAddr) -> Self {
-        Self { inner: Box::new(stream), peer: Peer { address: Some(peer) } }
+        Self::new(stream, Some(peer))
     }
 
     fn pipe(stream: DuplexStream) -> Self {
-        Self { inner: Box::new(stream), peer: Peer { address: None } }
+        Self::new(stream, None)
+    }
+
+    /// Ends the connection after `limit`, or when its slot is needed, unless the peer authenticates before.
+    pub(super) fn on_probation(mut self, slot: ConnectionSlot, limit: Duration) -> Self {
+        let close = slot.close().clone();
+        let over = Box::pin(async move {
+            let _ = tokio::time::timeout(limit, close.cancelled()).await;
+        });
+        let slot = Arc::new(Mutex::new(Some(slot)));
+        self.peer.slot = Some(slot.clone());
+        self.probation = Some(Probation { slot, over });
+        self
     }
 }
 
@@ -53,12 +96,19 @@ impl tonic::transport::server::Connected for Io {
     type ConnectInfo = Peer;
 
     fn connect_info(&self) -> Peer {
-        self.peer
+        self.peer.clone()
     }
 }
 
 impl AsyncRead for Io {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if let Some(probation) = &mut self.probation {
+            if probation.slot.lock().is_none() {
+                self.probation = None;
+            } else if probation.over.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
+        }
         Pin::new(&mut self.inner).poll_read(cx, buf)
     }
 }

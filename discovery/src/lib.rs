@@ -15,6 +15,7 @@
 //! Any other client or server of the protocol does without these.
 
 pub mod auth;
+mod connections;
 mod io;
 mod mark;
 mod node;
@@ -25,6 +26,7 @@ pub mod tls;
 pub mod update;
 pub mod xds;
 
+pub use connections::{ConnectionLimits, ConnectionSlot, ConnectionTable};
 pub use io::InProcess;
 pub use mark::{Mark, Progress};
 pub use server::{Counters, Server, ServerOptions, Subscriber, Verdict};

@@ -24,13 +24,15 @@ pub use session::Verdict;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::{Store, auth::Authenticate};
+use super::{ConnectionLimits, ConnectionTable, Store, auth::Authenticate};
 
 /// Limits of a server.
 #[derive(Clone, Debug)]
 pub struct ServerOptions {
     /// Streams at once; one more is refused.
     pub subscribers: usize,
+    /// Connections at once whose peer has not authenticated yet.
+    pub unauthenticated: ConnectionLimits,
     /// A subscriber that does not answer, or take, a response for this long is dropped; it resumes when it can.
     pub stall: Duration,
     /// Changes that follow each other sooner than this are sent together.
@@ -43,6 +45,7 @@ impl Default for ServerOptions {
     fn default() -> Self {
         Self {
             subscribers: 10_000,
+            unauthenticated: ConnectionLimits { all: 2048, per_source: 128 },
             stall: Duration::from_secs(30),
             pace: Duration::from_millis(5),
             chunk: (1 << 20) - 1024,
@@ -99,6 +102,7 @@ struct Shared {
     registry: Registry,
     counters: Counters,
     slots: Arc<Semaphore>,
+    unauthenticated: ConnectionTable,
     ending: CancellationToken,
 }
 
@@ -106,12 +110,14 @@ impl Server {
     /// A server of what is in `store`; it serves nobody until [`Server::listen`] or [`Server::in_process`].
     pub fn new(store: Arc<Store>, options: ServerOptions) -> Self {
         let slots = Arc::new(Semaphore::new(options.subscribers));
+        let unauthenticated = ConnectionTable::new(options.unauthenticated);
         let shared = Shared {
             store,
             options,
             registry: Registry::default(),
             counters: Counters::default(),
             slots,
+            unauthenticated,
             ending: CancellationToken::new(),
         };
         Self { shared: Arc::new(shared) }
@@ -130,6 +136,11 @@ impl Server {
     /// Figures since the start.
     pub fn counters(&self) -> &Counters {
         &self.shared.counters
+    }
+
+    /// Connections that were closed before their peer authenticated, because there were too many of them.
+    pub fn crowded_out(&self) -> u64 {
+        self.shared.unauthenticated.closed()
     }
 
     /// Ends every stream and stops accepting.

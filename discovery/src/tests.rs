@@ -1,6 +1,7 @@
 //! The whole stream, server and subscriber over the pipe that `maesh dev` uses.
 
 mod converge;
+mod crowd;
 mod replicas;
 mod tcp;
 mod trouble;

@@ -11,13 +11,15 @@ use kube::{
     Api, Client,
     api::{ListParams, Patch, PatchParams},
 };
+use maesh_compiler::{
+    kinds::OWN_ADDRESS,
+    own_address::{self, Addresses, Ports, SHARED, Wants, allocate, share},
+};
 use maesh_config::ServiceName;
 use tokio::time::{Instant, timeout};
 
 use super::{
-    Addresses, KeepError, MANAGER, Options, Ports, READ, SHARED, Wants,
-    allocate::{allocate, share},
-    budget,
+    KeepError, MANAGER, Options, READ, budget,
     direct::Direct,
     object,
     pace::Pace,
@@ -26,7 +28,7 @@ use super::{
     slices::{Address, Candidates},
     writes::Writes,
 };
-use crate::{kinds::OWN_ADDRESS, leader::Leadership};
+use crate::leader::Leadership;
 
 /// Keeps own addresses as they are wanted, for as long as this replica leads.
 pub(super) struct Keeper {
@@ -115,7 +117,7 @@ impl Keeper {
         };
         let mut moved = false;
         for (number, ports) in addresses.range(self.next..).chain(addresses.range(..self.next)) {
-            let name = object::name(*number);
+            let name = own_address::name(*number);
             if self.refused.waits(&name, Instant::now()) {
                 continue;
             }
@@ -140,7 +142,7 @@ impl Keeper {
             }
         }
         self.next = 0;
-        let is_wanted = |name: &str| object::number(name).is_some_and(|number| addresses.contains_key(&number));
+        let is_wanted = |name: &str| own_address::number(name).is_some_and(|number| addresses.contains_key(&number));
         for (name, service) in &there {
             if is_wanted(name) || self.refused.waits(name, Instant::now()) {
                 continue;

@@ -3,10 +3,14 @@
 
 use std::collections::BTreeMap;
 
+use maesh_compiler::{
+    diagnostic::{Diagnostic, ObjectRef, Reason},
+    own_address::{Ports, everybody},
+};
+use maesh_config::ServiceName;
 use tokio::time::{Duration, Instant};
 
-use super::{Ports, allocate::everybody, events::Recorder};
-use crate::diagnostic::{Diagnostic, ObjectRef, Reason};
+use super::events::Recorder;
 
 /// Pause before a refused address is tried again. Each try is one of the few writes of a second.
 const AGAIN: Duration = Duration::from_secs(30);
@@ -73,7 +77,7 @@ impl Drop for Refused {
 }
 
 /// The Services that stand on an address.
-fn services(ports: Option<&Ports>) -> Vec<&maesh_config::ServiceName> {
+fn services(ports: Option<&Ports>) -> Vec<&ServiceName> {
     let all = ports.into_iter().flat_map(|ports| ports.values());
     let mut services: Vec<_> = all.filter(|entry| entry.leaving.is_none()).map(|entry| &entry.service).collect();
     services.sort_unstable();
@@ -82,7 +86,7 @@ fn services(ports: Option<&Ports>) -> Vec<&maesh_config::ServiceName> {
     services
 }
 
-fn refused(name: &str, service: &maesh_config::ServiceName, why: &str) -> Diagnostic {
+fn refused(name: &str, service: &ServiceName, why: &str) -> Diagnostic {
     let text = format!(
         "it needs an own address, and the API server refuses Service {name}, which is to be that address: {why}. Its name \
          answers the ClusterIP until then; allow the controller to write it."

@@ -2,11 +2,14 @@
 
 use std::sync::Arc;
 
+use maesh_compiler::{
+    event::Event,
+    kinds::{Door, ObjectId, ObjectKind},
+};
 use maesh_controller::{
     api::Limits,
-    kinds::{Door, ObjectId, ObjectKind},
     source::{
-        Batches, Event,
+        Batches,
         kubernetes::{self, Options, Watches},
     },
 };

@@ -6,11 +6,12 @@ use std::{
     time::Duration,
 };
 
+use maesh_compiler::own_address::{Want, Wants};
 use maesh_config::{ServiceName, model::Transport};
 use maesh_controller::{
     api::Limits,
     leader::{Candidate, Terms},
-    own::{self, Options, Want, Wants, events},
+    own::{self, Options, events},
 };
 use parking_lot::Mutex;
 use serde_json::{Value, json};

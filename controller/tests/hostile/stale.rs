@@ -9,10 +9,10 @@ use std::{
     time::Duration,
 };
 
+use maesh_compiler::compile::{Compiler, Config, ConnectedProxy};
 use maesh_config::{Change, Kind};
 use maesh_controller::{
     api::Limits,
-    compile::{Compiler, Config},
     serve::{Controller, Sink},
     source::kubernetes::{self, Freshness, Options},
 };
@@ -81,7 +81,7 @@ struct Replica {
     cut: Arc<AtomicBool>,
     server: Server,
     store: Arc<Store>,
-    _held: (Peer, Controller, watch::Sender<Vec<maesh_controller::compile::ConnectedProxy>>, tokio::task::JoinSet<()>),
+    _held: (Peer, Controller, watch::Sender<Vec<ConnectedProxy>>, tokio::task::JoinSet<()>),
 }
 
 impl Replica {

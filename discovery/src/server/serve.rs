@@ -5,21 +5,22 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 use futures_util::StreamExt;
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{Semaphore, mpsc},
+    sync::mpsc,
 };
 use tokio_rustls::TlsAcceptor;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::Server;
 use crate::{
+    ConnectionTable,
     auth::{Authenticate, Nobody},
     io::{InProcess, Io},
 };
 
 /// Longest TLS handshake.
 const HANDSHAKE: Duration = Duration::from_secs(5);
-/// Handshakes at once; further connections wait to be accepted.
-const HANDSHAKES: usize = 256;
+/// Longest time from the end of the handshake until the peer has authenticated.
+const AUTHENTICATION: Duration = Duration::from_secs(10);
 /// A connection that is silent for this long is asked whether it is alive ...
 const KEEPALIVE: Duration = Duration::from_secs(10);
 /// ... and has this long to say so.
@@ -44,7 +45,7 @@ impl Server {
         let address = listener.local_addr()?;
         auth.may_listen(address, tls.is_some()).map_err(|why| io::Error::new(io::ErrorKind::PermissionDenied, why))?;
         let (sender, receiver) = mpsc::channel(16);
-        let accepting = accept(listener, tls, sender);
+        let accepting = accept(listener, tls, self.shared.unauthenticated.clone(), sender);
         let too_long = async {
             self.shared.ending.cancelled().await;
             tokio::time::sleep(GOODBYE).await;
@@ -91,15 +92,15 @@ impl Server {
     }
 }
 
+/// Accepts at once whoever connects; handshakes run side by side, and who does not authenticate makes room.
 async fn accept(
     listener: TcpListener,
     tls: Option<Arc<rustls::ServerConfig>>,
+    unauthenticated: ConnectionTable,
     connections: mpsc::Sender<Io>,
 ) -> io::Result<()> {
-    let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
     let tls = tls.map(TlsAcceptor::from);
     loop {
-        let Ok(slot) = handshakes.clone().acquire_owned().await else { return Ok(()) };
         let (stream, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) if passing(&error) => continue,
@@ -110,17 +111,23 @@ async fn accept(
                 continue;
             }
         };
+        let slot = unauthenticated.add(peer.ip());
         let (tls, connections) = (tls.clone(), connections.clone());
         tokio::spawn(async move {
-            match tokio::time::timeout(HANDSHAKE, greet(stream, peer, tls)).await {
+            let greeted = tokio::select! {
+                greeted = tokio::time::timeout(HANDSHAKE, greet(stream, peer, tls)) => greeted,
+                () = slot.close().cancelled() => {
+                    return tracing::debug!(%peer, "connection closed during its TLS handshake: too many of them");
+                }
+            };
+            match greeted {
                 Ok(Ok(io)) => {
                     // The server is ending when nobody takes it.
-                    let _ = connections.send(io).await;
+                    let _ = connections.send(io.on_probation(slot, AUTHENTICATION)).await;
                 }
                 Ok(Err(error)) => tracing::debug!(%peer, %error, "TLS handshake failed"),
                 Err(_) => tracing::debug!(%peer, "TLS handshake took too long"),
             }
-            drop(slot);
         });
     }
 }

@@ -101,19 +101,21 @@ async fn open(
     auth: &dyn Authenticate,
     request: &Request<Requests>,
 ) -> Result<(Principal, OwnedSemaphorePermit), Status> {
+    let peer = request.extensions().get::<Peer>();
     let credentials = Credentials {
         bearer: request
             .metadata()
             .get("authorization")
             .and_then(|value| value.to_str().ok())
             .and_then(|value| value.strip_prefix("Bearer ")),
-        peer: request.extensions().get::<Peer>().and_then(|peer| peer.address),
+        peer: peer.and_then(|peer| peer.address),
     };
     let principal = auth.authenticate(credentials).await.map_err(|refused| match refused {
         Refused::Unknown(why) => Status::unauthenticated(why),
         Refused::Forbidden(why) => Status::permission_denied(why),
         Refused::Unavailable(why) => Status::unavailable(why),
     })?;
+    peer.iter().for_each(|peer| peer.authenticated());
     let accepts_stale = request.metadata().get(mark::ACCEPT_STALE).is_some();
     if let Some(reason) = shared.store.read().refusing().filter(|_| !accepts_stale) {
         return Err(mark::stale(&reason));

@@ -35,6 +35,14 @@ impl Papers {
     }
 }
 
+/// The authority's certificate as a file of this folder, and a server that it vouches for.
+pub(super) fn trust() -> (tempfile::TempDir, std::path::PathBuf, ServerTls) {
+    let folder = tempfile::tempdir().unwrap();
+    let (ca, papers) = (folder.path().join("ca.crt"), papers());
+    std::fs::write(&ca, &papers.ca).unwrap();
+    (folder, ca, papers.server())
+}
+
 /// The end of a listening server.
 pub(super) type End = JoinHandle<std::io::Result<()>>;
 
@@ -50,7 +58,7 @@ pub(super) async fn listen(
     (address, tokio::spawn(async move { server.listen(listener, tls, auth).await }))
 }
 
-fn secret() -> Arc<SharedSecret> {
+pub(super) fn secret() -> Arc<SharedSecret> {
     Arc::new(SharedSecret::new("a secret of some length").unwrap())
 }
 

@@ -27,6 +27,9 @@ pub(crate) enum AttemptError {
     /// The endpoint answered what is not HTTP.
     #[error("the answer is not valid: {0}")]
     Protocol(Error),
+    /// The endpoint switched protocols unasked, or before it had the whole request.
+    #[error("the endpoint switched protocols unasked, or before the request was sent to its end")]
+    Switched,
     /// The caller's own bytes were at fault.
     #[error("the body of the request is malformed or ended early")]
     Upload,
@@ -38,7 +41,7 @@ impl AttemptError {
         match self {
             Self::Connect(error) => error.reason(),
             Self::Closed { .. } => Reason::UpstreamReset,
-            Self::Protocol(_) => Reason::UpstreamProtocol,
+            Self::Protocol(_) | Self::Switched => Reason::UpstreamProtocol,
             Self::Upload => Reason::BadRequest,
         }
     }
@@ -110,7 +113,9 @@ impl Tries {
         let left = match error {
             AttemptError::Connect(_) => &mut self.connects,
             AttemptError::Closed { unseen, stale: true, .. } if *unseen || request.idempotent => &mut self.stale,
-            AttemptError::Closed { .. } | AttemptError::Protocol(_) | AttemptError::Upload => return false,
+            AttemptError::Closed { .. } | AttemptError::Protocol(_) | AttemptError::Switched | AttemptError::Upload => {
+                return false;
+            }
         };
         if !request.in_hand || *left == 0 {
             return false;

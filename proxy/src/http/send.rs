@@ -198,9 +198,17 @@ async fn attempt_h1(
     balance::answered(&endpoint.latency, shared.clock.coarse(), now.saturating_duration_since(began));
     let (head, mut incoming) = answer.into_parts();
     if head.status == http::StatusCode::SWITCHING_PROTOCOLS {
+        // Whoever agrees before it was sent the whole request would read the rest of it as the new protocol.
+        if !upgrade || progress.is_some_and(|progress| !progress.is_done()) {
+            return Err(Failed { error: AttemptError::Switched, request: None });
+        }
         return Ok(Answer::switched(head, Switched::Connection(connection)));
     }
-    if progress.is_some_and(|progress| !progress.is_done()) {
+    if upgrade {
+        // Whether the endpoint still reads HTTP on it cannot be known.
+        connection.never_reuse();
+    }
+    if progress.is_some_and(|progress| !progress.is_done() || connection.has_unsent()) {
         connection.detach();
         return Ok(Answer::begun(head, Body::stream(incoming)));
     }

@@ -16,7 +16,10 @@ use std::{
     io::{self, IoSlice},
     net::Shutdown,
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll, Waker, ready},
 };
 
@@ -37,6 +40,17 @@ pub(crate) struct Socket(Arc<Inner>);
 struct Inner {
     stream: TcpStream,
     out: Mutex<Out>,
+    /// Bytes were offered that the socket has not taken yet: whoever offered them still has them.
+    refused: AtomicBool,
+}
+
+/// Whether a writer still holds bytes that its [`Socket`] did not take.
+pub(crate) struct Unsent(Arc<Inner>);
+
+impl Unsent {
+    pub(crate) fn is_any(&self) -> bool {
+        self.0.refused.load(Ordering::Relaxed)
+    }
 }
 
 /// What is to be written.
@@ -53,12 +67,23 @@ struct Out {
 impl Socket {
     /// Takes a socket over.
     pub(crate) fn new(stream: TcpStream) -> Self {
-        Self(Arc::new(Inner { stream, out: Mutex::default() }))
+        Self(Arc::new(Inner { stream, out: Mutex::default(), refused: AtomicBool::new(false) }))
     }
 
     /// Gives up what it holds to write faster.
     pub(crate) fn lay_by(&self) {
         self.0.out.lock().bytes.shrink_to_fit();
+    }
+
+    /// A view of whether everything that was offered was taken.
+    pub(crate) fn unsent(&self) -> Unsent {
+        Unsent(self.0.clone())
+    }
+
+    /// Notes whether what was offered is still with its owner.
+    fn note<T>(&self, outcome: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        self.0.refused.store(!matches!(outcome, Poll::Ready(Ok(_))), Ordering::Relaxed);
+        outcome
     }
 
     /// Writes what waits, then `bytes`, as much of them as the socket takes.
@@ -182,8 +207,8 @@ impl Write for Socket {
         bytes: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         match self.put_aside(cx, bytes) {
-            Some(length) => Poll::Ready(Ok(length)),
-            None => self.poll_through(cx, bytes),
+            Some(length) => self.note(Poll::Ready(Ok(length))),
+            None => self.note(self.poll_through(cx, bytes)),
         }
     }
 
@@ -193,9 +218,9 @@ impl Write for Socket {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.0.out.lock().listed {
-            return Poll::Ready(Ok(()));
+            return self.note(Poll::Ready(Ok(())));
         }
-        self.poll_drain(cx)
+        self.note(self.poll_drain(cx))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

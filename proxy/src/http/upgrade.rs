@@ -51,10 +51,11 @@ impl Handover {
             let key = rand::random::<[u8; 16]>();
             let key = HeaderValue::from_str(&base64(&key)).unwrap_or(HeaderValue::from_static(""));
             request.headers_mut().insert(SEC_WEBSOCKET_KEY, key);
+            // DATA of an extended CONNECT belongs to the new protocol. A request of HTTP/1.1 keeps its body.
+            *request.body_mut() = super::body::Upload::empty();
         }
         request.headers_mut().insert(header::CONNECTION, UPGRADE);
         request.headers_mut().insert(header::UPGRADE, self.protocol.clone());
-        *request.body_mut() = super::body::Upload::empty();
     }
 }
 

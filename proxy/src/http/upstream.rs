@@ -24,7 +24,10 @@ use hyper::{
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::net::TcpStream;
 
-use super::{body::Upload, socket::Socket};
+use super::{
+    body::Upload,
+    socket::{Socket, Unsent},
+};
 use crate::{listener::Worker, state::Endpoint};
 
 type Failed = Box<TrySendError<Request<Upload>>>;
@@ -37,20 +40,42 @@ pub(crate) struct H1 {
     closed: bool,
     /// It has carried a request before.
     pub(crate) reused: bool,
+    /// It is closed once its response is complete.
+    last: bool,
+    unsent: Unsent,
 }
 
 impl H1 {
     /// Prepares a stream that was just connected.
     pub(crate) async fn new(stream: TcpStream) -> hyper::Result<Box<Self>> {
         // Room for 100 fields, hyper's own limit, is on the stack; for more it would be allocated for every answer.
-        let (sender, connection) = http1::handshake(Socket::new(stream)).await?;
-        Ok(Box::new(Self { sender, connection: Some(connection), closed: false, reused: false }))
+        Self::on(Socket::new(stream), false).await
     }
 
     /// Takes up a connection that was [laid by](Self::lay_by).
     pub(crate) async fn again(socket: Socket) -> hyper::Result<Box<Self>> {
+        Self::on(socket, true).await
+    }
+
+    async fn on(socket: Socket, reused: bool) -> hyper::Result<Box<Self>> {
+        let unsent = socket.unsent();
         let (sender, connection) = http1::handshake(socket).await?;
-        Ok(Box::new(Self { sender, connection: Some(connection), closed: false, reused: true }))
+        Ok(Box::new(Self { sender, connection: Some(connection), closed: false, reused, last: false, unsent }))
+    }
+
+    /// Keeps the connection out of the pool: it is closed once its response is complete.
+    pub(crate) fn never_reuse(&mut self) {
+        self.last = true;
+    }
+
+    /// Bytes of its request are not with the kernel yet.
+    pub(crate) fn has_unsent(&self) -> bool {
+        self.unsent.is_any()
+    }
+
+    /// Another request may be sent on it: the last one was written to its end, and did not ask to leave HTTP.
+    pub(crate) fn is_reusable(&self) -> bool {
+        !self.last && !self.has_unsent() && self.is_ready()
     }
 
     /// Leaves of an unused connection only the socket. `None` where the endpoint already said something.
@@ -144,7 +169,7 @@ impl Home {
 
     /// Keeps a connection for the next request if it can carry one.
     pub(crate) fn take_back(&self, mut connection: Box<H1>) {
-        if connection.is_ready() && !self.endpoint.is_gone() {
+        if connection.is_reusable() && !self.endpoint.is_gone() {
             connection.reused = true;
             self.endpoint.pools.put(&self.worker, connection, &self.endpoint);
         }

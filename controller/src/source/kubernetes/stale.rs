@@ -64,8 +64,9 @@ pub async fn follow_staleness(watches: Watches, fresh: Freshness, mut tell: impl
 
 #[cfg(test)]
 mod tests {
+    use maesh_compiler::kinds::ObjectKind;
+
     use super::*;
-    use crate::kinds::ObjectKind;
 
     #[test]
     fn what_is_too_old() {
