@@ -3,8 +3,11 @@
 //! One thread owns the compiler: a large compilation delays no connection. What arrives together is compiled together;
 //! nothing is published before everything was delivered once, so nobody ever sees half a configuration.
 
+mod quota;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -12,7 +15,7 @@ use std::{
 use maesh_compiler::{
     compile::{
         Compiler, ConnectedProxy, Output, TableEntry,
-        explain::{Explanation, Question},
+        explain::{self, Explanation, Question},
     },
     diagnostic::Diagnostic,
     event::Event,
@@ -20,13 +23,16 @@ use maesh_compiler::{
     own_address::Wants,
 };
 use maesh_config::{Change, ServiceName};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use self::quota::Quota;
 use crate::source::{Batch, Batches};
 
 /// How long changes that keep coming are collected before they are compiled.
 const COLLECT: Duration = Duration::from_millis(5);
+/// Names among which the one that was meant is looked for.
+const MOST_ALIKE: usize = 1000;
 /// Inputs that may wait for the compiler.
 const QUEUE: usize = 64;
 
@@ -95,6 +101,18 @@ impl State {
         self.table.read().values().cloned().collect()
     }
 
+    /// Says that there is no Service `name`, and which was probably meant. Takes long, and holds nobody up.
+    fn unknown(&self, name: &ServiceName) -> String {
+        let (here, elsewhere) = {
+            let table = self.table.read();
+            let from = ServiceName::new(name.namespace.clone(), "");
+            let here = table.range(from..).map(|(name, _)| name).take_while(|other| other.namespace == name.namespace);
+            let here: Vec<_> = here.map(|other| other.name.clone()).take(MOST_ALIKE).collect();
+            (here, table.keys().find(|other| other.name == name.name).cloned())
+        };
+        explain::unknown(name, &here, elsewhere.as_ref())
+    }
+
     /// Everything that is wrong now.
     pub fn diagnostics(&self) -> Vec<Diagnostic> {
         self.diagnostics.read().iter().cloned().collect()
@@ -117,6 +135,7 @@ pub struct Controller {
     state: Arc<State>,
     inputs: mpsc::Sender<Input>,
     wants: watch::Receiver<Option<Wants>>,
+    quota: Arc<Mutex<Quota>>,
 }
 
 #[derive(Debug)]
@@ -136,14 +155,41 @@ type Asked = (Question, oneshot::Sender<Explanation>);
 
 /// Asks a controller what it knows; clones ask the same one.
 #[derive(Clone, Debug)]
-pub struct Asker(mpsc::Sender<Input>);
+pub struct Asker {
+    inputs: mpsc::Sender<Input>,
+    state: Arc<State>,
+    quota: Arc<Mutex<Quota>>,
+}
+
+/// Why a question is not answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unanswered {
+    /// Others wait for the compiler, too.
+    #[error("too many questions were asked; ask again in a second")]
+    TooMany,
+    /// The controller has ended.
+    #[error("the controller is ending")]
+    Ended,
+}
 
 impl Asker {
-    /// What is known of a Service and a caller; `None` once the controller has ended.
-    pub async fn explain(&self, question: Question) -> Option<Explanation> {
+    /// What is known of a Service and a caller. `by` is who asks: nobody may keep the compiler from compiling.
+    ///
+    /// # Errors
+    /// If too much was asked, or the controller has ended.
+    pub async fn explain(&self, question: Question, by: IpAddr) -> Result<Explanation, Unanswered> {
+        if !self.quota.lock().take(by, Instant::now()) {
+            return Err(Unanswered::TooMany);
+        }
         let (answer, answered) = oneshot::channel();
-        self.0.send(Input::Asked((question, answer))).await.ok()?;
-        answered.await.ok()
+        self.inputs.send(Input::Asked((question, answer))).await.map_err(|_| Unanswered::Ended)?;
+        let mut explanation = answered.await.map_err(|_| Unanswered::Ended)?;
+        if let Some(name) = explanation.unknown.clone() {
+            let state = self.state.clone();
+            let meant = tokio::task::spawn_blocking(move || state.unknown(&name)).await;
+            explanation.not_meshed = meant.ok().or(explanation.not_meshed);
+        }
+        Ok(explanation)
     }
 }
 
@@ -213,7 +259,7 @@ impl Controller {
             }
         });
         tokio::spawn(wake(time, inputs.clone()));
-        Ok((Self { state, inputs, wants }, published))
+        Ok((Self { state, inputs, wants, quota: Arc::default() }, published))
     }
 
     /// What is needed of own addresses, where they are Services of a cluster; `None` until everything was read once.
@@ -242,7 +288,7 @@ impl Controller {
 
     /// Asks it about single Services and callers.
     pub fn asker(&self) -> Asker {
-        Asker(self.inputs.clone())
+        Asker { inputs: self.inputs.clone(), state: self.state.clone(), quota: self.quota.clone() }
     }
 }
 

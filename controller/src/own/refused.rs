@@ -45,7 +45,8 @@ impl Refused {
 
     /// `name` with these ports was refused. Said once for each reason.
     pub(super) fn add(&mut self, name: &str, ports: Option<&Ports>, why: String, now: Instant) {
-        if self.of.get(name).is_none_or(|before| before.why != why) {
+        // Most are refused for one reason.
+        if self.of.values().all(|before| before.why != why) {
             tracing::warn!(address = name, why, "an own address was refused; the others go on, and it is tried again");
         }
         let told: Vec<_> = services(ports).into_iter().map(|service| refused(name, service, &why)).collect();
