@@ -334,6 +334,7 @@ async fn start_proxy(listen: &DevListenArgs, range: Range, way: InProcess) -> an
         subscribe(Role::Proxy, way, shared.clone(), &maesh_proxy::WILDCARD_KINDS, &maesh_proxy::ON_DEMAND_KINDS);
     let config = maesh_proxy::Config {
         shared,
+        loopback_endpoints: true,
         node: Some(NodeName::from(NODE)),
         linger: Duration::ZERO,
         drain_horizon: Duration::ZERO,
