@@ -6,6 +6,7 @@ mod addresses;
 mod bounds;
 mod cluster;
 mod endpoints;
+mod names;
 mod ports;
 mod workloads;
 
