@@ -6,12 +6,11 @@ mod support;
 use std::{
     io::{Read as _, Write as _},
     net::{Ipv4Addr, SocketAddr, TcpStream},
-    time::Duration,
 };
 
 use socket2::{Domain, Socket, Type};
 use support::{
-    Dev, PATIENCE,
+    Dev, PATIENCE, await_condition,
     backend::Backend,
     command,
     http::get,
@@ -74,11 +73,9 @@ fn two_greedy_callers_leave_room_for_a_third_and_for_probes() {
     save(folder.path(), "new.yaml", &(service("shop", "new", 8081, "") + &slices("shop", "new", &[web.address])));
     dev.await_changed("new.shop.maesh");
     drop(held);
-    let end = std::time::Instant::now() + PATIENCE;
-    while !ask_from(greedy[0], web_at, "web.shop").contains("200 OK") {
-        assert!(std::time::Instant::now() < end, "nothing was given back");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    await_condition("what was held is given back", || {
+        ask_from(greedy[0], web_at, "web.shop").contains("200 OK").then_some(())
+    });
 }
 
 #[test]
