@@ -58,6 +58,8 @@ pub(crate) struct Shared {
     leaving: Arc<AtomicUsize>,
     /// Connections of callers that are open.
     pub(crate) connections: crate::listener::Occupancy,
+    /// Bytes held for callers of HTTP/2.
+    pub(crate) buffers: Arc<crate::http::Buffers>,
     wanted: mpsc::UnboundedSender<Arc<Called>>,
 }
 
@@ -79,6 +81,7 @@ impl Shared {
         let (wanted, wanted_here) = mpsc::unbounded_channel();
         let shared = Self {
             connections: crate::listener::Occupancy::new(&config.limits),
+            buffers: crate::http::Buffers::new(config.limits.buffered, config.limits.buffered_per_caller),
             config,
             clock: Clock::new(),
             telemetry,

@@ -7,30 +7,22 @@ use std::{
         atomic::{AtomicU8, Ordering},
     },
     task::{Context, Poll, Waker},
-    time::Instant,
 };
 
 use bytes::Bytes;
-use http::StatusCode;
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::{
-    caller::Caller,
+    server::RequestBody,
     upstream::{H1, H2Stream, Home},
 };
-use crate::{
-    reason::Reason,
-    state::{Counts, InFlight, Port},
-    telemetry::MethodLabel,
-};
 
-/// The body of an answer, and the end of its request.
+/// The body of a response.
 pub(crate) struct Body {
     /// Read before the source.
     first: Bytes,
     source: Source,
-    ending: Option<Ending>,
 }
 
 enum Source {
@@ -42,40 +34,9 @@ enum Source {
     Driven(Incoming, Option<(Box<H1>, Home)>),
 }
 
-/// What is done once an answer has ended, or was given up.
-pub(crate) struct Ending {
-    pub(crate) caller: Arc<Caller>,
-    /// What to count, where the Service is known.
-    pub(crate) request: Option<Counted>,
-}
-
-/// One request, as it is counted.
-pub(crate) struct Counted {
-    pub(crate) port: Arc<Port>,
-    pub(crate) method: MethodLabel,
-    pub(crate) status: StatusCode,
-    pub(crate) reason: Option<Reason>,
-    pub(crate) began: Instant,
-    /// When all of the answer was here, where it came at once.
-    pub(crate) whole: Option<Instant>,
-    pub(crate) in_flight: Option<InFlight>,
-}
-
-impl Drop for Ending {
-    fn drop(&mut self) {
-        self.caller.answer_ended();
-        let Some(request) = self.request.take() else { return };
-        if let Counts::Http(counts) = &request.port.counts {
-            let took = request.whole.unwrap_or_else(Instant::now).saturating_duration_since(request.began);
-            counts.record(self.caller.http2, request.method, request.status, request.reason, took);
-        }
-        drop(request.in_flight);
-    }
-}
-
 impl Body {
     fn of(source: Source) -> Self {
-        Self { first: Bytes::new(), source, ending: None }
+        Self { first: Bytes::new(), source }
     }
 
     /// No body.
@@ -110,12 +71,6 @@ impl Body {
         if let Source::Stream(_, place) = &mut self.source {
             *place = Some(stream);
         }
-        self
-    }
-
-    /// Ends `ending` with this body.
-    pub(crate) fn ends(mut self, ending: Ending) -> Self {
-        self.ending = Some(ending);
         self
     }
 }
@@ -185,7 +140,7 @@ impl http_body::Body for Body {
 
 /// The body of a request on its way to an endpoint.
 pub(crate) struct Upload {
-    source: Option<Incoming>,
+    source: Option<RequestBody>,
     progress: Option<Progress>,
 }
 
@@ -216,7 +171,7 @@ impl Upload {
     }
 
     /// The body that a caller sends.
-    pub(crate) fn new(body: Incoming) -> Self {
+    pub(crate) fn new(body: RequestBody) -> Self {
         if http_body::Body::is_end_stream(&body) {
             return Self::empty();
         }
@@ -237,9 +192,9 @@ impl Upload {
 
 impl http_body::Body for Upload {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = <RequestBody as http_body::Body>::Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         let Some(body) = &mut self.source else { return Poll::Ready(None) };
         let frame = Pin::new(&mut *body).poll_frame(cx);
         match &frame {

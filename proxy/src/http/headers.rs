@@ -3,7 +3,7 @@
 //! `X-Forwarded-*` and `X-Real-Ip` are set, never believed: a pod can write what it likes. Callers in the list of
 //! trusted hops are the exception; theirs are kept and appended to.
 
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, header};
 use smallvec::SmallVec;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -26,6 +26,7 @@ pub(crate) struct Forwarded<'a> {
 
 /// Sets the `X-Forwarded-*` fields and removes `Forwarded`.
 pub(crate) fn forward(headers: &mut HeaderMap, from: &Forwarded<'_>) {
+    remove_lookalikes(headers);
     let proto = HeaderValue::from_static(if from.websocket { "ws" } else { "http" });
     if from.trusted {
         append(headers, from.caller);
@@ -44,6 +45,53 @@ pub(crate) fn forward(headers: &mut HeaderMap, from: &Forwarded<'_>) {
         Some(host) => headers.insert(X_FORWARDED_HOST, host.clone()),
         None => headers.remove(X_FORWARDED_HOST),
     };
+}
+
+/// Removes fields whose names are those that the mesh sets but for underscores: CGI and WSGI cannot tell them apart.
+fn remove_lookalikes(headers: &mut HeaderMap) {
+    let is_lookalike = |name: &&HeaderName| {
+        let name = name.as_str();
+        name.contains('_') && is_of_mesh(&name.replace('_', "-"))
+    };
+    let found: SmallVec<[HeaderName; 4]> = headers.keys().filter(is_lookalike).cloned().collect();
+    for name in found {
+        headers.remove(name);
+    }
+}
+
+/// Whether the mesh sets or removes the field of this name.
+fn is_of_mesh(name: &str) -> bool {
+    name.starts_with("x-forwarded-") || name.starts_with("x-maesh-") || name == "x-real-ip" || name == "forwarded"
+}
+
+/// Removes from a request's trailers what the mesh sets, and what belongs to one connection: an endpoint may merge them into
+/// the fields of the head.
+pub(crate) fn clean_trailers(trailers: &mut HeaderMap) {
+    let is_unwanted = |name: &&HeaderName| {
+        let belongs_to_head = [header::HOST, header::CONTENT_LENGTH, header::TRANSFER_ENCODING, header::CONNECTION];
+        belongs_to_head.contains(name) || is_of_mesh(&name.as_str().replace('_', "-"))
+    };
+    let found: SmallVec<[HeaderName; 4]> = trailers.keys().filter(is_unwanted).cloned().collect();
+    for name in found {
+        trailers.remove(name);
+    }
+}
+
+/// Gives a request that may have come by HTTP/2 what an endpoint of HTTP/1.1 expects: one `Cookie` (RFC 9113 section
+/// 8.2.3), and a length where a body is usual but there is none (RFC 9110 section 8.6).
+pub(crate) fn for_http1<B: http_body::Body>(request: &mut Request<B>) {
+    let mut cookies = request.headers().get_all(header::COOKIE).iter();
+    if cookies.next().is_some() && cookies.next().is_some() {
+        let all: Vec<&[u8]> = request.headers().get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
+        // Values of fields, joined by what may stand in one, are one.
+        if let Ok(joined) = HeaderValue::from_bytes(&all.join(&b"; "[..])) {
+            request.headers_mut().insert(header::COOKIE, joined);
+        }
+    }
+    let has_usually_a_body = matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH);
+    if has_usually_a_body && request.body().is_end_stream() && !request.headers().contains_key(header::CONTENT_LENGTH) {
+        request.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
+    }
 }
 
 /// Adds the caller to the list that a trusted hop sent.
@@ -205,5 +253,59 @@ mod tests {
         let mut headers = map(&[]);
         forward(&mut headers, &from(false, true));
         assert_eq!(headers["x-forwarded-proto"], "ws");
+    }
+
+    #[test]
+    fn fields_that_look_like_those_of_the_mesh_are_removed() {
+        let (caller, port) = (HeaderValue::from_static("10.0.0.7"), HeaderValue::from_static("80"));
+        for trusted in [false, true] {
+            let from = Forwarded { caller: &caller, trusted, websocket: false, host: None, port: &port };
+            let mut headers = map(&[
+                ("x_forwarded_for", "1.1.1.1"),
+                ("x-forwarded_for", "1.1.1.1"),
+                ("x_real_ip", "1.1.1.1"),
+                ("x_maesh_reason", "1"),
+                ("my_field", "kept"),
+            ]);
+            forward(&mut headers, &from);
+            let with_underscore: Vec<&str> =
+                headers.keys().map(HeaderName::as_str).filter(|n| n.contains('_')).collect();
+            assert_eq!(with_underscore, ["my_field"], "trusted: {trusted}");
+        }
+    }
+
+    #[test]
+    fn trailers_are_not_a_way_around() {
+        let mut trailers =
+            map(&[("x-forwarded-for", "1.1.1.1"), ("x_real_ip", "1.1.1.1"), ("host", "evil"), ("x-sum", "1")]);
+        clean_trailers(&mut trailers);
+        assert_eq!(trailers, map(&[("x-sum", "1")]));
+    }
+
+    #[test]
+    fn what_http1_expects() {
+        use http_body_util::{Either, Empty, Full};
+        for (case, method, body, before, after) in [
+            ("one cookie", "GET", "", &[("cookie", "a=1")][..], &[("cookie", "a=1")][..]),
+            (
+                "several",
+                "GET",
+                "",
+                &[("cookie", "a=1"), ("cookie", "b=2"), ("cookie", "c=3")],
+                &[("cookie", "a=1; b=2; c=3")],
+            ),
+            ("post without a body", "POST", "", &[], &[("content-length", "0")]),
+            ("put without a body", "PUT", "", &[], &[("content-length", "0")]),
+            ("get without a body", "GET", "", &[], &[]),
+            ("delete without a body", "DELETE", "", &[], &[]),
+            ("post with a body", "POST", "x", &[], &[]),
+        ] {
+            let body: Either<Empty<&[u8]>, Full<&[u8]>> =
+                if body.is_empty() { Either::Left(Empty::new()) } else { Either::Right(Full::new(body.as_bytes())) };
+            let mut request = Request::builder().method(method).body(body).expect("a request");
+            *request.headers_mut() = map(before);
+            for_http1(&mut request);
+            assert_eq!(*request.headers(), map(after), "{case}");
+        }
     }
 }

@@ -64,6 +64,17 @@ struct Out {
     failed: Option<io::Error>,
 }
 
+/// Waits for the end of a connection that nobody reads from.
+pub(crate) struct Broken(Arc<Inner>);
+
+impl Broken {
+    /// Until the peer has reset the connection, or the system has given it up.
+    pub(crate) async fn wait(&self) {
+        // An error means that the event loop is ending, and the connection with it.
+        let _ = self.0.stream.ready(Interest::ERROR).await;
+    }
+}
+
 impl Socket {
     /// Takes a socket over.
     pub(crate) fn new(stream: TcpStream) -> Self {
@@ -73,6 +84,11 @@ impl Socket {
     /// Gives up what it holds to write faster.
     pub(crate) fn lay_by(&self) {
         self.0.out.lock().bytes.shrink_to_fit();
+    }
+
+    /// A view of whether the connection is broken.
+    pub(crate) fn broken(&self) -> Broken {
+        Broken(self.0.clone())
     }
 
     /// A view of whether everything that was offered was taken.
@@ -174,25 +190,35 @@ impl Out {
     }
 }
 
-impl Read for Socket {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, mut buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+impl Socket {
+    /// Reads what is there; returns how much that was, 0 at the end.
+    pub(crate) fn poll_receive(&self, cx: &mut Context<'_>, buf: &mut ReadBufCursor<'_>) -> Poll<io::Result<usize>> {
         let stream = &self.0.stream;
         loop {
             ready!(stream.poll_read_ready(cx))?;
-            let mut partial = false;
+            let mut partial = None;
             let outcome = stream.try_io(Interest::READABLE, || {
-                let (length, room) = fill::receive(stream, &mut buf)?;
-                partial = length > 0 && room;
+                let (length, room) = fill::receive(stream, buf)?;
                 // There was not more: readable means from now on that more has come.
-                if partial { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+                if length > 0 && room {
+                    partial = Some(length);
+                    return Err(io::ErrorKind::WouldBlock.into());
+                }
+                Ok(length)
             });
-            match outcome {
-                Err(error) if !partial && error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if !partial => return Poll::Ready(Err(error)),
-                _ => return Poll::Ready(Ok(())),
+            match (partial, outcome) {
+                (Some(length), _) | (None, Ok(length)) => return Poll::Ready(Ok(length)),
+                (None, Err(error))
+                    if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+                (None, Err(error)) => return Poll::Ready(Err(error)),
             }
         }
+    }
+}
+
+impl Read for Socket {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, mut buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+        self.poll_receive(cx, &mut buf).map_ok(|_| ())
     }
 }
 

@@ -19,7 +19,7 @@ use maesh_config::{
 };
 use smallvec::SmallVec;
 
-use crate::http::Pools;
+use crate::http::{Pools, Shares};
 
 /// Where the proxy is, as the hints of endpoints name it.
 #[derive(Clone, Debug, Default)]
@@ -38,6 +38,8 @@ pub(crate) struct BackendPort {
     pub(crate) upstreams: ArcSwap<Upstreams>,
     /// Requests in flight.
     in_flight: AtomicU32,
+    /// The same, of each caller.
+    pub(crate) shares: Shares,
 }
 
 /// Policy and endpoints of a backend port.
@@ -105,7 +107,12 @@ impl BackendPort {
     /// A backend port without endpoints.
     pub(crate) fn new(service: ServiceName, policy: BackendPolicy) -> Self {
         let upstreams = Upstreams { policy, usable: Vec::new(), hinted: false, all: Vec::new() };
-        Self { service, upstreams: ArcSwap::from_pointee(upstreams), in_flight: AtomicU32::new(0) }
+        Self {
+            service,
+            upstreams: ArcSwap::from_pointee(upstreams),
+            in_flight: AtomicU32::new(0),
+            shares: Shares::default(),
+        }
     }
 
     /// Puts a policy and a set of endpoints in force, as a proxy at `place` with so many `workers` uses them, and retires
