@@ -18,10 +18,12 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use maesh_config::{Kind, NodeName, Zone};
-use maesh_controller::{
+use maesh_compiler::{
     compile::{Addressing, Compiler, Range},
     diagnostic::{Diagnostic, Reason, Severity},
+};
+use maesh_config::{Kind, NodeName, Zone};
+use maesh_controller::{
     serve::{Controller, Published, State},
     source::manifests::Manifests,
 };
@@ -332,6 +334,7 @@ async fn start_proxy(listen: &DevListenArgs, range: Range, way: InProcess) -> an
         subscribe(Role::Proxy, way, shared.clone(), &maesh_proxy::WILDCARD_KINDS, &maesh_proxy::ON_DEMAND_KINDS);
     let config = maesh_proxy::Config {
         shared,
+        loopback_endpoints: true,
         node: Some(NodeName::from(NODE)),
         linger: Duration::ZERO,
         drain_horizon: Duration::ZERO,

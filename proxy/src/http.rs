@@ -15,6 +15,7 @@ mod caller;
 mod check;
 mod exchange;
 mod headers;
+mod hops;
 mod pipeline;
 mod pool;
 mod retry;

@@ -33,10 +33,12 @@ pub(crate) use self::{
 };
 use self::{shard::Sharded, workloads::Workloads};
 use crate::{
+    admission::Admission,
     clock::Clock,
     config::Config,
+    loops::OwnEnds,
     reason::Reason,
-    telemetry::{PortTelemetry, StreamTelemetry, Telemetry},
+    telemetry::{PortTelemetry, Telemetry},
 };
 
 /// Everything that workers share.
@@ -57,10 +59,20 @@ pub(crate) struct Shared {
     /// Services with an HTTP port that is leaving.
     leaving: Arc<AtomicUsize>,
     /// Connections of callers that are open.
-    pub(crate) connections: crate::listener::Occupancy,
+    pub(crate) admission: Admission,
     /// Bytes held for callers of HTTP/2.
     pub(crate) buffers: Arc<crate::http::Buffers>,
-    wanted: mpsc::UnboundedSender<Arc<Called>>,
+    /// Opaque streams that the proxy may have opened itself.
+    pub(crate) own_ends: OwnEnds,
+    wanted: mpsc::UnboundedSender<Wanted>,
+}
+
+/// What data path asks the writer to subscribe to.
+pub(crate) enum Wanted {
+    /// A Service that was called for the first time.
+    Service(Arc<Called>),
+    /// What is at the address of a caller.
+    Workload(IpAddr),
 }
 
 /// How far the proxy is in ending.
@@ -76,12 +88,17 @@ pub(crate) enum Phase {
 }
 
 impl Shared {
-    /// State that knows nothing yet, and what it wants to know: Services that were called for the first time.
-    pub(crate) fn new(config: Config, telemetry: Telemetry) -> (Arc<Self>, mpsc::UnboundedReceiver<Arc<Called>>) {
+    /// State that knows nothing yet, and what it wants to know.
+    pub(crate) fn new(
+        config: Config,
+        telemetry: Telemetry,
+        admission: Admission,
+    ) -> (Arc<Self>, mpsc::UnboundedReceiver<Wanted>) {
         let (wanted, wanted_here) = mpsc::unbounded_channel();
         let shared = Self {
-            connections: crate::listener::Occupancy::new(&config.limits),
             buffers: crate::http::Buffers::new(config.limits.buffered, config.limits.buffered_per_caller),
+            admission,
+            own_ends: OwnEnds::new(&config.shared),
             config,
             clock: Clock::new(),
             telemetry,
@@ -99,6 +116,22 @@ impl Shared {
     /// Why a name is not found: there is none, or not all names have arrived yet.
     pub(crate) fn unknown(&self) -> Reason {
         if self.complete.load(Ordering::Acquire) { Reason::UnknownHost } else { Reason::NotSynced }
+    }
+
+    /// Notes that `caller` connects, so that what is at its address is known when something depends on it.
+    pub(crate) fn meet(&self, caller: IpAddr) {
+        if self.workloads.meet(caller, self.clock.coarse()) {
+            // A closed channel means that the proxy is ending.
+            let _ = self.wanted.send(Wanted::Workload(caller));
+        }
+    }
+
+    /// Waits, for as long as for a Service at its first use, until what is at the address of `caller` is known.
+    pub(crate) async fn know(&self, caller: IpAddr) {
+        if self.workloads.at(caller).is_none() {
+            self.meet(caller);
+            self.workloads.settled(caller, &self.clock, self.config.first_use).await;
+        }
     }
 
     /// How far the proxy is in ending.
@@ -253,9 +286,9 @@ impl Drop for Leaving {
 /// Counters of a port, by what it carries.
 pub(crate) enum Counts {
     /// Requests.
-    Http(PortTelemetry),
-    /// Streams.
-    Stream(StreamTelemetry),
+    Http(Arc<PortTelemetry>),
+    /// Streams, which are counted one by one.
+    Stream,
 }
 
 /// Weighted backends of one route.

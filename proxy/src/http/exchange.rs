@@ -19,6 +19,7 @@ use http_body::{Frame, SizeHint};
 
 use super::{body::Body, caller::Caller, share::Share};
 use crate::{
+    admission::ExchangePermit,
     clock::Clock,
     reason::Reason,
     state::{BackendPort, Counts, InFlight, Port},
@@ -52,6 +53,8 @@ pub(crate) struct Exchange {
     pub(crate) complete: Option<Instant>,
     /// Its place among the caller's requests to the backend.
     pub(crate) share: Option<Share>,
+    /// What it was charged to its caller, where that is not a part of the caller's connection.
+    pub(crate) permit: Option<ExchangePermit>,
     /// Its place among all requests to the backend and the endpoint.
     pub(crate) in_flight: Option<InFlight>,
 }
@@ -76,6 +79,7 @@ impl Exchange {
             received: 0,
             complete: None,
             share: None,
+            permit: None,
             in_flight: None,
         })
     }

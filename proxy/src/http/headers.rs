@@ -161,8 +161,7 @@ fn strip_named(headers: &mut HeaderMap) {
     headers.remove(header::CONNECTION);
     for name in named {
         let ours = [header::HOST, header::CONTENT_LENGTH, header::TE].contains(&name)
-            || name.as_str().starts_with("x-forwarded-")
-            || name == X_REAL_IP;
+            || is_of_mesh(name.as_str());
         if !ours {
             headers.remove(name);
         }

@@ -14,7 +14,7 @@ use super::{
     check::check,
     exchange::Exchange,
     headers::{self, Forwarded},
-    route,
+    hops, route,
     send::{self, Outgoing, Sent},
     server::RequestBody,
     upgrade::{self, Tunnel},
@@ -47,6 +47,10 @@ pub(crate) async fn run(exchange: &mut Exchange, mut request: Request<RequestBod
 /// The port of the Service that the request is for.
 async fn find(caller: &Caller, host: Option<&HeaderValue>) -> Result<Arc<Port>, Reason> {
     let shared = &caller.shared;
+    // A name of one label depends on the caller's namespace.
+    if host.is_some_and(|host| !host.as_bytes().contains(&b'.')) {
+        Box::pin(shared.know(caller.address)).await;
+    }
     let (called, number) = {
         let facts = caller.listening.facts.load();
         route::named(shared, &facts, host.map(HeaderValue::as_bytes), caller.address)?
@@ -89,6 +93,14 @@ async fn forward(
     mut request: Request<RequestBody>,
 ) -> Result<Answered, LocalAnswer> {
     let http2 = send::speaks_http2(backend, exchange.grpc)?;
+    if backend.upstreams.load().policy.local_only {
+        Box::pin(caller.shared.know(caller.address)).await;
+    }
+    // HTTP/1.1 takes a connection to the endpoint for each exchange, and the caller's HTTP/2 connection may have many.
+    if caller.http2 && !http2 {
+        exchange.permit = Some(caller.permit.exchange().ok_or(Reason::Overloaded)?);
+    }
+    hops::count(request.headers_mut())?;
     let wanted = upgrade::wanted(&request, http2, caller.http2);
     headers::strip_hop_by_hop(request.headers_mut(), http2);
     let forwarded = Forwarded {
