@@ -248,12 +248,13 @@ async fn a_drain_closes_websockets_between_frames() {
     let endpoint = agreeing(move |mut stream| {
         let (mut next, heard) = (next.clone(), heard.clone());
         async move {
+            let mut all = Vec::new();
+            assert!(read_until(&mut stream, &mut all, b"hi").await);
             // The first half of a frame, and the second only when told.
             stream.write_all(b"\x81\x06hal").await.expect("written");
             next.wait_for(|next| *next == 1).await.expect("told");
             // The next frame comes too late.
             stream.write_all(b"ves\x81\x04late").await.expect("written");
-            let mut all = Vec::new();
             let _ = stream.read_to_end(&mut all).await;
             heard.send(all).expect("the test runs");
         }

@@ -12,13 +12,10 @@ use tokio::time::{Instant, Sleep, sleep};
 
 use super::exchange::Activity;
 
-/// How often it is looked whether an exchange has got a limit.
-const LOOK: Duration = Duration::from_secs(5);
-
 /// Ready once the exchange has been silent for longer than it may.
 ///
-/// The timer is made with the first poll, and set anew only when it fires: bytes that move cost nothing but a note of the
-/// time.
+/// The timer is made when the exchange has a limit, and set anew only when it fires: bytes that move cost nothing but a
+/// note of the time. A limit is set by the task that polls this, so that it is seen.
 pub(crate) struct Silence {
     activity: Arc<Activity>,
     timer: Option<Pin<Box<Sleep>>>,
@@ -35,18 +32,16 @@ impl Future for Silence {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = &mut *self;
-        loop {
-            let left = this.activity.left();
-            if left == Some(Duration::ZERO) {
+        while let Some(left) = this.activity.left() {
+            if left == Duration::ZERO {
                 return Poll::Ready(());
             }
-            // A limit may be set later, and be shorter than the time until the next look.
-            let wait = left.unwrap_or(LOOK).min(LOOK);
-            let timer = this.timer.get_or_insert_with(|| Box::pin(sleep(wait)));
+            let timer = this.timer.get_or_insert_with(|| Box::pin(sleep(left)));
             if timer.as_mut().poll(cx).is_pending() {
                 return Poll::Pending;
             }
-            timer.as_mut().reset(Instant::now() + wait);
+            timer.as_mut().reset(Instant::now() + left);
         }
+        Poll::Pending
     }
 }
