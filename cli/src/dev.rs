@@ -151,7 +151,7 @@ impl Dev {
 
         let compiler = Compiler::new(config);
         let (manifests, batches) = Manifests::start(paths, compiler.door()).context("watching the manifests")?;
-        let (connected, sink) = (mesh::connected_proxies(&server), mesh::StoreSink(store));
+        let (connected, sink) = (mesh::connected_proxies(&server), mesh::StoreSink { store, replica: "dev".into() });
         let started = Controller::start(compiler, batches, connected, Duration::ZERO, sink);
         let (controller, published) = started.context("starting the compiler")?;
         let state = controller.state();
