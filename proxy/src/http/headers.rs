@@ -160,8 +160,7 @@ fn strip_named(headers: &mut HeaderMap) {
     }
     headers.remove(header::CONNECTION);
     for name in named {
-        let ours = [header::HOST, header::CONTENT_LENGTH, header::TE].contains(&name)
-            || is_of_mesh(name.as_str());
+        let ours = [header::HOST, header::CONTENT_LENGTH, header::TE].contains(&name) || is_of_mesh(name.as_str());
         if !ours {
             headers.remove(name);
         }
