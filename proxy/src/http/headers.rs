@@ -3,7 +3,7 @@
 //! `X-Forwarded-*` and `X-Real-Ip` are set, never believed: a pod can write what it likes. Callers in the list of
 //! trusted hops are the exception; theirs are kept and appended to.
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, header};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 use smallvec::SmallVec;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -77,20 +77,16 @@ pub(crate) fn clean_trailers(trailers: &mut HeaderMap) {
     }
 }
 
-/// Gives a request that may have come by HTTP/2 what an endpoint of HTTP/1.1 expects: one `Cookie` (RFC 9113 section
-/// 8.2.3), and a length where a body is usual but there is none (RFC 9110 section 8.6).
-pub(crate) fn for_http1<B: http_body::Body>(request: &mut Request<B>) {
-    let mut cookies = request.headers().get_all(header::COOKIE).iter();
-    if cookies.next().is_some() && cookies.next().is_some() {
-        let all: Vec<&[u8]> = request.headers().get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
-        // Values of fields, joined by what may stand in one, are one.
-        if let Ok(joined) = HeaderValue::from_bytes(&all.join(&b"; "[..])) {
-            request.headers_mut().insert(header::COOKIE, joined);
-        }
+/// Makes one `Cookie` of several: HTTP/2 may split it, HTTP/1.1 may not (RFC 9113 section 8.2.3).
+pub(crate) fn join_cookies(headers: &mut HeaderMap) {
+    let mut cookies = headers.get_all(header::COOKIE).iter();
+    if cookies.next().is_none() || cookies.next().is_none() {
+        return;
     }
-    let has_usually_a_body = matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH);
-    if has_usually_a_body && request.body().is_end_stream() && !request.headers().contains_key(header::CONTENT_LENGTH) {
-        request.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
+    let all: Vec<&[u8]> = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    // Values of fields, joined by what may stand in one, are one.
+    if let Ok(joined) = HeaderValue::from_bytes(&all.join(&b"; "[..])) {
+        headers.insert(header::COOKIE, joined);
     }
 }
 
@@ -281,29 +277,15 @@ mod tests {
     }
 
     #[test]
-    fn what_http1_expects() {
-        use http_body_util::{Either, Empty, Full};
-        for (case, method, body, before, after) in [
-            ("one cookie", "GET", "", &[("cookie", "a=1")][..], &[("cookie", "a=1")][..]),
-            (
-                "several",
-                "GET",
-                "",
-                &[("cookie", "a=1"), ("cookie", "b=2"), ("cookie", "c=3")],
-                &[("cookie", "a=1; b=2; c=3")],
-            ),
-            ("post without a body", "POST", "", &[], &[("content-length", "0")]),
-            ("put without a body", "PUT", "", &[], &[("content-length", "0")]),
-            ("get without a body", "GET", "", &[], &[]),
-            ("delete without a body", "DELETE", "", &[], &[]),
-            ("post with a body", "POST", "x", &[], &[]),
+    fn several_cookies_become_one() {
+        for (case, before, after) in [
+            ("none", &[][..], &[][..]),
+            ("one", &[("cookie", "a=1")], &[("cookie", "a=1")]),
+            ("several", &[("cookie", "a=1"), ("cookie", "b=2"), ("cookie", "c=3")], &[("cookie", "a=1; b=2; c=3")]),
         ] {
-            let body: Either<Empty<&[u8]>, Full<&[u8]>> =
-                if body.is_empty() { Either::Left(Empty::new()) } else { Either::Right(Full::new(body.as_bytes())) };
-            let mut request = Request::builder().method(method).body(body).expect("a request");
-            *request.headers_mut() = map(before);
-            for_http1(&mut request);
-            assert_eq!(*request.headers(), map(after), "{case}");
+            let mut headers = map(before);
+            join_cookies(&mut headers);
+            assert_eq!(headers, map(after), "{case}");
         }
     }
 }

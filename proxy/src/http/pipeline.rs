@@ -13,9 +13,9 @@ use super::{
     caller::Caller,
     check::check,
     exchange::Exchange,
+    forward::{self, Outgoing, Sent},
     headers::{self, Forwarded},
     hops, route,
-    send::{self, Outgoing, Sent},
     server::RequestBody,
     upgrade::{self, Tunnel},
 };
@@ -92,7 +92,7 @@ async fn forward(
     host: Option<&HeaderValue>,
     mut request: Request<RequestBody>,
 ) -> Result<Answered, LocalAnswer> {
-    let http2 = send::speaks_http2(backend, exchange.grpc)?;
+    let http2 = forward::speaks_http2(backend, exchange.grpc)?;
     if backend.upstreams.load().policy.local_only {
         Box::pin(caller.shared.know(caller.address)).await;
     }
@@ -114,7 +114,7 @@ async fn forward(
     // Whoever reads the body is told to go on; the endpoint need not be asked.
     request.headers_mut().remove(header::EXPECT);
     if !http2 {
-        headers::for_http1(&mut request);
+        headers::join_cookies(request.headers_mut());
     }
     let idle = backend.upstreams.load().policy.idle_timeout;
     if exchange.activity.is_uploading() {
@@ -124,7 +124,7 @@ async fn forward(
     if let Some(wanted) = &wanted {
         wanted.apply(&mut outgoing);
     }
-    let Sent { head, body, in_flight, whole, switched } = send::send(caller, backend, outgoing).await?;
+    let Sent { head, body, in_flight, whole, switched } = forward::send(caller, backend, outgoing).await?;
     exchange.in_flight = Some(in_flight);
     exchange.complete = whole;
     exchange.activity.limit(idle);

@@ -18,10 +18,11 @@ pub(crate) use self::{
 };
 use super::{
     body::{Body, Upload},
+    forward::Outgoing,
     headers,
-    send::{Outgoing, Switched},
     server::RequestBody,
 };
+use crate::upstream::Upgraded;
 
 const WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
 const UPGRADE: HeaderValue = HeaderValue::from_static("upgrade");
@@ -85,7 +86,7 @@ impl Wanted {
         self,
         response: &mut Response<Body>,
         chose: Option<HeaderValue>,
-        endpoint: Switched,
+        endpoint: Upgraded,
         idle: Option<Duration>,
     ) -> Tunnel {
         let websocket = self.is_websocket();

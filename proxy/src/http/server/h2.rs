@@ -39,8 +39,8 @@ const PENDING_RESETS: usize = 32;
 pub(super) struct Connection {
     pub(super) caller: Arc<Caller>,
     pub(super) held: Arc<Held>,
-    /// Bytes of uploads that were received and not read.
-    unread: Mutex<Charge>,
+    /// Bytes of uploads that are held.
+    uploads: Mutex<Charge>,
     /// Streams that are open.
     slots: Mutex<Vec<Arc<Slot>>>,
     /// The task of the connection.
@@ -71,9 +71,9 @@ pub(super) async fn serve(io: CallerIo, caller: &Arc<Caller>) {
         }
     };
     let held = caller.shared.buffers.of(caller.address);
-    let unread = Mutex::new(held.charge());
+    let uploads = Mutex::new(held.charge());
     let connection =
-        Connection { caller: caller.clone(), held, unread, slots: Mutex::default(), waker: AtomicWaker::new() };
+        Connection { caller: caller.clone(), held, uploads, slots: Mutex::default(), waker: AtomicWaker::new() };
     if let Err(error) = run(server, &Arc::new(connection)).await {
         tracing::trace!(caller = %caller.address, %error, "connection ended");
     }
@@ -132,31 +132,31 @@ impl Connection {
     fn look(&self) {
         let mut slots: Vec<(usize, Arc<Slot>)> = {
             let slots = self.slots.lock();
-            slots.iter().map(|slot| (slot.unread(), slot.clone())).filter(|(unread, _)| *unread > 0).collect()
+            slots.iter().map(|slot| (slot.held(), slot.clone())).filter(|(held, _)| *held > 0).collect()
         };
-        self.unread.lock().set(slots.iter().map(|(unread, _)| unread).sum());
+        self.uploads.lock().set(slots.iter().map(|(held, _)| held).sum());
         let mut excess = self.held.excess();
         if excess > 0 {
-            slots.sort_unstable_by_key(|(unread, _)| *unread);
+            slots.sort_unstable_by_key(|(held, _)| *held);
         }
         while excess > 0
-            && let Some((unread, slot)) = slots.pop()
+            && let Some((held, slot)) = slots.pop()
         {
             slot.give_up();
-            excess = excess.saturating_sub(unread);
+            excess = excess.saturating_sub(held);
         }
         self.held.check_total();
     }
 
     /// Gives up every stream that holds something.
     fn shed(&self) {
-        for slot in self.slots.lock().iter().filter(|slot| slot.unread() > 0 || slot.is_stuck()) {
+        for slot in self.slots.lock().iter().filter(|slot| slot.held() > 0 || slot.is_stuck()) {
             slot.give_up();
         }
     }
 
-    /// Bytes of an upload were read.
-    fn was_read(&self, bytes: usize) {
-        self.unread.lock().sub(bytes);
+    /// Bytes of an upload are held no longer.
+    fn was_given_on(&self, bytes: usize) {
+        self.uploads.lock().sub(bytes);
     }
 }

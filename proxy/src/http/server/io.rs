@@ -21,9 +21,9 @@ use crate::{
     http::{
         answer,
         caller::{Caller, Stage},
-        socket::{Broken, Socket},
     },
     reason::Reason,
+    socket::{Broken, Socket},
 };
 
 /// Bytes of a head that are kept to explain why it was refused: a target one byte too long, and some more.
@@ -40,6 +40,8 @@ pub(crate) struct CallerIo {
     remembered: bool,
     /// The caller has ended its side.
     at_end: bool,
+    /// The socket did not take what was last offered.
+    has_refused: bool,
     head: Vec<u8>,
     last_words: Option<Bytes>,
 }
@@ -48,7 +50,7 @@ impl CallerIo {
     /// A stream of which `first` was already read.
     pub(crate) fn new(stream: TcpStream, first: Bytes, caller: Arc<Caller>) -> Self {
         let stream = Socket::new(stream);
-        Self { stream, first, caller, remembered: false, at_end: false, head: Vec::new(), last_words: None }
+        Self { stream, first, caller, remembered: false, at_end: false, has_refused: false, head: Vec::new(), last_words: None }
     }
 
     /// To be told when the connection breaks, whether or not anybody reads from it.
@@ -61,9 +63,9 @@ impl CallerIo {
         self.at_end
     }
 
-    /// Something that was to be written was not.
+    /// Something that was to be written is still with whoever writes it.
     pub(super) fn has_unsent(&self) -> bool {
-        self.stream.unsent().is_any()
+        self.has_refused
     }
 
     /// The socket alone, once everything was written and this side was shut.
@@ -165,7 +167,7 @@ impl Read for CallerIo {
         }
         if !self.between_answers() {
             let room = buf.remaining();
-            let read = ready!(self.stream.poll_receive(cx, &mut buf))?;
+            let read = ready!(self.stream.poll_fill(cx, &mut buf))?;
             self.at_end |= read == 0 && room > 0;
             self.caller.received(read);
             return Poll::Ready(Ok(()));
@@ -193,7 +195,9 @@ impl Write for CallerIo {
             ready!(self.poll_last_words(cx))?;
             return Poll::Ready(Ok(bytes.len()));
         }
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
+        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.has_refused = written.is_pending();
+        written
     }
 
     fn poll_write_vectored(
@@ -206,7 +210,9 @@ impl Write for CallerIo {
             ready!(self.poll_last_words(cx))?;
             return Poll::Ready(Ok(bufs.iter().map(|buf| buf.len()).sum()));
         }
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.has_refused = written.is_pending();
+        written
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -12,8 +12,7 @@ use std::{
     time::Duration,
 };
 
-use bytes::{Buf, Bytes, BytesMut};
-use hyper_util::rt::TokioIo;
+use bytes::{Buf, BytesMut};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     time::{Instant, sleep},
@@ -24,7 +23,7 @@ use super::{
     frames::{Boundary, GOING_AWAY, GOING_AWAY_MASKED},
     sides::Caller,
 };
-use crate::http::{exchange::Exchange, send::Switched};
+use crate::{http::exchange::Exchange, upstream::Upgraded};
 
 /// Bytes read at once from either side, and held at most for each direction.
 const BUFFER: usize = 16 * 1024;
@@ -37,32 +36,26 @@ const TURN: usize = 1024 * 1024;
 
 /// The endpoint's side of an exchange that leaves HTTP, and how it is to be carried.
 pub(crate) struct Tunnel {
-    endpoint: Switched,
+    endpoint: Upgraded,
     websocket: bool,
     idle: Option<Duration>,
 }
 
-/// What bytes can be read from and written to.
-trait Duplex: AsyncRead + AsyncWrite + Unpin + Send {}
-
-impl<T: AsyncRead + AsyncWrite + Unpin + Send> Duplex for T {}
-
 impl Tunnel {
-    pub(super) fn new(endpoint: Switched, websocket: bool, idle: Option<Duration>) -> Self {
+    pub(super) fn new(endpoint: Upgraded, websocket: bool, idle: Option<Duration>) -> Self {
         Self { endpoint, websocket, idle }
     }
 
     /// Carries bytes until both sides are done, one of them breaks, both are silent for too long, or a drain has ended
     /// a WebSocket. `exchange` ends with it.
     pub(crate) async fn carry(self, mut caller: Caller, mut exchange: Box<Exchange>) {
-        let Some((mut endpoint, first)) = connect(self.endpoint).await else { return };
+        let mut endpoint = self.endpoint;
         let (mut up, mut down) = if self.websocket {
             (Direction::websocket(&GOING_AWAY_MASKED), Direction::websocket(&GOING_AWAY))
         } else {
             (Direction::opaque(), Direction::opaque())
         };
-        down.buffer.extend_from_slice(&first);
-        let ended = carry(&mut caller, &mut *endpoint, &mut up, &mut down, self.idle, &exchange).await;
+        let ended = carry(&mut caller, &mut endpoint, &mut up, &mut down, self.idle, &exchange).await;
         exchange.received = up.carried;
         exchange.sent = down.carried;
         if let Err(error) = ended {
@@ -71,23 +64,9 @@ impl Tunnel {
     }
 }
 
-/// The endpoint's side, and what it already said.
-async fn connect(switched: Switched) -> Option<(Box<dyn Duplex>, Bytes)> {
-    match switched {
-        Switched::Connection(connection) => {
-            let (stream, first) = connection.into_stream().await?;
-            Some((Box::new(TokioIo::new(stream)), first))
-        }
-        Switched::Stream(answer) => {
-            let stream = hyper::upgrade::on(*answer).await.ok()?;
-            Some((Box::new(TokioIo::new(stream)), Bytes::new()))
-        }
-    }
-}
-
 async fn carry(
     caller: &mut Caller,
-    endpoint: &mut dyn Duplex,
+    endpoint: &mut Upgraded,
     up: &mut Direction,
     down: &mut Direction,
     idle: Option<Duration>,

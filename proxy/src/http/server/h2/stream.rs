@@ -85,6 +85,7 @@ async fn serve(open: Open, request: Request<RecvStream>, mut respond: SendRespon
         })
         .await
     };
+    connection.was_given_on(open.slot.answered());
     let (response, tunnel) = match answered {
         Ok(Ok(answered)) => (answered.response, answered.tunnel),
         Ok(Err(local)) => {

@@ -4,7 +4,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     task::{Context, Poll, ready},
 };
@@ -16,12 +16,17 @@ use http_body::{Frame, SizeHint};
 use parking_lot::Mutex;
 
 use super::Connection;
+use crate::http::body::replay;
 
 /// A stream, as its connection sees it.
 #[derive(Default)]
 pub(crate) struct Slot {
     /// The window of its upload, for as long as somebody may read that.
     window: Mutex<Option<FlowControl>>,
+    /// Bytes that were read and are kept, in case that another attempt needs them.
+    kept: AtomicUsize,
+    /// A response has begun: no other attempt is made.
+    answered: AtomicBool,
     /// Its response waits for the caller.
     stuck: AtomicBool,
     /// It is to be reset.
@@ -36,9 +41,32 @@ impl Slot {
         Arc::new(Self { window: Mutex::new(window), ..Self::default() })
     }
 
-    /// Bytes of the upload that were received and not read.
-    pub(super) fn unread(&self) -> usize {
-        self.window.lock().as_ref().map_or(0, FlowControl::used_capacity)
+    /// Bytes of the upload that are held: received and not read, or kept for another attempt.
+    pub(super) fn held(&self) -> usize {
+        let unread = self.window.lock().as_ref().map_or(0, FlowControl::used_capacity);
+        unread + self.kept.load(Ordering::Relaxed)
+    }
+
+    /// So many bytes were read; returns how many of those that were held no longer are.
+    fn was_read(&self, bytes: usize) -> usize {
+        if self.answered.load(Ordering::Relaxed) {
+            return bytes;
+        }
+        let kept = self.kept.load(Ordering::Relaxed);
+        if kept + bytes > replay::KEPT {
+            // Too much to be kept, so that nothing is any more.
+            self.answered.store(true, Ordering::Relaxed);
+            self.kept.store(0, Ordering::Relaxed);
+            return kept + bytes;
+        }
+        self.kept.store(kept + bytes, Ordering::Relaxed);
+        0
+    }
+
+    /// A response has begun; returns how many bytes are no longer kept.
+    pub(super) fn answered(&self) -> usize {
+        self.answered.store(true, Ordering::Relaxed);
+        self.kept.swap(0, Ordering::Relaxed)
     }
 
     /// The response waits for the caller, or no longer does.
@@ -91,7 +119,7 @@ impl Received {
             let read = std::mem::take(&mut self.unreleased);
             // It fails only where the stream is over.
             let _ = self.stream.flow_control().release_capacity(read);
-            self.connection.was_read(read);
+            self.connection.was_given_on(self.slot.was_read(read));
         }
     }
 
@@ -138,8 +166,8 @@ impl http_body::Body for Received {
 
 impl Drop for Received {
     fn drop(&mut self) {
-        let unread = self.slot.unread();
+        let held = self.slot.held();
         self.slot.close();
-        self.connection.was_read(unread);
+        self.connection.was_given_on(held.saturating_sub(self.slot.held()));
     }
 }
