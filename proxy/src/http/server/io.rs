@@ -50,7 +50,16 @@ impl CallerIo {
     /// A stream of which `first` was already read.
     pub(crate) fn new(stream: TcpStream, first: Bytes, caller: Arc<Caller>) -> Self {
         let stream = Socket::new(stream);
-        Self { stream, first, caller, remembered: false, at_end: false, has_refused: false, head: Vec::new(), last_words: None }
+        Self {
+            stream,
+            first,
+            caller,
+            remembered: false,
+            at_end: false,
+            has_refused: false,
+            head: Vec::new(),
+            last_words: None,
+        }
     }
 
     /// To be told when the connection breaks, whether or not anybody reads from it.
