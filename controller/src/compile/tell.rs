@@ -14,13 +14,13 @@ use crate::diagnostic::{Diagnostic, Reason};
 impl Compiler {
     /// Says which proxies there are, and finds the names for which that is news.
     pub(super) fn tell_proxies(&mut self, names: &mut AHashSet<ServiceName>) {
-        let bound = Bound::of(&self.proxies);
+        let bound = Bound::of(&self.proxies, |proxy| self.takes_work(proxy));
         for id in self.bound.differences(&bound) {
             names.extend(self.listeners.needed_by(id).cloned());
         }
         self.bound = bound;
         let told = |proxy: &ConnectedProxy| {
-            let known = (self.settled || self.is_sure(proxy)).then(|| proxy.resource());
+            let known = (self.settled || self.is_sure(proxy)).then(|| proxy.resource(self.takes_work(proxy)));
             (proxy.identity.id.clone(), known)
         };
         self.out.replace_proxies(self.proxies.iter().map(told).collect());
@@ -35,7 +35,7 @@ impl Compiler {
     /// or it has said of every listener whether it could open it.
     fn is_sure(&self, proxy: &ConnectedProxy) -> bool {
         let tried = proxy.listening.iter().chain(proxy.failed.iter().map(|(id, _)| id));
-        !proxy.ready || self.listeners.all_tried(&tried.collect())
+        !self.takes_work(proxy) || self.listeners.all_tried(&tried.collect())
     }
 
     pub(super) fn tell_listeners(&mut self) {

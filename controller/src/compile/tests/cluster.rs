@@ -281,3 +281,41 @@ fn more_ports_than_the_pool_has_are_said() {
     compiler.take(Event::Delete(crate::kinds::ObjectId::new(ObjectKind::Service, "shop", "b")));
     assert_eq!(said(&mut compiler), (0, 2));
 }
+
+/// A pod of the proxies named `p`, as its kubelet reports it.
+fn proxy_pod(ready: &str) -> String {
+    let status = format!("{{podIP: 127.77.0.1, conditions: [{{type: Ready, status: '{ready}'}}]}}");
+    format!("kind: Pod\nmetadata: {{namespace: maesh, name: p}}\nspec: {{nodeName: n1}}\nstatus: {status}\n")
+}
+
+#[test]
+fn a_proxy_is_ready_when_its_stream_and_its_pod_say_so() {
+    let mut cluster = Cluster::new();
+    cluster.apply(&service("web", "", "ports: [{port: 80}]"));
+    let ready = |cluster: &Cluster| {
+        let proxy = |resource: &Resource| matches!(resource, Resource::Proxy(proxy) if proxy.ready);
+        cluster.resources.values().any(proxy)
+    };
+    cluster.acknowledge();
+    assert!(ready(&cluster), "nothing is known of its pod");
+    for (status, want) in [("False", false), ("True", true), ("Unknown", false), ("True", true)] {
+        cluster.apply(&proxy_pod(status));
+        assert_eq!(ready(&cluster), want, "Ready is {status}");
+        assert_eq!(cluster.compiler.count_proxies(), (1, usize::from(want)), "Ready is {status}");
+    }
+    cluster.compiler.proxies(vec![ConnectedProxy { ready: false, ..proxy(&[]) }]);
+    cluster.compile();
+    assert!(!ready(&cluster), "its stream says that it is leaving");
+}
+
+/// A proxy that hangs cannot take up listeners. It must not keep other proxies from serving new Services.
+#[test]
+fn a_proxy_whose_pod_is_not_ready_keeps_no_name_from_being_served() {
+    let mut cluster = Cluster::new();
+    cluster.apply(&(service("web", "", "ports: [{port: 80}]") + &proxy_pod("False")));
+    let mut other = proxy(&["shared/80/tcp"]);
+    other.identity.id = "other".into();
+    cluster.compiler.proxies(vec![proxy(&[]), other]);
+    cluster.compile();
+    assert!(cluster.compiler.acknowledged(&ServiceName::new("shop", "web")));
+}
