@@ -5,6 +5,7 @@
 
 pub mod backend;
 pub mod http;
+pub mod local;
 pub mod manifest;
 pub mod resolver;
 pub mod roles;
@@ -32,7 +33,7 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 static NEXT_RANGE: AtomicU8 = AtomicU8::new(0);
 
 /// An address range that no other mesh of this process has, and hardly one of another.
-fn range() -> String {
+pub fn range() -> String {
     let first = std::process::id().wrapping_mul(7);
     let byte = 100 + (first + u32::from(NEXT_RANGE.fetch_add(1, Ordering::Relaxed))) % 150;
     format!("127.{byte}.0.0/16")
