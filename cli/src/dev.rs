@@ -18,10 +18,12 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use maesh_config::{Kind, NodeName, Zone};
-use maesh_controller::{
+use maesh_compiler::{
     compile::{Addressing, Compiler, Range},
     diagnostic::{Diagnostic, Reason, Severity},
+};
+use maesh_config::{Kind, NodeName, Zone};
+use maesh_controller::{
     serve::{Controller, Published, State},
     source::manifests::Manifests,
 };

@@ -9,11 +9,9 @@ use std::{
 };
 
 use anyhow::bail;
+use maesh_compiler::compile::{Addressing, Config, ConnectedProxy};
 use maesh_config::{Change, Kind, ServiceName, model::ListenerId};
-use maesh_controller::{
-    compile::{Addressing, Config, ConnectedProxy},
-    serve::Sink,
-};
+use maesh_controller::serve::Sink;
 use maesh_discovery::{Server, Store, Subscriber, update::Role};
 use tokio::sync::watch;
 
@@ -131,7 +129,9 @@ fn connected_proxy(subscriber: &Subscriber) -> Option<ConnectedProxy> {
     (subscriber.identity.role == Role::Proxy).then(|| {
         let listeners = || subscriber.listeners.iter();
         ConnectedProxy {
-            identity: subscriber.identity.clone(),
+            id: subscriber.identity.id.clone(),
+            node: subscriber.identity.node.clone(),
+            addresses: subscriber.identity.addresses.clone(),
             ready: subscriber.ready,
             listening: listeners()
                 .filter(|(_, verdict)| verdict.is_ok())

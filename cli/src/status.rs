@@ -2,11 +2,13 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use maesh_config::Zone;
-use maesh_controller::{
+use maesh_compiler::{
     compile::{TableEntry, TablePort},
     diagnostic::Diagnostic,
     kinds::ObjectKind,
+};
+use maesh_config::Zone;
+use maesh_controller::{
     leader::Leadership,
     serve::State,
     source::kubernetes::{Watch, Watches},

@@ -3,11 +3,11 @@
 
 use std::time::{Duration, Instant};
 
-use maesh_controller::{
+use maesh_compiler::{
     compile::{Compiler, Config},
     kinds::{Door, Object, ObjectKind},
-    source::Event,
 };
+use maesh_controller::source::Event;
 use serde_json::{Value, json};
 
 fn service(number: usize) -> Value {

@@ -1,17 +1,12 @@
-//! From Kubernetes objects to the mesh's configuration.
+//! The controller: sources, serving, and what the leader writes.
 //!
-//! A [`source`] (the Kubernetes API, or a folder of manifests) delivers objects; the [`compile::Compiler`] keeps an
-//! index of them and turns what changed into a [`maesh_config::Change`] and [`diagnostic`]s, purely and
-//! deterministically; [`serve`] drives the two and hands the result on. Nothing here answers a name or carries a
-//! request, and no bad object may ever take a good one with it.
+//! A [`source`] (the Kubernetes API, or a folder of manifests) delivers objects to the compiler (`maesh-compiler`);
+//! [`serve`] drives the two and hands the result to the discovery server. One replica, the [`leader`], keeps what the
+//! mesh owns in the cluster ([`own`]). [`admission`] decides who may subscribe, [`authority`] issues the certificate.
 
 pub mod admission;
 pub mod api;
 pub mod authority;
-pub mod compile;
-pub mod diagnostic;
-mod index;
-pub mod kinds;
 pub mod leader;
 pub mod own;
 pub mod serve;

@@ -4,7 +4,6 @@
 //! What they hold is all the state there is: an annotation says whose each port is, because users' names do not fit
 //! into a name, a label or a port's name. An object without our label is never touched.
 
-mod allocate;
 mod budget;
 mod direct;
 pub mod events;
@@ -28,16 +27,14 @@ use kube::{
     core::PartialObjectMeta,
     runtime::{WatchStreamExt as _, watcher},
 };
+use maesh_compiler::{kinds::OWN_ADDRESS, own_address::Wants};
 use tokio::{
     sync::watch,
     time::{Instant, sleep_until},
 };
 
-pub(crate) use self::allocate::everybody;
-pub use self::allocate::{Addresses, Entry, POOL, Ports, SHARED, Want, Wants, allocate};
 use self::keeper::Keeper;
-pub(crate) use self::object::{number, read_ports};
-use crate::{kinds::OWN_ADDRESS, leader::Leadership};
+use crate::leader::Leadership;
 
 /// How long changes are gathered before they are acted on: of what is wanted, and of what is there. A thousand new
 /// Services are not a thousand lists.

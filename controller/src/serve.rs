@@ -9,20 +9,20 @@ use std::{
     time::{Duration, Instant},
 };
 
-use maesh_config::{Change, ServiceName};
-use parking_lot::RwLock;
-use tokio::sync::{mpsc, oneshot, watch};
-
-use crate::{
+use maesh_compiler::{
     compile::{
         Compiler, ConnectedProxy, Output, TableEntry,
         explain::{Explanation, Question},
     },
     diagnostic::Diagnostic,
     kinds::ObjectKind,
-    own::Wants,
-    source::{Batch, Batches},
+    own_address::Wants,
 };
+use maesh_config::{Change, ServiceName};
+use parking_lot::RwLock;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::source::{Batch, Batches};
 
 /// How long changes that keep coming are collected before they are compiled.
 const COLLECT: Duration = Duration::from_millis(5);

@@ -7,30 +7,11 @@
 pub mod kubernetes;
 pub mod manifests;
 
+pub use maesh_compiler::event::Event;
 use tokio::sync::mpsc;
-
-use crate::{
-    diagnostic::Diagnostic,
-    kinds::{Object, ObjectId, ObjectKind},
-};
 
 /// Events that take effect together.
 pub type Batch = Vec<Event>;
 
 /// Receives what a source sends.
 pub type Batches = mpsc::Receiver<Batch>;
-
-/// What a source says.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Event {
-    /// This object is new or differs.
-    Apply(Object),
-    /// This object is gone.
-    Delete(ObjectId),
-    /// These are all objects of the kind; all others of it are gone.
-    Reset(ObjectKind, Vec<Object>),
-    /// Everything of this kind has been delivered at least once.
-    Synced(ObjectKind),
-    /// What is wrong with the source itself, in full: replaces what it said before.
-    Problems(Vec<Diagnostic>),
-}

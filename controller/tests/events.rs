@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use k8s_openapi::api::events::v1::Event;
 use kube::{Api, Client, api::ListParams};
+use maesh_compiler::diagnostic::{Diagnostic, ObjectRef, Reason};
 use maesh_controller::{
-    diagnostic::{Diagnostic, ObjectRef, Reason},
     leader::{Candidate, Terms},
     own::events::{self, Note, Options, Recorder, Tone},
     source::kubernetes,

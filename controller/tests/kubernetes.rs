@@ -6,11 +6,13 @@ mod support;
 
 use std::{path::Path, sync::Arc, time::Duration};
 
-use maesh_config::{Key, Kind, Resource, ServiceName};
-use maesh_controller::{
+use maesh_compiler::{
     compile::{Compiler, Config},
     diagnostic::Reason,
     kinds::ObjectKind,
+};
+use maesh_config::{Key, Kind, Resource, ServiceName};
+use maesh_controller::{
     serve::{Controller, State},
     source::kubernetes::{self, Options, Watches},
 };
@@ -62,7 +64,7 @@ struct Watching {
     state: Arc<State>,
     watches: Watches,
     _controller: Controller,
-    _proxies: watch::Sender<Vec<maesh_controller::compile::ConnectedProxy>>,
+    _proxies: watch::Sender<Vec<maesh_compiler::compile::ConnectedProxy>>,
     runtime: Runtime,
 }
 

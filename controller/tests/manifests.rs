@@ -13,9 +13,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use maesh_controller::{
+use maesh_compiler::{
     compile::{Addressing, Compiler, Config, Range},
     diagnostic::{Diagnostic, Reason, Severity},
+};
+use maesh_controller::{
     serve::{Controller, Published},
     source::manifests::{Manifests, SETTLE},
 };
@@ -29,7 +31,7 @@ struct Mesh {
     controller: Controller,
     published: mpsc::UnboundedReceiver<Published>,
     _source: Manifests,
-    _proxies: watch::Sender<Vec<maesh_controller::compile::ConnectedProxy>>,
+    _proxies: watch::Sender<Vec<maesh_compiler::compile::ConnectedProxy>>,
 }
 
 impl Mesh {
@@ -75,7 +77,7 @@ impl Mesh {
 
     /// The meshed Services with their ports: `a:80`.
     fn services(&self) -> Vec<String> {
-        let port = |entry: &maesh_controller::compile::TableEntry| {
+        let port = |entry: &maesh_compiler::compile::TableEntry| {
             entry.ports.iter().map(|port| format!(":{}", port.port)).collect::<String>()
         };
         let table = self.controller.state().table();

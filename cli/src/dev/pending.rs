@@ -5,8 +5,8 @@
 
 use std::collections::BTreeMap;
 
+use maesh_compiler::compile::TableEntry;
 use maesh_config::ServiceName;
-use maesh_controller::compile::TableEntry;
 
 /// Changes that wait to be announced.
 #[derive(Debug, Default)]

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use futures_util::future::join_all;
-use maesh_controller::compile::explain as controller;
+use maesh_compiler::compile::explain as controller;
 use maesh_dns::{Explanation as DnsExplanation, Rule};
 use maesh_proxy::explain as proxy;
 use serde::de::DeserializeOwned;

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use maesh_controller::compile::explain::{CallerSeen, EndpointSeen};
+use maesh_compiler::compile::explain::{CallerSeen, EndpointSeen};
 use maesh_proxy::explain::{BackendSeen, Held, PortSeen};
 
 use super::report::{Dns, Problem, Proxy, Report, Severity};

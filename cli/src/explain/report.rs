@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use maesh_controller::compile::explain::{CallerSeen, EndpointSeen, Finding, Meshed};
+use maesh_compiler::compile::explain::{CallerSeen, EndpointSeen, Finding, Meshed};
 use maesh_dns::{Explanation as DnsExplanation, Located, Rule};
 use maesh_proxy::explain as proxy;
 use serde::Serialize;
@@ -342,7 +342,7 @@ fn unanswered(said: &DnsExplanation, meshed: Option<&Meshed>) -> String {
     )
 }
 
-fn lacking(proxy: &maesh_controller::compile::explain::ProxySeen) -> Vec<Problem> {
+fn lacking(proxy: &maesh_compiler::compile::explain::ProxySeen) -> Vec<Problem> {
     let failed = proxy
         .failed
         .iter()

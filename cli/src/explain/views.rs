@@ -2,7 +2,8 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
-use maesh_controller::{compile::explain::Question, serve::Asker};
+use maesh_compiler::compile::explain::Question;
+use maesh_controller::serve::Asker;
 use maesh_dns::{Caller, Snapshots};
 use maesh_proxy::explain::Explainer;
 use serde::Serialize;

@@ -6,10 +6,12 @@ mod trust;
 use std::{process::ExitCode, sync::Arc};
 
 use anyhow::{Context as _, bail};
-use maesh_config::ServiceName;
-use maesh_controller::{
+use maesh_compiler::{
     compile::{Addressing, Compiler, Range},
     diagnostic::Diagnostic,
+};
+use maesh_config::ServiceName;
+use maesh_controller::{
     own::events::Recorder,
     serve::{Controller, Published},
     source::{kubernetes, manifests::Manifests},

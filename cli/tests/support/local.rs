@@ -61,7 +61,11 @@ impl Roles {
 
     fn spawn(&mut self, part: Part, arguments: &[&str]) {
         let admin = self.socket(part, 5380).to_string();
-        let child = command(arguments).args(["--admin", &admin, "--log-level", "warn"]).stdin(Stdio::null()).spawn().expect("maesh starts");
+        let child = command(arguments)
+            .args(["--admin", &admin, "--log-level", "warn"])
+            .stdin(Stdio::null())
+            .spawn()
+            .expect("maesh starts");
         self.running.push((part, child));
     }
 

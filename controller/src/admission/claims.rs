@@ -47,7 +47,7 @@ impl Accounts {
         let Some(role) = self.role(name) else {
             return Err(Refused::Forbidden(format!(
                 "{} is no subscriber of this mesh",
-                crate::diagnostic::shortened(name)
+                maesh_compiler::diagnostic::shortened(name)
             )));
         };
         let Some(pod) = pod.filter(|pod| !pod.is_empty()) else {

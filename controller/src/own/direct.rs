@@ -10,15 +10,15 @@ use kube::{
     api::{ListParams, Patch, PatchParams},
     core::PartialObjectMeta,
 };
+use maesh_compiler::{kinds::OWN_ADDRESS, own_address::Ports};
 use tokio::time::timeout;
 
 use super::{
-    KeepError, MANAGER, Ports, READ,
+    KeepError, MANAGER, READ,
     listed::Listed,
     slices::{self, Address, CLUSTERS, Candidates, MANAGED_BY, OURS, SERVICE},
     writes::Writes,
 };
-use crate::kinds::OWN_ADDRESS;
 
 /// A slice of ours.
 #[derive(Debug, PartialEq)]

@@ -20,15 +20,13 @@ use kube::{
     Api, Client,
     api::{ApiResource, DynamicObject, ListParams, Patch, PatchParams, PostParams},
 };
+use maesh_compiler::diagnostic::{Diagnostic, ObjectRef};
 use serde_json::json;
 use tokio::{sync::mpsc, time::interval};
 use xxhash_rust::xxh3::Xxh3;
 
 use self::ledger::Ledger;
-use crate::{
-    diagnostic::{Diagnostic, ObjectRef},
-    leader::Leadership,
-};
+use crate::leader::Leadership;
 
 /// Who says it.
 const CONTROLLER: &str = "maesh.containo.us/controller";

@@ -8,13 +8,15 @@ use kube::{
     Api, Client,
     api::{ListParams, Patch, PatchParams},
 };
+use maesh_compiler::{
+    kinds::OWN_ADDRESS,
+    own_address::{self, Addresses, Ports, SHARED, Wants, allocate, share},
+};
 use maesh_config::ServiceName;
 use tokio::time::{Instant, timeout};
 
 use super::{
-    Addresses, KeepError, MANAGER, Options, Ports, READ, SHARED, Wants,
-    allocate::{allocate, share},
-    budget,
+    KeepError, MANAGER, Options, READ, budget,
     direct::Direct,
     object,
     pace::Pace,
@@ -22,7 +24,7 @@ use super::{
     slices::{Address, Candidates},
     writes::Writes,
 };
-use crate::{kinds::OWN_ADDRESS, leader::Leadership};
+use crate::leader::Leadership;
 
 /// Keeps own addresses as they are wanted, for as long as this replica leads.
 pub(super) struct Keeper {
@@ -105,7 +107,7 @@ impl Keeper {
             writes: Writes { pace: &mut self.pace, leadership },
         };
         for (number, ports) in addresses.range(self.next..).chain(addresses.range(..self.next)) {
-            let name = object::name(*number);
+            let name = own_address::name(*number);
             let found = there.get(&name);
             let done = match &from {
                 Some(from) => step.list_few(*number, &name, ports, found, from).await,
@@ -118,7 +120,7 @@ impl Keeper {
         }
         self.next = 0;
         for (name, service) in &there {
-            if object::number(name).is_none_or(|number| !addresses.contains_key(&number)) {
+            if own_address::number(name).is_none_or(|number| !addresses.contains_key(&number)) {
                 // Its slices go with it.
                 step.writes.delete(&self.services, name, service.metadata.uid.clone()).await?;
             }

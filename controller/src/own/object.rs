@@ -10,53 +10,21 @@ use k8s_openapi::{
     },
 };
 use kube::core::PartialObjectMeta;
-use maesh_config::{ServiceName, model::Transport};
-use serde::{Deserialize, Serialize};
-
-use super::{Addresses, Entry, Ports, SHARED};
-use crate::kinds::{OWN_ADDRESS, OWN_PORTS};
+use maesh_compiler::{
+    kinds::{OWN_ADDRESS, OWN_PORTS},
+    own_address::{Addresses, Entry, Ports, number, read_ports, write_ports},
+};
+use maesh_config::model::Transport;
 
 /// Labels of pods.
 pub(super) type Selector = BTreeMap<String, String>;
 
-const PREFIX: &str = "maesh-own-";
-/// Name of the one that names of addressing mode `service` share.
-const SHARED_NAME: &str = "maesh-shared";
 /// Kubernetes 1.x from which on `PreferSameNode` is known without asking for it.
 pub(super) const PREFER_SAME_NODE: u32 = 34;
-
-/// A port as the annotation has it.
-#[derive(Debug, Serialize, Deserialize)]
-struct Written {
-    service: String,
-    port: u16,
-    udp: bool,
-    listen: u16,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    leaving: Option<u64>,
-}
 
 /// Whether an object is somebody else's.
 pub(super) fn is_foreign(there: PartialObjectMeta<Service>) -> bool {
     !there.metadata.labels.is_some_and(|labels| labels.contains_key(OWN_ADDRESS))
-}
-
-/// The name of an address's Service.
-pub(super) fn name(number: u32) -> String {
-    if number == SHARED {
-        return SHARED_NAME.to_owned();
-    }
-    format!("{PREFIX}{number}")
-}
-
-/// The number of the own address that a Service of this name is.
-pub(crate) fn number(name: &str) -> Option<u32> {
-    if name == SHARED_NAME {
-        return Some(SHARED);
-    }
-    let number: u32 = name.strip_prefix(PREFIX)?.parse().ok()?;
-    // `maesh-own-07` is somebody else's.
-    (self::name(number) == name).then_some(number)
 }
 
 /// Labels of an address's Service. The last one is for `Endpoints`, which get it from here: Kubernetes would make slices
@@ -81,7 +49,7 @@ pub(super) fn service(
             name: Some(name.to_owned()),
             labels: Some(labels),
             owner_references: owner.map(|owner| vec![owner.clone()]),
-            annotations: Some([(OWN_PORTS.to_owned(), write(ports))].into()),
+            annotations: Some([(OWN_PORTS.to_owned(), write_ports(ports))].into()),
             ..ObjectMeta::default()
         },
         spec: Some(ServiceSpec {
@@ -142,32 +110,6 @@ pub(super) fn addresses<'a>(there: impl Iterator<Item = &'a Service>) -> Address
     there.filter_map(|service| Some((number(service)?, read(service)?))).collect()
 }
 
-fn write(ports: &Ports) -> String {
-    let written = |((port, transport), entry): (&(u16, Transport), &Entry)| Written {
-        service: entry.service.to_string(),
-        port: *port,
-        udp: *transport == Transport::Udp,
-        listen: entry.listen,
-        leaving: entry.leaving,
-    };
-    let written: Vec<_> = ports.iter().map(written).collect();
-    // Numbers and strings always have a form in JSON.
-    serde_json::to_string(&written).unwrap_or_default()
-}
-
 fn read(service: &Service) -> Option<Ports> {
     read_ports(service.metadata.annotations.as_ref()?.get(OWN_PORTS)?)
-}
-
-/// Whose each port is, as [`write()`] wrote it.
-pub(crate) fn read_ports(text: &str) -> Option<Ports> {
-    let written: Vec<Written> = serde_json::from_str(text).ok()?;
-    let entry = |written: Written| {
-        let (namespace, name) = written.service.split_once('/')?;
-        let transport = if written.udp { Transport::Udp } else { Transport::Tcp };
-        let entry =
-            Entry { service: ServiceName::new(namespace, name), listen: written.listen, leaving: written.leaving };
-        Some(((written.port, transport), entry))
-    };
-    written.into_iter().map(entry).collect()
 }

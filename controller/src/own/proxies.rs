@@ -4,10 +4,10 @@ use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::{Api, Client, api::ListParams};
+use maesh_compiler::kinds::NODE_ZONE;
 use tokio::time::{Instant, timeout};
 
 use super::{KeepError, Options, READ, listed::Listed};
-use crate::kinds::NODE_ZONE;
 
 /// How often nodes without a zone are looked at: the cloud's controller may say it after the node came.
 pub(super) const ZONES_AGAIN: Duration = Duration::from_secs(60);

@@ -12,10 +12,10 @@ use k8s_openapi::{
     },
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
 };
+use maesh_compiler::{kinds::OWN_ADDRESS, own_address::Ports};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use super::{Ports, object, proxies::Proxy};
-use crate::kinds::OWN_ADDRESS;
+use super::{object, proxies::Proxy};
 
 /// Label that says who writes a slice.
 pub(super) const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";

@@ -368,7 +368,7 @@ impl Uninstall {
 
     async fn remove_services(&self) -> Result<(), UninstallError> {
         let services = Api::<Service>::namespaced(self.client.clone(), &self.options.namespace);
-        let ours = ListParams::default().labels(crate::kinds::OWN_ADDRESS);
+        let ours = ListParams::default().labels(maesh_compiler::kinds::OWN_ADDRESS);
         for service in timeout(ANSWER, services.list_metadata(&ours)).await??.items {
             let name = service.metadata.name.unwrap_or_default();
             match self.write(services.delete(&name, &DeleteParams::default())).await? {

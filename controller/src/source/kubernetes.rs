@@ -11,15 +11,15 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use kube::Client;
+use maesh_compiler::{
+    diagnostic::{Diagnostic, ObjectRef, Reason},
+    kinds::{Door, ObjectKind},
+};
 use parking_lot::Mutex;
 use tokio::{sync::mpsc, task::JoinSet};
 
 use super::{Batches, Event};
-use crate::{
-    api::{Limits, chain},
-    diagnostic::{Diagnostic, ObjectRef, Reason},
-    kinds::{Door, ObjectKind},
-};
+use crate::api::{Limits, chain};
 
 /// Batches that may wait for the compiler.
 const QUEUE: usize = 64;

@@ -12,10 +12,10 @@ mod watch;
 
 use std::{path::PathBuf, time::Duration};
 
+use maesh_compiler::kinds::Door;
 use tokio::sync::mpsc;
 
 use super::Batches;
-use crate::kinds::Door;
 
 /// How long nothing must happen to a file before it is read.
 pub const SETTLE: Duration = Duration::from_millis(50);

@@ -5,10 +5,11 @@
 use std::time::Duration;
 
 use kube::Client;
+use maesh_compiler::own_address::{Want, Wants};
 use maesh_config::{ServiceName, model::Transport};
 use maesh_controller::{
     leader::{Candidate, Terms},
-    own::{self, Options, Want, Wants},
+    own::{self, Options},
 };
 use maesh_testkube::ApiServer;
 use tokio::{runtime::Runtime, sync::watch, task::JoinHandle};

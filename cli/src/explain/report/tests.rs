@@ -1,6 +1,6 @@
 //! Every rule of dns in its sentence, every problem with its severity and next step.
 
-use maesh_controller::compile::explain::{Explanation, PortSeen, ProxySeen};
+use maesh_compiler::compile::explain::{Explanation, PortSeen, ProxySeen};
 use maesh_dns::ProxySeen as DnsProxy;
 use maesh_proxy::explain::{Held, ListenerSeen, PortSeen as ProxyPort, Refusal};
 

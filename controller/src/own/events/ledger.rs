@@ -5,8 +5,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+use maesh_compiler::diagnostic::ObjectRef;
+
 use super::Note;
-use crate::diagnostic::ObjectRef;
 
 /// An Event of something that stands is renewed this often: the API server forgets Events after an hour.
 pub(super) const RENEW: Duration = Duration::from_secs(30 * 60);

@@ -1,10 +1,10 @@
 use std::{collections::BTreeSet, net::IpAddr};
 
+use maesh_compiler::own_address::Entry;
 use maesh_config::{ServiceName, model::Transport};
 use proptest::prelude::*;
 
 use super::*;
-use crate::own::Entry;
 
 /// `name zone state`, where the state is one of ready, waiting, leaving; a zone `-` is none.
 fn proxy(number: usize, text: &str) -> Proxy {
@@ -36,7 +36,7 @@ fn ports(listens: &[(u16, u16, Transport)]) -> Ports {
 }
 
 fn slices(number: u32, ports: &Ports, proxies: &[Proxy]) -> Vec<EndpointSlice> {
-    let name = object::name(number);
+    let name = maesh_compiler::own_address::name(number);
     let address = Address { number, name: &name, uid: "1", ports };
     Candidates::new(proxies, "mesh", true).slices(&address)
 }
@@ -87,7 +87,7 @@ fn a_slice_says_what_kube_proxy_needs() {
     let address = |slice: &EndpointSlice| slice.endpoints.as_ref().unwrap()[0].addresses.clone();
     assert_eq!((address(&v4), address(&v6)), (vec!["10.0.0.0".to_owned()], vec!["fd00::".to_owned()]));
     let name = |slices: Vec<EndpointSlice>| slices.into_iter().next().unwrap().metadata.name.unwrap();
-    assert_eq!(name(slices(super::super::SHARED, &two, &proxies(&["a x ready"]))), "maesh-shared-v4");
+    assert_eq!(name(slices(maesh_compiler::own_address::SHARED, &two, &proxies(&["a x ready"]))), "maesh-shared-v4");
 }
 
 #[test]

@@ -17,6 +17,7 @@ use kube::{
     Api, Client,
     api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions},
 };
+use maesh_compiler::diagnostic::ObjectRef;
 use maesh_config::Zone;
 use serde_json::{Map, Value, json};
 use tokio::time::timeout;
@@ -26,10 +27,7 @@ use super::{
     place::{self, SERVICE, SYSTEM},
     plan,
 };
-use crate::{
-    diagnostic::ObjectRef,
-    leader::{Leadership, NotLeader},
-};
+use crate::leader::{Leadership, NotLeader};
 
 /// Who wrote, in managed fields.
 const MANAGER: &str = "maesh-stanza";

@@ -8,13 +8,15 @@ use kube::{
     Api, Client,
     api::{ListParams, WatchEvent, WatchParams},
 };
+use maesh_compiler::{
+    diagnostic::{Diagnostic, ObjectRef, Reason},
+    kinds::{Door, Object, ObjectId, ObjectKind},
+};
 use tokio::{sync::mpsc, time::Instant};
 
 use super::{MOST_NAMED, Options, State, Watches, object::Raw, problem};
 use crate::{
     api::chain,
-    diagnostic::{Diagnostic, ObjectRef, Reason},
-    kinds::{Door, Object, ObjectId, ObjectKind},
     source::{Batch, Event},
 };
 
@@ -356,7 +358,7 @@ fn key(raw: &Raw) -> String {
     format!("{namespace}/{name}")
 }
 
-fn bad(kind: ObjectKind, raw: &Raw, error: &crate::kinds::BadField) -> (Arc<str>, Diagnostic) {
+fn bad(kind: ObjectKind, raw: &Raw, error: &maesh_compiler::kinds::BadField) -> (Arc<str>, Diagnostic) {
     let (namespace, name) = raw.name();
     let text = format!("{error}; the object is left out. Correct the field.");
     let object = ObjectRef::new(kind.as_str(), namespace, name);

@@ -4,10 +4,9 @@ use std::borrow::Cow;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
+use maesh_compiler::kinds::ObjectKind;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
-
-use crate::kinds::ObjectKind;
 
 /// An object of one of the kinds that are read.
 #[derive(Clone, Debug)]

@@ -9,15 +9,15 @@ use std::{
     sync::Arc,
 };
 
+use maesh_compiler::{
+    diagnostic::{Diagnostic, ObjectRef, Reason},
+    kinds::{Door, Object, ObjectId},
+};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{
     LARGEST_FILE, MOST_FILES,
     parse::{self, Parsed},
-};
-use crate::{
-    diagnostic::{Diagnostic, ObjectRef, Reason},
-    kinds::{Door, Object, ObjectId},
 };
 
 /// Directories deeper than this are not entered: links can make circles.

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
+use maesh_compiler::{
+    diagnostic::{Diagnostic, ObjectRef, Reason},
+    kinds::{Door, OLD_PREFIX, Object, ObjectId, ObjectKind, Origin, PREFIX},
+};
 use serde_json::Value;
 use serde_saphyr::{Spanned, UserMessageFormatter};
 
 use super::tree::Tree;
-use crate::{
-    diagnostic::{Diagnostic, ObjectRef, Reason},
-    kinds::{Door, OLD_PREFIX, Object, ObjectId, ObjectKind, Origin, PREFIX},
-};
 
 /// What a file says.
 #[derive(Debug, Default)]

@@ -12,6 +12,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use maesh_compiler::{
+    diagnostic::{Diagnostic, ObjectRef, Reason},
+    kinds::{Door, Object, ObjectId, ObjectKind},
+};
 use notify::{
     RecommendedWatcher, RecursiveMode, Watcher,
     event::{AccessKind, AccessMode, CreateKind, EventKind, MetadataKind, ModifyKind},
@@ -19,11 +23,7 @@ use notify::{
 use tokio::sync::mpsc;
 
 use super::{LOOK_AGAIN, files::Files, settle::Settling};
-use crate::{
-    diagnostic::{Diagnostic, ObjectRef, Reason},
-    kinds::{Door, Object, ObjectId, ObjectKind},
-    source::{Batch, Event},
-};
+use crate::source::{Batch, Event};
 
 /// What wakes the thread.
 #[derive(Debug)]

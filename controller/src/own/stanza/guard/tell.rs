@@ -2,13 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
+use maesh_compiler::diagnostic::ObjectRef;
 use tokio::time::Instant;
 
 use super::super::{MapName, Mesh, There};
-use crate::{
-    diagnostic::ObjectRef,
-    own::events::{Note, Recorder, Tone},
-};
+use crate::own::events::{Note, Recorder, Tone};
 
 /// Knows at which object it is said, and what is wrong.
 #[derive(Debug)]

@@ -1,7 +1,6 @@
 //! Rules, as tables: YAML in, compiled out.
 
 use maesh_config::model::{self, Answer, ListenerId, Name, WorkloadKind};
-use maesh_discovery::update::{Identity, Role};
 
 mod addresses;
 mod cluster;
@@ -46,13 +45,9 @@ fn service(name: &str, metadata: &str, spec: &str) -> String {
 
 fn proxy(listening: &[&str]) -> ConnectedProxy {
     ConnectedProxy {
-        identity: Identity {
-            role: Role::Proxy,
-            id: "p".into(),
-            node: Some("n".into()),
-            addresses: vec!["127.77.0.1".parse().unwrap()],
-            version: "0".into(),
-        },
+        id: "p".into(),
+        node: Some("n".into()),
+        addresses: vec!["127.77.0.1".parse().unwrap()],
         ready: true,
         listening: listening.iter().map(|id| ListenerId((*id).into())).collect(),
         failed: Vec::new(),

@@ -11,9 +11,10 @@ mod read;
 
 use std::{fmt, sync::Arc};
 
-pub(crate) use self::core::NODE_ZONE;
 pub use self::{
-    core::{Annotations, ContainerPort, Labels, Namespace, Node, Number, Pod, Service, ServicePort, Transport},
+    core::{
+        Annotations, ContainerPort, Labels, NODE_ZONE, Namespace, Node, Number, Pod, Service, ServicePort, Transport,
+    },
     endpointslice::{EndpointSlice, SliceEndpoint, SlicePort},
     intern::Interner,
     read::BadField,
@@ -26,9 +27,9 @@ pub const PREFIX: &str = "maesh.containo.us/";
 /// The prefix of Traefik Mesh, read where ours is absent.
 pub const OLD_PREFIX: &str = "mesh.traefik.io/";
 /// Label of the Services that are own addresses.
-pub(crate) const OWN_ADDRESS: &str = "maesh.containo.us/own-address";
+pub const OWN_ADDRESS: &str = "maesh.containo.us/own-address";
 /// Annotation on these: whose each port is.
-pub(crate) const OWN_PORTS: &str = "maesh.containo.us/own-ports";
+pub const OWN_PORTS: &str = "maesh.containo.us/own-ports";
 
 /// The kinds that are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

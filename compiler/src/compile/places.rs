@@ -17,7 +17,7 @@ use maesh_config::{ServiceName, model::Transport};
 use super::service::Plan;
 use crate::{
     kinds::{self, EndpointSlice},
-    own::{self, Want},
+    own_address::{self, Want},
 };
 
 /// One port of the proxies behind an own address, for callers of one family.
@@ -33,7 +33,7 @@ struct Behind {
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Given {
     addresses: Vec<IpAddr>,
-    ports: own::Ports,
+    ports: own_address::Ports,
 }
 
 /// Where a Service stands with all of its ports.
@@ -81,14 +81,14 @@ pub(super) struct Places {
 impl Places {
     /// Takes in an own address's Service; `None` if it is gone. Returns the Services for which that is news.
     pub(super) fn given(&mut self, number: u32, service: Option<&kinds::Service>) -> BTreeSet<ServiceName> {
-        let ports = service.and_then(|service| own::read_ports(service.own_ports.as_deref()?));
+        let ports = service.and_then(|service| own_address::read_ports(service.own_ports.as_deref()?));
         let mut new = Given { ports: ports.unwrap_or_default(), addresses: Vec::new() };
         new.addresses.extend(service.iter().flat_map(|service| service.cluster_ips.iter().copied()));
         new.addresses.sort_unstable();
         let old = self.given.insert(number, new).unwrap_or_default();
         let new = &self.given[&number];
         let moved = old.addresses != new.addresses;
-        let differ = |of: &own::Ports, other: &own::Ports| {
+        let differ = |of: &own_address::Ports, other: &own_address::Ports| {
             let differ = of.iter().filter(|(port, entry)| moved || other.get(port) != Some(entry));
             differ.map(|(_, entry)| entry.service.clone()).collect::<BTreeSet<_>>()
         };
@@ -157,7 +157,7 @@ impl Places {
 
     /// Where `plan` stands with all of its ports.
     pub(super) fn standing(&self, plan: &Plan) -> Option<Standing> {
-        let everybody = own::everybody();
+        let everybody = own_address::everybody();
         let owner = match (plan.own, plan.one_address) {
             (true, _) => plan.name(),
             (false, true) => &everybody,

@@ -4,9 +4,13 @@
 //! What stands stays where it is. A Service that is new, or whose ports changed, goes as a whole to the first address
 //! on which its ports are free; what it leaves serves on for the DNS horizon, and is free only then.
 
+mod annotation;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use maesh_config::{ServiceName, model::Transport};
+
+pub use self::annotation::{name, number, read_ports, write_ports};
 
 /// Ports of the proxies that own addresses lead to.
 pub const POOL: std::ops::RangeInclusive<u16> = 33_000..=49_999;
@@ -50,7 +54,7 @@ pub struct Wants {
 pub const SHARED: u32 = u32::MAX;
 
 /// Whose the ports of [`SHARED`] are.
-pub(crate) fn everybody() -> ServiceName {
+pub fn everybody() -> ServiceName {
     ServiceName::new("", "")
 }
 
@@ -103,7 +107,7 @@ pub fn allocate(mut addresses: Addresses, wants: &[Want], now: u64, horizon: u64
 }
 
 /// The ports of [`SHARED`], of which `wanted` are needed now: what was left serves on for the horizon.
-pub(super) fn share(mut ports: Ports, wanted: &BTreeSet<u16>, now: u64, horizon: u64) -> Ports {
+pub fn share(mut ports: Ports, wanted: &BTreeSet<u16>, now: u64, horizon: u64) -> Ports {
     for port in wanted {
         let entry = Entry { service: everybody(), listen: *port, leaving: None };
         ports.insert((*port, Transport::Tcp), entry);

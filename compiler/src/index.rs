@@ -9,8 +9,8 @@ use ipnet::IpNet;
 use maesh_config::ServiceName;
 
 use crate::{
+    event::Event,
     kinds::{EndpointSlice, Labels, Namespace, Node, Object, ObjectId, ObjectKind, Pod, Service},
-    source::Event,
 };
 
 /// Namespace and name of a pod or slice.

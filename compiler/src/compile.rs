@@ -43,10 +43,10 @@ use self::{
 };
 use crate::{
     diagnostic::{Diagnostic, Reason},
+    event::Event,
     index::{Dirty, Index},
     kinds::{Door, ObjectKind},
-    own,
-    source::Event,
+    own_address,
 };
 
 /// What is kept of a compiled Service.
@@ -178,10 +178,10 @@ impl Compiler {
 
     /// Tells which proxies there are and what they listen on.
     pub fn proxies(&mut self, mut proxies: Vec<ConnectedProxy>) {
-        proxies.sort_by(|a, b| a.identity.id.cmp(&b.identity.id));
-        proxies.dedup_by(|b, a| a.identity.id == b.identity.id);
+        proxies.sort_by(|a, b| a.id.cmp(&b.id));
+        proxies.dedup_by(|b, a| a.id == b.id);
         if self.proxies != proxies {
-            self.proxies_at = proxies.iter().flat_map(|proxy| proxy.identity.addresses.iter().copied()).collect();
+            self.proxies_at = proxies.iter().flat_map(|proxy| proxy.addresses.iter().copied()).collect();
             self.proxies = proxies;
             self.proxies_changed = true;
         }
@@ -195,7 +195,7 @@ impl Compiler {
     /// Whether callers may be sent to a proxy: it says so on its stream, and the kubelet does not say otherwise of its
     /// pod. A proxy that hangs says nothing, and the kubelet notices within seconds.
     fn takes_work(&self, proxy: &ConnectedProxy) -> bool {
-        let pod = self.index.pod(&self.config.mesh_namespace, &proxy.identity.id);
+        let pod = self.index.pod(&self.config.mesh_namespace, &proxy.id);
         proxy.ready && pod.is_none_or(|pod| pod.ready && !pod.ended)
     }
 
@@ -295,12 +295,12 @@ impl Compiler {
             return;
         }
         for name in changed.filter(|name| name.namespace == self.config.mesh_namespace) {
-            if let Some(number) = own::number(&name.name) {
+            if let Some(number) = own_address::number(&name.name) {
                 names.extend(self.places.given(number, self.index.services.get(name).map(Arc::as_ref)));
                 names.extend(self.places.sliced(number, self.index.slices_of(name).map(Arc::as_ref), now));
             }
         }
-        if names.remove(&own::everybody()) {
+        if names.remove(&own_address::everybody()) {
             names.extend(self.together.iter().cloned());
         }
     }
@@ -395,13 +395,13 @@ impl Compiler {
                 Addressing::Cluster => {
                     let plan = |name: &ServiceName| self.services.get(name).map(|compiled| &compiled.plan);
                     let own: Vec<_> = self.owning.iter().filter_map(|age| plan(&age.name)).map(places::want).collect();
-                    let exhausted = own.iter().map(|want| want.ports.len()).sum::<usize>() > own::POOL.len();
+                    let exhausted = own.iter().map(|want| want.ports.len()).sum::<usize>() > own_address::POOL.len();
                     if std::mem::replace(&mut self.pool_exhausted, exhausted) || exhausted {
                         names.extend(own.iter().map(|want| want.service.clone()));
                     }
                     let together = self.together.iter().filter_map(plan).flat_map(|plan| &plan.ports);
                     let shared = together.map(|port| port.number).collect();
-                    self.out.want(own::Wants { own, shared });
+                    self.out.want(own_address::Wants { own, shared });
                 }
             }
         }

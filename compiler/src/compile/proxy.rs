@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     sync::Arc,
 };
 
@@ -9,15 +10,18 @@ use maesh_config::{
     NodeName,
     model::{ListenerId, Proxy},
 };
-use maesh_discovery::update::Identity;
 
 use crate::diagnostic::{Diagnostic, ObjectRef, Reason};
 
 /// A proxy with an open stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConnectedProxy {
-    /// Who it is.
-    pub identity: Identity,
+    /// Its name: the pod's, in a cluster.
+    pub id: Arc<str>,
+    /// Node it runs on, where it is known.
+    pub node: Option<NodeName>,
+    /// Its addresses.
+    pub addresses: Vec<IpAddr>,
     /// It says that it takes new work.
     pub ready: bool,
     /// Listeners that it acknowledged.
@@ -35,12 +39,12 @@ impl ConnectedProxy {
         let shared = |(id, why): &(ListenerId, Arc<str>)| Some((shared_port(id)?, why.clone()));
         let mut failed: Vec<_> = self.failed.iter().filter_map(shared).collect();
         failed.sort_unstable();
-        let mut addresses = self.identity.addresses.clone();
+        let mut addresses = self.addresses.clone();
         addresses.sort_unstable();
         Proxy {
-            id: self.identity.id.clone(),
+            id: self.id.clone(),
             // Without a node it is nobody's nearest, and still one of all.
-            node: self.identity.node.clone().unwrap_or_else(|| NodeName::from("")),
+            node: self.node.clone().unwrap_or_else(|| NodeName::from("")),
             addresses,
             ready,
             listening,
@@ -55,7 +59,7 @@ impl ConnectedProxy {
         let shared = |(id, why): &(ListenerId, Arc<str>)| Some((shared_port(id)?, why.clone()));
         let say = |(port, why): (u16, Arc<str>)| {
             let text = format!("{why}. Until then, names with port {port} are answered without this proxy.");
-            let object = ObjectRef::new("Proxy", "", &self.identity.id);
+            let object = ObjectRef::new("Proxy", "", &self.id);
             Diagnostic::warning(Reason::ListenFailed, object, text).value(port.to_string()).using("other proxies")
         };
         self.failed.iter().filter_map(shared).map(say).collect()
@@ -87,7 +91,7 @@ impl Bound {
         }
         for proxy in proxies {
             for (id, why) in &proxy.failed {
-                this.failed.entry(id.clone()).or_default().push((proxy.identity.id.clone(), why.clone()));
+                this.failed.entry(id.clone()).or_default().push((proxy.id.clone(), why.clone()));
             }
         }
         this

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use maesh_config::{ServiceName, Zone, model::Protocol};
 
 use super::Addressing;
-use crate::own::POOL;
+use crate::own_address::POOL;
 
 /// What the compiler is told at start.
 #[derive(Clone, Debug, PartialEq)]

@@ -6,7 +6,6 @@ use std::{
 };
 
 use maesh_config::{Key, model::ListenerId};
-use maesh_discovery::update::{Identity, Role};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -22,7 +21,7 @@ struct Said {
     resources: BTreeMap<Key, Resource>,
     table: BTreeMap<ServiceName, TableEntry>,
     diagnostics: BTreeSet<Diagnostic>,
-    wants: own::Wants,
+    wants: own_address::Wants,
 }
 
 impl Said {
@@ -209,13 +208,9 @@ fn proxies() -> impl Strategy<Value = Vec<ConnectedProxy>> {
     let listener = prop::sample::select(&["shared/80/tcp", "shared/8080/tcp", "shared/8443/tcp", "all"][..]);
     let proxy = (name(), prop::bool::ANY, prop::collection::vec(listener, 0..4));
     let proxy = proxy.prop_map(|(id, ready, listening)| ConnectedProxy {
-        identity: Identity {
-            role: Role::Proxy,
-            id: id.into(),
-            node: Some("n".into()),
-            addresses: vec!["127.77.0.1".parse().unwrap()],
-            version: "0".into(),
-        },
+        id: id.into(),
+        node: Some("n".into()),
+        addresses: vec!["127.77.0.1".parse().unwrap()],
         ready,
         // What "all" means is filled in when the step is taken.
         listening: listening.into_iter().map(|id| ListenerId(id.into())).collect(),

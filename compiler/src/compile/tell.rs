@@ -21,7 +21,7 @@ impl Compiler {
         self.bound = bound;
         let told = |proxy: &ConnectedProxy| {
             let known = (self.settled || self.is_sure(proxy)).then(|| proxy.resource(self.takes_work(proxy)));
-            (proxy.identity.id.clone(), known)
+            (proxy.id.clone(), known)
         };
         self.out.replace_proxies(self.proxies.iter().map(told).collect());
         if !self.settled {

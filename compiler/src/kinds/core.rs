@@ -291,7 +291,7 @@ fn container_ports(spec: &Fields<'_>, door: &Door) -> Result<Box<[ContainerPort]
 }
 
 /// Where a node says its zone.
-pub(crate) const NODE_ZONE: &str = "topology.kubernetes.io/zone";
+pub const NODE_ZONE: &str = "topology.kubernetes.io/zone";
 
 /// What is kept of a node.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -14,7 +14,7 @@ use maesh_config::{
 };
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::{diagnostic::Diagnostic, own::Wants};
+use crate::{diagnostic::Diagnostic, own_address::Wants};
 
 /// What changed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

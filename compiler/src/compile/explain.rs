@@ -408,9 +408,9 @@ impl Compiler {
         let lacks = needed.iter().filter(|id| !proxy.listening.contains(id)).map(ToString::to_string);
         let failed = proxy.failed.iter().filter(|(id, _)| needed.contains(&id));
         ProxySeen {
-            id: proxy.identity.id.to_string(),
-            node: proxy.identity.node.as_ref().map(ToString::to_string),
-            addresses: proxy.identity.addresses.clone(),
+            id: proxy.id.to_string(),
+            node: proxy.node.as_ref().map(ToString::to_string),
+            addresses: proxy.addresses.clone(),
             ready: proxy.ready,
             lacks: lacks.collect(),
             failed: failed.map(|(id, why)| (id.to_string(), why.to_string())).collect(),

@@ -13,7 +13,7 @@ struct Cluster {
     compiler: Compiler,
     now: Instant,
     resources: BTreeMap<maesh_config::Key, Resource>,
-    wants: own::Wants,
+    wants: own_address::Wants,
 }
 
 impl Cluster {
@@ -21,7 +21,7 @@ impl Cluster {
         let config = Config { horizon: HORIZON, own_settle: SETTLE, ..Config::default() };
         let mut compiler = Compiler::new(config);
         compiler.settle();
-        Self { compiler, now: Instant::now(), resources: BTreeMap::new(), wants: own::Wants::default() }
+        Self { compiler, now: Instant::now(), resources: BTreeMap::new(), wants: own_address::Wants::default() }
     }
 
     fn apply(&mut self, yaml: &str) {
@@ -143,7 +143,7 @@ fn a_name_follows_its_listeners_there_and_back() {
     let both = format!("{own}, {shared}");
     let say = |answer: &str, ports: &str, listeners: &str| (answer.into(), ports.into(), listeners.into());
     assert_eq!(cluster.said(), say("node", "5432/http", shared));
-    assert_eq!(cluster.wants, own::Wants::default());
+    assert_eq!(cluster.wants, own_address::Wants::default());
 
     cluster.apply(&service("db", TCP, ports));
     assert_eq!(
@@ -176,7 +176,7 @@ fn a_name_follows_its_listeners_there_and_back() {
     assert_eq!(cluster.said().0, "10.96.9.0");
 
     cluster.apply(&service("db", "", ports));
-    assert_eq!(cluster.wants, own::Wants::default());
+    assert_eq!(cluster.wants, own_address::Wants::default());
     assert_eq!(cluster.said(), say("node", "5432/http 5432/tcp", &both), "who remembers the own address gets through");
     cluster.apply(&own_address(0, true));
     assert_eq!(cluster.said(), say("node", "5432/http 5432/tcp", &both));
@@ -314,7 +314,7 @@ fn a_proxy_whose_pod_is_not_ready_keeps_no_name_from_being_served() {
     let mut cluster = Cluster::new();
     cluster.apply(&(service("web", "", "ports: [{port: 80}]") + &proxy_pod("False")));
     let mut other = proxy(&["shared/80/tcp"]);
-    other.identity.id = "other".into();
+    other.id = "other".into();
     cluster.compiler.proxies(vec![proxy(&[]), other]);
     cluster.compile();
     assert!(cluster.compiler.acknowledged(&ServiceName::new("shop", "web")));

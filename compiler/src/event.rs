@@ -1,0 +1,24 @@
+//! What changes in the objects that the mesh reads.
+//!
+//! A source never says less than it knows: when it starts over it sends [`Event::Reset`] with everything there is, and
+//! the index computes what is gone, so that there is never an empty configuration in between.
+
+use crate::{
+    diagnostic::Diagnostic,
+    kinds::{Object, ObjectId, ObjectKind},
+};
+
+/// What a source says.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// This object is new or differs.
+    Apply(Object),
+    /// This object is gone.
+    Delete(ObjectId),
+    /// These are all objects of the kind; all others of it are gone.
+    Reset(ObjectKind, Vec<Object>),
+    /// Everything of this kind has been delivered at least once.
+    Synced(ObjectKind),
+    /// What is wrong with the source itself, in full: replaces what it said before.
+    Problems(Vec<Diagnostic>),
+}
