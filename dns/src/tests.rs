@@ -450,3 +450,21 @@ async fn snapshots_are_shared_not_copied() {
     assert_eq!(after.revision, before.revision + 1);
     assert!(Arc::ptr_eq(&before.proxies, &after.proxies));
 }
+
+/// As `getaddrinfo` asks: for A and AAAA in pairs.
+#[tokio::test]
+async fn who_asks_in_pairs_is_answered_every_proxy_first() {
+    let one_thread = Config { threads: std::num::NonZeroUsize::MIN, ..config() };
+    let responder = Responder::synced(one_thread).await;
+    responder.apply(crate::fixture::removal(Kind::Proxy, "p3")).await;
+    let a = query(7, "web.shop.maesh");
+    let mut aaaa = a.clone();
+    let at = aaaa.len() - 3;
+    aaaa[at] = 28;
+    let mut last = std::collections::BTreeSet::new();
+    for _ in 0..20 {
+        last.insert(told(&over_udp(responder.at(), &a).await).1);
+        over_udp(responder.at(), &aaaa).await;
+    }
+    assert_eq!(last.len(), 2, "always in the same order: {last:?}");
+}

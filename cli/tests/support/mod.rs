@@ -11,7 +11,7 @@ pub mod resolver;
 pub mod roles;
 
 use std::{
-    io::{BufRead as _, BufReader, Read as _, Write as _},
+    io::{BufRead as _, BufReader, Read as _, Seek as _, Write as _},
     net::{Shutdown, SocketAddr, TcpStream},
     path::Path,
     process::{Child, Command, ExitStatus, Stdio},
@@ -58,15 +58,26 @@ impl Dev {
 
     /// The same with more flags.
     pub fn start_with(folder: &Path, flags: &[&str]) -> Self {
-        let range = range();
-        let mut child = command(&["dev", "--output", "json", "--dns", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
-            .args(["--address-range", &range])
-            .args(flags)
-            .arg(folder)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("maesh starts");
+        let mut command = Self::command();
+        Self::run(command.args(flags).arg(folder))
+    }
+
+    /// Starts it on this text as its standard input.
+    pub fn start_on_input(text: &str) -> Self {
+        let mut file = tempfile::tempfile().expect("a file");
+        file.write_all(text.as_bytes()).expect("written");
+        file.rewind().expect("rewound");
+        Self::run(Self::command().arg("-").stdin(file))
+    }
+
+    fn command() -> Command {
+        let mut command = command(&["dev", "--output", "json", "--dns", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
+        command.args(["--address-range", &range()]);
+        command
+    }
+
+    fn run(command: &mut Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("maesh starts");
         let (sender, events) = channel();
         let stdout = BufReader::new(child.stdout.take().expect("stdout"));
         std::thread::spawn(move || {

@@ -129,7 +129,7 @@ fn a_new_name_is_heard_of_once_something_serves_it() {
     cluster.later(SETTLE - Duration::from_millis(1));
     assert_eq!(cluster.heard_of().len(), 3);
     cluster.later(Duration::from_millis(1));
-    assert_eq!(cluster.heard_of()[3], "d: Plain", "by now kube-proxy serves its plain address");
+    assert_eq!(cluster.heard_of()[3], "d: Unserved", "by now kube-proxy serves its plain address");
 }
 
 #[test]
@@ -148,15 +148,15 @@ fn a_name_follows_its_listeners_there_and_back() {
     cluster.apply(&service("db", TCP, ports));
     assert_eq!(
         cluster.said(),
-        say("plain", "5432/http 5432/tcp", shared),
+        say("unserved", "5432/http 5432/tcp", shared),
         "who remembers the proxy still gets through"
     );
     assert_eq!(cluster.wants.own.len(), 1);
     cluster.apply(&own_address(0, false));
-    assert_eq!(cluster.said(), say("plain", "5432/http 5432/tcp", &both));
+    assert_eq!(cluster.said(), say("unserved", "5432/http 5432/tcp", &both));
     cluster.apply(&own_slice(0, "a", "10.1.0.1", true));
     cluster.later(2 * SETTLE);
-    assert_eq!(cluster.said().0, "plain", "listed and settled, but nobody listens");
+    assert_eq!(cluster.said().0, "unserved", "listed and settled, but nobody listens");
     cluster.acknowledge();
     assert_eq!(cluster.said(), say("10.96.9.0", "5432/http 5432/tcp", &both), "proxies have IPv4 only");
     cluster.apply(&own_slice(0, "b", "fd00:1::1", true));
@@ -169,9 +169,9 @@ fn a_name_follows_its_listeners_there_and_back() {
     cluster.apply(&own_slice(0, "b", "fd00:1::1", false));
     assert_eq!(cluster.said().0, "10.96.9.0", "no proxy is ready for IPv6");
     cluster.apply(&own_slice(0, "a", "10.1.0.1", false));
-    assert_eq!(cluster.said().0, "plain");
+    assert_eq!(cluster.said().0, "unserved");
     cluster.apply(&own_slice(0, "a", "10.1.0.1", true));
-    assert_eq!(cluster.said().0, "plain", "kube-proxy may not know yet");
+    assert_eq!(cluster.said().0, "unserved", "kube-proxy may not know yet");
     cluster.later(SETTLE);
     assert_eq!(cluster.said().0, "10.96.9.0");
 
@@ -201,8 +201,8 @@ fn a_port_that_goes_to_another_service_is_another_listener() {
             _ => unreachable!("a name"),
         }
     };
-    assert_eq!(answer(&cluster, "cache"), Answer::Plain, "the proxies still give it to the other one");
-    assert_eq!(answer(&cluster, "db"), Answer::Plain, "it stands nowhere");
+    assert_eq!(answer(&cluster, "cache"), Answer::Unserved, "the proxies still give it to the other one");
+    assert_eq!(answer(&cluster, "db"), Answer::Unserved, "it stands nowhere");
     cluster.acknowledge();
     assert_eq!(answer(&cluster, "cache"), Answer::Fixed(vec!["10.96.9.0".parse().unwrap()]));
 }
@@ -254,7 +254,7 @@ fn one_address_for_everybody_by_mode_or_annotation() {
         assert_eq!(cluster.said().0, answer, "{case}");
         if answer == "10.96.9.9" {
             cluster.apply(&service("web", &metadata, "ports: [{port: 80, name: a}, {port: 81, name: b}]"));
-            assert_eq!(cluster.said().0, "plain", "{case}: its new port is not there yet");
+            assert_eq!(cluster.said().0, "unserved", "{case}: its new port is not there yet");
             cluster.apply(&shared(&format!("{},{}", port(80), port(81))));
             cluster.later(SETTLE);
             cluster.acknowledge();
