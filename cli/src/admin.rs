@@ -11,7 +11,7 @@ use std::{
     collections::BTreeMap,
     convert::identity,
     io,
-    net::{SocketAddr, TcpListener},
+    net::{IpAddr, SocketAddr, TcpListener},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -45,8 +45,8 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 pub type Check = Box<dyn Fn() -> Result<(), String> + Send + Sync>;
 /// Makes one answer of the status API.
 pub type View = Box<dyn Fn() -> Value + Send + Sync>;
-/// Makes one answer that depends on parameters; the error says what is wrong with them.
-pub type Query = Box<dyn Fn(Parameters) -> BoxFuture<'static, Result<Value, String>> + Send + Sync>;
+/// Makes one answer that depends on parameters and, where answers are rationed, on who asks; the error says what is wrong.
+pub type Query = Box<dyn Fn(Parameters, IpAddr) -> BoxFuture<'static, Result<Value, String>> + Send + Sync>;
 /// What stands behind the question mark, each name once.
 pub type Parameters = BTreeMap<String, String>;
 
@@ -155,7 +155,9 @@ impl Admin {
             "/readyz" => self.readiness(),
             _ => {
                 let is_scrape = path == "/metrics";
-                let made = async { if is_scrape { self.scrape().await } else { self.make(request).await } };
+                let made = async {
+                    if is_scrape { self.scrape().await } else { self.make(request, from.ip().to_canonical()).await }
+                };
                 let made = tokio::time::timeout(ANSWER_TIMEOUT, made).await;
                 made.unwrap_or_else(|_| text(StatusCode::SERVICE_UNAVAILABLE, "no answer in time; ask again\n"))
             }
@@ -180,14 +182,14 @@ impl Admin {
     }
 
     /// What is neither a probe nor a scrape, once it is its turn.
-    async fn make(self: Arc<Self>, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    async fn make(self: Arc<Self>, request: Request<Incoming>, from: IpAddr) -> Response<Full<Bytes>> {
         let this = self.clone();
         let Ok(_turn) = this.workers.acquire().await else {
             return text(StatusCode::SERVICE_UNAVAILABLE, "this process is ending\n");
         };
         let path = request.uri().path();
         if let Some(query) = path.strip_prefix("/api/").and_then(|name| self.queries.get(name)) {
-            return ask(query, request.uri().query().unwrap_or_default()).await;
+            return ask(query, request.uri().query().unwrap_or_default(), from).await;
         }
         let path = path.to_owned();
         let made = tokio::task::spawn_blocking(move || self.make_now(&path)).await;
@@ -252,12 +254,12 @@ impl Admin {
 }
 
 /// One answer that depends on parameters.
-async fn ask(query: &Query, question: &str) -> Response<Full<Bytes>> {
+async fn ask(query: &Query, question: &str, from: IpAddr) -> Response<Full<Bytes>> {
     if question.len() > QUERY_LIMIT {
         return text(StatusCode::URI_TOO_LONG, "the question is too long\n");
     }
     let parameters = form_urlencoded::parse(question.as_bytes()).into_owned().collect();
-    match query(parameters).await {
+    match query(parameters, from).await {
         Ok(answer) => json_answer(&answer),
         Err(why) => text(StatusCode::BAD_REQUEST, why + "\n"),
     }

@@ -403,6 +403,12 @@ pub struct ProxyArgs {
     /// Threads that carry requests; 0 is one per core, four at most
     #[arg(long, env = "MAESH_THREADS", default_value_t = 0, value_name = "N")]
     pub threads: usize,
+    /// Most connections of callers at once. The limit of open files sets another bound; the lower one holds
+    #[arg(long, env = "MAESH_MAX_CONNECTIONS", value_name = "N")]
+    pub max_connections: Option<usize>,
+    /// Most connections of one caller's address at once; a fifth of what the limit of open files has room for at most
+    #[arg(long, env = "MAESH_MAX_CONNECTIONS_PER_CALLER", value_name = "N")]
+    pub max_connections_per_caller: Option<usize>,
     #[command(flatten)]
     pub subscribe: SubscribeArgs,
 }

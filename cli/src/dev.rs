@@ -151,7 +151,7 @@ impl Dev {
 
         let compiler = Compiler::new(config);
         let (manifests, batches) = Manifests::start(paths, compiler.door()).context("watching the manifests")?;
-        let (connected, sink) = (mesh::connected_proxies(&server), mesh::StoreSink(store));
+        let (connected, sink) = (mesh::connected_proxies(&server), mesh::StoreSink { store, replica: "dev".into() });
         let started = Controller::start(compiler, batches, connected, Duration::ZERO, sink);
         let (controller, published) = started.context("starting the compiler")?;
         let state = controller.state();
@@ -334,6 +334,7 @@ async fn start_proxy(listen: &DevListenArgs, range: Range, way: InProcess) -> an
         subscribe(Role::Proxy, way, shared.clone(), &maesh_proxy::WILDCARD_KINDS, &maesh_proxy::ON_DEMAND_KINDS);
     let config = maesh_proxy::Config {
         shared,
+        loopback_endpoints: true,
         node: Some(NodeName::from(NODE)),
         linger: Duration::ZERO,
         drain_horizon: Duration::ZERO,

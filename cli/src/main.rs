@@ -13,6 +13,8 @@ mod explain;
 mod fetch;
 mod inspect;
 mod logs;
+#[cfg(target_arch = "x86_64")]
+mod memory;
 mod mesh;
 mod open_files;
 mod roles;

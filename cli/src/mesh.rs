@@ -12,7 +12,7 @@ use anyhow::bail;
 use maesh_compiler::compile::{Addressing, Config, ConnectedProxy};
 use maesh_config::{Change, Kind, ServiceName, model::ListenerId};
 use maesh_controller::serve::Sink;
-use maesh_discovery::{Server, Store, Subscriber, update::Role};
+use maesh_discovery::{Progress, Server, Store, Subscriber, update::Role};
 use tokio::sync::watch;
 
 use crate::args::MeshArgs;
@@ -89,19 +89,28 @@ pub fn first_bindable_port() -> u16 {
 }
 
 /// Hands what is compiled to the discovery server.
-pub struct StoreSink(pub Arc<Store>);
+pub struct StoreSink {
+    /// What the server serves.
+    pub store: Arc<Store>,
+    /// The name of this replica.
+    pub replica: Arc<str>,
+}
 
 impl Sink for StoreSink {
     fn apply(&mut self, change: &Change) -> u64 {
-        self.0.apply(change)
+        self.store.apply(change)
+    }
+
+    fn reached(&mut self, version: u64) {
+        self.store.set_progress(Progress { replica: self.replica.clone(), reached: version });
     }
 
     fn configured(&mut self) {
-        self.0.mark_complete_but(&[Kind::Proxy.type_url(), Kind::Name.type_url()]);
+        self.store.mark_complete_but(&[Kind::Proxy.type_url(), Kind::Name.type_url()]);
     }
 
     fn complete(&mut self) {
-        self.0.mark_complete();
+        self.store.mark_complete();
     }
 }
 

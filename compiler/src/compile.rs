@@ -162,6 +162,7 @@ impl Compiler {
                 self.synced.insert(kind);
             }
             Event::Problems(problems) => self.out.diagnose("source", problems),
+            Event::Reached(..) => {}
             event => self.index.take(event),
         }
     }
@@ -179,6 +180,7 @@ impl Compiler {
     /// Tells which proxies there are and what they listen on.
     pub fn proxies(&mut self, mut proxies: Vec<ConnectedProxy>) {
         proxies.sort_by(|a, b| a.id.cmp(&b.id));
+        proxies.iter_mut().for_each(|proxy| proxy.listening.sort_unstable());
         proxies.dedup_by(|b, a| a.id == b.id);
         if self.proxies != proxies {
             self.proxies_at = proxies.iter().flat_map(|proxy| proxy.addresses.iter().copied()).collect();
@@ -518,7 +520,10 @@ impl Compiler {
         let endpoints = endpoints_of(&self.index, &compiled.plan);
         let mut renamed = false;
         if compiled.plan.cluster_ips.is_empty() {
-            let ready = endpoints::ready_addresses(&endpoints);
+            let ready = match compiled.plan.ports.is_empty() {
+                true => endpoints::ready_of_all(&self.index, &compiled.plan),
+                false => endpoints::ready_addresses(&endpoints),
+            };
             renamed = ready != compiled.ready;
             compiled.ready = ready;
         }

@@ -86,6 +86,8 @@ pub enum Reason {
     HeadlessPortDiffers,
     /// The range of own addresses is used up.
     AddressRangeExhausted,
+    /// The API server refuses the Service that is to be an own address.
+    OwnAddressRefused,
     /// No listening port is left in place of one that the system refuses.
     ListenPortExhausted,
     /// A proxy cannot listen on a port.
@@ -221,6 +223,7 @@ pub fn did_you_mean<'a>(written: &str, known: impl IntoIterator<Item = &'a str>)
     let limit = 2.max(written.len() / 3).min(4);
     known
         .into_iter()
+        .filter(|candidate| candidate.len().abs_diff(written.len()) <= limit)
         .map(|candidate| (distance(written, candidate), candidate))
         .filter(|(distance, _)| *distance <= limit)
         // People seldom mistype the first letter.

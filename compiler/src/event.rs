@@ -17,6 +17,9 @@ pub enum Event {
     Delete(ObjectId),
     /// These are all objects of the kind; all others of it are gone.
     Reset(ObjectKind, Vec<Object>),
+    /// With what was sent before, everything that the cluster did to objects of this kind up to this resource version
+    /// has been delivered.
+    Reached(ObjectKind, u64),
     /// Everything of this kind has been delivered at least once.
     Synced(ObjectKind),
     /// What is wrong with the source itself, in full: replaces what it said before.

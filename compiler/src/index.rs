@@ -63,7 +63,7 @@ impl Index {
             Event::Apply(object) => self.apply(object),
             Event::Delete(id) => self.delete(&id),
             Event::Reset(kind, objects) => self.reset(kind, objects),
-            Event::Synced(_) | Event::Problems(_) => {}
+            Event::Synced(_) | Event::Problems(_) | Event::Reached(..) => {}
         }
     }
 

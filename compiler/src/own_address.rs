@@ -64,8 +64,15 @@ pub type Ports = BTreeMap<(u16, Transport), Entry>;
 pub type Addresses = BTreeMap<u32, Ports>;
 
 /// Gives `wants`, oldest first, their places. Returns the addresses, and the Services for which no port of the pool is
-/// left. `now` and `horizon` are seconds: what was left that long ago is freed.
-pub fn allocate(mut addresses: Addresses, wants: &[Want], now: u64, horizon: u64) -> (Addresses, Vec<ServiceName>) {
+/// left. Numbers in `taken` are somebody else's. `now` and `horizon` are seconds: what was left that long ago is freed.
+pub fn allocate(
+    mut addresses: Addresses,
+    wants: &[Want],
+    taken: &BTreeSet<u32>,
+    now: u64,
+    horizon: u64,
+) -> (Addresses, Vec<ServiceName>) {
+    addresses.retain(|number, _| !taken.contains(number));
     for ports in addresses.values_mut() {
         ports.retain(|_, entry| entry.leaving.is_none_or(|since| now.saturating_sub(since) < horizon));
     }
@@ -84,7 +91,8 @@ pub fn allocate(mut addresses: Addresses, wants: &[Want], now: u64, horizon: u64
             ports.len() + want.ports.len() <= MOST_PORTS && want.ports.iter().all(|port| !ports.contains_key(port))
         };
         let first = addresses.iter().find(|(_, ports)| !ports.is_empty() && fits(ports)).map(|(number, _)| *number);
-        let unused = || (0..).find(|number| addresses.get(number).is_none_or(BTreeMap::is_empty)).unwrap_or(u32::MAX);
+        let is_unused = |number: &u32| addresses.get(number).is_none_or(BTreeMap::is_empty) && !taken.contains(number);
+        let unused = || (0..).find(is_unused).unwrap_or(u32::MAX);
         let home = first.unwrap_or_else(unused);
         let entries = want
             .ports
@@ -246,10 +254,21 @@ mod tests {
                 2,
             ),
         ] {
-            addresses = allocate(addresses, &wants, now, HORIZON).0;
+            addresses = allocate(addresses, &wants, &BTreeSet::new(), now, HORIZON).0;
             assert_eq!(standing(&addresses), want, "{case}: {addresses:?}");
             assert_eq!(addresses.len(), count, "{case}: {addresses:?}");
         }
+    }
+
+    #[test]
+    fn numbers_of_others_are_left_out() {
+        let wants = [want(1, &[1]), want(2, &[1]), want(3, &[1])];
+        let (addresses, _) = allocate(Addresses::new(), &wants, &BTreeSet::new(), 0, HORIZON);
+        assert_eq!(standing(&addresses), ["s1@0", "s2@1", "s3@2"]);
+        // Found out only when they were to be written.
+        let (addresses, without) = allocate(addresses, &wants, &[0, 2, 3].into(), 1, HORIZON);
+        assert_eq!(standing(&addresses), ["s1@4", "s2@1", "s3@5"]);
+        assert_eq!(without, []);
     }
 
     #[test]
@@ -273,7 +292,7 @@ mod tests {
     #[test]
     fn without_a_port_left_the_youngest_get_none() {
         let wants: Vec<_> = (0..40).map(|n| want(n, &(1..=450).collect::<Vec<_>>())).collect();
-        let (addresses, without) = allocate(Addresses::new(), &wants, 0, HORIZON);
+        let (addresses, without) = allocate(Addresses::new(), &wants, &BTreeSet::new(), 0, HORIZON);
         assert_eq!(addresses.len(), 37, "17,000 ports hold 37 times 450");
         assert_eq!(without.len(), 3);
         assert_eq!(without[0], wants[37].service);
@@ -293,7 +312,7 @@ mod tests {
                 now += later;
                 let wants: Vec<_> = wanted.iter().map(|(s, ports)| want(*s, &ports.iter().copied().collect::<Vec<_>>())).collect();
                 let before = addresses.clone();
-                let (after, without) = allocate(addresses, &wants, now, HORIZON);
+                let (after, without) = allocate(addresses, &wants, &BTreeSet::new(), now, HORIZON);
                 prop_assert!(without.is_empty());
                 let mut listens = BTreeMap::new();
                 for ((port, _), entry) in after.values().flatten() {
@@ -315,7 +334,7 @@ mod tests {
                         }
                     }
                 }
-                prop_assert_eq!(&allocate(after.clone(), &wants, now, HORIZON).0, &after, "once more changes nothing");
+                prop_assert_eq!(&allocate(after.clone(), &wants, &BTreeSet::new(), now, HORIZON).0, &after, "once more changes nothing");
                 addresses = after;
             }
         }

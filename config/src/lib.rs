@@ -3,10 +3,12 @@
 //! The controller compiles Kubernetes objects into small, independent [`Resource`]s. The dns and proxy roles act on them.
 //! This crate knows neither Kubernetes nor DNS nor HTTP, and it does no I/O: `maesh-discovery` is how resources travel.
 
+mod address;
 pub mod duration;
 pub mod model;
 pub mod name;
 pub mod wire;
 
+pub use address::undialable;
 pub use model::{Change, Key, Kind, Resource};
 pub use name::{NodeName, ServiceName, Zone};

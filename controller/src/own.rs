@@ -13,6 +13,7 @@ mod object;
 pub mod owner;
 mod pace;
 mod proxies;
+mod refused;
 mod slices;
 pub mod stanza;
 pub mod uninstall;
@@ -61,6 +62,8 @@ pub struct Options {
     pub budget: u32,
     /// With what they go, where nobody is left to remove them.
     pub owner: Option<OwnerReference>,
+    /// Who is told what an address is refused for.
+    pub recorder: Option<events::Recorder>,
 }
 
 /// Why own addresses could not be brought up to date; it is tried again.
@@ -70,13 +73,25 @@ enum KeepError {
     Api(#[from] kube::Error),
     #[error("the API server did not say within {READ:?} what is there")]
     Silent(#[from] tokio::time::error::Elapsed),
-    #[error("{0} {1} is there and is not the mesh's: own addresses need that name; rename or delete it")]
+    #[error("{0} {1} is there and is not the mesh's; rename or delete it")]
     Foreign(&'static str, String),
     /// Nothing went wrong: writes are as fast as they may be.
     #[error("the next write may be in {:?}", .0.saturating_duration_since(Instant::now()))]
     TooEarly(Instant),
     #[error(transparent)]
     NotLeader(#[from] crate::leader::NotLeader),
+}
+
+impl KeepError {
+    /// Whether only the address in hand is concerned, and others may do.
+    fn is_of_one(&self) -> bool {
+        match self {
+            Self::Foreign(..) => true,
+            // Not who we are, how much is asked, or how the server does.
+            Self::Api(kube::Error::Api(status)) => !matches!(status.code, 401 | 429 | 502..=504),
+            Self::Api(_) | Self::Silent(_) | Self::TooEarly(_) | Self::NotLeader(_) => false,
+        }
+    }
 }
 
 /// Keeps own addresses as they are wanted while this replica leads, until `wants` is closed. `None` in `wants`: not

@@ -3,8 +3,11 @@
 //! One thread owns the compiler: a large compilation delays no connection. What arrives together is compiled together;
 //! nothing is published before everything was delivered once, so nobody ever sees half a configuration.
 
+mod quota;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -12,20 +15,24 @@ use std::{
 use maesh_compiler::{
     compile::{
         Compiler, ConnectedProxy, Output, TableEntry,
-        explain::{Explanation, Question},
+        explain::{self, Explanation, Question},
     },
     diagnostic::Diagnostic,
+    event::Event,
     kinds::ObjectKind,
     own_address::Wants,
 };
 use maesh_config::{Change, ServiceName};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use self::quota::Quota;
 use crate::source::{Batch, Batches};
 
 /// How long changes that keep coming are collected before they are compiled.
 const COLLECT: Duration = Duration::from_millis(5);
+/// Names among which the one that was meant is looked for.
+const MOST_ALIKE: usize = 1000;
 /// Inputs that may wait for the compiler.
 const QUEUE: usize = 64;
 
@@ -33,6 +40,9 @@ const QUEUE: usize = 64;
 pub trait Sink: Send + 'static {
     /// Puts a change in force. Returns the revision that has it.
     fn apply(&mut self, change: &Change) -> u64;
+
+    /// With what was applied, everything that the cluster did up to this resource version is in force.
+    fn reached(&mut self, _version: u64) {}
 
     /// Everything has been applied at least once, but for proxies that may be on their way back and names that wait
     /// for them.
@@ -91,6 +101,18 @@ impl State {
         self.table.read().values().cloned().collect()
     }
 
+    /// Says that there is no Service `name`, and which was probably meant. Takes long, and holds nobody up.
+    fn unknown(&self, name: &ServiceName) -> String {
+        let (here, elsewhere) = {
+            let table = self.table.read();
+            let from = ServiceName::new(name.namespace.clone(), "");
+            let here = table.range(from..).map(|(name, _)| name).take_while(|other| other.namespace == name.namespace);
+            let here: Vec<_> = here.map(|other| other.name.clone()).take(MOST_ALIKE).collect();
+            (here, table.keys().find(|other| other.name == name.name).cloned())
+        };
+        explain::unknown(name, &here, elsewhere.as_ref())
+    }
+
     /// Everything that is wrong now.
     pub fn diagnostics(&self) -> Vec<Diagnostic> {
         self.diagnostics.read().iter().cloned().collect()
@@ -113,6 +135,7 @@ pub struct Controller {
     state: Arc<State>,
     inputs: mpsc::Sender<Input>,
     wants: watch::Receiver<Option<Wants>>,
+    quota: Arc<Mutex<Quota>>,
 }
 
 #[derive(Debug)]
@@ -132,14 +155,41 @@ type Asked = (Question, oneshot::Sender<Explanation>);
 
 /// Asks a controller what it knows; clones ask the same one.
 #[derive(Clone, Debug)]
-pub struct Asker(mpsc::Sender<Input>);
+pub struct Asker {
+    inputs: mpsc::Sender<Input>,
+    state: Arc<State>,
+    quota: Arc<Mutex<Quota>>,
+}
+
+/// Why a question is not answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unanswered {
+    /// Others wait for the compiler, too.
+    #[error("too many questions were asked; ask again in a second")]
+    TooMany,
+    /// The controller has ended.
+    #[error("the controller is ending")]
+    Ended,
+}
 
 impl Asker {
-    /// What is known of a Service and a caller; `None` once the controller has ended.
-    pub async fn explain(&self, question: Question) -> Option<Explanation> {
+    /// What is known of a Service and a caller. `by` is who asks: nobody may keep the compiler from compiling.
+    ///
+    /// # Errors
+    /// If too much was asked, or the controller has ended.
+    pub async fn explain(&self, question: Question, by: IpAddr) -> Result<Explanation, Unanswered> {
+        if !self.quota.lock().take(by, Instant::now()) {
+            return Err(Unanswered::TooMany);
+        }
         let (answer, answered) = oneshot::channel();
-        self.0.send(Input::Asked((question, answer))).await.ok()?;
-        answered.await.ok()
+        self.inputs.send(Input::Asked((question, answer))).await.map_err(|_| Unanswered::Ended)?;
+        let mut explanation = answered.await.map_err(|_| Unanswered::Ended)?;
+        if let Some(name) = explanation.unknown.clone() {
+            let state = self.state.clone();
+            let meant = tokio::task::spawn_blocking(move || state.unknown(&name)).await;
+            explanation.not_meshed = meant.ok().or(explanation.not_meshed);
+        }
+        Ok(explanation)
     }
 }
 
@@ -174,6 +224,7 @@ impl Controller {
             publish,
             due,
             wants: want,
+            reached: BTreeMap::new(),
             complete: false,
             told: false,
             news: false,
@@ -208,7 +259,7 @@ impl Controller {
             }
         });
         tokio::spawn(wake(time, inputs.clone()));
-        Ok((Self { state, inputs, wants }, published))
+        Ok((Self { state, inputs, wants, quota: Arc::default() }, published))
     }
 
     /// What is needed of own addresses, where they are Services of a cluster; `None` until everything was read once.
@@ -237,7 +288,7 @@ impl Controller {
 
     /// Asks it about single Services and callers.
     pub fn asker(&self) -> Asker {
-        Asker(self.inputs.clone())
+        Asker { inputs: self.inputs.clone(), state: self.state.clone(), quota: self.quota.clone() }
     }
 }
 
@@ -277,6 +328,8 @@ struct Run<S> {
     publish: mpsc::UnboundedSender<Published>,
     due: watch::Sender<Option<Instant>>,
     wants: watch::Sender<Option<Wants>>,
+    /// How far the source is with each kind.
+    reached: BTreeMap<ObjectKind, u64>,
     complete: bool,
     told: bool,
     /// Something came that may have to be compiled.
@@ -316,7 +369,7 @@ impl<S: Sink> Run<S> {
         self.news |= !matches!(input, Input::Asked(_));
         match input {
             Input::Asked(asked) => self.asked.push(asked),
-            Input::Source(batch) => batch.into_iter().for_each(|event| self.compiler.take(event)),
+            Input::Source(batch) => batch.into_iter().for_each(|event| self.take_event(event)),
             Input::Proxies(proxies) => self.compiler.proxies(proxies),
             Input::Settled => self.compiler.settle(),
             Input::Bypass(bypass) => self.compiler.bypass(bypass),
@@ -324,6 +377,23 @@ impl<S: Sink> Run<S> {
             Input::Stop => return false,
         }
         true
+    }
+
+    fn take_event(&mut self, event: Event) {
+        match event {
+            // Of each kind the last one counts, and not the greatest: a cluster may be put back to an older state.
+            Event::Reached(kind, version) => {
+                self.reached.insert(kind, version);
+            }
+            event => self.compiler.take(event),
+        }
+    }
+
+    /// Says how far the source was when what is in force now was read.
+    fn tell_reached(&mut self) {
+        if let Some(reached) = self.reached.values().max().filter(|reached| **reached > 0) {
+            self.sink.reached(*reached);
+        }
     }
 
     /// Says once that everything is there, the proxies among it: told earlier, dns would take those that are still on
@@ -345,10 +415,12 @@ impl<S: Sink> Run<S> {
         let took = started.elapsed();
         if self.complete && output.is_empty() {
             self.keep(&output, &Change::default(), took);
+            self.tell_reached();
             return self.tell_complete();
         }
         let change = std::mem::take(&mut output.change);
         let revision = self.sink.apply(&change);
+        self.tell_reached();
         // Before the table has it, so that nobody reads there what is not counted yet.
         self.state.counts.write().published += 1;
         self.keep(&output, &change, took);

@@ -34,6 +34,23 @@ impl FromStr for Mark {
     }
 }
 
+/// Request header with which a subscriber also takes a controller whose own view of the cluster is old. Without it, such a
+/// controller refuses, with a status that [`is_stale`] knows.
+pub(crate) const ACCEPT_STALE: &str = "maesh-accept-stale";
+const REFUSED: &str = "maesh-refused";
+
+/// The status of a controller whose own view of the cluster is old.
+pub(crate) fn stale(reason: &str) -> tonic::Status {
+    let mut status = tonic::Status::unavailable(reason);
+    status.metadata_mut().insert(REFUSED, tonic::metadata::MetadataValue::from_static("stale"));
+    status
+}
+
+/// Whether a stream was refused because the controller's own view of the cluster is old.
+pub(crate) fn is_stale(status: &tonic::Status) -> bool {
+    status.metadata().get(REFUSED).is_some_and(|why| why == "stale")
+}
+
 /// Which replica speaks, and how far its watches of the cluster are.
 ///
 /// The number only has to grow with time and to be comparable between replicas; 0 is "not known" and compares with

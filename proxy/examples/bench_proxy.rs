@@ -41,7 +41,8 @@ async fn serve(resources: Vec<Resource>) -> Result<()> {
     let (updates, received) = mpsc::channel(16);
     let (interest, mut demands) = Interest::new();
     let (_up, connected) = watch::channel(true);
-    let config = Config { shared: vec!["127.0.0.1".parse()?], workers: 1, ..Config::default() };
+    let shared = vec!["127.0.0.1".parse()?];
+    let config = Config { shared, loopback_endpoints: true, workers: 1, ..Config::default() };
     let _proxy = maesh_proxy::start(config, received, interest, watch::channel(false).0, connected).await?;
 
     let held: HashMap<Key, Arc<Resource>> = resources.into_iter().map(|one| (one.key(), Arc::new(one))).collect();

@@ -22,6 +22,8 @@ pub struct Config {
     pub zone: Option<Arc<str>>,
     /// Callers whose `X-Forwarded-*` headers are kept and appended to. Everybody else's are replaced.
     pub trusted: Vec<IpNet>,
+    /// Endpoints may be on loopback, where callers and proxy are too (`maesh dev`, tests).
+    pub loopback_endpoints: bool,
     /// Local ports of outgoing connections, where they must stay apart from ports that the mesh listens on. Only narrows
     /// the range of the system.
     pub outgoing_ports: Option<RangeInclusive<u16>>,
@@ -40,11 +42,14 @@ pub struct Config {
 }
 
 /// Limits on what callers can occupy. Each has a plain answer when it is reached.
+///
+/// The limits of connections are also bounded by the files that the process may open (`nofile`): what is set here only
+/// lowers them.
 #[derive(Clone, Debug)]
 pub struct Limits {
     /// Open connections in all. Further ones are refused (`overloaded` where the port carries HTTP).
     pub connections: usize,
-    /// Open connections of one address.
+    /// Open connections of one address. One address never has more than a fifth of what the process can have.
     pub connections_per_caller: usize,
     /// Concurrent streams on one HTTP/2 connection.
     pub streams: u32,
@@ -73,6 +78,7 @@ impl Default for Config {
             node_address: None,
             zone: None,
             trusted: Vec::new(),
+            loopback_endpoints: false,
             outgoing_ports: None,
             idle_service: Duration::from_secs(600),
             first_use: Duration::from_secs(1),

@@ -46,9 +46,9 @@ pub(crate) async fn close(
     closing.send_replace(true);
     let deadline = Instant::now() + timeout;
     let mut look = interval(LOOK);
-    while shared.connections.total() > 0 && Instant::now() < deadline {
+    while shared.admission.connections() > 0 && Instant::now() < deadline {
         look.tick().await;
         workers.iter().for_each(|worker| worker.end_idle(QUIET));
     }
-    shared.connections.total()
+    shared.admission.connections()
 }

@@ -12,6 +12,7 @@ pub(crate) mod balance;
 mod body;
 mod caller;
 mod headers;
+mod hops;
 mod pool;
 mod retry;
 mod route;

@@ -5,6 +5,7 @@
 //! `sockets` lets listening sockets outlive the process. `state` applies the discovery stream and publishes immutable snapshots; nothing on the data path waits for it,
 //! except the first request for a Service.
 
+mod admission;
 mod clock;
 mod config;
 mod connect;
@@ -13,6 +14,7 @@ pub mod explain;
 mod http;
 mod listener;
 mod local_ports;
+mod loops;
 mod proxy;
 mod reason;
 mod sockets;
@@ -21,6 +23,7 @@ pub mod tcp;
 mod telemetry;
 pub mod tls;
 
+pub use admission::TooFewFiles;
 pub use config::{Config, Limits};
 pub use proxy::{Bound, Proxy, StartError, Status, start};
 pub use reason::Reason;

@@ -1,17 +1,18 @@
 //! Where callers arrive: ports that open and close as the configuration changes, and the threads that carry traffic.
 //!
 //! A listener is acknowledged once its sockets are bound, and none is touched by a change of another. A connection is
-//! accepted on one worker and handed to the one that has the fewest.
+//! accepted on one worker and handed to the one that has the fewest: one socket, one descriptor, for a port, however many
+//! workers there are, and for both families where that can be.
 
 mod accept;
 mod claims;
-mod occupancy;
+mod socket;
 mod worker;
 
 use std::{
     collections::HashMap,
     io,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::{Arc, atomic::AtomicUsize},
     time::Instant,
 };
@@ -20,12 +21,13 @@ use arc_swap::ArcSwap;
 use maesh_config::model::{Bind, Listener, Transport};
 use tokio::task::AbortHandle;
 
+use self::accept::Socket;
 pub(crate) use self::{
     claims::Claims,
-    occupancy::Occupancy,
     worker::{Worker, Workers},
 };
 use crate::{
+    loops::Dialable,
     sockets::{Listen, Sockets},
     state::{Shared, directory_name},
 };
@@ -74,6 +76,12 @@ pub(crate) enum ListenError {
     /// There is no address to listen on.
     #[error("port {0}: this proxy has no shared address; start it with at least one")]
     NoAddress(u16),
+    /// The proxy has as many listeners as the limit of open files leaves room for.
+    #[error(
+        "port {port}: this proxy has {most} listeners already, the most for its limit of {open_files} open files. Raise \
+         that limit, or mesh fewer ports"
+    )]
+    TooMany { port: u16, most: usize, open_files: usize },
     /// Datagrams are not carried.
     #[error("port {0}: UDP is not carried by this version; set the Service to bypass, or call its plain name")]
     Udp(u16),
@@ -93,6 +101,9 @@ impl ListenError {
     }
 }
 
+/// The addresses that a socket is there for; empty where it is bound to them.
+type Only = Arc<[IpAddr]>;
+
 /// An open listener, for whoever asks about it.
 pub(crate) struct Opened {
     /// Its identity.
@@ -106,10 +117,13 @@ pub(crate) struct Opened {
 struct Open {
     listening: Arc<Listening>,
     at: (Bind, u16),
+    /// What the sockets are bound to.
     bound: Vec<SocketAddr>,
+    /// The addresses that are served.
+    addresses: Vec<SocketAddr>,
     accepting: Vec<AbortHandle>,
     /// Of the process before: callers wait, and are taken once everything that was configured is here.
-    waiting: Vec<std::net::TcpListener>,
+    waiting: Vec<Socket>,
 }
 
 impl Drop for Open {
@@ -135,12 +149,19 @@ pub(crate) struct Listeners {
     /// No longer configured, and still accepting until then.
     lingering: HashMap<Arc<str>, (Open, Instant)>,
     next: AtomicUsize,
+    /// What may be dialled while these are open.
+    dialable: Dialable,
+    /// A listener was opened or closed since the last look.
+    changed: bool,
 }
 
 impl Listeners {
     /// No listeners, whose sockets will come from `sockets` and whose connections will be carried by `workers`.
     pub(crate) fn new(shared: Arc<Shared>, workers: Workers, sockets: Sockets) -> Self {
+        let dialable = Dialable::new(&shared.config.shared, shared.config.loopback_endpoints);
         Self {
+            dialable,
+            changed: false,
             shared,
             workers,
             sockets,
@@ -180,11 +201,19 @@ impl Listeners {
         if addresses.is_empty() {
             return Err(ListenError::NoAddress(listener.port));
         }
-        let sockets = self.listen(&addresses, listener.port)?;
+        let (sockets, only) = self.listen(&addresses, listener.port)?;
+        let admission = &self.shared.admission;
+        if let Err(most) = admission.listeners(sockets.len()) {
+            sockets.iter().for_each(|(bound, _)| self.sockets.close(*bound));
+            return Err(ListenError::TooMany { port: listener.port, most, open_files: admission.budget().open_files });
+        }
         let listening = Arc::new(Listening { facts: ArcSwap::from_pointee(Facts::from(listener)) });
-        let mut open = Open { listening, at, bound: Vec::new(), accepting: Vec::new(), waiting: Vec::new() };
-        for (bound, Listen { socket, adopted }) in sockets {
-            open.bound.push(bound);
+        let bound: Vec<_> = sockets.iter().map(|(bound, _)| *bound).collect();
+        let served = |ip: &IpAddr| SocketAddr::new(*ip, bound[0].port());
+        let addresses = if only.is_empty() { bound.clone() } else { only.iter().map(served).collect() };
+        let mut open = Open { listening, at, bound, addresses, accepting: Vec::new(), waiting: Vec::new() };
+        for (_, Listen { socket, adopted }) in sockets {
+            let socket = Socket { socket, only: only.clone() };
             if adopted && !self.complete {
                 open.waiting.push(socket);
             } else {
@@ -195,8 +224,23 @@ impl Listeners {
         Ok(())
     }
 
-    /// Sockets on all of these addresses, or on none.
-    fn listen(&mut self, addresses: &[IpAddr], port: u16) -> Result<Vec<(SocketAddr, Listen)>, ListenError> {
+    /// Sockets on all of these addresses, or on none: one for both families where that can be, which then serves only
+    /// what is returned with it.
+    fn listen(&mut self, addresses: &[IpAddr], port: u16) -> Result<(Vec<(SocketAddr, Listen)>, Only), ListenError> {
+        let specific = addresses.iter().all(|ip| !ip.is_unspecified());
+        if specific && addresses.iter().any(IpAddr::is_ipv4) && addresses.iter().any(IpAddr::is_ipv6) {
+            let any = SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port);
+            // Not where somebody else has the port on another address, or where there is no IPv6.
+            if let Ok(listening) = self.sockets.listen(any)
+                && let Ok(bound) = listening.socket.local_addr()
+            {
+                return Ok((vec![(bound, listening)], addresses.iter().map(IpAddr::to_canonical).collect()));
+            }
+        }
+        self.listen_each(addresses, port).map(|sockets| (sockets, Only::default()))
+    }
+
+    fn listen_each(&mut self, addresses: &[IpAddr], port: u16) -> Result<Vec<(SocketAddr, Listen)>, ListenError> {
         let mut listening = Vec::with_capacity(addresses.len());
         for address in addresses {
             match bind(&mut self.sockets, SocketAddr::new(*address, port)) {
@@ -210,7 +254,7 @@ impl Listeners {
         Ok(listening)
     }
 
-    fn accept(&self, open: &mut Open, socket: std::net::TcpListener) {
+    fn accept(&self, open: &mut Open, socket: Socket) {
         let first = self.next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         open.accepting.push(accept::start(&self.workers, first, socket, open.listening.clone()));
     }
@@ -230,6 +274,7 @@ impl Listeners {
     }
 
     fn insert(&mut self, id: &Arc<str>, open: Open) {
+        self.changed |= open.addresses.iter().any(|address| self.dialable.listening.insert(*address));
         self.at.insert(open.at, id.clone());
         self.open.insert(id.clone(), open);
         self.count();
@@ -241,7 +286,7 @@ impl Listeners {
         self.at.remove(&open.at);
         let linger = self.shared.config.linger;
         if linger.is_zero() {
-            shut(&mut self.sockets, open);
+            self.shut(open);
         } else {
             self.lingering.insert(id, (open, Instant::now() + linger));
         }
@@ -250,9 +295,8 @@ impl Listeners {
 
     /// Stops accepting where the time to linger is over. Callers of before do not wait for ever for what was configured.
     pub(crate) fn expire(&mut self, now: Instant) {
-        for (_, (open, _)) in self.lingering.extract_if(|_, (_, until)| *until <= now) {
-            shut(&mut self.sockets, open);
-        }
+        let over: Vec<_> = self.lingering.extract_if(|_, (_, until)| *until <= now).collect();
+        over.into_iter().for_each(|(_, (open, _))| self.shut(open));
         if self.sockets.overdue(now) {
             self.completed();
         }
@@ -262,7 +306,7 @@ impl Listeners {
     pub(crate) fn opened(&self) -> Vec<Opened> {
         let opened = |(id, open): (&Arc<str>, &Open)| Opened {
             id: id.clone(),
-            addresses: open.bound.clone(),
+            addresses: open.addresses.clone(),
             listening: open.listening.clone(),
         };
         let mut all: Vec<_> = self.open.iter().map(opened).collect();
@@ -274,24 +318,39 @@ impl Listeners {
     pub(crate) fn close_all(&mut self) {
         self.closed = true;
         self.sockets.leave();
+        let open = self.open.values().chain(self.lingering.values().map(|(open, _)| open));
+        self.shared.admission.listeners_closed(open.map(|open| open.bound.len()).sum());
         self.open.clear();
         self.at.clear();
         self.lingering.clear();
         self.count();
     }
 
+    /// Stops accepting for good.
+    fn shut(&mut self, open: Open) {
+        let (bound, addresses) = (open.bound.clone(), open.addresses.clone());
+        // Its tasks end before they could see that their sockets do.
+        drop(open);
+        self.shared.admission.listeners_closed(bound.len());
+        bound.into_iter().for_each(|bound| self.sockets.close(bound));
+        self.dialable.listening.retain(|address| !addresses.contains(address));
+        self.changed = true;
+    }
+
+    /// Which endpoints may be dialled while these listeners are open.
+    pub(crate) fn dialable(&self) -> &Dialable {
+        &self.dialable
+    }
+
+    /// Whether a listener was opened or closed since the last time.
+    pub(crate) fn take_changed(&mut self) -> bool {
+        std::mem::take(&mut self.changed)
+    }
+
     fn count(&self) {
         #[allow(clippy::cast_possible_wrap)]
         self.shared.telemetry.listeners.set(self.open.len() as i64);
     }
-}
-
-/// Stops accepting for good.
-fn shut(sockets: &mut Sockets, open: Open) {
-    let bound = open.bound.clone();
-    // Its tasks end before they could see that their sockets do.
-    drop(open);
-    bound.into_iter().for_each(|bound| sockets.close(bound));
 }
 
 /// A listening socket on `address`, and what it is bound to. On `::` it takes both families; where the system has no

@@ -6,6 +6,7 @@ use arc_swap::ArcSwap;
 use maesh_discovery::update::{Connected, Interest, Report, Updates};
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
+use rustix::process::{Resource, getrlimit};
 use serde::Serialize;
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -14,15 +15,20 @@ use tokio::{
 };
 
 use crate::{
+    admission::{Admission, Budget, TooFewFiles},
     clock,
-    config::Config,
+    config::{Config, Limits},
     drain,
     explain::Explainer,
     listener::{Listeners, Opened, Workers},
     sockets::Sockets,
-    state::{Called, Phase, Shared, Writer},
+    state::{Phase, Shared, Wanted, Writer},
+    tcp,
     telemetry::Telemetry,
 };
+
+/// Descriptors beyond this are not counted on: the tables of the kernel would be larger than what they hold.
+const MOST_OPEN_FILES: usize = 1 << 20;
 
 /// How often unused Services, and listeners that have lingered long enough, are looked for.
 const RELEASE: Duration = Duration::from_secs(1);
@@ -33,6 +39,9 @@ pub enum StartError {
     /// A thread or its event loop could not be created.
     #[error("starting worker threads: {0}")]
     Workers(#[source] io::Error),
+    /// The process may not open enough files.
+    #[error(transparent)]
+    OpenFiles(#[from] TooFewFiles),
     /// The keeper does not give the sockets that it has.
     #[error("the keeper at {path} does not give its sockets: {source}. End it, and start again", path = .path.display())]
     Keeper {
@@ -99,7 +108,8 @@ pub async fn start(
     let telemetry = Telemetry::new(&mut registry);
     let config = Config { workers: config.workers.max(1), ..config };
     let count = config.workers;
-    let (shared, wanted) = Shared::new(config, telemetry);
+    let admission = admission(&config)?;
+    let (shared, wanted) = Shared::new(config, telemetry, admission);
     let (closing, closing_seen) = watch::channel(false);
     let workers = Workers::start(&shared, count, &closing_seen).map_err(StartError::Workers)?;
     let sockets = sockets(&shared).await?;
@@ -124,6 +134,29 @@ pub async fn start(
         stop_accepting: Some(stop_accepting),
         writer,
     })
+}
+
+/// Divides the descriptors that the process may have, and says how.
+fn admission(config: &Config) -> Result<Admission, StartError> {
+    let open_files = getrlimit(Resource::Nofile).current.and_then(|most| usize::try_from(most).ok());
+    let open_files = open_files.unwrap_or(usize::MAX).min(MOST_OPEN_FILES);
+    let limits = &config.limits;
+    let budget = Budget::new(open_files, config.workers, limits)?;
+    let (connections, per_caller) = (budget.connections(0), budget.connections_per_caller(0));
+    tracing::info!(open_files, connections, per_caller, "limits of connections");
+    let defaults = Limits::default();
+    for (what, set, default, fits) in [
+        ("connections", limits.connections, defaults.connections, connections),
+        ("connections of one caller", limits.connections_per_caller, defaults.connections_per_caller, per_caller),
+    ] {
+        if set != default && set > fits {
+            tracing::warn!(
+                "{what}: {set} do not fit into {open_files} open files; using {fits}. Raise the limit of open files (`ulimit -n`), or ask for fewer"
+            );
+        }
+    }
+    tcp::limit_pipes(budget.pipes_per_worker);
+    Ok(Admission::new(budget))
 }
 
 /// Where listening sockets come from.
@@ -162,7 +195,7 @@ impl Proxy {
             ready: *self.ready.borrow(),
             connected: *self.connected.borrow(),
             listeners: self.bound(),
-            connections: self.shared.connections.total(),
+            connections: self.shared.admission.connections(),
             services: self.shared.telemetry.services.get(),
             updates: self.shared.telemetry.revision.get(),
         }
@@ -201,7 +234,7 @@ impl Run {
     async fn run(
         mut self,
         mut updates: Updates,
-        mut wanted: mpsc::UnboundedReceiver<Arc<Called>>,
+        mut wanted: mpsc::UnboundedReceiver<Wanted>,
         mut accepting: oneshot::Receiver<()>,
     ) {
         let mut tick = interval(clock::TICK);
@@ -219,7 +252,7 @@ impl Run {
                     // Whoever feeds it has ended; what is in force stays.
                     None => more = false,
                 },
-                Some(called) = wanted.recv() => self.writer.demand(&called),
+                Some(wanted) = wanted.recv() => self.writer.demand(&wanted),
                 _ = tick.tick() => self.shared.clock.advance(),
                 now = release.tick() => {
                     self.writer.release_idle();

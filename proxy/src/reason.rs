@@ -40,6 +40,8 @@ pub enum Reason {
     VersionNotSupported,
     /// A backend of the route does not exist.
     BadBackend,
+    /// The request went through the mesh too often.
+    LoopDetected,
 }
 
 impl Reason {
@@ -62,6 +64,7 @@ impl Reason {
             Self::NotImplemented => "not_implemented",
             Self::VersionNotSupported => "version_not_supported",
             Self::BadBackend => "bad_backend",
+            Self::LoopDetected => "loop_detected",
         }
     }
 
@@ -79,6 +82,7 @@ impl Reason {
             Self::NotImplemented => StatusCode::NOT_IMPLEMENTED,
             Self::VersionNotSupported => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
             Self::BadBackend => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::LoopDetected => StatusCode::LOOP_DETECTED,
         }
     }
 
@@ -112,6 +116,7 @@ impl Reason {
             Self::NotImplemented => "only the transfer coding chunked is understood",
             Self::VersionNotSupported => "HTTP 1.0, 1.1 and 2 are served",
             Self::BadBackend => "a backend of the route does not exist",
+            Self::LoopDetected => "the request went through the mesh too often: its endpoints lead back to the mesh",
         }
     }
 }
@@ -139,6 +144,7 @@ mod tests {
             (Reason::NotImplemented, "not_implemented", 501, 14),
             (Reason::VersionNotSupported, "version_not_supported", 505, 14),
             (Reason::BadBackend, "bad_backend", 500, 14),
+            (Reason::LoopDetected, "loop_detected", 508, 14),
         ] {
             assert_eq!((reason.code(), reason.status().as_u16(), reason.grpc()), (code, status, grpc), "{reason:?}");
         }

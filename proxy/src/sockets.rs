@@ -57,7 +57,7 @@ struct Held {
 
 /// A socket that listens.
 pub(crate) struct Listen {
-    pub(crate) socket: TcpListener,
+    pub(crate) socket: Arc<TcpListener>,
     /// The process before had it: callers may be waiting already.
     pub(crate) adopted: bool,
 }
@@ -83,18 +83,15 @@ impl Sockets {
 
     /// A socket that listens on `address`; on `::` for both families.
     pub(crate) fn listen(&mut self, address: SocketAddr) -> io::Result<Listen> {
-        let Some(kept) = &mut self.0 else { return Ok(Listen { socket: listen(address)?, adopted: false }) };
+        let Some(kept) = &mut self.0 else { return Ok(Listen { socket: Arc::new(listen(address)?), adopted: false }) };
         let mut held = kept.held.lock();
-        if let Some(before) = held.adopted.get(&address) {
-            let socket = before.try_clone()?;
-            if let Some(before) = held.adopted.remove(&address) {
-                held.open.insert(address, before);
-            }
+        if let Some(socket) = held.adopted.remove(&address) {
+            held.open.insert(address, socket.clone());
             return Ok(Listen { socket, adopted: true });
         }
-        let socket = listen(address)?;
+        let socket = Arc::new(listen(address)?);
         let bound = socket.local_addr()?;
-        held.open.insert(bound, Arc::new(socket.try_clone()?));
+        held.open.insert(bound, socket.clone());
         kept.tell(Told::Opened(bound));
         Ok(Listen { socket, adopted: false })
     }

@@ -33,10 +33,12 @@ pub(crate) use self::{
 };
 use self::{shard::Sharded, workloads::Workloads};
 use crate::{
+    admission::Admission,
     clock::Clock,
     config::Config,
+    loops::OwnEnds,
     reason::Reason,
-    telemetry::{PortTelemetry, StreamTelemetry, Telemetry},
+    telemetry::{PortTelemetry, Telemetry},
 };
 
 /// Everything that workers share.
@@ -57,8 +59,18 @@ pub(crate) struct Shared {
     /// Services with an HTTP port that is leaving.
     leaving: Arc<AtomicUsize>,
     /// Connections of callers that are open.
-    pub(crate) connections: crate::listener::Occupancy,
-    wanted: mpsc::UnboundedSender<Arc<Called>>,
+    pub(crate) admission: Admission,
+    /// Opaque streams that the proxy may have opened itself.
+    pub(crate) own_ends: OwnEnds,
+    wanted: mpsc::UnboundedSender<Wanted>,
+}
+
+/// What data path asks the writer to subscribe to.
+pub(crate) enum Wanted {
+    /// A Service that was called for the first time.
+    Service(Arc<Called>),
+    /// What is at the address of a caller.
+    Workload(IpAddr),
 }
 
 /// How far the proxy is in ending.
@@ -74,11 +86,16 @@ pub(crate) enum Phase {
 }
 
 impl Shared {
-    /// State that knows nothing yet, and what it wants to know: Services that were called for the first time.
-    pub(crate) fn new(config: Config, telemetry: Telemetry) -> (Arc<Self>, mpsc::UnboundedReceiver<Arc<Called>>) {
+    /// State that knows nothing yet, and what it wants to know.
+    pub(crate) fn new(
+        config: Config,
+        telemetry: Telemetry,
+        admission: Admission,
+    ) -> (Arc<Self>, mpsc::UnboundedReceiver<Wanted>) {
         let (wanted, wanted_here) = mpsc::unbounded_channel();
         let shared = Self {
-            connections: crate::listener::Occupancy::new(&config.limits),
+            admission,
+            own_ends: OwnEnds::new(&config.shared),
             config,
             clock: Clock::new(),
             telemetry,
@@ -96,6 +113,22 @@ impl Shared {
     /// Why a name is not found: there is none, or not all names have arrived yet.
     pub(crate) fn unknown(&self) -> Reason {
         if self.complete.load(Ordering::Acquire) { Reason::UnknownHost } else { Reason::NotSynced }
+    }
+
+    /// Notes that `caller` connects, so that what is at its address is known when something depends on it.
+    pub(crate) fn meet(&self, caller: IpAddr) {
+        if self.workloads.meet(caller, self.clock.coarse()) {
+            // A closed channel means that the proxy is ending.
+            let _ = self.wanted.send(Wanted::Workload(caller));
+        }
+    }
+
+    /// Waits, for as long as for a Service at its first use, until what is at the address of `caller` is known.
+    pub(crate) async fn know(&self, caller: IpAddr) {
+        if self.workloads.at(caller).is_none() {
+            self.meet(caller);
+            self.workloads.settled(caller, &self.clock, self.config.first_use).await;
+        }
     }
 
     /// How far the proxy is in ending.
@@ -250,9 +283,9 @@ impl Drop for Leaving {
 /// Counters of a port, by what it carries.
 pub(crate) enum Counts {
     /// Requests.
-    Http(PortTelemetry),
-    /// Streams.
-    Stream(StreamTelemetry),
+    Http(Arc<PortTelemetry>),
+    /// Streams, which are counted one by one.
+    Stream,
 }
 
 /// Weighted backends of one route.

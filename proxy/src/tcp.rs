@@ -57,6 +57,11 @@ pub enum End {
     Idle,
 }
 
+/// Lets each thread lend so many pipes at once. Holds for the process.
+pub(crate) fn limit_pipes(per_thread: usize) {
+    pipe::limit(per_thread);
+}
+
 /// Carries bytes both ways until both sides are done, one of them resets, or both are silent for `idle`.
 ///
 /// `first_bytes` were already read from the caller and go to the endpoint first. Dropping the future closes both

@@ -4,6 +4,7 @@
 //! atomic additions. Nothing a caller writes becomes a label unbounded: unknown methods are `_OTHER`.
 
 use std::{
+    collections::HashMap,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -75,6 +76,8 @@ pub(crate) struct Telemetry {
     tcp_connections: Family<PortLabels, Counter>,
     tcp_received: Family<PortLabels, Counter>,
     tcp_sent: Family<PortLabels, Counter>,
+    /// Counters of ports that are there, so that a change of configuration goes on with them.
+    ports: Mutex<HashMap<ServiceName, PortsTelemetry>>,
     /// Connections of callers that are open, by protocol.
     pub(crate) open_http: Gauge,
     /// Opaque streams that are open.
@@ -87,6 +90,8 @@ pub(crate) struct Telemetry {
     pub(crate) connects: Counter,
     /// Connections to endpoints that failed.
     pub(crate) connects_failed: Counter,
+    /// Opaque streams that led back to this proxy, and were ended.
+    pub(crate) loops: Counter,
     /// Requests and streams sent to the plain address, because the Service's configuration could not be had.
     pub(crate) plain_fallback: Counter,
     /// Updates applied, which is the local revision of the configuration.
@@ -112,12 +117,14 @@ impl Telemetry {
             tcp_connections: Family::default(),
             tcp_received: Family::default(),
             tcp_sent: Family::default(),
+            ports: Mutex::default(),
             open_http: open.get_or_create_owned(&ProtocolLabels { protocol: "http" }),
             open_tcp: open.get_or_create_owned(&ProtocolLabels { protocol: "tcp" }),
             retries_connect: retries.get_or_create_owned(&CauseLabels { cause: "connect" }),
             retries_closed: retries.get_or_create_owned(&CauseLabels { cause: "closed" }),
             connects: connects.get_or_create_owned(&OutcomeLabels { outcome: "ok" }),
             connects_failed: connects.get_or_create_owned(&OutcomeLabels { outcome: "failed" }),
+            loops: Counter::default(),
             plain_fallback: Counter::default(),
             revision: Gauge::default(),
             services: Gauge::default(),
@@ -143,6 +150,7 @@ impl Telemetry {
             "Requests and streams sent to the plain address, without policies",
             telemetry.plain_fallback.clone(),
         );
+        mesh.register("proxy_loops", "Opaque streams that led back to the proxy", telemetry.loops.clone());
         mesh.register("proxy_config_updates", "Updates of the configuration applied", telemetry.revision.clone());
         mesh.register("proxy_services", "Services whose configuration is held", telemetry.services.clone());
         mesh.register("proxy_listeners", "Listeners that are open", telemetry.listeners.clone());
@@ -159,30 +167,73 @@ impl Telemetry {
         self.refused.get_or_create(&ReasonLabels { reason: reason.code() }).inc();
     }
 
-    /// The counters of one port of a Service.
-    pub(crate) fn port(&self, service: &ServiceName, port: u16) -> PortTelemetry {
-        let labels = PortLabels { service: service.name.to_string(), namespace: service.namespace.to_string(), port };
-        PortTelemetry {
-            requests: self.requests.clone(),
-            durations: self.durations.get_or_create_owned(&labels),
-            labels,
-            known: ArcSwap::from_pointee(Vec::new()),
-            adding: Mutex::new(()),
-        }
+    /// The counters of one HTTP port of a Service: the same ones until [`Telemetry::retain_ports`] drops them.
+    pub(crate) fn port(&self, service: &ServiceName, port: u16) -> Arc<PortTelemetry> {
+        let mut ports = self.ports.lock();
+        let of_service = ports.entry(service.clone()).or_default();
+        let made = of_service.http.entry(port).or_insert_with(|| {
+            let labels = PortLabels::new(service, port);
+            Arc::new(PortTelemetry {
+                requests: self.requests.clone(),
+                durations: self.durations.get_or_create_owned(&labels),
+                labels,
+                known: ArcSwap::from_pointee(Vec::new()),
+                registered: Mutex::new(Some(Vec::new())),
+            })
+        });
+        made.clone()
     }
 
-    /// The counters of one opaque port of a Service: connections, bytes received, bytes sent.
-    pub(crate) fn stream(&self, service: &ServiceName, port: u16) -> StreamTelemetry {
-        let labels = PortLabels { service: service.name.to_string(), namespace: service.namespace.to_string(), port };
-        StreamTelemetry {
-            connections: self.tcp_connections.get_or_create_owned(&labels),
-            received: self.tcp_received.get_or_create_owned(&labels),
-            sent: self.tcp_sent.get_or_create_owned(&labels),
+    /// The counters of opaque streams to one port of a Service.
+    pub(crate) fn stream(&self, service: &ServiceName, port: u16) -> Arc<StreamTelemetry> {
+        let mut ports = self.ports.lock();
+        let of_service = ports.entry(service.clone()).or_default();
+        let made = of_service.streams.entry(port).or_insert_with(|| {
+            let labels = PortLabels::new(service, port);
+            Arc::new(StreamTelemetry {
+                connections: self.tcp_connections.get_or_create_owned(&labels),
+                received: self.tcp_received.get_or_create_owned(&labels),
+                sent: self.tcp_sent.get_or_create_owned(&labels),
+            })
+        });
+        made.clone()
+    }
+
+    /// Drops the series of those ports of a Service that it has no longer. What is still in flight on them is counted
+    /// nowhere.
+    pub(crate) fn retain_ports(&self, service: &ServiceName, stays: impl Fn(u16) -> bool) {
+        let mut ports = self.ports.lock();
+        let Some(of_service) = ports.get_mut(service) else { return };
+        for (_, gone) in of_service.http.extract_if(|port, _| !stays(*port)) {
+            gone.unregister();
+            self.durations.remove(&gone.labels);
+        }
+        for (port, _) in of_service.streams.extract_if(|port, _| !stays(*port)) {
+            let labels = PortLabels::new(service, port);
+            for family in [&self.tcp_connections, &self.tcp_received, &self.tcp_sent] {
+                family.remove(&labels);
+            }
+        }
+        if of_service.http.is_empty() && of_service.streams.is_empty() {
+            ports.remove(service);
         }
     }
 }
 
-/// Counters of one opaque port.
+impl PortLabels {
+    fn new(service: &ServiceName, port: u16) -> Self {
+        Self { service: service.name.to_string(), namespace: service.namespace.to_string(), port }
+    }
+}
+
+/// Counters of one Service, by port.
+#[derive(Default)]
+struct PortsTelemetry {
+    http: HashMap<u16, Arc<PortTelemetry>>,
+    streams: HashMap<u16, Arc<StreamTelemetry>>,
+}
+
+/// Counters of the opaque streams to one port.
 pub(crate) struct StreamTelemetry {
     /// Streams carried.
     pub(crate) connections: Counter,
@@ -198,7 +249,9 @@ pub(crate) struct PortTelemetry {
     labels: PortLabels,
     durations: Durations,
     known: ArcSwap<Vec<(u64, Counter)>>,
-    adding: Mutex<()>,
+    /// Labels of the series in `known`; `None` once the port is gone, and its series with it: what is still in flight must
+    /// not bring them back.
+    registered: Mutex<Option<Vec<RequestLabels>>>,
 }
 
 impl PortTelemetry {
@@ -219,13 +272,18 @@ impl PortTelemetry {
         let known = self.known.load();
         match known.iter().find(|(of, _)| *of == key) {
             Some((_, counter)) => counter.inc(),
-            None => self.add(key, http2, method, status, reason).inc(),
+            None => self.add(key, self.request_labels(http2, method, status, reason)).inc(),
         };
     }
 
-    #[cold]
-    fn add(&self, key: u64, http2: bool, method: MethodLabel, status: StatusCode, reason: Option<Reason>) -> Counter {
-        let counter = self.requests.get_or_create_owned(&RequestLabels {
+    fn request_labels(
+        &self,
+        http2: bool,
+        method: MethodLabel,
+        status: StatusCode,
+        reason: Option<Reason>,
+    ) -> RequestLabels {
+        RequestLabels {
             service: self.labels.service.clone(),
             namespace: self.labels.namespace.clone(),
             port: self.labels.port,
@@ -233,14 +291,28 @@ impl PortTelemetry {
             method: method.text(),
             code: status.as_u16(),
             reason: reason.map_or("", Reason::code),
-        });
-        let _one_at_a_time = self.adding.lock();
+        }
+    }
+
+    #[cold]
+    fn add(&self, key: u64, labels: RequestLabels) -> Counter {
+        let mut registered = self.registered.lock();
+        let Some(registered) = registered.as_mut() else { return Counter::default() };
+        let counter = self.requests.get_or_create_owned(&labels);
         let mut known = Vec::clone(&self.known.load());
         if !known.iter().any(|(of, _)| *of == key) {
             known.push((key, counter.clone()));
             self.known.store(Arc::new(known));
+            registered.push(labels);
         }
         counter
+    }
+
+    /// Removes all of its series.
+    fn unregister(&self) {
+        for labels in self.registered.lock().take().unwrap_or_default() {
+            self.requests.remove(&labels);
+        }
     }
 }
 

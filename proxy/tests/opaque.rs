@@ -81,6 +81,9 @@ async fn tls_on_a_shared_port_goes_by_its_name() {
     fed.define("tls.shop", port, Protocol::Tcp, policy(Scheme::Http), Vec::new());
     fed.define_endpoints("tls.shop", port, Protocol::Tcp, vec![endpoint(server)]);
     fed.name("tls.shop", port, port, Protocol::Tcp, &[]).await;
+    fed.define("https.shop", port, Protocol::Http, policy(Scheme::Http), Vec::new());
+    fed.define_endpoints("https.shop", port, Protocol::Http, vec![endpoint(server)]);
+    fed.name("https.shop", port, port, Protocol::Http, &[]).await;
     let web = endpoints::echo(false, "web").await;
     fed.define("web.shop", port, Protocol::Http, policy(Scheme::Http), Vec::new());
     fed.define_endpoints("web.shop", port, Protocol::Http, vec![endpoint(web.address)]);
@@ -89,7 +92,8 @@ async fn tls_on_a_shared_port_goes_by_its_name() {
         ("tls.shop.maesh", true),
         ("TLS.shop", true),
         ("www.example.com", true),
-        ("web.shop.maesh", false),
+        // What carries HTTP otherwise has its own names as well.
+        ("https.shop.maesh", true),
         ("nobody.shop.maesh", false),
         ("example.com", false),
     ] {

@@ -30,11 +30,11 @@ pub fn all(
 
 /// `?name=NAME&from=ADDRESS|POD`
 pub fn controller(asker: Asker) -> Query {
-    Box::new(move |parameters| {
+    Box::new(move |parameters, by| {
         let asker = asker.clone();
         Box::pin(async move {
             let question = Question { name: name(&parameters)?, from: text(&parameters, "from") };
-            to_json(&asker.explain(question).await.ok_or("the controller is ending")?)
+            to_json(&asker.explain(question, by).await.map_err(|why| why.to_string())?)
         })
     })
 }
@@ -46,7 +46,7 @@ pub fn dns(snapshots: Snapshots, place: fn(IpAddr) -> Caller) -> Query {
         let explained = maesh_dns::explain(&snapshots.now(), &name(parameters)?, caller);
         to_json(&explained.map_err(|bad| bad.to_string())?)
     };
-    Box::new(move |parameters| Box::pin(std::future::ready(answer(&parameters))))
+    Box::new(move |parameters, _| Box::pin(std::future::ready(answer(&parameters))))
 }
 
 /// `?name=HOST&from=ADDRESS&port=PORT`
@@ -57,7 +57,7 @@ pub fn proxy(explainer: Explainer) -> Query {
         let (host, caller) = (name(parameters)?, address(parameters)?);
         to_json(&explainer.explain(&maesh_proxy::explain::Question { host, caller, port }))
     };
-    Box::new(move |parameters| Box::pin(std::future::ready(answer(&parameters))))
+    Box::new(move |parameters, _| Box::pin(std::future::ready(answer(&parameters))))
 }
 
 fn text(parameters: &Parameters, name: &str) -> Option<String> {

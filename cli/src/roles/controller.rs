@@ -1,25 +1,22 @@
 //! `maesh controller`
 
 mod duties;
+mod findings;
 mod trust;
 
 use std::{process::ExitCode, sync::Arc};
 
 use anyhow::{Context as _, bail};
-use maesh_compiler::{
-    compile::{Addressing, Compiler, Range},
-    diagnostic::Diagnostic,
-};
+use maesh_compiler::compile::{Addressing, Compiler, Range};
 use maesh_config::ServiceName;
 use maesh_controller::{
-    own::events::Recorder,
-    serve::{Controller, Published},
+    serve::Controller,
     source::{kubernetes, manifests::Manifests},
 };
 use maesh_discovery::{Server, ServerOptions, Store};
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
-use tokio::{net::TcpListener, sync::mpsc};
+use tokio::net::TcpListener;
 
 use self::{duties::Duties, trust::Trust};
 use crate::{
@@ -60,6 +57,9 @@ pub async fn run(args: ControllerArgs, log_level: LogLevel) -> anyhow::Result<Ex
     let batches = if args.manifests.is_empty() {
         let client = kubernetes::client(args.kubeconfig.as_deref(), args.context.as_deref()).await?;
         let (batches, states) = kubernetes::start(&client, &kubernetes::Options::default(), &compiler.door());
+        let refusing = store.clone();
+        let refuse = move |why| refusing.set_refusing(why);
+        tokio::spawn(kubernetes::follow_staleness(states.clone(), kubernetes::Freshness::default(), refuse));
         watches = Some(states);
         if !args.read_only {
             duties = Some((Duties::start(client.clone(), &args.mesh.namespace, &args.lease, &args.id), client.clone()));
@@ -71,12 +71,13 @@ pub async fn run(args: ControllerArgs, log_level: LogLevel) -> anyhow::Result<Ex
         manifests = Some(started.0);
         started.1
     };
-    let (connected, sink) = (mesh::connected_proxies(&server), mesh::StoreSink(store));
+    let (connected, sink) =
+        (mesh::connected_proxies(&server), mesh::StoreSink { store, replica: args.id.as_str().into() });
     let started = Controller::start(compiler, batches, connected, args.proxy_settle, sink);
     let (controller, published) = started.context("starting the compiler")?;
     let state = controller.state();
     let (duties, recorder) = duties.map(|(duties, client)| duties.with_all(&args, &client, &controller)).unzip();
-    tokio::spawn(tell_diagnostics(published, recorder));
+    tokio::spawn(findings::tell(published, recorder));
 
     let mut registry = Registry::default();
     status::register(&mut registry, &state, &server);
@@ -110,19 +111,4 @@ pub async fn run(args: ControllerArgs, log_level: LogLevel) -> anyhow::Result<Ex
     }
     drop((controller, manifests));
     Ok(code)
-}
-
-/// Says once what is wrong with users' objects, and once that it is mended: in the log, and as Events in a cluster.
-async fn tell_diagnostics(mut published: mpsc::UnboundedReceiver<Published>, recorder: Option<Recorder>) {
-    let object = |found: &Diagnostic| found.object.to_string();
-    while let Some(Published { output, .. }) = published.recv().await {
-        for found in &output.found {
-            recorder.iter().for_each(|recorder| recorder.found(found));
-            tracing::warn!(object = object(found), reason = %found.reason, "{}", found.message);
-        }
-        for cleared in &output.cleared {
-            recorder.iter().for_each(|recorder| recorder.cleared(cleared));
-            tracing::info!(object = object(cleared), reason = %cleared.reason, "mended");
-        }
-    }
 }

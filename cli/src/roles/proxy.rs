@@ -25,6 +25,9 @@ pub async fn run(args: ProxyArgs, log_level: LogLevel) -> anyhow::Result<ExitCod
     let mut defaults = Config::default();
     // Who may not have been told that a port leaves is told well before it is gone.
     defaults.limits.keep_alive_leaving = defaults.limits.keep_alive_leaving.min(args.drain_horizon / 2);
+    let limits = &mut defaults.limits;
+    limits.connections = args.max_connections.unwrap_or(limits.connections);
+    limits.connections_per_caller = args.max_connections_per_caller.unwrap_or(limits.connections_per_caller);
     let config = Config {
         shared: args.address,
         keeper: args.keeper,

@@ -17,6 +17,8 @@ struct Known {
     name: &'static str,
     /// It may stand on a Namespace, as the default of its Services.
     on_namespace: bool,
+    /// It may be narrowed to one port. What decides on the answer of a name cannot: names have no ports.
+    of_port: bool,
     /// What its values may be, for people.
     values: &'static str,
     /// What is used in place of a bad value.
@@ -26,7 +28,7 @@ struct Known {
 }
 
 const fn later(name: &'static str, on_namespace: bool) -> Known {
-    Known { name, on_namespace, values: "", default: "", good: None }
+    Known { name, on_namespace, of_port: true, values: "", default: "", good: None }
 }
 
 /// Every annotation, sorted by name.
@@ -34,6 +36,7 @@ const KNOWN: [Known; 29] = [
     Known {
         name: "address",
         on_namespace: true,
+        of_port: false,
         values: "shared or own",
         default: "shared where all ports are HTTP, else own",
         good: Some(|text| own(text).is_some()),
@@ -41,6 +44,7 @@ const KNOWN: [Known; 29] = [
     Known {
         name: "addressing",
         on_namespace: true,
+        of_port: false,
         values: "node or service",
         default: "the mesh's mode",
         good: Some(|text| one_address(text).is_some()),
@@ -49,6 +53,7 @@ const KNOWN: [Known; 29] = [
     Known {
         name: "bypass",
         on_namespace: false,
+        of_port: false,
         values: "true or false",
         default: "false",
         good: Some(|text| flag(text).is_some()),
@@ -73,6 +78,7 @@ const KNOWN: [Known; 29] = [
     Known {
         name: "scheme",
         on_namespace: false,
+        of_port: true,
         values: "http, https or h2c",
         default: "http, or h2c where appProtocol says so",
         good: Some(|text| scheme(text).is_some()),
@@ -86,6 +92,7 @@ const KNOWN: [Known; 29] = [
     Known {
         name: "traffic-type",
         on_namespace: true,
+        of_port: true,
         values: "http, tcp or udp",
         default: "what appProtocol or the mesh's default says",
         good: Some(|text| protocol(text).is_some()),
@@ -248,6 +255,14 @@ fn check(
         };
         if has_port.is_none() && !known.on_namespace {
             let text_ = format!("annotation {key} has no effect on a Namespace; it is ignored. Set it on Services.");
+            found.push(say(Reason::UnknownAnnotation, text_).value(text).using("nothing"));
+            continue;
+        }
+        if port.is_some() && !known.of_port {
+            let text_ = format!(
+                "annotation {key} is for one port, but {name} is for the whole Service: its name has one answer; it is \
+                 ignored. Write {PREFIX}{name}."
+            );
             found.push(say(Reason::UnknownAnnotation, text_).value(text).using("nothing"));
             continue;
         }

@@ -14,7 +14,8 @@ use maesh_config::{
 use super::service::{Plan, Port};
 use crate::{
     diagnostic::{Diagnostic, Reason},
-    kinds::{EndpointSlice, Number, Pod, Transport},
+    index::Index,
+    kinds::{EndpointSlice, Number, Pod, SliceEndpoint, Transport},
 };
 
 /// The endpoints of `plan` from the slices of its Service.
@@ -94,6 +95,23 @@ pub(super) fn check(slice: &EndpointSlice) -> Vec<Diagnostic> {
 pub(super) fn ready_addresses(endpoints: &Endpoints) -> Vec<IpAddr> {
     let all = endpoints.ports.iter().flat_map(|port| &port.endpoints);
     let mut ready: Vec<_> = all.filter(|endpoint| endpoint.ready).map(|endpoint| endpoint.address.ip()).collect();
+    ready.sort_unstable();
+    ready.dedup();
+    ready
+}
+
+/// The same of a Service that has no port: as in the cluster's own zone, its name is that of its endpoints.
+pub(super) fn ready_of_all(index: &Index, plan: &Plan) -> Vec<IpAddr> {
+    let mut slices = index.slices_of(plan.name()).peekable();
+    let mut ready: Vec<IpAddr> = if slices.peek().is_some() {
+        let all = slices.flat_map(|slice| &slice.endpoints);
+        let is_ready = |endpoint: &&SliceEndpoint| endpoint.ready && !endpoint.terminating;
+        all.filter(|endpoint| plan.publish_not_ready || is_ready(endpoint)).map(|endpoint| endpoint.address).collect()
+    } else {
+        let pods = index.services.get(plan.name()).map(|service| index.selected_pods(service)).unwrap_or_default();
+        let is_ready = |pod: &&Arc<Pod>| !pod.ended && (plan.publish_not_ready || (pod.ready && !pod.deleting));
+        pods.iter().filter(is_ready).flat_map(|pod| pod.addresses.iter().copied()).collect()
+    };
     ready.sort_unstable();
     ready.dedup();
     ready

@@ -11,7 +11,7 @@ use maesh_config::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{Addressing, Compiled, Compiler, ConnectedProxy, endpoints_of, workload};
+use super::{Addressing, Compiled, Compiler, ConnectedProxy, endpoints_of, service::is_name_server, workload};
 use crate::{
     diagnostic::{Diagnostic, Severity, did_you_mean},
     kinds::{Pod, Service},
@@ -43,6 +43,9 @@ pub struct Explanation {
     pub name: Option<String>,
     /// Why it is not in the mesh, and what to do.
     pub not_meshed: Option<String>,
+    /// There is no such Service. What may have been meant is for others to find out: it takes long.
+    #[serde(skip)]
+    pub unknown: Option<ServiceName>,
     /// How it is meshed.
     pub meshed: Option<Meshed>,
     /// Its endpoints, 100 at most.
@@ -180,6 +183,7 @@ impl Compiler {
             service: None,
             name: None,
             not_meshed: None,
+            unknown: None,
             meshed: None,
             endpoints: Vec::new(),
             endpoints_in_all: 0,
@@ -215,6 +219,7 @@ impl Compiler {
                 (explanation.endpoints, explanation.endpoints_in_all) = self.endpoints_seen(compiled);
             }
             None => {
+                explanation.unknown = (!self.index.services.contains_key(name)).then(|| name.clone());
                 explanation.not_meshed = Some(self.why_not(name));
                 places.push("source".to_owned());
             }
@@ -224,7 +229,7 @@ impl Compiler {
 
     fn meshed(&self, name: &ServiceName, compiled: &Compiled) -> Meshed {
         let plan = &compiled.plan;
-        let headless = plan.cluster_ips.is_empty();
+        let headless = self.answers_endpoints(plan);
         let own_address = match (&self.config.addressing, plan.own) {
             (Addressing::Range(range), false) => Some(range.shared()),
             (Addressing::Range(_), true) => compiled.own,
@@ -308,7 +313,7 @@ impl Compiler {
     }
 
     fn why_not(&self, name: &ServiceName) -> String {
-        let Some(service) = self.index.services.get(name) else { return self.unknown(name) };
+        let Some(service) = self.index.services.get(name) else { return unknown(name, &[], None) };
         if self.config.ignores(&name.namespace, &name.name) {
             return format!(
                 "Service {name} exists, but the mesh leaves it alone: its namespace is ignored or not watched; see \
@@ -321,26 +326,16 @@ impl Compiler {
                 name.name
             );
         }
+        if is_name_server(&name.namespace, &name.name) {
+            return format!(
+                "Service {name} exists, but its mesh name is that of the mesh's own name server; call it without the mesh, \
+                 or give it another name"
+            );
+        }
         format!(
             "Service {name} carries no annotation of the mesh, and --require-annotation asks for one; for instance \
              maesh.containo.us/traffic-type: http"
         )
-    }
-
-    fn unknown(&self, name: &ServiceName) -> String {
-        let said = |other: &ServiceName| format!("no Service {name} is known; did you mean {other}?");
-        let here = self.index.services.keys().filter(|other| other.namespace == name.namespace);
-        let near: Vec<&ServiceName> = here.collect();
-        let meant = did_you_mean(&name.name, near.iter().map(|other| &*other.name));
-        if let Some(other) = near.iter().find(|other| Some(&*other.name) == meant) {
-            return said(other);
-        }
-        let mut elsewhere: Vec<_> = self.index.services.keys().filter(|other| other.name == name.name).collect();
-        elsewhere.sort_unstable();
-        match elsewhere.first() {
-            Some(other) => said(other),
-            None => format!("no Service {name} is known; is it created, and in a namespace that the mesh watches?"),
-        }
     }
 
     /// The caller that `text` means.
@@ -405,7 +400,7 @@ impl Compiler {
     fn proxy_seen(&self, proxy: &ConnectedProxy, service: Option<&ServiceName>) -> ProxySeen {
         let needed: Vec<&ListenerId> =
             service.into_iter().flat_map(|name| self.listeners.of(name)).map(|listener| &listener.id).collect();
-        let lacks = needed.iter().filter(|id| !proxy.listening.contains(id)).map(ToString::to_string);
+        let lacks = needed.iter().filter(|id| proxy.listening.binary_search(id).is_err()).map(ToString::to_string);
         let failed = proxy.failed.iter().filter(|(id, _)| needed.contains(&id));
         ProxySeen {
             id: proxy.id.to_string(),
@@ -415,6 +410,17 @@ impl Compiler {
             lacks: lacks.collect(),
             failed: failed.map(|(id, why)| (id.to_string(), why.to_string())).collect(),
         }
+    }
+}
+
+/// Says that there is no Service `name`, and which was probably meant: of those `here` in its namespace one that is
+/// spelled alike, or one `elsewhere` of the same name.
+pub fn unknown(name: &ServiceName, here: &[Arc<str>], elsewhere: Option<&ServiceName>) -> String {
+    let said = |other: String| format!("no Service {name} is known; did you mean {other}?");
+    match (did_you_mean(&name.name, here.iter().map(|other| &**other)), elsewhere) {
+        (Some(other), _) => said(format!("{}/{other}", name.namespace)),
+        (None, Some(other)) => said(other.to_string()),
+        (None, None) => format!("no Service {name} is known; is it created, and in a namespace that the mesh watches?"),
     }
 }
 

@@ -126,6 +126,9 @@ pub(super) fn plan(
     if service.external_name {
         return (None, external_name(service));
     }
+    if is_name_server(&service.meta.namespace, &service.meta.name) {
+        return (None, vec![name_server(service)]);
+    }
     if config.require_annotation && service.annotations.is_empty() {
         return (None, Vec::new());
     }
@@ -207,6 +210,17 @@ fn external_name(service: &Service) -> Vec<Diagnostic> {
     }
     let text = "type ExternalName cannot be meshed; its annotations are ignored. Use a Service with endpoints.";
     vec![say(Reason::UnsupportedService, service, "spec.type", text.into()).value("ExternalName").using("nothing")]
+}
+
+/// `ns.dns.ZONE` is the name of the zone's own server.
+pub(super) fn is_name_server(namespace: &str, name: &str) -> bool {
+    (namespace, name) == ("dns", "ns")
+}
+
+fn name_server(service: &Service) -> Diagnostic {
+    let text = "its mesh name would be that of the mesh's own name server, so it is not meshed. Call it without the mesh, \
+                or give it another name.";
+    say(Reason::UnsupportedService, service, "metadata.name", text.into()).value("ns").using("nothing")
 }
 
 fn shared_is_impossible(service: &Service, asked: Found<'_>) -> Diagnostic {

@@ -8,7 +8,12 @@ use maesh_config::{
     model::{Answer, Name, NamePort, Resource, Transport},
 };
 
-use super::{Addressing, Compiler, ConnectedProxy, TableEntry, places::Served, proxy::Bound, service};
+use super::{
+    Addressing, Compiler, ConnectedProxy, TableEntry,
+    places::Served,
+    proxy::Bound,
+    service::{self, Plan},
+};
 use crate::diagnostic::{Diagnostic, Reason};
 
 impl Compiler {
@@ -84,7 +89,7 @@ impl Compiler {
         let listen_of =
             |number| listens.clone().find(|(port, _)| port.number == number).and_then(|(_, listen)| *listen);
         let former = compiled.former.iter().map(|it| port((&it.port, &listen_of(it.port.number))));
-        let headless = plan.cluster_ips.is_empty();
+        let headless = self.answers_endpoints(plan);
         let mut resource = Name {
             service: name.clone(),
             answer,
@@ -120,6 +125,13 @@ impl Compiler {
             self.out.set(maesh_config::Kind::Name, &key, Some(Resource::Name(resource)));
         }
         self.out.diagnose(&format!("bind/{name}"), failed);
+    }
+
+    /// Whether its plain addresses are those of its endpoints. Of a Service that has no ClusterIP although it is not
+    /// headless, as in manifests that no cluster has seen, only where it is bypassed on purpose: its endpoints need not
+    /// listen on its port.
+    pub(super) fn answers_endpoints(&self, plan: &Plan) -> bool {
+        plan.headless || (plan.cluster_ips.is_empty() && (plan.bypass || self.config.bypass))
     }
 
     /// Until when nobody is to hear of a new name that no proxy `serves`: it would be answered with the plain address, which

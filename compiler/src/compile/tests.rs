@@ -5,6 +5,7 @@ use maesh_config::model::{self, Answer, ListenerId, Name, WorkloadKind};
 mod addresses;
 mod cluster;
 mod endpoints;
+mod names;
 mod ports;
 mod workloads;
 

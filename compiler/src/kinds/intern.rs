@@ -17,10 +17,15 @@ struct Table {
 
 /// The table is not cleaned below this size.
 const SMALL: usize = 4096;
+/// Longer texts do not repeat, and are not worth a place in the table: it would hold them until it is cleaned.
+const LONGEST: usize = 256;
 
 impl Interner {
     /// The shared copy of `text`.
     pub fn get(&self, text: &str) -> Arc<str> {
+        if text.len() > LONGEST {
+            return text.into();
+        }
         let mut table = self.0.lock();
         if let Some(shared) = table.strings.get(text) {
             return shared.clone();
@@ -38,6 +43,17 @@ impl Interner {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_nobody_holds_takes_little() {
+        let interner = Interner::default();
+        for i in 0..20_000 {
+            let length = if i % 2 == 0 { 1 << 16 } else { 200 };
+            interner.get(&format!("{i}{}", "x".repeat(length)));
+        }
+        let bytes: usize = interner.0.lock().strings.iter().map(|string| string.len()).sum();
+        assert!(bytes <= SMALL * LONGEST, "{bytes} bytes are held for nobody");
+    }
 
     #[test]
     fn equal_strings_are_one_and_unused_ones_leave() {

@@ -96,11 +96,17 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// The boolean at `key`.
+    /// The boolean at `key`. kubectl reads YAML 1.1, where more words are booleans; a cluster has true and false only.
     pub(super) fn flag(&self, key: &str) -> Result<Option<bool>, BadField> {
         match self.get(key) {
             None => Ok(None),
             Some(Value::Bool(flag)) => Ok(Some(*flag)),
+            Some(Value::String(text)) if matches!(&**text, "y" | "Y" | "yes" | "Yes" | "YES" | "on" | "On" | "ON") => {
+                Ok(Some(true))
+            }
+            Some(Value::String(text)) if matches!(&**text, "n" | "N" | "no" | "No" | "NO" | "off" | "Off" | "OFF") => {
+                Ok(Some(false))
+            }
             Some(other) => Err(BadField::wrong(Below(self.path, key), other, "true or false")),
         }
     }

@@ -1,6 +1,9 @@
 //! One leader's work: what is wanted and what is there, and the writes that lie between.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Service;
@@ -21,6 +24,7 @@ use super::{
     object,
     pace::Pace,
     proxies::{Proxies, Proxy},
+    refused::Refused,
     slices::{Address, Candidates},
     writes::Writes,
 };
@@ -43,6 +47,9 @@ pub(super) struct Keeper {
     direct: Direct,
     /// Whether addresses list a few proxies only; `None` until it was read how those before left it.
     few: Option<bool>,
+    /// Numbers whose names somebody else's objects have.
+    taken: BTreeSet<u32>,
+    refused: Refused,
     /// Where to go on. While more changes than may be written, the last addresses would else never have their turn.
     next: u32,
 }
@@ -62,6 +69,8 @@ impl Keeper {
             proxies: (options.budget > 0).then(|| Proxies::new(client, options)),
             direct: Direct::new(client, &options.namespace),
             few: None,
+            taken: BTreeSet::new(),
+            refused: Refused::new(options.recorder.clone()),
             next: 0,
             options: options.clone(),
         }
@@ -106,28 +115,51 @@ impl Keeper {
             direct: &mut self.direct,
             writes: Writes { pace: &mut self.pace, leadership },
         };
+        let mut moved = false;
         for (number, ports) in addresses.range(self.next..).chain(addresses.range(..self.next)) {
             let name = own_address::name(*number);
+            if self.refused.waits(&name, Instant::now()) {
+                continue;
+            }
             let found = there.get(&name);
             let done = match &from {
                 Some(from) => step.list_few(*number, &name, ports, found, from).await,
                 None => step.list_all(&name, ports, found).await,
             };
-            if let Err(error) = done {
-                self.next = if matches!(error, KeepError::TooEarly(_)) { *number } else { 0 };
-                return Err(error);
+            match done {
+                Ok(()) => self.refused.clear(&name),
+                Err(error @ KeepError::Foreign(..)) if *number != SHARED => {
+                    tracing::warn!(%error, "the name of an own address is taken; its Services get another one");
+                    moved |= self.taken.insert(*number);
+                }
+                Err(error) if error.is_of_one() => {
+                    self.refused.add(&name, Some(ports), error.to_string(), Instant::now());
+                }
+                Err(error) => {
+                    self.next = if matches!(error, KeepError::TooEarly(_)) { *number } else { 0 };
+                    return Err(error);
+                }
             }
         }
         self.next = 0;
+        let is_wanted = |name: &str| own_address::number(name).is_some_and(|number| addresses.contains_key(&number));
         for (name, service) in &there {
-            if own_address::number(name).is_none_or(|number| !addresses.contains_key(&number)) {
-                // Its slices go with it.
-                step.writes.delete(&self.services, name, service.metadata.uid.clone()).await?;
+            if is_wanted(name) || self.refused.waits(name, Instant::now()) {
+                continue;
             }
+            // Its slices go with it.
+            match step.writes.delete(&self.services, name, service.metadata.uid.clone()).await {
+                Err(error) if error.is_of_one() => self.refused.add(name, None, error.to_string(), Instant::now()),
+                done => done?,
+            }
+        }
+        self.refused.retain(|name| is_wanted(name) || there.contains_key(name));
+        if moved {
+            return Ok(Some(Instant::now()));
         }
         let freed = freed_next(&addresses, now, self.options.horizon.as_secs());
         let freed = freed.map(|seconds| Instant::now() + Duration::from_secs(seconds));
-        Ok(freed.into_iter().chain(again).min())
+        Ok(freed.into_iter().chain(again).chain(self.refused.next()).min())
     }
 
     /// Gives each Service its place.
@@ -135,7 +167,7 @@ impl Keeper {
         let mut given = self.addresses.take().unwrap_or_else(|| object::addresses(there.values()));
         let horizon = self.options.horizon.as_secs();
         let shared = share(given.remove(&SHARED).unwrap_or_default(), &wants.shared, now, horizon);
-        let (mut addresses, without) = allocate(given, &wants.own, now, horizon);
+        let (mut addresses, without) = allocate(given, &wants.own, &self.taken, now, horizon);
         if !shared.is_empty() {
             addresses.insert(SHARED, shared);
         }
@@ -192,7 +224,7 @@ impl Step<'_> {
     /// Has it list every proxy.
     async fn list_all(&mut self, name: &str, ports: &Ports, found: Option<&Service>) -> Result<(), KeepError> {
         let selector = Some(&self.options.selector);
-        if !found.is_some_and(|service| object::says(service, ports, selector)) {
+        if !found.is_some_and(|service| object::says(service, ports, selector, self.prefer_same_node)) {
             self.write(name, ports, selector, found).await?;
         }
         if self.direct.has(name) {
@@ -218,7 +250,7 @@ impl Step<'_> {
         let uid = service.metadata.uid.as_deref().unwrap_or_default();
         let address = Address { number, name, uid, ports };
         self.direct.write(&address, from, &mut self.writes).await?;
-        if !object::says(service, ports, None) {
+        if !object::says(service, ports, None, self.prefer_same_node) {
             self.write(name, ports, None, found).await?;
         }
         self.direct.delete_others(&address, from, &mut self.writes).await

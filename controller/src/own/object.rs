@@ -22,6 +22,9 @@ pub(super) type Selector = BTreeMap<String, String>;
 /// Kubernetes 1.x from which on `PreferSameNode` is known without asking for it.
 pub(super) const PREFER_SAME_NODE: u32 = 34;
 
+/// `trafficDistribution` of own addresses.
+const SAME_NODE: &str = "PreferSameNode";
+
 /// Whether an object is somebody else's.
 pub(super) fn is_foreign(there: PartialObjectMeta<Service>) -> bool {
     !there.metadata.labels.is_some_and(|labels| labels.contains_key(OWN_ADDRESS))
@@ -57,7 +60,7 @@ pub(super) fn service(
             ip_family_policy: Some("PreferDualStack".into()),
             selector: selector.cloned(),
             ports: Some(service_ports(ports)),
-            traffic_distribution: prefer_same_node.then(|| "PreferSameNode".into()),
+            traffic_distribution: prefer_same_node.then(|| SAME_NODE.into()),
             ..ServiceSpec::default()
         }),
         status: None,
@@ -88,8 +91,14 @@ pub(super) fn selector(there: &Service) -> Option<&Selector> {
     there.spec.as_ref()?.selector.as_ref().filter(|selector| !selector.is_empty())
 }
 
-/// Whether a Service holds exactly these ports and this selector.
-pub(super) fn says(there: &Service, ports: &Ports, selector: Option<&Selector>) -> bool {
+/// Whether a Service holds exactly these ports and this selector, and prefers the caller's node where the cluster knows
+/// how.
+pub(super) fn says(there: &Service, ports: &Ports, selector: Option<&Selector>, prefer_same_node: bool) -> bool {
+    let distribution = there.spec.as_ref().and_then(|spec| spec.traffic_distribution.as_deref());
+    // Without the means, what somebody else says there is not ours.
+    if prefer_same_node && distribution != Some(SAME_NODE) {
+        return false;
+    }
     let label = |(key, value): (&str, &str)| there.metadata.labels.as_ref()?.get(key).filter(|there| *there == value);
     let leads = self::selector(there) == selector && LABELS.into_iter().all(|pair| label(pair).is_some());
     let served = there.spec.iter().flat_map(|spec| spec.ports.iter().flatten());

@@ -6,6 +6,7 @@
 
 mod follow;
 mod object;
+mod stale;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -16,8 +17,9 @@ use maesh_compiler::{
     kinds::{Door, ObjectKind},
 };
 use parking_lot::Mutex;
-use tokio::{sync::mpsc, task::JoinSet};
+use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 
+pub use self::stale::{Freshness, follow_staleness};
 use super::{Batches, Event};
 use crate::api::{Limits, chain};
 
@@ -106,8 +108,24 @@ struct Inner {
 #[derive(Debug, Default)]
 struct State {
     watch: Watch,
+    /// When the server was last heard.
+    heard: Option<Instant>,
     problem: Option<Diagnostic>,
+    /// Of each object that cannot be read, what is wrong.
     bad: BTreeMap<Arc<str>, Diagnostic>,
+}
+
+impl State {
+    /// What is wrong with the watch of `kind` and with objects that it brought.
+    fn problems(&self, kind: ObjectKind) -> Vec<Diagnostic> {
+        let named = self.problem.iter().chain(self.bad.values().take(MOST_NAMED));
+        let mut all: Vec<_> = named.cloned().collect();
+        if let Some(more) = self.bad.len().checked_sub(MOST_NAMED).filter(|more| *more > 0) {
+            let text = format!("{more} more cannot be read and are left out. Correct those that are named first.");
+            all.push(Diagnostic::error(Reason::InvalidObject, ObjectRef::new(kind.as_str(), "", "*"), text));
+        }
+        all
+    }
 }
 
 impl Watches {
@@ -128,9 +146,7 @@ impl Watches {
     /// Everything that is wrong, of all watches.
     fn problems(&self) -> Event {
         let states = self.0.states.lock();
-        Event::Problems(
-            states.values().flat_map(|state| state.problem.iter().chain(state.bad.values())).cloned().collect(),
-        )
+        Event::Problems(states.iter().flat_map(|(kind, state)| state.problems(*kind)).collect())
     }
 }
 

@@ -51,6 +51,7 @@ impl Replica {
             writes_per_second: writes,
             budget,
             owner: None,
+            recorder: None,
         };
         let keeping = tokio::spawn(own::keep(client.clone(), options, wanted, candidate.leadership(), leaving.1));
         Self { client: client.clone(), candidate, wants, leaving: leaving.0, keeping }

@@ -6,12 +6,13 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rand::{Rng, RngExt};
 use tokio::{net::TcpStream, sync::mpsc};
 use tokio_stream::wrappers::UnboundedReceiverStream;
-use tonic::{Request, Streaming, client::Grpc};
+use tonic::{Request, Streaming, client::Grpc, metadata::MetadataValue};
 use tonic_prost::ProstCodec;
 
 use super::{Connect, SubscriberConfig};
 use crate::{
     io::Io,
+    mark,
     tls::ClientTls,
     xds::{self, DeltaDiscoveryRequest, DeltaDiscoveryResponse},
 };
@@ -34,6 +35,22 @@ pub(super) enum ConnectError {
     Token(io::Error),
     #[error("{address}: {status}")]
     Refused { address: String, status: Box<tonic::Status> },
+}
+
+impl ConnectError {
+    /// A controller answered, and its own view of the cluster is old.
+    pub(super) fn is_stale(&self) -> bool {
+        matches!(self, Self::Refused { status, .. } if mark::is_stale(status))
+    }
+}
+
+/// Which controllers are taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Take {
+    /// Those whose view of the cluster is fresh.
+    Fresh,
+    /// Any.
+    Any,
 }
 
 /// One open stream.
@@ -65,6 +82,7 @@ impl Connector {
         &mut self,
         config: &SubscriberConfig,
         requests: mpsc::UnboundedReceiver<DeltaDiscoveryRequest>,
+        take: Take,
     ) -> Result<Open, ConnectError> {
         let limit = config.timing.connect;
         let token = config.token.read().map_err(ConnectError::Token)?;
@@ -84,7 +102,7 @@ impl Connector {
                 tcp(&host, address, tls.as_ref(), limit).await?
             }
         };
-        stream(config, address, io, token, requests).await
+        stream(config, address, io, token, requests, take).await
     }
 
     /// The stream that was opened last was good: when it ends, a new one may go to the same controller.
@@ -93,7 +111,7 @@ impl Connector {
     }
 }
 
-/// Opens a stream to the controller at this address, whose certificate has the name of those that are configured.
+/// Opens a stream to the controller at this address, however old its view of the cluster, whose certificate has the name of those that are configured.
 pub(super) async fn open_at(
     config: &SubscriberConfig,
     address: SocketAddr,
@@ -105,7 +123,7 @@ pub(super) async fn open_at(
     };
     let host = controllers.first().map_or("", |controller| host(controller));
     let (address, io) = tcp(host, address, tls.as_ref(), config.timing.connect).await?;
-    stream(config, address, io, token, requests).await
+    stream(config, address, io, token, requests, Take::Any).await
 }
 
 /// A connection to `address` and what it is called; `host` is who its certificate is to name.
@@ -141,6 +159,7 @@ async fn stream(
     io: Io,
     token: Option<String>,
     requests: mpsc::UnboundedReceiver<DeltaDiscoveryRequest>,
+    take: Take,
 ) -> Result<Open, ConnectError> {
     let handshake = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
@@ -170,6 +189,9 @@ async fn stream(
         let value = format!("Bearer {token}").parse();
         let value = value.map_err(|_| ConnectError::Token(io::Error::other("it has impossible characters")))?;
         request.metadata_mut().insert("authorization", value);
+    }
+    if take == Take::Any {
+        request.metadata_mut().insert(mark::ACCEPT_STALE, MetadataValue::from_static("true"));
     }
     let path = http::uri::PathAndQuery::from_static(xds::PATH);
     let opened = grpc.streaming(request, path, ProstCodec::default()).await;

@@ -19,7 +19,7 @@ use tokio::{
 use super::{
     Status, SubscriberConfig,
     backoff::Backoff,
-    connect::{ConnectError, Connector, Open},
+    connect::{ConnectError, Connector, Open, Take},
     disk::{Disk, Saving},
     state::{Received, State},
     witness::Witnesses,
@@ -52,6 +52,8 @@ pub(super) struct Runner {
     /// The furthest that any controller was.
     reached: u64,
     behind_since: Option<Instant>,
+    /// Since when controllers refuse because their view of the cluster is old.
+    stale_since: Option<Instant>,
 }
 
 /// Keeps the state file up with the state, in the background: nobody waits for a disk.
@@ -114,7 +116,20 @@ impl Runner {
         });
         let elsewhere = config.identity.role == Role::Proxy && matches!(config.connect, Connect::Tcp { .. });
         let witnesses = elsewhere.then(|| Witnesses::start(&config));
-        Self { config, updates, demands, ready, up, status, state, saver, witnesses, reached: 0, behind_since: None }
+        Self {
+            config,
+            updates,
+            demands,
+            ready,
+            up,
+            status,
+            state,
+            saver,
+            witnesses,
+            reached: 0,
+            behind_since: None,
+            stale_since: None,
+        }
     }
 
     pub(super) async fn run(mut self) {
@@ -130,6 +145,13 @@ impl Runner {
             }
             self.status.failures.fetch_add(1, Ordering::Relaxed);
             *self.status.last_error.lock() = Some(error.to_string().into());
+            match &error {
+                Ended::Connect(error) if error.is_stale() => {
+                    self.stale_since.get_or_insert_with(Instant::now);
+                }
+                _ if heard => self.stale_since = None,
+                _ => {}
+            }
             if heard && !matches!(error, Ended::Behind { .. }) {
                 backoff.reset();
                 connector.forget_failures();
@@ -220,7 +242,7 @@ impl Runner {
             let _ = requests.send(request);
         }
         let open = tokio::select! {
-            open = connector.open(&self.config, outgoing) => open,
+            open = connector.open(&self.config, outgoing, self.take()) => open,
             () = self.updates.closed() => return (Ended::Role, false),
         };
         let open = match open {
@@ -314,6 +336,13 @@ impl Runner {
             return Ok(());
         }
         self.give(stream, received).await
+    }
+
+    /// Which controllers to take now. Where one refuses because its view of the cluster is old, another may know more;
+    /// where all do for long, what they have is better than nothing.
+    fn take(&self) -> Take {
+        let long = self.stale_since.is_some_and(|since| since.elapsed() >= self.config.timing.behind);
+        if long { Take::Any } else { Take::Fresh }
     }
 
     /// Whether to go along with a controller that is so far.

@@ -173,6 +173,20 @@ async fn a_controller_with_stale_watches_refuses_new_streams_and_keeps_the_open_
 }
 
 #[tokio::test(start_paused = true)]
+async fn where_every_controller_is_stale_they_are_followed_after_a_while() {
+    let store = store_with(&[name("shop/web", 1)], 0);
+    store.set_refusing(Some("watches are stale".into()));
+    let server = serve(&store);
+    let config = config(&server, &[Kind::Name], &[]);
+    let behind = config.timing.behind;
+    let since = tokio::time::Instant::now();
+    let mut role = role(config);
+    role.step().await;
+    assert!(since.elapsed() >= behind, "followed after {:?}", since.elapsed());
+    assert_eq!(role.names(Kind::Name), ["shop/web"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn one_subscriber_more_than_is_served_is_refused() {
     let store = store_with(&[name("shop/web", 1)], 0);
     let server = Server::new(store, ServerOptions { subscribers: 1, ..ServerOptions::default() });

@@ -18,6 +18,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::{
+    admission::ConnectionPermit,
     listener::{Listening, Worker},
     state::Shared,
 };
@@ -53,6 +54,8 @@ pub(crate) struct Caller {
     pub(crate) shared: Arc<Shared>,
     pub(crate) worker: Arc<Worker>,
     pub(crate) listening: Arc<Listening>,
+    /// What it may open.
+    pub(crate) permit: ConnectionPermit,
     /// Address of the caller.
     pub(crate) address: IpAddr,
     /// The same as a field's value.
@@ -80,6 +83,7 @@ impl Caller {
         listening: Arc<Listening>,
         address: IpAddr,
         http2: bool,
+        permit: ConnectionPermit,
     ) -> Arc<Self> {
         let text = HeaderValue::try_from(address.to_string()).unwrap_or(HeaderValue::from_static("unknown"));
         let stage = if http2 { Stage::Free } else { Stage::Head };
@@ -89,6 +93,7 @@ impl Caller {
             shared,
             worker,
             listening,
+            permit,
             address,
             address_text: text,
             http2,

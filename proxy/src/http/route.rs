@@ -47,6 +47,11 @@ impl<'a> Host<'a> {
         Some(Self(if has_capitals { name.to_ascii_lowercase().into() } else { name.into() }))
     }
 
+    /// Whether it has one label, which is a Service of the caller's own namespace.
+    pub(crate) fn is_one_label(&self) -> bool {
+        !self.0.bytes().any(|byte| matches!(byte, b'.' | b':'))
+    }
+
     /// The normalised text.
     pub(crate) fn as_str(&self) -> &str {
         &self.0

@@ -19,7 +19,7 @@ use super::{
     body::{Body, Counted, Ending, Upload},
     caller::Caller,
     headers::{self, Forwarded},
-    route,
+    hops, route,
     send::{self, Outgoing, Sent},
     upgrade,
     wire::CallerIo,
@@ -163,6 +163,15 @@ async fn pipeline(
         Target::Nowhere => return Err(Reason::NoEndpoints),
     };
     let http2 = send::speaks_http2(backend, grpc)?;
+    if backend.upstreams.load().policy.local_only {
+        Box::pin(caller.shared.know(caller.address)).await;
+    }
+    // HTTP/1.1 takes a connection to the endpoint for each exchange, and the caller's HTTP/2 connection may have many.
+    let permit = match caller.http2 && !http2 {
+        true => Some(caller.permit.exchange().ok_or(Reason::Overloaded)?),
+        false => None,
+    };
+    hops::count(request.headers_mut())?;
     let handover = upgrade::prepare(&mut request, http2, caller.http2);
     headers::strip_hop_by_hop(request.headers_mut(), http2);
     let forwarded = Forwarded {
@@ -179,7 +188,8 @@ async fn pipeline(
     if let Some(handover) = &handover {
         handover.apply(&mut outgoing);
     }
-    let Sent { head, body, in_flight, whole, switched } = send::send(caller, backend, outgoing).await?;
+    let Sent { head, body, mut in_flight, whole, switched } = send::send(caller, backend, outgoing).await?;
+    in_flight.permit = permit;
     let mut response = Response::from_parts(head, body);
     *response.version_mut() = Version::HTTP_11;
     if let Some(switched) = switched {
@@ -242,6 +252,10 @@ fn check_http2_size(request: &Request<Incoming>, limits: &crate::Limits) -> Resu
 /// The port of the Service that the request is for.
 async fn find(caller: &Caller, host: Option<&HeaderValue>) -> Result<Arc<Port>, Reason> {
     let shared = &caller.shared;
+    // A name of one label depends on the caller's namespace.
+    if host.is_some_and(|host| !host.as_bytes().contains(&b'.')) {
+        Box::pin(shared.know(caller.address)).await;
+    }
     let (called, number) = {
         let facts = caller.listening.facts.load();
         route::named(shared, &facts, host.map(HeaderValue::as_bytes), caller.address)?

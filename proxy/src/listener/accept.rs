@@ -3,6 +3,7 @@
 use std::{
     io,
     net::{IpAddr, SocketAddr},
+    os::fd::AsRawFd,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -11,15 +12,17 @@ use bytes::{Bytes, BytesMut};
 use maesh_config::model::Protocol;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     task::AbortHandle,
+    time::timeout,
 };
 
-use super::{Listening, Worker, Workers};
+use super::{Listening, Worker, Workers, socket::AsyncListener};
 use crate::{
+    admission::ConnectionPermit,
     http,
     reason::Reason,
-    state::{Called, Counts, Found, Target, find_port},
+    state::{Called, Found, Target, find_port},
     tcp,
     tls::{self, Opening},
 };
@@ -27,26 +30,26 @@ use crate::{
 /// What begins every connection of HTTP/2 (RFC 9113 section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// First byte of a TLS stream (RFC 8446 section 5.1).
-const TLS_HANDSHAKE: u8 = 22;
-
 /// Wait after the system had no descriptor left for another connection.
 const OUT_OF_FILES: Duration = Duration::from_millis(50);
 
+/// A listening socket, and for which local addresses it is there.
+pub(super) struct Socket {
+    pub(super) socket: Arc<std::net::TcpListener>,
+    /// Connections to other addresses are closed; empty where the socket is bound to what it serves.
+    pub(super) only: Arc<[IpAddr]>,
+}
+
 /// Starts accepting on `socket`, on the worker at place `first`.
-pub(super) fn start(
-    workers: &Workers,
-    first: usize,
-    socket: std::net::TcpListener,
-    listening: Arc<Listening>,
-) -> AbortHandle {
+pub(super) fn start(workers: &Workers, first: usize, socket: Socket, listening: Arc<Listening>) -> AbortHandle {
     let here = workers.nth(first).clone();
     let accepting = accept(workers.clone(), here.clone(), socket, listening);
     here.handle().spawn(accepting).abort_handle()
 }
 
-async fn accept(workers: Workers, here: Arc<Worker>, socket: std::net::TcpListener, listening: Arc<Listening>) {
-    let listener = match TcpListener::from_std(socket) {
+async fn accept(workers: Workers, here: Arc<Worker>, socket: Socket, listening: Arc<Listening>) {
+    let Socket { socket, only } = socket;
+    let listener = match AsyncListener::new(socket) {
         Ok(listener) => listener,
         Err(error) => {
             tracing::error!(%error, "a bound listener cannot be used");
@@ -65,133 +68,181 @@ async fn accept(workers: Workers, here: Arc<Worker>, socket: std::net::TcpListen
                 continue;
             }
         };
+        if !only.is_empty() && !stream.local_addr().is_ok_and(|local| only.contains(&local.ip().to_canonical())) {
+            continue;
+        }
         let worker = workers.idlest(&here).clone();
         worker.load.fetch_add(1, Ordering::Relaxed);
-        if Arc::ptr_eq(&worker, &here) {
-            tokio::spawn(connection(worker, stream, peer, listening.clone()));
-        } else if let Ok(stream) = stream.into_std() {
-            // Its events must come to the loop that will serve it.
-            let (handle, listening) = (worker.handle().clone(), listening.clone());
-            handle.spawn(async move {
-                match TcpStream::from_std(stream) {
-                    Ok(stream) => connection(worker, stream, peer, listening).await,
-                    Err(_) => drop(worker.load.fetch_sub(1, Ordering::Relaxed)),
-                }
-            });
-        }
+        let (handle, listening) = (worker.handle().clone(), listening.clone());
+        // Its events must come to the loop that will serve it.
+        let serve = async move {
+            if let Ok(stream) = TcpStream::from_std(stream) {
+                connection(&worker, stream, peer, listening).await;
+            }
+            worker.load.fetch_sub(1, Ordering::Relaxed);
+        };
+        handle.spawn(serve);
     }
 }
 
-async fn connection(worker: Arc<Worker>, stream: TcpStream, peer: SocketAddr, listening: Arc<Listening>) {
+async fn connection(worker: &Arc<Worker>, stream: TcpStream, peer: SocketAddr, listening: Arc<Listening>) {
+    let shared = &worker.shared;
     let caller = peer.ip().to_canonical();
     // A failure here means that the connection is gone already, which reading will say.
     let _ = stream.set_nodelay(true);
-    match worker.shared.connections.enter(caller) {
-        None => refuse(stream, listening.facts.load().http).await,
-        Some(place) => {
-            dispatch(&worker, stream, caller, listening).await;
-            drop(place);
-        }
-    }
-    worker.load.fetch_sub(1, Ordering::Relaxed);
+    let has_descriptors = shared.admission.has_descriptors(stream.as_raw_fd());
+    let Some(permit) = has_descriptors.then(|| shared.admission.connection(caller)).flatten() else {
+        return refuse(stream, listening.facts.load().http).await;
+    };
+    let Ok(_end) = shared.own_ends.note(peer) else {
+        shared.telemetry.loops.inc();
+        return reset(&stream);
+    };
+    shared.meet(caller);
+    dispatch(worker, stream, caller, listening, permit).await;
 }
 
 /// Serves a connection by what its port carries, and on shared ports by what it begins with.
-async fn dispatch(worker: &Arc<Worker>, stream: TcpStream, caller: IpAddr, listening: Arc<Listening>) {
-    let (http, tls, owner) = {
+async fn dispatch(
+    worker: &Arc<Worker>,
+    mut stream: TcpStream,
+    caller: IpAddr,
+    listening: Arc<Listening>,
+    permit: ConnectionPermit,
+) {
+    let shared = &worker.shared;
+    let (http, owner) = {
         let facts = listening.facts.load();
-        (facts.http, facts.tls, facts.owner.clone())
+        (facts.http, facts.owner.clone())
     };
     if let Some((service, port)) = owner.filter(|_| !http) {
-        let called = worker.shared.directory.named(&service);
-        return serve_tcp(worker, stream, caller, called, port).await;
+        let called = shared.directory.named(&service);
+        return serve_tcp(worker, stream, Bytes::new(), caller, Carried { called, port, protocol: Protocol::Tcp })
+            .await;
     }
-    if tls {
-        let opening = tls::peek(&stream, worker.shared.config.limits.head_timeout).await;
-        match opening {
-            Ok(Opening::Named(name)) => return serve_tls(worker, stream, caller, &listening, &name).await,
-            // Nobody can claim what has no name.
-            Ok(Opening::Unnamed) | Err(_) => return,
-            Ok(Opening::NotTls | Opening::Silent) => {}
+    let mut first = BytesMut::with_capacity(4096);
+    let opening = timeout(shared.config.limits.head_timeout, open(&mut stream, &mut first)).await;
+    match opening {
+        Ok(Ok(Speaks::Tls(name))) => serve_tls(worker, stream, first.freeze(), caller, &listening, name).await,
+        Ok(Ok(Speaks::Http { http2 })) if http => {
+            shared.telemetry.open_http.inc();
+            let caller = http::Caller::new(shared.clone(), worker.clone(), listening, caller, http2, permit);
+            http::serve(stream, first.freeze(), caller).await;
+            shared.telemetry.open_http.dec();
         }
+        // What carries only TLS has nothing to say to anybody else; nor is there anything to say to silence.
+        Ok(Ok(Speaks::Http { .. } | Speaks::Nothing) | Err(_)) | Err(_) => {}
     }
-    if http {
-        serve_http(worker, stream, caller, listening).await;
+}
+
+/// What a connection speaks, as far as its first bytes say.
+enum Speaks {
+    /// TLS, for this name.
+    Tls(Option<Box<str>>),
+    /// HTTP, or nothing that is known here: then HTTP/1.1 says so.
+    Http {
+        http2: bool,
+    },
+    Nothing,
+}
+
+/// Reads into `first` until it is known what the connection speaks.
+async fn open(stream: &mut TcpStream, first: &mut BytesMut) -> io::Result<Speaks> {
+    match tls::read_opening(stream, first).await? {
+        Opening::Named(name) => return Ok(Speaks::Tls(Some(name))),
+        Opening::Unnamed => return Ok(Speaks::Tls(None)),
+        Opening::Ended => return Ok(Speaks::Nothing),
+        Opening::NotTls => {}
+    }
+    loop {
+        let len = first.len().min(PREFACE.len());
+        if first[..len] != PREFACE[..len] {
+            return Ok(Speaks::Http { http2: false });
+        }
+        if len == PREFACE.len() {
+            return Ok(Speaks::Http { http2: true });
+        }
+        if stream.read_buf(first).await? == 0 {
+            return Ok(Speaks::Http { http2: false });
+        }
     }
 }
 
 /// Too many are open.
 async fn refuse(mut stream: TcpStream, http: bool) {
     if http {
-        // Whether it is heard is no matter.
+        // The caller may be gone; that is fine.
         let _ = stream.write_all(&http::last_words(Reason::Overloaded)).await;
     }
 }
 
-async fn serve_http(worker: &Arc<Worker>, mut stream: TcpStream, caller: IpAddr, listening: Arc<Listening>) {
+/// Carries a stream of TLS, untouched, to the Service that owns the port, or on a shared port to the one whose name it
+/// says: every Service has its own names there, whatever the port carries otherwise.
+async fn serve_tls(
+    worker: &Arc<Worker>,
+    stream: TcpStream,
+    first: Bytes,
+    caller: IpAddr,
+    listening: &Listening,
+    name: Option<Box<str>>,
+) {
     let shared = &worker.shared;
-    let first = tokio::time::timeout(shared.config.limits.head_timeout, recognise(&mut stream)).await;
-    let Ok(Ok((first, http2))) = first else { return };
-    // On a shared port TLS is a matter of names, and nobody claimed this one.
-    let shared_port = listening.facts.load().owner.is_none();
-    if first.is_empty() || (first[0] == TLS_HANDSHAKE && shared_port) {
-        return;
+    if let Some((service, port)) = listening.facts.load().owner.clone() {
+        let called = shared.directory.named(&service);
+        return serve_tcp(worker, stream, first, caller, Carried { called, port, protocol: Protocol::Http }).await;
     }
-    shared.telemetry.open_http.inc();
-    let caller = http::Caller::new(shared.clone(), worker.clone(), listening, caller, http2);
-    http::serve(stream, first, caller).await;
-    shared.telemetry.open_http.dec();
-}
-
-/// Reads until it is known whether the connection speaks HTTP/2.
-async fn recognise(stream: &mut TcpStream) -> io::Result<(Bytes, bool)> {
-    let mut first = BytesMut::with_capacity(4096);
-    loop {
-        if stream.read_buf(&mut first).await? == 0 {
-            return Ok((first.freeze(), false));
-        }
-        let len = first.len().min(PREFACE.len());
-        if first[..len] != PREFACE[..len] {
-            return Ok((first.freeze(), false));
-        }
-        if len == PREFACE.len() {
-            return Ok((first.freeze(), true));
-        }
+    // Nobody can claim what has no name.
+    let Some(host) = name.as_ref().and_then(|name| http::Host::parse(name.as_bytes())) else { return };
+    if host.is_one_label() {
+        shared.know(caller).await;
     }
-}
-
-/// Carries a stream of TLS, untouched, to the Service whose name it says.
-async fn serve_tls(worker: &Arc<Worker>, stream: TcpStream, caller: IpAddr, listening: &Listening, name: &str) {
-    let Some(host) = http::Host::parse(name.as_bytes()) else { return };
-    let found = {
+    let carried = {
         let facts = listening.facts.load();
-        http::find_called(&worker.shared, &facts.sni, &host, caller)
-            .ok()
-            .and_then(|called| http::port_on(&called, facts.port, Protocol::Tcp).map(|port| (called, port)))
+        let on = |called: &Arc<Called>, protocol| http::port_on(called, facts.port, protocol).map(|it| (it, protocol));
+        http::find_called(shared, &facts.sni, &host, caller).ok().and_then(|called| {
+            let (port, protocol) = on(&called, Protocol::Tcp).or_else(|| on(&called, Protocol::Http))?;
+            Some(Carried { called: Some(called), port, protocol })
+        })
     };
-    if let Some((called, port)) = found {
-        serve_tcp(worker, stream, caller, Some(called), port).await;
+    if let Some(carried) = carried {
+        serve_tcp(worker, stream, first, caller, carried).await;
     }
 }
 
-async fn serve_tcp(worker: &Arc<Worker>, stream: TcpStream, caller: IpAddr, called: Option<Arc<Called>>, port: u16) {
+/// The port of a Service to which an opaque stream belongs.
+struct Carried {
+    called: Option<Arc<Called>>,
+    port: u16,
+    /// What the port carries otherwise.
+    protocol: Protocol,
+}
+
+/// Carries a stream of which `first` was already read.
+async fn serve_tcp(worker: &Arc<Worker>, stream: TcpStream, first: Bytes, caller: IpAddr, carried: Carried) {
     let shared = &worker.shared;
-    let found = match called {
-        Some(called) => find_port(shared, &called, port, Protocol::Tcp).await,
-        None => Found::Absent,
-    };
-    let Found::Port(port) = found else { return reset(&stream) };
+    let Carried { called: Some(called), port, protocol } = carried else { return reset(&stream) };
+    let Found::Port(port) = find_port(shared, &called, port, protocol).await else { return reset(&stream) };
     let Target::Backend(backend) = port.target(worker.draw()) else { return reset(&stream) };
-    let Some((endpoint, in_flight)) = http::dial(worker, caller, backend).await else { return reset(&stream) };
-    let idle = backend.upstreams.load().policy.idle_timeout;
-    shared.telemetry.open_tcp.inc();
-    let relayed = tcp::relay(stream, Bytes::new(), endpoint, idle).await;
-    shared.telemetry.open_tcp.dec();
-    if let Counts::Stream(counts) = &port.counts {
-        counts.connections.inc();
-        counts.received.inc_by(relayed.to_endpoint);
-        counts.sent.inc_by(relayed.to_caller);
+    let (idle, local_only) = {
+        let upstreams = backend.upstreams.load();
+        (upstreams.policy.idle_timeout, upstreams.policy.local_only)
+    };
+    if local_only {
+        shared.know(caller).await;
     }
+    let Some((endpoint, in_flight)) = http::dial(worker, caller, backend).await else { return reset(&stream) };
+    let dialling = endpoint.local_addr().ok().filter(|_| shared.own_ends.any());
+    let Ok(_end) = dialling.map(|end| shared.own_ends.note(end)).transpose() else {
+        shared.telemetry.loops.inc();
+        return reset(&stream);
+    };
+    let counts = shared.telemetry.stream(&called.name, port.number);
+    counts.connections.inc();
+    shared.telemetry.open_tcp.inc();
+    let relayed = tcp::relay(stream, first, endpoint, idle).await;
+    shared.telemetry.open_tcp.dec();
+    counts.received.inc_by(relayed.to_endpoint);
+    counts.sent.inc_by(relayed.to_caller);
     drop(in_flight);
 }
 

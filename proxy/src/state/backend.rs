@@ -19,7 +19,7 @@ use maesh_config::{
 };
 use smallvec::SmallVec;
 
-use crate::http::Pools;
+use crate::{admission::ExchangePermit, http::Pools};
 
 /// Where the proxy is, as the hints of endpoints name it.
 #[derive(Clone, Debug, Default)]
@@ -213,6 +213,8 @@ fn to_zone(facts: &model::Endpoint, place: &Place) -> Option<bool> {
 pub(crate) struct InFlight {
     backend: Arc<BackendPort>,
     endpoint: Option<Arc<Endpoint>>,
+    /// What it was charged to its caller, where that is not a part of the caller's connection.
+    pub(crate) permit: Option<ExchangePermit>,
 }
 
 impl InFlight {
@@ -222,7 +224,7 @@ impl InFlight {
             backend.in_flight.fetch_sub(1, Ordering::Relaxed);
             return None;
         }
-        Some(Self { backend: backend.clone(), endpoint: None })
+        Some(Self { backend: backend.clone(), endpoint: None, permit: None })
     }
 
     /// The request is on this endpoint from now on.

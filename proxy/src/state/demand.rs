@@ -15,7 +15,9 @@ use maesh_config::{
     model::{self, BackendPolicy, Balance, Protocol, Scheme},
 };
 
-use super::{ArcSwap, ArcSwapOption, BackendPort, Called, Counts, NameFacts, Place, Port, Shared};
+use crate::loops::Dialable;
+
+use super::{ArcSwap, ArcSwapOption, BackendPort, Called, Counts, NameFacts, Place, Port, Shared, Wanted};
 
 /// What became of a port that was asked for.
 pub(crate) enum Found {
@@ -108,7 +110,7 @@ async fn wait(shared: &Shared, called: &Arc<Called>) {
     if !called.wanted.swap(true, Ordering::AcqRel) {
         called.wanted_at.store(u64::from(shared.clock.coarse()), Ordering::Relaxed);
         // A closed channel means that the proxy is ending.
-        let _ = shared.wanted.send(called.clone());
+        let _ = shared.wanted.send(Wanted::Service(called.clone()));
     }
     #[allow(clippy::cast_possible_truncation)]
     let waited = shared.clock.since(called.wanted_at.load(Ordering::Relaxed) as u32);
@@ -148,7 +150,9 @@ fn plain(shared: &Shared, called: &Called, number: u16, protocol: Protocol) -> F
         for_zones: Vec::new(),
         for_nodes: Vec::new(),
     };
+    let dialable = Dialable::new(&shared.config.shared, shared.config.loopback_endpoints);
     let endpoints: Vec<_> = facts.cluster_ips.iter().map(|address| endpoint(*address)).collect();
+    let endpoints: Vec<_> = endpoints.into_iter().filter(|it| dialable.allows(it.address)).collect();
     let own = BackendPort::new(called.name.clone(), plain_policy());
     // Nothing hints at any of them.
     own.replace(plain_policy(), &endpoints, &Place::default(), shared.config.workers);
@@ -181,7 +185,7 @@ impl Port {
     ) -> Self {
         let counts = match protocol {
             Protocol::Http => Counts::Http(shared.telemetry.port(service, number)),
-            Protocol::Tcp | Protocol::Udp => Counts::Stream(shared.telemetry.stream(service, number)),
+            Protocol::Tcp | Protocol::Udp => Counts::Stream,
         };
         let number_text = HeaderValue::from(number);
         Self { number, protocol, leaving: false, routes, own, number_text, counts }

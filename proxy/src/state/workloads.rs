@@ -1,15 +1,41 @@
 //! What is known of callers' addresses.
+//!
+//! A caller's workload is asked for at its first connection, so that it is here when something depends on it: a `Host` of
+//! one label, a Service whose traffic stays on the caller's node. What depends on it waits, for a bounded time. The number
+//! of addresses asked for is bounded, and those unused for long are let go of.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{collections::HashMap, net::IpAddr, sync::Arc, time::Duration};
 
 use maesh_config::model::{Workload, WorkloadKind};
+use parking_lot::Mutex;
+use tokio::sync::Notify;
 
 use super::shard::Sharded;
+use crate::clock::Clock;
+
+/// Most addresses asked for. The pods of a node are some hundreds; callers of other nodes come here while their own proxy
+/// is away.
+const MOST: usize = 16_384;
+
+/// While the table is nearly full, an address is let go of after so long.
+const SHORT: Duration = Duration::from_secs(30);
 
 /// Workloads by address.
 #[derive(Default)]
 pub(crate) struct Workloads {
     by_address: Sharded<IpAddr, Arc<Workload>>,
+    /// Addresses asked for.
+    asked: Mutex<HashMap<IpAddr, Asked, ahash::RandomState>>,
+    arrived: Notify,
+}
+
+/// An address that was asked for.
+struct Asked {
+    /// Coarse time of the question, and of the last use.
+    at: u32,
+    used: u32,
+    /// The controller has answered, be it that there is nothing.
+    answered: bool,
 }
 
 impl Workloads {
@@ -18,13 +44,83 @@ impl Workloads {
         self.by_address.get(&address)
     }
 
-    /// Applies a batch: new workloads, and names of those that are gone. Ranges say nothing of a caller here.
-    pub(crate) fn apply(&self, upserts: &[Workload], removed: &[Arc<str>]) {
+    /// Notes that `address` calls at `now`; whether it is to be asked for.
+    pub(super) fn meet(&self, address: IpAddr, now: u32) -> bool {
+        let mut asked = self.asked.lock();
+        if let Some(known) = asked.get_mut(&address) {
+            known.used = now;
+            return false;
+        }
+        let room = asked.len() < MOST;
+        if room {
+            asked.insert(address, Asked { at: now, used: now, answered: false });
+        }
+        room
+    }
+
+    /// Waits until the controller has said what is at `address`, or until `longest` has passed since it was asked. Who
+    /// was not asked for is not waited for.
+    pub(super) async fn settled(&self, address: IpAddr, clock: &Clock, longest: Duration) {
+        let Some(left) = self.left(address, clock, longest) else { return };
+        let answered = async {
+            loop {
+                let arrived = self.arrived.notified();
+                if self.left(address, clock, longest).is_none() {
+                    return;
+                }
+                arrived.await;
+            }
+        };
+        let _ = tokio::time::timeout(left, answered).await;
+    }
+
+    /// How long an answer about `address` may still be waited for; `None` if it is here or cannot come.
+    fn left(&self, address: IpAddr, clock: &Clock, longest: Duration) -> Option<Duration> {
+        let asked = self.asked.lock();
+        let asked = asked.get(&address).filter(|asked| !asked.answered)?;
+        Some(longest.saturating_sub(clock.since(asked.at))).filter(|left| !left.is_zero())
+    }
+
+    /// Applies a batch: new workloads, and names of those that are gone. Ranges say nothing of a caller here. What was kept
+    /// over a restart counts as asked for, at `now`.
+    pub(super) fn apply(&self, upserts: &[Workload], removed: &[Arc<str>], now: u32) {
         let gone = removed.iter().filter_map(|name| name.parse().ok()).map(|address: IpAddr| (address, None));
         let new = upserts
             .iter()
             .filter(|workload| workload.kind != WorkloadKind::PodRange)
             .map(|workload| (workload.address.addr().to_canonical(), Some(Arc::new(workload.clone()))));
-        self.by_address.apply(gone.chain(new));
+        let changes: Vec<_> = gone.chain(new).collect();
+        let addresses: Vec<_> = changes.iter().map(|(address, _)| *address).collect();
+        self.by_address.apply(changes);
+        let mut asked = self.asked.lock();
+        for address in addresses {
+            asked.entry(address).or_insert(Asked { at: now, used: now, answered: true }).answered = true;
+        }
+        drop(asked);
+        self.arrived.notify_waiters();
+    }
+
+    /// Lets go of addresses unused for `idle`, and returns them.
+    pub(super) fn expire(&self, clock: &Clock, idle: Duration) -> Vec<IpAddr> {
+        let mut asked = self.asked.lock();
+        let idle = if asked.len() > MOST / 4 * 3 { idle.min(SHORT) } else { idle };
+        let unused: Vec<_> = asked.extract_if(|_, asked| clock.since(asked.used) > idle).map(|(it, _)| it).collect();
+        drop(asked);
+        self.by_address.apply(unused.iter().map(|address| (*address, None)));
+        unused
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_asked_for_are_bounded() {
+        let workloads = Workloads::default();
+        let address = |last: usize| IpAddr::from(u32::try_from(last).expect("small").to_be_bytes());
+        assert!((0..MOST).all(|last| workloads.meet(address(last), 0)));
+        assert!(!workloads.meet(address(MOST), 0), "there is no room");
+        assert!(!workloads.meet(address(0), 0), "asked for already");
     }
 }

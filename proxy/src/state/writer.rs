@@ -16,9 +16,10 @@ use maesh_config::{
 use maesh_discovery::update::{Interest, Rejected, Update};
 
 use super::{
-    BackendPort, Called, Endpoint, MeshFacts, NameFacts, Place, Port, Serving, Shared, Weighted, demand, directory_name,
+    BackendPort, Called, Endpoint, MeshFacts, NameFacts, Place, Port, Serving, Shared, Wanted, Weighted, demand,
+    directory_name,
 };
-use crate::listener::Listeners;
+use crate::{listener::Listeners, loops::Dialable};
 
 /// How long an acknowledgement waits for requests in flight on endpoints that it retires. They are never cut; but who
 /// stops an endpoint as soon as it left should not meet requests that were a moment from their answer.
@@ -168,6 +169,7 @@ impl Writer {
             self.let_go(&called.name);
             called.release();
             called.arrived(true);
+            self.shared.telemetry.retain_ports(&called.name, |_| false);
         }
         for resource in upserts {
             let Resource::Name(name) = &**resource else { continue };
@@ -216,6 +218,10 @@ impl Writer {
         }
         for id in removed {
             self.listeners.close(id);
+        }
+        // What the proxy listens on is no endpoint of anybody.
+        if self.listeners.take_changed() {
+            self.refresh_all();
         }
         rejected
     }
@@ -267,7 +273,7 @@ impl Writer {
             _ => None,
         };
         let upserts: Vec<Workload> = upserts.iter().filter_map(workload).collect();
-        self.shared.workloads.apply(&upserts, removed);
+        self.shared.workloads.apply(&upserts, removed, self.shared.clock.coarse());
         let is_node = |workload: &&Workload| self.node.as_ref().is_some_and(|node| *node == workload.resource_name());
         // A node that is gone, or of which an older controller says no zone, has not moved.
         if let Some(zone) = upserts.iter().rfind(is_node).and_then(|node| node.zone.clone()) {
@@ -281,19 +287,48 @@ impl Writer {
         if self.place.zone.replace(zone.clone()).is_some_and(|before| before == zone) {
             return;
         }
+        self.refresh_all();
+    }
+
+    fn refresh_all(&mut self) {
         let held: Vec<ServiceName> = self.held.keys().cloned().collect();
         held.iter().for_each(|name| self.refresh_backends(name));
     }
 
+    /// The data path needs what it does not have.
+    pub(crate) fn demand(&mut self, wanted: &Wanted) {
+        match wanted {
+            Wanted::Service(called) => self.demand_service(called),
+            Wanted::Workload(address) => {
+                self.interest.subscribe(Kind::Workload, Workload::resource_name_of(*address));
+            }
+        }
+    }
+
     /// A caller used this Service for the first time.
-    pub(crate) fn demand(&mut self, called: &Arc<Called>) {
+    fn demand_service(&mut self, called: &Arc<Called>) {
         self.hold(&called.name).called = true;
         self.fetch_backends(&called.name);
         self.activate(&called.name);
     }
 
-    /// Lets go of Services that nobody used for the idle time.
+    /// Unsubscribes from Services and callers that were not used for the idle time.
     pub(crate) fn release_idle(&mut self) {
+        self.release_callers();
+        self.release_services();
+    }
+
+    fn release_callers(&mut self) {
+        let shared = &self.shared;
+        for address in shared.workloads.expire(&shared.clock, shared.config.idle_service) {
+            let name = Workload::resource_name_of(address);
+            if self.node.as_ref() != Some(&name) {
+                self.interest.unsubscribe(Kind::Workload, name);
+            }
+        }
+    }
+
+    fn release_services(&mut self) {
         let shared = &self.shared;
         let idle = |called: &Called| shared.clock.since(called.used()) > shared.config.idle_service;
         let of = |name: &ServiceName| self.names.get(name.to_string().as_str()).cloned();
@@ -373,7 +408,7 @@ impl Writer {
     fn refresh_backends(&mut self, name: &ServiceName) {
         let Some(held) = self.held.get(name) else { return };
         for (number, backend) in &held.backends {
-            let leaving = refresh(held, *number, backend, &self.place, &self.shared);
+            let leaving = refresh(held, *number, backend, &self.place, &self.shared, self.listeners.dialable());
             self.leaving.extend(leaving);
         }
     }
@@ -425,6 +460,7 @@ impl Writer {
             made.leaving = port.leaving;
             ports.push(Arc::new(made));
         }
+        self.shared.telemetry.retain_ports(name, |number| ports.iter().any(|port| port.number == number));
         called.serving.store(Some(Arc::new(Serving::new(ports, &self.shared.leaving))));
         called.arrived(false);
         let Some(held) = self.held.get_mut(name) else { return };
@@ -447,14 +483,21 @@ impl Writer {
         }
         stream_port(held.service.get()?, number)?;
         let backend = Arc::new(BackendPort::new(service.clone(), demand::plain_policy()));
-        refresh(held, number, &backend, &self.place, &self.shared);
+        refresh(held, number, &backend, &self.place, &self.shared, self.listeners.dialable());
         held.backends.insert(number, backend.clone());
         Some(backend)
     }
 }
 
 /// Puts the newest policy and endpoints in force; returns endpoints that left with requests in flight.
-fn refresh(held: &Held, number: u16, backend: &BackendPort, place: &Place, shared: &Shared) -> Vec<Arc<Endpoint>> {
+fn refresh(
+    held: &Held,
+    number: u16,
+    backend: &BackendPort,
+    place: &Place,
+    shared: &Shared,
+    dialable: &Dialable,
+) -> Vec<Arc<Endpoint>> {
     let policy = held
         .service
         .get()
@@ -464,7 +507,8 @@ fn refresh(held: &Held, number: u16, backend: &BackendPort, place: &Place, share
         let is_it = |port: &&PortEndpoints| port.number == number && port.protocol != Protocol::Udp;
         endpoints.ports.iter().find(is_it).map(|port| port.endpoints.clone())
     };
-    let endpoints = held.endpoints.get().and_then(of_port).unwrap_or_default();
+    let mut endpoints = held.endpoints.get().and_then(of_port).unwrap_or_default();
+    endpoints.retain(|endpoint| dialable.allows(endpoint.address));
     backend.replace(policy, &endpoints, place, shared.config.workers).into_vec()
 }
 

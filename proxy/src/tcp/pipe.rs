@@ -6,6 +6,7 @@
 use std::{
     cell::{Cell, RefCell},
     os::fd::{AsFd, OwnedFd},
+    sync::atomic::{AtomicUsize, Ordering},
 };
 
 use rustix::{
@@ -20,8 +21,8 @@ const ROOM: usize = 256 * 1024;
 /// Most that one call may move.
 const MOST: usize = 1024 * 1024;
 
-/// So many may be lent by one thread.
-const PLENTY: usize = 128;
+/// So many may be lent by one thread; see [`limit`].
+static MOST_LENT: AtomicUsize = AtomicUsize::new(128);
 
 /// So many are kept for the next use.
 const KEPT: usize = 16;
@@ -29,6 +30,11 @@ const KEPT: usize = 16;
 thread_local! {
     static FREE: RefCell<Vec<Ends>> = const { RefCell::new(Vec::new()) };
     static LENT: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Lets each thread lend so many at once: what the process's limit of open files has room for.
+pub(super) fn limit(pipes: usize) {
+    MOST_LENT.store(pipes, Ordering::Relaxed);
 }
 
 /// Both ends of a pipe.
@@ -47,7 +53,7 @@ impl Pipe {
     /// An empty one; `None` where the thread has lent many or the system refuses.
     pub(super) fn lend() -> Option<Self> {
         let lent = LENT.get();
-        if lent >= PLENTY {
+        if lent >= MOST_LENT.load(Ordering::Relaxed) {
             return None;
         }
         let ends = match FREE.with_borrow_mut(Vec::pop) {

@@ -13,7 +13,7 @@ use maesh_config::{
     Kind, Resource, ServiceName,
     model::{
         Answer, Backend, BackendPolicy, Balance, Bind, Claim, Endpoint, Endpoints, Listener, ListenerId, Mesh, Name,
-        NamePort, PortEndpoints, Protocol, Route, Scheme, Service, ServicePort, Transport,
+        NamePort, PortEndpoints, Protocol, Route, Scheme, Service, ServicePort, Transport, Workload, WorkloadKind,
     },
 };
 use maesh_discovery::update::{Ack, Demand, Interest, Rejected, Update};
@@ -31,6 +31,7 @@ pub const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 pub struct World {
     services: Vec<Service>,
     endpoints: Vec<Endpoints>,
+    workloads: Vec<Workload>,
 }
 
 /// A proxy and what feeds it.
@@ -76,6 +77,7 @@ pub fn endpoint(address: SocketAddr) -> Endpoint {
 pub fn config() -> Config {
     Config {
         shared: vec![LOCAL],
+        loopback_endpoints: true,
         workers: 2,
         drain_horizon: Duration::ZERO,
         drain_timeout: Duration::from_secs(5),
@@ -197,6 +199,20 @@ impl Fed {
         self.push(Kind::Name, vec![Resource::Name(name)], Vec::new()).await;
     }
 
+    /// Puts a pod in the world; delivered when it is asked for.
+    pub fn define_pod(&self, address: IpAddr, namespace: &str, node: &str) {
+        let workload = Workload {
+            address: address.into(),
+            kind: WorkloadKind::Pod,
+            namespace: Some(namespace.into()),
+            name: "caller".into(),
+            service_account: Some("default".into()),
+            node: Some(node.into()),
+            zone: None,
+        };
+        self.world.lock().expect("lock").workloads.push(workload);
+    }
+
     /// Puts a Service in the world; delivered when it is asked for, or at once with `push`.
     pub fn define(&self, name: &str, number: u16, protocol: Protocol, policy: BackendPolicy, routes: Vec<Route>) {
         self.define_port(name, ServicePort { number, name: None, protocol, leaving: false, routes, backend: policy });
@@ -282,6 +298,10 @@ fn find(world: &World, kind: Kind, name: &str) -> Option<Resource> {
         Kind::Endpoints => {
             let found = world.endpoints.iter().find(|endpoints| endpoints.service.to_string() == name)?;
             Some(Resource::Endpoints(found.clone()))
+        }
+        Kind::Workload => {
+            let found = world.workloads.iter().find(|workload| &*workload.resource_name() == name)?;
+            Some(Resource::Workload(found.clone()))
         }
         _ => None,
     }

@@ -79,6 +79,7 @@ fn good() -> Gathered {
         service: Some("shop/web".into()),
         name: Some("web.shop.maesh".into()),
         not_meshed: None,
+        unknown: None,
         meshed: Some(meshed()),
         endpoints: vec![endpoint(true, true)],
         endpoints_in_all: 1,

@@ -46,7 +46,7 @@ impl Duties {
     pub fn with_all(mut self, args: &ControllerArgs, client: &Client, controller: &Controller) -> (Self, Recorder) {
         let recorder = self.record_events(args, client);
         let leaving = self.leave_when_told(args, client.clone(), controller, &recorder);
-        self.keep_own_addresses(args, client.clone(), controller, leaving);
+        self.keep_own_addresses(args, client.clone(), controller, leaving, recorder.clone());
         (self, recorder)
     }
 
@@ -65,6 +65,7 @@ impl Duties {
         client: Client,
         controller: &Controller,
         leaving: watch::Receiver<bool>,
+        recorder: Recorder,
     ) {
         let (wants, leadership, deployment) = (controller.wants(), self.leadership(), args.leave.deployment.clone());
         let mut options = own::Options {
@@ -74,6 +75,7 @@ impl Duties {
             writes_per_second: args.own.own_writes,
             budget: args.own.own_budget,
             owner: None,
+            recorder: Some(recorder),
         };
         self.add(async move {
             options.owner = owner::find(&client, &options.namespace, &deployment).await;

@@ -14,7 +14,7 @@ use maesh_compiler::{
 };
 use tokio::{sync::mpsc, time::Instant};
 
-use super::{MOST_NAMED, Options, State, Watches, object::Raw, problem};
+use super::{Options, State, Watches, object::Raw, problem};
 use crate::{
     api::chain,
     source::{Batch, Event},
@@ -46,6 +46,9 @@ pub(super) struct Follow {
     batches: mpsc::Sender<Batch>,
     /// Where to go on; `None` to begin with a list.
     version: Option<String>,
+    /// Everything was listed once. From then on a list must be as new as the cluster: one from the cache of an API
+    /// server that lags behind would bring deleted objects back.
+    listed: bool,
     synced: bool,
 }
 
@@ -100,6 +103,7 @@ impl Follow {
             watches,
             batches,
             version: None,
+            listed: false,
             synced: false,
         }
     }
@@ -151,7 +155,8 @@ impl Follow {
                 self.watch(events.boxed()).await
             }
             None if self.stream_lists => {
-                let events = within(self.api.watch(&self.parameters(true), "0")).await;
+                let at_least = if self.listed { "" } else { "0" };
+                let events = within(self.api.watch(&self.parameters(true), at_least)).await;
                 let events = events.map_err(no_streams)?.boxed();
                 let events = self.stream_list(events).await?;
                 self.watch(events).await
@@ -210,15 +215,16 @@ impl Follow {
     }
 
     async fn listed(&mut self, list: List, version: String) -> Result<(), Ended> {
-        self.synced = true;
+        (self.synced, self.listed) = (true, true);
         self.watches.change(self.kind, |state| {
             state.watch.lists += 1;
-            state.watch.bad_objects = list.bad_count;
             state.watch.synced = true;
             state.bad = list.bad.into_iter().collect();
+            state.watch.bad_objects = state.bad.len() as u64;
         });
+        let reached = Event::Reached(self.kind, number(&version));
         self.at(version);
-        self.send(vec![Event::Reset(self.kind, list.objects), Event::Synced(self.kind)]).await?;
+        self.send(vec![Event::Reset(self.kind, list.objects), Event::Synced(self.kind), reached]).await?;
         self.watches.change(self.kind, |state| state.problem = None);
         self.tell_problems().await
     }
@@ -233,32 +239,26 @@ impl Follow {
             let Some(event) = next.map_err(|_| Ended::Silent)? else { return Ok(()) };
             match event? {
                 WatchEvent::Added(raw) | WatchEvent::Modified(raw) => {
-                    let version = raw.version().unwrap_or_default().to_owned();
                     match Object::read(self.kind, &raw.value, &self.door) {
                         Ok(object) => {
                             self.mended(&raw).await?;
-                            self.send(vec![Event::Apply(object)]).await?;
+                            self.takes_effect(Event::Apply(object), &raw).await?;
                         }
                         Err(error) => {
-                            // What it was before stays.
+                            // Left out, as in a list: what a replica says must not depend on when it was started.
+                            self.takes_effect(self.deletion(&raw), &raw).await?;
                             let (name, bad) = bad(self.kind, &raw, &error);
                             self.watches.change(self.kind, |state| {
-                                state.watch.bad_objects += 1;
-                                if state.bad.len() < MOST_NAMED {
-                                    state.bad.insert(name, bad);
-                                }
+                                state.bad.insert(name, bad);
+                                state.watch.bad_objects = state.bad.len() as u64;
                             });
                             self.tell_problems().await?;
                         }
                     }
-                    self.at(version);
                 }
                 WatchEvent::Deleted(raw) => {
-                    let (namespace, name) = raw.name();
-                    let id = ObjectId::new(self.kind, self.door.interner.get(namespace), name);
                     self.mended(&raw).await?;
-                    self.send(vec![Event::Delete(id)]).await?;
-                    self.at(raw.version().unwrap_or_default().to_owned());
+                    self.takes_effect(self.deletion(&raw), &raw).await?;
                 }
                 WatchEvent::Bookmark(mark) => self.at(mark.metadata.resource_version),
                 WatchEvent::Error(status) => return Err(kube::Error::Api(status).into()),
@@ -266,11 +266,26 @@ impl Follow {
         }
     }
 
+    /// Sends what an event says, and notes how far we are with it.
+    async fn takes_effect(&mut self, event: Event, raw: &Raw) -> Result<(), Ended> {
+        let version = raw.version().unwrap_or_default().to_owned();
+        self.send(vec![event, Event::Reached(self.kind, number(&version))]).await?;
+        self.at(version);
+        Ok(())
+    }
+
+    fn deletion(&self, raw: &Raw) -> Event {
+        let (namespace, name) = raw.name();
+        Event::Delete(ObjectId::new(self.kind, self.door.interner.get(namespace), name))
+    }
+
     /// An object that may have been bad is good, or gone.
     async fn mended(&self, raw: &Raw) -> Result<(), Ended> {
-        let mended = self
-            .watches
-            .change(self.kind, |state| !state.bad.is_empty() && state.bad.remove(key(raw).as_str()).is_some());
+        let mended = self.watches.change(self.kind, |state| {
+            let mended = !state.bad.is_empty() && state.bad.remove(key(raw).as_str()).is_some();
+            state.watch.bad_objects = state.bad.len() as u64;
+            mended
+        });
         if mended { self.tell_problems().await } else { Ok(()) }
     }
 
@@ -280,7 +295,10 @@ impl Follow {
             return;
         }
         self.watches.change(self.kind, |state| {
-            state.watch.version = version.parse().unwrap_or(state.watch.version);
+            state.watch.version = match number(&version) {
+                0 => state.watch.version,
+                known => known,
+            };
             succeeded(state);
         });
         self.version = Some(version);
@@ -331,25 +349,25 @@ impl Follow {
 struct List {
     objects: Vec<Object>,
     bad: Vec<(Arc<str>, Diagnostic)>,
-    bad_count: u64,
 }
 
 impl List {
     fn add(&mut self, follow: &Follow, raw: &Raw) {
         match Object::read(follow.kind, &raw.value, &follow.door) {
             Ok(object) => self.objects.push(object),
-            Err(error) => {
-                self.bad_count += 1;
-                if self.bad.len() < MOST_NAMED {
-                    self.bad.push(bad(follow.kind, raw, &error));
-                }
-            }
+            Err(error) => self.bad.push(bad(follow.kind, raw, &error)),
         }
     }
 }
 
+/// A resource version as a number, comparable within one cluster; 0 where it is none.
+fn number(version: &str) -> u64 {
+    version.parse().unwrap_or(0)
+}
+
 fn succeeded(state: &mut State) {
     state.watch.last_success = Some(Timestamp::now());
+    state.heard = Some(Instant::now());
     state.watch.error = None;
 }
 

@@ -1,10 +1,5 @@
 //! Connections to the API server that die without a word: nothing waits for them for ever.
 
-#![allow(clippy::unwrap_used, reason = "tests")]
-
-#[path = "support/peer.rs"]
-mod peer;
-
 use std::{
     sync::{
         Arc,
@@ -24,20 +19,17 @@ use maesh_controller::{
 };
 use parking_lot::Mutex;
 use serde_json::{Value, json};
-use tokio::time::timeout;
 
-use self::peer::{Asked, Peer, Reply};
+use crate::{
+    peer::{Asked, Peer, Reply},
+    within,
+};
 
-const PATIENCE: Duration = Duration::from_secs(60);
 const LIMITS: Limits = Limits {
     answer: Duration::from_millis(300),
     silence: Duration::from_millis(300),
     slack: Duration::from_millis(300),
 };
-
-async fn within<T>(what: &str, wait: impl Future<Output = T>) -> T {
-    timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("{what}: not within {PATIENCE:?}"))
-}
 
 #[tokio::test]
 async fn a_request_ends_wherever_the_server_falls_silent() {
@@ -65,13 +57,13 @@ async fn a_request_ends_wherever_the_server_falls_silent() {
 
 /// A Lease as the API server keeps it, and who is silenced.
 #[derive(Default)]
-struct Leases {
+pub(crate) struct Leases {
     lease: Mutex<Option<Value>>,
     version: Mutex<u64>,
 }
 
 impl Leases {
-    fn answer(&self, asked: &Asked) -> Reply {
+    pub(crate) fn answer(&self, asked: &Asked) -> Reply {
         let mut lease = self.lease.lock();
         match (asked.method.as_str(), lease.as_ref()) {
             ("GET", Some(lease)) => return Reply::Json(200, lease.clone()),

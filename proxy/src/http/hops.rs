@@ -1,0 +1,56 @@
+//! How often a request has gone through the mesh.
+//!
+//! The field counts proxies of the mesh on the request's way. It is there to end a loop through something that the mesh
+//! does not know, such as a gateway whose configuration leads back to a mesh name. A caller can write what it likes into
+//! it: a high number is refused, which harms only who wrote it; a low one, or none, lets a loop go round a few times
+//! more, and the loop can only be one if nobody on its way removes the field.
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use crate::reason::Reason;
+
+/// The field.
+const HOPS: HeaderName = HeaderName::from_static("x-maesh-hops");
+
+/// Most proxies on the way of one request. Services that copy all fields of what they are asked into what they ask make
+/// honest chains, but not of this length.
+const MOST: u8 = 16;
+
+/// Its values.
+const COUNTED: [&str; MOST as usize] =
+    ["1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16"];
+
+/// Counts this proxy in. What is no number counts as none.
+pub(super) fn count(headers: &mut HeaderMap) -> Result<(), Reason> {
+    let number = |value: &HeaderValue| value.to_str().ok()?.trim().parse::<u8>().ok();
+    let before = headers.get_all(&HOPS).iter().filter_map(number).max().unwrap_or(0);
+    let counted = COUNTED.get(usize::from(before)).ok_or(Reason::LoopDetected)?;
+    headers.insert(HOPS, HeaderValue::from_static(counted));
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hops_are_counted_up_to_a_bound() {
+        for (case, before, after) in [
+            ("the first proxy", &[][..], Ok("1")),
+            ("the second", &["1"], Ok("2")),
+            ("the last", &["15"], Ok("16")),
+            ("one too many", &["16"], Err(Reason::LoopDetected)),
+            ("a large number", &["255"], Err(Reason::LoopDetected)),
+            ("two fields", &["3", "7"], Ok("8")),
+            ("no number", &["many"], Ok("1")),
+            ("more than is counted", &["256"], Ok("1")),
+        ] {
+            let mut headers = HeaderMap::new();
+            for value in before {
+                headers.append(HOPS, HeaderValue::from_static(value));
+            }
+            let counted = count(&mut headers);
+            assert_eq!(counted.map(|()| headers[HOPS].to_str().expect("text")), after, "{case}");
+        }
+    }
+}
