@@ -156,7 +156,7 @@ async fn both_transports_from_start_to_stop() {
     assert_eq!(responder.metric("maesh_dns_queries_total{transport=\"tcp\",type=\"A\"}"), Some(1));
     assert_eq!(responder.metric("maesh_dns_responses_total{rcode=\"SERVFAIL\"}"), Some(1));
     assert_eq!(responder.metric("maesh_dns_connections"), Some(1));
-    assert_eq!(responder.metric("maesh_dns_services"), Some(9));
+    assert_eq!(responder.metric("maesh_dns_services"), Some(10));
 
     let stopping = tokio::spawn(responder.dns.stop());
     timeout(PATIENCE, ready.wait_for(|ready| !*ready)).await.expect("in time").expect("it lives");
