@@ -234,6 +234,11 @@ fn problems(gathered: &Gathered) -> Vec<Problem> {
                     found.extend(of_dns(gathered));
                     return found;
                 }
+                // Endpoints are looked for by port: that there are none says nothing.
+                Some(meshed) if meshed.ports.is_empty() => found.push(problem(
+                    Severity::Warning,
+                    "the Service has no port that the mesh can carry: it has none, or those it has are left out as said here",
+                )),
                 Some(_) => found.extend(of_endpoints(&known.endpoints, gathered)),
                 None => {}
             }

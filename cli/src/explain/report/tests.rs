@@ -225,6 +225,15 @@ fn problems_and_whether_the_caller_is_served() {
         ),
         ("last known", |g| answered(g).rule = Some(Rule::LastKnown), false, "do not listen on every port"),
         (
+            "no usable port",
+            |g| {
+                meshed_of(g).ports = vec![];
+                known(g).endpoints = vec![];
+            },
+            true,
+            "the Service has no port that the mesh can carry",
+        ),
+        (
             "every connect fails",
             |g| g.failures = Some(Failures { requests: 9, by_reason: [("connect_failed".into(), 9)].into() }),
             true,
