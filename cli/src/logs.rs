@@ -85,7 +85,7 @@ mod tests {
             ("off", true),
             ("info,maesh_proxy=debug", true),
             ("maesh_proxy::http=trace", true),
-            ("info, maesh_dns[query{kind=a}]=debug", true),
+            ("info,maesh_dns[query{kind=a}]=debug", true),
             ("verbose", false),
             ("info,verbose", false),
             ("maesh_proxy", false),

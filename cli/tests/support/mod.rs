@@ -58,8 +58,15 @@ impl Dev {
 
     /// The same with more flags.
     pub fn start_with(folder: &Path, flags: &[&str]) -> Self {
-        let mut command = Self::command();
-        Self::run(command.args(flags).arg(folder))
+        let mut program = command(&[]);
+        Self::run(Self::arguments(&mut program).args(flags).arg(folder))
+    }
+
+    /// As [`Self::start`], as a process that may open so many files.
+    pub fn start_limited(folder: &Path, open_files: u32) -> Self {
+        let mut shell = command_of("sh");
+        shell.args(["-c", &format!("ulimit -n {open_files} && exec \"$@\""), "sh", env!("CARGO_BIN_EXE_maesh")]);
+        Self::run(Self::arguments(&mut shell).arg(folder))
     }
 
     /// Starts it on this text as its standard input.
@@ -67,13 +74,14 @@ impl Dev {
         let mut file = tempfile::tempfile().expect("a file");
         file.write_all(text.as_bytes()).expect("written");
         file.rewind().expect("rewound");
-        Self::run(Self::command().arg("-").stdin(file))
+        let mut program = command(&[]);
+        Self::run(Self::arguments(&mut program).arg("-").stdin(file))
     }
 
-    fn command() -> Command {
-        let mut command = command(&["dev", "--output", "json", "--dns", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
-        command.args(["--address-range", &range()]);
-        command
+    fn arguments(program: &mut Command) -> &mut Command {
+        program
+            .args(["dev", "--output", "json", "--dns", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
+            .args(["--address-range", &range()])
     }
 
     fn run(command: &mut Command) -> Self {
@@ -212,11 +220,17 @@ pub fn served_at(entry: &Value) -> SocketAddr {
 
 /// The built binary with these arguments, and nothing of the environment that could change what it does.
 pub fn command(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_maesh"));
+    let mut command = command_of(env!("CARGO_BIN_EXE_maesh"));
+    command.args(arguments);
+    command
+}
+
+/// Another program, with nothing in its environment that `maesh` would heed.
+fn command_of(program: &str) -> Command {
+    let mut command = Command::new(program);
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("MAESH_") || name == "KUBECONFIG") {
         command.env_remove(name);
     }
-    command.args(arguments);
     command
 }
 

@@ -5,14 +5,14 @@
 
 use std::{io, sync::Arc, time::Duration};
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::{body::Incoming, ext::Protocol as Extended, upgrade::OnUpgrade};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use super::{body::Body, caller::Caller, headers, send::Outgoing, send::Switched};
-use crate::reason::Reason;
+use super::{body::Body, caller::Caller, headers, send::Outgoing};
+use crate::{reason::Reason, upstream::Upgraded};
 
 mod frames;
 
@@ -81,7 +81,7 @@ pub(crate) fn hand_over(
     caller: &Arc<Caller>,
     handover: Handover,
     answer: Response<Body>,
-    switched: Switched,
+    switched: Upgraded,
     idle: Option<Duration>,
 ) -> Result<Response<Body>, Reason> {
     let mut response = answer;
@@ -99,18 +99,8 @@ pub(crate) fn hand_over(
     tokio::spawn(async move {
         let Ok(caller_side) = of_caller.await else { return };
         let mut caller_side = TokioIo::new(caller_side);
-        let ended = match switched {
-            Switched::Connection(connection) => {
-                let Some((stream, first)) = connection.into_stream().await else { return };
-                carry(&mut caller_side, &mut TokioIo::new(stream), first, websocket, idle, &owner).await
-            }
-            Switched::Stream(answer) => match hyper::upgrade::on(*answer).await {
-                Ok(stream) => {
-                    carry(&mut caller_side, &mut TokioIo::new(stream), Bytes::new(), websocket, idle, &owner).await
-                }
-                Err(error) => Err(io::Error::other(error)),
-            },
-        };
+        let mut endpoint_side = switched;
+        let ended = carry(&mut caller_side, &mut endpoint_side, websocket, idle, &owner).await;
         if let Err(error) = ended {
             tracing::trace!(caller = %owner.address, %error, "upgraded connection ended");
         }
@@ -122,7 +112,6 @@ pub(crate) fn hand_over(
 async fn carry<A, B>(
     caller: &mut A,
     endpoint: &mut B,
-    first: Bytes,
     websocket: bool,
     idle: Option<Duration>,
     owner: &Caller,
@@ -133,11 +122,6 @@ where
 {
     let (mut down, mut up) = (frames::Boundary::default(), frames::Boundary::default());
     let (mut from_caller, mut from_endpoint) = (BytesMut::with_capacity(BUFFER), BytesMut::with_capacity(BUFFER));
-    if !first.is_empty() {
-        down.pass(&first);
-        caller.write_all(&first).await?;
-        caller.flush().await?;
-    }
     let mut closing = owner.worker.closing();
     let (mut caller_open, mut endpoint_open) = (true, true);
     while caller_open || endpoint_open {

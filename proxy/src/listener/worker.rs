@@ -21,22 +21,25 @@ use tokio::{
 };
 
 use crate::{
-    http::{Caller, Stage, Warm, run_outbox, sweep},
-    state::{Endpoint, Shared},
+    connect::Connector,
+    http::{Caller, Stage},
+    socket::run_outbox,
+    state::Shared,
+    upstream::{Local, ResponseLimits},
 };
 
 /// How often connections that have been idle for too long are looked for.
 const SWEEP: Duration = Duration::from_millis(500);
 
+/// Fields of a response's head. More than callers may send: applications set a cookie, or add a link, for each of many
+/// things.
+const RESPONSE_FIELDS: usize = 1024;
+
 /// One thread that carries traffic.
 pub(crate) struct Worker {
-    /// Its place among the workers, and in every endpoint's pools.
-    pub(crate) index: usize,
     pub(crate) shared: Arc<Shared>,
-    /// Endpoints to which this worker has connections.
-    pub(crate) pooled: Mutex<Vec<Arc<Endpoint>>>,
-    /// How many of those have their buffers while nobody uses them.
-    pub(crate) warm: Warm,
+    /// Its connections to endpoints.
+    pub(crate) upstream: Arc<Local>,
     /// Connections on it.
     pub(crate) load: AtomicUsize,
     handle: Handle,
@@ -80,7 +83,7 @@ impl Worker {
 
     /// Ends connections whose head takes too long, and those that were idle for too long.
     fn sweep(&self) {
-        sweep(self);
+        self.upstream.sweep();
         let limits = &self.shared.config.limits;
         let leaving = self.shared.has_leaving();
         for caller in self.callers.lock().values() {
@@ -134,13 +137,12 @@ impl Workers {
     pub(crate) fn start(shared: &Arc<Shared>, count: usize, closing: &watch::Receiver<bool>) -> io::Result<Self> {
         let mut all = Vec::new();
         let mut threads = Threads { stop: Vec::new(), threads: Vec::new() };
+        let limits = ResponseLimits { bytes: shared.config.limits.head, fields: RESPONSE_FIELDS };
         for index in 0..count.max(1) {
             let runtime = Builder::new_current_thread().enable_all().build()?;
             let worker = Arc::new(Worker {
-                index,
                 shared: shared.clone(),
-                pooled: Mutex::default(),
-                warm: Warm::default(),
+                upstream: Local::new(index, shared.clock.clone(), Connector::new(shared), limits),
                 load: AtomicUsize::new(0),
                 handle: runtime.handle().clone(),
                 callers: Mutex::default(),

@@ -16,16 +16,14 @@ use std::{
     io::{self, IoSlice},
     net::Shutdown,
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
     task::{Context, Poll, Waker, ready},
 };
 
+use bytes::BytesMut;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use parking_lot::Mutex;
-use rustix::net::{SendFlags, send};
+use rustix::net::{RecvFlags, SendFlags, recv, send};
 use socket2::SockRef;
 use tokio::{io::Interest, net::TcpStream};
 
@@ -34,23 +32,13 @@ pub(crate) use outbox::run as run_outbox;
 /// Most bytes of one socket that wait. What is larger gains nothing by waiting.
 const WAITING: usize = 16 * 1024;
 
-/// A connected socket.
+/// A connected socket. A copy of the handle lets one task read while another one writes; no more than one of each.
+#[derive(Clone)]
 pub(crate) struct Socket(Arc<Inner>);
 
 struct Inner {
     stream: TcpStream,
     out: Mutex<Out>,
-    /// Bytes were offered that the socket has not taken yet: whoever offered them still has them.
-    refused: AtomicBool,
-}
-
-/// Whether a writer still holds bytes that its [`Socket`] did not take.
-pub(crate) struct Unsent(Arc<Inner>);
-
-impl Unsent {
-    pub(crate) fn is_any(&self) -> bool {
-        self.0.refused.load(Ordering::Relaxed)
-    }
 }
 
 /// What is to be written.
@@ -62,28 +50,112 @@ struct Out {
     /// To be told when the outbox could not send everything.
     owner: Option<Waker>,
     failed: Option<io::Error>,
+    /// Bytes that the kernel has taken.
+    sent: u64,
 }
 
 impl Socket {
     /// Takes a socket over.
     pub(crate) fn new(stream: TcpStream) -> Self {
-        Self(Arc::new(Inner { stream, out: Mutex::default(), refused: AtomicBool::new(false) }))
+        Self(Arc::new(Inner { stream, out: Mutex::default() }))
     }
 
-    /// Gives up what it holds to write faster.
-    pub(crate) fn lay_by(&self) {
-        self.0.out.lock().bytes.shrink_to_fit();
+    /// Frees the buffer for small writes, if nothing is in it.
+    pub(crate) fn release_buffer(&self) {
+        let mut out = self.0.out.lock();
+        if out.bytes.is_empty() {
+            out.bytes = Vec::new();
+        }
     }
 
-    /// A view of whether everything that was offered was taken.
-    pub(crate) fn unsent(&self) -> Unsent {
-        Unsent(self.0.clone())
+    /// Bytes that the kernel has taken so far.
+    pub(crate) fn sent(&self) -> u64 {
+        self.0.out.lock().sent
     }
 
-    /// Notes whether what was offered is still with its owner.
-    fn note<T>(&self, outcome: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        self.0.refused.store(!matches!(outcome, Poll::Ready(Ok(_))), Ordering::Relaxed);
-        outcome
+    /// Bytes that were written are neither with the kernel nor with the outbox.
+    pub(crate) fn has_unsent(&self) -> bool {
+        let out = self.0.out.lock();
+        !out.listed && !out.bytes.is_empty()
+    }
+
+    /// Whether an idle connection is of no more use: the peer closed or reset it, or said what nobody asked for.
+    ///
+    /// What the event loop has seen is always looked at; `ask_kernel` costs a system call and also finds what arrived
+    /// since the loop last looked.
+    pub(crate) fn is_dead(&self, ask_kernel: bool) -> bool {
+        if self.0.out.lock().failed.is_some() {
+            return true;
+        }
+        let stream = &self.0.stream;
+        let mut nobody = Context::from_waker(Waker::noop());
+        let readable = stream.poll_read_ready(&mut nobody).is_ready();
+        if !readable && !ask_kernel {
+            return false;
+        }
+        let mut byte = [0; 1];
+        let mut peek = || Ok(recv(stream, &mut byte, RecvFlags::PEEK | RecvFlags::DONTWAIT)?.1);
+        let peeked = if readable { stream.try_io(Interest::READABLE, &mut peek) } else { peek() };
+        !matches!(peeked, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+    }
+
+    /// Closes both directions, whoever else holds the socket.
+    pub(crate) fn close(&self) {
+        // It fails only where the peer closed it before.
+        let _ = SockRef::from(&self.0.stream).shutdown(Shutdown::Both);
+    }
+
+    /// Appends to `buffer` what has arrived, at most as much as it has room for; 0 at the end.
+    pub(crate) fn poll_read_into(&self, cx: &mut Context<'_>, buffer: &mut BytesMut) -> Poll<io::Result<usize>> {
+        self.poll_receive(cx, |stream| fill::append(stream, buffer))
+    }
+
+    /// Reads once with `receive`, which says how much it read and whether that left room.
+    fn poll_receive(
+        &self,
+        cx: &mut Context<'_>,
+        mut receive: impl FnMut(&TcpStream) -> io::Result<(usize, bool)>,
+    ) -> Poll<io::Result<usize>> {
+        let stream = &self.0.stream;
+        loop {
+            ready!(stream.poll_read_ready(cx))?;
+            let mut read = None;
+            let outcome = stream.try_io(Interest::READABLE, || {
+                let (length, room) = receive(stream)?;
+                read = Some(length);
+                // There was not more: readable means from now on that more has come.
+                if length > 0 && room { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+            });
+            match (outcome, read) {
+                (_, Some(length)) => return Poll::Ready(Ok(length)),
+                (Err(error), None)
+                    if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+                (Err(error), None) => return Poll::Ready(Err(error)),
+                (Ok(()), None) => {}
+            }
+        }
+    }
+
+    /// Writes `parts`, or puts them aside for the outbox, as much as fits.
+    pub(crate) fn poll_write_parts(&self, cx: &mut Context<'_>, parts: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        match self.put_aside(cx, parts) {
+            Some(length) => Poll::Ready(Ok(length)),
+            None => self.poll_through(cx, parts),
+        }
+    }
+
+    /// Everything written has reached the kernel, or will by the outbox.
+    pub(crate) fn poll_flushed(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.0.out.lock().listed {
+            return Poll::Ready(Ok(()));
+        }
+        self.poll_drain(cx)
+    }
+
+    /// Ends the sending direction, after everything written.
+    pub(crate) fn poll_end(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_drain(cx))?;
+        Poll::Ready(SockRef::from(&self.0.stream).shutdown(Shutdown::Write))
     }
 
     /// Writes what waits, then `bytes`, as much of them as the socket takes.
@@ -93,7 +165,11 @@ impl Socket {
         loop {
             match stream.try_write_vectored(bytes) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready!(stream.poll_write_ready(cx))?,
-                outcome => return Poll::Ready(outcome),
+                Ok(length) => {
+                    self.0.out.lock().sent += length as u64;
+                    return Poll::Ready(Ok(length));
+                }
+                Err(error) => return Poll::Ready(Err(error)),
             }
         }
     }
@@ -159,6 +235,9 @@ impl Out {
     /// Sends as much as the socket takes; says whether that was everything.
     fn send(&mut self, stream: &TcpStream) -> io::Result<bool> {
         let sent = stream.try_io(Interest::WRITABLE, || Ok(send(stream, &self.bytes, SendFlags::NOSIGNAL)?));
+        if let Ok(sent) = &sent {
+            self.sent += *sent as u64;
+        }
         match sent {
             Ok(sent) if sent == self.bytes.len() => {
                 self.bytes.clear();
@@ -176,29 +255,13 @@ impl Out {
 
 impl Read for Socket {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, mut buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
-        let stream = &self.0.stream;
-        loop {
-            ready!(stream.poll_read_ready(cx))?;
-            let mut partial = false;
-            let outcome = stream.try_io(Interest::READABLE, || {
-                let (length, room) = fill::receive(stream, &mut buf)?;
-                partial = length > 0 && room;
-                // There was not more: readable means from now on that more has come.
-                if partial { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
-            });
-            match outcome {
-                Err(error) if !partial && error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if !partial => return Poll::Ready(Err(error)),
-                _ => return Poll::Ready(Ok(())),
-            }
-        }
+        self.poll_receive(cx, |stream| fill::receive(stream, &mut buf)).map_ok(drop)
     }
 }
 
 impl Write for Socket {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.poll_write_vectored(cx, &[IoSlice::new(bytes)])
+        self.poll_write_parts(cx, &[IoSlice::new(bytes)])
     }
 
     fn poll_write_vectored(
@@ -206,10 +269,7 @@ impl Write for Socket {
         cx: &mut Context<'_>,
         bytes: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match self.put_aside(cx, bytes) {
-            Some(length) => self.note(Poll::Ready(Ok(length))),
-            None => self.note(self.poll_through(cx, bytes)),
-        }
+        self.poll_write_parts(cx, bytes)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -217,14 +277,10 @@ impl Write for Socket {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.0.out.lock().listed {
-            return self.note(Poll::Ready(Ok(())));
-        }
-        self.note(self.poll_drain(cx))
+        self.poll_flushed(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.poll_drain(cx))?;
-        Poll::Ready(SockRef::from(&self.0.stream).shutdown(Shutdown::Write))
+        self.poll_end(cx)
     }
 }
