@@ -54,6 +54,17 @@ struct Out {
     sent: u64,
 }
 
+/// Waits for the end of a connection that nobody reads from.
+pub(crate) struct Broken(Arc<Inner>);
+
+impl Broken {
+    /// Until the peer has reset the connection, or the system has given it up.
+    pub(crate) async fn wait(&self) {
+        // An error means that the event loop is ending, and the connection with it.
+        let _ = self.0.stream.ready(Interest::ERROR).await;
+    }
+}
+
 impl Socket {
     /// Takes a socket over.
     pub(crate) fn new(stream: TcpStream) -> Self {
@@ -66,6 +77,11 @@ impl Socket {
         if out.bytes.is_empty() {
             out.bytes = Vec::new();
         }
+    }
+
+    /// A view of whether the connection is broken.
+    pub(crate) fn broken(&self) -> Broken {
+        Broken(self.0.clone())
     }
 
     /// Bytes that the kernel has taken so far.
@@ -253,9 +269,16 @@ impl Out {
     }
 }
 
+impl Socket {
+    /// Reads into `buf` what has arrived; returns how much that was, 0 at the end.
+    pub(crate) fn poll_fill(&self, cx: &mut Context<'_>, buf: &mut ReadBufCursor<'_>) -> Poll<io::Result<usize>> {
+        self.poll_receive(cx, |stream| fill::receive(stream, buf))
+    }
+}
+
 impl Read for Socket {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, mut buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
-        self.poll_receive(cx, |stream| fill::receive(stream, &mut buf)).map_ok(drop)
+        self.poll_fill(cx, &mut buf).map_ok(drop)
     }
 }
 

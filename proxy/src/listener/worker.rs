@@ -31,6 +31,9 @@ use crate::{
 /// How often connections that have been idle for too long are looked for.
 const SWEEP: Duration = Duration::from_millis(500);
 
+/// How long a connection of HTTP/2 that was asked to end may take for it.
+const GOAWAY_GRACE: Duration = Duration::from_secs(10);
+
 /// Fields of a response's head. More than callers may send: applications set a cookie, or add a link, for each of many
 /// things.
 const RESPONSE_FIELDS: usize = 1024;
@@ -95,8 +98,11 @@ impl Worker {
             match caller.stage() {
                 Stage::Idle if caller.since() > limits.keep_alive.min(idle) => caller.end(),
                 Stage::Head if caller.since() > limits.head_timeout => caller.end(),
+                // Neither side has moved a byte for as long as the backend's policy allows.
+                Stage::Busy if caller.activity.left() == Some(Duration::ZERO) => caller.end(),
                 // Its streams go on; GOAWAY is sent only once, however often it is asked for.
                 Stage::Free if caller.http2 && caller.quiet() > idle => caller.send_away(),
+                Stage::Free if caller.http2 => end_unused(caller, limits.keep_alive),
                 _ => {}
             }
         }
@@ -109,6 +115,15 @@ impl Worker {
                 caller.end();
             }
         }
+    }
+}
+
+/// Asks a connection of HTTP/2 without streams to end, and ends it if it did not in a while.
+fn end_unused(caller: &Caller, keep_alive: Duration) {
+    match caller.without_streams() {
+        Some(unused) if unused > keep_alive + GOAWAY_GRACE => caller.end(),
+        Some(unused) if unused > keep_alive => caller.send_away(),
+        _ => {}
     }
 }
 

@@ -19,7 +19,7 @@ use maesh_config::{
 };
 use smallvec::SmallVec;
 
-use crate::{admission::ExchangePermit, balance::Latency, upstream::Peer};
+use crate::{balance::Latency, http::Shares, upstream::Peer};
 
 /// Where the proxy is, as the hints of endpoints name it.
 #[derive(Clone, Debug, Default)]
@@ -38,6 +38,8 @@ pub(crate) struct BackendPort {
     pub(crate) upstreams: ArcSwap<Upstreams>,
     /// Requests in flight.
     in_flight: AtomicU32,
+    /// The same, of each caller.
+    pub(crate) shares: Shares,
 }
 
 /// Policy and endpoints of a backend port.
@@ -110,7 +112,12 @@ impl BackendPort {
     /// A backend port without endpoints.
     pub(crate) fn new(service: ServiceName, policy: BackendPolicy) -> Self {
         let upstreams = Upstreams::new(policy, Vec::new(), false, Vec::new());
-        Self { service, upstreams: ArcSwap::from_pointee(upstreams), in_flight: AtomicU32::new(0) }
+        Self {
+            service,
+            upstreams: ArcSwap::from_pointee(upstreams),
+            in_flight: AtomicU32::new(0),
+            shares: Shares::default(),
+        }
     }
 
     /// Puts a policy and a set of endpoints in force, as a proxy at `place` with so many `workers` uses them, and retires
@@ -218,8 +225,6 @@ fn to_zone(facts: &model::Endpoint, place: &Place) -> Option<bool> {
 pub(crate) struct InFlight {
     backend: Arc<BackendPort>,
     endpoint: Option<Arc<Endpoint>>,
-    /// What it was charged to its caller, where that is not a part of the caller's connection.
-    pub(crate) permit: Option<ExchangePermit>,
 }
 
 impl InFlight {
@@ -229,7 +234,7 @@ impl InFlight {
             backend.in_flight.fetch_sub(1, Ordering::Relaxed);
             return None;
         }
-        Some(Self { backend: backend.clone(), endpoint: None, permit: None })
+        Some(Self { backend: backend.clone(), endpoint: None })
     }
 
     /// The request is on this endpoint from now on.

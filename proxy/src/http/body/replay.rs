@@ -12,9 +12,10 @@ use std::{
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use parking_lot::Mutex;
 use smallvec::SmallVec;
+
+use crate::http::server::RequestBody;
 
 /// Bytes of an upload that are kept.
 pub(crate) const KEPT: usize = 64 * 1024;
@@ -23,10 +24,10 @@ pub(crate) const KEPT: usize = 64 * 1024;
 const PIECES: usize = 1024;
 
 /// An upload that several attempts can read.
-pub(crate) struct Replay<B = Incoming>(Arc<Mutex<Source<B>>>);
+pub(crate) struct Replay<B = RequestBody>(Arc<Mutex<Source<B>>>);
 
 /// One attempt's way through an upload, from its beginning.
-pub(crate) struct Reader<B = Incoming> {
+pub(crate) struct Reader<B = RequestBody> {
     source: Arc<Mutex<Source<B>>>,
     /// The piece that comes next.
     at: usize,

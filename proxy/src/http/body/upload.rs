@@ -1,11 +1,10 @@
 //! The body of a request, as its caller sends it.
 
-use hyper::body::Incoming;
-
 use super::Replay;
+use crate::http::server::RequestBody;
 
 /// The body of a request on its way to an endpoint.
-pub(crate) struct Upload(Option<Incoming>);
+pub(crate) struct Upload(Option<RequestBody>);
 
 impl Upload {
     /// No body.
@@ -14,7 +13,7 @@ impl Upload {
     }
 
     /// The body that a caller sends.
-    pub(crate) fn new(body: Incoming) -> Self {
+    pub(crate) fn new(body: RequestBody) -> Self {
         Self((!http_body::Body::is_end_stream(&body)).then_some(body))
     }
 
