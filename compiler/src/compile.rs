@@ -107,6 +107,8 @@ pub struct Compiler {
     listeners: Listeners,
     proxies: Vec<ConnectedProxy>,
     bound: Bound,
+    /// The proxies as they were last said to be.
+    said_proxies: AHashMap<Arc<str>, ConnectedProxy>,
     /// Proxies are only told of once those that were there before had the time to come back.
     settled: bool,
     /// Names that are not told before it is settled.
@@ -135,6 +137,7 @@ impl Compiler {
             listeners: Listeners::default(),
             proxies: Vec::new(),
             bound: Bound::default(),
+            said_proxies: AHashMap::new(),
             settled: false,
             unsure: AHashSet::new(),
             proxies_changed: false,
@@ -177,7 +180,6 @@ impl Compiler {
     /// Tells which proxies there are and what they listen on.
     pub fn proxies(&mut self, mut proxies: Vec<ConnectedProxy>) {
         proxies.sort_by(|a, b| a.id.cmp(&b.id));
-        proxies.iter_mut().for_each(|proxy| proxy.listening.sort_unstable());
         proxies.dedup_by(|b, a| a.id == b.id);
         if self.proxies != proxies {
             self.proxies = proxies;
