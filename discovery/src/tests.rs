@@ -183,8 +183,11 @@ async fn a_controller_learns_what_is_in_force_and_what_is_not() {
     seen(&server, |all| all.first().is_some_and(|it| it.ready)).await;
     store.apply(&upserts([listener(81, false)]));
     role.step().await;
-    seen(&server, |all| all.first().is_some_and(|it| it.rejected.is_empty() && it.listening.contains(&ListenerId("shared/81/tcp".into()))))
-        .await;
+    seen(&server, |all| {
+        all.first()
+            .is_some_and(|it| it.rejected.is_empty() && it.listening.contains(&ListenerId("shared/81/tcp".into())))
+    })
+    .await;
     drop(role);
     seen(&server, <[_]>::is_empty).await;
 }

@@ -285,7 +285,8 @@ fn check(config: &Config, steps: Vec<Step>) {
                     if proxy.listening.iter().any(|id| &*id.0 == "all") {
                         proxy.listening.extend(listeners.clone());
                     } else {
-                        Arc::make_mut(&mut proxy.failed).extend(listeners.iter().map(|id| (id.clone(), "in use".into())));
+                        Arc::make_mut(&mut proxy.failed)
+                            .extend(listeners.iter().map(|id| (id.clone(), "in use".into())));
                     }
                 }
                 proxies.clone_from(&new);

@@ -132,7 +132,8 @@ impl Bound {
 
     fn change(&mut self, old: Option<&ConnectedProxy>, new: Option<&ConnectedProxy>, news: &mut BTreeSet<ListenerId>) {
         let nothing = ListenerSet::default();
-        let of = |proxy: Option<&ConnectedProxy>| proxy.filter(|proxy| proxy.ready).map(|proxy| proxy.listening.clone());
+        let of =
+            |proxy: Option<&ConnectedProxy>| proxy.filter(|proxy| proxy.ready).map(|proxy| proxy.listening.clone());
         let (had, has) = (of(old), of(new));
         self.ready = self.ready + usize::from(has.is_some()) - usize::from(had.is_some());
         let (had, has) = (had.unwrap_or_else(|| nothing.clone()), has.unwrap_or(nothing));
