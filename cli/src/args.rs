@@ -16,6 +16,7 @@ pub use cluster_dns::{
 };
 pub use inspect::{CheckArgs, ClusterArgs, ExplainArgs};
 use ipnet::IpNet;
+use maesh_compiler::compile::PORTS_PER_NAMESPACE;
 use maesh_config::{Zone, duration, model::Protocol};
 pub use uninstall::{LeaveArgs, UninstallArgs};
 
@@ -140,6 +141,13 @@ pub struct MeshArgs {
     /// Answer the plain address of every Service: the mesh stays, the traffic leaves it
     #[arg(long, env = "MAESH_BYPASS")]
     pub bypass: bool,
+    /// Leave endpoints in this range out of every Service, such as the addresses of nodes or of the API server; repeat it
+    /// for several
+    #[arg(long, env = "MAESH_DENY_ENDPOINT_CIDRS", value_delimiter = ',', value_name = "CIDR")]
+    pub deny_endpoint_cidr: Vec<IpNet>,
+    /// Most ports of the proxies that the Services of one namespace may take; Services past it answer their plain address
+    #[arg(long, env = "MAESH_PORTS_PER_NAMESPACE", default_value_t = PORTS_PER_NAMESPACE, value_name = "N")]
+    pub ports_per_namespace: usize,
 }
 
 impl Default for MeshArgs {
@@ -156,6 +164,8 @@ impl Default for MeshArgs {
             cluster_domain: "cluster.local".into(),
             fail_to_plain: true,
             bypass: false,
+            deny_endpoint_cidr: Vec::new(),
+            ports_per_namespace: PORTS_PER_NAMESPACE,
         }
     }
 }

@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::bail;
+use ipnet::IpNet;
 use maesh_compiler::compile::{Addressing, Config, ConnectedProxy};
 use maesh_config::{Change, Kind, ServiceName};
 use maesh_controller::serve::Sink;
@@ -66,6 +67,8 @@ pub fn compiler_config(args: &MeshArgs, addressing: Addressing) -> anyhow::Resul
         horizon: Duration::ZERO,
         own_settle: Duration::ZERO,
         first_bindable_port: 0,
+        ports_per_namespace: args.ports_per_namespace,
+        denied_endpoints: args.deny_endpoint_cidr.iter().map(IpNet::trunc).collect(),
         reserved_ports: RESERVED_PORTS.to_vec(),
         selects_pods: false,
         fail_to_plain: args.fail_to_plain,

@@ -8,9 +8,11 @@ mod annotations;
 mod config;
 mod endpoints;
 pub mod explain;
+mod forbidden;
 mod listener;
 mod output;
 mod places;
+mod port_limit;
 mod proxy;
 mod service;
 mod tell;
@@ -25,7 +27,7 @@ use std::{
 
 pub use address::{Addressing, Range, RangeTooSmall};
 use ahash::{AHashMap, AHashSet};
-pub use config::Config;
+pub use config::{Config, PORTS_PER_NAMESPACE};
 use maesh_config::{
     ServiceName,
     model::{Endpoints, ListenerId, Mesh, Protocol, Resource},
@@ -35,9 +37,11 @@ pub use proxy::ConnectedProxy;
 
 use self::{
     address::SharedPorts,
+    forbidden::Forbidden,
     listener::{Listeners, OwnListener},
     output::Outbox,
     places::{Places, Standing},
+    port_limit::PortLimit,
     proxy::Bound,
     service::{Age, Former, Plan},
 };
@@ -45,7 +49,7 @@ use crate::{
     diagnostic::{Diagnostic, Reason},
     event::Event,
     index::{Dirty, Index},
-    kinds::{Door, ObjectKind},
+    kinds::{Door, EndpointSlice, ObjectKind},
     own_address,
 };
 
@@ -85,6 +89,9 @@ impl Compiled {
     }
 }
 
+/// A Service with its plan, and what is wrong with it.
+type Planned = (ServiceName, Option<Plan>, Vec<Diagnostic>);
+
 /// The compiler and everything it knows.
 #[derive(Debug)]
 pub struct Compiler {
@@ -96,6 +103,10 @@ pub struct Compiler {
     owning_changed: bool,
     /// They need more ports than the proxies have for them.
     pool_exhausted: bool,
+    /// Ports of the proxies, by the namespaces that take them.
+    port_limit: PortLimit,
+    /// Addresses that are no endpoint.
+    forbidden: Forbidden,
     /// Services whose name answers the address that is the same for everybody.
     together: BTreeSet<ServiceName>,
     /// Where Services stand on own addresses of a cluster.
@@ -129,6 +140,8 @@ impl Compiler {
             // That nobody needs one is news too.
             owning_changed: true,
             pool_exhausted: false,
+            port_limit: PortLimit::default(),
+            forbidden: Forbidden::new(&config),
             together: BTreeSet::new(),
             places: Places::default(),
             timers: BTreeSet::new(),
@@ -215,16 +228,25 @@ impl Compiler {
 
     /// Compiles what changed since the last time, or by time alone; `now` never goes back.
     pub fn compile(&mut self, now: Instant) -> Output {
-        let Dirty { services, endpoints, addresses, ranges, namespaces, slices } =
+        let Dirty { services, mut endpoints, addresses, ranges, namespaces, mut slices } =
             std::mem::take(&mut self.index.dirty);
         let mut names: AHashSet<ServiceName> = AHashSet::new();
         let mut retell: AHashSet<ServiceName> = AHashSet::new();
 
         self.place_own(services.iter().chain(&endpoints), now, &mut names);
-        for name in &services {
-            self.replan(name, now);
+        let of_mesh = |name: &ServiceName| name.namespace == self.config.mesh_namespace;
+        let concerned = services.iter().any(of_mesh) || addresses.iter().any(|address| self.is_of_mesh(address));
+        let changed = self.learn_mesh_addresses(concerned);
+        for (id, service) in self.index.slices_at(&changed) {
+            slices.insert(id);
+            endpoints.extend(service);
+        }
+        for (name, plan, found) in self.plan(services) {
+            // Whether a slice is worth a word depends on its Service.
+            slices.extend(self.index.ids_of_slices(&name));
+            self.replan(&name, plan, found, now);
             names.insert(name.clone());
-            retell.insert(name.clone());
+            retell.insert(name);
         }
         for name in self.elapsed(now) {
             self.outlive(&name, now);
@@ -270,7 +292,7 @@ impl Compiler {
             self.out.diagnose(&format!("namespace/{namespace}"), found.unwrap_or_default());
         }
         for slice in slices {
-            let found = self.index.slice(&slice).map(|slice| endpoints::check(slice)).unwrap_or_default();
+            let found = self.index.slice(&slice).map(|slice| self.check_slice(slice)).unwrap_or_default();
             self.out.diagnose(&format!("slice/{slice}"), found);
         }
         self.out.take()
@@ -321,15 +343,65 @@ impl Compiler {
         }
     }
 
-    /// Plans a Service again, and notes what that changes for the others.
-    fn replan(&mut self, name: &ServiceName, now: Instant) {
-        let (plan, mut found) = match self.index.services.get(name) {
-            Some(service) => {
-                let namespace = self.index.namespaces.get(&name.namespace).map(|namespace| &namespace.annotations);
-                service::plan(service, namespace, &self.config)
+    /// Plans `services` again, and those that for it have more ports than there is room for, or have room again.
+    fn plan(&mut self, services: AHashSet<ServiceName>) -> Vec<Planned> {
+        let mut planned = AHashMap::new();
+        let mut namespaces = AHashSet::new();
+        for name in services {
+            let (plan, found) = self.plan_alone(&name);
+            if self.port_limit.note(&name, plan.as_ref()) {
+                namespaces.insert(name.namespace.clone());
             }
-            None => (None, Vec::new()),
-        };
+            planned.insert(name, (plan, found));
+        }
+        for namespace in namespaces {
+            for name in self.port_limit.settle(&namespace, self.config.ports_per_namespace) {
+                if !planned.contains_key(&name) {
+                    let plan = self.plan_alone(&name);
+                    planned.insert(name, plan);
+                }
+            }
+        }
+        let limited = planned.into_iter().map(|(name, (plan, mut found))| {
+            let plan =
+                plan.map(|plan| if self.port_limit.is_over(&name) { self.too_many(plan, &mut found) } else { plan });
+            (name, plan, found)
+        });
+        limited.collect()
+    }
+
+    /// What a Service means by itself and its Namespace alone.
+    fn plan_alone(&self, name: &ServiceName) -> (Option<Plan>, Vec<Diagnostic>) {
+        let Some(service) = self.index.services.get(name) else { return (None, Vec::new()) };
+        let namespace = self.index.namespaces.get(&name.namespace).map(|namespace| &namespace.annotations);
+        service::plan(service, namespace, &self.config)
+    }
+
+    /// The plan of a Service whose ports are too many for its namespace: without any.
+    fn too_many(&self, plan: Plan, found: &mut Vec<Diagnostic>) -> Plan {
+        if let Some(service) = self.index.services.get(plan.name()) {
+            let (ports, namespace, limit) = (plan.ports.len(), &plan.name().namespace, self.config.ports_per_namespace);
+            let text = format!(
+                "the Services of namespace {namespace} need more than {limit} ports of the proxies. Older Services come \
+                 first, and there is no room for the {ports} of this one: its name answers its plain address. Bypass \
+                 Services that need no mesh, or raise --ports-per-namespace."
+            );
+            let bad = Diagnostic::of(Reason::TooManyPorts, "Service", &service.meta, "spec.ports", text);
+            found.push(bad.value(ports.to_string()).using("its plain address"));
+        }
+        Plan { ports: Vec::new(), own: false, one_address: false, ..plan }
+    }
+
+    /// What is odd about a slice.
+    fn check_slice(&self, slice: &EndpointSlice) -> Vec<Diagnostic> {
+        let namespace = &slice.meta.namespace;
+        let service = slice.service.as_ref().map(|service| ServiceName::new(namespace.clone(), service.clone()));
+        let meshed = service.is_some_and(|service| self.services.contains_key(&service));
+        endpoints::check(slice, meshed.then_some(&self.forbidden))
+    }
+
+    /// Takes over a new plan of a Service, and notes what that changes for the others.
+    fn replan(&mut self, name: &ServiceName, plan: Option<Plan>, mut found: Vec<Diagnostic>, now: Instant) {
         found.sort_unstable();
         found.dedup();
         self.out.diagnose(&format!("service/{name}"), found);
@@ -507,7 +579,7 @@ impl Compiler {
             self.out.set(maesh_config::Kind::Endpoints, &key, None);
             return false;
         };
-        let endpoints = endpoints_of(&self.index, &compiled.plan);
+        let endpoints = endpoints_of(&self.index, &compiled.plan, &self.forbidden);
         let mut renamed = false;
         if compiled.plan.cluster_ips.is_empty() {
             let ready = match compiled.plan.ports.is_empty() {
@@ -554,13 +626,13 @@ fn carries(plan: &Plan, former: &[Former], of: places::Listen) -> bool {
     was.or(now).is_some_and(|port| port.protocol == Protocol::Http)
 }
 
-fn endpoints_of(index: &Index, plan: &Plan) -> Endpoints {
+fn endpoints_of(index: &Index, plan: &Plan, forbidden: &Forbidden) -> Endpoints {
     if index.slices_of(plan.name()).next().is_some() {
-        return endpoints::from_slices(plan, index.slices_of(plan.name()));
+        return endpoints::from_slices(plan, index.slices_of(plan.name()), forbidden);
     }
     let service = index.services.get(plan.name());
     let pods = service.map(|service| index.selected_pods(service)).unwrap_or_default();
-    endpoints::from_pods(plan, &pods)
+    endpoints::from_pods(plan, &pods, forbidden)
 }
 
 #[cfg(test)]

@@ -82,6 +82,10 @@ pub enum Reason {
     UnsupportedService,
     /// An address in an object is not one, or is not used.
     InvalidAddress,
+    /// An endpoint is an address that the mesh never dials.
+    ForbiddenEndpoint,
+    /// The Services of a namespace need more ports of the proxies than they may have.
+    TooManyPorts,
     /// A headless Service that is not reachable plainly under its own port.
     HeadlessPortDiffers,
     /// The range of own addresses is used up.

@@ -89,6 +89,38 @@ impl Index {
         self.slices.get(id)
     }
 
+    /// Identities of the slices of a Service.
+    pub(crate) fn ids_of_slices(&self, service: &ServiceName) -> Vec<Id> {
+        let names = self.slices_of.get(service).into_iter().flat_map(BTreeMap::keys);
+        names.map(|name| Id::new(service.namespace.clone(), name.clone())).collect()
+    }
+
+    /// Slices that have one of these addresses, and their Services. Looks at all of them: for what changes seldom.
+    pub(crate) fn slices_at(&self, addresses: &AHashSet<IpAddr>) -> Vec<(Id, Option<ServiceName>)> {
+        if addresses.is_empty() {
+            return Vec::new();
+        }
+        let has =
+            |slice: &EndpointSlice| slice.endpoints.iter().any(|it| addresses.contains(&it.address.to_canonical()));
+        let service = |id: &Id, slice: &EndpointSlice| {
+            slice.service.as_ref().map(|service| ServiceName::new(id.namespace.clone(), service.clone()))
+        };
+        let found = self.slices.iter().filter(|(_, slice)| has(slice));
+        found.map(|(id, slice)| (id.clone(), service(id, slice))).collect()
+    }
+
+    /// The pods of a namespace.
+    pub(crate) fn pods_in(&self, namespace: &str) -> impl Iterator<Item = &Arc<Pod>> {
+        self.pods.get(namespace).into_iter().flat_map(|pods| pods.values())
+    }
+
+    /// The Services of a namespace.
+    pub(crate) fn services_in(&self, namespace: &str) -> impl Iterator<Item = &Arc<Service>> {
+        let names = self.services_in.get_key_value(namespace);
+        let all = names.into_iter().flat_map(|(namespace, names)| names.iter().map(move |name| (namespace, name)));
+        all.filter_map(|(namespace, name)| self.services.get(&ServiceName::new(namespace.clone(), name.clone())))
+    }
+
     /// The pods that are the endpoints of `service` because nothing else is: sorted by name.
     pub(crate) fn selected_pods(&self, service: &Service) -> Vec<Arc<Pod>> {
         if !self.selects_pods || service.selector.is_empty() {

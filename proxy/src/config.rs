@@ -53,6 +53,11 @@ pub struct Limits {
     pub connections_per_caller: usize,
     /// Concurrent streams on one HTTP/2 connection.
     pub streams: u32,
+    /// Bytes that are held in all for callers of HTTP/2 that do not take their responses, or whose endpoints do not take
+    /// their uploads. Above it, streams that stand still are reset.
+    pub buffered: usize,
+    /// The same for one address.
+    pub buffered_per_caller: usize,
     /// Bytes of a request's head.
     pub head: usize,
     /// Fields of a request's head.
@@ -96,6 +101,8 @@ impl Default for Limits {
             connections: 60_000,
             connections_per_caller: 10_000,
             streams: 256,
+            buffered: 64 << 20,
+            buffered_per_caller: 16 << 20,
             head: 64 * 1024,
             fields: 128,
             target: 16 * 1024,

@@ -1,26 +1,43 @@
 //! Connecting to an endpoint.
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{io, net::SocketAddr, ops::RangeInclusive, sync::Arc, time::Duration};
 
+use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpSocket, TcpStream};
 
 use crate::{local_ports, reason::Reason, state::Shared};
 
+/// Silence on a connection after which the kernel asks the endpoint's kernel whether it is still there.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
+
+/// Time between such questions.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Unanswered questions after which the connection is dead.
+const KEEPALIVE_RETRIES: u32 = 3;
+
+/// Longest time that bytes of an HTTP exchange may wait for the endpoint's kernel to take them. It also ends a connection
+/// whose endpoint is alive and does not read, so it must be longer than an application pauses.
+const USER_TIMEOUT: Duration = Duration::from_secs(300);
+
 /// Why no connection was made. Nothing was sent, so any request may be tried elsewhere.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub(crate) enum ConnectError {
     /// The endpoint refused, or cannot be reached.
     #[error("connecting to {to}: {source}")]
-    Failed { to: SocketAddr, source: io::Error },
+    Failed { to: SocketAddr, source: Arc<io::Error> },
     /// The endpoint did not answer in time.
     #[error("connecting to {to}: no answer within {within:?}")]
     TimedOut { to: SocketAddr, within: Duration },
+    /// All connections that may be opened to the endpoint are busy, and none became free in time.
+    #[error("every connection to {to} is busy")]
+    Busy { to: SocketAddr },
 }
 
 impl ConnectError {
     /// The endpoint took the connection and did not begin to speak as expected.
-    pub(crate) fn handshake(to: SocketAddr, error: &hyper::Error) -> Self {
-        Self::Failed { to, source: io::Error::other(error.to_string()) }
+    pub(crate) fn handshake(to: SocketAddr, error: &h2::Error) -> Self {
+        Self::Failed { to, source: Arc::new(io::Error::other(error.to_string())) }
     }
 
     /// The reason that a caller is told.
@@ -28,36 +45,64 @@ impl ConnectError {
         match self {
             Self::Failed { .. } => Reason::ConnectFailed,
             Self::TimedOut { .. } => Reason::ConnectTimeout,
+            Self::Busy { .. } => Reason::Overloaded,
         }
     }
 }
 
-/// Opens a stream to `to`, at the latest after `within`.
-pub(crate) async fn connect(shared: &Shared, to: SocketAddr, within: Duration) -> Result<TcpStream, ConnectError> {
-    let connected = tokio::time::timeout(within, open(shared, to)).await;
-    match connected {
-        Ok(Ok(stream)) => {
-            shared.telemetry.connects.inc();
-            Ok(stream)
+/// How connections to endpoints are made, and where they are counted.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Connector {
+    outgoing_ports: Option<RangeInclusive<u16>>,
+    connected: prometheus_client::metrics::counter::Counter,
+    failed: prometheus_client::metrics::counter::Counter,
+}
+
+impl Connector {
+    /// A connector as the proxy is configured.
+    pub(crate) fn new(shared: &Shared) -> Self {
+        Self {
+            outgoing_ports: shared.config.outgoing_ports.clone(),
+            connected: shared.telemetry.connects.clone(),
+            failed: shared.telemetry.connects_failed.clone(),
         }
-        Ok(Err(source)) => {
-            shared.telemetry.connects_failed.inc();
-            Err(ConnectError::Failed { to, source })
+    }
+
+    /// Opens a stream to `to`, at the latest after `within`.
+    pub(crate) async fn connect(&self, to: SocketAddr, within: Duration) -> Result<TcpStream, ConnectError> {
+        let connected = match tokio::time::timeout(within, self.open(to)).await {
+            Ok(Ok(stream)) => Ok(stream),
+            Ok(Err(source)) => Err(ConnectError::Failed { to, source: Arc::new(source) }),
+            Err(_) => Err(ConnectError::TimedOut { to, within }),
+        };
+        if connected.is_ok() {
+            self.connected.inc()
+        } else {
+            self.failed.inc()
+        };
+        connected
+    }
+
+    async fn open(&self, to: SocketAddr) -> io::Result<TcpStream> {
+        let socket = if to.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        // Without it a listener could not be opened later on the local port that this connection happens to get.
+        socket.set_reuseaddr(true)?;
+        socket.set_nodelay(true)?;
+        let keepalive = TcpKeepalive::new()
+            .with_time(KEEPALIVE_IDLE)
+            .with_interval(KEEPALIVE_INTERVAL)
+            .with_retries(KEEPALIVE_RETRIES);
+        SockRef::from(&socket).set_tcp_keepalive(&keepalive)?;
+        if let Some(range) = &self.outgoing_ports {
+            local_ports::limit(&socket, range)?;
         }
-        Err(_) => {
-            shared.telemetry.connects_failed.inc();
-            Err(ConnectError::TimedOut { to, within })
-        }
+        socket.connect(to).await
     }
 }
 
-async fn open(shared: &Shared, to: SocketAddr) -> io::Result<TcpStream> {
-    let socket = if to.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    // Else a listener could not be opened later on the local port that this connection happens to get.
-    socket.set_reuseaddr(true)?;
-    socket.set_nodelay(true)?;
-    if let Some(range) = &shared.config.outgoing_ports {
-        local_ports::limit(&socket, range)?;
-    }
-    socket.connect(to).await
+/// Bounds the time that bytes of an HTTP exchange wait unacknowledged. Not for opaque streams, where either side may
+/// stop reading for as long as it likes.
+pub(crate) fn limit_unacknowledged(stream: &TcpStream) {
+    // It fails only where the connection is gone, which reading will say.
+    let _ = SockRef::from(stream).set_tcp_user_timeout(Some(USER_TIMEOUT));
 }

@@ -13,7 +13,8 @@ use maesh_config::model::{Balance, NamePort, Protocol};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    http::{Host, find_called, meant_for, named, port_on, speaks_http2},
+    balance::fitting,
+    http::{Host, find_called, named, port_on, speaks_http2},
     listener::{Claims, Facts, Opened},
     reason::Reason,
     state::{BackendPort, Called, Phase, Port, Shared, directory_name},
@@ -298,7 +299,7 @@ impl Explainer {
             };
         };
         let upstreams = backend.upstreams.load();
-        let chosen = meant_for(&upstreams, &self.shared, address(question));
+        let chosen = fitting(&upstreams, &self.shared, address(question));
         let endpoints = upstreams.usable.iter().take(MOST_ENDPOINTS).map(|candidate| EndpointSeen {
             address: candidate.endpoint.address,
             node: candidate.node.as_ref().map(ToString::to_string),
@@ -326,7 +327,7 @@ impl Explainer {
             let upstreams = backend.upstreams.load();
             let http = port.protocol == Protocol::Http;
             let scheme = http.then(|| speaks_http2(backend, false).err()).flatten();
-            let nobody = meant_for(&upstreams, &self.shared, address(question)).is_empty();
+            let nobody = fitting(&upstreams, &self.shared, address(question)).is_empty();
             scheme.or_else(|| nobody.then_some(Reason::NoEndpoints))
         };
         let Some(route) = port.routes.first() else { return refuses(&port.own) };

@@ -1,32 +1,35 @@
 //! HTTP: from the bytes of a caller's connection to an endpoint and back.
 //!
-//! A request passes `route` (which port of which Service), then the policies, then `send`: `balance` picks an
-//! endpoint, `pool` lends a connection to it, `retry` decides whether a failure may be tried elsewhere. `headers` is
-//! what a proxy must change on the way, `answer` what the mesh says by itself.
+//! [`server`] turns a connection into exchanges, [`pipeline`] is the way of one, step by step: `check`, `route`, the policies,
+//! [`forward`]. There [`crate::balance`] picks an endpoint, [`attempt`] exchanges the request for a response over
+//! [`crate::upstream`], `retry` decides whether a failure may be tried again. `body` is what streams through:
+//! [`body::replay`] keeps the beginning of an upload while it may be needed again. `headers` is what a proxy must change on
+//! the way, `answer` what the mesh says by itself, `exchange` the record of it all.
 //!
-//! A policy that may refuse a request is one module with one function, called from [`server`]'s `pipeline` between
-//! routing and sending.
+//! A policy that may refuse a request is one module with one function, called from [`pipeline`].
 
 mod answer;
-pub(crate) mod balance;
+mod attempt;
 mod body;
+mod buffers;
 mod caller;
+mod check;
+mod exchange;
+mod forward;
 mod headers;
 mod hops;
-mod pool;
+mod pipeline;
 mod retry;
 mod route;
-mod send;
 mod server;
-mod socket;
+mod share;
+mod silence;
 mod upgrade;
-mod upstream;
-mod wire;
 
 pub(crate) use answer::last_words;
+pub(crate) use buffers::Buffers;
 pub(crate) use caller::{Caller, Stage};
-pub(crate) use pool::{Pools, Warm, sweep};
+pub(crate) use forward::speaks_http2;
 pub(crate) use route::{Host, find as find_called, named, port_on};
-pub(crate) use send::{dial, meant_for, speaks_http2};
 pub(crate) use server::serve;
-pub(crate) use socket::run_outbox;
+pub(crate) use share::Shares;

@@ -1,11 +1,12 @@
 //! The node proxy: takes what callers send to Services' ports and carries it to endpoints.
 //!
-//! The way of a request is the listing of modules: [`listener`] accepts, `http` routes, balances, retries and sends,
-//! [`tcp`] carries what is opaque, `reason` says what the mesh answered by itself, `telemetry` counts, `drain` ends.
+//! The way of a request is the listing of modules: [`listener`] accepts, `http` routes and forwards, [`balance`] picks an
+//! endpoint, [`upstream`] exchanges requests with it, [`tcp`] carries what is opaque, `reason` says what the mesh answered by itself, `telemetry` counts, `drain` ends.
 //! `sockets` lets listening sockets outlive the process. `state` applies the discovery stream and publishes immutable snapshots; nothing on the data path waits for it,
 //! except the first request for a Service.
 
 mod admission;
+mod balance;
 mod clock;
 mod config;
 mod connect;
@@ -17,17 +18,21 @@ mod local_ports;
 mod loops;
 mod proxy;
 mod reason;
+mod socket;
 mod sockets;
 mod state;
 pub mod tcp;
 mod telemetry;
 pub mod tls;
+mod upstream;
 
 pub use admission::TooFewFiles;
 pub use config::{Config, Limits};
 pub use proxy::{Bound, Proxy, StartError, Status, start};
 pub use reason::Reason;
 pub use sockets::Keeper;
+#[doc(hidden)]
+pub use upstream::{Response, read_response};
 
 use maesh_config::Kind;
 

@@ -60,6 +60,8 @@ pub(crate) struct Shared {
     leaving: Arc<AtomicUsize>,
     /// Connections of callers that are open.
     pub(crate) admission: Admission,
+    /// Bytes held for callers of HTTP/2.
+    pub(crate) buffers: Arc<crate::http::Buffers>,
     /// Opaque streams that the proxy may have opened itself.
     pub(crate) own_ends: OwnEnds,
     wanted: mpsc::UnboundedSender<Wanted>,
@@ -94,6 +96,7 @@ impl Shared {
     ) -> (Arc<Self>, mpsc::UnboundedReceiver<Wanted>) {
         let (wanted, wanted_here) = mpsc::unbounded_channel();
         let shared = Self {
+            buffers: crate::http::Buffers::new(config.limits.buffered, config.limits.buffered_per_caller),
             admission,
             own_ends: OwnEnds::new(&config.shared),
             config,

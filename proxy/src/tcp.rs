@@ -9,6 +9,7 @@
 //! direction has shown that it is a bulk transfer, the kernel moves its bytes from socket to socket.
 
 mod buffer;
+mod dial;
 mod direction;
 mod pipe;
 #[cfg(test)]
@@ -22,6 +23,7 @@ use std::{
 };
 
 use bytes::Bytes;
+pub(crate) use dial::dial;
 use direction::{Broken, Direction};
 use tokio::{
     io::Interest,

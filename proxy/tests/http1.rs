@@ -13,6 +13,7 @@ use support::{
     endpoints::{self, Server},
     get,
 };
+use tokio::io::AsyncWriteExt;
 
 async fn echoing() -> (Fed, std::net::SocketAddr, Server) {
     let fed = Fed::new(config()).await;
@@ -119,6 +120,7 @@ async fn fields_of_the_caller_are_set_and_those_of_the_connection_removed() {
         &port,
         "x-forwarded-proto: http",
         "x-kept: yes",
+        "x-maesh-hops: 1",
         "x-real-ip: 127.0.0.1",
     ];
     assert_eq!(fields, want);
@@ -227,6 +229,7 @@ async fn tls_that_nobody_claims_is_closed() {
     let (_fed, address, _server) = echoing().await;
     let mut raw = Raw::to(address).await;
     raw.say("\x16\x03\x01\x02\x00\x01\x00\x01\r\n\r\n").await;
+    raw.stream.shutdown().await.expect("shut");
     assert_eq!(raw.rest().await, "");
 }
 

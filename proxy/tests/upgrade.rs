@@ -129,3 +129,180 @@ async fn an_endpoint_does_not_leave_http_by_itself() {
         assert!(head.contains("x-maesh-reason: upstream_protocol\r\n"), "{case}: {head}");
     }
 }
+
+const WEBSOCKET: &str = "GET /chat HTTP/1.1\r\nHost: web.shop\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
+
+/// An endpoint that agrees to WebSocket and then does what `serve` says.
+async fn agreeing<A>(serve: impl Fn(TcpStream) -> A + Clone + Send + 'static) -> SocketAddr
+where
+    A: Future<Output = ()> + Send + 'static,
+{
+    endpoints::raw(move |mut stream| {
+        let serve = serve.clone();
+        async move {
+            if read_until(&mut stream, &mut Vec::new(), b"\r\n\r\n").await {
+                let answer = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                              Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
+                stream.write_all(answer.as_bytes()).await.expect("written");
+                serve(stream).await;
+            }
+        }
+    })
+    .await
+}
+
+async fn upgraded(address: SocketAddr) -> Raw {
+    let mut raw = Raw::to(address).await;
+    raw.say(WEBSOCKET).await;
+    let head = raw.head().await;
+    assert!(head.starts_with("http/1.1 101"), "{head}");
+    raw
+}
+
+fn open(fed: &Fed) -> String {
+    let metrics = fed.metrics();
+    let line = metrics.lines().find(|line| line.starts_with("maesh_proxy_connections_open{protocol=\"http\"}"));
+    line.and_then(|line| line.rsplit(' ').next()).expect("counted").to_owned()
+}
+
+async fn until(what: impl Fn() -> bool) {
+    within(async {
+        while !what() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+}
+
+/// Upgraded connections are connections of callers and requests in flight, until they end.
+#[tokio::test]
+async fn upgraded_streams_are_counted() {
+    let endpoint = agreeing(|mut stream| async move {
+        let _ = stream.read_to_end(&mut Vec::new()).await;
+    })
+    .await;
+    let fed = Fed::new(config()).await;
+    fed.begin().await;
+    let address = fed.listen(&[]).await;
+    let mut narrow = support::policy(Scheme::Http);
+    narrow.concurrency = 3;
+    fed.define("web.shop", address.port(), maesh_config::model::Protocol::Http, narrow, Vec::new());
+    let endpoints = vec![support::endpoint(endpoint)];
+    fed.define_endpoints("web.shop", address.port(), maesh_config::model::Protocol::Http, endpoints);
+    fed.name("web.shop", address.port(), address.port(), maesh_config::model::Protocol::Http, &[]).await;
+    let mut held = Vec::new();
+    for _ in 0..3 {
+        held.push(upgraded(address).await);
+    }
+    until(|| open(&fed) == "3").await;
+    let (head, _) = ask(address, WEBSOCKET).await;
+    assert!(head.contains("x-maesh-reason: overloaded\r\n"), "{head}");
+    until(|| fed.proxy.as_ref().expect("running").status().connections == 3).await;
+    held.clear();
+    until(|| open(&fed) == "0").await;
+    let again = upgraded(address).await;
+    let counted = "code=\"101\",reason=\"\"} 3";
+    until(|| fed.metrics().lines().any(|line| line.ends_with(counted))).await;
+    drop(again);
+}
+
+/// Both sides write as much as they can, and the endpoint reads and writes in turn, as simple servers do.
+#[tokio::test]
+async fn both_directions_of_an_upgraded_stream_move_at_once() {
+    const FRAMES: usize = 512;
+    let endpoint = agreeing(|mut stream| async move {
+        let mut bytes = vec![0; 65536];
+        while let Ok(read @ 1..) = stream.read(&mut bytes).await {
+            if stream.write_all(&bytes[..read]).await.is_err() {
+                return;
+            }
+        }
+    })
+    .await;
+    let (_fed, address) = fed(endpoint).await;
+    for _ in 0..2 {
+        let raw = upgraded(address).await;
+        let (mut read, mut write) = raw.stream.into_split();
+        let writing = tokio::spawn(async move {
+            let frame = [&[0x82, 0x7e, 0xff, 0xff][..], &[b'a'; 65535]].concat();
+            for _ in 0..FRAMES {
+                write.write_all(&frame).await.expect("written");
+            }
+            write
+        });
+        let (mut got, mut some) = (0, vec![0; 1 << 16]);
+        while got < FRAMES * 65539 {
+            let count = tokio::time::timeout(Duration::from_secs(60), read.read(&mut some)).await;
+            got += count.unwrap_or_else(|_| panic!("stood still after {got} bytes")).expect("read");
+        }
+        drop(writing.await.expect("written"));
+    }
+}
+
+/// A drain lets the frame that is under way end, then closes with 1001, each direction by itself.
+#[tokio::test]
+async fn a_drain_closes_websockets_between_frames() {
+    let (frame, next) = tokio::sync::watch::channel(0);
+    let (heard, mut hearing) = tokio::sync::mpsc::unbounded_channel();
+    let endpoint = agreeing(move |mut stream| {
+        let (mut next, heard) = (next.clone(), heard.clone());
+        async move {
+            let mut all = Vec::new();
+            assert!(read_until(&mut stream, &mut all, b"hi").await);
+            // The first half of a frame, and the second only when told.
+            stream.write_all(b"\x81\x06hal").await.expect("written");
+            next.wait_for(|next| *next == 1).await.expect("told");
+            // The next frame comes too late.
+            stream.write_all(b"ves\x81\x04late").await.expect("written");
+            let _ = stream.read_to_end(&mut all).await;
+            heard.send(all).expect("the test runs");
+        }
+    })
+    .await;
+    let (mut fed, address) = fed(endpoint).await;
+    let mut raw = upgraded(address).await;
+    raw.stream.write_all(b"\x81\x82\0\0\0\0hi").await.expect("written");
+    let mut half = [0; 5];
+    within(raw.stream.read_exact(&mut half)).await.expect("read");
+    let drained = tokio::spawn(fed.proxy.take().expect("running").drain());
+    within(fed.report.wait_for(|ready| !*ready)).await.expect("told");
+    // Nothing may come between the halves, however long it takes.
+    let early = tokio::time::timeout(Duration::from_millis(500), raw.stream.read(&mut [0; 1])).await;
+    assert!(early.is_err(), "{early:?}");
+    frame.send_replace(1);
+    let mut rest = Vec::new();
+    within(raw.stream.read_to_end(&mut rest)).await.expect("an end");
+    assert_eq!(rest, b"ves\x88\x02\x03\xe9");
+    drop(raw);
+    assert_eq!(within(hearing.recv()).await.expect("heard"), b"\x81\x82\0\0\0\0hi\x88\x82\0\0\0\0\x03\xe9");
+    assert_eq!(within(drained).await.expect("drained"), 0);
+}
+
+/// An upgraded stream that is silent both ways ends after the idle timeout, also while one side does not read.
+#[tokio::test]
+async fn a_silent_upgraded_stream_is_cut() {
+    let endpoint = agreeing(|stream| async move {
+        // Reads nothing.
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        drop(stream);
+    })
+    .await;
+    let fed = Fed::new(config()).await;
+    fed.begin().await;
+    let address = fed.listen(&[]).await;
+    let mut impatient = support::policy(Scheme::Http);
+    impatient.idle_timeout = Some(Duration::from_secs(2));
+    fed.define("web.shop", address.port(), maesh_config::model::Protocol::Http, impatient, Vec::new());
+    let endpoints = vec![support::endpoint(endpoint)];
+    fed.define_endpoints("web.shop", address.port(), maesh_config::model::Protocol::Http, endpoints);
+    fed.name("web.shop", address.port(), address.port(), maesh_config::model::Protocol::Http, &[]).await;
+    let mut stuck = upgraded(address).await;
+    let writing = tokio::spawn(async move {
+        // An error is the end that is waited for.
+        while stuck.stream.write_all(&[b'x'; 65536]).await.is_ok() {}
+    });
+    let mut quiet = upgraded(address).await;
+    assert_eq!(quiet.rest().await, "");
+    within(writing).await.expect("ended");
+}

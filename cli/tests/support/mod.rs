@@ -57,8 +57,20 @@ impl Dev {
 
     /// The same with more flags.
     pub fn start_with(folder: &Path, flags: &[&str]) -> Self {
+        Self::start_by(command(&[]), folder, flags)
+    }
+
+    /// As [`Self::start`], as a process that may open so many files.
+    pub fn start_limited(folder: &Path, open_files: u32) -> Self {
+        let mut shell = command_of("sh");
+        shell.args(["-c", &format!("ulimit -n {open_files} && exec \"$@\""), "sh", env!("CARGO_BIN_EXE_maesh")]);
+        Self::start_by(shell, folder, &[])
+    }
+
+    fn start_by(mut command: Command, folder: &Path, flags: &[&str]) -> Self {
         let range = range();
-        let mut child = command(&["dev", "--output", "json", "--dns", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
+        let mut child = command
+            .args(["dev", "--output", "json", "--dns", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
             .args(["--address-range", &range])
             .args(flags)
             .arg(folder)
@@ -200,11 +212,17 @@ pub fn served_at(entry: &Value) -> SocketAddr {
 
 /// The built binary with these arguments, and nothing of the environment that could change what it does.
 pub fn command(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_maesh"));
+    let mut command = command_of(env!("CARGO_BIN_EXE_maesh"));
+    command.args(arguments);
+    command
+}
+
+/// Another program, with nothing in its environment that `maesh` would heed.
+fn command_of(program: &str) -> Command {
+    let mut command = Command::new(program);
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("MAESH_") || name == "KUBECONFIG") {
         command.env_remove(name);
     }
-    command.args(arguments);
     command
 }
 

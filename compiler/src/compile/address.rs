@@ -42,6 +42,11 @@ impl Range {
         if net.max_prefix_len() - net.prefix_len() < 8 { Err(RangeTooSmall(net)) } else { Ok(Self(net.trunc())) }
     }
 
+    /// All of it.
+    pub(super) fn net(&self) -> IpNet {
+        self.0
+    }
+
     /// The shared address.
     pub fn shared(&self) -> IpAddr {
         self.at(0)

@@ -2,10 +2,15 @@
 
 use std::{sync::Arc, time::Duration};
 
+use ipnet::IpNet;
 use maesh_config::{ServiceName, Zone, model::Protocol};
 
 use super::Addressing;
 use crate::own_address::POOL;
+
+/// Ports of the proxies that the Services of one namespace may take by default: an eighteenth of those that there are for
+/// own addresses.
+pub const PORTS_PER_NAMESPACE: usize = 1_000;
 
 /// What the compiler is told at start.
 #[derive(Clone, Debug, PartialEq)]
@@ -38,6 +43,10 @@ pub struct Config {
     pub own_settle: Duration,
     /// Ports below cannot be bound; 0 or 1 when all can.
     pub first_bindable_port: u16,
+    /// Most ports of the proxies that the Services of one namespace may take.
+    pub ports_per_namespace: usize,
+    /// Ranges of addresses that are no endpoint of any Service.
+    pub denied_endpoints: Vec<IpNet>,
     /// Ports that the proxy itself needs on its shared address.
     pub reserved_ports: Vec<u16>,
     /// A Service without EndpointSlices has the pods it selects as endpoints: no control plane writes slices.
@@ -68,6 +77,8 @@ impl Default for Config {
             horizon: Duration::ZERO,
             own_settle: Duration::ZERO,
             first_bindable_port: 0,
+            ports_per_namespace: PORTS_PER_NAMESPACE,
+            denied_endpoints: Vec::new(),
             reserved_ports: Vec::new(),
             selects_pods: false,
             fail_to_plain: true,

@@ -11,7 +11,10 @@ use maesh_config::{
     model::{Endpoint, Endpoints, PortEndpoints, Protocol},
 };
 
-use super::service::{Plan, Port};
+use super::{
+    forbidden::Forbidden,
+    service::{Plan, Port},
+};
 use crate::{
     diagnostic::{Diagnostic, Reason},
     index::Index,
@@ -19,7 +22,11 @@ use crate::{
 };
 
 /// The endpoints of `plan` from the slices of its Service.
-pub(super) fn from_slices<'a>(plan: &Plan, slices: impl Iterator<Item = &'a Arc<EndpointSlice>> + Clone) -> Endpoints {
+pub(super) fn from_slices<'a>(
+    plan: &Plan,
+    slices: impl Iterator<Item = &'a Arc<EndpointSlice>> + Clone,
+    forbidden: &Forbidden,
+) -> Endpoints {
     from_each(plan, |port, all| {
         for slice in slices.clone() {
             let same = |slice: &&crate::kinds::SlicePort| {
@@ -27,7 +34,7 @@ pub(super) fn from_slices<'a>(plan: &Plan, slices: impl Iterator<Item = &'a Arc<
             };
             let Some(at) = slice.ports.iter().find(same).filter(|at| at.number > 0) else { continue };
             all.reserve(slice.endpoints.len());
-            for endpoint in &slice.endpoints {
+            for endpoint in slice.endpoints.iter().filter(|endpoint| forbidden.why(endpoint.address).is_none()) {
                 let hints = endpoint.hints.as_deref();
                 all.push(Endpoint {
                     address: SocketAddr::new(endpoint.address, at.number),
@@ -44,11 +51,11 @@ pub(super) fn from_slices<'a>(plan: &Plan, slices: impl Iterator<Item = &'a Arc<
 }
 
 /// The endpoints of `plan` when they are `pods`, with the conditions that Kubernetes would give them.
-pub(super) fn from_pods(plan: &Plan, pods: &[Arc<Pod>]) -> Endpoints {
+pub(super) fn from_pods(plan: &Plan, pods: &[Arc<Pod>], forbidden: &Forbidden) -> Endpoints {
     from_each(plan, |port, all| {
         for pod in pods.iter().filter(|pod| !pod.ended) {
             let Some(number) = target(port, pod) else { continue };
-            for address in &pod.addresses {
+            for address in pod.addresses.iter().filter(|address| forbidden.why(**address).is_none()) {
                 all.push(Endpoint {
                     address: SocketAddr::new(*address, number),
                     ready: plan.publish_not_ready || (pod.ready && !pod.deleting),
@@ -63,8 +70,8 @@ pub(super) fn from_pods(plan: &Plan, pods: &[Arc<Pod>]) -> Endpoints {
     })
 }
 
-/// What is odd about a slice by itself.
-pub(super) fn check(slice: &EndpointSlice) -> Vec<Diagnostic> {
+/// What is odd about a slice: by itself, and, where it counts, because its addresses are `forbidden`.
+pub(super) fn check(slice: &EndpointSlice, forbidden: Option<&Forbidden>) -> Vec<Diagnostic> {
     let mut found = Vec::new();
     let mut say = |field: &str, text: String| {
         found.push(Diagnostic::of(Reason::InvalidAddress, "EndpointSlice", &slice.meta, field, text));
@@ -87,6 +94,14 @@ pub(super) fn check(slice: &EndpointSlice) -> Vec<Diagnostic> {
         let text =
             "has no label kubernetes.io/service-name, so it belongs to no Service; it is not used. Add the label.";
         say("metadata.labels", text.into());
+    }
+    if let Some((count, address, why)) = forbidden.and_then(|forbidden| forbidden.in_slice(slice)) {
+        let which = if count == 1 { "endpoint".to_owned() } else { format!("first of {count} endpoints") };
+        let text = format!(
+            "the {which} that proxies must not dial is {address}, an address {why}; left out. Give the addresses of pods.",
+        );
+        let bad = Diagnostic::of(Reason::ForbiddenEndpoint, "EndpointSlice", &slice.meta, "endpoints", text);
+        found.push(bad.value(address.to_string()).using("the other endpoints"));
     }
     found
 }

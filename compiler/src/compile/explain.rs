@@ -256,7 +256,7 @@ impl Compiler {
     }
 
     fn endpoints_seen(&self, compiled: &Compiled) -> (Vec<EndpointSeen>, usize) {
-        let endpoints = endpoints_of(&self.index, &compiled.plan);
+        let endpoints = endpoints_of(&self.index, &compiled.plan, &self.forbidden);
         let all = endpoints.ports.iter().flat_map(|port| port.endpoints.iter().map(|one| (port.number, one)));
         let seen = all.clone().take(MOST).map(|(port, one)| EndpointSeen {
             port,

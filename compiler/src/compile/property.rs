@@ -162,7 +162,7 @@ fn own_slice() -> impl Strategy<Value = Value> {
 }
 
 fn address() -> impl Strategy<Value = String> {
-    (1..5u8).prop_map(|last| format!("127.0.0.{last}"))
+    (1..5u8).prop_map(|last| if last == 4 { "127.0.0.4".to_owned() } else { format!("10.9.0.{last}") })
 }
 
 fn slice() -> impl Strategy<Value = Value> {
@@ -187,6 +187,14 @@ fn pod() -> impl Strategy<Value = Value> {
     )
 }
 
+/// A pod of the mesh's own.
+fn mesh_pod() -> impl Strategy<Value = Value> {
+    pod().prop_map(|mut pod| {
+        pod["metadata"]["namespace"] = "maesh".into();
+        pod
+    })
+}
+
 fn node() -> impl Strategy<Value = Value> {
     (metadata(false), address()).prop_map(|(metadata, ip)| {
         json!({"kind": "Node", "metadata": metadata, "spec": {"podCIDR": "10.1.0.0/24"},
@@ -200,17 +208,18 @@ fn object() -> impl Strategy<Value = Value> {
         json!({"kind": "Namespace", "metadata": metadata})
     });
     prop_oneof![
-        4 => service(), 3 => slice(), 3 => pod(), 1 => node(), 1 => namespace, 2 => own_address(), 1 => own_slice()
+        4 => service(), 3 => slice(), 3 => pod(), 1 => mesh_pod(), 1 => node(), 1 => namespace, 2 => own_address(), 1 => own_slice()
     ]
 }
 
 fn proxies() -> impl Strategy<Value = Vec<ConnectedProxy>> {
     let listener = prop::sample::select(&["shared/80/tcp", "shared/8080/tcp", "shared/8443/tcp", "all"][..]);
-    let proxy = (name(), prop::bool::ANY, prop::collection::vec(listener, 0..4));
-    let proxy = proxy.prop_map(|(id, ready, listening)| ConnectedProxy {
+    let address = prop::sample::select(&["127.77.0.1", "10.9.0.1"][..]);
+    let proxy = (name(), prop::bool::ANY, prop::collection::vec(listener, 0..4), address);
+    let proxy = proxy.prop_map(|(id, ready, listening, address)| ConnectedProxy {
         id: id.into(),
         node: Some("n".into()),
-        addresses: vec!["127.77.0.1".parse().unwrap()],
+        addresses: vec![address.parse().unwrap()],
         ready,
         // What "all" means is filled in when the step is taken.
         listening: listening.into_iter().map(|id| ListenerId(id.into())).collect(),
@@ -346,6 +355,8 @@ proptest! {
             selects_pods: dev,
             horizon: Duration::from_secs(if dev { 0 } else { 45 }),
             own_settle: Duration::from_secs(2),
+            // So few that some Services have no room.
+            ports_per_namespace: 4,
             ..Config::default()
         };
         check(&config, steps);

@@ -3,6 +3,7 @@
 use maesh_config::model::{self, Answer, ListenerId, Name, WorkloadKind};
 
 mod addresses;
+mod bounds;
 mod cluster;
 mod endpoints;
 mod names;

@@ -1,87 +1,67 @@
 //! The last good state on disk, for the time when a role restarts and no controller is there.
 //!
-//! The file is written whole beside its place, flushed, and renamed over it, so there is an old one or a new one and
-//! nothing between. It begins with a mark and a format number and ends with a checksum; what is torn, foreign or of a
-//! newer format is ignored with one warning, and the subscriber begins with nothing, as a new one does.
+//! The file is a log. It begins with everything that was held when it was made, written beside its place, flushed and
+//! renamed over the old one; what changes later is appended. A log of more than twice the size of what is held is made
+//! anew, so the bytes written follow from what changes and not from what is there. Every record has a checksum. Whatever
+//! moment the process ends in, the file is the old one or the new one, with the changes up to some moment: the first
+//! record that is not whole is where it ends.
+
+mod record;
 
 use std::{
-    collections::{HashMap, HashSet},
     fs::{self, File},
     io::{self, BufWriter, Write},
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use bytes::Bytes;
-use prost::Message;
+use parking_lot::Mutex;
 use tokio::task::JoinHandle;
-use xxhash_rust::xxh3::Xxh3;
 
-use super::state::{Encoded, Held, Stamp, State};
+use self::record::{Record, Records, Unusable, fill};
+use super::state::{Changes, Encoded, Held, OnDisk, State};
 use maesh_config::{Kind, Resource, wire};
 
-const MAGIC: &[u8; 8] = b"maesh\0st";
-const FORMAT: u32 = 1;
-const HEADER: usize = 12;
-const CHECKSUM: usize = 16;
-
-/// One entry of the file.
-#[derive(Clone, PartialEq, prost::Message)]
-struct Record {
-    /// Set where the resources of another kind begin.
-    #[prost(string, tag = "1")]
-    type_url: String,
-    /// With `type_url`: all of this kind that is subscribed is here.
-    #[prost(bool, tag = "2")]
-    complete: bool,
-    #[prost(string, tag = "3")]
-    name: String,
-    #[prost(string, tag = "4")]
-    version: String,
-    #[prost(bytes = "bytes", tag = "5")]
-    bytes: Bytes,
-    /// With `name`: it was asked for and there is none.
-    #[prost(bool, tag = "6")]
-    absent: bool,
-    /// In the first record: how far the controllers were.
-    #[prost(uint64, tag = "7")]
-    reached: u64,
-}
-
-/// Why a file is not used.
-#[derive(Debug, thiserror::Error)]
-enum Unusable {
-    #[error("{0}")]
-    Io(#[from] io::Error),
-    #[error("it is not a state file")]
-    Foreign,
-    #[error("its format is {0}, newer than this version reads")]
-    Newer(u32),
-    #[error("it is torn: its checksum is wrong")]
-    Torn,
-    #[error("its content is not readable: {0}")]
-    Malformed(#[from] prost::DecodeError),
-}
+/// A log is not made anew before it has so many bytes.
+const SMALL: u64 = 64 << 10;
 
 /// The file.
 #[derive(Debug)]
 pub(super) struct Disk {
     path: PathBuf,
+    /// The file to append to; none before it was made by this process, and after a failure.
+    log: Arc<Mutex<Option<Log>>>,
+    /// How far the controllers were, as of the last write.
+    reached: u64,
     /// The last write failed, and this was said.
     failed: bool,
 }
 
+/// A log that is open.
+#[derive(Debug)]
+struct Log {
+    file: File,
+    size: u64,
+    /// At this size it is compared with what is held.
+    look_at: u64,
+}
+
 impl Disk {
     pub(super) fn new(path: PathBuf) -> Self {
-        Self { path, failed: false }
+        Self { path, log: Arc::default(), reached: 0, failed: false }
     }
 
     /// Fills `state` with what the file holds; returns how far the controllers were.
     pub(super) async fn load(&self, state: &mut State) -> u64 {
         let path = self.path.clone();
-        let loaded = tokio::task::spawn_blocking(move || load(&path)).await.unwrap_or_else(|_| Ok(Vec::new()));
-        match loaded {
-            Ok(records) => fill(state, records),
+        let loaded = tokio::task::spawn_blocking(move || record::load(&path)).await;
+        match loaded.unwrap_or_else(|_| Ok(Records::default())) {
+            Ok(Records { records, torn }) => {
+                if torn {
+                    tracing::info!(path = %self.path.display(), "the last changes of the kept state are not whole; going on with what was before");
+                }
+                fill(state, records)
+            }
             Err(Unusable::Io(error)) if error.kind() == io::ErrorKind::NotFound => 0,
             Err(why) => {
                 tracing::warn!(path = %self.path.display(), %why, "the kept state cannot be used; beginning with nothing");
@@ -90,22 +70,47 @@ impl Disk {
         }
     }
 
-    /// Begins to write what is held now; what changes from here on is not in it.
-    pub(super) fn save(&self, state: &State, reached: u64) -> Saving {
-        let (path, kept) = (self.path.clone(), Kept::of(state, reached));
-        Saving(tokio::task::spawn_blocking(move || write(&path, kept)))
+    /// Begins to write what changed; what changes from here on is not in it.
+    pub(super) fn save(&mut self, state: &mut State, reached: u64) -> Saving {
+        let changes = state.take_changes();
+        let news = reached != std::mem::replace(&mut self.reached, reached);
+        let append = self.log.lock().as_mut().is_some_and(|log| log.has_room(state));
+        let (path, log) = (self.path.clone(), self.log.clone());
+        let job: Box<dyn FnOnce() -> io::Result<()> + Send> = if append {
+            let reached = if news { reached } else { 0 };
+            Box::new(move || append_to(&log, changes, reached))
+        } else {
+            let kept = Kept::of(state, reached);
+            Box::new(move || {
+                *log.lock() = Some(write_whole(&path, kept)?);
+                Ok(())
+            })
+        };
+        Saving(tokio::task::spawn_blocking(job))
     }
 
     /// Awaits a write; whether that worked. A failure is said once until it works again.
     pub(super) async fn saved(&mut self, saving: &mut Saving) -> bool {
         let saved = (&mut saving.0).await.unwrap_or_else(|panic| Err(io::Error::other(panic)));
-        if let Err(error) = &saved
-            && !self.failed
-        {
-            tracing::warn!(path = %self.path.display(), %error, "cannot keep the state; a restart without a controller would serve older configuration");
+        if let Err(error) = &saved {
+            // What was to be appended is lost to it: the next write is of everything.
+            *self.log.lock() = None;
+            if !self.failed {
+                tracing::warn!(path = %self.path.display(), %error, "cannot keep the state; a restart without a controller would serve older configuration");
+            }
         }
         self.failed = saved.is_err();
         saved.is_ok()
+    }
+}
+
+impl Log {
+    /// Whether it is not more than twice as large as what is held.
+    fn has_room(&mut self, state: &State) -> bool {
+        if self.size > self.look_at {
+            self.look_at = (2 * state.size_on_disk()).max(SMALL);
+        }
+        self.size <= self.look_at
     }
 }
 
@@ -154,117 +159,67 @@ impl Held {
     }
 }
 
-fn load(path: &Path) -> Result<Vec<Record>, Unusable> {
-    let file = fs::read(path)?;
-    let (header, rest) = file.split_at_checked(HEADER).ok_or(Unusable::Foreign)?;
-    let (magic, format) = header.split_at(MAGIC.len());
-    if magic != MAGIC {
-        return Err(Unusable::Foreign);
-    }
-    let format = format.try_into().map(u32::from_le_bytes).map_err(|_| Unusable::Foreign)?;
-    if format > FORMAT {
-        return Err(Unusable::Newer(format));
-    }
-    let (body, checksum) = rest.split_last_chunk::<CHECKSUM>().ok_or(Unusable::Torn)?;
-    if xxhash_rust::xxh3::xxh3_128(body).to_le_bytes() != *checksum {
-        return Err(Unusable::Torn);
-    }
-    let mut body = body;
-    let mut records = Vec::new();
-    while !body.is_empty() {
-        records.push(Record::decode_length_delimited(&mut body)?);
-    }
-    Ok(records)
-}
-
-/// Resources, names of absent ones, and whether this is all.
-type Section = (HashMap<Arc<str>, Encoded>, HashSet<Arc<str>>, bool);
-
-fn fill(state: &mut State, records: Vec<Record>) -> u64 {
-    let mut sections: HashMap<Kind, Section> = HashMap::new();
-    let mut kind = None;
-    let mut reached = 0;
-    for record in records {
-        reached = reached.max(record.reached);
-        if !record.type_url.is_empty() {
-            kind = Kind::of_type_url(&record.type_url);
-            if let Some(kind) = kind {
-                sections.entry(kind).or_default().2 = record.complete;
-            }
-        }
-        let Some((resources, absent, _)) = kind.and_then(|kind| sections.get_mut(&kind)) else { continue };
-        if record.name.is_empty() {
-            continue;
-        }
-        let name = Arc::from(record.name);
-        if record.absent {
-            absent.insert(name);
-        } else {
-            resources.insert(name, Encoded { version: Stamp::read(&record.version), bytes: record.bytes[..].into() });
-        }
-    }
-    for (kind, (resources, absent, complete)) in sections {
-        if let Some(held) = state.held(kind) {
-            held.restore(resources, absent, complete);
-        }
-    }
-    reached
-}
-
-struct Hashing<W> {
-    inner: W,
-    hash: Xxh3,
-}
-
-impl<W: Write> Hashing<W> {
-    fn record(&mut self, record: &Record, buffer: &mut Vec<u8>) -> io::Result<()> {
-        buffer.clear();
-        record.encode_length_delimited(buffer).map_err(io::Error::other)?;
-        self.hash.update(buffer);
-        self.inner.write_all(buffer)
-    }
-}
-
 fn beside(path: &Path) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".new");
     path.with_file_name(name)
 }
 
-fn write(path: &Path, kept: Kept) -> io::Result<()> {
+/// Replaces the file by one with everything that is held.
+fn write_whole(path: &Path, kept: Kept) -> io::Result<Log> {
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent)?;
     }
-    let mut out = BufWriter::with_capacity(256 << 10, File::create(beside(path))?);
-    out.write_all(MAGIC)?;
-    out.write_all(&FORMAT.to_le_bytes())?;
-    let mut out = Hashing { inner: out, hash: Xxh3::new() };
-    let buffer = &mut Vec::new();
-    out.record(&Record { reached: kept.reached, ..Record::default() }, buffer)?;
-    for KeptKind { kind, complete, resources, absent } in kept.kinds {
-        out.record(&Record { type_url: kind.type_url().to_owned(), complete, ..Record::default() }, buffer)?;
+    let mut out = record::Writer::new(BufWriter::with_capacity(256 << 10, File::create(beside(path))?))?;
+    let all_complete: Vec<_> = kept.kinds.iter().filter(|it| it.complete).map(|it| it.kind).collect();
+    for KeptKind { kind, resources, absent, .. } in kept.kinds {
+        out.put(&Record::of_kind(kind, false))?;
         for (name, encoded) in resources {
-            let (name, version) = (name.to_string(), encoded.version.to_string());
-            let bytes = Bytes::from_owner(encoded.bytes);
-            out.record(&Record { name, version, bytes, ..Record::default() }, buffer)?;
+            out.put(&Record::of(&name, OnDisk::Here(encoded)))?;
         }
         for name in absent {
-            out.record(&Record { name: name.to_string(), absent: true, ..Record::default() }, buffer)?;
+            out.put(&Record::of(&name, OnDisk::Absent))?;
         }
     }
-    let Hashing { inner: mut out, hash } = out;
-    out.write_all(&hash.digest128().to_le_bytes())?;
-    put_in_place(&out.into_inner().map_err(io::IntoInnerError::into_error)?, path)
-}
-
-fn put_in_place(file: &File, path: &Path) -> io::Result<()> {
+    for kind in all_complete {
+        out.put(&Record::of_kind(kind, true))?;
+    }
+    out.put(&Record::whole(kept.reached))?;
+    let (out, size) = out.finish();
+    let file = out.into_inner().map_err(io::IntoInnerError::into_error)?;
     file.sync_all()?;
     fs::rename(beside(path), path)?;
     // The rename itself is durable once the directory is.
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => File::open(parent)?.sync_all(),
-        _ => Ok(()),
+    if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        File::open(parent)?.sync_all()?;
     }
+    Ok(Log { file, size, look_at: (2 * size).max(SMALL) })
+}
+
+/// Appends changes; those of a kind come before the word that it is complete, and all before how far the controllers were.
+fn append_to(log: &Mutex<Option<Log>>, changes: Vec<Changes>, reached: u64) -> io::Result<()> {
+    let mut log = log.lock();
+    let Some(Log { file, size, .. }) = log.as_mut() else { return Err(io::ErrorKind::NotFound.into()) };
+    let mut out = record::Writer::appending(Vec::new());
+    for Changes { kind, resources, complete } in changes {
+        out.put(&Record::of_kind(kind, false))?;
+        for (name, form) in resources {
+            out.put(&Record::of(&name, form))?;
+        }
+        if complete {
+            out.put(&Record::of_kind(kind, true))?;
+        }
+    }
+    if reached > 0 {
+        out.put(&Record::reached(reached))?;
+    }
+    let (bytes, written) = out.finish();
+    if bytes.is_empty() {
+        return Ok(());
+    }
+    file.write_all(&bytes)?;
+    *size += written;
+    file.sync_data()
 }
 
 #[cfg(test)]

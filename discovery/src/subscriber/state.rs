@@ -23,6 +23,8 @@ use maesh_config::{
 
 /// Code of an answer that names rejected resources: INVALID_ARGUMENT.
 const INVALID: i32 = 3;
+/// Bytes that a resource takes on disk besides its name and its content: its version, and what frames it.
+const RECORD_OVERHEAD: usize = 64;
 /// Characters of all reasons in one answer.
 const REASONS: usize = 64 << 10;
 
@@ -44,8 +46,39 @@ pub(super) struct Held {
     pub(super) absent: HashSet<Arc<str>>,
     pub(super) resources: HashMap<Arc<str>, Encoded>,
     pub(super) complete: bool,
+    /// What is not on disk as it is here; nothing where no disk is.
+    unsaved: Unsaved,
     /// This stream has a subscription to it.
     opened: bool,
+}
+
+/// What changed of one kind since it was written to disk.
+#[derive(Debug, Default)]
+struct Unsaved {
+    tracked: bool,
+    names: HashSet<Arc<str>>,
+    complete: bool,
+}
+
+/// Changes of one kind, as they are written to disk.
+#[derive(Debug)]
+pub(super) struct Changes {
+    pub(super) kind: Kind,
+    /// Present form of each resource that changed.
+    pub(super) resources: Vec<(Arc<str>, OnDisk)>,
+    /// Everything that is subscribed of this kind is here, and was not before.
+    pub(super) complete: bool,
+}
+
+/// What a name stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum OnDisk {
+    /// This resource.
+    Here(Encoded),
+    /// It was asked for, and there is none.
+    Absent,
+    /// It is held no longer.
+    Gone,
 }
 
 /// A resource as it is kept.
@@ -108,6 +141,7 @@ impl State {
             absent: HashSet::new(),
             resources: HashMap::new(),
             complete: false,
+            unsaved: Unsaved { tracked: keep_bytes, ..Unsaved::default() },
             opened: false,
         };
         let subscribed = |kind: &Kind| wildcard.contains(kind) || on_demand.contains(kind);
@@ -116,6 +150,19 @@ impl State {
 
     pub(super) fn len(&self) -> usize {
         self.kinds.iter().map(|held| held.resources.len()).sum()
+    }
+
+    /// What changed since the last time, which is forgotten with this.
+    pub(super) fn take_changes(&mut self) -> Vec<Changes> {
+        self.kinds.iter_mut().filter_map(Held::take_changes).collect()
+    }
+
+    /// About how many bytes everything that is held takes on disk.
+    pub(super) fn size_on_disk(&self) -> u64 {
+        let of = |name: &str, bytes: usize| (name.len() + bytes + RECORD_OVERHEAD) as u64;
+        let resources = self.kinds.iter().flat_map(|held| &held.resources).map(|(name, it)| of(name, it.bytes.len()));
+        let absent = self.kinds.iter().flat_map(|held| &held.absent).map(|name| of(name, 0));
+        resources.chain(absent).sum()
     }
 
     pub(super) fn held(&mut self, kind: Kind) -> Option<&mut Held> {
@@ -213,16 +260,19 @@ impl State {
                     continue;
                 }
                 held.absent.remove(&name);
+                held.unsaved.note(&name);
                 // Copied, because the bytes that came are a part of a message that may be a thousand times as large.
                 let bytes = if keep_bytes { bytes[..].into() } else { Arc::default() };
                 held.resources.insert(name, Encoded { version: Stamp::read(&version), bytes });
             }
             for name in removed {
                 held.resources.remove(&name);
+                held.unsaved.note(&name);
                 if held.on_demand && held.wants(&name) {
                     held.absent.insert(name);
                 }
             }
+            held.unsaved.complete |= complete && !held.complete;
             held.complete |= complete;
         }
         let mut all = unread;
@@ -234,6 +284,14 @@ impl State {
             ..Default::default()
         };
         (answer, all.len())
+    }
+}
+
+impl Unsaved {
+    fn note(&mut self, name: &Arc<str>) {
+        if self.tracked {
+            self.names.insert(name.clone());
+        }
     }
 }
 
@@ -249,9 +307,32 @@ impl Held {
         if wanted {
             return self.wanted.insert(name.clone());
         }
-        self.resources.remove(name);
-        self.absent.remove(name);
+        if self.resources.remove(name).is_some() | self.absent.remove(name) {
+            self.unsaved.note(name);
+        }
         self.wanted.remove(name)
+    }
+
+    /// Forgets a resource that the role does not accept.
+    pub(super) fn forget(&mut self, name: &Arc<str>) {
+        if self.resources.remove(name).is_some() {
+            self.unsaved.note(name);
+        }
+    }
+
+    fn take_changes(&mut self) -> Option<Changes> {
+        let Unsaved { names, complete, .. } = &mut self.unsaved;
+        let (names, complete) = (std::mem::take(names), std::mem::take(complete));
+        let form = |name: Arc<str>| {
+            let form = match self.resources.get(&name) {
+                Some(encoded) => OnDisk::Here(encoded.clone()),
+                None if self.absent.contains(&name) => OnDisk::Absent,
+                None => OnDisk::Gone,
+            };
+            (name, form)
+        };
+        let changes = Changes { kind: self.kind, resources: names.into_iter().map(form).collect(), complete };
+        (!changes.resources.is_empty() || complete).then_some(changes)
     }
 
     /// Restores what was kept.

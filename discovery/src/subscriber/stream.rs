@@ -161,7 +161,7 @@ impl Runner {
             ended = self.idle(Instant::now() + pause).await;
         }
         if let Some(saver) = &mut self.saver {
-            saver.finish(&self.state, self.reached, &self.status).await;
+            saver.finish(&mut self.state, self.reached, &self.status).await;
         }
     }
 
@@ -197,7 +197,7 @@ impl Runner {
         for (kind, answer) in answers {
             for rejected in answer.await.unwrap_or_default() {
                 if let Some(held) = state.held(kind) {
-                    held.resources.remove(&rejected.name);
+                    held.forget(&rejected.name);
                 }
             }
         }
@@ -221,7 +221,7 @@ impl Runner {
                         self.changed();
                     }
                 }
-                () = keep(&mut self.saver, &self.state, self.reached, &self.status) => {}
+                () = keep(&mut self.saver, &mut self.state, self.reached, &self.status) => {}
             }
         }
     }
@@ -305,7 +305,7 @@ impl Runner {
                         })?;
                     }
                 }
-                () = keep(&mut self.saver, &self.state, self.reached, &self.status) => {}
+                () = keep(&mut self.saver, &mut self.state, self.reached, &self.status) => {}
             }
         }
     }
@@ -402,7 +402,7 @@ impl Runner {
 impl Saver {
     /// Does what is due next: awaits the write that is under way, or the time for one. Nothing is lost when this is
     /// dropped halfway.
-    async fn step(&mut self, state: &State, reached: u64, status: &Status) {
+    async fn step(&mut self, state: &mut State, reached: u64, status: &Status) {
         if let Some((saving, began)) = &mut self.saving {
             let saved = self.disk.saved(saving).await;
             status.saves.fetch_add(u64::from(saved), Ordering::Relaxed);
@@ -418,7 +418,7 @@ impl Saver {
     }
 
     /// Writes what is not written yet, at once.
-    async fn finish(&mut self, state: &State, reached: u64, status: &Status) {
+    async fn finish(&mut self, state: &mut State, reached: u64, status: &Status) {
         if self.saving.is_some() {
             self.step(state, reached, status).await;
         }
@@ -441,7 +441,7 @@ fn tell_replicas(witnesses: &Witnesses, upserts: &[Arc<Resource>]) {
 }
 
 /// [`Saver::step`], if there is one.
-async fn keep(saver: &mut Option<Saver>, state: &State, reached: u64, status: &Status) {
+async fn keep(saver: &mut Option<Saver>, state: &mut State, reached: u64, status: &Status) {
     match saver {
         Some(saver) => saver.step(state, reached, status).await,
         None => std::future::pending().await,

@@ -11,6 +11,27 @@ use crate::reason::Reason;
 /// Says why the mesh answered.
 pub(crate) const REASON: HeaderName = HeaderName::from_static("x-maesh-reason");
 
+/// An answer instead of a response of an endpoint: what a step of the pipeline returns to refuse a request.
+#[derive(Debug)]
+pub(crate) struct LocalAnswer {
+    pub(crate) reason: Reason,
+    /// For callers of plain HTTP.
+    pub(crate) status: StatusCode,
+    /// Fields that this answer needs besides those that every one has.
+    pub(crate) headers: HeaderMap,
+}
+
+impl From<Reason> for LocalAnswer {
+    fn from(reason: Reason) -> Self {
+        let mut headers = HeaderMap::new();
+        if reason == Reason::MethodNotAllowed {
+            let methods = "GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH, TRACE";
+            headers.insert(header::ALLOW, HeaderValue::from_static(methods));
+        }
+        Self { reason, status: reason.status(), headers }
+    }
+}
+
 /// Whether a request is gRPC, whose callers read the status in trailers.
 pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
     let Some(kind) = headers.get(header::CONTENT_TYPE) else { return false };
@@ -20,24 +41,24 @@ pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
     }
 }
 
-/// The answer for `reason`, in the form that the caller understands.
-pub(crate) fn refuse(reason: Reason, grpc: bool) -> Response<Body> {
-    let mut response = if grpc { trailers_only(reason) } else { plain(reason) };
-    response.headers_mut().insert(REASON, HeaderValue::from_static(reason.code()));
-    response
+impl LocalAnswer {
+    /// The response, in the form that the caller understands.
+    pub(crate) fn into_response(self, grpc: bool) -> Response<Body> {
+        let mut response = if grpc { trailers_only(self.reason) } else { plain(self.reason, self.status) };
+        response.headers_mut().extend(self.headers);
+        response.headers_mut().insert(REASON, HeaderValue::from_static(self.reason.code()));
+        response
+    }
 }
 
-fn plain(reason: Reason) -> Response<Body> {
+fn plain(reason: Reason, status: StatusCode) -> Response<Body> {
     let text = text(reason);
     let length = HeaderValue::from(text.len());
     let mut response = Response::new(Body::full(Bytes::from(text)));
-    *response.status_mut() = reason.status();
+    *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     headers.insert(header::CONTENT_LENGTH, length);
-    if reason == Reason::MethodNotAllowed {
-        headers.insert(header::ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH, TRACE"));
-    }
     response
 }
 

@@ -7,7 +7,7 @@ use std::{
     net::IpAddr,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering},
     },
     task::Waker,
     time::Duration,
@@ -17,6 +17,7 @@ use http::HeaderValue;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use super::exchange::Activity;
 use crate::{
     admission::ConnectionPermit,
     listener::{Listening, Worker},
@@ -72,6 +73,14 @@ pub(crate) struct Caller {
     saw_leaving: AtomicBool,
     /// It is asked to come back on a new connection.
     sent_away: Notify,
+    /// When bytes of the request on a connection of HTTP/1.1 moved last.
+    pub(crate) activity: Arc<Activity>,
+    /// The target of the request that has arrived last has a fragment.
+    fragment: AtomicBool,
+    /// Bytes that have come since somebody asked.
+    received: AtomicUsize,
+    /// Streams of HTTP/2 that are open.
+    streams: AtomicUsize,
     waker: Mutex<Option<Waker>>,
 }
 
@@ -90,6 +99,7 @@ impl Caller {
         Arc::new(Self {
             trusted: shared.config.trusted.iter().any(|net| net.contains(&address)),
             since: AtomicU32::new(shared.clock.coarse()),
+            activity: Activity::new(shared.clock.clone()),
             shared,
             worker,
             listening,
@@ -102,6 +112,9 @@ impl Caller {
             ended: AtomicBool::new(false),
             saw_leaving: AtomicBool::new(false),
             sent_away: Notify::new(),
+            fragment: AtomicBool::new(false),
+            received: AtomicUsize::new(0),
+            streams: AtomicUsize::new(0),
             waker: Mutex::new(None),
         })
     }
@@ -152,6 +165,47 @@ impl Caller {
     /// The connection carries another protocol from now on.
     pub(crate) fn upgraded(&self) {
         self.stage.store(Stage::Free as u8, Ordering::Relaxed);
+    }
+
+    /// The target that is arriving has a fragment.
+    pub(crate) fn saw_fragment(&self) {
+        self.fragment.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the target of the request that has just arrived has a fragment.
+    pub(crate) fn take_fragment(&self) -> bool {
+        self.fragment.load(Ordering::Relaxed) && self.fragment.swap(false, Ordering::Relaxed)
+    }
+
+    /// Bytes have come.
+    pub(crate) fn received(&self, bytes: usize) {
+        self.received.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Whether `bytes` or more have come since this was last true.
+    pub(crate) fn has_received(&self, bytes: usize) -> bool {
+        let enough = self.received.load(Ordering::Relaxed) >= bytes;
+        if enough {
+            self.received.store(0, Ordering::Relaxed);
+        }
+        enough
+    }
+
+    /// A stream of HTTP/2 was opened.
+    pub(crate) fn stream_opened(&self) {
+        self.streams.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A stream of HTTP/2 has ended.
+    pub(crate) fn stream_ended(&self) {
+        if self.streams.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.since.store(self.shared.clock.coarse(), Ordering::Relaxed);
+        }
+    }
+
+    /// How long a connection of HTTP/2 has been without any stream; `None` while it has some.
+    pub(crate) fn without_streams(&self) -> Option<Duration> {
+        (self.streams.load(Ordering::Relaxed) == 0).then(|| self.since())
     }
 
     /// What happened last, which is forgotten.

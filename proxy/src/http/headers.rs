@@ -26,6 +26,7 @@ pub(crate) struct Forwarded<'a> {
 
 /// Sets the `X-Forwarded-*` fields and removes `Forwarded`.
 pub(crate) fn forward(headers: &mut HeaderMap, from: &Forwarded<'_>) {
+    remove_lookalikes(headers);
     let proto = HeaderValue::from_static(if from.websocket { "ws" } else { "http" });
     if from.trusted {
         append(headers, from.caller);
@@ -44,6 +45,49 @@ pub(crate) fn forward(headers: &mut HeaderMap, from: &Forwarded<'_>) {
         Some(host) => headers.insert(X_FORWARDED_HOST, host.clone()),
         None => headers.remove(X_FORWARDED_HOST),
     };
+}
+
+/// Removes fields whose names are those that the mesh sets but for underscores: CGI and WSGI cannot tell them apart.
+fn remove_lookalikes(headers: &mut HeaderMap) {
+    let is_lookalike = |name: &&HeaderName| {
+        let name = name.as_str();
+        name.contains('_') && is_of_mesh(&name.replace('_', "-"))
+    };
+    let found: SmallVec<[HeaderName; 4]> = headers.keys().filter(is_lookalike).cloned().collect();
+    for name in found {
+        headers.remove(name);
+    }
+}
+
+/// Whether the mesh sets or removes the field of this name.
+fn is_of_mesh(name: &str) -> bool {
+    name.starts_with("x-forwarded-") || name.starts_with("x-maesh-") || name == "x-real-ip" || name == "forwarded"
+}
+
+/// Removes from a request's trailers what the mesh sets, and what belongs to one connection: an endpoint may merge them into
+/// the fields of the head.
+pub(crate) fn clean_trailers(trailers: &mut HeaderMap) {
+    let is_unwanted = |name: &&HeaderName| {
+        let belongs_to_head = [header::HOST, header::CONTENT_LENGTH, header::TRANSFER_ENCODING, header::CONNECTION];
+        belongs_to_head.contains(name) || is_of_mesh(&name.as_str().replace('_', "-"))
+    };
+    let found: SmallVec<[HeaderName; 4]> = trailers.keys().filter(is_unwanted).cloned().collect();
+    for name in found {
+        trailers.remove(name);
+    }
+}
+
+/// Makes one `Cookie` of several: HTTP/2 may split it, HTTP/1.1 may not (RFC 9113 section 8.2.3).
+pub(crate) fn join_cookies(headers: &mut HeaderMap) {
+    let mut cookies = headers.get_all(header::COOKIE).iter();
+    if cookies.next().is_none() || cookies.next().is_none() {
+        return;
+    }
+    let all: Vec<&[u8]> = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    // Values of fields, joined by what may stand in one, are one.
+    if let Ok(joined) = HeaderValue::from_bytes(&all.join(&b"; "[..])) {
+        headers.insert(header::COOKIE, joined);
+    }
 }
 
 /// Adds the caller to the list that a trusted hop sent.
@@ -112,9 +156,7 @@ fn strip_named(headers: &mut HeaderMap) {
     }
     headers.remove(header::CONNECTION);
     for name in named {
-        let ours = [header::HOST, header::CONTENT_LENGTH, header::TE].contains(&name)
-            || name.as_str().starts_with("x-forwarded-")
-            || name == X_REAL_IP;
+        let ours = [header::HOST, header::CONTENT_LENGTH, header::TE].contains(&name) || is_of_mesh(name.as_str());
         if !ours {
             headers.remove(name);
         }
@@ -205,5 +247,45 @@ mod tests {
         let mut headers = map(&[]);
         forward(&mut headers, &from(false, true));
         assert_eq!(headers["x-forwarded-proto"], "ws");
+    }
+
+    #[test]
+    fn fields_that_look_like_those_of_the_mesh_are_removed() {
+        let (caller, port) = (HeaderValue::from_static("10.0.0.7"), HeaderValue::from_static("80"));
+        for trusted in [false, true] {
+            let from = Forwarded { caller: &caller, trusted, websocket: false, host: None, port: &port };
+            let mut headers = map(&[
+                ("x_forwarded_for", "1.1.1.1"),
+                ("x-forwarded_for", "1.1.1.1"),
+                ("x_real_ip", "1.1.1.1"),
+                ("x_maesh_reason", "1"),
+                ("my_field", "kept"),
+            ]);
+            forward(&mut headers, &from);
+            let with_underscore: Vec<&str> =
+                headers.keys().map(HeaderName::as_str).filter(|n| n.contains('_')).collect();
+            assert_eq!(with_underscore, ["my_field"], "trusted: {trusted}");
+        }
+    }
+
+    #[test]
+    fn trailers_are_not_a_way_around() {
+        let mut trailers =
+            map(&[("x-forwarded-for", "1.1.1.1"), ("x_real_ip", "1.1.1.1"), ("host", "evil"), ("x-sum", "1")]);
+        clean_trailers(&mut trailers);
+        assert_eq!(trailers, map(&[("x-sum", "1")]));
+    }
+
+    #[test]
+    fn several_cookies_become_one() {
+        for (case, before, after) in [
+            ("none", &[][..], &[][..]),
+            ("one", &[("cookie", "a=1")], &[("cookie", "a=1")]),
+            ("several", &[("cookie", "a=1"), ("cookie", "b=2"), ("cookie", "c=3")], &[("cookie", "a=1; b=2; c=3")]),
+        ] {
+            let mut headers = map(before);
+            join_cookies(&mut headers);
+            assert_eq!(headers, map(after), "{case}");
+        }
     }
 }

@@ -1,126 +1,137 @@
-//! Whether a failed attempt may be made again elsewhere.
+//! Whether a failed attempt may be made again.
 //!
-//! Two failures say nothing about the request: no connection was made, and a connection that had waited unused, or
-//! whose endpoint was just removed, turned out to be closing. Each is tried again once, as long as the endpoint cannot
-//! have acted on the request, or acting twice is harmless.
+//! Without any policy, a request is tried again after failures that say nothing about it: no connection was made; nothing
+//! of it was sent; HTTP/2 says that the endpoint did not look at it; or a connection that had waited unused, or whose
+//! endpoint was just removed, turned out to be closing, and doing the request twice does what doing it once does.
 
-use hyper::Error;
+use crate::{reason::Reason, upstream::Failure};
 
-use crate::{connect::ConnectError, reason::Reason};
+/// Times that a request is made again of which nothing was sent. Such a failure costs no try, so this only ends a loop.
+const UNSENT: u8 = 8;
 
-/// Why one attempt at an endpoint did not yield an answer.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum AttemptError {
-    /// Nothing was sent.
-    #[error(transparent)]
-    Connect(#[from] ConnectError),
-    /// The connection ended before the answer began.
-    #[error("the connection ended before the answer began: {error}")]
-    Closed {
-        /// What was seen.
-        error: Error,
-        /// The endpoint cannot have acted on the request.
-        unseen: bool,
-        /// The connection had waited unused, or its endpoint has left meanwhile.
-        stale: bool,
-    },
-    /// The endpoint answered what is not HTTP.
-    #[error("the answer is not valid: {0}")]
-    Protocol(Error),
-    /// The endpoint switched protocols unasked, or before it had the whole request.
-    #[error("the endpoint switched protocols unasked, or before the request was sent to its end")]
-    Switched,
-    /// The caller's own bytes were at fault.
-    #[error("the body of the request is malformed or ended early")]
-    Upload,
-}
-
-impl AttemptError {
-    /// The reason that the caller is told when nothing more is tried.
-    pub(crate) fn reason(&self) -> Reason {
-        match self {
-            Self::Connect(error) => error.reason(),
-            Self::Closed { .. } => Reason::UpstreamReset,
-            Self::Protocol(_) | Self::Switched => Reason::UpstreamProtocol,
-            Self::Upload => Reason::BadRequest,
-        }
-    }
-
-    /// Reads an error of an attempt. `returned`: the request came back as it was; `stale` as in [`Self::Closed`].
-    pub(crate) fn of(error: Error, returned: bool, stale: bool) -> Self {
-        if error.is_parse() {
-            return Self::Protocol(error);
-        }
-        let (unseen, protocol) = http2_verdict(&error);
-        if protocol {
-            return Self::Protocol(error);
-        }
-        // A stream that was refused is refused for this moment only, whatever the connection's age.
-        Self::Closed { error, unseen: returned || unseen, stale: stale || unseen }
+/// The reason that the caller is told when nothing more is tried.
+pub(super) fn reason(failure: &Failure) -> Reason {
+    match failure {
+        Failure::Connect(error) => error.reason(),
+        Failure::Unsent | Failure::Refused(_) | Failure::Closed { .. } => Reason::UpstreamReset,
+        Failure::Protocol(_) => Reason::UpstreamProtocol,
+        Failure::Upload => Reason::BadRequest,
     }
 }
 
-/// Whether a failure concerns one stream, and not the connection of HTTP/2 below it.
-pub(crate) fn is_of_stream(error: &Error) -> bool {
-    let causes = std::iter::successors(std::error::Error::source(error), |cause| cause.source());
-    causes.filter_map(|cause| cause.downcast_ref::<h2::Error>()).any(h2::Error::is_reset)
-}
-
-/// What HTTP/2 says of a failure: the request was not processed; or the endpoint broke the protocol.
-fn http2_verdict(error: &Error) -> (bool, bool) {
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        if let Some(error) = cause.downcast_ref::<h2::Error>() {
-            let reason = error.reason();
-            let refused = error.is_reset() && reason == Some(h2::Reason::REFUSED_STREAM);
-            // Streams above the last one of a GOAWAY fail with it; those below go on.
-            let gone = error.is_go_away() && error.is_remote() && reason == Some(h2::Reason::NO_ERROR);
-            let broken = matches!(
-                reason,
-                Some(h2::Reason::PROTOCOL_ERROR | h2::Reason::FRAME_SIZE_ERROR | h2::Reason::COMPRESSION_ERROR)
-            );
-            return (refused || gone, broken && !error.is_remote());
-        }
-        source = cause.source();
+/// Whether a failure says something about its endpoint. One that closes a connection because nobody uses it does nothing
+/// wrong. `gone`: the endpoint has left its Service.
+pub(super) fn counts_against_endpoint(failure: &Failure, gone: bool) -> bool {
+    match failure {
+        Failure::Connect(_) | Failure::Protocol(_) => true,
+        Failure::Closed { reused, .. } => !reused && !gone,
+        Failure::Unsent | Failure::Refused(_) | Failure::Upload => false,
     }
-    (false, false)
-}
-
-/// Tries that are left for one request.
-#[derive(Debug)]
-pub(crate) struct Tries {
-    connects: u8,
-    stale: u8,
 }
 
 /// What may be said of a request when it failed.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Again {
+pub(super) struct Request {
     /// Doing it twice does what doing it once does (RFC 9110 section 9.2.2).
-    pub(crate) idempotent: bool,
-    /// The request is still, or again, in hand with all of its body.
-    pub(crate) in_hand: bool,
+    pub(super) idempotent: bool,
+    /// All of its body is still here.
+    pub(super) replayable: bool,
+    /// The endpoint has left its Service meanwhile.
+    pub(super) gone: bool,
+}
+
+/// How a request is tried again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Again {
+    /// On another endpoint, if there is one.
+    Elsewhere,
+    /// On a connection that is new.
+    Anew,
+}
+
+/// Tries that are left for one request.
+#[derive(Debug)]
+pub(super) struct Tries {
+    connects: u8,
+    closed: u8,
+    unsent: u8,
 }
 
 impl Tries {
     /// What every request has.
-    pub(crate) fn new() -> Self {
-        Self { connects: 1, stale: 2 }
+    pub(super) fn new() -> Self {
+        Self { connects: 1, closed: 2, unsent: UNSENT }
     }
 
-    /// Whether to try again after `error`; uses up a try.
-    pub(crate) fn again(&mut self, error: &AttemptError, request: Again) -> bool {
-        let left = match error {
-            AttemptError::Connect(_) => &mut self.connects,
-            AttemptError::Closed { unseen, stale: true, .. } if *unseen || request.idempotent => &mut self.stale,
-            AttemptError::Closed { .. } | AttemptError::Protocol(_) | AttemptError::Switched | AttemptError::Upload => {
-                return false;
+    /// Whether and how to try again after `failure`; uses up a try.
+    pub(super) fn again(&mut self, failure: &Failure, request: Request) -> Option<Again> {
+        let (left, again) = match failure {
+            Failure::Connect(_) => (&mut self.connects, Again::Elsewhere),
+            Failure::Unsent => (&mut self.unsent, Again::Anew),
+            Failure::Refused(_) => (&mut self.closed, Again::Anew),
+            Failure::Closed { reused, .. } if (*reused || request.gone) && request.idempotent => {
+                (&mut self.closed, Again::Anew)
             }
+            Failure::Closed { .. } | Failure::Protocol(_) | Failure::Upload => return None,
         };
-        if !request.in_hand || *left == 0 {
-            return false;
+        *left = left.checked_sub(1).filter(|_| request.replayable)?;
+        Some(again)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{io, net::SocketAddr, sync::Arc};
+
+    use super::*;
+    use crate::{connect::ConnectError, upstream::ProtocolError};
+
+    fn connect() -> Failure {
+        let to = SocketAddr::from(([10, 0, 0, 1], 80));
+        ConnectError::Failed { to, source: Arc::new(io::ErrorKind::ConnectionRefused.into()) }.into()
+    }
+
+    fn closed(reused: bool) -> Failure {
+        Failure::Closed { source: Box::new(io::Error::from(io::ErrorKind::ConnectionReset)), reused }
+    }
+
+    #[test]
+    fn what_is_tried_again() {
+        use Again::{Anew, Elsewhere};
+        let plain = Request { idempotent: false, replayable: true, gone: false };
+        let idempotent = Request { idempotent: true, ..plain };
+        let refused = || Failure::Refused(h2::Reason::REFUSED_STREAM.into());
+        for (case, failure, request, want) in [
+            ("no connection", connect(), plain, &[Some(Elsewhere), None][..]),
+            ("no connection, and the body is gone", connect(), Request { replayable: false, ..plain }, &[None]),
+            ("nothing was sent", Failure::Unsent, plain, &[Some(Anew), Some(Anew), Some(Anew)]),
+            ("refused by HTTP/2", refused(), plain, &[Some(Anew), Some(Anew), None]),
+            ("closed while unused", closed(true), idempotent, &[Some(Anew), Some(Anew), None]),
+            ("closed while unused, not idempotent", closed(true), plain, &[None]),
+            ("closed though new", closed(false), idempotent, &[None]),
+            ("closed by one that left", closed(false), Request { gone: true, ..idempotent }, &[Some(Anew)]),
+            ("not HTTP", Failure::Protocol(ProtocolError::Head), idempotent, &[None]),
+            ("the caller's fault", Failure::Upload, idempotent, &[None]),
+        ] {
+            let mut tries = Tries::new();
+            for want in want {
+                assert_eq!(tries.again(&failure, request), *want, "{case}");
+            }
         }
-        *left -= 1;
-        true
+    }
+
+    #[test]
+    fn an_idle_connection_that_closes_says_nothing_about_its_endpoint() {
+        for (case, failure, gone, want) in [
+            ("no connection", connect(), false, true),
+            ("closed while unused", closed(true), false, false),
+            ("closed though new", closed(false), false, true),
+            ("closed by one that left", closed(false), true, false),
+            ("nothing was sent", Failure::Unsent, false, false),
+            ("not HTTP", Failure::Protocol(ProtocolError::Chunk), false, true),
+            ("the caller's fault", Failure::Upload, false, false),
+        ] {
+            assert_eq!(counts_against_endpoint(&failure, gone), want, "{case}");
+        }
     }
 }

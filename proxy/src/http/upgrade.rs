@@ -1,39 +1,61 @@
-//! Connections that leave HTTP: WebSocket and other upgrades, from HTTP/1.1 and from extended CONNECT (RFC 8441).
+//! Requests to leave HTTP: WebSocket and other upgrades, from HTTP/1.1 and from extended CONNECT (RFC 8441).
 //!
-//! The upgrade is made end to end: the endpoint agrees first, then the caller hears of it, then bytes are carried. A
-//! drain ends a WebSocket as WebSocket does, with close code 1001, and between two frames.
-
-use std::{io, sync::Arc, time::Duration};
-
-use bytes::{Bytes, BytesMut};
-use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
-use hyper::{body::Incoming, ext::Protocol as Extended, upgrade::OnUpgrade};
-use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-
-use super::{body::Body, caller::Caller, headers, send::Outgoing, send::Switched};
-use crate::reason::Reason;
+//! The upgrade is made end to end: the endpoint agrees first, then the caller hears of it, then bytes are carried by the
+//! [`tunnel`], which counts as a request in flight and as a connection until it ends.
 
 mod frames;
+mod sides;
+mod tunnel;
+
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+use hyper::ext::Protocol;
+
+pub(crate) use self::{
+    sides::{Caller, Stream},
+    tunnel::Tunnel,
+};
+use super::{
+    body::{Body, Upload},
+    forward::Outgoing,
+    headers,
+    server::RequestBody,
+};
+use crate::upstream::Upgraded;
 
 const WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
 const UPGRADE: HeaderValue = HeaderValue::from_static("upgrade");
 const SEC_WEBSOCKET_KEY: HeaderName = HeaderName::from_static("sec-websocket-key");
 const SEC_WEBSOCKET_ACCEPT: HeaderName = HeaderName::from_static("sec-websocket-accept");
 
-/// Bytes read at once from either side.
-const BUFFER: usize = 16 * 1024;
-
-/// A request to leave HTTP.
-pub(crate) struct Handover {
-    caller: OnUpgrade,
+/// A caller's wish to leave HTTP.
+pub(crate) struct Wanted {
     /// What to speak: the caller's own word.
     protocol: HeaderValue,
     /// The caller asked by extended CONNECT.
     extended: bool,
 }
 
-impl Handover {
+/// The wish to leave HTTP of a request, if it has one that can be passed on to an endpoint of this protocol.
+pub(crate) fn wanted(request: &Request<RequestBody>, to_http2: bool, from_http2: bool) -> Option<Wanted> {
+    if from_http2 {
+        let protocol = request.extensions().get::<Protocol>()?;
+        let protocol = HeaderValue::from_str(protocol.as_str()).unwrap_or(WEBSOCKET);
+        return Some(Wanted { protocol, extended: true });
+    }
+    let protocol = request.headers().get(header::UPGRADE)?;
+    // h2c by upgrade is obsolete (RFC 9113 section 3.1); without the field, the request is served as it is.
+    let is_wanted = headers::has_token(request.headers(), &header::CONNECTION, "upgrade")
+        && !protocol.as_bytes().eq_ignore_ascii_case(b"h2c");
+    // HTTP/1.0 knows no upgrade (RFC 9110 section 7.8).
+    if !is_wanted || to_http2 || request.version() != http::Version::HTTP_11 {
+        return None;
+    }
+    Some(Wanted { protocol: protocol.clone(), extended: false })
+}
+
+impl Wanted {
     /// The protocol asked for is WebSocket.
     pub(crate) fn is_websocket(&self) -> bool {
         self.protocol.as_bytes().eq_ignore_ascii_case(b"websocket")
@@ -47,140 +69,36 @@ impl Handover {
         let request = &mut outgoing.request;
         if self.extended {
             *request.method_mut() = Method::GET;
-            request.extensions_mut().remove::<Extended>();
+            request.extensions_mut().remove::<Protocol>();
             let key = rand::random::<[u8; 16]>();
             let key = HeaderValue::from_str(&base64(&key)).unwrap_or(HeaderValue::from_static(""));
             request.headers_mut().insert(SEC_WEBSOCKET_KEY, key);
             // DATA of an extended CONNECT belongs to the new protocol. A request of HTTP/1.1 keeps its body.
-            *request.body_mut() = super::body::Upload::empty();
+            *request.body_mut() = Upload::empty();
         }
         request.headers_mut().insert(header::CONNECTION, UPGRADE);
         request.headers_mut().insert(header::UPGRADE, self.protocol.clone());
     }
-}
 
-/// Takes the wish to leave HTTP out of a request, if it has one that can be passed on to an endpoint of this protocol.
-pub(crate) fn prepare(request: &mut Request<Incoming>, to_http2: bool, from_http2: bool) -> Option<Handover> {
-    if from_http2 {
-        let protocol = request.extensions().get::<Extended>()?;
-        let protocol = HeaderValue::from_str(protocol.as_str()).unwrap_or(WEBSOCKET);
-        return Some(Handover { caller: hyper::upgrade::on(request), protocol, extended: true });
-    }
-    let protocol = request.headers().get(header::UPGRADE)?.clone();
-    // h2c by upgrade is obsolete (RFC 9113 section 3.1); without the field, the request is served as it is.
-    let wanted = headers::has_token(request.headers(), &header::CONNECTION, "upgrade")
-        && !protocol.as_bytes().eq_ignore_ascii_case(b"h2c");
-    if !wanted || to_http2 {
-        return None;
-    }
-    Some(Handover { caller: hyper::upgrade::on(request), protocol, extended: false })
-}
-
-/// The endpoint agreed: answers the caller, and carries bytes from then on.
-pub(crate) fn hand_over(
-    caller: &Arc<Caller>,
-    handover: Handover,
-    answer: Response<Body>,
-    switched: Switched,
-    idle: Option<Duration>,
-) -> Result<Response<Body>, Reason> {
-    let mut response = answer;
-    let websocket = handover.is_websocket();
-    headers::strip_hop_by_hop(response.headers_mut(), false);
-    if handover.extended {
-        *response.status_mut() = StatusCode::OK;
-        response.headers_mut().remove(SEC_WEBSOCKET_ACCEPT);
-    } else {
-        response.headers_mut().insert(header::CONNECTION, UPGRADE);
-        response.headers_mut().insert(header::UPGRADE, handover.protocol);
-        caller.upgraded();
-    }
-    let (of_caller, owner) = (handover.caller, caller.clone());
-    tokio::spawn(async move {
-        let Ok(caller_side) = of_caller.await else { return };
-        let mut caller_side = TokioIo::new(caller_side);
-        let ended = match switched {
-            Switched::Connection(connection) => {
-                let Some((stream, first)) = connection.into_stream().await else { return };
-                carry(&mut caller_side, &mut TokioIo::new(stream), first, websocket, idle, &owner).await
-            }
-            Switched::Stream(answer) => match hyper::upgrade::on(*answer).await {
-                Ok(stream) => {
-                    carry(&mut caller_side, &mut TokioIo::new(stream), Bytes::new(), websocket, idle, &owner).await
-                }
-                Err(error) => Err(io::Error::other(error)),
-            },
-        };
-        if let Err(error) = ended {
-            tracing::trace!(caller = %owner.address, %error, "upgraded connection ended");
+    /// The endpoint agreed, to the protocol that it `chose` where it says one: gives the response the form that the caller
+    /// understands.
+    pub(crate) fn agreed(
+        self,
+        response: &mut Response<Body>,
+        chose: Option<HeaderValue>,
+        endpoint: Upgraded,
+        idle: Option<Duration>,
+    ) -> Tunnel {
+        let websocket = self.is_websocket();
+        if self.extended {
+            *response.status_mut() = StatusCode::OK;
+            response.headers_mut().remove(SEC_WEBSOCKET_ACCEPT);
+        } else {
+            response.headers_mut().insert(header::CONNECTION, UPGRADE);
+            response.headers_mut().insert(header::UPGRADE, chose.unwrap_or(self.protocol));
         }
-    });
-    Ok(response)
-}
-
-/// Carries bytes both ways until one side ends, both are silent for `idle`, or the proxy is draining.
-async fn carry<A, B>(
-    caller: &mut A,
-    endpoint: &mut B,
-    first: Bytes,
-    websocket: bool,
-    idle: Option<Duration>,
-    owner: &Caller,
-) -> io::Result<()>
-where
-    A: AsyncRead + AsyncWrite + Unpin,
-    B: AsyncRead + AsyncWrite + Unpin,
-{
-    let (mut down, mut up) = (frames::Boundary::default(), frames::Boundary::default());
-    let (mut from_caller, mut from_endpoint) = (BytesMut::with_capacity(BUFFER), BytesMut::with_capacity(BUFFER));
-    if !first.is_empty() {
-        down.pass(&first);
-        caller.write_all(&first).await?;
-        caller.flush().await?;
+        Tunnel::new(endpoint, websocket, idle)
     }
-    let mut closing = owner.worker.closing();
-    let (mut caller_open, mut endpoint_open) = (true, true);
-    while caller_open || endpoint_open {
-        let draining = *closing.borrow();
-        if draining && websocket && down.is_between() {
-            caller.write_all(&frames::GOING_AWAY).await?;
-            caller.flush().await?;
-            if up.is_between() {
-                endpoint.write_all(&frames::GOING_AWAY_MASKED).await?;
-                endpoint.flush().await?;
-            }
-            let _ = caller.shutdown().await;
-            return endpoint.shutdown().await;
-        }
-        let quiet = tokio::time::sleep(idle.unwrap_or(Duration::from_secs(365 * 24 * 3600)));
-        tokio::select! {
-            read = caller.read_buf(&mut from_caller), if caller_open => {
-                if read? == 0 {
-                    caller_open = false;
-                    endpoint.shutdown().await?;
-                } else {
-                    up.pass(&from_caller);
-                    endpoint.write_all_buf(&mut from_caller).await?;
-                    endpoint.flush().await?;
-                }
-            }
-            read = endpoint.read_buf(&mut from_endpoint), if endpoint_open => {
-                if read? == 0 {
-                    endpoint_open = false;
-                    caller.shutdown().await?;
-                } else {
-                    down.pass(&from_endpoint);
-                    caller.write_all_buf(&mut from_endpoint).await?;
-                    caller.flush().await?;
-                }
-            }
-            _ = closing.changed(), if !draining => {}
-            () = quiet => return Ok(()),
-        }
-        from_caller.clear();
-        from_endpoint.clear();
-    }
-    Ok(())
 }
 
 /// Base64 (RFC 4648 section 4), for the key of a WebSocket handshake.

@@ -230,7 +230,7 @@ async fn serve_tcp(worker: &Arc<Worker>, stream: TcpStream, first: Bytes, caller
     if local_only {
         shared.know(caller).await;
     }
-    let Some((endpoint, in_flight)) = http::dial(worker, caller, backend).await else { return reset(&stream) };
+    let Some((endpoint, in_flight)) = tcp::dial(worker, caller, backend).await else { return reset(&stream) };
     let dialling = endpoint.local_addr().ok().filter(|_| shared.own_ends.any());
     let Ok(_end) = dialling.map(|end| shared.own_ends.note(end)).transpose() else {
         shared.telemetry.loops.inc();

@@ -21,22 +21,28 @@ use tokio::{
 };
 
 use crate::{
-    http::{Caller, Stage, Warm, run_outbox, sweep},
-    state::{Endpoint, Shared},
+    connect::Connector,
+    http::{Caller, Stage},
+    socket::run_outbox,
+    state::Shared,
+    upstream::{Local, ResponseLimits},
 };
 
 /// How often connections that have been idle for too long are looked for.
 const SWEEP: Duration = Duration::from_millis(500);
 
+/// How long a connection of HTTP/2 that was asked to end may take for it.
+const GOAWAY_GRACE: Duration = Duration::from_secs(10);
+
+/// Fields of a response's head. More than callers may send: applications set a cookie, or add a link, for each of many
+/// things.
+const RESPONSE_FIELDS: usize = 1024;
+
 /// One thread that carries traffic.
 pub(crate) struct Worker {
-    /// Its place among the workers, and in every endpoint's pools.
-    pub(crate) index: usize,
     pub(crate) shared: Arc<Shared>,
-    /// Endpoints to which this worker has connections.
-    pub(crate) pooled: Mutex<Vec<Arc<Endpoint>>>,
-    /// How many of those have their buffers while nobody uses them.
-    pub(crate) warm: Warm,
+    /// Its connections to endpoints.
+    pub(crate) upstream: Arc<Local>,
     /// Connections on it.
     pub(crate) load: AtomicUsize,
     handle: Handle,
@@ -80,7 +86,7 @@ impl Worker {
 
     /// Ends connections whose head takes too long, and those that were idle for too long.
     fn sweep(&self) {
-        sweep(self);
+        self.upstream.sweep();
         let limits = &self.shared.config.limits;
         let leaving = self.shared.has_leaving();
         for caller in self.callers.lock().values() {
@@ -92,8 +98,11 @@ impl Worker {
             match caller.stage() {
                 Stage::Idle if caller.since() > limits.keep_alive.min(idle) => caller.end(),
                 Stage::Head if caller.since() > limits.head_timeout => caller.end(),
+                // Neither side has moved a byte for as long as the backend's policy allows.
+                Stage::Busy if caller.activity.left() == Some(Duration::ZERO) => caller.end(),
                 // Its streams go on; GOAWAY is sent only once, however often it is asked for.
                 Stage::Free if caller.http2 && caller.quiet() > idle => caller.send_away(),
+                Stage::Free if caller.http2 => end_unused(caller, limits.keep_alive),
                 _ => {}
             }
         }
@@ -106,6 +115,15 @@ impl Worker {
                 caller.end();
             }
         }
+    }
+}
+
+/// Asks a connection of HTTP/2 without streams to end, and ends it if it did not in a while.
+fn end_unused(caller: &Caller, keep_alive: Duration) {
+    match caller.without_streams() {
+        Some(unused) if unused > keep_alive + GOAWAY_GRACE => caller.end(),
+        Some(unused) if unused > keep_alive => caller.send_away(),
+        _ => {}
     }
 }
 
@@ -134,13 +152,12 @@ impl Workers {
     pub(crate) fn start(shared: &Arc<Shared>, count: usize, closing: &watch::Receiver<bool>) -> io::Result<Self> {
         let mut all = Vec::new();
         let mut threads = Threads { stop: Vec::new(), threads: Vec::new() };
+        let limits = ResponseLimits { bytes: shared.config.limits.head, fields: RESPONSE_FIELDS };
         for index in 0..count.max(1) {
             let runtime = Builder::new_current_thread().enable_all().build()?;
             let worker = Arc::new(Worker {
-                index,
                 shared: shared.clone(),
-                pooled: Mutex::default(),
-                warm: Warm::default(),
+                upstream: Local::new(index, shared.clock.clone(), Connector::new(shared), limits),
                 load: AtomicUsize::new(0),
                 handle: runtime.handle().clone(),
                 callers: Mutex::default(),

@@ -5,10 +5,10 @@
 //! nothing is put back.
 
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicU32, Ordering},
     },
 };
 
@@ -19,7 +19,7 @@ use maesh_config::{
 };
 use smallvec::SmallVec;
 
-use crate::{admission::ExchangePermit, http::Pools};
+use crate::{balance::Latency, http::Shares, upstream::Peer};
 
 /// Where the proxy is, as the hints of endpoints name it.
 #[derive(Clone, Debug, Default)]
@@ -38,6 +38,8 @@ pub(crate) struct BackendPort {
     pub(crate) upstreams: ArcSwap<Upstreams>,
     /// Requests in flight.
     in_flight: AtomicU32,
+    /// The same, of each caller.
+    pub(crate) shares: Shares,
 }
 
 /// Policy and endpoints of a backend port.
@@ -46,6 +48,8 @@ pub(crate) struct Upstreams {
     pub(crate) policy: BackendPolicy,
     /// Those that may be used now: the ready ones, or while there is none those that still serve.
     pub(crate) usable: Vec<Candidate>,
+    /// How many of them are IPv4; those come first.
+    ipv4: usize,
     /// Some candidate is meant for some callers only.
     pub(crate) hinted: bool,
     /// Every endpoint of the set, usable or not, so that none loses its identity by a change of condition.
@@ -68,11 +72,10 @@ pub(crate) struct Endpoint {
     pub(crate) address: SocketAddr,
     /// Requests in flight on it.
     pub(crate) in_flight: AtomicU32,
-    /// Its latency; see [`crate::http::balance`].
-    pub(crate) latency: AtomicU64,
-    /// Connections to it, a pool for each worker.
-    pub(crate) pools: Pools,
-    gone: AtomicBool,
+    /// What is learnt of its answers.
+    pub(crate) latency: Latency,
+    /// Connections to it.
+    pub(crate) peer: Arc<Peer>,
 }
 
 impl Endpoint {
@@ -80,32 +83,41 @@ impl Endpoint {
         Arc::new(Self {
             address,
             in_flight: AtomicU32::new(0),
-            latency: AtomicU64::new(0),
-            pools: Pools::new(workers),
-            gone: AtomicBool::new(false),
+            latency: Latency::default(),
+            peer: Peer::new(address, workers),
         })
     }
 
     /// It left its Service, or is about to: nothing new is sent to it.
     pub(crate) fn is_gone(&self) -> bool {
-        self.gone.load(Ordering::Acquire)
+        self.peer.is_retired()
+    }
+}
+
+impl Upstreams {
+    fn new(policy: BackendPolicy, usable: Vec<Candidate>, hinted: bool, all: Vec<Arc<Endpoint>>) -> Self {
+        let ipv4 = usable.partition_point(|candidate| candidate.endpoint.address.is_ipv4());
+        Self { policy, usable, ipv4, hinted, all }
     }
 
-    fn retire(&self) {
-        self.gone.store(true, Ordering::Release);
-        self.pools.clear();
-    }
-
-    fn welcome(&self) {
-        self.gone.store(false, Ordering::Release);
+    /// The usable endpoints of the caller's address family; where there is none, all of them.
+    pub(crate) fn of_family_of(&self, caller: IpAddr) -> &[Candidate] {
+        let (ipv4, ipv6) = self.usable.split_at(self.ipv4);
+        let family = if caller.is_ipv4() { ipv4 } else { ipv6 };
+        if family.is_empty() { &self.usable } else { family }
     }
 }
 
 impl BackendPort {
     /// A backend port without endpoints.
     pub(crate) fn new(service: ServiceName, policy: BackendPolicy) -> Self {
-        let upstreams = Upstreams { policy, usable: Vec::new(), hinted: false, all: Vec::new() };
-        Self { service, upstreams: ArcSwap::from_pointee(upstreams), in_flight: AtomicU32::new(0) }
+        let upstreams = Upstreams::new(policy, Vec::new(), false, Vec::new());
+        Self {
+            service,
+            upstreams: ArcSwap::from_pointee(upstreams),
+            in_flight: AtomicU32::new(0),
+            shares: Shares::default(),
+        }
     }
 
     /// Puts a policy and a set of endpoints in force, as a proxy at `place` with so many `workers` uses them, and retires
@@ -132,7 +144,7 @@ impl BackendPort {
                 Err(_) => Endpoint::new(facts.address, workers),
             };
             if usable(facts) {
-                endpoint.welcome();
+                endpoint.peer.reinstate();
                 candidates.push(Candidate {
                     endpoint: endpoint.clone(),
                     node: facts.node.clone(),
@@ -148,9 +160,9 @@ impl BackendPort {
         };
         let leaving: SmallVec<[Arc<Endpoint>; 4]> =
             old.usable.iter().map(|candidate| &candidate.endpoint).filter(|old| !stays(old)).cloned().collect();
-        self.upstreams.store(Arc::new(Upstreams { policy, usable: candidates, hinted: hints != Hints::Ignored, all }));
+        self.upstreams.store(Arc::new(Upstreams::new(policy, candidates, hints != Hints::Ignored, all)));
         for endpoint in &leaving {
-            endpoint.retire();
+            endpoint.peer.retire();
         }
         leaving.into_iter().filter(|endpoint| endpoint.in_flight.load(Ordering::Relaxed) > 0).collect()
     }
@@ -158,7 +170,7 @@ impl BackendPort {
     /// Retires every endpoint: the Service is gone, or no longer in use.
     pub(crate) fn retire(&self) {
         for candidate in &self.upstreams.load().usable {
-            candidate.endpoint.retire();
+            candidate.endpoint.peer.retire();
         }
     }
 }
@@ -213,8 +225,6 @@ fn to_zone(facts: &model::Endpoint, place: &Place) -> Option<bool> {
 pub(crate) struct InFlight {
     backend: Arc<BackendPort>,
     endpoint: Option<Arc<Endpoint>>,
-    /// What it was charged to its caller, where that is not a part of the caller's connection.
-    pub(crate) permit: Option<ExchangePermit>,
 }
 
 impl InFlight {
@@ -224,7 +234,7 @@ impl InFlight {
             backend.in_flight.fetch_sub(1, Ordering::Relaxed);
             return None;
         }
-        Some(Self { backend: backend.clone(), endpoint: None, permit: None })
+        Some(Self { backend: backend.clone(), endpoint: None })
     }
 
     /// The request is on this endpoint from now on.

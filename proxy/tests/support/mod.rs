@@ -2,6 +2,7 @@
 #![allow(dead_code, unreachable_pub)]
 
 pub mod endpoints;
+pub mod frames;
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},

@@ -9,7 +9,7 @@ pub(super) const GOING_AWAY: [u8; 4] = [0x88, 0x02, 0x03, 0xe9];
 pub(super) const GOING_AWAY_MASKED: [u8; 8] = [0x88, 0x82, 0, 0, 0, 0, 0x03, 0xe9];
 
 /// Follows the frames of one direction.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Boundary {
     /// The head of a frame, as far as it has arrived.
     head: [u8; 14],
@@ -22,6 +22,19 @@ impl Boundary {
     /// Between two frames.
     pub(super) fn is_between(&self) -> bool {
         self.have == 0 && self.payload == 0
+    }
+
+    /// How many of these bytes, which come next, belong to the frame that is under way; all of them if it goes on.
+    pub(super) fn to_end(&self, bytes: &[u8]) -> usize {
+        let mut next = self.clone();
+        let mut length = 0;
+        while length < bytes.len() && (length == 0 || !next.is_between()) {
+            // Payload in one step, a head byte by byte.
+            let step = usize::try_from(next.payload).unwrap_or(usize::MAX).clamp(1, bytes.len() - length);
+            next.pass(&bytes[length..length + step]);
+            length += step;
+        }
+        length
     }
 
     /// Takes note of bytes that are passed on.
@@ -63,6 +76,22 @@ impl Boundary {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_belongs_to_the_frame_under_way() {
+        for (case, before, next, want) in [
+            ("a whole frame", &[][..], &[0x81, 2, b'h', b'i'][..], 4),
+            ("two frames", &[], &[0x81, 1, b'a', 0x81, 1, b'b'], 3),
+            ("an empty frame first", &[], &[0x81, 0, 0x81, 1, b'b'], 2),
+            ("the rest of one", &[0x81, 3, b'a'], &[b'b', b'c', 0x81, 0], 2),
+            ("not to its end", &[0x81, 9, b'a'], b"bcd", 3),
+            ("the rest of a head", &[0x81], &[1, b'a', 0x81], 2),
+        ] {
+            let mut boundary = Boundary::default();
+            boundary.pass(before);
+            assert_eq!(boundary.to_end(next), want, "{case}");
+        }
+    }
 
     #[test]
     fn ends_of_frames() {

@@ -1,8 +1,9 @@
-//! Reading into the unfilled part of hyper's buffer, which is not initialised.
+//! Reading into the unfilled part of a buffer, which is not initialised.
 #![allow(unsafe_code)]
 
 use std::io;
 
+use bytes::{BufMut, BytesMut};
 use hyper::rt::ReadBufCursor;
 use rustix::net::{RecvFlags, recv};
 use tokio::net::TcpStream;
@@ -16,5 +17,16 @@ pub(super) fn receive(stream: &TcpStream, buffer: &mut ReadBufCursor<'_>) -> io:
     let length = filled.len();
     // SAFETY: `recv` says that it has initialised the first `length` bytes.
     unsafe { buffer.advance(length) };
+    Ok((length, length < size))
+}
+
+/// Appends to `buffer` what one read gives; returns how much that was, and whether it left room.
+pub(super) fn append(stream: &TcpStream, buffer: &mut BytesMut) -> io::Result<(usize, bool)> {
+    let room = buffer.spare_capacity_mut();
+    let size = room.len();
+    let ((filled, _), _) = recv(stream, room, RecvFlags::empty())?;
+    let length = filled.len();
+    // SAFETY: `recv` says that it has initialised the first `length` bytes of the spare capacity.
+    unsafe { buffer.advance_mut(length) };
     Ok((length, length < size))
 }

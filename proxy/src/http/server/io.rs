@@ -1,8 +1,9 @@
 //! The bytes of a caller's HTTP connection.
 //!
-//! Between the socket and hyper for three reasons. Bytes read while the protocol was being recognised come first.
-//! While a head arrives, a copy of its beginning is kept, because hyper answers what it cannot parse by itself, and its
-//! answer says too little: it is replaced by one with a reason. And a connection that was ended reads as closed.
+//! Between the socket and the parser for three reasons. Bytes read while the protocol was being recognised come first.
+//! While a head of HTTP/1.1 arrives, a copy of its beginning is kept, because hyper answers what it cannot parse by
+//! itself, and its answer says too little: it is replaced by one with a reason. And it knows whether the caller has ended
+//! its side, and whether everything was written.
 
 use std::{
     io,
@@ -16,12 +17,14 @@ use bytes::{Buf, Bytes};
 use hyper::rt::{Read, ReadBuf, ReadBufCursor, Write};
 use tokio::net::TcpStream;
 
-use super::{
-    answer,
-    caller::{Caller, Stage},
-    socket::Socket,
+use crate::{
+    http::{
+        answer,
+        caller::{Caller, Stage},
+    },
+    reason::Reason,
+    socket::{Broken, Socket},
 };
-use crate::reason::Reason;
 
 /// Bytes of a head that are kept to explain why it was refused: a target one byte too long, and some more.
 const KEPT: usize = 17 * 1024;
@@ -35,6 +38,10 @@ pub(crate) struct CallerIo {
     first: Bytes,
     caller: Arc<Caller>,
     remembered: bool,
+    /// The caller has ended its side.
+    at_end: bool,
+    /// The socket did not take what was last offered.
+    has_refused: bool,
     head: Vec<u8>,
     last_words: Option<Bytes>,
 }
@@ -42,12 +49,48 @@ pub(crate) struct CallerIo {
 impl CallerIo {
     /// A stream of which `first` was already read.
     pub(crate) fn new(stream: TcpStream, first: Bytes, caller: Arc<Caller>) -> Self {
-        Self { stream: Socket::new(stream), first, caller, remembered: false, head: Vec::new(), last_words: None }
+        let stream = Socket::new(stream);
+        Self {
+            stream,
+            first,
+            caller,
+            remembered: false,
+            at_end: false,
+            has_refused: false,
+            head: Vec::new(),
+            last_words: None,
+        }
+    }
+
+    /// To be told when the connection breaks, whether or not anybody reads from it.
+    pub(super) fn broken(&self) -> Broken {
+        self.stream.broken()
+    }
+
+    /// The caller has ended its side.
+    pub(super) fn is_at_end(&self) -> bool {
+        self.at_end
+    }
+
+    /// Something that was to be written is still with whoever writes it.
+    pub(super) fn has_unsent(&self) -> bool {
+        self.has_refused
+    }
+
+    /// The socket alone, once everything was written and this side was shut.
+    pub(super) fn shut(self) -> Socket {
+        self.stream
     }
 
     fn keep(&mut self, bytes: &[u8]) {
-        let room = KEPT.saturating_sub(self.head.len());
+        let had = self.head.len();
+        let room = KEPT.saturating_sub(had);
         self.head.extend_from_slice(&bytes[..bytes.len().min(room)]);
+        // hyper drops the fragment of a target without a word.
+        let line_ended = self.head[..had].contains(&b'\n');
+        if !line_ended && self.head[had..].iter().take_while(|byte| **byte != b'\n').any(|byte| *byte == b'#') {
+            self.caller.saw_fragment();
+        }
     }
 
     /// Replaces what hyper says about a head that it could not parse; `written` is the beginning of its answer.
@@ -132,12 +175,17 @@ impl Read for CallerIo {
             return Poll::Ready(Ok(()));
         }
         if !self.between_answers() {
-            return Pin::new(&mut self.stream).poll_read(cx, buf);
+            let room = buf.remaining();
+            let read = ready!(self.stream.poll_fill(cx, &mut buf))?;
+            self.at_end |= read == 0 && room > 0;
+            self.caller.received(read);
+            return Poll::Ready(Ok(()));
         }
         let mut space = [const { MaybeUninit::uninit() }; READ];
         let len = buf.remaining().min(READ);
         let mut read = ReadBuf::uninit(&mut space[..len]);
         ready!(Pin::new(&mut self.stream).poll_read(cx, read.unfilled()))?;
+        self.at_end |= read.filled().is_empty() && len > 0;
         if !read.filled().is_empty() {
             if self.caller.stage() == Stage::Idle {
                 self.head.clear();
@@ -156,7 +204,9 @@ impl Write for CallerIo {
             ready!(self.poll_last_words(cx))?;
             return Poll::Ready(Ok(bytes.len()));
         }
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
+        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.has_refused = written.is_pending();
+        written
     }
 
     fn poll_write_vectored(
@@ -169,7 +219,9 @@ impl Write for CallerIo {
             ready!(self.poll_last_words(cx))?;
             return Poll::Ready(Ok(bufs.iter().map(|buf| buf.len()).sum()));
         }
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.has_refused = written.is_pending();
+        written
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -1,4 +1,13 @@
-use super::*;
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+use super::{
+    latency::Latency,
+    p2c::{Load, cheaper_of_two},
+    source::by_source,
+};
 
 struct Fixed(f32);
 
@@ -44,29 +53,30 @@ fn equal_ones_share() {
 
 #[test]
 fn a_slow_answer_counts_at_once_and_is_forgotten_slowly() {
-    let cell = AtomicU64::new(0);
-    answered(&cell, 1_000, Duration::from_millis(2));
-    answered(&cell, 1_001, Duration::from_millis(500));
-    assert!(latency(&cell, 1_001) > 400_000.0);
-    answered(&cell, 1_002, Duration::from_millis(2));
-    assert!(latency(&cell, 1_002) > 100_000.0, "one fast answer does not redeem it");
+    let cell = Latency::default();
+    cell.record(1_000, Duration::from_millis(2));
+    cell.record(1_001, Duration::from_millis(500));
+    assert!(cell.micros(1_001) > 400_000.0);
+    cell.record(1_002, Duration::from_millis(2));
+    assert!(cell.micros(1_002) > 100_000.0, "one fast answer does not redeem it");
     for i in 0..200 {
-        answered(&cell, 1_003 + i, Duration::from_millis(2));
+        cell.record(1_003 + i, Duration::from_millis(2));
     }
-    assert!(latency(&cell, 1_203) < 10_000.0, "many do");
-    answered(&cell, 2_000, Duration::from_millis(500));
-    assert!(latency(&cell, 60_000) < 10_000.0, "so does time, or it would never be tried again");
+    assert!(cell.micros(1_203) < 10_000.0, "many do");
+    cell.record(2_000, Duration::from_millis(500));
+    assert!(cell.micros(60_000) < 10_000.0, "so does time, or it would never be tried again");
 }
 
 #[test]
 fn a_source_stays_where_it_is() {
     let callers: Vec<IpAddr> = (0..=255_u8).map(|i| IpAddr::from([10, 0, 0, i])).collect();
-    let five = [1_u64, 2, 3, 4, 5];
-    let four = [1_u64, 2, 3, 5];
+    let five = [1_u16, 2, 3, 4, 5];
+    let four = [1_u16, 2, 3, 5];
+    let address = |item: &u16| SocketAddr::from(([10, 1, 0, 1], *item));
     let mut moved = 0;
     for caller in callers {
-        let before = by_source(&five, caller, |item| *item).expect("five");
-        let after = by_source(&four, caller, |item| *item).expect("four");
+        let before = by_source(&five, caller, address).expect("five");
+        let after = by_source(&four, caller, address).expect("four");
         if before == after {
             continue;
         }

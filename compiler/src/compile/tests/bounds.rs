@@ -1,0 +1,130 @@
+//! What users' objects may not do to the mesh: lead it to itself, or take all of its ports.
+
+use super::*;
+
+/// A Service of shop with a slice of these addresses.
+fn with_addresses(addresses: &[&str]) -> String {
+    let endpoints: Vec<_> = addresses.iter().map(|address| format!("{{addresses: ['{address}']}}")).collect();
+    service("web", "", "ports: [{port: 80}]")
+        + "kind: EndpointSlice\nmetadata: {namespace: shop, name: web-1, labels: {kubernetes.io/service-name: web}}\n\
+           ports: [{port: 8080}]\nendpoints: ["
+        + &endpoints.join(", ")
+        + "]\n---\n"
+}
+
+/// The endpoints that were compiled, and the reasons of what was found.
+fn told(output: &Output) -> String {
+    let mut text = Vec::new();
+    for resource in &output.change.upserts {
+        if let Resource::Endpoints(endpoints) = resource {
+            text.extend(endpoints.ports[0].endpoints.iter().map(|endpoint| endpoint.address.ip().to_string()));
+        }
+    }
+    text.extend(output.found.iter().map(|found| format!("{} {}", found.reason, found.value.as_deref().unwrap_or(""))));
+    text.extend(output.cleared.iter().map(|found| format!("cleared {}", found.reason)));
+    text.join(" ")
+}
+
+#[test]
+fn addresses_that_are_no_endpoint_are_left_out() {
+    let cluster = Config::default;
+    let denies = || Config { denied_endpoints: vec!["192.168.0.0/16".parse().unwrap()], ..Config::default() };
+    for (case, config, addresses, want) in [
+        ("pods", cluster(), &["10.1.0.1", "fd00::1"][..], "10.1.0.1 fd00::1"),
+        ("loopback", cluster(), &["127.0.0.1", "10.1.0.1"], "10.1.0.1 ForbiddenEndpoint 127.0.0.1"),
+        ("loopback in dev", dev(), &["127.0.0.1"], "127.0.0.1"),
+        ("own addresses in dev", dev(), &["127.77.3.4", "127.0.0.1"], "127.0.0.1 ForbiddenEndpoint 127.77.3.4"),
+        ("unspecified", dev(), &["0.0.0.0"], "ForbiddenEndpoint 0.0.0.0"),
+        ("unspecified, IPv6", dev(), &["::"], "ForbiddenEndpoint ::"),
+        ("mapped", cluster(), &["::ffff:127.0.0.1"], "ForbiddenEndpoint 127.0.0.1"),
+        ("metadata of a cloud", dev(), &["169.254.169.254"], "ForbiddenEndpoint 169.254.169.254"),
+        ("multicast", dev(), &["224.0.0.1"], "ForbiddenEndpoint 224.0.0.1"),
+        ("a denied range", denies(), &["192.168.3.4", "10.1.0.1"], "10.1.0.1 ForbiddenEndpoint 192.168.3.4"),
+        ("no range denied", cluster(), &["192.168.3.4"], "192.168.3.4"),
+    ] {
+        assert_eq!(told(&compiled(config, &with_addresses(addresses))), want, "{case}");
+    }
+    let output = compiled(dev(), &with_addresses(&["0.0.0.0", "::", "127.0.0.1"]));
+    let message = "EndpointSlice shop/web-1: the first of 2 endpoints that proxies must not dial is 0.0.0.0, an address \
+                   unspecified; left out.";
+    assert!(output.found[0].message.starts_with(message), "{}", output.found[0].message);
+    let unmeshed = with_addresses(&["127.0.0.1"]).replace("shop", "kube-system");
+    assert_eq!(told(&compiled(Config::default(), &unmeshed)), "", "what the mesh does not dial is not its concern");
+}
+
+/// Which addresses are the mesh's own becomes known, and changes, while the mesh runs.
+#[test]
+fn the_mesh_is_no_endpoint_of_its_own() {
+    let mut compiler = Compiler::new(Config::default());
+    let step = |compiler: &mut Compiler, yaml: &str| {
+        objects(yaml).into_iter().for_each(|object| compiler.take(Event::Apply(object)));
+        told(&compiler.compile(Instant::now()))
+    };
+    let mesh_pod = |address: &str, spec: &str| {
+        format!(
+            "kind: Pod\nmetadata: {{namespace: maesh, name: proxy-x}}\nspec: {{{spec}}}\nstatus: {{podIP: {address}}}\n---\n"
+        )
+    };
+    let own = "kind: Service\nmetadata: {namespace: maesh, name: dns}\nspec: {clusterIP: 10.96.0.7, ports: [{port: 53}]}\n---\n";
+    assert_eq!(
+        step(&mut compiler, &with_addresses(&["10.1.0.1", "10.1.0.2", "10.1.0.3", "10.96.0.7"])),
+        "10.1.0.1 10.1.0.2 10.1.0.3 10.96.0.7"
+    );
+    assert_eq!(
+        step(&mut compiler, &mesh_pod("10.1.0.1", "")),
+        "10.1.0.2 10.1.0.3 10.96.0.7 ForbiddenEndpoint 10.1.0.1",
+        "a pod of the mesh"
+    );
+    let mut proxy = proxy(&[]);
+    proxy.addresses = vec!["10.1.0.3".parse().unwrap()];
+    compiler.proxies(vec![proxy]);
+    let now = step(&mut compiler, "");
+    assert!(now.starts_with("10.1.0.2 10.96.0.7 ForbiddenEndpoint 10.1.0.1"), "a proxy: {now}");
+    let now = step(&mut compiler, own);
+    assert!(now.starts_with("10.1.0.2 ForbiddenEndpoint 10.1.0.1"), "a Service of the mesh: {now}");
+    compiler.proxies(Vec::new());
+    let now = step(&mut compiler, &mesh_pod("10.1.0.9", ""));
+    assert!(now.starts_with("10.1.0.1 10.1.0.2 10.1.0.3 ForbiddenEndpoint 10.96.0.7"), "both are gone: {now}");
+    let node = "kind: Node\nmetadata: {name: n1}\nstatus: {addresses: [{type: InternalIP, address: 10.1.0.2}]}\n---\n";
+    let on_node = mesh_pod("10.1.0.2", "hostNetwork: true");
+    assert_eq!(step(&mut compiler, &format!("{node}{on_node}")), "", "a node has other pods as well");
+}
+
+/// The Services that have no room, in order.
+fn without_room(output: &Output) -> Vec<String> {
+    let too_many = output.found.iter().filter(|found| found.reason == Reason::TooManyPorts);
+    too_many.map(|found| found.object.to_string()).collect()
+}
+
+#[test]
+fn one_namespace_takes_no_more_than_its_ports() {
+    let of = |name: &str, created: u32, kind: &str, ports: std::ops::Range<u16>| {
+        let ports: Vec<_> = ports.map(|port| format!("{{port: {port}, name: p{port}}}")).collect();
+        let metadata = format!(
+            "creationTimestamp: '2026-01-0{created}T00:00:00Z', annotations: {{maesh.containo.us/traffic-type: {kind}}}"
+        );
+        service(name, &metadata, &format!("ports: [{}]", ports.join(", ")))
+    };
+    let config = Config { ports_per_namespace: 10, ..Config::default() };
+    let mut compiler = Compiler::new(config);
+    let mut step = |yaml: &str| {
+        objects(yaml).into_iter().for_each(|object| compiler.take(Event::Apply(object)));
+        compiler.compile(Instant::now())
+    };
+    let first =
+        step(&(of("old", 1, "tcp", 1000..1006) + &of("new", 3, "tcp", 1000..1005) + &of("web", 4, "http", 80..84)));
+    assert_eq!(without_room(&first), ["Service shop/new"], "older ones come first, and what still fits has its place");
+    let wants = first.wants.as_ref().unwrap();
+    assert_eq!(wants.own.iter().map(|want| want.service.to_string()).collect::<Vec<_>>(), ["shop/old"]);
+    assert_eq!(name(&first, "shop/new").answer, Answer::Plain);
+    assert_eq!(without_room(&step(&of("more", 5, "http", 80..84))), [""; 0], "ports on the shared address are shared");
+    let elsewhere = of("new", 3, "tcp", 1000..1005).replace("namespace: shop", "namespace: other");
+    assert_eq!(without_room(&step(&elsewhere)), [""; 0], "another namespace has ports of its own");
+    let smaller = step(&of("old", 1, "tcp", 1000..1001));
+    let back: Vec<_> = smaller.wants.unwrap().own.iter().map(|want| want.service.to_string()).collect();
+    assert!(back.contains(&"shop/new".to_owned()), "there is room again: {back:?}");
+    assert!(smaller.cleared.iter().any(|cleared| cleared.reason == Reason::TooManyPorts));
+    let older = step(&of("older", 1, "tcp", 2000..2009).replace("2026-01-01", "2025-01-01"));
+    let all = ["Service shop/more", "Service shop/new", "Service shop/web"];
+    assert_eq!(without_room(&older), all, "which an older one takes again");
+}

@@ -1,0 +1,209 @@
+//! What the proxy holds for callers of HTTP/2 that do not take it, or whose endpoints do not: counted, and bounded.
+//!
+//! A stream holds little ([`STREAM_WINDOW`] of its upload, [`SEND_BUFFER`] and one piece of its response), but a caller can
+//! have many, and there can be many callers. So the bytes are counted, of each caller address and in all. A caller above its
+//! bound loses the stream that holds the most; when all together are above theirs, the caller that holds the most loses the
+//! streams that stand still. Such a stream is reset with `ENHANCE_YOUR_CALM`.
+
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use bytes::{Buf, Bytes};
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+/// Bytes of one upload that a caller may send before its endpoint has taken some.
+pub(crate) const STREAM_WINDOW: u32 = 64 * 1024;
+
+/// Bytes of one response that wait to be written to a caller's connection.
+pub(crate) const SEND_BUFFER: usize = 32 * 1024;
+
+/// All that is held, by caller.
+pub(crate) struct Buffers {
+    most: usize,
+    most_per_caller: usize,
+    total: AtomicUsize,
+    by_caller: Mutex<HashMap<IpAddr, Arc<Held>, ahash::RandomState>>,
+}
+
+/// What is held for one caller address.
+pub(crate) struct Held {
+    all: Arc<Buffers>,
+    caller: IpAddr,
+    bytes: AtomicUsize,
+    /// Told when this caller has to give up what stands still.
+    shed: Notify,
+}
+
+/// A number of bytes held for a caller; given back when dropped.
+pub(crate) struct Charge {
+    of: Arc<Held>,
+    bytes: usize,
+}
+
+/// Bytes on their way to a caller, counted until they are written or given up.
+pub(crate) struct Charged {
+    bytes: Bytes,
+    _charge: Charge,
+}
+
+impl Buffers {
+    /// Nothing is held yet. At most `most` bytes in all will be, and `most_per_caller` for one address.
+    pub(crate) fn new(most: usize, most_per_caller: usize) -> Arc<Self> {
+        Arc::new(Self { most, most_per_caller, total: AtomicUsize::new(0), by_caller: Mutex::default() })
+    }
+
+    /// Bytes held in all.
+    pub(crate) fn total(&self) -> usize {
+        self.total.load(Ordering::Relaxed)
+    }
+
+    /// What is held for `caller`, for one more connection of it.
+    pub(crate) fn of(self: &Arc<Self>, caller: IpAddr) -> Arc<Held> {
+        let mut all = self.by_caller.lock();
+        if let Some(held) = all.get(&caller) {
+            return held.clone();
+        }
+        // Callers without a connection are forgotten when the table would grow.
+        if all.len() == all.capacity() {
+            all.retain(|_, held| Arc::strong_count(held) > 1);
+        }
+        let held = Held { all: self.clone(), caller, bytes: AtomicUsize::new(0), shed: Notify::new() };
+        let held = Arc::new(held);
+        all.insert(caller, held.clone());
+        held
+    }
+
+    /// Tells the caller that holds the most to give up what stands still.
+    #[cold]
+    fn shed(&self) {
+        let largest = {
+            let all = self.by_caller.lock();
+            all.values().max_by_key(|held| held.bytes.load(Ordering::Relaxed)).cloned()
+        };
+        if let Some(largest) = largest {
+            tracing::debug!(caller = %largest.caller, held = self.total(), most = self.most, "stalled streams are reset");
+            largest.shed.notify_waiters();
+        }
+    }
+}
+
+impl Held {
+    /// Nothing yet, to be changed.
+    pub(crate) fn charge(self: &Arc<Self>) -> Charge {
+        Charge { of: self.clone(), bytes: 0 }
+    }
+
+    /// Counts `bytes` until they are dropped.
+    pub(crate) fn charged(self: &Arc<Self>, bytes: Bytes) -> Charged {
+        let mut charge = self.charge();
+        charge.set(bytes.len());
+        Charged { bytes, _charge: charge }
+    }
+
+    /// By how many bytes this caller is above its bound.
+    pub(crate) fn excess(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed).saturating_sub(self.all.most_per_caller)
+    }
+
+    /// Tells somebody to give up something if all callers together are above their bound.
+    pub(crate) fn check_total(&self) {
+        if self.all.total() > self.all.most {
+            self.all.shed();
+        }
+    }
+
+    /// To be told when this caller has to give up what stands still.
+    pub(crate) fn shedding(&self) -> tokio::sync::futures::Notified<'_> {
+        self.shed.notified()
+    }
+}
+
+impl Charge {
+    /// So many bytes are held now.
+    pub(crate) fn set(&mut self, bytes: usize) {
+        let before = std::mem::replace(&mut self.bytes, bytes);
+        if bytes >= before {
+            self.of.bytes.fetch_add(bytes - before, Ordering::Relaxed);
+            self.of.all.total.fetch_add(bytes - before, Ordering::Relaxed);
+        } else {
+            self.of.bytes.fetch_sub(before - bytes, Ordering::Relaxed);
+            self.of.all.total.fetch_sub(before - bytes, Ordering::Relaxed);
+        }
+    }
+
+    /// So many bytes were given on.
+    pub(crate) fn sub(&mut self, bytes: usize) {
+        self.set(self.bytes.saturating_sub(bytes));
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.set(0);
+    }
+}
+
+impl Buf for Charged {
+    fn remaining(&self) -> usize {
+        self.bytes.remaining()
+    }
+
+    fn chunk(&self) -> &[u8] {
+        self.bytes.chunk()
+    }
+
+    fn advance(&mut self, count: usize) {
+        self.bytes.advance(count);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_are_counted_until_they_are_dropped() {
+        let all = Buffers::new(100, 30);
+        let (a, b) = (all.of(IpAddr::from([10, 0, 0, 1])), all.of(IpAddr::from([10, 0, 0, 2])));
+        let mut upload = a.charge();
+        upload.set(25);
+        let piece = a.charged(Bytes::from_static(b"0123456789"));
+        assert_eq!((all.total(), a.excess(), b.excess()), (35, 5, 0));
+        upload.sub(5);
+        assert_eq!((all.total(), a.excess()), (30, 0));
+        drop(piece);
+        assert_eq!(all.total(), 20);
+        let again = all.of(IpAddr::from([10, 0, 0, 1]));
+        let mut more = again.charge();
+        more.set(11);
+        assert_eq!(a.excess(), 1, "two connections of one address");
+        drop((upload, more));
+        assert_eq!(all.total(), 0);
+    }
+
+    #[tokio::test]
+    async fn the_largest_holder_gives_up_first() {
+        let all = Buffers::new(100, 90);
+        let (a, b) = (all.of(IpAddr::from([10, 0, 0, 1])), all.of(IpAddr::from([10, 0, 0, 2])));
+        let (mut of_a, mut of_b) = (a.charge(), b.charge());
+        let (told_a, told_b) = (a.shedding(), b.shedding());
+        tokio::pin!(told_a, told_b);
+        told_a.as_mut().enable();
+        told_b.as_mut().enable();
+        of_a.set(60);
+        of_b.set(40);
+        b.check_total();
+        assert!(futures_util::poll!(told_a.as_mut()).is_pending(), "at the bound");
+        of_b.set(41);
+        b.check_total();
+        assert!(futures_util::poll!(told_a.as_mut()).is_ready());
+        assert!(futures_util::poll!(told_b.as_mut()).is_pending(), "it holds less");
+    }
+}

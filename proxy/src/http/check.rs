@@ -1,0 +1,95 @@
+//! What a request must be before anything is done with it: well-formed, of a known form, within the limits.
+
+use http::{HeaderValue, Method, Request, Uri, Version, header};
+use hyper::ext::Protocol;
+
+use super::{caller::Caller, server::RequestBody};
+use crate::{config::Limits, reason::Reason};
+
+/// Refuses what is malformed or too large, and returns the name in `Host`, which the request keeps.
+pub(super) fn check(caller: &Caller, request: &mut Request<RequestBody>) -> Result<Option<HeaderValue>, Reason> {
+    let limits = &caller.shared.config.limits;
+    let extended = request.extensions().get::<Protocol>().is_some();
+    if *request.method() == Method::CONNECT && !extended {
+        return Err(Reason::MethodNotAllowed);
+    }
+    if request.version() == Version::HTTP_2 {
+        check_http2_size(request, limits)?;
+    }
+    if request.uri().path_and_query().is_some_and(|target| target.as_str().len() > limits.target) {
+        return Err(Reason::UriTooLong);
+    }
+    if caller.take_fragment() || !has_right_form(request.method(), request.uri()) {
+        return Err(Reason::BadRequest);
+    }
+    if let Some(coding) = request.headers().get(header::TRANSFER_ENCODING) {
+        if request.headers().get_all(header::TRANSFER_ENCODING).iter().count() > 1 {
+            return Err(Reason::BadRequest);
+        }
+        if !coding.as_bytes().eq_ignore_ascii_case(b"chunked") {
+            return Err(Reason::NotImplemented);
+        }
+    }
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    let host = hosts.next().cloned();
+    if hosts.next().is_some() {
+        return Err(Reason::BadRequest);
+    }
+    // The target's own authority comes first (RFC 9112 section 3.2.2, RFC 9113 section 8.3.1).
+    if let Some(authority) = request.uri().authority() {
+        let value = HeaderValue::from_str(authority.as_str()).map_err(|_| Reason::BadRequest)?;
+        if host.as_ref() != Some(&value) {
+            request.headers_mut().insert(header::HOST, value.clone());
+        }
+        return Ok(Some(value));
+    }
+    if host.is_none() && request.version() == Version::HTTP_11 {
+        return Err(Reason::BadRequest);
+    }
+    Ok(host)
+}
+
+/// Whether the target has a form that its method may have (RFC 9112 section 3.2). `*` is for OPTIONS only, an authority
+/// alone for CONNECT only, and of the schemes a proxy of HTTP knows two.
+fn has_right_form(method: &Method, target: &Uri) -> bool {
+    match (target.scheme_str(), target.authority(), target.path_and_query()) {
+        (None, None, Some(path)) if path.as_str() == "*" => *method == Method::OPTIONS,
+        (Some("http" | "https"), Some(_), Some(path)) if path.as_str() == "*" => *method == Method::OPTIONS,
+        (None, None, Some(_)) | (Some("http" | "https"), Some(_), Some(_)) => true,
+        _ => false,
+    }
+}
+
+fn check_http2_size(request: &Request<RequestBody>, limits: &Limits) -> Result<(), Reason> {
+    let fields = request.headers();
+    // As RFC 9113 section 6.5.2 counts them.
+    let size: usize = fields.iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum();
+    if fields.len() > limits.fields || size > limits.head { Err(Reason::HeadersTooLarge) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn forms_of_a_target() {
+        for (method, target, right) in [
+            ("GET", "/ok?q=1", true),
+            ("GET", "http://web.shop/ok", true),
+            ("GET", "https://web.shop/ok", true),
+            ("GET", "http://web.shop", true),
+            ("OPTIONS", "*", true),
+            ("OPTIONS", "/", true),
+            ("GET", "*", false),
+            ("POST", "*", false),
+            ("GET", "web.shop:8080", false),
+            ("GET", "web.shop", false),
+            ("OPTIONS", "web.shop", false),
+            ("GET", "ftp://web.shop/ok", false),
+        ] {
+            let target: Uri = target.parse().expect("a target");
+            let method = Method::from_bytes(method.as_bytes()).expect("a method");
+            assert_eq!(has_right_form(&method, &target), right, "{method} {target}");
+        }
+    }
+}

@@ -1,0 +1,246 @@
+//! The record of one request: who asked what of whom, how it went, and what it still holds.
+//!
+//! An exchange begins with the head of a request and ends with the last byte of its response, or of the stream that it
+//! was upgraded to. While it lives it is a request in flight. Its end is the one place where the request is counted.
+
+use std::{
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode};
+use http_body::{Frame, SizeHint};
+
+use super::{body::Body, caller::Caller, share::Share};
+use crate::{
+    admission::ExchangePermit,
+    clock::Clock,
+    reason::Reason,
+    state::{BackendPort, Counts, InFlight, Port},
+    telemetry::MethodLabel,
+};
+
+/// One request and its response.
+pub(crate) struct Exchange {
+    pub(crate) caller: Arc<Caller>,
+    method: MethodLabel,
+    began: Instant,
+    /// It is a call of gRPC, whose outcome is in the trailers.
+    pub(crate) grpc: bool,
+    /// When bytes moved last.
+    pub(crate) activity: Arc<Activity>,
+    /// Port of the Service that was called, once it is known.
+    pub(crate) port: Option<Arc<Port>>,
+    /// Where the request was sent.
+    pub(crate) backend: Option<Arc<BackendPort>>,
+    /// Status that the caller was given; 499 when it was gone before.
+    pub(crate) status: StatusCode,
+    /// Why the mesh answered by itself, if it did.
+    pub(crate) reason: Option<Reason>,
+    /// What a response of gRPC ended with.
+    pub(crate) grpc_status: Option<u16>,
+    /// Bytes of the response's body, or of the upgraded stream, that the caller was given.
+    pub(crate) sent: u64,
+    /// Bytes of the upgraded stream that the caller sent.
+    pub(crate) received: u64,
+    /// When all of the response was here, where it came at once.
+    pub(crate) complete: Option<Instant>,
+    /// Its place among the caller's requests to the backend.
+    pub(crate) share: Option<Share>,
+    /// What it was charged to its caller, where that is not a part of the caller's connection.
+    pub(crate) permit: Option<ExchangePermit>,
+    /// Its place among all requests to the backend and the endpoint.
+    pub(crate) in_flight: Option<InFlight>,
+}
+
+impl Exchange {
+    /// A request of `caller` whose head has just arrived.
+    pub(crate) fn begin(caller: &Arc<Caller>, method: &http::Method, grpc: bool, activity: Arc<Activity>) -> Box<Self> {
+        caller.request_began();
+        activity.begin();
+        Box::new(Self {
+            caller: caller.clone(),
+            method: MethodLabel::from(method),
+            began: Instant::now(),
+            grpc,
+            activity,
+            port: None,
+            backend: None,
+            status: gone(),
+            reason: None,
+            grpc_status: None,
+            sent: 0,
+            received: 0,
+            complete: None,
+            share: None,
+            permit: None,
+            in_flight: None,
+        })
+    }
+
+    /// The caller of this request is to come back on a new connection, by a new answer of the DNS. Whoever asks for a port
+    /// that does not exist may have connected while it did.
+    pub(crate) fn sends_caller_away(&self) -> bool {
+        self.reason == Some(Reason::NoRoute) || self.port.as_ref().is_some_and(|port| port.leaving)
+    }
+
+    /// Reads the outcome of gRPC from a head or trailers.
+    fn note_grpc_status(&mut self, fields: &HeaderMap) {
+        if self.grpc
+            && let Some(status) = fields.get("grpc-status")
+        {
+            self.grpc_status = status.to_str().ok().and_then(|status| status.parse().ok());
+        }
+    }
+
+    /// Notes the head that the caller is given.
+    pub(crate) fn answered(&mut self, status: StatusCode, fields: &HeaderMap) {
+        self.status = status;
+        self.note_grpc_status(fields);
+    }
+}
+
+/// Status noted for a caller that was gone before it was given any, as nginx notes it.
+fn gone() -> StatusCode {
+    StatusCode::from_u16(499).unwrap_or(StatusCode::REQUEST_TIMEOUT)
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        self.caller.answer_ended();
+        let took = self.complete.unwrap_or_else(Instant::now).saturating_duration_since(self.began);
+        tracing::trace!(
+            caller = %self.caller.address,
+            backend = self.backend.as_ref().map(|backend| tracing::field::display(&backend.service)),
+            status = self.status.as_u16(),
+            reason = self.reason.map(Reason::code),
+            grpc_status = self.grpc_status,
+            sent = self.sent,
+            received = self.received,
+            ?took,
+            "exchange ended"
+        );
+        match (&self.port, self.reason) {
+            (Some(port), reason) => {
+                if let Counts::Http(counts) = &port.counts {
+                    counts.record(self.caller.http2, self.method, self.status, reason, took);
+                }
+            }
+            (None, Some(reason)) => self.caller.shared.telemetry.refused(reason),
+            (None, None) => {}
+        }
+    }
+}
+
+/// When bytes of an exchange moved last, and how long they may rest.
+///
+/// A response may take as long as it takes to begin. Once it has begun, or while an upload is under way, silence in both
+/// directions has a limit.
+#[derive(Debug)]
+pub(crate) struct Activity {
+    clock: Clock,
+    last: AtomicU32,
+    /// Milliseconds; 0 while there is no limit.
+    limit: AtomicU32,
+    uploading: AtomicBool,
+}
+
+impl Activity {
+    /// Nothing has moved yet.
+    pub(crate) fn new(clock: Clock) -> Arc<Self> {
+        let last = AtomicU32::new(clock.coarse());
+        Arc::new(Self { clock, last, limit: AtomicU32::new(0), uploading: AtomicBool::new(false) })
+    }
+
+    /// A request begins.
+    fn begin(&self) {
+        self.limit.store(0, Ordering::Relaxed);
+        self.uploading.store(false, Ordering::Relaxed);
+        self.touch();
+    }
+
+    /// Bytes moved.
+    pub(crate) fn touch(&self) {
+        self.last.store(self.clock.coarse(), Ordering::Relaxed);
+    }
+
+    /// From now on silence has this limit.
+    pub(crate) fn limit(&self, limit: Option<Duration>) {
+        self.touch();
+        let limit = limit.map_or(0, |limit| u32::try_from(limit.as_millis()).unwrap_or(u32::MAX / 4).max(1));
+        self.limit.store(limit, Ordering::Relaxed);
+    }
+
+    /// The caller's body is, or is no longer, under way.
+    pub(crate) fn set_uploading(&self, uploading: bool) {
+        self.uploading.store(uploading, Ordering::Relaxed);
+    }
+
+    /// The caller has not sent all of its request yet, as far as anybody has read.
+    pub(crate) fn is_uploading(&self) -> bool {
+        self.uploading.load(Ordering::Relaxed)
+    }
+
+    /// How long it may still be silent; `None` without a limit.
+    pub(crate) fn left(&self) -> Option<Duration> {
+        let limit = self.limit.load(Ordering::Relaxed);
+        if limit == 0 {
+            return None;
+        }
+        let limit = Duration::from_millis(u64::from(limit));
+        Some(limit.saturating_sub(self.clock.since(self.last.load(Ordering::Relaxed))))
+    }
+}
+
+/// The body of a response, and the exchange that ends with it.
+pub(crate) struct Recorded {
+    body: Body,
+    exchange: Option<Box<Exchange>>,
+}
+
+impl Recorded {
+    /// `exchange` ends with `body`.
+    pub(crate) fn new(body: Body, exchange: Box<Exchange>) -> Self {
+        Self { body, exchange: Some(exchange) }
+    }
+
+    /// No body. What becomes of the exchange is somebody else's.
+    pub(crate) fn nothing() -> Self {
+        Self { body: Body::empty(), exchange: None }
+    }
+}
+
+impl http_body::Body for Recorded {
+    type Data = Bytes;
+    type Error = <Body as http_body::Body>::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        let this = &mut *self;
+        let frame = Pin::new(&mut this.body).poll_frame(cx);
+        if let Poll::Ready(Some(Ok(frame))) = &frame
+            && let Some(exchange) = &mut this.exchange
+        {
+            exchange.activity.touch();
+            match (frame.data_ref(), frame.trailers_ref()) {
+                (Some(data), _) => exchange.sent += data.len() as u64,
+                (None, Some(trailers)) => exchange.note_grpc_status(trailers),
+                (None, None) => {}
+            }
+        }
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -1,0 +1,141 @@
+//! The way of a request, in one function: each step is one call, in the order in which they act.
+//!
+//! A step that refuses returns a [`LocalAnswer`]. A new policy is a file of its own and a line in [`run`].
+
+use std::sync::Arc;
+
+use http::{HeaderValue, Request, Response, Version, header};
+use maesh_config::model::Protocol;
+
+use super::{
+    answer::LocalAnswer,
+    body::{Body, Upload},
+    caller::Caller,
+    check::check,
+    exchange::Exchange,
+    forward::{self, Outgoing, Sent},
+    headers::{self, Forwarded},
+    hops, route,
+    server::RequestBody,
+    upgrade::{self, Tunnel},
+};
+use crate::{
+    reason::Reason,
+    state::{BackendPort, Found, Port, Target, find_port, ready_port},
+};
+
+/// What came back for a request that was forwarded.
+pub(crate) struct Answered {
+    pub(crate) response: Response<Body>,
+    /// The endpoint agreed to leave HTTP: its side of the stream.
+    pub(crate) tunnel: Option<Tunnel>,
+}
+
+/// Carries `request` from its head to the head of its response. What is learnt on the way is noted in `exchange`.
+pub(crate) async fn run(exchange: &mut Exchange, mut request: Request<RequestBody>) -> Result<Answered, LocalAnswer> {
+    let caller = exchange.caller.clone();
+    let host = check(&caller, &mut request)?;
+    let port = find(&caller, host.as_ref()).await?;
+    exchange.port = Some(port.clone());
+    let backend = route(&caller, &port)?;
+    exchange.backend = Some(backend.clone());
+    // Policies of the Service that was called act here.
+    exchange.share = Some(take_share(&caller, backend)?);
+    forward(exchange, &caller, &port, backend, host.as_ref(), request).await
+}
+
+/// The port of the Service that the request is for.
+async fn find(caller: &Caller, host: Option<&HeaderValue>) -> Result<Arc<Port>, Reason> {
+    let shared = &caller.shared;
+    // A name of one label depends on the caller's namespace.
+    if host.is_some_and(|host| !host.as_bytes().contains(&b'.')) {
+        Box::pin(shared.know(caller.address)).await;
+    }
+    let (called, number) = {
+        let facts = caller.listening.facts.load();
+        route::named(shared, &facts, host.map(HeaderValue::as_bytes), caller.address)?
+    };
+    let found = match ready_port(shared, &called, number, Protocol::Http) {
+        Some(found) => found,
+        // Boxed to keep the future of every other request small.
+        None => Box::pin(find_port(shared, &called, number, Protocol::Http)).await,
+    };
+    match found {
+        Found::Port(port) => Ok(port),
+        Found::NoPort => Err(Reason::NoRoute),
+        Found::Absent => Err(Reason::UnknownHost),
+        Found::NotSynced => Err(Reason::NotSynced),
+    }
+}
+
+/// The backend that the request is sent to.
+fn route<'a>(caller: &Caller, port: &'a Port) -> Result<&'a Arc<BackendPort>, Reason> {
+    match port.target(caller.worker.draw()) {
+        Target::Backend(backend) => Ok(backend),
+        Target::Missing => Err(Reason::BadBackend),
+        Target::Nowhere => Err(Reason::NoEndpoints),
+    }
+}
+
+/// The request's place among those of its caller.
+fn take_share(caller: &Caller, backend: &BackendPort) -> Result<super::share::Share, Reason> {
+    let limit = backend.upstreams.load().policy.concurrency;
+    backend.shares.enter(caller.address, limit).ok_or(Reason::Overloaded)
+}
+
+/// Gives the request the form in which it leaves the proxy, sends it, and gives the response the form in which it does.
+async fn forward(
+    exchange: &mut Exchange,
+    caller: &Arc<Caller>,
+    port: &Port,
+    backend: &Arc<BackendPort>,
+    host: Option<&HeaderValue>,
+    mut request: Request<RequestBody>,
+) -> Result<Answered, LocalAnswer> {
+    let http2 = forward::speaks_http2(backend, exchange.grpc)?;
+    if backend.upstreams.load().policy.local_only {
+        Box::pin(caller.shared.know(caller.address)).await;
+    }
+    // HTTP/1.1 takes a connection to the endpoint for each exchange, and the caller's HTTP/2 connection may have many.
+    if caller.http2 && !http2 {
+        exchange.permit = Some(caller.permit.exchange().ok_or(Reason::Overloaded)?);
+    }
+    hops::count(request.headers_mut())?;
+    let wanted = upgrade::wanted(&request, http2, caller.http2);
+    headers::strip_hop_by_hop(request.headers_mut(), http2);
+    let forwarded = Forwarded {
+        caller: &caller.address_text,
+        trusted: caller.trusted,
+        websocket: wanted.as_ref().is_some_and(upgrade::Wanted::is_websocket),
+        host,
+        port: &port.number_text,
+    };
+    headers::forward(request.headers_mut(), &forwarded);
+    // Whoever reads the body is told to go on; the endpoint need not be asked.
+    request.headers_mut().remove(header::EXPECT);
+    if !http2 {
+        headers::join_cookies(request.headers_mut());
+    }
+    let idle = backend.upstreams.load().policy.idle_timeout;
+    if exchange.activity.is_uploading() {
+        exchange.activity.limit(idle);
+    }
+    let mut outgoing = Box::new(Outgoing { request: request.map(Upload::new), http2, upgrade: wanted.is_some() });
+    if let Some(wanted) = &wanted {
+        wanted.apply(&mut outgoing);
+    }
+    let Sent { head, body, in_flight, whole, switched } = forward::send(caller, backend, outgoing).await?;
+    exchange.in_flight = Some(in_flight);
+    exchange.complete = whole;
+    exchange.activity.limit(idle);
+    let mut response = Response::from_parts(head, body);
+    *response.version_mut() = Version::HTTP_11;
+    let chosen = response.headers().get(header::UPGRADE).cloned();
+    headers::strip_hop_by_hop(response.headers_mut(), false);
+    let tunnel = match (switched, wanted) {
+        (None, _) => None,
+        (Some(switched), Some(wanted)) => Some(wanted.agreed(&mut response, chosen, switched, idle)),
+        (Some(_), None) => return Err(Reason::UpstreamProtocol.into()),
+    };
+    Ok(Answered { response, tunnel })
+}

@@ -1,0 +1,96 @@
+//! The body of a request, whatever protocol it comes by.
+
+use std::{
+    error::Error,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
+use http_body_util::{BodyExt, combinators::UnsyncBoxBody};
+use hyper::body::Incoming;
+
+use super::h2::Received;
+use crate::http::{exchange::Activity, headers};
+
+/// The body that a caller sends.
+pub(crate) struct RequestBody {
+    source: Source,
+    activity: Arc<Activity>,
+}
+
+enum Source {
+    Empty,
+    H1(Incoming),
+    /// Boxed, so that what holds connections to endpoints does not depend on what holds those of callers.
+    H2(UnsyncBoxBody<Bytes, h2::Error>),
+}
+
+impl RequestBody {
+    /// No body.
+    pub(super) fn empty(activity: Arc<Activity>) -> Self {
+        Self::new(Source::Empty, activity)
+    }
+
+    /// The body of a request of HTTP/1.1.
+    pub(super) fn h1(body: Incoming, activity: Arc<Activity>) -> Self {
+        Self::new(Source::H1(body), activity)
+    }
+
+    /// The body of a request of HTTP/2.
+    pub(super) fn h2(body: Received, activity: Arc<Activity>) -> Self {
+        Self::new(Source::H2(body.boxed_unsync()), activity)
+    }
+
+    fn new(source: Source, activity: Arc<Activity>) -> Self {
+        let body = Self { source, activity };
+        body.activity.set_uploading(!http_body::Body::is_end_stream(&body));
+        body
+    }
+}
+
+impl http_body::Body for RequestBody {
+    type Data = Bytes;
+    type Error = Box<dyn Error + Send + Sync>;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        let frame = match &mut self.source {
+            Source::Empty => None,
+            Source::H1(body) => ready!(Pin::new(body).poll_frame(cx)).map(|frame| frame.map_err(Into::into)),
+            Source::H2(body) => ready!(Pin::new(body).poll_frame(cx)).map(|frame| frame.map_err(Into::into)),
+        };
+        self.activity.touch();
+        let is_over = !matches!(frame, Some(Ok(_))) || http_body::Body::is_end_stream(&*self);
+        self.activity.set_uploading(!is_over);
+        Poll::Ready(frame.map(|frame| frame.map(clean)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.source {
+            Source::Empty => true,
+            Source::H1(body) => http_body::Body::is_end_stream(body),
+            Source::H2(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.source {
+            Source::Empty => SizeHint::with_exact(0),
+            Source::H1(body) => http_body::Body::size_hint(body),
+            Source::H2(body) => body.size_hint(),
+        }
+    }
+}
+
+/// Removes from trailers what must not come from a caller. Endpoints may merge trailers into the fields of the head.
+fn clean(frame: Frame<Bytes>) -> Frame<Bytes> {
+    match frame.into_trailers() {
+        Ok(mut trailers) => {
+            headers::clean_trailers(&mut trailers);
+            Frame::trailers(trailers)
+        }
+        Err(frame) => frame,
+    }
+}

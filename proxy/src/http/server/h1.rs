@@ -1,0 +1,158 @@
+//! HTTP/1.1 from callers.
+//!
+//! A caller may end its side once it has sent its request, and gets its response all the same. A connection that this
+//! side ends is closed in two steps: whoever still sends while it should read would lose the response to a reset, so what
+//! it sends is read and discarded for a while first.
+
+use std::{
+    convert::Infallible,
+    future::{Future, poll_fn},
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Poll, ready},
+    time::Duration,
+};
+
+use http::{HeaderValue, Request, Response, StatusCode, header};
+use http_body::Body as _;
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
+use tokio::{
+    io::AsyncReadExt,
+    time::{Instant, timeout_at},
+};
+
+use super::{CallerIo, RequestBody};
+use crate::{
+    http::{
+        answer,
+        caller::Caller,
+        exchange::{Exchange, Recorded},
+        pipeline,
+        upgrade::{Caller as CallerSide, Tunnel},
+    },
+    reason::Reason,
+    state::Phase,
+};
+
+/// Largest rest of an upload for which a connection is kept after an early answer.
+const SMALL_REST: u64 = 64 * 1024;
+
+/// How long what a caller still sends is discarded before its connection is closed: since its last byte, and in all.
+const LINGER_SILENCE: Duration = Duration::from_secs(2);
+const LINGER: Duration = Duration::from_secs(30);
+
+/// Bytes that are discarded at most.
+const LINGER_BYTES: u64 = 64 << 20;
+
+/// Where a request leaves the tunnel that its connection turns into.
+type TunnelSlot = Arc<Mutex<Option<(Tunnel, Box<Exchange>)>>>;
+
+/// Serves a connection until it ends.
+pub(super) async fn serve(io: CallerIo, caller: &Arc<Caller>) {
+    let limits = &caller.shared.config.limits;
+    let broken = io.broken();
+    let mut broken = pin!(broken.wait());
+    let mut builder = http1::Builder::new();
+    builder
+        .half_close(true)
+        .max_headers(limits.fields)
+        .max_header_size(limits.head)
+        .max_buf_size(limits.head.max(8192));
+    let slot = TunnelSlot::default();
+    let service = service_fn(|request: Request<Incoming>| {
+        let grpc = answer::is_grpc(request.headers());
+        let exchange = Exchange::begin(caller, request.method(), grpc, caller.activity.clone());
+        respond(exchange, slot.clone(), request)
+    });
+    let mut connection = builder.serve_connection(io, service);
+    let mut is_shut = false;
+    let ended = poll_fn(|cx| {
+        if caller.is_ended() || broken.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Ok(false));
+        }
+        ready!(Pin::new(&mut connection).poll(cx))?;
+        // Where an upgrade was asked for and not made, it ends a first time without writing everything.
+        if slot.lock().is_none() && !std::mem::replace(&mut is_shut, true) {
+            ready!(Pin::new(&mut connection).poll(cx))?;
+        }
+        Poll::Ready(Ok::<_, hyper::Error>(true))
+    })
+    .await;
+    let parts = connection.into_parts();
+    let (io, unread) = (parts.io, parts.read_buf);
+    let tunnel = slot.lock().take();
+    match (ended, tunnel) {
+        // Part of an earlier response is lost where it was not written; then nothing may follow it.
+        (Ok(true), Some((tunnel, exchange))) if !io.has_unsent() => {
+            tunnel.carry(CallerSide::connection(TokioIo::new(io), unread), exchange).await;
+        }
+        (Ok(true), None) | (Err(_), None) if !io.is_at_end() => linger(io).await,
+        _ => {}
+    }
+}
+
+/// Reads and discards what a caller still sends, so that it can read what it was told.
+async fn linger(io: CallerIo) {
+    let mut io = TokioIo::new(io.shut());
+    let end = Instant::now() + LINGER;
+    let (mut scratch, mut discarded) = (vec![0; 16 * 1024], 0);
+    while discarded < LINGER_BYTES {
+        let deadline = end.min(Instant::now() + LINGER_SILENCE);
+        match timeout_at(deadline, io.read(&mut scratch)).await {
+            Ok(Ok(read @ 1..)) => discarded += read as u64,
+            _ => return,
+        }
+    }
+}
+
+/// Takes one request through the pipeline.
+async fn respond(
+    mut exchange: Box<Exchange>,
+    slot: TunnelSlot,
+    request: Request<Incoming>,
+) -> Result<Response<Recorded>, Infallible> {
+    let upload = request.body().size_hint().upper();
+    let waits = request.headers().contains_key(header::EXPECT);
+    let request = request.map(|body| RequestBody::h1(body, exchange.activity.clone()));
+    let (response, tunnel) = match pipeline::run(&mut exchange, request).await {
+        Ok(answered) => (answered.response, answered.tunnel),
+        Err(local) => {
+            exchange.reason = Some(local.reason);
+            (local.into_response(exchange.grpc), None)
+        }
+    };
+    let (mut head, body) = response.into_parts();
+    exchange.answered(head.status, &head.headers);
+    if let Some(tunnel) = tunnel {
+        debug_assert_eq!(head.status, StatusCode::SWITCHING_PROTOCOLS);
+        exchange.caller.upgraded();
+        *slot.lock() = Some((tunnel, exchange));
+        return Ok(Response::from_parts(head, Recorded::nothing()));
+    }
+    let early = exchange.reason.is_some()
+        && exchange.activity.is_uploading()
+        && (waits || upload.is_none_or(|upload| upload > SMALL_REST));
+    if early
+        || exchange.sends_caller_away()
+        || exchange.reason.is_some_and(ends_connection)
+        || exchange.caller.shared.phase() == Phase::Closing
+    {
+        head.headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    Ok(Response::from_parts(head, Recorded::new(body, exchange)))
+}
+
+/// After a request that could be read in two ways, nothing on its connection can be trusted.
+fn ends_connection(reason: Reason) -> bool {
+    matches!(
+        reason,
+        Reason::BadRequest
+            | Reason::HeadersTooLarge
+            | Reason::UriTooLong
+            | Reason::NotImplemented
+            | Reason::VersionNotSupported
+            | Reason::MethodNotAllowed
+    )
+}

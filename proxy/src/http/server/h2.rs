@@ -1,0 +1,162 @@
+//! HTTP/2 from callers.
+//!
+//! A connection's window is as large as those of all its streams together, so an upload that nobody reads takes nothing
+//! from another stream. What is held for a caller is counted ([`buffers`](crate::http::buffers)), and a stream that holds
+//! too much is reset. No PING is sent: a caller that is gone is found by TCP keepalive.
+
+mod stream;
+mod upload;
+
+use std::{
+    future::{Future, poll_fn},
+    pin::pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use futures_util::task::AtomicWaker;
+use h2::server;
+use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
+
+pub(crate) use self::{
+    stream::reserve,
+    upload::{Received, Slot},
+};
+use super::CallerIo;
+use crate::http::{
+    buffers::{Charge, Charged, Held, SEND_BUFFER, STREAM_WINDOW},
+    caller::Caller,
+};
+
+/// After so many bytes from a caller it is looked at how many are held for it.
+const LOOK: usize = 16 * 1024;
+
+/// Streams that a caller may reset before they were looked at (CVE-2023-44487).
+const PENDING_RESETS: usize = 32;
+
+/// What the streams of one connection share.
+pub(super) struct Connection {
+    pub(super) caller: Arc<Caller>,
+    pub(super) held: Arc<Held>,
+    /// Bytes of uploads that are held.
+    uploads: Mutex<Charge>,
+    /// Streams that are open.
+    slots: Mutex<Vec<Arc<Slot>>>,
+    /// The task of the connection.
+    waker: AtomicWaker,
+}
+
+type Server = server::Connection<TokioIo<CallerIo>, Charged>;
+
+/// Serves a connection until it ends.
+pub(super) async fn serve(io: CallerIo, caller: &Arc<Caller>) {
+    let limits = &caller.shared.config.limits;
+    // Heads a little above the limit are let in, so that they can be answered with a reason.
+    let head = u32::try_from(limits.head.saturating_mul(2)).unwrap_or(u32::MAX);
+    let mut builder = server::Builder::new();
+    builder
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(STREAM_WINDOW.saturating_mul(limits.streams).min(i32::MAX as u32))
+        .max_concurrent_streams(limits.streams)
+        .max_pending_accept_reset_streams(PENDING_RESETS)
+        .max_header_list_size(head)
+        .max_send_buffer_size(SEND_BUFFER)
+        .enable_connect_protocol();
+    let server: Server = match builder.handshake(TokioIo::new(io)).await {
+        Ok(server) => server,
+        Err(error) => {
+            tracing::trace!(caller = %caller.address, %error, "connection ended");
+            return;
+        }
+    };
+    let held = caller.shared.buffers.of(caller.address);
+    let uploads = Mutex::new(held.charge());
+    let connection =
+        Connection { caller: caller.clone(), held, uploads, slots: Mutex::default(), waker: AtomicWaker::new() };
+    if let Err(error) = run(server, &Arc::new(connection)).await {
+        tracing::trace!(caller = %caller.address, %error, "connection ended");
+    }
+}
+
+async fn run(mut server: Server, connection: &Arc<Connection>) -> Result<(), h2::Error> {
+    let caller = &connection.caller;
+    let mut closing = caller.worker.closing();
+    let mut told = pin!(async {
+        tokio::select! {
+            // An error means that the proxy is ending, and the connection with it.
+            _ = closing.wait_for(|closing| *closing) => {}
+            () = caller.is_sent_away() => {}
+        }
+    });
+    let mut is_told = false;
+    let mut shedding = pin!(connection.held.shedding());
+    poll_fn(|cx| {
+        connection.waker.register(cx.waker());
+        if !is_told && told.as_mut().poll(cx).is_ready() {
+            is_told = true;
+            server.graceful_shutdown();
+        }
+        if shedding.as_mut().poll(cx).is_ready() {
+            shedding.set(connection.held.shedding());
+            // Polled at once, so that it hears of the next time.
+            let _ = shedding.as_mut().poll(cx);
+            connection.shed();
+        }
+        accept(&mut server, connection, cx)
+    })
+    .await
+}
+
+/// Takes what has come from the caller; ready when the connection has ended.
+fn accept(server: &mut Server, connection: &Arc<Connection>, cx: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
+    loop {
+        if connection.caller.is_ended() {
+            return Poll::Ready(Ok(()));
+        }
+        let accepted = server.poll_accept(cx);
+        if connection.caller.has_received(LOOK) {
+            connection.look();
+        }
+        match accepted {
+            Poll::Ready(Some(Ok((request, respond)))) => stream::start(connection, request, respond),
+            Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(error)),
+            Poll::Ready(None) => return Poll::Ready(Ok(())),
+            Poll::Pending => return Poll::Pending,
+        }
+    }
+}
+
+impl Connection {
+    /// Counts what is held of uploads, and gives up streams until the caller is within its bound.
+    fn look(&self) {
+        let mut slots: Vec<(usize, Arc<Slot>)> = {
+            let slots = self.slots.lock();
+            slots.iter().map(|slot| (slot.held(), slot.clone())).filter(|(held, _)| *held > 0).collect()
+        };
+        self.uploads.lock().set(slots.iter().map(|(held, _)| held).sum());
+        let mut excess = self.held.excess();
+        if excess > 0 {
+            slots.sort_unstable_by_key(|(held, _)| *held);
+        }
+        while excess > 0
+            && let Some((held, slot)) = slots.pop()
+        {
+            slot.give_up();
+            excess = excess.saturating_sub(held);
+        }
+        self.held.check_total();
+    }
+
+    /// Gives up every stream that holds something.
+    fn shed(&self) {
+        for slot in self.slots.lock().iter().filter(|slot| slot.held() > 0 || slot.is_stuck()) {
+            slot.give_up();
+        }
+    }
+
+    /// Bytes of an upload are held no longer.
+    fn was_given_on(&self, bytes: usize) {
+        self.uploads.lock().sub(bytes);
+    }
+}

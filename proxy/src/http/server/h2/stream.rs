@@ -1,0 +1,230 @@
+//! One stream of HTTP/2: a request through the pipeline, and its response back.
+
+use std::{
+    future::{Future, poll_fn},
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use h2::{Reason, RecvStream, SendStream, server::SendResponse};
+use http::{HeaderMap, Request, Response, Version, header};
+use http_body::Body as _;
+
+use super::{
+    Connection,
+    upload::{Received, Slot},
+};
+use crate::http::{
+    answer,
+    buffers::{Charge, Charged, Held, SEND_BUFFER},
+    exchange::{Activity, Exchange, Recorded},
+    pipeline,
+    server::{RequestBody, date},
+    silence::Silence,
+    upgrade::{Caller as CallerSide, Stream as StreamSide},
+};
+
+/// A stream that is open; its connection forgets it when it is dropped.
+struct Open {
+    connection: Arc<Connection>,
+    slot: Arc<Slot>,
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.connection.caller.stream_ended();
+        let mut slots = self.connection.slots.lock();
+        if let Some(at) = slots.iter().position(|slot| Arc::ptr_eq(slot, &self.slot)) {
+            slots.swap_remove(at);
+        }
+    }
+}
+
+/// Serves a stream in a task of its own.
+pub(super) fn start(connection: &Arc<Connection>, mut request: Request<RecvStream>, respond: SendResponse<Charged>) {
+    connection.caller.stream_opened();
+    let body = request.body_mut();
+    let window = if body.is_end_stream() { None } else { Some(body.flow_control().clone()) };
+    let slot = Slot::new(window);
+    connection.slots.lock().push(slot.clone());
+    let open = Open { connection: connection.clone(), slot };
+    tokio::spawn(serve(open, request, respond));
+}
+
+async fn serve(open: Open, request: Request<RecvStream>, mut respond: SendResponse<Charged>) {
+    let connection = &open.connection;
+    let (mut head, stream) = request.into_parts();
+    let protocol = head.extensions.remove::<h2::ext::Protocol>();
+    if let Some(protocol) = &protocol {
+        head.extensions.insert(hyper::ext::Protocol::from(protocol.as_str()));
+    }
+    let activity = Activity::new(connection.caller.shared.clock.clone());
+    let grpc = answer::is_grpc(&head.headers);
+    let mut exchange = Exchange::begin(&connection.caller, &head.method, grpc, activity.clone());
+    let received = Received::new(stream, connection.clone(), open.slot.clone(), length(&head.headers));
+    let (body, tunnelled) = match protocol {
+        Some(_) => (RequestBody::empty(activity.clone()), Some(received)),
+        None => (RequestBody::h2(received, activity.clone()), None),
+    };
+    let answered = {
+        let mut running = pin!(pipeline::run(&mut exchange, Request::from_parts(head, body)));
+        let mut silence = pin!(Silence::new(&activity));
+        poll_fn(|cx| {
+            if open.slot.poll_given_up(cx).is_ready() {
+                return Poll::Ready(Err(Reason::ENHANCE_YOUR_CALM));
+            }
+            if let Poll::Ready(answered) = running.as_mut().poll(cx) {
+                return Poll::Ready(Ok(answered));
+            }
+            if respond.poll_reset(cx).is_ready() || silence.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Err(Reason::CANCEL));
+            }
+            Poll::Pending
+        })
+        .await
+    };
+    connection.was_given_on(open.slot.answered());
+    let (response, tunnel) = match answered {
+        Ok(Ok(answered)) => (answered.response, answered.tunnel),
+        Ok(Err(local)) => {
+            exchange.reason = Some(local.reason);
+            (local.into_response(grpc), None)
+        }
+        Err(reason) => return respond.send_reset(reason),
+    };
+    if exchange.sends_caller_away() {
+        connection.caller.send_away();
+    }
+    let (head, body) = response.into_parts();
+    exchange.answered(head.status, &head.headers);
+    let mut response = Response::from_parts(head, ());
+    *response.version_mut() = Version::HTTP_2;
+    response.headers_mut().entry(header::DATE).or_insert_with(date);
+    let ends = tunnel.is_none() && body.is_end_stream();
+    // An error means that the stream is over.
+    let Ok(send) = respond.send_response(response, ends) else { return };
+    match (tunnel, tunnelled) {
+        (Some(tunnel), Some(received)) => {
+            let side = StreamSide::new(send, received, connection.held.clone(), open.slot.clone());
+            tunnel.carry(CallerSide::stream(side), exchange).await;
+        }
+        _ if ends => {}
+        _ => {
+            let mut silence = pin!(Silence::new(&activity));
+            let charge = connection.held.charge();
+            let body = Recorded::new(body, exchange);
+            let mut download =
+                Download { send, body, waiting: Bytes::new(), is_last: false, charge, held: connection.held.clone() };
+            let ended = poll_fn(|cx| {
+                if open.slot.poll_given_up(cx).is_ready() {
+                    return Poll::Ready(Err(Reason::ENHANCE_YOUR_CALM));
+                }
+                let sent = download.poll(cx);
+                open.slot.set_stuck(!download.waiting.is_empty());
+                if sent.is_ready() {
+                    return sent;
+                }
+                if silence.as_mut().poll(cx).is_ready() { Poll::Ready(Err(Reason::CANCEL)) } else { Poll::Pending }
+            })
+            .await;
+            if let Err(reason) = ended {
+                download.send.send_reset(reason);
+            }
+        }
+    }
+}
+
+/// A response's body on its way to the caller.
+struct Download {
+    send: SendStream<Charged>,
+    body: Recorded,
+    /// A piece for which the caller had no room yet.
+    waiting: Bytes,
+    /// Nothing comes after `waiting`.
+    is_last: bool,
+    /// Counts `waiting` while it waits.
+    charge: Charge,
+    held: Arc<Held>,
+}
+
+impl Download {
+    /// Sends what can be sent; ready once all is, or with the code to reset the stream with.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Reason>> {
+        loop {
+            if !self.waiting.is_empty() {
+                let Poll::Ready(room) = reserve(&mut self.send, self.waiting.len(), cx) else {
+                    return self.wait();
+                };
+                let Some(room) = room else { return Poll::Ready(Err(Reason::CANCEL)) };
+                self.charge.set(0);
+                let piece = self.waiting.split_to(room.min(self.waiting.len()));
+                let ends = self.is_last && self.waiting.is_empty();
+                if self.send.send_data(self.held.charged(piece), ends).is_err() {
+                    return Poll::Ready(Err(Reason::CANCEL));
+                }
+                if ends {
+                    return Poll::Ready(Ok(()));
+                }
+                continue;
+            }
+            let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) else {
+                let gone = self.send.poll_reset(cx).is_ready();
+                return if gone { Poll::Ready(Err(Reason::CANCEL)) } else { Poll::Pending };
+            };
+            match frame.map(|frame| frame.map(http_body::Frame::into_data)) {
+                Some(Ok(Ok(data))) => {
+                    self.waiting = data;
+                    self.is_last = self.body.is_end_stream();
+                    if self.waiting.is_empty() && self.is_last {
+                        return Poll::Ready(self.end());
+                    }
+                }
+                Some(Ok(Err(frame))) => {
+                    let trailers = frame.into_trailers().unwrap_or_default();
+                    return Poll::Ready(self.send.send_trailers(trailers).map_err(|_| Reason::CANCEL));
+                }
+                Some(Err(error)) => {
+                    tracing::debug!(%error, "a response ended early");
+                    return Poll::Ready(Err(Reason::INTERNAL_ERROR));
+                }
+                None => return Poll::Ready(self.end()),
+            }
+        }
+    }
+
+    fn end(&mut self) -> Result<(), Reason> {
+        self.send.send_data(self.held.charged(Bytes::new()), true).map_err(|_| Reason::CANCEL)
+    }
+
+    /// The caller takes no more for now: what waits is counted, and given up if it is too much.
+    fn wait(&mut self) -> Poll<Result<(), Reason>> {
+        self.charge.set(self.waiting.len());
+        if self.held.excess() > 0 {
+            return Poll::Ready(Err(Reason::ENHANCE_YOUR_CALM));
+        }
+        self.held.check_total();
+        Poll::Pending
+    }
+}
+
+/// Waits for room to send some of `wanted` bytes; `None` when the caller takes no more.
+pub(crate) fn reserve(send: &mut SendStream<Charged>, wanted: usize, cx: &mut Context<'_>) -> Poll<Option<usize>> {
+    send.reserve_capacity(wanted.min(SEND_BUFFER));
+    loop {
+        let room = send.capacity();
+        if room > 0 {
+            return Poll::Ready(Some(room));
+        }
+        match ready!(send.poll_capacity(cx)) {
+            Some(Ok(_)) => {}
+            Some(Err(_)) | None => return Poll::Ready(None),
+        }
+    }
+}
+
+/// The length of a body, where the caller says it.
+fn length(fields: &HeaderMap) -> Option<u64> {
+    fields.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}

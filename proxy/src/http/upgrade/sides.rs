@@ -1,0 +1,134 @@
+//! The caller's side of a tunnel: a whole connection of HTTP/1.1, or one stream of HTTP/2.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use bytes::{Buf, Bytes};
+use h2::SendStream;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::http::{
+    buffers::{Charged, Held},
+    server::{CallerIo, Received, Slot, reserve},
+};
+
+/// The caller's side of a tunnel.
+pub(crate) enum Caller {
+    /// A connection, and what was already read from it.
+    Connection(TokioIo<CallerIo>, Bytes),
+    /// A stream.
+    Stream(Box<Stream>),
+}
+
+/// A stream of HTTP/2 that carries bytes.
+pub(crate) struct Stream {
+    send: SendStream<Charged>,
+    received: Received,
+    /// What was received and not read yet.
+    unread: Bytes,
+    held: Arc<Held>,
+    slot: Arc<Slot>,
+}
+
+impl Caller {
+    /// A connection from which `unread` was already read.
+    pub(crate) fn connection(io: TokioIo<CallerIo>, unread: Bytes) -> Self {
+        Self::Connection(io, unread)
+    }
+
+    /// A stream.
+    pub(crate) fn stream(stream: Stream) -> Self {
+        Self::Stream(Box::new(stream))
+    }
+
+    /// Ready once the caller has given the tunnel up, whether or not anybody reads from it.
+    pub(super) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Self::Stream(stream) = self else { return Poll::Pending };
+        if stream.slot.poll_given_up(cx).is_ready() {
+            stream.send.send_reset(h2::Reason::ENHANCE_YOUR_CALM);
+            return Poll::Ready(());
+        }
+        stream.send.poll_reset(cx).map(|_| ())
+    }
+}
+
+impl Stream {
+    pub(crate) fn new(send: SendStream<Charged>, received: Received, held: Arc<Held>, slot: Arc<Slot>) -> Self {
+        Self { send, received, unread: Bytes::new(), held, slot }
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        while self.unread.is_empty() {
+            match ready!(self.received.poll_read(cx)) {
+                Some(Ok(data)) => self.unread = data,
+                Some(Err(error)) => return Poll::Ready(Err(io::Error::other(error))),
+                None => return Poll::Ready(Ok(())),
+            }
+        }
+        give(&mut self.unread, buf);
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if bytes.is_empty() {
+            return Poll::Ready(Ok(0));
+        }
+        let room = ready!(reserve(&mut self.send, bytes.len(), cx)).ok_or(io::ErrorKind::BrokenPipe)?;
+        let length = room.min(bytes.len());
+        let data = self.held.charged(Bytes::copy_from_slice(&bytes[..length]));
+        self.send.send_data(data, false).map_err(io::Error::other)?;
+        Poll::Ready(Ok(length))
+    }
+}
+
+impl AsyncRead for Caller {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match &mut *self {
+            Self::Connection(io, unread) if unread.is_empty() => Pin::new(io).poll_read(cx, buf),
+            Self::Connection(_, unread) => {
+                give(unread, buf);
+                Poll::Ready(Ok(()))
+            }
+            Self::Stream(stream) => stream.poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Caller {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match &mut *self {
+            Self::Connection(io, _) => Pin::new(io).poll_write(cx, bytes),
+            Self::Stream(stream) => stream.poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut *self {
+            Self::Connection(io, _) => Pin::new(io).poll_flush(cx),
+            Self::Stream(_) => Poll::Ready(Ok(())),
+        }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut *self {
+            Self::Connection(io, _) => Pin::new(io).poll_shutdown(cx),
+            Self::Stream(stream) => {
+                let end = stream.held.charged(Bytes::new());
+                // It fails only where the stream is over.
+                let _ = stream.send.send_data(end, true);
+                Poll::Ready(Ok(()))
+            }
+        }
+    }
+}
+
+fn give(from: &mut Bytes, buf: &mut ReadBuf<'_>) {
+    let length = from.len().min(buf.remaining());
+    buf.put_slice(&from[..length]);
+    from.advance(length);
+}

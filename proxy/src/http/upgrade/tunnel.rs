@@ -1,0 +1,252 @@
+//! Bytes of an upgraded exchange, both ways.
+//!
+//! Each direction is independent: one whose receiver is slow holds a buffer and stops reading, and never keeps the other
+//! from moving. Silence and a drain are looked at whatever the directions do. A drain ends a WebSocket as WebSocket does:
+//! each side gets close code 1001, between two frames; what is in the middle of a frame is carried to its end first.
+
+use std::{
+    future::{Future, poll_fn},
+    io,
+    pin::{Pin, pin},
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::{Buf, BytesMut};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::{Instant, sleep},
+};
+use tokio_util::io::poll_read_buf;
+
+use super::{
+    frames::{Boundary, GOING_AWAY, GOING_AWAY_MASKED},
+    sides::Caller,
+};
+use crate::{http::exchange::Exchange, upstream::Upgraded};
+
+/// Bytes read at once from either side, and held at most for each direction.
+const BUFFER: usize = 16 * 1024;
+
+/// Looks at an idle tunnel come this often in its idle time.
+const LOOKS: u32 = 8;
+
+/// A direction lets others have their turn after so many bytes.
+const TURN: usize = 1024 * 1024;
+
+/// The endpoint's side of an exchange that leaves HTTP, and how it is to be carried.
+pub(crate) struct Tunnel {
+    endpoint: Upgraded,
+    websocket: bool,
+    idle: Option<Duration>,
+}
+
+impl Tunnel {
+    pub(super) fn new(endpoint: Upgraded, websocket: bool, idle: Option<Duration>) -> Self {
+        Self { endpoint, websocket, idle }
+    }
+
+    /// Carries bytes until both sides are done, one of them breaks, both are silent for too long, or a drain has ended
+    /// a WebSocket. `exchange` ends with it.
+    pub(crate) async fn carry(self, mut caller: Caller, mut exchange: Box<Exchange>) {
+        let mut endpoint = self.endpoint;
+        let (mut up, mut down) = if self.websocket {
+            (Direction::websocket(&GOING_AWAY_MASKED), Direction::websocket(&GOING_AWAY))
+        } else {
+            (Direction::opaque(), Direction::opaque())
+        };
+        let ended = carry(&mut caller, &mut endpoint, &mut up, &mut down, self.idle, &exchange).await;
+        exchange.received = up.carried;
+        exchange.sent = down.carried;
+        if let Err(error) = ended {
+            tracing::trace!(caller = %exchange.caller.address, %error, "upgraded stream ended");
+        }
+    }
+}
+
+async fn carry(
+    caller: &mut Caller,
+    endpoint: &mut Upgraded,
+    up: &mut Direction,
+    down: &mut Direction,
+    idle: Option<Duration>,
+    exchange: &Exchange,
+) -> io::Result<()> {
+    let mut closing = exchange.caller.worker.closing();
+    let mut draining = pin!(async {
+        // An error means that the proxy is ending.
+        let _ = closing.wait_for(|closing| *closing).await;
+    });
+    let mut is_draining = false;
+    let step = idle.map(|idle| idle / LOOKS);
+    let mut look = pin!(sleep(step.unwrap_or(Duration::from_secs(3600))));
+    let (mut seen, mut quiet) = (0, 0);
+    poll_fn(|cx| {
+        if !is_draining && draining.as_mut().poll(cx).is_ready() {
+            is_draining = true;
+            up.end_soon();
+            down.end_soon();
+        }
+        let upwards = up.poll(cx, Pin::new(&mut *caller), Pin::new(&mut *endpoint))?;
+        let downwards = down.poll(cx, Pin::new(&mut *endpoint), Pin::new(&mut *caller))?;
+        if upwards.is_ready() && downwards.is_ready() || caller.poll_gone(cx).is_ready() {
+            return Poll::Ready(Ok(()));
+        }
+        while look.as_mut().poll(cx).is_ready() {
+            let carried = up.carried + down.carried;
+            quiet = if carried == seen { quiet + 1 } else { 0 };
+            seen = carried;
+            if step.is_some() && quiet >= LOOKS {
+                return Poll::Ready(Ok(()));
+            }
+            look.as_mut().reset(Instant::now() + step.unwrap_or(Duration::from_secs(3600)));
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+/// Carries bytes one way.
+struct Direction {
+    buffer: BytesMut,
+    carried: u64,
+    unflushed: bool,
+    state: State,
+    /// Where frames end in what was written, and what ends them early.
+    frames: Option<(Boundary, &'static [u8])>,
+    /// The target is to get no more than the frame that it is in.
+    ends_soon: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Open,
+    /// The source has ended; what is in the buffer is still to be written.
+    Ending,
+    /// The target knows that nothing more comes.
+    Ended,
+}
+
+impl Direction {
+    fn opaque() -> Self {
+        Self {
+            buffer: BytesMut::new(),
+            carried: 0,
+            unflushed: false,
+            state: State::Open,
+            frames: None,
+            ends_soon: false,
+        }
+    }
+
+    /// A direction that can be ended between two frames, by writing `end`.
+    fn websocket(end: &'static [u8]) -> Self {
+        Self { frames: Some((Boundary::default(), end)), ..Self::opaque() }
+    }
+
+    /// Ends at the next place where it can be ended.
+    fn end_soon(&mut self) {
+        self.ends_soon = self.frames.is_some();
+    }
+
+    /// Moves what can be moved. Ready once the target was told the end and has everything.
+    fn poll<S: AsyncRead + ?Sized, T: AsyncWrite + ?Sized>(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut source: Pin<&mut S>,
+        mut target: Pin<&mut T>,
+    ) -> Poll<io::Result<()>> {
+        let mut turn = 0;
+        loop {
+            self.end_here();
+            turn += ready!(self.write(cx, target.as_mut()))?;
+            match self.state {
+                State::Open => {}
+                State::Ending => {
+                    ready!(target.as_mut().poll_shutdown(cx))?;
+                    self.state = State::Ended;
+                }
+                State::Ended if self.ends_soon => {
+                    // The source may still say something, which nobody is to hear. Unread, it would make the close a reset.
+                    self.buffer.clear();
+                    let read = ready!(self.read(cx, source.as_mut()))?;
+                    if read == 0 {
+                        return Poll::Ready(Ok(()));
+                    }
+                    continue;
+                }
+                State::Ended => return Poll::Ready(Ok(())),
+            }
+            if self.state == State::Ended {
+                continue;
+            }
+            if turn >= TURN {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            if ready!(self.read(cx, source.as_mut()))? == 0 {
+                self.state = State::Ending;
+            }
+        }
+    }
+
+    /// Puts the closing frame in place of what would follow, where a frame has just ended.
+    fn end_here(&mut self) {
+        if self.ends_soon
+            && self.state != State::Ended
+            && let Some((boundary, end)) = &self.frames
+            && boundary.is_between()
+        {
+            self.buffer.clear();
+            self.buffer.extend_from_slice(end);
+            self.frames = None;
+            self.state = State::Ending;
+        }
+    }
+
+    /// Writes all that is held; returns how much that was.
+    fn write<T: AsyncWrite + ?Sized>(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut target: Pin<&mut T>,
+    ) -> Poll<io::Result<usize>> {
+        let mut written = 0;
+        while !self.buffer.is_empty() {
+            // No further than the end of a frame, where it matters.
+            let mut offered = self.buffer.len();
+            if self.ends_soon
+                && let Some((boundary, _)) = &self.frames
+            {
+                offered = boundary.to_end(&self.buffer);
+            }
+            let count = ready!(target.as_mut().poll_write(cx, &self.buffer[..offered]))?;
+            if count == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            if let Some((boundary, _)) = &mut self.frames {
+                boundary.pass(&self.buffer[..count]);
+            }
+            self.buffer.advance(count);
+            self.carried += count as u64;
+            self.unflushed = true;
+            written += count;
+            self.end_here();
+        }
+        if self.unflushed {
+            ready!(target.poll_flush(cx))?;
+            self.unflushed = false;
+        }
+        Poll::Ready(Ok(written))
+    }
+
+    /// Reads something; returns how much, 0 at the end.
+    fn read<S: AsyncRead + ?Sized>(&mut self, cx: &mut Context<'_>, source: Pin<&mut S>) -> Poll<io::Result<usize>> {
+        self.buffer.reserve(BUFFER);
+        let read = poll_read_buf(source, cx, &mut self.buffer);
+        if !matches!(read, Poll::Ready(Ok(1..))) {
+            // A tunnel that is silent holds no buffer.
+            self.buffer = BytesMut::new();
+        }
+        read
+    }
+}

@@ -1,0 +1,309 @@
+//! A socket whose small writes wait until the worker has nothing else to do.
+//!
+//! A worker is woken for many sockets at once and serves one after the other. Writing at once, each of them takes the
+//! processor from our code to the kernel's and back, and wakes its peer by itself. Instead what is to be written is
+//! put aside, and one task, queued behind all those that are ready, sends everything in a row: the same system calls,
+//! for about a third less of the kernel's time. A worker that serves a single request writes no later than before.
+//!
+//! On a thread without an [`outbox`] nothing is put aside.
+
+mod fill;
+mod outbox;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    io::{self, IoSlice},
+    net::Shutdown,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, Waker, ready},
+};
+
+use bytes::BytesMut;
+use hyper::rt::{Read, ReadBufCursor, Write};
+use parking_lot::Mutex;
+use rustix::net::{RecvFlags, SendFlags, recv, send};
+use socket2::SockRef;
+use tokio::{io::Interest, net::TcpStream};
+
+pub(crate) use outbox::run as run_outbox;
+
+/// Most bytes of one socket that wait. What is larger gains nothing by waiting.
+const WAITING: usize = 16 * 1024;
+
+/// A connected socket. A copy of the handle lets one task read while another one writes; no more than one of each.
+#[derive(Clone)]
+pub(crate) struct Socket(Arc<Inner>);
+
+struct Inner {
+    stream: TcpStream,
+    out: Mutex<Out>,
+}
+
+/// What is to be written.
+#[derive(Default)]
+struct Out {
+    bytes: Vec<u8>,
+    /// The outbox will send it; until then it counts as sent.
+    listed: bool,
+    /// To be told when the outbox could not send everything.
+    owner: Option<Waker>,
+    failed: Option<io::Error>,
+    /// Bytes that the kernel has taken.
+    sent: u64,
+}
+
+/// Waits for the end of a connection that nobody reads from.
+pub(crate) struct Broken(Arc<Inner>);
+
+impl Broken {
+    /// Until the peer has reset the connection, or the system has given it up.
+    pub(crate) async fn wait(&self) {
+        // An error means that the event loop is ending, and the connection with it.
+        let _ = self.0.stream.ready(Interest::ERROR).await;
+    }
+}
+
+impl Socket {
+    /// Takes a socket over.
+    pub(crate) fn new(stream: TcpStream) -> Self {
+        Self(Arc::new(Inner { stream, out: Mutex::default() }))
+    }
+
+    /// Frees the buffer for small writes, if nothing is in it.
+    pub(crate) fn release_buffer(&self) {
+        let mut out = self.0.out.lock();
+        if out.bytes.is_empty() {
+            out.bytes = Vec::new();
+        }
+    }
+
+    /// A view of whether the connection is broken.
+    pub(crate) fn broken(&self) -> Broken {
+        Broken(self.0.clone())
+    }
+
+    /// Bytes that the kernel has taken so far.
+    pub(crate) fn sent(&self) -> u64 {
+        self.0.out.lock().sent
+    }
+
+    /// Bytes that were written are neither with the kernel nor with the outbox.
+    pub(crate) fn has_unsent(&self) -> bool {
+        let out = self.0.out.lock();
+        !out.listed && !out.bytes.is_empty()
+    }
+
+    /// Whether an idle connection is of no more use: the peer closed or reset it, or said what nobody asked for.
+    ///
+    /// What the event loop has seen is always looked at; `ask_kernel` costs a system call and also finds what arrived
+    /// since the loop last looked.
+    pub(crate) fn is_dead(&self, ask_kernel: bool) -> bool {
+        if self.0.out.lock().failed.is_some() {
+            return true;
+        }
+        let stream = &self.0.stream;
+        let mut nobody = Context::from_waker(Waker::noop());
+        let readable = stream.poll_read_ready(&mut nobody).is_ready();
+        if !readable && !ask_kernel {
+            return false;
+        }
+        let mut byte = [0; 1];
+        let mut peek = || Ok(recv(stream, &mut byte, RecvFlags::PEEK | RecvFlags::DONTWAIT)?.1);
+        let peeked = if readable { stream.try_io(Interest::READABLE, &mut peek) } else { peek() };
+        !matches!(peeked, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+    }
+
+    /// Closes both directions, whoever else holds the socket.
+    pub(crate) fn close(&self) {
+        // It fails only where the peer closed it before.
+        let _ = SockRef::from(&self.0.stream).shutdown(Shutdown::Both);
+    }
+
+    /// Appends to `buffer` what has arrived, at most as much as it has room for; 0 at the end.
+    pub(crate) fn poll_read_into(&self, cx: &mut Context<'_>, buffer: &mut BytesMut) -> Poll<io::Result<usize>> {
+        self.poll_receive(cx, |stream| fill::append(stream, buffer))
+    }
+
+    /// Reads once with `receive`, which says how much it read and whether that left room.
+    fn poll_receive(
+        &self,
+        cx: &mut Context<'_>,
+        mut receive: impl FnMut(&TcpStream) -> io::Result<(usize, bool)>,
+    ) -> Poll<io::Result<usize>> {
+        let stream = &self.0.stream;
+        loop {
+            ready!(stream.poll_read_ready(cx))?;
+            let mut read = None;
+            let outcome = stream.try_io(Interest::READABLE, || {
+                let (length, room) = receive(stream)?;
+                read = Some(length);
+                // There was not more: readable means from now on that more has come.
+                if length > 0 && room { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+            });
+            match (outcome, read) {
+                (_, Some(length)) => return Poll::Ready(Ok(length)),
+                (Err(error), None)
+                    if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+                (Err(error), None) => return Poll::Ready(Err(error)),
+                (Ok(()), None) => {}
+            }
+        }
+    }
+
+    /// Writes `parts`, or puts them aside for the outbox, as much as fits.
+    pub(crate) fn poll_write_parts(&self, cx: &mut Context<'_>, parts: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        match self.put_aside(cx, parts) {
+            Some(length) => Poll::Ready(Ok(length)),
+            None => self.poll_through(cx, parts),
+        }
+    }
+
+    /// Everything written has reached the kernel, or will by the outbox.
+    pub(crate) fn poll_flushed(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.0.out.lock().listed {
+            return Poll::Ready(Ok(()));
+        }
+        self.poll_drain(cx)
+    }
+
+    /// Ends the sending direction, after everything written.
+    pub(crate) fn poll_end(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_drain(cx))?;
+        Poll::Ready(SockRef::from(&self.0.stream).shutdown(Shutdown::Write))
+    }
+
+    /// Writes what waits, then `bytes`, as much of them as the socket takes.
+    fn poll_through(&self, cx: &mut Context<'_>, bytes: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        ready!(self.poll_drain(cx))?;
+        let stream = &self.0.stream;
+        loop {
+            match stream.try_write_vectored(bytes) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready!(stream.poll_write_ready(cx))?,
+                Ok(length) => {
+                    self.0.out.lock().sent += length as u64;
+                    return Poll::Ready(Ok(length));
+                }
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+
+    /// Writes what waits, whether or not the outbox would.
+    fn poll_drain(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            {
+                let mut out = self.0.out.lock();
+                if let Some(error) = out.failed.take() {
+                    return Poll::Ready(Err(error));
+                }
+                if out.bytes.is_empty() || out.send(&self.0.stream)? {
+                    return Poll::Ready(Ok(()));
+                }
+            }
+            ready!(self.0.stream.poll_write_ready(cx))?;
+        }
+    }
+
+    /// Puts `bytes` aside for the outbox. Says no where that gains nothing, or where bytes of before are stuck.
+    fn put_aside(&self, cx: &Context<'_>, bytes: &[IoSlice<'_>]) -> Option<usize> {
+        let length = bytes.iter().map(|part| part.len()).sum::<usize>();
+        if !outbox::is_open() {
+            return None;
+        }
+        let mut out = self.0.out.lock();
+        let stuck = !out.listed && !out.bytes.is_empty();
+        if stuck || out.failed.is_some() || out.bytes.len() + length > WAITING {
+            return None;
+        }
+        bytes.iter().for_each(|part| out.bytes.extend_from_slice(part));
+        if !std::mem::replace(&mut out.listed, true) {
+            out.owner = Some(cx.waker().clone());
+            drop(out);
+            outbox::list(&self.0);
+        }
+        Some(length)
+    }
+}
+
+impl Inner {
+    /// The outbox's part. What cannot be sent is left to the owner, who is told.
+    fn send_waiting(&self) {
+        let mut out = self.out.lock();
+        out.listed = false;
+        let owner = out.owner.take();
+        if out.bytes.is_empty() {
+            return;
+        }
+        let sent = out.send(&self.stream).unwrap_or_else(|error| {
+            out.failed = Some(error);
+            false
+        });
+        drop(out);
+        if let Some(owner) = owner.filter(|_| !sent) {
+            owner.wake();
+        }
+    }
+}
+
+impl Out {
+    /// Sends as much as the socket takes; says whether that was everything.
+    fn send(&mut self, stream: &TcpStream) -> io::Result<bool> {
+        let sent = stream.try_io(Interest::WRITABLE, || Ok(send(stream, &self.bytes, SendFlags::NOSIGNAL)?));
+        if let Ok(sent) = &sent {
+            self.sent += *sent as u64;
+        }
+        match sent {
+            Ok(sent) if sent == self.bytes.len() => {
+                self.bytes.clear();
+                Ok(true)
+            }
+            Ok(sent) => {
+                self.bytes.drain(..sent);
+                Ok(false)
+            }
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl Socket {
+    /// Reads into `buf` what has arrived; returns how much that was, 0 at the end.
+    pub(crate) fn poll_fill(&self, cx: &mut Context<'_>, buf: &mut ReadBufCursor<'_>) -> Poll<io::Result<usize>> {
+        self.poll_receive(cx, |stream| fill::receive(stream, buf))
+    }
+}
+
+impl Read for Socket {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, mut buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+        self.poll_fill(cx, &mut buf).map_ok(drop)
+    }
+}
+
+impl Write for Socket {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_write_parts(cx, &[IoSlice::new(bytes)])
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_write_parts(cx, bytes)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_flushed(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_end(cx)
+    }
+}

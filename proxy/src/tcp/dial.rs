@@ -1,0 +1,47 @@
+//! Connecting an opaque stream to an endpoint.
+
+use std::{net::IpAddr, sync::Arc, time::Instant};
+
+use smallvec::SmallVec;
+use tokio::net::TcpStream;
+
+use crate::{
+    balance::{self, FAILURE},
+    listener::Worker,
+    state::{BackendPort, Endpoint, InFlight},
+};
+
+/// Connects to an endpoint of `backend` for an opaque stream; a connect failure is tried once more elsewhere.
+pub(crate) async fn dial(
+    worker: &Arc<Worker>,
+    caller: IpAddr,
+    backend: &Arc<BackendPort>,
+) -> Option<(TcpStream, InFlight)> {
+    let shared = &worker.shared;
+    let mut in_flight = InFlight::enter(backend, u32::MAX)?;
+    let mut avoided: SmallVec<[Arc<Endpoint>; 2]> = SmallVec::new();
+    loop {
+        let (endpoint, timeout) = {
+            let upstreams = backend.upstreams.load();
+            let picked = balance::pick(&upstreams, shared, caller, &avoided, shared.clock.coarse(), worker.draw());
+            (picked?, upstreams.policy.connect_timeout)
+        };
+        in_flight.on(endpoint.clone());
+        let began = Instant::now();
+        match worker.upstream.connector().connect(endpoint.address, timeout).await {
+            Ok(stream) => {
+                endpoint.latency.record(shared.clock.coarse(), began.elapsed());
+                return Some((stream, in_flight));
+            }
+            Err(error) => {
+                tracing::debug!(service = %backend.service, %error, "connecting an opaque stream failed");
+                endpoint.latency.record(shared.clock.coarse(), FAILURE);
+                if !avoided.is_empty() {
+                    return None;
+                }
+                shared.telemetry.retries_connect.inc();
+                avoided.push(endpoint);
+            }
+        }
+    }
+}

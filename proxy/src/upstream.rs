@@ -1,0 +1,157 @@
+//! Connections to endpoints.
+//!
+//! Below HTTP's routing and the proxy's state: this module knows addresses, requests and responses, and nothing of Services,
+//! policies or callers. [`h1`] and [`h2`] exchange one request for one response; [`pool`] keeps what can carry another.
+//!
+//! A connection is used again only if its last request was written to its end, its response read to its end, and neither
+//! asked to close or to leave HTTP.
+
+mod body;
+mod error;
+mod h1;
+mod h2;
+mod pool;
+mod upgraded;
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use http::{request, response};
+use parking_lot::Mutex;
+
+#[doc(hidden)]
+pub use self::h1::pieces::{Response, read_response};
+pub(crate) use self::{
+    body::{BodyError, ResponseBody},
+    error::{Failure, ProtocolError},
+    h1::ResponseLimits,
+    pool::Pools,
+    upgraded::Upgraded,
+};
+use crate::{clock::Clock, connect::Connector};
+
+/// A request without its body.
+pub(crate) struct Ask<'a> {
+    /// Method, target and fields as the endpoint's protocol wants them, without framing.
+    pub(crate) head: &'a request::Parts,
+    /// It asks to leave HTTP.
+    pub(crate) upgrade: bool,
+}
+
+/// What an endpoint answered.
+pub(crate) struct Answer {
+    /// Status and fields, without those that belong to the connection's framing.
+    pub(crate) head: response::Parts,
+    /// What follows.
+    pub(crate) then: Then,
+}
+
+/// What follows the head of a response.
+pub(crate) enum Then {
+    /// A body.
+    Body(ResponseBody),
+    /// The endpoint agreed to leave HTTP.
+    Upgraded(Upgraded),
+}
+
+/// What one worker needs to reach endpoints.
+pub(crate) struct Local {
+    /// Its place among the workers, and in every peer's pools.
+    index: usize,
+    clock: Clock,
+    connector: Connector,
+    limits: ResponseLimits,
+    /// Peers to which it holds unused connections.
+    pooled: Mutex<Vec<Arc<Peer>>>,
+}
+
+impl Local {
+    /// Nothing is connected yet.
+    pub(crate) fn new(index: usize, clock: Clock, connector: Connector, limits: ResponseLimits) -> Arc<Self> {
+        Arc::new(Self { index, clock, connector, limits, pooled: Mutex::default() })
+    }
+
+    /// How connections are made.
+    pub(crate) fn connector(&self) -> &Connector {
+        &self.connector
+    }
+
+    /// Closes connections that were unused for too long.
+    pub(crate) fn sweep(&self) {
+        self.pooled.lock().retain(|peer| peer.pools.expire(self.index, &self.clock));
+    }
+}
+
+/// One address and port that connections are made to.
+pub(crate) struct Peer {
+    address: SocketAddr,
+    pools: Pools,
+    retired: AtomicBool,
+}
+
+impl Peer {
+    /// A peer that so many workers may connect to.
+    pub(crate) fn new(address: SocketAddr, workers: usize) -> Arc<Self> {
+        Arc::new(Self { address, pools: Pools::new(workers), retired: AtomicBool::new(false) })
+    }
+
+    /// No connection to it is kept.
+    pub(crate) fn is_retired(&self) -> bool {
+        self.retired.load(Ordering::Acquire)
+    }
+
+    /// Closes the connections that are unused, and keeps none from now on.
+    pub(crate) fn retire(&self) {
+        self.retired.store(true, Ordering::Release);
+        self.pools.clear();
+    }
+
+    /// Connections to it are kept again.
+    pub(crate) fn reinstate(&self) {
+        self.retired.store(false, Ordering::Release);
+    }
+}
+
+/// How a connection is found for an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reuse {
+    /// An unused one if there is one.
+    Allowed,
+    /// A new one: the last one that was reused had been closed by the endpoint.
+    Refused,
+}
+
+/// Sends one request over HTTP/1.1. `upload` is read only once a connection is there.
+pub(crate) async fn exchange_h1<U: h1::Upload>(
+    local: &Arc<Local>,
+    peer: &Arc<Peer>,
+    within: std::time::Duration,
+    reuse: Reuse,
+    ask: &Ask<'_>,
+    upload: Option<U>,
+) -> Result<Answer, Failure> {
+    let pooled = if reuse == Reuse::Allowed { peer.pools.take(local) } else { None };
+    let connection = match pooled {
+        Some(connection) => connection,
+        // Boxed to keep the future of the usual way small.
+        None => Box::pin(pool::connect_h1(local, peer, within)).await?,
+    };
+    h1::exchange(connection, pool::Slot::new(peer, local), ask, upload, &local.limits).await
+}
+
+/// Sends one request over HTTP/2.
+pub(crate) async fn exchange_h2<U: h1::Upload>(
+    local: &Arc<Local>,
+    peer: &Arc<Peer>,
+    within: std::time::Duration,
+    ask: &Ask<'_>,
+    upload: Option<U>,
+) -> Result<Answer, Failure> {
+    let stream = pool::stream_h2(local, peer, within).await?;
+    h2::exchange(stream, ask, upload).await
+}

@@ -1,0 +1,198 @@
+//! The chunked transfer coding (RFC 9112 section 7.1), both ways. Pure.
+//!
+//! Read strictly: every line ends with CR LF, sizes are hexadecimal digits and nothing else. Extensions are dropped.
+
+use std::io::Write as _;
+
+use bytes::{Buf as _, Bytes, BytesMut};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+
+use super::super::ProtocolError;
+
+/// Bytes of all chunk extensions of one body.
+const EXTENSIONS: usize = 16 * 1024;
+
+/// Bytes and fields of the trailers.
+const TRAILERS: usize = 16 * 1024;
+const TRAILER_FIELDS: usize = 128;
+
+/// Longest line with the size of a chunk, without its extensions.
+const SIZE_LINE: usize = 18;
+
+/// What comes next in a body.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Piece {
+    /// Some of it.
+    Data(Bytes),
+    /// Its last piece.
+    Trailers(HeaderMap),
+    /// Its end.
+    End,
+    /// More bytes are needed.
+    More,
+}
+
+/// How far the reading of a chunked body is.
+#[derive(Debug)]
+pub(crate) struct Decoder {
+    state: State,
+    /// Bytes of extensions that may still come.
+    extensions: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// A line with a size comes.
+    Size,
+    /// So much of a chunk comes.
+    Data(u64),
+    /// The line's end after a chunk comes.
+    DataEnd,
+    /// Trailers come, or none.
+    Trailers,
+    End,
+}
+
+impl Decoder {
+    /// Nothing was read.
+    pub(crate) fn new() -> Self {
+        Self { state: State::Size, extensions: EXTENSIONS }
+    }
+
+    /// All of the body was read.
+    pub(crate) fn is_done(&self) -> bool {
+        self.state == State::End
+    }
+
+    /// Takes the next piece off the front of `buffer`.
+    pub(crate) fn next(&mut self, buffer: &mut BytesMut) -> Result<Piece, ProtocolError> {
+        loop {
+            match self.state {
+                State::Size => {
+                    let Some(size) = self.size(buffer)? else { return Ok(Piece::More) };
+                    self.state = if size == 0 { State::Trailers } else { State::Data(size) };
+                }
+                State::Data(left) => {
+                    if buffer.is_empty() {
+                        return Ok(Piece::More);
+                    }
+                    let length = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
+                    let left = left - length as u64;
+                    self.state = if left == 0 { State::DataEnd } else { State::Data(left) };
+                    return Ok(Piece::Data(buffer.split_to(length).freeze()));
+                }
+                State::DataEnd => {
+                    if !b"\r\n".starts_with(&buffer[..buffer.len().min(2)]) {
+                        return Err(ProtocolError::Chunk);
+                    }
+                    if buffer.len() < 2 {
+                        return Ok(Piece::More);
+                    }
+                    buffer.advance(2);
+                    self.state = State::Size;
+                }
+                State::Trailers => {
+                    let Some(trailers) = trailers(buffer)? else { return Ok(Piece::More) };
+                    self.state = State::End;
+                    return Ok(if trailers.is_empty() { Piece::End } else { Piece::Trailers(trailers) });
+                }
+                State::End => return Ok(Piece::End),
+            }
+        }
+    }
+
+    /// Takes a line with a size off the front of `buffer`.
+    fn size(&mut self, buffer: &mut BytesMut) -> Result<Option<u64>, ProtocolError> {
+        let Some(end) = buffer.iter().position(|byte| *byte == b'\n') else {
+            // What cannot become a size is refused before its line ends.
+            let digits = buffer.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
+            let bad = digits > 16 || (digits == 0 && !buffer.is_empty());
+            let long = buffer.len() > SIZE_LINE + self.extensions;
+            return match (bad, long) {
+                (true, _) => Err(ProtocolError::Chunk),
+                (_, true) => Err(ProtocolError::ChunkExtensions),
+                _ => Ok(None),
+            };
+        };
+        let line = buffer[..end].strip_suffix(b"\r").ok_or(ProtocolError::Chunk)?;
+        let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
+        if digits == 0 || digits > 16 {
+            return Err(ProtocolError::Chunk);
+        }
+        let (size, extension) = line.split_at(digits);
+        let is_extension = extension.trim_ascii_start().first().is_none_or(|byte| *byte == b';');
+        if !is_extension || extension.contains(&b'\r') {
+            return Err(ProtocolError::Chunk);
+        }
+        self.extensions = self.extensions.checked_sub(extension.len()).ok_or(ProtocolError::ChunkExtensions)?;
+        let size = size.iter().fold(0_u64, |size, digit| size << 4 | u64::from(value_of(*digit)));
+        buffer.advance(end + 1);
+        Ok(Some(size))
+    }
+}
+
+fn value_of(digit: u8) -> u8 {
+    match digit {
+        b'0'..=b'9' => digit - b'0',
+        _ => (digit | 0x20) - b'a' + 10,
+    }
+}
+
+/// Takes trailers, or the empty line in their place, off the front of `buffer`.
+fn trailers(buffer: &mut BytesMut) -> Result<Option<HeaderMap>, ProtocolError> {
+    if buffer.starts_with(b"\r\n") {
+        buffer.advance(2);
+        return Ok(Some(HeaderMap::new()));
+    }
+    let mut fields = [httparse::EMPTY_HEADER; TRAILER_FIELDS];
+    match httparse::parse_headers(buffer, &mut fields) {
+        Ok(httparse::Status::Complete((length, _))) if length > TRAILERS => Err(ProtocolError::Trailers),
+        Ok(httparse::Status::Complete((length, fields))) => {
+            let mut map = HeaderMap::with_capacity(fields.len());
+            for field in fields {
+                let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| ProtocolError::Trailers)?;
+                let value = HeaderValue::from_bytes(field.value).map_err(|_| ProtocolError::Trailers)?;
+                if may_trail(&name) {
+                    map.append(name, value);
+                }
+            }
+            buffer.advance(length);
+            Ok(Some(map))
+        }
+        Ok(httparse::Status::Partial) if buffer.len() <= TRAILERS => Ok(None),
+        _ => Err(ProtocolError::Trailers),
+    }
+}
+
+/// Whether a field may stand in trailers: not those that frame, route or authorise (RFC 9110 section 6.5.1).
+pub(crate) fn may_trail(name: &HeaderName) -> bool {
+    ![
+        header::CONTENT_LENGTH,
+        header::TRANSFER_ENCODING,
+        header::HOST,
+        header::CONNECTION,
+        header::TE,
+        header::TRAILER,
+        header::UPGRADE,
+        header::AUTHORIZATION,
+        header::CONTENT_TYPE,
+        header::CONTENT_ENCODING,
+        header::SET_COOKIE,
+    ]
+    .contains(name)
+}
+
+/// The line before a chunk of this size.
+pub(crate) fn size_line(size: usize, line: &mut Vec<u8>) {
+    // Writing to a Vec cannot fail.
+    let _ = write!(line, "{size:x}\r\n");
+}
+
+/// The end of a chunked body: the last chunk, the trailers, and the empty line.
+pub(crate) fn end(trailers: Option<&HeaderMap>, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"0\r\n");
+    for (name, value) in trailers.into_iter().flatten().filter(|(name, _)| may_trail(name)) {
+        super::request::field(name, value, out);
+    }
+    out.extend_from_slice(b"\r\n");
+}

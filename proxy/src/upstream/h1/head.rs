@@ -1,0 +1,213 @@
+//! The head of a response, read from the buffer it was received into.
+//!
+//! Field values are slices of that buffer, not copies. What frames the body is decided here, once, by RFC 9112 section
+//! 6.3; the fields that say so belong to this connection and are taken out, but for a Content-Length that holds.
+
+use std::mem::MaybeUninit;
+
+use bytes::BytesMut;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header, response};
+use smallvec::SmallVec;
+
+use super::super::ProtocolError;
+
+/// Fields for which there is room on the stack. More are allowed, and cost an allocation.
+const USUAL_FIELDS: usize = 64;
+
+/// What a response's head may measure.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// Bytes of the head.
+    pub(crate) bytes: usize,
+    /// Fields of the head.
+    pub(crate) fields: usize,
+}
+
+/// How the end of a body is found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Framing {
+    /// There is none.
+    Empty,
+    /// After so many bytes.
+    Length(u64),
+    /// By chunks.
+    Chunked,
+    /// By the end of the connection.
+    Close,
+}
+
+/// The head of a response.
+#[derive(Debug)]
+pub(crate) struct Head {
+    pub(crate) parts: response::Parts,
+    pub(crate) framing: Framing,
+    /// The connection can carry another request after this response.
+    pub(crate) keep_alive: bool,
+}
+
+/// Takes a head off the front of `buffer`; `None` while it is not complete. `method` is the request's.
+pub(crate) fn parse(buffer: &mut BytesMut, limits: &Limits, method: &Method) -> Result<Option<Head>, ProtocolError> {
+    let mut usual = [const { MaybeUninit::uninit() }; USUAL_FIELDS];
+    let lines = match lines(buffer, &mut usual, limits.bytes) {
+        Err(ProtocolError::TooManyFields) if limits.fields > USUAL_FIELDS => {
+            lines(buffer, &mut vec![MaybeUninit::uninit(); limits.fields], limits.bytes)?
+        }
+        lines => lines?,
+    };
+    let Some(Lines { length, version, status, reason, fields }) = lines else { return Ok(None) };
+    let bytes = buffer.split_to(length).freeze();
+    let mut headers = HeaderMap::with_capacity(fields.len());
+    for Field { name, from, to } in fields {
+        let value = HeaderValue::from_maybe_shared(bytes.slice(from..to)).map_err(|_| ProtocolError::Head)?;
+        headers.append(name, value);
+    }
+    let Framed { framing, said, ambiguous } = frame(&mut headers, status, version, method)?;
+    // A HEAD without a length comes from an endpoint that would have ended the body of a GET by closing, and which may
+    // close now too.
+    let ends_by_closing = framing == Framing::Close || (*method == Method::HEAD && !said);
+    let keep_alive = !ends_by_closing && !ambiguous && persists(&headers, version);
+    let (mut parts, ()) = http::Response::new(()).into_parts();
+    parts.status = status;
+    parts.headers = headers;
+    if let Some(reason) = reason.and_then(|reason| hyper::ext::ReasonPhrase::try_from(reason).ok()) {
+        parts.extensions.insert(reason);
+    }
+    Ok(Some(Head { parts, framing, keep_alive }))
+}
+
+/// A head cut into pieces. Positions, because the buffer that they refer to is cut as well.
+struct Lines {
+    length: usize,
+    /// Minor version.
+    version: u8,
+    status: StatusCode,
+    /// The reason phrase, where it is not the usual one.
+    reason: Option<Vec<u8>>,
+    fields: SmallVec<[Field; 24]>,
+}
+
+fn lines<'b>(
+    buffer: &'b [u8],
+    room: &mut [MaybeUninit<httparse::Header<'b>>],
+    limit: usize,
+) -> Result<Option<Lines>, ProtocolError> {
+    let mut response = httparse::Response::new(&mut []);
+    let parsed = httparse::ParserConfig::default().parse_response_with_uninit_headers(&mut response, buffer, room);
+    let length = match parsed {
+        Ok(httparse::Status::Complete(length)) if length <= limit => length,
+        Ok(httparse::Status::Partial) if buffer.len() < limit => return Ok(None),
+        Ok(_) => return Err(ProtocolError::HeadTooLarge),
+        Err(httparse::Error::TooManyHeaders) => return Err(ProtocolError::TooManyFields),
+        Err(_) => return Err(ProtocolError::Head),
+    };
+    let (Some(version), Some(code)) = (response.version, response.code) else { return Err(ProtocolError::Head) };
+    let status = StatusCode::from_u16(code).map_err(|_| ProtocolError::Head)?;
+    let usual = |reason: &&str| reason.is_empty() || status.canonical_reason() == Some(*reason);
+    let reason = response.reason.filter(|reason| !usual(reason)).map(|reason| reason.as_bytes().to_vec());
+    let mut fields = SmallVec::new();
+    for field in response.headers.iter() {
+        let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| ProtocolError::Head)?;
+        let from = field.value.as_ptr() as usize - buffer.as_ptr() as usize;
+        fields.push(Field { name, from, to: from + field.value.len() });
+    }
+    Ok(Some(Lines { length, version, status, reason, fields }))
+}
+
+struct Field {
+    name: HeaderName,
+    from: usize,
+    to: usize,
+}
+
+struct Framed {
+    framing: Framing,
+    /// A field said how long the body is.
+    said: bool,
+    /// Two fields said it: whatever follows the response cannot be trusted.
+    ambiguous: bool,
+}
+
+/// Decides how the body is framed, and takes out what must not be passed on.
+fn frame(headers: &mut HeaderMap, status: StatusCode, version: u8, method: &Method) -> Result<Framed, ProtocolError> {
+    let chunked = is_chunked(headers, version)?;
+    headers.remove(header::TRANSFER_ENCODING);
+    if chunked {
+        let ambiguous = headers.remove(header::CONTENT_LENGTH).is_some();
+        let framing = if has_no_body(status, method) { Framing::Empty } else { Framing::Chunked };
+        return Ok(Framed { framing, said: true, ambiguous });
+    }
+    let length = content_length(headers)?;
+    if status == StatusCode::NO_CONTENT || status.is_informational() {
+        // Neither has a length (RFC 9110 section 8.6).
+        headers.remove(header::CONTENT_LENGTH);
+    }
+    let framing = match length {
+        _ if has_no_body(status, method) => Framing::Empty,
+        Some(0) => Framing::Empty,
+        Some(length) => Framing::Length(length),
+        None => Framing::Close,
+    };
+    Ok(Framed { framing, said: length.is_some(), ambiguous: false })
+}
+
+/// Whether no body follows, whatever the fields say (RFC 9112 section 6.3).
+fn has_no_body(status: StatusCode, method: &Method) -> bool {
+    *method == Method::HEAD
+        || status.is_informational()
+        || status == StatusCode::NO_CONTENT
+        || status == StatusCode::NOT_MODIFIED
+}
+
+/// Whether the body is chunked. Any other coding would reach the caller unmarked, so it is refused.
+fn is_chunked(headers: &HeaderMap, version: u8) -> Result<bool, ProtocolError> {
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    let Some(coding) = codings.next() else { return Ok(false) };
+    let chunked = coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked");
+    if version == 0 || !chunked || codings.next().is_some() { Err(ProtocolError::TransferCoding) } else { Ok(true) }
+}
+
+/// The length that the fields say. Equal ones are made one; different or malformed ones are an error.
+fn content_length(headers: &mut HeaderMap) -> Result<Option<u64>, ProtocolError> {
+    let mut values = headers.get_all(header::CONTENT_LENGTH).iter();
+    let Some(first) = values.next() else { return Ok(None) };
+    // Whatever is not as everybody writes it is written anew.
+    let plain = first.as_bytes();
+    if values.next().is_none() && !plain.contains(&b',') && (plain.len() == 1 || !plain.starts_with(b"0")) {
+        return digits(plain).map(Some).ok_or(ProtocolError::ContentLength);
+    }
+    let mut length = None;
+    for value in headers.get_all(header::CONTENT_LENGTH) {
+        for one in value.as_bytes().split(|byte| *byte == b',') {
+            let one = digits(one.trim_ascii()).ok_or(ProtocolError::ContentLength)?;
+            if length.is_some_and(|length| length != one) {
+                return Err(ProtocolError::ContentLength);
+            }
+            length = Some(one);
+        }
+    }
+    if let Some(length) = length {
+        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    }
+    Ok(length)
+}
+
+fn digits(text: &[u8]) -> Option<u64> {
+    if text.is_empty() {
+        return None;
+    }
+    text.iter().try_fold(0_u64, |number, byte| {
+        let digit = byte.is_ascii_digit().then(|| u64::from(byte - b'0'))?;
+        number.checked_mul(10)?.checked_add(digit)
+    })
+}
+
+/// Whether the endpoint keeps the connection after this response (RFC 9112 section 9.3).
+fn persists(headers: &HeaderMap, version: u8) -> bool {
+    let has = |word: &[u8]| {
+        headers.get_all(header::CONNECTION).iter().any(|value| {
+            let mut words = value.as_bytes().split(|byte| *byte == b',');
+            words.any(|one| one.trim_ascii().eq_ignore_ascii_case(word))
+        })
+    };
+    !has(b"close") && (version == 1 || has(b"keep-alive"))
+}

@@ -1,0 +1,117 @@
+//! The body of a response, which drives its connection.
+
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
+use tokio::sync::oneshot;
+
+use super::{chunked::Piece, connection::Connection, decoder::Decoder, head::Framing};
+use crate::upstream::{BodyError, pool::Slot};
+
+/// Bytes read at once, at first and at most. So much of a body is held, whoever does not read it.
+const READ_FIRST: usize = 16 * 1024;
+const READ_MOST: usize = 64 * 1024;
+
+/// What is left of the request while its response is read.
+pub(super) enum Rest {
+    /// Nothing: it was written to its end.
+    Done,
+    /// It is being sent, and says so once it was written to its end.
+    Running(oneshot::Receiver<()>),
+    /// Whatever becomes of it, the connection is not used again.
+    Lost,
+}
+
+impl Rest {
+    /// The response was read to its end: gives the connection back to its pool, if it can carry another request.
+    pub(super) fn release(self, mut connection: Box<Connection>, slot: &Slot) {
+        let written = match self {
+            Self::Done => true,
+            Self::Running(mut done) => done.try_recv().is_ok(),
+            Self::Lost => false,
+        };
+        if written && connection.park() {
+            slot.put(connection);
+        }
+    }
+}
+
+/// The body of a response that is still arriving.
+pub(crate) struct Body {
+    /// The connection, until all is read.
+    open: Option<(Box<Connection>, Rest)>,
+    decoder: Decoder,
+    slot: Slot,
+    read: usize,
+}
+
+impl Body {
+    pub(super) fn new(connection: Box<Connection>, framing: Framing, slot: Slot, rest: Rest) -> Self {
+        Self { open: Some((connection, rest)), decoder: Decoder::new(framing), slot, read: READ_FIRST }
+    }
+
+    /// See [`http_body::Body::poll_frame`].
+    pub(crate) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let outcome = ready!(self.poll_piece(cx));
+        let frame = match outcome {
+            Ok(Piece::Data(data)) => Some(Ok(Frame::data(data))),
+            Ok(Piece::Trailers(trailers)) => Some(Ok(Frame::trailers(trailers))),
+            Ok(Piece::End | Piece::More) => None,
+            Err(error) => {
+                // Nothing on it can be trusted any more; an upload that still runs hears of it.
+                if let Some((connection, _)) = self.open.take() {
+                    connection.socket.close();
+                }
+                Some(Err(error))
+            }
+        };
+        if self.is_end_stream() || frame.is_none() {
+            self.finish();
+        }
+        Poll::Ready(frame)
+    }
+
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Piece, BodyError>> {
+        let Some((connection, _)) = &mut self.open else { return Poll::Ready(Ok(Piece::End)) };
+        loop {
+            match self.decoder.next(&mut connection.buffer).map_err(BodyError::Protocol)? {
+                Piece::More => {}
+                piece => return Poll::Ready(Ok(piece)),
+            }
+            let room = connection.buffer.capacity() - connection.buffer.len();
+            if room < READ_FIRST / 4 {
+                connection.buffer.reserve(self.read);
+            }
+            let room = connection.buffer.capacity() - connection.buffer.len();
+            let Poll::Ready(read) = connection.socket.poll_read_into(cx, &mut connection.buffer) else {
+                // What was put aside of the request may have got stuck. An error shows when reading.
+                let _ = connection.socket.poll_flushed(cx);
+                return Poll::Pending;
+            };
+            match read.map_err(BodyError::Io)? {
+                0 if self.decoder.ends_by_closing() => return Poll::Ready(Ok(Piece::End)),
+                0 => return Poll::Ready(Err(BodyError::Truncated)),
+                read if read == room => self.read = (self.read * 2).min(READ_MOST),
+                _ => {}
+            }
+        }
+    }
+
+    /// Gives the connection back once all is read.
+    fn finish(&mut self) {
+        if let Some((connection, rest)) = self.open.take() {
+            rest.release(connection, &self.slot);
+        }
+    }
+
+    /// See [`http_body::Body::is_end_stream`].
+    pub(crate) fn is_end_stream(&self) -> bool {
+        self.decoder.is_done() || self.open.is_none()
+    }
+
+    /// See [`http_body::Body::size_hint`].
+    pub(crate) fn size_hint(&self) -> SizeHint {
+        self.decoder.left().map_or_else(SizeHint::default, SizeHint::with_exact)
+    }
+}

@@ -1,0 +1,92 @@
+//! Sending a request's body on a stream, while the response may already be arriving.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use h2::{Reason, SendStream};
+use tokio::time::timeout;
+
+use super::{super::h1::Upload, reserve};
+
+/// See the constants of the same names for HTTP/1.1.
+const DISCARD: Duration = Duration::from_secs(30);
+const DISCARD_SILENCE: Duration = Duration::from_secs(5);
+
+/// A body on its way. Holds one piece of it at a time.
+pub(super) struct Uploading<U> {
+    send: SendStream<Bytes>,
+    upload: U,
+    data: Bytes,
+    /// The endpoint takes no more of it.
+    refused: bool,
+}
+
+impl<U: Upload> Uploading<U> {
+    /// A body of which nothing was sent.
+    pub(super) fn new(send: SendStream<Bytes>, upload: U) -> Self {
+        Self { send, upload, data: Bytes::new(), refused: false }
+    }
+
+    /// Sends what can be sent. Ready once everything was handed on, or with an error where the caller's body failed. An
+    /// endpoint that takes no more may have answered before, so that is no error, and it is never ready then.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ()>> {
+        while !self.refused {
+            if !self.data.is_empty() {
+                match ready!(reserve(&mut self.send, self.data.len(), cx)) {
+                    Some(room) => self.refused = self.send.send_data(self.data.split_to(room), false).is_err(),
+                    None => self.refused = true,
+                }
+                continue;
+            }
+            let Poll::Ready(frame) = Pin::new(&mut self.upload).poll_frame(cx) else {
+                // While there is nothing to send, nothing else tells that the endpoint wants no more.
+                self.refused = self.send.poll_reset(cx).is_ready();
+                if self.refused {
+                    break;
+                }
+                return Poll::Pending;
+            };
+            match frame.map(|frame| frame.map(http_body::Frame::into_data)) {
+                Some(Ok(Ok(data))) => self.data = data,
+                Some(Ok(Err(frame))) => {
+                    if let Ok(trailers) = frame.into_trailers() {
+                        // It fails only where the stream is over.
+                        let _ = self.send.send_trailers(trailers);
+                    }
+                    return Poll::Ready(Ok(()));
+                }
+                Some(Err(_)) => {
+                    self.send.send_reset(Reason::CANCEL);
+                    return Poll::Ready(Err(()));
+                }
+                None => {
+                    let _ = self.send.send_data(Bytes::new(), true);
+                    return Poll::Ready(Ok(()));
+                }
+            }
+        }
+        Poll::Pending
+    }
+
+    /// Goes on until everything is sent, whatever becomes of the response. What the endpoint no longer takes is read and
+    /// dropped, within bounds, because a caller may not read the response before everything is sent.
+    pub(super) async fn finish(mut self) {
+        std::future::poll_fn(
+            |cx| if self.poll(cx).is_ready() || self.refused { Poll::Ready(()) } else { Poll::Pending },
+        )
+        .await;
+        if !self.refused {
+            return;
+        }
+        let mut upload = self.upload;
+        let rest = async {
+            let mut next = async || std::future::poll_fn(|cx| Pin::new(&mut upload).poll_frame(cx)).await;
+            while let Ok(Some(Ok(_))) = timeout(DISCARD_SILENCE, next()).await {}
+        };
+        let _ = timeout(DISCARD, rest).await;
+    }
+}

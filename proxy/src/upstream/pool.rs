@@ -1,0 +1,269 @@
+//! Connections to an endpoint that wait for the next request.
+//!
+//! Each worker has its own pool at each endpoint: a request finds it by an index, and no worker waits for another. The
+//! connection of HTTP/1.1 used last is used first, so what a quiet time leaves unused grows old at the bottom and is closed
+//! before the endpoint would close it. What waits is a socket without buffers: a proxy whose callers use thousands of
+//! Services holds little else.
+//!
+//! Connections of HTTP/2 are shared. One attempt at a time makes another one, and everybody who waits for it hears how it
+//! went.
+
+use std::{
+    io,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use tokio::{
+    sync::{Notify, watch},
+    time::{Instant, timeout_at},
+};
+
+use super::{Local, Peer, h1, h2};
+use crate::{clock::Clock, connect::ConnectError};
+
+/// Time after which an unused connection is closed: less than the 5 s after which many servers do.
+const UNUSED: Duration = Duration::from_millis(3_900);
+
+/// Unused connections that one worker keeps to one endpoint.
+const KEPT: usize = 256;
+
+/// Connections of HTTP/2 that one worker opens to one endpoint, as long as they have room for all requests.
+const H2_CONNECTIONS: usize = 4;
+
+/// Requests on each of them before another one is opened.
+const H2_BUSY: u32 = 24;
+
+/// Connections of HTTP/2 that one worker opens to one endpoint that allows few requests on each.
+const H2_MOST: usize = 256;
+
+/// Connections of HTTP/2 that may end right after they were made, before a request gives up.
+const STILLBORN: u32 = 2;
+
+/// The pools of one endpoint, one for each worker.
+pub(crate) struct Pools(Box<[OnceLock<Box<Pool>>]>);
+
+#[derive(Default)]
+struct Pool {
+    kept: Mutex<Kept>,
+    /// Told when a request on a connection of HTTP/2 has ended.
+    freed: Arc<Notify>,
+}
+
+#[derive(Default)]
+struct Kept {
+    /// Unused ones, with the coarse time of their last use.
+    h1: Vec<(Box<h1::Connection>, u32)>,
+    h2: Vec<(h2::Connection, u32)>,
+    /// The attempt under way to make another connection of HTTP/2.
+    connecting: Option<Outcome>,
+    /// The worker's sweep knows of this pool.
+    listed: bool,
+}
+
+/// How an attempt to connect went, once it is over.
+type Outcome = watch::Receiver<Option<Result<(), ConnectError>>>;
+
+/// Where a connection of HTTP/1.1 belongs when nobody uses it.
+pub(super) struct Slot {
+    peer: Arc<Peer>,
+    local: Arc<Local>,
+}
+
+impl Slot {
+    /// The pool of `local` at `peer`.
+    pub(super) fn new(peer: &Arc<Peer>, local: &Arc<Local>) -> Self {
+        Self { peer: peer.clone(), local: local.clone() }
+    }
+
+    /// Keeps a parked connection for the next request.
+    pub(super) fn put(&self, connection: Box<h1::Connection>) {
+        let mut kept = self.peer.pools.of(self.local.index).kept.lock();
+        // Asked under the lock: whoever retires a peer says so before it clears the pool.
+        if self.peer.is_retired() || kept.h1.len() >= KEPT {
+            return;
+        }
+        kept.h1.push((connection, self.local.clock.coarse()));
+        kept.list(&self.peer, &self.local);
+    }
+}
+
+impl Kept {
+    /// Lets the sweep of `local` know.
+    fn list(&mut self, peer: &Arc<Peer>, local: &Local) {
+        if !std::mem::replace(&mut self.listed, true) {
+            local.pooled.lock().push(peer.clone());
+        }
+    }
+}
+
+impl Pools {
+    /// Empty pools for so many workers.
+    pub(crate) fn new(workers: usize) -> Self {
+        Self((0..workers).map(|_| OnceLock::new()).collect())
+    }
+
+    fn of(&self, worker: usize) -> &Pool {
+        self.0[worker].get_or_init(Box::default)
+    }
+
+    /// The connection of HTTP/1.1 that was used last, of those that are still open.
+    pub(super) fn take(&self, local: &Local) -> Option<Box<h1::Connection>> {
+        let pool = self.0[local.index].get()?;
+        loop {
+            let (connection, since) = pool.kept.lock().h1.pop()?;
+            // Within a tick of the clock, the event loop has hardly had the time to miss anything.
+            if !connection.is_dead(since != local.clock.coarse()) {
+                return Some(connection);
+            }
+        }
+    }
+
+    /// Closes everything that is unused.
+    pub(super) fn clear(&self) {
+        for pool in self.0.iter().filter_map(OnceLock::get) {
+            let (h1, h2) = {
+                let mut kept = pool.kept.lock();
+                (std::mem::take(&mut kept.h1), std::mem::take(&mut kept.h2))
+            };
+            drop((h1, h2));
+        }
+    }
+
+    /// Closes what was unused for too long, or was closed by the endpoint; returns whether anything is left.
+    pub(super) fn expire(&self, worker: usize, clock: &Clock) -> bool {
+        let Some(pool) = self.0[worker].get() else { return false };
+        let mut kept = pool.kept.lock();
+        let now = clock.coarse();
+        let fresh = kept.h1.partition_point(|(_, since)| clock.since(*since) >= UNUSED);
+        let mut old: Vec<_> = kept.h1.drain(..fresh).collect();
+        // What the endpoint has closed holds a descriptor here and a socket there for nothing.
+        old.extend(kept.h1.extract_if(.., |(connection, _)| connection.is_dead(false)));
+        kept.h2.retain_mut(|(connection, used)| {
+            if connection.streams() > 0 {
+                *used = now;
+            }
+            !connection.is_spent() && clock.since(*used) < UNUSED
+        });
+        let left = !kept.h1.is_empty() || !kept.h2.is_empty();
+        kept.listed = left;
+        drop(kept);
+        drop(old);
+        left
+    }
+}
+
+/// A new connection of HTTP/1.1.
+pub(super) async fn connect_h1(
+    local: &Local,
+    peer: &Peer,
+    within: Duration,
+) -> Result<Box<h1::Connection>, ConnectError> {
+    Ok(h1::Connection::new(local.connector.connect(peer.address, within).await?))
+}
+
+/// Where a request over HTTP/2 finds itself.
+enum Place {
+    /// On a connection.
+    Here(h2::Stream),
+    /// Another connection is being made.
+    Connecting(Outcome),
+    /// No connection has room, and no more may be made.
+    Full,
+}
+
+/// A place on a connection of HTTP/2 to `peer`.
+///
+/// Opens another connection when none has room, and ahead of need when all are busy. Waits at most `within` for room.
+pub(super) async fn stream_h2(
+    local: &Arc<Local>,
+    peer: &Arc<Peer>,
+    within: Duration,
+) -> Result<h2::Stream, ConnectError> {
+    let pool = peer.pools.of(local.index);
+    let deadline = Instant::now() + within;
+    let (mut waited, mut stillborn) = (false, 0);
+    loop {
+        // Before the look, so that what is freed in between is not missed.
+        let freed = pool.freed.notified();
+        let (place, count) = place(pool, local, peer, within, !waited);
+        match place {
+            Place::Here(stream) => return Ok(stream),
+            Place::Connecting(mut outcome) => {
+                if waited && count == 0 {
+                    stillborn += 1;
+                }
+                if waited && Instant::now() >= deadline {
+                    return Err(ConnectError::Busy { to: peer.address });
+                }
+                if stillborn >= STILLBORN {
+                    let source = Arc::new(io::ErrorKind::ConnectionAborted.into());
+                    return Err(ConnectError::Failed { to: peer.address, source });
+                }
+                waited = true;
+                match outcome.wait_for(Option::is_some).await.as_deref() {
+                    Ok(Some(Err(error))) => return Err(error.clone()),
+                    Ok(_) => {}
+                    Err(_) => {
+                        let source = Arc::new(io::ErrorKind::ConnectionAborted.into());
+                        return Err(ConnectError::Failed { to: peer.address, source });
+                    }
+                }
+            }
+            Place::Full => {
+                if timeout_at(deadline, freed).await.is_err() {
+                    return Err(ConnectError::Busy { to: peer.address });
+                }
+            }
+        }
+    }
+}
+
+/// Looks for room, and starts to connect where there is none or little. Also says how many connections there are.
+fn place(pool: &Pool, local: &Arc<Local>, peer: &Arc<Peer>, within: Duration, reused: bool) -> (Place, usize) {
+    let mut kept = pool.kept.lock();
+    kept.h2.retain(|(connection, _)| !connection.is_spent());
+    let count = kept.h2.len();
+    let now = local.clock.coarse();
+    let with_room = kept.h2.iter_mut().filter(|(connection, _)| connection.has_room());
+    let stream = with_room.min_by_key(|(connection, _)| connection.streams()).map(|(connection, used)| {
+        *used = now;
+        (connection.streams() >= H2_BUSY, connection.stream(reused))
+    });
+    match stream {
+        Some((busy, stream)) => {
+            if busy && count < H2_CONNECTIONS && kept.connecting.is_none() {
+                kept.connecting = Some(connect_h2(pool, local, peer, within));
+            }
+            (Place::Here(stream), count)
+        }
+        // One that allows nothing at the moment is not made to allow more by further connections.
+        None if count >= H2_MOST || kept.h2.iter().any(|(connection, _)| connection.is_shut()) => (Place::Full, count),
+        None => {
+            let outcome = kept.connecting.get_or_insert_with(|| connect_h2(pool, local, peer, within)).clone();
+            (Place::Connecting(outcome), count)
+        }
+    }
+}
+
+/// Starts to make a connection of HTTP/2. The attempt has a task of its own, because it belongs to all who wait for it.
+fn connect_h2(pool: &Pool, local: &Arc<Local>, peer: &Arc<Peer>, within: Duration) -> Outcome {
+    let (result, outcome) = watch::channel(None);
+    let (local, peer, freed) = (local.clone(), peer.clone(), pool.freed.clone());
+    tokio::spawn(async move {
+        let made = h2::Connection::open(&local.connector, peer.address, within, freed).await;
+        let mut kept = peer.pools.of(local.index).kept.lock();
+        kept.connecting = None;
+        let made = made.map(|connection| {
+            kept.h2.push((connection, local.clock.coarse()));
+            kept.list(&peer, &local);
+        });
+        drop(kept);
+        result.send_replace(Some(made));
+    });
+    outcome
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,115 @@
+//! A connection, or a stream of HTTP/2, that left HTTP: bytes both ways.
+
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::{Buf as _, Bytes};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::h2::{Guard, reserve};
+use crate::socket::Socket;
+
+/// The endpoint's side of an exchange that left HTTP.
+pub(crate) struct Upgraded(Way);
+
+enum Way {
+    /// A connection of HTTP/1.1, and what the endpoint already said on it.
+    Socket(TokioIo<Socket>, Bytes),
+    /// A stream of HTTP/2.
+    Stream(Box<Stream>),
+}
+
+struct Stream {
+    send: h2::SendStream<Bytes>,
+    recv: h2::RecvStream,
+    /// What was received and not read yet.
+    received: Bytes,
+    _guard: Guard,
+}
+
+impl Upgraded {
+    pub(super) fn of_socket(socket: Socket, first: Bytes) -> Self {
+        Self(Way::Socket(TokioIo::new(socket), first))
+    }
+
+    pub(super) fn of_stream(send: h2::SendStream<Bytes>, recv: h2::RecvStream, guard: Guard) -> Self {
+        Self(Way::Stream(Box::new(Stream { send, recv, received: Bytes::new(), _guard: guard })))
+    }
+}
+
+impl AsyncRead for Upgraded {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match &mut self.0 {
+            Way::Socket(socket, first) if first.is_empty() => Pin::new(socket).poll_read(cx, buf),
+            Way::Socket(_, first) => {
+                give(first, buf);
+                Poll::Ready(Ok(()))
+            }
+            Way::Stream(stream) => stream.poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Upgraded {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match &mut self.0 {
+            Way::Socket(socket, _) => Pin::new(socket).poll_write(cx, bytes),
+            Way::Stream(stream) => stream.poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.0 {
+            Way::Socket(socket, _) => Pin::new(socket).poll_flush(cx),
+            Way::Stream(_) => Poll::Ready(Ok(())),
+        }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.0 {
+            Way::Socket(socket, _) => Pin::new(socket).poll_shutdown(cx),
+            Way::Stream(stream) => {
+                // It fails only where the stream is over.
+                let _ = stream.send.send_data(Bytes::new(), true);
+                Poll::Ready(Ok(()))
+            }
+        }
+    }
+}
+
+impl Stream {
+    fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        while self.received.is_empty() {
+            match ready!(self.recv.poll_data(cx)) {
+                Some(Ok(data)) => self.received = data,
+                Some(Err(error)) => return Poll::Ready(Err(io::Error::other(error))),
+                None => return Poll::Ready(Ok(())),
+            }
+        }
+        let given = give(&mut self.received, buf);
+        // Only what was taken makes room for more. It fails only where the stream is over.
+        let _ = self.recv.flow_control().release_capacity(given);
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if bytes.is_empty() {
+            return Poll::Ready(Ok(0));
+        }
+        let room = ready!(reserve(&mut self.send, bytes.len(), cx)).ok_or(io::ErrorKind::BrokenPipe)?;
+        let data = Bytes::copy_from_slice(&bytes[..room]);
+        self.send.send_data(data, false).map_err(io::Error::other)?;
+        Poll::Ready(Ok(room))
+    }
+}
+
+fn give(from: &mut Bytes, buf: &mut ReadBuf<'_>) -> usize {
+    let length = from.len().min(buf.remaining());
+    buf.put_slice(&from[..length]);
+    from.advance(length);
+    length
+}

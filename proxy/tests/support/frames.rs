@@ -1,0 +1,71 @@
+//! HTTP/2 frame by frame, for endpoints that do what no library would.
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+pub const DATA: u8 = 0;
+pub const HEADERS: u8 = 1;
+pub const RST_STREAM: u8 = 3;
+pub const SETTINGS: u8 = 4;
+pub const PING: u8 = 6;
+pub const GOAWAY: u8 = 7;
+
+pub const END_STREAM: u8 = 1;
+pub const END_HEADERS: u8 = 4;
+const ACK: u8 = 1;
+
+/// `:status: 200`, as HPACK writes it.
+pub const OK: &[u8] = &[0x88];
+
+/// One frame.
+pub struct Frame {
+    pub kind: u8,
+    pub flags: u8,
+    pub stream: u32,
+    pub payload: Vec<u8>,
+}
+
+/// The endpoint's side of a connection.
+pub struct Frames(TcpStream);
+
+impl Frames {
+    /// Reads the preface and says its settings: pairs of identifier and value.
+    pub async fn accept(mut stream: TcpStream, settings: &[(u16, u32)]) -> Option<Self> {
+        stream.read_exact(&mut [0; 24]).await.ok()?;
+        let mut frames = Self(stream);
+        let payload: Vec<u8> =
+            settings.iter().flat_map(|(id, value)| id.to_be_bytes().into_iter().chain(value.to_be_bytes())).collect();
+        frames.write(SETTINGS, 0, 0, &payload).await;
+        Some(frames)
+    }
+
+    /// The next frame that is about a stream or ends something; SETTINGS are acknowledged.
+    pub async fn read(&mut self) -> Option<Frame> {
+        loop {
+            let mut head = [0; 9];
+            self.0.read_exact(&mut head).await.ok()?;
+            let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+            let mut payload = vec![0; usize::try_from(length).expect("small")];
+            self.0.read_exact(&mut payload).await.ok()?;
+            let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
+            let frame = Frame { kind: head[3], flags: head[4], stream, payload };
+            if frame.kind != SETTINGS {
+                return Some(frame);
+            }
+            if frame.flags & ACK == 0 {
+                self.write(SETTINGS, ACK, 0, &[]).await;
+            }
+        }
+    }
+
+    /// Writes a frame; that the proxy may be gone is no failure.
+    pub async fn write(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
+        let length = u32::try_from(payload.len()).expect("small").to_be_bytes();
+        let mut frame = vec![length[1], length[2], length[3], kind, flags];
+        frame.extend_from_slice(&stream.to_be_bytes());
+        frame.extend_from_slice(payload);
+        let _ = self.0.write_all(&frame).await;
+    }
+}
