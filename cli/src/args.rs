@@ -194,7 +194,8 @@ impl From<Mode> for Protocol {
 
 #[derive(Debug, Clone, Args)]
 pub struct DevArgs {
-    /// Files or folders of manifests (YAML or JSON): Service, EndpointSlice, Pod, Node, Namespace, ServiceAccount
+    /// Files or folders of manifests (YAML or JSON): Service, EndpointSlice, Pod, Node, Namespace, ServiceAccount; `-`
+    /// reads standard input
     #[arg(required = true, value_name = "PATH")]
     pub paths: Vec<PathBuf>,
     #[command(flatten)]

@@ -23,7 +23,7 @@ pub struct ConnectedProxy {
     pub node: Option<NodeName>,
     /// Its addresses.
     pub addresses: Vec<IpAddr>,
-    /// It takes new work.
+    /// It says that it takes new work.
     pub ready: bool,
     /// Listeners that it acknowledged.
     pub listening: ListenerSet,
@@ -32,8 +32,8 @@ pub struct ConnectedProxy {
 }
 
 impl ConnectedProxy {
-    /// Its resource.
-    pub(super) fn resource(&self) -> Proxy {
+    /// Its resource; `ready` when callers may be sent there.
+    pub(super) fn resource(&self, ready: bool) -> Proxy {
         let mut listening: Vec<u16> = self.listening.iter().filter_map(shared_port).collect();
         listening.sort_unstable();
         listening.dedup();
@@ -47,7 +47,7 @@ impl ConnectedProxy {
             // Without a node it is nobody's nearest, and still one of all.
             node: self.node.clone().unwrap_or_else(|| NodeName::from("")),
             addresses,
-            ready: self.ready,
+            ready,
             listening,
             failed,
         }

@@ -5,7 +5,7 @@ use std::time::Instant;
 use ahash::AHashSet;
 use maesh_config::{
     ServiceName,
-    model::{Answer, Name, NamePort, Resource},
+    model::{Answer, Name, NamePort, Resource, Transport},
 };
 
 use super::{
@@ -18,18 +18,20 @@ use crate::diagnostic::{Diagnostic, Reason};
 impl Compiler {
     /// Says which proxies there are, and finds the names for which that is news.
     pub(super) fn tell_proxies(&mut self, names: &mut AHashSet<ServiceName>) {
-        for id in self.bound.update(&self.proxies) {
+        let takes_work = |proxy: &ConnectedProxy| ConnectedProxy { ready: self.takes_work(proxy), ..proxy.clone() };
+        let proxies: Vec<_> = self.proxies.iter().map(takes_work).collect();
+        for id in self.bound.update(&proxies) {
             names.extend(self.listeners.needed_by(&id).cloned());
         }
         // Of a proxy that is as it was said to be, nothing is to be said.
         let told = |proxy: &ConnectedProxy| {
             let news = self.said_proxies.get(&proxy.id) != Some(proxy) && (self.settled || self.is_sure(proxy));
-            (proxy.id.clone(), news.then(|| proxy.resource()))
+            (proxy.id.clone(), news.then(|| proxy.resource(proxy.ready)))
         };
-        let told: Vec<_> = self.proxies.iter().map(told).collect();
-        let there: AHashSet<_> = self.proxies.iter().map(|proxy| &proxy.id).collect();
+        let told: Vec<_> = proxies.iter().map(told).collect();
+        let there: AHashSet<_> = proxies.iter().map(|proxy| &proxy.id).collect();
         self.said_proxies.retain(|id, _| there.contains(id));
-        for (proxy, _) in self.proxies.iter().zip(&told).filter(|(_, (_, news))| news.is_some()) {
+        for (proxy, _) in proxies.iter().zip(&told).filter(|(_, (_, news))| news.is_some()) {
             self.said_proxies.insert(proxy.id.clone(), proxy.clone());
         }
         self.out.replace_proxies(told);
@@ -43,7 +45,8 @@ impl Compiler {
     /// Whether what is known of a proxy replaces what dns knew of it before this process started: it takes no new work,
     /// or it has said of every listener whether it could open it.
     fn is_sure(&self, proxy: &ConnectedProxy) -> bool {
-        !proxy.ready || self.listeners.all_tried(|id| proxy.listening.contains(id) || proxy.failed.contains_key(id))
+        !self.takes_work(proxy)
+            || self.listeners.all_tried(|id| proxy.listening.contains(id) || proxy.failed.contains_key(id))
     }
 
     pub(super) fn tell_listeners(&mut self) {
@@ -76,10 +79,11 @@ impl Compiler {
         }
         let fixed = plan.own || plan.one_address;
         let answer = match (plan.bypass || !served, fixed, place) {
-            (true, ..) => Answer::Plain,
+            (true, ..) if plan.bypass => Answer::Plain,
+            (true, ..) => Answer::Unserved,
             (false, false, _) => Answer::Node,
             (false, true, Served::At(addresses, _)) if acknowledged => Answer::Fixed(addresses),
-            (false, true, _) => Answer::Plain,
+            (false, true, _) => Answer::Unserved,
         };
         let port = |(port, listen): (&service::Port, &Option<u16>)| NamePort {
             number: port.number,
@@ -100,22 +104,25 @@ impl Compiler {
             ports: plan.ports.iter().zip(&compiled.listens).map(port).collect(),
         };
         let bypass = plan.bypass || self.config.bypass;
-        let address = match (&self.config.addressing, bypass || !served, fixed) {
+        let failed = self.failed(name);
+        let unserved = !served || !failed.is_empty();
+        let address = match (&self.config.addressing, bypass || unserved, fixed) {
             (_, true, _) => resource.plain.first().copied(),
             (Addressing::Range(range), false, false) => Some(range.shared()),
             (Addressing::Range(_), false, true) => compiled.own,
             (Addressing::Cluster, false, false) => None,
             (Addressing::Cluster, false, true) => match &resource.answer {
                 Answer::Fixed(addresses) => addresses.first().copied(),
-                Answer::Node | Answer::Plain => resource.plain.first().copied(),
+                Answer::Node | Answer::Plain | Answer::Unserved => resource.plain.first().copied(),
             },
         };
-        self.out.table(TableEntry::of(&resource, address, bypass, acknowledged));
+        let settled = acknowledged || unserved || compiled.needs.is_empty();
+        self.out.table(TableEntry::of(&resource, address, bypass, settled));
         resource.ports.extend(former);
         resource.ports.sort_unstable();
         // The proxies that listened on its own address before this process started may be on their way back.
-        let may_come_back = fixed && served && !plan.bypass && resource.answer == Answer::Plain;
-        let serves = acknowledged && resource.answer != Answer::Plain;
+        let may_come_back = fixed && served && resource.answer == Answer::Unserved;
+        let serves = acknowledged && !matches!(resource.answer, Answer::Plain | Answer::Unserved);
         if may_come_back && !self.settled {
             self.unsure.insert(name.clone());
         } else if let Some(until) = self.unheard_until(name, serves || plan.bypass).filter(|until| *until > now) {
@@ -123,7 +130,6 @@ impl Compiler {
         } else {
             self.out.set(maesh_config::Kind::Name, &key, Some(Resource::Name(resource)));
         }
-        let failed = self.failed(name);
         self.out.diagnose(&format!("bind/{name}"), failed);
     }
 
@@ -162,10 +168,20 @@ impl Compiler {
                 0 => String::new(),
                 others => format!(" (as do {others} others)"),
             };
-            let text = format!(
-                "port {number}: proxy {proxy}{others} {why}. Until then, the Service's name answers its plain address."
-            );
-            let bad = Diagnostic::of(Reason::ListenFailed, "Service", &service.meta, "spec.ports", text);
+            let (reason, text) = match listener.transport {
+                Transport::Udp => (
+                    Reason::UnsupportedProtocol,
+                    format!(
+                        "port {number} is UDP, which this version does not carry; the Service's name answers its plain \
+                         address. Give the ports that are not UDP a Service of their own, and they are carried."
+                    ),
+                ),
+                Transport::Tcp => {
+                    let plain = "Until then, the Service's name answers its plain address.";
+                    (Reason::ListenFailed, format!("port {number}: proxy {proxy}{others} {why}. {plain}"))
+                }
+            };
+            let bad = Diagnostic::of(reason, "Service", &service.meta, "spec.ports", text);
             found.push(bad.value(number.to_string()).using("its plain address"));
         }
         found

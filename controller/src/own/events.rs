@@ -203,14 +203,13 @@ impl Writer {
     async fn renew(&self, events: &Api<Event>, name: &str, now: Timestamp) -> Result<(), Unwritten> {
         // A patch of nothing writes nothing and answers the object, with no right to read Events.
         let nothing = Patch::Merge(json!({}));
-        let there =
-            events.patch(name, &PatchParams::default(), &nothing).await.map_err(|error| {
-                match ApiError::of(&error) {
-                    // Forgotten meanwhile: it is made anew.
-                    ApiError::Missing => Unwritten::Later(error.to_string()),
-                    _ => unwritten(error),
-                }
-            })?;
+        let there = events.patch(name, &PatchParams::default(), &nothing).await.map_err(|error| {
+            match ApiError::of(&error) {
+                // Forgotten meanwhile: it is made anew.
+                ApiError::Missing => Unwritten::Later(error.to_string()),
+                _ => unwritten(error),
+            }
+        })?;
         let observed = there.series.as_ref().map(|series| series.last_observed_time.0);
         let last = observed.or_else(|| there.event_time.map(|time| time.0)).unwrap_or(now);
         let age = Duration::try_from(now - last).unwrap_or_default();
