@@ -25,7 +25,7 @@ use maesh_compiler::{
 use maesh_config::{Kind, NodeName, Zone};
 use maesh_controller::{
     serve::{Controller, Published, State},
-    source::manifests::Manifests,
+    source::manifests::{Manifests, STANDARD_INPUT},
 };
 use maesh_discovery::{
     Connect, InProcess, Server, ServerOptions, Store, Subscribed, Subscriber, SubscriberConfig, Timing, Token,
@@ -135,7 +135,7 @@ impl Dev {
         config.first_bindable_port = mesh::first_bindable_port();
         config.selects_pods = true;
         let zone = config.zones.first().cloned().context("--zone: name at least one zone")?;
-        for path in &paths {
+        for path in paths.iter().filter(|path| **path != Path::new(STANDARD_INPUT)) {
             std::fs::metadata(path).with_context(|| {
                 format!("cannot read {}; give files or folders of manifests that exist", path.display())
             })?;
@@ -262,7 +262,7 @@ impl Dev {
             && subscribers.len() == ROLES
             && self.state.counts().ready_proxies > 0
             && mesh::in_force(&subscribers, self.pending.revision())
-            && self.state.table().iter().all(|entry| entry.serving)
+            && self.state.table().iter().all(|entry| entry.settled)
     }
 
     fn take(&mut self, published: Published, printer: Printer, starting: bool) -> anyhow::Result<()> {

@@ -2,6 +2,7 @@
 //!
 //! Nothing is worked out here a second time: every role is asked what it would do, and what they say is put together.
 
+mod failures;
 mod gather;
 mod print;
 mod report;

@@ -126,6 +126,18 @@ impl Mesh {
         }
     }
 
+    /// The metrics of one of a role.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn metrics(&self, role: Role, member: &Member) -> anyhow::Result<String> {
+        match (self, member) {
+            (Self::Cluster(cluster), Member::Pod(pod)) => Ok(cluster.ask(pod, role, "/metrics").await?),
+            (Self::Dev(admin), _) => Ok(fetch::get(*admin, "admin", "/metrics").await?.1),
+            (Self::Cluster(_), Member::Dev) => bail!("a cluster has no `maesh dev`"),
+        }
+    }
+
     /// Asks one of a role: `GET /api/PATH?QUERY`.
     ///
     /// # Errors

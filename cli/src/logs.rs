@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use parking_lot::Mutex;
-use tracing_subscriber::{EnvFilter, Registry, layer::SubscriberExt, reload, util::SubscriberInitExt};
+use tracing_subscriber::{
+    EnvFilter, Registry, filter::LevelFilter, layer::SubscriberExt, reload, util::SubscriberInitExt,
+};
 
 use crate::args::{LogArgs, LogFormat};
 
@@ -47,15 +49,52 @@ pub fn start(args: &LogArgs) -> anyhow::Result<LogLevel> {
 const NOISE: &str = "kube_client::client::builder=off,notify=error";
 
 fn parse(filter: &str) -> anyhow::Result<EnvFilter> {
-    // Later directives win, so that whoever names it sees it.
-    EnvFilter::builder().parse(format!("{NOISE},{filter}")).map_err(|_| {
+    let bad = || {
         anyhow::anyhow!(
-            "log level {filter:?} is not a filter; use error, warn, info, debug, trace, or info,maesh_proxy=debug"
+            "log level {filter:?} is not a filter; use off, error, warn, info, debug, trace, or info,maesh_proxy=debug"
         )
-    })
+    };
+    if !filter.split(',').all(is_directive) {
+        return Err(bad());
+    }
+    // Later directives win, so that whoever names it sees it.
+    EnvFilter::builder().parse(format!("{NOISE},{filter}")).map_err(|_| bad())
+}
+
+/// Whether this is a level, or says what it is about and at which level. To the library a single word that is no level is a
+/// target, of which everything is logged, and nothing of all others: a misspelt level would turn logging off.
+fn is_directive(directive: &str) -> bool {
+    let directive = directive.trim();
+    directive.contains(['=', '[', '{', '}', ']', '"']) || directive.parse::<LevelFilter>().is_ok()
 }
 
 /// Colours only for a person's terminal who did not object (<https://no-color.org>).
 fn colours() -> bool {
     std::io::IsTerminal::is_terminal(&std::io::stderr()) && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn which_filters_are_taken() {
+        for (filter, taken) in [
+            ("info", true),
+            ("WARN", true),
+            ("off", true),
+            ("info,maesh_proxy=debug", true),
+            ("maesh_proxy::http=trace", true),
+            ("info,maesh_dns[query{kind=a}]=debug", true),
+            ("verbose", false),
+            ("info,verbose", false),
+            ("maesh_proxy", false),
+            ("info,maesh_proxy=loud", false),
+            ("", false),
+        ] {
+            let said = parse(filter).map(drop).map_err(|error| error.to_string());
+            assert_eq!(said.is_ok(), taken, "{filter:?}");
+            assert!(said.err().is_none_or(|error| error.contains(&format!("{filter:?}"))), "{filter:?}");
+        }
+    }
 }

@@ -5,12 +5,14 @@ mod support;
 
 use std::path::Path;
 
+use hickory_proto::rr::RecordType;
 use serde_json::Value;
 use support::{
     Dev,
     backend::Backend,
     http::get,
     manifest::{save, service, slices},
+    resolver::ask,
 };
 
 /// A folder in which `web.shop.maesh` works, whatever else is in it.
@@ -229,4 +231,103 @@ fn wrong_flags_are_refused_with_an_example() {
         output.status.code() == Some(1) && said.lines().count() == 1 && said.contains("maesh_proxy=debug"),
         "{said}"
     );
+}
+
+/// The addresses that a name answers.
+fn answered(dev: &Dev, name: &str) -> Vec<String> {
+    let from = "127.0.0.1".parse().unwrap();
+    let answer = ask(from, dev.dns(), name, RecordType::A, support::PATIENCE).unwrap();
+    answer.addresses.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn services_that_cannot_be_carried_leave_the_rest_served() {
+    let web = Backend::http("web");
+    let folder = folder_with_web(&web);
+    let service = |name: &str, ip: &str, ports: &str| {
+        format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{name: {name}, namespace: ops}}\n\
+             spec: {{clusterIP: {ip}, ports: [{ports}]}}\n"
+        )
+    };
+    let both = "{name: dns, port: 5533, protocol: UDP}, {name: dns-tcp, port: 5533, appProtocol: tcp}";
+    save(folder.path(), "udp.yaml", &service("syslog", "10.96.7.1", "{name: syslog, port: 5514, protocol: UDP}"));
+    save(folder.path(), "both.yaml", &service("resolver", "10.96.7.2", both));
+    save(folder.path(), "quoted.yaml", &service("quoted", "10.96.7.3", "{name: http, port: '80 80'}"));
+    let mut dev = Dev::start(folder.path());
+    assert_web_serves(&dev);
+    for (name, file, reason, plain) in [
+        ("syslog.ops.maesh", "udp.yaml", "UnsupportedProtocol", "10.96.7.1"),
+        ("resolver.ops.maesh", "both.yaml", "UnsupportedProtocol", "10.96.7.2"),
+        ("quoted.ops.maesh", "quoted.yaml", "InvalidPort", "10.96.7.3"),
+    ] {
+        let warning = early(&dev, |event| names(event, file));
+        assert_eq!((&warning["event"], &warning["reason"]), (&"warning".into(), &reason.into()), "{warning}");
+        assert_eq!(answered(&dev, name), [plain], "{name}");
+        assert_eq!(dev.entry(name)["address"], plain, "{name}");
+    }
+    save(folder.path(), "late.yaml", &service("late", "10.96.7.4", "{name: syslog, port: 5515, protocol: UDP}"));
+    dev.await_changed("late.ops.maesh");
+}
+
+#[test]
+fn a_misspelt_kind_is_named() {
+    let web = Backend::http("web");
+    let folder = folder_with_web(&web);
+    save(folder.path(), "slip.yaml", "apiVersion: v1\nkind: Servce\nmetadata: {name: x}\n");
+    save(folder.path(), "other.yaml", "apiVersion: rbac.authorization.k8s.io/v1\nkind: Role\nmetadata: {name: x}\n");
+    let dev = Dev::start(folder.path());
+    let message = |file: &str| early(&dev, |event| names(event, file))["message"].as_str().unwrap().to_owned();
+    assert!(message("slip.yaml").ends_with("Did you mean Service?"), "{}", message("slip.yaml"));
+    assert!(!message("other.yaml").contains("Did you mean"), "{}", message("other.yaml"));
+}
+
+#[test]
+fn links_that_lead_nowhere_or_back() {
+    let web = Backend::http("web");
+    let folder = folder_with_web(&web);
+    let link = |to: &str, name: &str| std::os::unix::fs::symlink(to, folder.path().join(name)).unwrap();
+    link("gone.yaml", "dangling.yaml");
+    link(".", "a-loop");
+    link("z-bad.yaml", "a-link.yaml");
+    save(folder.path(), "z-bad.yaml", "kind: [\n");
+    let dev = Dev::start(folder.path());
+    assert_web_serves(&dev);
+    let dangling = early(&dev, |event| names(event, "dangling.yaml"));
+    assert!(dangling["message"].as_str().unwrap().contains("a link to something that does not exist"), "{dangling}");
+    let bad = early(&dev, |event| event["reason"] == "UnparsableFile");
+    let path = folder.path().join("z-bad.yaml");
+    assert_eq!(bad["file"], path.to_str().unwrap(), "called by its own name");
+}
+
+#[test]
+fn manifests_come_from_standard_input() {
+    let web = Backend::http("web");
+    let text = service("shop", "web", 8080, "") + &slices("shop", "web", &[web.address]);
+    let dev = Dev::start_on_input(&text);
+    assert_web_serves(&dev);
+    let bad = Dev::start_on_input("kind: [\n");
+    let event = early(&bad, |event| event["event"] == "error");
+    assert_eq!(event["file"], "standard input", "{event}");
+}
+
+/// An address that cannot be listened on: with `--fail-to-plain false` nobody is sent around the mesh instead.
+#[test]
+fn nothing_goes_around_the_mesh_where_that_is_off() {
+    let web = Backend::http("web");
+    let folder = folder_with_web(&web);
+    let db = service("shop", "db", 5432, "maesh.containo.us/traffic-type: tcp");
+    for (allowed, want) in [("true", &["10.96.0.77"][..]), ("false", &[])] {
+        let mut dev = Dev::start_with(folder.path(), &["--fail-to-plain", allowed]);
+        save(folder.path(), "db.yaml", &db);
+        let own = support::served_at(&dev.await_changed("db.shop.maesh")["services"][0]);
+        std::fs::remove_file(folder.path().join("db.yaml")).unwrap();
+        dev.await_event("the Service is gone", |event| event["removed"] == serde_json::json!(["db.shop.maesh"]));
+        let taken = support::await_condition("its port is free", || std::net::TcpListener::bind(own).ok());
+        save(folder.path(), "db.yaml", &db);
+        dev.await_event("its port is taken", |event| event["reason"] == "ListenFailed");
+        assert_eq!(answered(&dev, "db.shop.maesh"), want, "--fail-to-plain {allowed}");
+        drop(taken);
+        std::fs::remove_file(folder.path().join("db.yaml")).unwrap();
+    }
 }

@@ -117,6 +117,8 @@ pub struct Compiler {
     shared_changed: bool,
     listeners: Listeners,
     proxies: Vec<ConnectedProxy>,
+    /// Where they are reached: a pod whose address is among these may be one of them.
+    proxies_at: AHashSet<IpAddr>,
     bound: Bound,
     /// Proxies are only told of once those that were there before had the time to come back.
     settled: bool,
@@ -147,6 +149,7 @@ impl Compiler {
             shared_changed: false,
             listeners: Listeners::default(),
             proxies: Vec::new(),
+            proxies_at: AHashSet::new(),
             bound: Bound::default(),
             settled: false,
             unsure: AHashSet::new(),
@@ -193,6 +196,7 @@ impl Compiler {
         proxies.iter_mut().for_each(|proxy| proxy.listening.sort_unstable());
         proxies.dedup_by(|b, a| a.id == b.id);
         if self.proxies != proxies {
+            self.proxies_at = proxies.iter().flat_map(|proxy| proxy.addresses.iter().copied()).collect();
             self.proxies = proxies;
             self.proxies_changed = true;
         }
@@ -200,7 +204,14 @@ impl Compiler {
 
     /// How many proxies are connected, and how many of them take new work.
     pub fn count_proxies(&self) -> (usize, usize) {
-        (self.proxies.len(), self.proxies.iter().filter(|proxy| proxy.ready).count())
+        (self.proxies.len(), self.proxies.iter().filter(|proxy| self.takes_work(proxy)).count())
+    }
+
+    /// Whether callers may be sent to a proxy: it says so on its stream, and the kubelet does not say otherwise of its
+    /// pod. A proxy that hangs says nothing, and the kubelet notices within seconds.
+    fn takes_work(&self, proxy: &ConnectedProxy) -> bool {
+        let pod = self.index.pod(&self.config.mesh_namespace, &proxy.id);
+        proxy.ready && pod.is_none_or(|pod| pod.ready && !pod.ended)
     }
 
     /// Turns the global switch: with it on, every name answers the plain addresses.
@@ -263,6 +274,7 @@ impl Compiler {
                 names.insert(name.clone());
             }
         }
+        self.proxies_changed |= addresses.iter().any(|address| self.proxies_at.contains(address));
         if std::mem::take(&mut self.proxies_changed) {
             self.tell_proxies(&mut names);
         }

@@ -132,6 +132,11 @@ impl Index {
         selected
     }
 
+    /// A pod by its namespace and name.
+    pub(crate) fn pod(&self, namespace: &str, name: &str) -> Option<&Pod> {
+        self.pods.get(namespace)?.get(name).map(|pod| &**pod)
+    }
+
     /// The pods of this name, in one namespace or in all.
     pub(crate) fn pods_named<'a>(&'a self, namespace: Option<&'a str>, name: &'a str) -> impl Iterator<Item = &'a Pod> {
         let in_question = self.pods.iter().filter(move |(here, _)| namespace.is_none_or(|wanted| ***here == *wanted));

@@ -120,7 +120,7 @@ impl Default for Timing {
             backoff_first: Duration::from_millis(50),
             backoff_last: Duration::from_secs(2),
             connect: Duration::from_secs(3),
-            keepalive: Duration::from_secs(5),
+            keepalive: Duration::from_secs(2),
             save: Duration::from_secs(1),
             behind: Duration::from_secs(30),
         }

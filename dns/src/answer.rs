@@ -73,17 +73,20 @@ pub(crate) enum Named {
     Plain,
     /// The plain addresses, because no proxy serves the name.
     FailToPlain,
+    /// Nobody: no proxy serves the name, and plain is not allowed.
+    Withheld,
 }
 
 impl Named {
     /// Every case, with its name in the metrics.
-    pub(crate) const ALL: [(Self, &'static str); 6] = [
+    pub(crate) const ALL: [(Self, &'static str); 7] = [
         (Self::Local, "local"),
         (Self::Spread, "spread"),
         (Self::LastKnown, "last_known"),
         (Self::Fixed, "fixed"),
         (Self::Plain, "plain"),
         (Self::FailToPlain, "fail_to_plain"),
+        (Self::Withheld, "withheld"),
     ];
 }
 
@@ -155,6 +158,9 @@ enum Chosen<'a> {
     Addresses(&'a Addresses),
 }
 
+/// No address at all.
+const NOBODY: Chosen<'static> = Chosen::Proxies(Choice::Nobody);
+
 /// Everything decided about a Service for one caller.
 struct Decision<'a> {
     chosen: Chosen<'a>,
@@ -191,7 +197,7 @@ impl Asked<'_> {
                 if decided.exists(entry) {
                     let written = match node {
                         Node::Service(_) => self.addresses(&mut reply, decided.chosen),
-                        Node::Port { port, target, .. } if asks(kind::SRV) => {
+                        Node::Port { port, target, .. } if asks(kind::SRV) && decided.named != Named::Withheld => {
                             let plain = matches!(decided.named, Named::Plain | Named::FailToPlain);
                             let number = if plain { port.number } else { port.listen };
                             (true, self.srv(&mut reply, number, target, decided.chosen))
@@ -241,6 +247,8 @@ impl Asked<'_> {
         };
         let set = match &entry.how {
             How::Plain => return plain(Named::Plain),
+            How::Unserved if snapshot.plain_allowed => return plain(Named::Plain),
+            How::Unserved => return Decision { chosen: NOBODY, named: Named::Withheld, found: None },
             _ if snapshot.plain_everywhere => return plain(Named::FailToPlain),
             How::Fixed(addresses) => {
                 let fixed = Decision { chosen: Chosen::Addresses(addresses), named: Named::Fixed, found: None };

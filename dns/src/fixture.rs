@@ -89,6 +89,10 @@ pub(crate) fn world() -> Vec<Update> {
         moved,
         name("shop/off", Answer::Plain, "10.96.0.2"),
         name("shop/pending", Answer::Plain, ""),
+        Name {
+            ports: vec![port(25, Protocol::Tcp, Some("smtp"))],
+            ..name("shop/unserved", Answer::Unserved, "10.96.0.4")
+        },
         Name { ports: vec![port(9999, Protocol::Http, None)], ..name("shop/unheard", Answer::Node, "10.96.0.3") },
         headless("data/pods", "10.1.1.10 10.1.2.10"),
         Name { answer: Answer::Plain, ..headless("data/none", "") },

@@ -14,6 +14,7 @@ mod locality;
 mod metrics;
 mod probe;
 mod proxies;
+mod rotation;
 mod sharded;
 mod snapshot;
 mod state;

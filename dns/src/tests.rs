@@ -156,7 +156,7 @@ async fn both_transports_from_start_to_stop() {
     assert_eq!(responder.metric("maesh_dns_queries_total{transport=\"tcp\",type=\"A\"}"), Some(1));
     assert_eq!(responder.metric("maesh_dns_responses_total{rcode=\"SERVFAIL\"}"), Some(1));
     assert_eq!(responder.metric("maesh_dns_connections"), Some(1));
-    assert_eq!(responder.metric("maesh_dns_services"), Some(9));
+    assert_eq!(responder.metric("maesh_dns_services"), Some(10));
 
     let stopping = tokio::spawn(responder.dns.stop());
     timeout(PATIENCE, ready.wait_for(|ready| !*ready)).await.expect("in time").expect("it lives");
@@ -449,4 +449,22 @@ async fn snapshots_are_shared_not_copied() {
     let after = responder.dns.snapshot.load_full();
     assert_eq!(after.revision, before.revision + 1);
     assert!(Arc::ptr_eq(&before.proxies, &after.proxies));
+}
+
+/// As `getaddrinfo` asks: for A and AAAA in pairs.
+#[tokio::test]
+async fn who_asks_in_pairs_is_answered_every_proxy_first() {
+    let one_thread = Config { threads: std::num::NonZeroUsize::MIN, ..config() };
+    let responder = Responder::synced(one_thread).await;
+    responder.apply(crate::fixture::removal(Kind::Proxy, "p3")).await;
+    let a = query(7, "web.shop.maesh");
+    let mut aaaa = a.clone();
+    let at = aaaa.len() - 3;
+    aaaa[at] = 28;
+    let mut last = std::collections::BTreeSet::new();
+    for _ in 0..20 {
+        last.insert(told(&over_udp(responder.at(), &a).await).1);
+        over_udp(responder.at(), &aaaa).await;
+    }
+    assert_eq!(last.len(), 2, "always in the same order: {last:?}");
 }

@@ -53,6 +53,8 @@ pub(crate) enum How {
     Fixed(Addresses),
     /// By the plain addresses.
     Plain,
+    /// By the plain addresses where these are allowed, because no proxy serves it.
+    Unserved,
 }
 
 /// One Service.
@@ -105,6 +107,7 @@ impl Entry {
                 Answer::Node => How::Node(set),
                 Answer::Fixed(addresses) => How::Fixed(Addresses::new(addresses)),
                 Answer::Plain => How::Plain,
+                Answer::Unserved => How::Unserved,
             },
             plain: Addresses::new(&name.plain),
             headless: name.headless,

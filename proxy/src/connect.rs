@@ -106,3 +106,24 @@ pub(crate) fn limit_unacknowledged(stream: &TcpStream) {
     // It fails only where the connection is gone, which reading will say.
     let _ = SockRef::from(stream).set_tcp_user_timeout(Some(USER_TIMEOUT));
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An endpoint whose node dies says nothing any more: only the kernel can notice.
+    #[tokio::test]
+    async fn connections_notice_a_node_that_died() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bound");
+        let to = listener.local_addr().expect("bound");
+        let stream = Connector::default().connect(to, Duration::from_secs(60)).await.expect("connected");
+        let socket = SockRef::from(&stream);
+        assert!(socket.keepalive().expect("read"));
+        assert_eq!(socket.tcp_keepalive_time().expect("read"), KEEPALIVE_IDLE);
+        assert_eq!(socket.tcp_keepalive_interval().expect("read"), KEEPALIVE_INTERVAL);
+        assert_eq!(socket.tcp_keepalive_retries().expect("read"), KEEPALIVE_RETRIES);
+        assert_eq!(socket.tcp_user_timeout().expect("read"), None, "opaque streams may stand still");
+        limit_unacknowledged(&stream);
+        assert_eq!(socket.tcp_user_timeout().expect("read"), Some(USER_TIMEOUT));
+    }
+}

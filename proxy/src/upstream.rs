@@ -12,6 +12,7 @@ mod h1;
 mod h2;
 mod pool;
 mod upgraded;
+mod upload;
 
 use std::{
     net::SocketAddr,
@@ -32,6 +33,7 @@ pub(crate) use self::{
     h1::ResponseLimits,
     pool::Pools,
     upgraded::Upgraded,
+    upload::Upload,
 };
 use crate::{clock::Clock, connect::Connector};
 
@@ -127,7 +129,7 @@ pub(crate) enum Reuse {
 }
 
 /// Sends one request over HTTP/1.1. `upload` is read only once a connection is there.
-pub(crate) async fn exchange_h1<U: h1::Upload>(
+pub(crate) async fn exchange_h1<U: Upload>(
     local: &Arc<Local>,
     peer: &Arc<Peer>,
     within: std::time::Duration,
@@ -145,7 +147,7 @@ pub(crate) async fn exchange_h1<U: h1::Upload>(
 }
 
 /// Sends one request over HTTP/2.
-pub(crate) async fn exchange_h2<U: h1::Upload>(
+pub(crate) async fn exchange_h2<U: Upload>(
     local: &Arc<Local>,
     peer: &Arc<Peer>,
     within: std::time::Duration,

@@ -12,6 +12,7 @@ use std::{
 };
 
 use maesh_config::model::{Protocol, Scheme};
+use maesh_proxy::{Config, Limits};
 use support::{Fed, LOCAL, Raw, ask, config, endpoint, endpoints, free_port, get, within};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -267,6 +268,70 @@ async fn both_directions_go_on_by_themselves() {
         }
     };
     tokio::time::timeout(Duration::from_secs(60), read).await.expect("all of it");
+}
+
+/// A caller that goes on with its upload later than any head may take, after the whole answer: it is not cut.
+#[tokio::test]
+async fn an_upload_may_go_on_for_long_after_the_answer() {
+    const LENGTH: usize = 30_000;
+    let limits = Limits { head_timeout: Duration::from_millis(200), ..Limits::default() };
+    let fed = Fed::new(Config { limits, ..config() }).await;
+    fed.begin().await;
+    let got = watch::Sender::new(0);
+    let told = got.clone();
+    let endpoint = endpoints::raw(move |mut stream| {
+        let got = told.clone();
+        async move {
+            let Some((_, rest)) = read_head(&mut stream).await else { return };
+            stream.write_all(OK).await.expect("written");
+            let body = read_exactly(&mut stream, rest, LENGTH).await;
+            got.send_replace(body.len());
+        }
+    })
+    .await;
+    let address = fed.http("web.shop", Scheme::Http, &[endpoint]).await;
+    let mut raw = Raw::to(address).await;
+    raw.say(&format!("POST / HTTP/1.1\r\nHost: web.shop\r\nContent-Length: {LENGTH}\r\n\r\n")).await;
+    assert!(raw.hear().await.0.starts_with("http/1.1 200"));
+    for _ in 0..3 {
+        raw.say(&"x".repeat(LENGTH / 3)).await;
+        // Longer than a head may take, and than the sweep needs to see it.
+        tokio::time::sleep(Duration::from_millis(900)).await;
+    }
+    within(got.subscribe().wait_for(|got| *got == LENGTH)).await.expect("all of it");
+}
+
+/// Trailers pass both ways; those that would frame or route do not.
+#[tokio::test]
+async fn trailers_of_chunked_bodies() {
+    let heard = watch::Sender::new(String::new());
+    let told = heard.clone();
+    let endpoint = endpoints::raw(move |mut stream| {
+        let told = told.clone();
+        async move {
+            let Some((head, mut body)) = read_head(&mut stream).await else { return };
+            while !body.ends_with(b"\r\n\r\n") {
+                assert!(matches!(stream.read_buf(&mut body).await, Ok(1..)));
+            }
+            told.send_replace(head + &String::from_utf8_lossy(&body));
+            let answer = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n\
+                          2\r\nok\r\n0\r\nX-Sum: 7\r\nContent-Length: 9\r\n\r\n";
+            stream.write_all(answer.as_bytes()).await.expect("written");
+        }
+    })
+    .await;
+    let (_fed, address) = fed(endpoint).await;
+    let mut raw = Raw::to(address).await;
+    raw.say(
+        "PUT / HTTP/1.1\r\nHost: web.shop\r\nTE: trailers\r\nConnection: TE, close\r\nTransfer-Encoding: chunked\r\n\r\n\
+         3;x=y\r\nabc\r\n0\r\nX-Check: 5\r\nHost: evil\r\n\r\n",
+    )
+    .await;
+    let answer = raw.rest().await;
+    assert!(answer.contains("\r\nx-sum: 7\r\n") && !answer.contains("content-length"), "{answer}");
+    let asked = heard.borrow().clone();
+    assert!(asked.contains("transfer-encoding: chunked\r\n") && !asked.contains("content-length"), "{asked}");
+    assert!(asked.ends_with("\r\n\r\n3\r\nabc\r\n0\r\nx-check: 5\r\n\r\n"), "{asked}");
 }
 
 /// What can be read in two ways, or not at all, reaches no caller as it was.

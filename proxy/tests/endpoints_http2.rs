@@ -240,6 +240,38 @@ async fn an_answer_before_the_end_of_the_upload_is_passed_on() {
     }
 }
 
+/// A stream on which each side waits for the other one's last word, as calls of gRPC that stream both ways do.
+#[tokio::test]
+async fn both_directions_of_a_stream_go_on_by_themselves() {
+    let server =
+        endpoints::serve(true, |request| async move { Response::new(BodyExt::boxed(request.into_body())) }).await;
+    let (fed, address) = fed(server.address).await;
+    let io = TokioIo::new(TcpStream::connect(address).await.expect("connected"));
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.expect("a handshake");
+    tokio::spawn(connection);
+    let (say, said) = tokio::sync::mpsc::channel::<Bytes>(1);
+    let pieces = futures_util::stream::unfold(said, |mut said| async move {
+        let piece = said.recv().await?;
+        Some((Ok::<_, std::convert::Infallible>(Frame::data(piece)), said))
+    });
+    let request =
+        http::Request::post("http://web.shop.maesh/").body(StreamBody::new(Box::pin(pieces))).expect("a request");
+    let answer = within(sender.send_request(request)).await.expect("an answer before anything was said");
+    let mut body = answer.into_body();
+    for i in 0..100 {
+        let word = Bytes::from(format!("word {i}"));
+        say.send(word.clone()).await.expect("still sending");
+        let heard = within(body.frame()).await.expect("a frame").expect("well").into_data().expect("data");
+        assert_eq!(heard, word);
+    }
+    drop(say);
+    assert!(
+        within(body.frame()).await.is_none_or(|end| end.expect("well").into_data().is_ok_and(|data| data.is_empty()))
+    );
+    assert_eq!(connects(&fed, "ok"), 1);
+}
+
 /// A stock gRPC server ends a connection that pings more than every five minutes without data.
 #[tokio::test]
 #[ignore = "long: a stream is silent for 70 s"]

@@ -37,7 +37,7 @@ impl Pending {
 
     /// Takes out what is in force everywhere, given a test of whether a revision is.
     pub fn take(&mut self, in_force: impl Fn(u64) -> bool) -> (Vec<TableEntry>, Vec<ServiceName>) {
-        let changed = self.changed.extract_if(.., |_, (revision, entry)| entry.serving && in_force(*revision));
+        let changed = self.changed.extract_if(.., |_, (revision, entry)| entry.settled && in_force(*revision));
         let changed = changed.map(|(_, (_, entry))| entry).collect();
         let removed =
             self.removed.extract_if(.., |_, revision| in_force(*revision)).map(|(service, _)| service).collect();
@@ -49,8 +49,8 @@ impl Pending {
 mod tests {
     use super::*;
 
-    fn entry(name: &str, serving: bool) -> TableEntry {
-        TableEntry { service: ServiceName::new("shop", name), address: None, ports: vec![], bypass: false, serving }
+    fn entry(name: &str, settled: bool) -> TableEntry {
+        TableEntry { service: ServiceName::new("shop", name), address: None, ports: vec![], bypass: false, settled }
     }
 
     #[test]

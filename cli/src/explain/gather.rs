@@ -8,7 +8,7 @@ use maesh_dns::{Explanation as DnsExplanation, Rule};
 use maesh_proxy::explain as proxy;
 use serde::de::DeserializeOwned;
 
-use super::views;
+use super::{failures::Failures, views};
 use crate::{
     args::ExplainArgs,
     inspect::{Member, Mesh, Pod, Role},
@@ -54,18 +54,20 @@ pub struct Gathered {
     pub dns: Vec<Part<DnsExplanation>>,
     /// What the proxy on the way would do; `None` where there is none on the way.
     pub proxy: Option<Part<proxy::Explanation>>,
+    /// What that proxy counted of requests to the Service.
+    pub failures: Option<Failures>,
 }
 
 /// Asks everybody on the way.
 pub async fn gather(mesh: &Mesh, args: &ExplainArgs) -> Gathered {
     let dev = matches!(mesh, Mesh::Dev(_));
     let from = args.from.as_deref().or_else(|| dev.then_some("127.0.0.1"));
-    let mut query = vec![("name", args.name.as_str())];
+    let mut query = vec![("name", args.name.name.as_str())];
     query.extend(from.map(|from| ("from", from)));
     let controller: Part<controller::Explanation> = ask_any(mesh, Role::Controller, views::CONTROLLER, &query).await;
 
     let known = controller.get();
-    let name = known.and_then(|known| known.name.clone()).unwrap_or_else(|| with_zone(&args.name));
+    let name = known.and_then(|known| known.name.clone()).unwrap_or_else(|| with_zone(&args.name.name));
     let caller = known.and_then(|known| Some(known.caller.as_ref()?.address));
     let caller = caller.or_else(|| from?.parse().ok());
     let text = caller.map(|caller| caller.to_string());
@@ -80,13 +82,20 @@ pub async fn gather(mesh: &Mesh, args: &ExplainArgs) -> Gathered {
         Some(Way::Through(wish)) => Some(wish),
         None => Some(Wish { node, ..Wish::default() }),
     };
-    let port = args.port.map(|port| port.to_string());
+    let asked_port = args.port.or(args.name.port);
+    let port = asked_port.map(|port| port.to_string());
     query.extend(port.as_deref().map(|port| ("port", port)));
+    let mut failures = None;
     let proxy = match proxy {
-        Some(wish) => Some(ask_one(mesh, Role::Proxy, wish.choose(mesh), views::PROXY, &query).await),
+        Some(wish) => {
+            let member = wish.choose(mesh);
+            let said = ask_one(mesh, Role::Proxy, member.clone(), views::PROXY, &query).await;
+            failures = counted(mesh, member, said.get(), asked_port).await;
+            Some(said)
+        }
         None => None,
     };
-    Gathered { asked: mesh.describe(), dev, name, port: args.port, caller, controller, dns, proxy }
+    Gathered { asked: mesh.describe(), dev, name, port: asked_port, caller, controller, dns, proxy, failures }
 }
 
 /// Where a caller goes with its answer.
@@ -107,7 +116,7 @@ struct Wish {
 
 fn way(said: &DnsExplanation, node: Option<&str>) -> Way {
     match said.rule {
-        None | Some(Rule::Plain | Rule::FailToPlain) => Way::Around,
+        None | Some(Rule::Plain | Rule::FailToPlain | Rule::Withheld) => Way::Around,
         Some(Rule::Fixed) => Way::Through(Wish { node: node.map(str::to_owned), ..Wish::default() }),
         Some(Rule::Local | Rule::Spread | Rule::LastKnown) => {
             let address = said.addresses.first().copied();
@@ -131,6 +140,19 @@ impl Wish {
             .or_else(|| pod(&|pod| pod.ready && self.node.is_some() && pod.node == self.node))
             .or_else(|| members.first().cloned())
     }
+}
+
+/// What the proxy counted of requests to the Service that it found.
+async fn counted(
+    mesh: &Mesh,
+    member: Option<Member>,
+    said: Option<&proxy::Explanation>,
+    port: Option<u16>,
+) -> Option<Failures> {
+    let service = said?.service.as_deref()?;
+    // Without them the rest of the explanation stands.
+    let metrics = mesh.metrics(Role::Proxy, &member?).await.ok()?;
+    Failures::read(&metrics, service, port)
 }
 
 /// Asks the first of a role that answers.

@@ -9,7 +9,10 @@ use maesh_dns::{Explanation as DnsExplanation, Located, Rule};
 use maesh_proxy::explain as proxy;
 use serde::Serialize;
 
-use super::gather::{Gathered, Part};
+use super::{
+    failures::Failures,
+    gather::{Gathered, Part},
+};
 
 /// Everything `maesh explain` has to say.
 #[derive(Debug, Serialize)]
@@ -142,6 +145,10 @@ fn because(said: &DnsExplanation, caller: Option<&CallerSeen>, meshed: Option<&M
             "the last known proxies, although none listens on every port of the name: the plain address is not allowed"
                 .into()
         }
+        Some(Rule::Withheld) => format!(
+            "no address: {}, and the mesh allows no plain addresses (--fail-to-plain false, or access control)",
+            plain(said, meshed).trim_start_matches("the plain address: ")
+        ),
         None if !said.synced => "dns has not received everything from the controller yet".into(),
         None => match said.code.as_str() {
             "NXDOMAIN" => "no Service of the mesh has this name".into(),
@@ -227,6 +234,11 @@ fn problems(gathered: &Gathered) -> Vec<Problem> {
                     found.extend(of_dns(gathered));
                     return found;
                 }
+                // Endpoints are looked for by port: that there are none says nothing.
+                Some(meshed) if meshed.ports.is_empty() => found.push(problem(
+                    Severity::Warning,
+                    "the Service has no port that the mesh can carry: it has none, or those it has are left out as said here",
+                )),
                 Some(_) => found.extend(of_endpoints(&known.endpoints, gathered)),
                 None => {}
             }
@@ -235,6 +247,9 @@ fn problems(gathered: &Gathered) -> Vec<Problem> {
     }
     found.extend(of_dns(gathered));
     found.extend(gathered.proxy.as_ref().map(of_proxy).unwrap_or_default());
+    if let (Some(proxy), Some(failures)) = (&gathered.proxy, &gathered.failures) {
+        found.extend(counted(&proxy.by, failures));
+    }
     found
 }
 
@@ -308,6 +323,10 @@ fn of_dns(gathered: &Gathered) -> Vec<Problem> {
             Severity::Error,
             "the proxies that are answered do not listen on every port of the name; see them below",
         )),
+        Some(Rule::Withheld) => {
+            found.push(problem(Severity::Error, because(first, None, meshed)));
+            found.extend(known.into_iter().flat_map(|known| &known.proxies).flat_map(lacking));
+        }
         Some(Rule::FailToPlain) => {
             found.push(problem(
                 Severity::Warning,
@@ -353,6 +372,22 @@ fn lacking(proxy: &maesh_compiler::compile::explain::ProxySeen) -> Vec<Problem> 
         found.push(problem(Severity::Warning, message));
     }
     found
+}
+
+/// What the proxy counted. A few of many are a note: they may be long ago.
+fn counted(by: &str, failures: &Failures) -> Option<Problem> {
+    let failed = failures.failed();
+    let severity = if failed * 2 >= failures.requests { Severity::Warning } else { Severity::Note };
+    (failed > 0).then(|| {
+        let (of, reasons) = (failures.requests, failures.reasons());
+        problem(
+            severity,
+            format!(
+                "{by} answered {failed} of the {of} requests to this Service by itself since it started ({reasons}); \
+                 docs/operations.md says what each reason means and what to do"
+            ),
+        )
+    })
 }
 
 fn of_proxy(part: &Part<proxy::Explanation>) -> Vec<Problem> {

@@ -192,7 +192,7 @@ impl Cluster {
         let request = Request::get("/version").body(kube::client::Body::empty());
         let request = request.map_err(|error| away(error.to_string()))?;
         let asked = tokio::time::timeout(PATIENCE, self.client.send(request)).await;
-        let answer = asked.map_err(|_| away("no answer in time".into()))?.map_err(|error| away(chain(&error)))?;
+        let answer = asked.map_err(|_| away("no answer in time".into()))?.map_err(|error| away(root_cause(&error)))?;
         let date = answer.headers().get(http::header::DATE).and_then(|date| date.to_str().ok()).unwrap_or_default();
         let parsed = jiff::fmt::rfc2822::parse(date);
         parsed.map(|date| date.timestamp()).map_err(|_| away(format!("its Date {date:?} is no time")))
@@ -243,7 +243,7 @@ impl Cluster {
                 },
                 code: status.code,
             },
-            other => away(chain(&other)),
+            other => away(root_cause(&other)),
         })
     }
 
@@ -293,15 +293,10 @@ impl Pod {
 }
 
 /// An error with its causes.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        let inner_text = inner.to_string();
-        if !text.ends_with(&inner_text) {
-            text = format!("{text}: {inner_text}");
-        }
-        cause = inner.source();
+fn root_cause(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
     }
-    text
+    cause.to_string()
 }

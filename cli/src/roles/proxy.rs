@@ -28,7 +28,10 @@ pub async fn run(args: ProxyArgs, log_level: LogLevel) -> anyhow::Result<ExitCod
     let limits = &mut defaults.limits;
     limits.connections = args.max_connections.unwrap_or(limits.connections);
     limits.connections_per_caller = args.max_connections_per_caller.unwrap_or(limits.connections_per_caller);
+    // A proxy that is reached on loopback is of this machine alone, as are its endpoints.
+    let loopback_endpoints = args.address.iter().any(std::net::IpAddr::is_loopback);
     let config = Config {
+        loopback_endpoints,
         shared: args.address,
         keeper: args.keeper,
         workers: if args.threads == 0 { defaults.workers } else { args.threads },

@@ -5,12 +5,13 @@
 
 pub mod backend;
 pub mod http;
+pub mod local;
 pub mod manifest;
 pub mod resolver;
 pub mod roles;
 
 use std::{
-    io::{BufRead as _, BufReader, Read as _, Write as _},
+    io::{BufRead as _, BufReader, Read as _, Seek as _, Write as _},
     net::{Shutdown, SocketAddr, TcpStream},
     path::Path,
     process::{Child, Command, ExitStatus, Stdio},
@@ -32,7 +33,7 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 static NEXT_RANGE: AtomicU8 = AtomicU8::new(0);
 
 /// An address range that no other mesh of this process has, and hardly one of another.
-fn range() -> String {
+pub fn range() -> String {
     let first = std::process::id().wrapping_mul(7);
     let byte = 100 + (first + u32::from(NEXT_RANGE.fetch_add(1, Ordering::Relaxed))) % 150;
     format!("127.{byte}.0.0/16")
@@ -57,27 +58,34 @@ impl Dev {
 
     /// The same with more flags.
     pub fn start_with(folder: &Path, flags: &[&str]) -> Self {
-        Self::start_by(command(&[]), folder, flags)
+        let mut program = command(&[]);
+        Self::run(Self::arguments(&mut program).args(flags).arg(folder))
     }
 
     /// As [`Self::start`], as a process that may open so many files.
     pub fn start_limited(folder: &Path, open_files: u32) -> Self {
         let mut shell = command_of("sh");
         shell.args(["-c", &format!("ulimit -n {open_files} && exec \"$@\""), "sh", env!("CARGO_BIN_EXE_maesh")]);
-        Self::start_by(shell, folder, &[])
+        Self::run(Self::arguments(&mut shell).arg(folder))
     }
 
-    fn start_by(mut command: Command, folder: &Path, flags: &[&str]) -> Self {
-        let range = range();
-        let mut child = command
+    /// Starts it on this text as its standard input.
+    pub fn start_on_input(text: &str) -> Self {
+        let mut file = tempfile::tempfile().expect("a file");
+        file.write_all(text.as_bytes()).expect("written");
+        file.rewind().expect("rewound");
+        let mut program = command(&[]);
+        Self::run(Self::arguments(&mut program).arg("-").stdin(file))
+    }
+
+    fn arguments(program: &mut Command) -> &mut Command {
+        program
             .args(["dev", "--output", "json", "--dns", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
-            .args(["--address-range", &range])
-            .args(flags)
-            .arg(folder)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("maesh starts");
+            .args(["--address-range", &range()])
+    }
+
+    fn run(command: &mut Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("maesh starts");
         let (sender, events) = channel();
         let stdout = BufReader::new(child.stdout.take().expect("stdout"));
         std::thread::spawn(move || {

@@ -16,7 +16,7 @@ use crate::{index::Index, kinds::EndpointSlice};
 /// Which addresses are left out.
 #[derive(Debug)]
 pub(super) struct Forbidden {
-    /// Loopback is an ordinary address (`maesh dev`).
+    /// Loopback is an ordinary address: the objects are manifests of this machine, as for `maesh dev`.
     loopback: bool,
     /// The range of own addresses.
     range: Option<IpNet>,
@@ -35,7 +35,8 @@ impl Forbidden {
             Addressing::Cluster => None,
         };
         let denied = config.denied_endpoints.clone();
-        Self { loopback: range.is_some(), range, denied, mesh: AHashSet::new(), shared_with_nodes: AHashSet::new() }
+        let loopback = range.is_some() || config.selects_pods;
+        Self { loopback, range, denied, mesh: AHashSet::new(), shared_with_nodes: AHashSet::new() }
     }
 
     /// What is wrong with `address` as an endpoint; `None` if nothing is.

@@ -16,7 +16,7 @@ pub(super) struct OwnListener {
     pub(super) id: ListenerId,
     bind: Option<IpAddr>,
     port: u16,
-    transport: Transport,
+    pub(super) transport: Transport,
     pub(super) owner: Option<(ServiceName, u16)>,
     http: bool,
 }

@@ -51,8 +51,8 @@ pub struct TableEntry {
     pub ports: Vec<TablePort>,
     /// Its name answers the plain address on purpose.
     pub bypass: bool,
-    /// Every ready proxy listens for it.
-    pub serving: bool,
+    /// Every ready proxy listens for it, or none ever will: there is nothing to wait for.
+    pub settled: bool,
 }
 
 /// A port in the table.
@@ -69,14 +69,14 @@ pub struct TablePort {
 }
 
 impl TableEntry {
-    pub(super) fn of(name: &Name, address: Option<IpAddr>, bypass: bool, serving: bool) -> Self {
+    pub(super) fn of(name: &Name, address: Option<IpAddr>, bypass: bool, settled: bool) -> Self {
         let ports = name.ports.iter().map(|port| TablePort {
             name: port.name.clone(),
             port: port.number,
             listen: if bypass { port.number } else { port.listen },
             protocol: port.protocol,
         });
-        Self { service: name.service.clone(), address, ports: ports.collect(), bypass, serving }
+        Self { service: name.service.clone(), address, ports: ports.collect(), bypass, settled }
     }
 }
 

@@ -22,7 +22,7 @@ pub struct ConnectedProxy {
     pub node: Option<NodeName>,
     /// Its addresses.
     pub addresses: Vec<IpAddr>,
-    /// It takes new work.
+    /// It says that it takes new work.
     pub ready: bool,
     /// Listeners that it acknowledged.
     pub listening: Vec<ListenerId>,
@@ -31,8 +31,8 @@ pub struct ConnectedProxy {
 }
 
 impl ConnectedProxy {
-    /// Its resource.
-    pub(super) fn resource(&self) -> Proxy {
+    /// Its resource; `ready` when callers may be sent there.
+    pub(super) fn resource(&self, ready: bool) -> Proxy {
         let mut listening: Vec<u16> = self.listening.iter().filter_map(shared_port).collect();
         listening.sort_unstable();
         listening.dedup();
@@ -46,7 +46,7 @@ impl ConnectedProxy {
             // Without a node it is nobody's nearest, and still one of all.
             node: self.node.clone().unwrap_or_else(|| NodeName::from("")),
             addresses,
-            ready: self.ready,
+            ready,
             listening,
             failed,
         }
@@ -80,8 +80,8 @@ pub(super) struct Bound {
 type ProxyAndWhy = (Arc<str>, Arc<str>);
 
 impl Bound {
-    pub(super) fn of(proxies: &[ConnectedProxy]) -> Self {
-        let mut ready = proxies.iter().filter(|proxy| proxy.ready);
+    pub(super) fn of(proxies: &[ConnectedProxy], takes_work: impl Fn(&ConnectedProxy) -> bool) -> Self {
+        let mut ready = proxies.iter().filter(|proxy| takes_work(proxy));
         let first = ready.next();
         let mut this = Self { anyone_ready: first.is_some(), ..Self::default() };
         this.everywhere.extend(first.into_iter().flat_map(|proxy| &proxy.listening).cloned());

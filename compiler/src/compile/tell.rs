@@ -5,7 +5,7 @@ use std::time::Instant;
 use ahash::AHashSet;
 use maesh_config::{
     ServiceName,
-    model::{Answer, Name, NamePort, Resource},
+    model::{Answer, Name, NamePort, Resource, Transport},
 };
 
 use super::{
@@ -19,13 +19,13 @@ use crate::diagnostic::{Diagnostic, Reason};
 impl Compiler {
     /// Says which proxies there are, and finds the names for which that is news.
     pub(super) fn tell_proxies(&mut self, names: &mut AHashSet<ServiceName>) {
-        let bound = Bound::of(&self.proxies);
+        let bound = Bound::of(&self.proxies, |proxy| self.takes_work(proxy));
         for id in self.bound.differences(&bound) {
             names.extend(self.listeners.needed_by(id).cloned());
         }
         self.bound = bound;
         let told = |proxy: &ConnectedProxy| {
-            let known = (self.settled || self.is_sure(proxy)).then(|| proxy.resource());
+            let known = (self.settled || self.is_sure(proxy)).then(|| proxy.resource(self.takes_work(proxy)));
             (proxy.id.clone(), known)
         };
         self.out.replace_proxies(self.proxies.iter().map(told).collect());
@@ -40,7 +40,7 @@ impl Compiler {
     /// or it has said of every listener whether it could open it.
     fn is_sure(&self, proxy: &ConnectedProxy) -> bool {
         let tried = proxy.listening.iter().chain(proxy.failed.iter().map(|(id, _)| id));
-        !proxy.ready || self.listeners.all_tried(&tried.collect())
+        !self.takes_work(proxy) || self.listeners.all_tried(&tried.collect())
     }
 
     pub(super) fn tell_listeners(&mut self) {
@@ -73,10 +73,11 @@ impl Compiler {
         }
         let fixed = plan.own || plan.one_address;
         let answer = match (plan.bypass || !served, fixed, place) {
-            (true, ..) => Answer::Plain,
+            (true, ..) if plan.bypass => Answer::Plain,
+            (true, ..) => Answer::Unserved,
             (false, false, _) => Answer::Node,
             (false, true, Served::At(addresses, _)) if acknowledged => Answer::Fixed(addresses),
-            (false, true, _) => Answer::Plain,
+            (false, true, _) => Answer::Unserved,
         };
         let port = |(port, listen): (&service::Port, &Option<u16>)| NamePort {
             number: port.number,
@@ -97,22 +98,25 @@ impl Compiler {
             ports: plan.ports.iter().zip(&compiled.listens).map(port).collect(),
         };
         let bypass = plan.bypass || self.config.bypass;
-        let address = match (&self.config.addressing, bypass || !served, fixed) {
+        let failed = self.failed(name);
+        let unserved = !served || !failed.is_empty();
+        let address = match (&self.config.addressing, bypass || unserved, fixed) {
             (_, true, _) => resource.plain.first().copied(),
             (Addressing::Range(range), false, false) => Some(range.shared()),
             (Addressing::Range(_), false, true) => compiled.own,
             (Addressing::Cluster, false, false) => None,
             (Addressing::Cluster, false, true) => match &resource.answer {
                 Answer::Fixed(addresses) => addresses.first().copied(),
-                Answer::Node | Answer::Plain => resource.plain.first().copied(),
+                Answer::Node | Answer::Plain | Answer::Unserved => resource.plain.first().copied(),
             },
         };
-        self.out.table(TableEntry::of(&resource, address, bypass, acknowledged));
+        let settled = acknowledged || unserved || compiled.needs.is_empty();
+        self.out.table(TableEntry::of(&resource, address, bypass, settled));
         resource.ports.extend(former);
         resource.ports.sort_unstable();
         // The proxies that listened on its own address before this process started may be on their way back.
-        let may_come_back = fixed && served && !plan.bypass && resource.answer == Answer::Plain;
-        let serves = acknowledged && resource.answer != Answer::Plain;
+        let may_come_back = fixed && served && resource.answer == Answer::Unserved;
+        let serves = acknowledged && !matches!(resource.answer, Answer::Plain | Answer::Unserved);
         if may_come_back && !self.settled {
             self.unsure.insert(name.clone());
         } else if let Some(until) = self.unheard_until(name, serves || plan.bypass).filter(|until| *until > now) {
@@ -120,7 +124,6 @@ impl Compiler {
         } else {
             self.out.set(maesh_config::Kind::Name, &key, Some(Resource::Name(resource)));
         }
-        let failed = self.failed(name);
         self.out.diagnose(&format!("bind/{name}"), failed);
     }
 
@@ -159,10 +162,20 @@ impl Compiler {
                 0 => String::new(),
                 others => format!(" (as do {others} others)"),
             };
-            let text = format!(
-                "port {number}: proxy {proxy}{others} {why}. Until then, the Service's name answers its plain address."
-            );
-            let bad = Diagnostic::of(Reason::ListenFailed, "Service", &service.meta, "spec.ports", text);
+            let (reason, text) = match listener.transport {
+                Transport::Udp => (
+                    Reason::UnsupportedProtocol,
+                    format!(
+                        "port {number} is UDP, which this version does not carry; the Service's name answers its plain \
+                         address. Give the ports that are not UDP a Service of their own, and they are carried."
+                    ),
+                ),
+                Transport::Tcp => {
+                    let plain = "Until then, the Service's name answers its plain address.";
+                    (Reason::ListenFailed, format!("port {number}: proxy {proxy}{others} {why}. {plain}"))
+                }
+            };
+            let bad = Diagnostic::of(reason, "Service", &service.meta, "spec.ports", text);
             found.push(bad.value(number.to_string()).using("its plain address"));
         }
         found

@@ -31,8 +31,10 @@ pub enum Answer {
     Node,
     /// These addresses for everybody: own addresses, or the Service of addressing mode `service`. Sorted.
     Fixed(Vec<IpAddr>),
-    /// The plain addresses: bypassed on purpose, or nothing serves this name yet.
+    /// The plain addresses: bypassed on purpose.
     Plain,
+    /// No proxy serves this name, or not yet: the plain addresses where these are allowed, and otherwise none.
+    Unserved,
 }
 
 /// One meshed port of a Service.

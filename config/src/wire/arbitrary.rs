@@ -53,8 +53,12 @@ fn mesh() -> impl Strategy<Value = Mesh> {
 }
 
 fn name() -> impl Strategy<Value = Name> {
-    let answer =
-        prop_oneof![Just(Answer::Node), Just(Answer::Plain), vec(any::<IpAddr>(), 0..3).prop_map(Answer::Fixed)];
+    let answer = prop_oneof![
+        Just(Answer::Node),
+        Just(Answer::Plain),
+        Just(Answer::Unserved),
+        vec(any::<IpAddr>(), 0..3).prop_map(Answer::Fixed)
+    ];
     let port = (any::<u16>(), protocol(), option::of(text()), any::<u16>())
         .prop_map(|(number, protocol, name, listen)| NamePort { number, protocol, name, listen });
     (service_name(), answer, vec(any::<IpAddr>(), 0..3), any::<bool>(), vec(port, 0..3))

@@ -8,7 +8,7 @@ use crate::model;
 pub(super) struct Name {
     #[prost(string, tag = "1")]
     service: String,
-    /// 1 node, 2 fixed, 3 plain.
+    /// 1 node, 2 fixed, 3 plain; see `unserved`.
     #[prost(int32, tag = "2")]
     answer: i32,
     #[prost(bytes = "vec", repeated, tag = "3")]
@@ -19,6 +19,9 @@ pub(super) struct Name {
     headless: bool,
     #[prost(message, repeated, tag = "6")]
     ports: Vec<NamePort>,
+    /// With answer 3: no proxy serves it. A reader that does not know this field answers the plain addresses.
+    #[prost(bool, tag = "7")]
+    unserved: bool,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -38,7 +41,7 @@ impl From<&model::Name> for Name {
         let (answer, fixed) = match &name.answer {
             model::Answer::Node => (1, &[][..]),
             model::Answer::Fixed(addresses) => (2, &addresses[..]),
-            model::Answer::Plain => (3, &[][..]),
+            model::Answer::Plain | model::Answer::Unserved => (3, &[][..]),
         };
         Self {
             service: name.service.to_string(),
@@ -46,6 +49,7 @@ impl From<&model::Name> for Name {
             fixed: fixed.iter().copied().map(ip_bytes).collect(),
             plain: name.plain.iter().copied().map(ip_bytes).collect(),
             headless: name.headless,
+            unserved: name.answer == model::Answer::Unserved,
             ports: name.ports.iter().map(NamePort::from).collect(),
         }
     }
@@ -60,6 +64,7 @@ impl TryFrom<Name> for model::Name {
             answer: match name.answer {
                 1 => model::Answer::Node,
                 2 => model::Answer::Fixed(ips(name.fixed, "fixed address")?),
+                3 if name.unserved => model::Answer::Unserved,
                 3 => model::Answer::Plain,
                 value => return Err(DecodeError::Unknown { field: "answer", value }),
             },

@@ -25,6 +25,8 @@ const LOOK_AGAIN: Duration = Duration::from_secs(5);
 pub const LARGEST_FILE: u64 = 64 << 20;
 /// Most files that are read.
 pub const MOST_FILES: usize = 50_000;
+/// The path that means standard input.
+pub const STANDARD_INPUT: &str = "-";
 /// Batches that may wait for the compiler.
 const QUEUE: usize = 16;
 
@@ -36,7 +38,8 @@ pub struct Manifests {
 }
 
 impl Manifests {
-    /// Starts to read `paths`: files of any name, and directories of files that end in `.yaml`, `.yml` or `.json`.
+    /// Starts to read `paths`: files of any name, directories of files that end in `.yaml`, `.yml` or `.json`, and `-`,
+    /// which is standard input and read once, to its end.
     /// A path that does not exist is waited for. The first batch holds everything that is there now.
     ///
     /// # Errors

@@ -21,10 +21,11 @@ use crate::{
 const HANDSHAKE: Duration = Duration::from_secs(5);
 /// Longest time from the end of the handshake until the peer has authenticated.
 const AUTHENTICATION: Duration = Duration::from_secs(10);
-/// A connection that is silent for this long is asked whether it is alive ...
-const KEEPALIVE: Duration = Duration::from_secs(10);
-/// ... and has this long to say so.
-const KEEPALIVE_ANSWER: Duration = Duration::from_secs(10);
+/// How often a subscriber is asked whether it is alive ...
+const KEEPALIVE: Duration = Duration::from_secs(1);
+/// ... and how long it has to say so. A proxy that hangs is left out of answers after both, and a packet that was lost is
+/// repeated within the second.
+const KEEPALIVE_ANSWER: Duration = Duration::from_secs(2);
 /// Longest wait, at the end, for subscribers to take their leave.
 const GOODBYE: Duration = Duration::from_secs(2);
 /// Streams on one connection. A subscriber needs one.

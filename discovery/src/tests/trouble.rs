@@ -1,6 +1,7 @@
 //! What goes wrong between a controller and its subscribers, and what each does then.
 
 use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
 
 use super::*;
 
@@ -16,6 +17,47 @@ fn door(server: &Server) -> (InProcess, Arc<Mutex<InProcess>>) {
         }
     });
     (way, door)
+}
+
+/// A way to `server` that passes nothing on any more once `stopped`, as if one of the two ends hung.
+fn relay(server: &Server, stopped: CancellationToken) -> InProcess {
+    let (way, mut connections) = InProcess::new();
+    let server = server.in_process();
+    tokio::spawn(async move {
+        while let Some(mut from) = connections.recv().await {
+            let (server, stopped) = (server.clone(), stopped.clone());
+            tokio::spawn(async move {
+                let mut to = server.connect().await.unwrap();
+                tokio::select! {
+                    _ = tokio::io::copy_bidirectional(&mut from, &mut to) => {}
+                    // Both connections stay open.
+                    () = stopped.cancelled() => std::future::pending().await,
+                }
+            });
+        }
+    });
+    way
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_hangs_is_noticed_by_both_ends() {
+    let store = store_with(&[name("shop/web", 1)], 0);
+    let server = serve(&store);
+    let stopped = CancellationToken::new();
+    let mut config = config(&server, &[Kind::Name], &[]);
+    config.connect = Connect::InProcess(relay(&server, stopped.clone()));
+    let mut role = role(config);
+    role.step().await;
+    seen(&server, |all| !all.is_empty()).await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(role.subscribed.status.connects(), 1, "a quiet stream stays open");
+    stopped.cancel();
+    let since = tokio::time::Instant::now();
+    seen(&server, <[_]>::is_empty).await;
+    assert!(since.elapsed() <= Duration::from_secs(3), "the server noticed after {:?}", since.elapsed());
+    let mut connected = role.subscribed.connected.clone();
+    connected.wait_for(|connected| !connected).await.unwrap();
+    assert!(since.elapsed() <= Duration::from_secs(4), "the subscriber noticed after {:?}", since.elapsed());
 }
 
 fn store_with(resources: &[Resource], reached: u64) -> Arc<Store> {

@@ -64,6 +64,8 @@ pub enum Rule {
     Plain,
     /// The plain addresses, because no proxy serves the name.
     FailToPlain,
+    /// Nobody: no proxy serves the name, and plain is not allowed.
+    Withheld,
 }
 
 /// How the caller's node is known.
@@ -266,7 +268,7 @@ fn located(snapshot: &Snapshot, address: IpAddr, lies: Lies) -> Located {
 fn proxies(snapshot: &Snapshot, entry: Option<&Entry>, on: Option<u32>, answered: &[IpAddr]) -> Vec<ProxySeen> {
     let set = entry.and_then(|entry| match entry.how {
         How::Node(set) => Some(set),
-        How::Fixed(_) | How::Plain => None,
+        How::Fixed(_) | How::Plain | How::Unserved => None,
     });
     let seen = |member: &Member| ProxySeen {
         id: member.proxy.id.to_string(),
@@ -293,6 +295,7 @@ impl From<Named> for Rule {
             Named::Fixed => Self::Fixed,
             Named::Plain => Self::Plain,
             Named::FailToPlain => Self::FailToPlain,
+            Named::Withheld => Self::Withheld,
         }
     }
 }

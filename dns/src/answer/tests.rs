@@ -315,12 +315,41 @@ fn what_holds_when_proxies_are_missing() {
         ("nobody listens, with access control", vec![acl()], "unheard.shop.maesh.", "A 10.1.1.2"),
         ("fewer than a tenth ready: plain", vec![many(), two()], web, "A 10.96.0.1"),
         ("the same with access control", vec![acl(), many(), two()], web, "A 10.1.1.2"),
+        ("not served: plain", vec![], "unserved.shop.maesh.", "A 10.96.0.4"),
+        ("not served, without fail-to-plain: nobody", vec![strict()], "unserved.shop.maesh.", ""),
+        ("not served, with access control: nobody", vec![acl()], "unserved.shop.maesh.", ""),
+        ("not served, but the mesh is bypassed", vec![bypass()], "unserved.shop.maesh.", "A 10.96.0.4"),
+        ("bypassed by itself", vec![strict()], "off.shop.maesh.", "A 10.96.0.2"),
         ("bypass", vec![bypass()], web, "A 10.96.0.1"),
         ("bypass of fixed names", vec![bypass()], "db.shop.maesh.", "A 10.96.0.7"),
     ] {
         let snapshot = snapshot(updates);
         let reply = ask(&snapshot, &question(name, RecordType::A), "10.1.1.10");
         assert_eq!(data(&reply.answers), want, "{case}");
+    }
+}
+
+/// Whatever the type and the state of the proxies, no answer has the ClusterIP of a Service that is not bypassed.
+#[test]
+fn nothing_goes_around_a_mesh_that_does_not_allow_it() {
+    let off = |id: &str| Proxy { ready: false, ..proxy(id, "n1", "10.1.1.2") };
+    let ids = ["p1", "p2", "p3"];
+    let dead = || vec![update(Kind::Proxy, ids.map(|id| Resource::Proxy(off(id))))];
+    let gone = || ids.map(|id| removal(Kind::Proxy, id)).into();
+    let proxies: [(_, &dyn Fn() -> Vec<Update>); 3] = [("ready", &Vec::new), ("none ready", &dead), ("none", &gone)];
+    for (case, proxies) in proxies {
+        for strict in [Mesh { fail_to_plain: false, ..mesh() }, Mesh { access_control: true, ..mesh() }] {
+            let mesh = update(Kind::Mesh, [Resource::Mesh(strict)]);
+            let snapshot = snapshot(std::iter::once(mesh).chain(proxies()));
+            for name in ["web.shop", "db.shop", "unserved.shop", "unheard.shop", "_smtp._tcp.unserved.shop"] {
+                for kind in [RecordType::A, RecordType::AAAA, RecordType::SRV, RecordType::ANY] {
+                    let reply = ask(&snapshot, &question(&format!("{name}.maesh."), kind), "10.1.1.10");
+                    let said = data(&reply.answers) + &data(&reply.additionals);
+                    assert!(!said.contains("10.96.0.") && !said.contains("fd00:96::"), "{case}: {name} {kind}: {said}");
+                    assert_eq!(reply.metadata.response_code, ResponseCode::NoError, "{case}: {name} {kind}");
+                }
+            }
+        }
     }
 }
 

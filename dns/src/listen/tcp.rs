@@ -25,6 +25,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     answer::{Action, Transport, answer},
     metrics::{Counters, Metrics},
+    rotation::Rotation,
     snapshot::Snapshot,
 };
 
@@ -148,7 +149,7 @@ impl Admitted {
         stream.set_nodelay(true)?;
         let mut input = Vec::with_capacity(512);
         let (mut output, mut reply) = (Vec::with_capacity(512), Vec::with_capacity(512));
-        let mut rotation = usize::from(stream.peer_addr()?.port());
+        let mut rotation = Rotation::new(stream.peer_addr()?.port().into());
         loop {
             let whole = tokio::select! {
                 whole = timeout(self.server.limits.idle, fill(&mut stream, &mut input)) => whole,
@@ -176,14 +177,19 @@ impl Admitted {
     }
 
     /// Answers every whole query in `input`; whether the connection may go on.
-    fn answer_all(&self, input: &mut Vec<u8>, output: &mut Vec<u8>, reply: &mut Vec<u8>, rotation: &mut usize) -> bool {
+    fn answer_all(
+        &self,
+        input: &mut Vec<u8>,
+        output: &mut Vec<u8>,
+        reply: &mut Vec<u8>,
+        rotation: &mut Rotation,
+    ) -> bool {
         let snapshot = self.server.snapshot.load();
         let mut done = 0;
         let more = loop {
             match first_message(&input[done..]) {
                 Message::Whole(query) => {
-                    *rotation = rotation.wrapping_add(1);
-                    let action = answer(query, self.peer, &snapshot, Transport::Tcp, *rotation, reply);
+                    let action = answer(query, self.peer, &snapshot, Transport::Tcp, rotation.next(), reply);
                     // Tasks of several threads count here, one at a time.
                     self.server.counters.lock().count(Transport::Tcp, action);
                     done += 2 + query.len();

@@ -25,6 +25,7 @@ use socket2::Socket;
 use crate::{
     answer::{Action, Transport, answer},
     metrics::{Counters, Metrics},
+    rotation::Rotation,
     snapshot::Snapshot,
 };
 
@@ -96,7 +97,7 @@ struct Worker {
 impl Worker {
     fn run(self) {
         let mut batch = Batch::new(self.wildcard);
-        let mut rotation = 0_usize;
+        let mut rotation = Rotation::new(0);
         loop {
             let received = match batch.receive(&self.socket) {
                 Ok(received) => received,
@@ -114,8 +115,7 @@ impl Worker {
             let snapshot = self.snapshot.load();
             for at in 0..received {
                 batch.answer(at, |query, source, out| {
-                    rotation = rotation.wrapping_add(1);
-                    let action = answer(query, source, &snapshot, Transport::Udp, rotation, out);
+                    let action = answer(query, source, &snapshot, Transport::Udp, rotation.next(), out);
                     self.counters.count(Transport::Udp, action);
                     matches!(action, Action::Reply(_))
                 });

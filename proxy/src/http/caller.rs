@@ -48,6 +48,8 @@ enum Last {
     Answered = 1,
     /// Nothing since somebody looked.
     Nothing = 2,
+    /// The answer of one was written to its end, while the caller was still sending its body.
+    Flushed = 3,
 }
 
 /// One connection of a caller.
@@ -127,9 +129,21 @@ impl Caller {
         match self.stage.load(Ordering::Relaxed) {
             0 => Stage::Idle,
             1 => Stage::Head,
+            // The rest of an upload has come after its answer.
+            2 if self.last.load(Ordering::Relaxed) == Last::Flushed as u8 && !self.activity.is_uploading() => {
+                self.last.store(Last::Nothing as u8, Ordering::Relaxed);
+                self.rest();
+                Stage::Idle
+            }
             2 => Stage::Busy,
             _ => Stage::Free,
         }
+    }
+
+    /// Nothing is under way from now on.
+    fn rest(&self) {
+        self.since.store(self.shared.clock.coarse(), Ordering::Relaxed);
+        self.stage.store(Stage::Idle as u8, Ordering::Relaxed);
     }
 
     fn enter(&self, stage: Stage) {
@@ -157,11 +171,23 @@ impl Caller {
 
     /// Everything written has reached the socket; returns whether this ended an answer.
     pub(crate) fn flushed(&self) -> bool {
-        if self.stage() != Stage::Busy || self.look() != Last::Answered as u8 {
+        if self.stage() != Stage::Busy {
             return false;
         }
-        self.since.store(self.shared.clock.coarse(), Ordering::Relaxed);
-        self.enter(Stage::Idle);
+        if self.activity.is_uploading() {
+            // What comes next is the rest of a body, and no head.
+            let _ = self.last.compare_exchange(
+                Last::Answered as u8,
+                Last::Flushed as u8,
+                Ordering::Relaxed,
+                Ordering::Relaxed,
+            );
+            return false;
+        }
+        if self.look() != Last::Answered as u8 {
+            return false;
+        }
+        self.rest();
         true
     }
 

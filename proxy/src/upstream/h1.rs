@@ -22,17 +22,3 @@ mod writer;
 pub(super) use connection::Connection;
 pub(crate) use head::Limits as ResponseLimits;
 pub(super) use {connection::exchange, reader::Body};
-
-/// The body of a request.
-pub(crate) trait Upload:
-    http_body::Body<Data = bytes::Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Unpin + Send + 'static
-{
-}
-
-impl<B> Upload for B where
-    B: http_body::Body<Data = bytes::Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>
-        + Unpin
-        + Send
-        + 'static
-{
-}

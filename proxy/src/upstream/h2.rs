@@ -33,7 +33,7 @@ use tokio::{
 };
 
 use self::upload::Uploading;
-use super::{Answer, Ask, BodyError, Failure, ProtocolError, ResponseBody, Then, Upgraded, h1::Upload};
+use super::{Answer, Ask, BodyError, Failure, ProtocolError, ResponseBody, Then, Upgraded, Upload};
 use crate::{
     connect::{self, ConnectError, Connector},
     socket::Socket,

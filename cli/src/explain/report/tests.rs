@@ -117,6 +117,7 @@ fn good() -> Gathered {
             said: Ok(dns(Some(Rule::Local), Some(Located::Address { node: Some("n1".into()) }))),
         }],
         proxy: Some(Part { by: "proxy-1".into(), said: Ok(said) }),
+        failures: None,
     }
 }
 
@@ -211,6 +212,7 @@ fn problems_and_whether_the_caller_is_served() {
             true,
             "has no own address yet",
         ),
+        ("withheld", |g| answered(g).rule = Some(Rule::Withheld), false, "the mesh allows no plain addresses"),
         ("bypassed", |g| (answered(g).rule, meshed_of(g).bypass) = (Some(Rule::Plain), true), true, "around the mesh"),
         (
             "not of this node's proxy",
@@ -222,6 +224,21 @@ fn problems_and_whether_the_caller_is_served() {
             "proxy proxy-9 of the caller's node is not used",
         ),
         ("last known", |g| answered(g).rule = Some(Rule::LastKnown), false, "do not listen on every port"),
+        (
+            "no usable port",
+            |g| {
+                meshed_of(g).ports = vec![];
+                known(g).endpoints = vec![];
+            },
+            true,
+            "the Service has no port that the mesh can carry",
+        ),
+        (
+            "every connect fails",
+            |g| g.failures = Some(Failures { requests: 9, by_reason: [("connect_failed".into(), 9)].into() }),
+            true,
+            "answered 9 of the 9 requests to this Service by itself since it started (connect_failed 9)",
+        ),
         ("proxy away", |g| g.proxy.as_mut().unwrap().said = Err("timed out".into()), true, "timed out"),
         ("proxy leaving", |g| carried(g).ready = false, true, "proxy-1 is not ready"),
         ("no listener", |g| carried(g).ports[0].listener = None, false, "no listener open for port 80"),

@@ -16,19 +16,19 @@ fn an_own_address_is_answered_once_it_is_listened_on() {
         listeners(&first),
         [format!("{listener} shop/db:5432"), "shared/443/tcp tls".into(), "shared/8080/tcp http".into()]
     );
-    assert_eq!(name(&first, "shop/db").answer, Answer::Plain);
+    assert_eq!(name(&first, "shop/db").answer, Answer::Unserved);
     assert_eq!(name(&first, "shop/web").answer, Answer::Node);
 
     compiler.proxies(vec![proxy(&[&listener])]);
     let second = compiler.compile(Instant::now());
     assert_eq!(name(&second, "shop/db").answer, Answer::Fixed(vec![own]));
-    assert!(second.services.iter().all(|entry| entry.serving));
+    assert!(second.services.iter().all(|entry| entry.settled));
 
     let mut broken = proxy(&[]);
     broken.failed.push((ListenerId(listener.into()), "in use".into()));
     compiler.proxies(vec![broken]);
     let third = compiler.compile(Instant::now());
-    assert_eq!(name(&third, "shop/db").answer, Answer::Plain);
+    assert_eq!(name(&third, "shop/db").answer, Answer::Unserved);
     assert_eq!(third.found.len(), 1, "{:?}", third.found);
 }
 
@@ -50,7 +50,7 @@ fn an_own_address_is_not_given_up_before_those_who_listen_had_the_time_to_come_b
     compiler.settle();
     let output = compiler.compile(Instant::now());
     assert_eq!(named(&output), ["shop/db"]);
-    assert_eq!(name(&output, "shop/db").answer, Answer::Plain);
+    assert_eq!(name(&output, "shop/db").answer, Answer::Unserved);
 }
 
 /// Ready or not, by what is published of each proxy.

@@ -129,7 +129,7 @@ fn a_new_name_is_heard_of_once_something_serves_it() {
     cluster.later(SETTLE - Duration::from_millis(1));
     assert_eq!(cluster.heard_of().len(), 3);
     cluster.later(Duration::from_millis(1));
-    assert_eq!(cluster.heard_of()[3], "d: Plain", "by now kube-proxy serves its plain address");
+    assert_eq!(cluster.heard_of()[3], "d: Unserved", "by now kube-proxy serves its plain address");
 }
 
 #[test]
@@ -148,15 +148,15 @@ fn a_name_follows_its_listeners_there_and_back() {
     cluster.apply(&service("db", TCP, ports));
     assert_eq!(
         cluster.said(),
-        say("plain", "5432/http 5432/tcp", shared),
+        say("unserved", "5432/http 5432/tcp", shared),
         "who remembers the proxy still gets through"
     );
     assert_eq!(cluster.wants.own.len(), 1);
     cluster.apply(&own_address(0, false));
-    assert_eq!(cluster.said(), say("plain", "5432/http 5432/tcp", &both));
+    assert_eq!(cluster.said(), say("unserved", "5432/http 5432/tcp", &both));
     cluster.apply(&own_slice(0, "a", "10.1.0.1", true));
     cluster.later(2 * SETTLE);
-    assert_eq!(cluster.said().0, "plain", "listed and settled, but nobody listens");
+    assert_eq!(cluster.said().0, "unserved", "listed and settled, but nobody listens");
     cluster.acknowledge();
     assert_eq!(cluster.said(), say("10.96.9.0", "5432/http 5432/tcp", &both), "proxies have IPv4 only");
     cluster.apply(&own_slice(0, "b", "fd00:1::1", true));
@@ -169,9 +169,9 @@ fn a_name_follows_its_listeners_there_and_back() {
     cluster.apply(&own_slice(0, "b", "fd00:1::1", false));
     assert_eq!(cluster.said().0, "10.96.9.0", "no proxy is ready for IPv6");
     cluster.apply(&own_slice(0, "a", "10.1.0.1", false));
-    assert_eq!(cluster.said().0, "plain");
+    assert_eq!(cluster.said().0, "unserved");
     cluster.apply(&own_slice(0, "a", "10.1.0.1", true));
-    assert_eq!(cluster.said().0, "plain", "kube-proxy may not know yet");
+    assert_eq!(cluster.said().0, "unserved", "kube-proxy may not know yet");
     cluster.later(SETTLE);
     assert_eq!(cluster.said().0, "10.96.9.0");
 
@@ -201,8 +201,8 @@ fn a_port_that_goes_to_another_service_is_another_listener() {
             _ => unreachable!("a name"),
         }
     };
-    assert_eq!(answer(&cluster, "cache"), Answer::Plain, "the proxies still give it to the other one");
-    assert_eq!(answer(&cluster, "db"), Answer::Plain, "it stands nowhere");
+    assert_eq!(answer(&cluster, "cache"), Answer::Unserved, "the proxies still give it to the other one");
+    assert_eq!(answer(&cluster, "db"), Answer::Unserved, "it stands nowhere");
     cluster.acknowledge();
     assert_eq!(answer(&cluster, "cache"), Answer::Fixed(vec!["10.96.9.0".parse().unwrap()]));
 }
@@ -254,7 +254,7 @@ fn one_address_for_everybody_by_mode_or_annotation() {
         assert_eq!(cluster.said().0, answer, "{case}");
         if answer == "10.96.9.9" {
             cluster.apply(&service("web", &metadata, "ports: [{port: 80, name: a}, {port: 81, name: b}]"));
-            assert_eq!(cluster.said().0, "plain", "{case}: its new port is not there yet");
+            assert_eq!(cluster.said().0, "unserved", "{case}: its new port is not there yet");
             cluster.apply(&shared(&format!("{},{}", port(80), port(81))));
             cluster.later(SETTLE);
             cluster.acknowledge();
@@ -280,4 +280,42 @@ fn more_ports_than_the_pool_has_are_said() {
     assert_eq!(said(&mut compiler), (2, 0), "none stands yet");
     compiler.take(Event::Delete(crate::kinds::ObjectId::new(ObjectKind::Service, "shop", "b")));
     assert_eq!(said(&mut compiler), (0, 2));
+}
+
+/// A pod of the proxies named `p`, as its kubelet reports it.
+fn proxy_pod(ready: &str) -> String {
+    let status = format!("{{podIP: 127.77.0.1, conditions: [{{type: Ready, status: '{ready}'}}]}}");
+    format!("kind: Pod\nmetadata: {{namespace: maesh, name: p}}\nspec: {{nodeName: n1}}\nstatus: {status}\n")
+}
+
+#[test]
+fn a_proxy_is_ready_when_its_stream_and_its_pod_say_so() {
+    let mut cluster = Cluster::new();
+    cluster.apply(&service("web", "", "ports: [{port: 80}]"));
+    let ready = |cluster: &Cluster| {
+        let proxy = |resource: &Resource| matches!(resource, Resource::Proxy(proxy) if proxy.ready);
+        cluster.resources.values().any(proxy)
+    };
+    cluster.acknowledge();
+    assert!(ready(&cluster), "nothing is known of its pod");
+    for (status, want) in [("False", false), ("True", true), ("Unknown", false), ("True", true)] {
+        cluster.apply(&proxy_pod(status));
+        assert_eq!(ready(&cluster), want, "Ready is {status}");
+        assert_eq!(cluster.compiler.count_proxies(), (1, usize::from(want)), "Ready is {status}");
+    }
+    cluster.compiler.proxies(vec![ConnectedProxy { ready: false, ..proxy(&[]) }]);
+    cluster.compile();
+    assert!(!ready(&cluster), "its stream says that it is leaving");
+}
+
+/// A proxy that hangs cannot take up listeners. It must not keep other proxies from serving new Services.
+#[test]
+fn a_proxy_whose_pod_is_not_ready_keeps_no_name_from_being_served() {
+    let mut cluster = Cluster::new();
+    cluster.apply(&(service("web", "", "ports: [{port: 80}]") + &proxy_pod("False")));
+    let mut other = proxy(&["shared/80/tcp"]);
+    other.id = "other".into();
+    cluster.compiler.proxies(vec![proxy(&[]), other]);
+    cluster.compile();
+    assert!(cluster.compiler.acknowledged(&ServiceName::new("shop", "web")));
 }

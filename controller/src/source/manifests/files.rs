@@ -10,13 +10,13 @@ use std::{
 };
 
 use maesh_compiler::{
-    diagnostic::{Diagnostic, ObjectRef, Reason},
-    kinds::{Door, Object, ObjectId},
+    diagnostic::{Diagnostic, ObjectRef, Reason, did_you_mean},
+    kinds::{Door, Object, ObjectId, ObjectKind},
 };
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{
-    LARGEST_FILE, MOST_FILES,
+    LARGEST_FILE, MOST_FILES, STANDARD_INPUT,
     parse::{self, Parsed},
 };
 
@@ -30,6 +30,8 @@ pub(super) struct Files {
     roots: Vec<(PathBuf, PathBuf)>,
     door: Door,
     files: BTreeMap<PathBuf, File>,
+    /// Standard input, where it was asked for: it is read once.
+    input: Option<File>,
     /// What is wrong with paths themselves.
     problems: Vec<Diagnostic>,
 }
@@ -80,12 +82,17 @@ struct Found {
 }
 
 impl Files {
-    pub(super) fn new(roots: Vec<PathBuf>, door: Door) -> Self {
+    /// The files of `roots`. Where standard input is among them, it is read to its end.
+    pub(super) fn new(mut roots: Vec<PathBuf>, door: Door) -> Self {
+        let given = roots.len();
+        roots.retain(|root| root != Path::new(STANDARD_INPUT));
+        let input = (roots.len() < given).then(|| File::standard_input(io::stdin().lock(), &door));
         let absolute = |root: PathBuf| {
             let absolute = std::path::absolute(&root).unwrap_or_else(|_| root.clone());
             (root, absolute)
         };
-        Self { roots: roots.into_iter().map(absolute).collect(), door, files: BTreeMap::new(), problems: Vec::new() }
+        let roots = roots.into_iter().map(absolute).collect();
+        Self { roots, door, files: BTreeMap::new(), input, problems: Vec::new() }
     }
 
     /// Looks at the disk again and reads what changed, and what is in `again`; leaves alone what `held` says. Returns
@@ -117,7 +124,7 @@ impl Files {
         let mut objects: HashMap<ObjectId, Arc<Object>> = HashMap::new();
         let mut problems = self.problems.clone();
         let mut unknown: BTreeMap<(&str, &str), (&File, &parse::Unknown, usize)> = BTreeMap::new();
-        for file in self.files.values() {
+        for file in self.input.iter().chain(self.files.values()) {
             problems.extend(file.said.problems.iter().cloned());
             for object in &file.said.objects {
                 match objects.entry(object.id()) {
@@ -136,7 +143,12 @@ impl Files {
         }
         for ((api_version, kind), (file, first, count)) in unknown {
             let more = if count > 1 { format!(", and {} more of its kind", count - 1) } else { String::new() };
-            let text = format!("the mesh does not read {kind} of {api_version}; skipped{more}.");
+            let known = ObjectKind::ALL.map(ObjectKind::as_str);
+            // People seldom mistype the first letter, and a Role is no Node.
+            let slip = |meant: &&str| *meant != kind && meant.get(..1) == kind.get(..1);
+            let meant = did_you_mean(kind, known).filter(slip);
+            let meant = meant.map_or_else(String::new, |meant| format!(" Did you mean {meant}?"));
+            let text = format!("the mesh does not read {kind} of {api_version}; skipped{more}.{meant}");
             let skipped = Diagnostic::warning(Reason::UnknownKind, first.object.clone(), text);
             problems.push(skipped.field("kind").value(kind).using("nothing").at(&file.name, first.line));
         }
@@ -171,7 +183,11 @@ impl Found {
         let existing = around.ancestors().find(|path| path.is_dir()).unwrap_or_else(|| Path::new("."));
         self.directories.insert(existing.to_path_buf());
         match fs::metadata(root) {
-            Ok(metadata) if metadata.is_dir() => self.directory(root, 0),
+            Ok(metadata) if metadata.is_dir() => {
+                // A link back to it is not another folder.
+                self.real.insert(fs::canonicalize(root).unwrap_or_else(|_| root.to_path_buf()));
+                self.directory(root, 0);
+            }
             Ok(metadata) => self.file(root, &metadata),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let text = "does not exist. Create it, and it is read at once.";
@@ -189,9 +205,12 @@ impl Found {
             Err(error) => return self.unreadable(path, &error),
         };
         self.directories.insert(path.to_path_buf());
-        let mut names: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.file_name())).collect();
+        let is_link = |entry: &fs::DirEntry| entry.file_type().is_ok_and(|kind| kind.is_symlink());
+        let named = |entry: fs::DirEntry| (is_link(&entry), entry.file_name());
+        let mut names: Vec<_> = entries.filter_map(|entry| entry.ok().map(named)).collect();
+        // Links come last: what is there under a name of its own is called by that.
         names.sort_unstable();
-        for name in names {
+        for (is_link, name) in names {
             // Hidden: editors' and volumes' own.
             if name.to_string_lossy().starts_with('.') {
                 continue;
@@ -207,6 +226,9 @@ impl Found {
                 }
                 Ok(metadata) if metadata.is_file() && is_manifest(&path) => self.file(&path, &metadata),
                 Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound && is_link && is_manifest(&path) => {
+                    self.problem(&path, "is a link to something that does not exist. Correct or remove it.");
+                }
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) if is_manifest(&path) => self.unreadable(&path, &error),
                 Err(_) => {}
@@ -286,7 +308,7 @@ impl File {
             return;
         }
         self.stamp = Some(stamp);
-        let bytes = match read(path) {
+        let bytes = match fs::File::open(path).and_then(read) {
             Ok(bytes) => bytes,
             Err(error) => {
                 self.hash = None;
@@ -297,6 +319,20 @@ impl File {
         if self.hash.replace(hash) == Some(hash) {
             return;
         }
+        self.take(bytes, door);
+    }
+
+    /// Standard input as a file.
+    fn standard_input(input: impl Read, door: &Door) -> Self {
+        let mut file = Self { name: "standard input".into(), ..Self::default() };
+        match read(input) {
+            Ok(bytes) => file.take(bytes, door),
+            Err(error) => file.failed(Reason::UnreadableFile, &cannot(&error)),
+        }
+        file
+    }
+
+    fn take(&mut self, bytes: Vec<u8>, door: &Door) {
         match String::from_utf8(bytes) {
             Ok(text) if text.trim().is_empty() => {
                 if !self.said.objects.is_empty() {
@@ -343,10 +379,10 @@ fn cannot(error: &io::Error) -> String {
     format!("cannot be read: {error}. Check its permissions.")
 }
 
-/// Reads a whole file, of bounded size.
-fn read(path: &Path) -> io::Result<Vec<u8>> {
+/// Reads all of a file, of bounded size.
+fn read(file: impl Read) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    fs::File::open(path)?.take(LARGEST_FILE + 1).read_to_end(&mut bytes)?;
+    file.take(LARGEST_FILE + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > LARGEST_FILE {
         let text = format!("it is larger than {} MiB; split it", LARGEST_FILE >> 20);
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, text));

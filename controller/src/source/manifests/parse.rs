@@ -6,6 +6,7 @@ use maesh_compiler::{
     diagnostic::{Diagnostic, ObjectRef, Reason},
     kinds::{Door, OLD_PREFIX, Object, ObjectId, ObjectKind, Origin, PREFIX},
 };
+use serde::de::IgnoredAny;
 use serde_json::Value;
 use serde_saphyr::{Spanned, UserMessageFormatter};
 
@@ -39,10 +40,45 @@ pub(super) struct Unknown {
 pub(super) fn parse(file: &Arc<str>, text: &str, door: &Door) -> Parsed {
     let mut reader = Reader { file, door, first_line: 0, parsed: Parsed::default() };
     for (first_line, document) in documents(text) {
-        reader.first_line = first_line;
-        reader.document(document);
+        match json_values(document) {
+            Some(values) => {
+                for (lines, value) in values {
+                    reader.first_line = first_line + lines;
+                    reader.document(value);
+                }
+            }
+            None => {
+                reader.first_line = first_line;
+                reader.document(document);
+            }
+        }
     }
     reader.parsed
+}
+
+/// The values of a document that is several JSON objects one after the other, each with the number of lines before it;
+/// `None` when it is anything else.
+fn json_values(document: &str) -> Option<Vec<(u32, &str)>> {
+    if !document.trim_start().starts_with('{') {
+        return None;
+    }
+    let mut values = Vec::new();
+    let mut stream = serde_json::Deserializer::from_str(document).into_iter::<IgnoredAny>();
+    let (mut start, mut lines) = (0, 0);
+    while let Some(value) = stream.next() {
+        value.ok()?;
+        let text = document.get(start..stream.byte_offset())?;
+        let blank = text.len() - text.trim_start().len();
+        lines += count_lines(&text[..blank]);
+        values.push((lines, &text[blank..]));
+        lines += count_lines(&text[blank..]);
+        start = stream.byte_offset();
+    }
+    (values.len() > 1).then_some(values)
+}
+
+fn count_lines(text: &str) -> u32 {
+    u32::try_from(text.bytes().filter(|byte| *byte == b'\n').count()).unwrap_or(u32::MAX)
 }
 
 /// The documents of a file, each with the number of lines before it. A line that begins with `---` can be nothing
@@ -72,7 +108,11 @@ impl Reader<'_> {
     fn document(&mut self, text: &str) {
         let meaningful = |line: &str| {
             let line = line.trim();
-            !(line.is_empty() || line.starts_with('#') || line.starts_with("---") && line.len() == 3 || line == "...")
+            // A directive says something about the document after it, which has a `---` of its own.
+            !(line.is_empty()
+                || line.starts_with(['#', '%'])
+                || line.starts_with("---") && line.len() == 3
+                || line == "...")
         };
         if !text.lines().any(meaningful) {
             return;

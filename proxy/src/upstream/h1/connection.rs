@@ -11,7 +11,7 @@ use http::{Method, StatusCode};
 use tokio::net::TcpStream;
 
 use super::{
-    ResponseLimits, Upload,
+    ResponseLimits,
     head::{self, Framing, Head},
     reader::{Body, Rest},
     writer::{WriteError, Writer},
@@ -19,7 +19,7 @@ use super::{
 use crate::{
     connect,
     socket::Socket,
-    upstream::{Answer, Ask, Failure, ProtocolError, ResponseBody, Then, Upgraded, pool::Slot},
+    upstream::{Answer, Ask, Failure, ProtocolError, ResponseBody, Then, Upgraded, Upload, pool::Slot},
 };
 
 /// Bytes read at once while a head is awaited.

@@ -4,23 +4,19 @@ use std::{
     io::{self, IoSlice},
     pin::Pin,
     task::{Context, Poll, ready},
-    time::Duration,
 };
 
 use bytes::{Buf as _, Bytes};
 use http::request;
-use tokio::time::timeout;
 
 use super::{
-    Upload, chunked,
+    chunked,
     request::{Framing, head},
 };
-use crate::socket::Socket;
-
-/// How long the rest of an upload that the endpoint no longer takes is read from its caller, who may not read the
-/// response before everything is sent; and how long its caller may be silent meanwhile.
-const DISCARD: Duration = Duration::from_secs(30);
-const DISCARD_SILENCE: Duration = Duration::from_secs(5);
+use crate::{
+    socket::Socket,
+    upstream::upload::{Upload, discard},
+};
 
 /// Why a request could not be sent to its end.
 #[derive(Debug)]
@@ -100,15 +96,11 @@ impl<U: Upload> Writer<U> {
         }
     }
 
-    /// Reads the rest of the upload and drops it, within bounds.
+    /// Reads the rest of the upload and drops it.
     pub(super) async fn discard(self) {
-        let Some(mut upload) = self.upload else { return };
-        let rest = async {
-            let mut next = async || std::future::poll_fn(|cx| Pin::new(&mut upload).poll_frame(cx)).await;
-            while let Ok(Some(Ok(_))) = timeout(DISCARD_SILENCE, next()).await {}
-        };
-        // Out of time: the caller hears of it when its connection closes.
-        let _ = timeout(DISCARD, rest).await;
+        if let Some(upload) = self.upload {
+            discard(upload).await;
+        }
     }
 
     /// Takes the next piece of the body.

@@ -3,18 +3,13 @@
 use std::{
     pin::Pin,
     task::{Context, Poll, ready},
-    time::Duration,
 };
 
 use bytes::Bytes;
 use h2::{Reason, SendStream};
-use tokio::time::timeout;
 
-use super::{super::h1::Upload, reserve};
-
-/// See the constants of the same names for HTTP/1.1.
-const DISCARD: Duration = Duration::from_secs(30);
-const DISCARD_SILENCE: Duration = Duration::from_secs(5);
+use super::reserve;
+use crate::upstream::upload::{Upload, discard};
 
 /// A body on its way. Holds one piece of it at a time.
 pub(super) struct Uploading<U> {
@@ -79,14 +74,8 @@ impl<U: Upload> Uploading<U> {
             |cx| if self.poll(cx).is_ready() || self.refused { Poll::Ready(()) } else { Poll::Pending },
         )
         .await;
-        if !self.refused {
-            return;
+        if self.refused {
+            discard(self.upload).await;
         }
-        let mut upload = self.upload;
-        let rest = async {
-            let mut next = async || std::future::poll_fn(|cx| Pin::new(&mut upload).poll_frame(cx)).await;
-            while let Ok(Some(Ok(_))) = timeout(DISCARD_SILENCE, next()).await {}
-        };
-        let _ = timeout(DISCARD, rest).await;
     }
 }

@@ -74,3 +74,25 @@ fn json_and_typed_lists() {
     assert_eq!(parsed.objects.len(), 2);
     assert_eq!(said(&parsed), Vec::<String>::new());
 }
+
+#[test]
+fn several_json_objects_and_directives_are_read_as_kubectl_does() {
+    let service =
+        |name: &str| format!("{{\"apiVersion\":\"v1\",\"kind\":\"Service\",\"metadata\":{{\"name\":\"{name}\"}}}}");
+    let (a, b) = (service("a"), service("b"));
+    let yaml = "apiVersion: v1\nkind: Service\nmetadata: {name: c}\n";
+    for (case, text, lines) in [
+        ("one on each line", format!("{a}\n{b}\n"), vec![1, 2]),
+        ("with nothing between", format!("{a}{b}"), vec![1, 1]),
+        ("a blank line between, and YAML after it", format!("\n{a}\n\n{b}\n---\n{yaml}"), vec![2, 4, 6]),
+        ("a directive", format!("%YAML 1.1\n---\n{yaml}"), vec![3]),
+        ("YAML in braces", "{apiVersion: v1, kind: Service, metadata: {name: a}}".to_owned(), vec![1]),
+    ] {
+        let parsed = read(&text);
+        assert_eq!(said(&parsed), [""; 0], "{case}");
+        let origins = parsed.objects.iter().map(|object| object.meta().origin.as_ref().unwrap().line);
+        assert_eq!(origins.collect::<Vec<_>>(), lines, "{case}");
+    }
+    let broken = read(&format!("{a}\n{{\"kind\":"));
+    assert!(broken.broken && broken.objects.is_empty(), "as a whole: {broken:?}");
+}

@@ -1,0 +1,106 @@
+//! The roles as processes of their own on loopback, from manifests: a controller, one dns, and a proxy for each of two
+//! nodes.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::Path,
+    process::{Child, Command, Stdio},
+};
+
+use super::{await_condition, command, http::get, range};
+
+/// One of the processes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    Controller,
+    Dns,
+    /// The proxy of node `n1`.
+    Proxy1,
+    /// The proxy of node `n2`.
+    Proxy2,
+}
+
+/// The four processes; killed when dropped.
+pub struct Roles {
+    /// First two bytes of all their addresses.
+    prefix: String,
+    running: Vec<(Part, Child)>,
+}
+
+impl Roles {
+    /// Starts them on the manifests in `folder`, which must exist, and waits until they are ready.
+    pub fn start(folder: &Path) -> Self {
+        let range = range();
+        let prefix = range.rsplitn(3, '.').nth(2).expect("an address range").to_owned();
+        let mut roles = Self { prefix, running: Vec::new() };
+        let manifests = folder.display().to_string();
+        let controller = roles.socket(Part::Controller, 5390).to_string();
+        roles.spawn(
+            Part::Controller,
+            &["controller", "--manifests", &manifests, "--listen", &controller, "--address-range", &range],
+        );
+        let dns = roles.dns().to_string();
+        roles.spawn(
+            Part::Dns,
+            &["dns", "--controller", &controller, "--id", "dns", "--listen", &dns, "--lameduck", "0s"],
+        );
+        for (part, id, node) in [(Part::Proxy1, "proxy-1", "n1"), (Part::Proxy2, "proxy-2", "n2")] {
+            let address = roles.address(part).to_string();
+            let who = ["--id", id, "--node", node, "--address", &address, "--threads", "1"];
+            roles.spawn(part, &[&["proxy", "--controller", &controller][..], &who].concat());
+        }
+        for (part, _) in &roles.running {
+            await_condition(&format!("{part:?} is ready"), || {
+                get(roles.socket(*part, 5380), "admin", "/readyz")
+                    .is_ok_and(|answer| answer.status == 200)
+                    .then_some(())
+            });
+        }
+        roles
+    }
+
+    fn spawn(&mut self, part: Part, arguments: &[&str]) {
+        let admin = self.socket(part, 5380).to_string();
+        let child = command(arguments)
+            .args(["--admin", &admin, "--log-level", "warn"])
+            .stdin(Stdio::null())
+            .spawn()
+            .expect("maesh starts");
+        self.running.push((part, child));
+    }
+
+    /// The address of a process.
+    pub fn address(&self, part: Part) -> IpAddr {
+        self.place(200, part as u8 + 1)
+    }
+
+    /// An address of this test's own.
+    pub fn place(&self, third: u8, last: u8) -> IpAddr {
+        format!("{}.{third}.{last}", self.prefix).parse().expect("an address")
+    }
+
+    /// Where dns answers.
+    pub fn dns(&self) -> SocketAddr {
+        self.socket(Part::Dns, 5353)
+    }
+
+    fn socket(&self, part: Part, port: u16) -> SocketAddr {
+        (self.address(part), port).into()
+    }
+
+    /// Sends a process a signal, by its name without `SIG`.
+    pub fn signal(&self, part: Part, name: &str) {
+        let (_, child) = self.running.iter().find(|(running, _)| *running == part).expect("it runs");
+        let sent = Command::new("kill").args([format!("-{name}"), child.id().to_string()]).status().expect("kill");
+        assert!(sent.success());
+    }
+}
+
+impl Drop for Roles {
+    fn drop(&mut self) {
+        for (_, child) in &mut self.running {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
