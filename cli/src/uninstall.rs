@@ -13,7 +13,7 @@ use maesh_controller::{
     own::{
         owner,
         stanza::{Cluster, Leave, Mesh, Right},
-        uninstall::{ByHand, ClusterDns, DONE, PROGRESS, Uninstall},
+        uninstall::{ByHand, ClusterDns, DONE, PROGRESS, Uninstall, hooks},
     },
     source::kubernetes,
 };
@@ -32,11 +32,13 @@ pub async fn run(args: UninstallArgs) -> anyhow::Result<ExitCode> {
     let client = kubernetes::client(args.kubeconfig.as_deref(), args.context.as_deref()).await?;
     let markers = Api::<ConfigMap>::namespaced(client.clone(), &args.namespace);
     let since = Instant::now();
+    refuse_applied_hooks(&markers, &args).await?;
     mark(&markers, &args).await?;
     let mut heard = Heard::new(since);
     let mut alone: Option<JoinHandle<()>> = None;
     loop {
         match progress(&markers, &args.leave.marker).await {
+            Ok(Some(now)) if now.starts_with(hooks::REFUSED) => bail!("{now}"),
             Ok(Some(now)) if now != heard.last => {
                 println!("{now}");
                 heard.hear(Instant::now(), now);
@@ -96,6 +98,20 @@ impl Heard {
     /// the 300 s that Helm waits for its hook, so that there is time left to do it.
     fn patience(&self, args: &UninstallArgs) -> Duration {
         if self.last.is_empty() { args.takeover } else { args.takeover + args.horizon }
+    }
+}
+
+/// Fails where the chart's hooks were applied as ordinary objects: the Job that runs this program came with them.
+async fn refuse_applied_hooks(markers: &Api<ConfigMap>, args: &UninstallArgs) -> anyhow::Result<()> {
+    match hooks::are_applied(markers, &args.leave.marker).await {
+        Ok(true) => bail!("{}", hooks::refusal(&args.namespace, &args.leave.marker)),
+        Ok(false) => Ok(()),
+        // The rights of a chart that does not have this ConfigMap.
+        Err(kube::Error::Api(status)) if status.code == 403 => Ok(()),
+        Err(error) => {
+            let name = hooks::applied_name(&args.leave.marker);
+            Err(error).with_context(|| format!("ConfigMap {}/{name}", args.namespace))
+        }
     }
 }
 

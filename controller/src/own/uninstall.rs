@@ -6,6 +6,9 @@
 //! nobody asks the mesh any more, removes what it made, and says so in the marker. Helm waits for its Job; where the pod of
 //! that cannot start, the leader ends it. Without any controller, `maesh uninstall` does the same by itself. Every step
 //! may be done twice. Silence in the marker means that nobody is at it: who only waits says so again and again.
+//! A marker that came with all of the chart's hooks, applied as ordinary objects, is refused ([`hooks`]).
+
+pub mod hooks;
 
 use std::{fmt, future::Future, pin::Pin, pin::pin, time::Duration};
 
@@ -133,29 +136,29 @@ impl ClusterDns for ByHand {
     }
 }
 
-/// Says in `wanted` whether the marker is there, for as long as somebody listens. While the API server is away, the last
-/// answer stands.
+/// Says in `wanted` whether the marker asks for an uninstallation, for as long as somebody listens. While the API server is
+/// away, the last answer stands.
 pub async fn follow(client: Client, options: &Options, wanted: watch::Sender<bool>) {
-    let markers = Api::<PartialObjectMeta<ConfigMap>>::namespaced(client, &options.namespace);
-    let named = crate::api::watching().fields(&format!("metadata.name={}", options.marker));
+    let markers = Api::<PartialObjectMeta<ConfigMap>>::namespaced(client.clone(), &options.namespace);
+    let named = watcher::Config::default().fields(&format!("metadata.name={}", options.marker));
     let events = watcher(markers, named).default_backoff();
     let mut events = pin!(events);
-    let (mut listed, mut gone) = (false, None);
+    let (mut listed, mut gone) = (None, None);
     while !wanted.is_closed() {
-        let now = tokio::select! {
+        let marker = tokio::select! {
             event = events.next() => match event {
                 None => return,
                 Some(Ok(watcher::Event::Init)) => {
-                    listed = false;
+                    listed = None;
                     continue;
                 }
-                Some(Ok(watcher::Event::InitApply(_))) => {
-                    listed = true;
+                Some(Ok(watcher::Event::InitApply(marker))) => {
+                    listed = Some(marker);
                     continue;
                 }
-                Some(Ok(watcher::Event::Apply(_))) => true,
-                Some(Ok(watcher::Event::InitDone)) => listed,
-                Some(Ok(watcher::Event::Delete(_))) => false,
+                Some(Ok(watcher::Event::Apply(marker))) => Some(marker),
+                Some(Ok(watcher::Event::InitDone)) => listed.take(),
+                Some(Ok(watcher::Event::Delete(_))) => None,
                 Some(Err(error)) => {
                     tracing::debug!(%error, "the marker of an uninstallation cannot be watched");
                     continue;
@@ -167,12 +170,17 @@ pub async fn follow(client: Client, options: &Options, wanted: watch::Sender<boo
                 continue;
             }
         };
-        if now {
-            gone = None;
-            say(&wanted, true);
-        } else if *wanted.borrow() && gone.is_none() {
-            gone = Some(Instant::now() + options.regret);
-        }
+        let Some(marker) = marker else {
+            if *wanted.borrow() && gone.is_none() {
+                gone = Some(Instant::now() + options.regret);
+            }
+            continue;
+        };
+        let Some(asks) = hooks::asks(&client, &options.namespace, &marker.metadata, || wanted.is_closed()).await else {
+            return;
+        };
+        gone = None;
+        say(&wanted, asks);
     }
 }
 
