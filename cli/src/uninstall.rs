@@ -9,6 +9,7 @@ use anyhow::{Context as _, bail};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{Api, Client, api::PostParams, core::ObjectMeta};
 use maesh_controller::{
+    api::ApiError,
     own::{
         owner,
         stanza::{Cluster, Leave, Mesh, Right},
@@ -124,7 +125,7 @@ async fn mark(markers: &Api<ConfigMap>, args: &UninstallArgs) -> anyhow::Result<
     }
     match markers.create(&PostParams::default(), &marker).await {
         // Just made by another.
-        Err(kube::Error::Api(status)) if status.code == 409 => {}
+        Err(error) if ApiError::Conflict.is(&error) => {}
         made => drop(made.with_context(|| format!("making ConfigMap {}/{name}", args.namespace))?),
     }
     println!("ConfigMap {}/{name} says that the mesh is to go; deleting it takes that back", args.namespace);

@@ -32,7 +32,10 @@ use tokio::{
     time::{Instant, sleep, sleep_until, timeout},
 };
 
-use crate::leader::{Leadership, NotLeader};
+use crate::{
+    api::ApiError,
+    leader::{Leadership, NotLeader},
+};
 
 /// The marker's annotation that says how far it is.
 pub const PROGRESS: &str = "maesh.containo.us/uninstall";
@@ -270,7 +273,7 @@ impl Uninstall {
         let nothing = json!({ "spec": { "completions": 0, "parallelism": 0 } });
         let (parameters, nothing) = (PatchParams::default(), Patch::Merge(&nothing));
         match self.write(jobs.patch_metadata(&self.options.marker, &parameters, &nothing)).await? {
-            Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+            Err(error) if ApiError::Missing.is(&error) => Ok(()),
             Err(error) => Err(error.into()),
             Ok(job) => {
                 if *ended != job.metadata.uid {
@@ -380,7 +383,7 @@ impl Uninstall {
         for service in timeout(ANSWER, services.list_metadata(&ours)).await??.items {
             let name = service.metadata.name.unwrap_or_default();
             match self.write(services.delete(&name, &DeleteParams::default())).await? {
-                Err(kube::Error::Api(status)) if status.code == 404 => {}
+                Err(error) if ApiError::Missing.is(&error) => {}
                 Err(error) => return Err(error.into()),
                 Ok(_) => {}
             }
@@ -397,7 +400,7 @@ impl Uninstall {
         let (parameters, patch) = (PatchParams::default(), Patch::Merge(&patch));
         match self.write(markers.patch_metadata(&self.options.marker, &parameters, &patch)).await? {
             // It was taken back: whoever watches it learns that.
-            Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+            Err(error) if ApiError::Missing.is(&error) => Ok(()),
             Err(error) => Err(error.into()),
             Ok(_) => Ok(()),
         }
