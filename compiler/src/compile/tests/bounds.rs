@@ -116,7 +116,7 @@ fn one_namespace_takes_no_more_than_its_ports() {
     assert_eq!(without_room(&first), ["Service shop/new"], "older ones come first, and what still fits has its place");
     let wants = first.wants.as_ref().unwrap();
     assert_eq!(wants.own.iter().map(|want| want.service.to_string()).collect::<Vec<_>>(), ["shop/old"]);
-    assert_eq!(name(&first, "shop/new").answer, Answer::Plain);
+    assert_eq!(name(&first, "shop/new").answer, Answer::Unserved);
     assert_eq!(without_room(&step(&of("more", 5, "http", 80..84))), [""; 0], "ports on the shared address are shared");
     let elsewhere = of("new", 3, "tcp", 1000..1005).replace("namespace: shop", "namespace: other");
     assert_eq!(without_room(&step(&elsewhere)), [""; 0], "another namespace has ports of its own");
