@@ -5,6 +5,8 @@
 mod cluster_dns;
 mod inspect;
 mod own;
+#[cfg(test)]
+mod page;
 mod uninstall;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
@@ -22,12 +24,12 @@ pub use uninstall::{LeaveArgs, UninstallArgs};
 
 pub use self::own::OwnArgs;
 
-/// A service mesh for Kubernetes that asks nothing of your pods.
+/// A service mesh for Kubernetes without sidecars.
 ///
 /// Call `http://web.shop.maesh` instead of `http://web.shop`, and the proxy on the caller's own node balances,
 /// retries and measures the request. No sidecar, no iptables, no restart.
 ///
-/// Start with `maesh demo`: it runs the whole mesh on this machine, with three toy backends, and says what to type.
+/// Start with `maesh demo`: it runs the whole mesh on this machine with three small backends, and prints what to type.
 #[derive(Debug, Parser)]
 #[command(name = "maesh", version, propagate_version = true, max_term_width = 110)]
 pub struct Cli {
@@ -39,23 +41,23 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Run the whole mesh in this process from a folder of ordinary manifests, live; no cluster, no root
+    /// Run the whole mesh in this process from a folder of ordinary manifests; no cluster, no root
     Dev(DevArgs),
-    /// Show the mesh at work: `maesh dev` with three toy backends, and what to type
+    /// Run `maesh dev` with three small backends, and print what to type
     Demo(DemoArgs),
     Explain(ExplainArgs),
     Check(CheckArgs),
-    /// Role: watch the cluster, compile, and stream configuration to dns and proxies
+    /// Role: watch the cluster and send configuration to dns and the proxies
     Controller(Box<ControllerArgs>),
-    /// Role: answer the mesh's DNS zones; or, with a command, look after the stanza that leads to them
+    /// Role: answer DNS queries for the mesh's zones; with a command, manage the stanza in the cluster's DNS
     Dns(Box<DnsOrCommandArgs>),
     /// Role: carry the requests of one node
     Proxy(ProxyArgs),
-    /// Beside a proxy: keep its listening sockets open while it is started again
+    /// Beside a proxy: keep its listening sockets open while it restarts
     Keeper(KeeperArgs),
-    /// Take the mesh out of the cluster's ways, so that its objects can be deleted and no call under way fails
+    /// Remove the DNS stanza and drain the proxies before the mesh is deleted
     Uninstall(UninstallArgs),
-    /// Print the version of this program
+    /// Print the version
     Version(VersionArgs),
     /// Print a completion script for your shell
     ///
@@ -69,8 +71,8 @@ pub enum Command {
 /// What is logged, and how. Logs go to standard error.
 #[derive(Debug, Clone, Args)]
 pub struct LogArgs {
-    /// What to log: error, warn, info, debug, trace, or a filter such as `info,maesh_proxy=debug`; changeable at run
-    /// time by `PUT /api/log-level`
+    /// What to log: error, warn, info, debug, trace, or a filter such as `info,maesh_proxy=debug`. Can be changed at run
+    /// time with `PUT /api/log-level`
     #[arg(
         long,
         global = true,
@@ -80,7 +82,7 @@ pub struct LogArgs {
         help_heading = "Logs"
     )]
     pub log_level: String,
-    /// How to log it
+    /// Format of a log line
     #[arg(
         long,
         global = true,
@@ -96,7 +98,7 @@ pub struct LogArgs {
 pub enum LogFormat {
     /// For people
     Text,
-    /// One JSON object a line
+    /// One JSON object per line
     Json,
 }
 
@@ -104,23 +106,23 @@ pub enum LogFormat {
 pub enum Output {
     /// For people
     Text,
-    /// For scripts: one JSON object a line
+    /// For scripts: one JSON object per line
     Json,
 }
 
 /// What decides how Services are meshed, the same for `maesh dev` and `maesh controller`.
 #[derive(Debug, Clone, Args)]
 pub struct MeshArgs {
-    /// Zone to answer for; repeat it for several, the first one is the mesh's own
+    /// DNS zone of the mesh; repeat it for several. The first is the one that the mesh itself uses
     #[arg(long = "zone", env = "MAESH_ZONES", value_delimiter = ',', default_values = ["maesh", "traefik.mesh"])]
     pub zones: Vec<Zone>,
-    /// Traffic type of ports that say nothing else
+    /// Protocol of a port that does not say its own
     #[arg(long, env = "MAESH_DEFAULT_MODE", default_value = "http", value_name = "TYPE")]
     pub default_mode: Mode,
-    /// Deny what no TrafficTarget allows (not part of this version yet: refused at start)
+    /// Access control: deny what no TrafficTarget allows. Not part of this version: refused at start
     #[arg(long, env = "MAESH_ACL")]
     pub acl: bool,
-    /// Mesh these namespaces only; repeat it for several
+    /// Mesh only this namespace; repeat it for several
     #[arg(long, env = "MAESH_WATCH_NAMESPACES", value_delimiter = ',', value_name = "NAMESPACE")]
     pub watch_namespace: Vec<String>,
     /// Do not mesh this namespace (kube-system and the mesh's own are never meshed); repeat it for several
@@ -135,10 +137,10 @@ pub struct MeshArgs {
     /// The cluster's DNS domain
     #[arg(long, env = "MAESH_CLUSTER_DOMAIN", default_value = "cluster.local", value_name = "DOMAIN")]
     pub cluster_domain: String,
-    /// With no proxy ready, answer the plain addresses
+    /// If no proxy is ready, names resolve to the Service's ClusterIP
     #[arg(long, env = "MAESH_FAIL_TO_PLAIN", default_value_t = true, action = clap::ArgAction::Set, value_name = "BOOL")]
     pub fail_to_plain: bool,
-    /// Answer the plain address of every Service: the mesh stays, the traffic leaves it
+    /// All names resolve to ClusterIPs: the mesh keeps running, and no traffic passes it
     #[arg(long, env = "MAESH_BYPASS")]
     pub bypass: bool,
     /// Leave endpoints in this range out of every Service, such as the addresses of nodes or of the API server; repeat it
@@ -200,7 +202,7 @@ pub struct DevArgs {
     pub paths: Vec<PathBuf>,
     #[command(flatten)]
     pub listen: DevListenArgs,
-    /// What to print on standard output
+    /// Format of standard output
     #[arg(long, short = 'o', default_value = "text")]
     pub output: Output,
     #[command(flatten)]
@@ -210,24 +212,24 @@ pub struct DevArgs {
 /// Where `maesh dev` and `maesh demo` listen, and how they end.
 #[derive(Debug, Clone, Args)]
 pub struct DevListenArgs {
-    /// Address of the DNS responder (UDP and TCP)
+    /// Address that DNS queries are answered on (UDP and TCP)
     #[arg(long, default_value = "127.0.0.1:5354", value_parser = socket, value_name = "ADDR")]
     pub dns: SocketAddr,
     /// Address of health, metrics and the status API
     #[arg(long, default_value = "127.0.0.1:5380", value_parser = socket, value_name = "ADDR")]
     pub admin: SocketAddr,
-    /// Range of the addresses that names answer: its first host address is shared by HTTP Services, the rest are own
+    /// Range of the addresses that names resolve to: HTTP Services share the first host address, the others are own
     /// addresses
     #[arg(long, default_value = "127.77.0.0/16", value_name = "CIDR")]
     pub address_range: IpNet,
-    /// Longest time that requests in flight may take after SIGTERM or Ctrl-C
+    /// How long requests in flight may take after SIGTERM or Ctrl-C
     #[arg(long, default_value = "5s", value_parser = duration::parse, value_name = "DURATION")]
     pub drain_timeout: Duration,
 }
 
 #[derive(Debug, Clone, Args)]
 pub struct DemoArgs {
-    /// Do by itself what the demo proposes, check every answer, exit 0 or 1
+    /// Run the commands that the demo proposes, check every answer, and exit with 0 or 1
     #[arg(long)]
     pub self_test: bool,
     #[command(flatten)]
@@ -236,10 +238,10 @@ pub struct DemoArgs {
 
 #[derive(Debug, Clone, Args)]
 pub struct ControllerArgs {
-    /// Kubeconfig of the cluster to watch; without it, the ServiceAccount of the pod this runs in
+    /// Kubeconfig of the cluster to watch; without it, the ServiceAccount of the pod that this runs in
     #[arg(long, env = "MAESH_KUBECONFIG", value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
-    /// Context of the kubeconfig; its current one if not given
+    /// Context of the kubeconfig; the current one if not given
     #[arg(long, requires = "kubeconfig", value_name = "NAME")]
     pub context: Option<String>,
     /// Read manifests from this file or folder instead of a cluster; repeat it for several
@@ -251,31 +253,31 @@ pub struct ControllerArgs {
     /// Address of health, metrics and the status API
     #[arg(long, env = "MAESH_ADMIN", default_value = "127.0.0.1:5381", value_parser = socket, value_name = "ADDR")]
     pub admin: SocketAddr,
-    /// Give own addresses from this range, which the proxies then bind themselves: for flat networks without kube-proxy
+    /// Take own addresses from this range. The proxies bind them themselves: for flat networks without kube-proxy
     #[arg(long, env = "MAESH_ADDRESS_RANGE", value_name = "CIDR")]
     pub address_range: Option<IpNet>,
-    /// Certificate chain of the discovery stream (PEM; read again when it changes)
+    /// Certificate chain for the discovery stream (PEM; read again when it changes)
     #[arg(long, env = "MAESH_TLS_CERT", requires = "tls_key", value_name = "FILE")]
     pub tls_cert: Option<PathBuf>,
-    /// Private key of the discovery stream (PEM; read again when it changes)
+    /// Private key for the discovery stream (PEM; read again when it changes)
     #[arg(long, env = "MAESH_TLS_KEY", requires = "tls_cert", value_name = "FILE")]
     pub tls_key: Option<PathBuf>,
-    /// File with a secret that subscribers must know; without it only loopback addresses may subscribe
+    /// File with a secret that dns and proxies must present; without it only loopback addresses may connect
     #[arg(long, env = "MAESH_SECRET_FILE", value_name = "FILE")]
     pub secret_file: Option<PathBuf>,
-    /// Serve subscribers of other machines without authentication
+    /// Serve dns and proxies on other machines without authentication
     #[arg(long)]
     pub insecure: bool,
     #[command(flatten)]
     pub trust: TrustArgs,
-    /// Service in the mesh's namespace whose endpoints are the replicas of this controller: proxies tell all of them how
-    /// they are
+    /// Service in the mesh's namespace whose endpoints are the replicas of this controller; proxies report their state to
+    /// all of them
     #[arg(long, env = "MAESH_SERVICE", value_name = "NAME")]
     pub service: Option<String>,
-    /// How long proxies may take to come back after this process started, before their absence counts
+    /// How long after its start the controller waits for proxies to connect, before names are published without them
     #[arg(long, env = "MAESH_PROXY_SETTLE", default_value = "5s", value_parser = duration::parse, value_name = "DURATION")]
     pub proxy_settle: Duration,
-    /// Write nothing to the cluster: no Lease, nothing that the leader of the replicas does there
+    /// Write nothing to the cluster: no Lease, and nothing that the leader of the replicas writes
     #[arg(long, env = "MAESH_READ_ONLY")]
     pub read_only: bool,
     /// Lease in the mesh's namespace whose holder writes to the cluster
@@ -284,10 +286,11 @@ pub struct ControllerArgs {
     /// Name of this replica: the pod's name
     #[arg(long, env = "MAESH_POD_NAME", default_value = "maesh-controller", value_name = "NAME")]
     pub id: String,
-    /// How long callers may remember an answer: what a Service leaves (a protocol, an address) serves on for that long
+    /// Drain window: how long the old address or protocol of a Service keeps working after a change, because clients
+    /// cache DNS answers
     #[arg(long, env = "MAESH_HORIZON", default_value = "45s", value_parser = duration::parse, value_name = "DURATION")]
     pub horizon: Duration,
-    /// Who looks after the stanza in the cluster's DNS
+    /// Who writes the stanza in the cluster's DNS
     #[arg(long, env = "MAESH_COREDNS_MODE", default_value = "manual", value_name = "MODE")]
     pub coredns_mode: CorednsMode,
     #[command(flatten)]
@@ -300,17 +303,17 @@ pub struct ControllerArgs {
     pub mesh: MeshArgs,
 }
 
-/// Whom dns and proxies believe in a cluster, and who is believed to be one.
+/// How dns, proxies and controller authenticate each other in a cluster.
 #[derive(Debug, Clone, Args)]
 pub struct TrustArgs {
-    /// Serve with certificates of an authority that the replicas keep by themselves: in the Secret of this name in the
-    /// mesh's namespace, published in the ConfigMap of this name
+    /// Serve with certificates of a CA that the controllers create and renew themselves: its key is in the Secret of this
+    /// name in the mesh's namespace, its certificate in the ConfigMap of this name
     #[arg(long, env = "MAESH_CA", conflicts_with_all = ["tls_cert", "read_only", "manifests"], value_name = "NAME")]
     pub ca: Option<String>,
-    /// Name in the certificates of --ca, by which dns and proxies know the controller
+    /// Name in the certificates of --ca, which dns and proxies verify
     #[arg(long, env = "MAESH_SERVER_NAME", default_value = "maesh-controller.maesh.svc", value_name = "NAME")]
     pub server_name: String,
-    /// ServiceAccount of dns in the mesh's namespace: its pods may subscribe, by tokens for the audience `maesh`
+    /// ServiceAccount of dns in the mesh's namespace; its pods authenticate with tokens for the audience `maesh`
     #[arg(
         long,
         env = "MAESH_DNS_ACCOUNT",
@@ -319,7 +322,7 @@ pub struct TrustArgs {
         value_name = "NAME"
     )]
     pub dns_account: Option<String>,
-    /// ServiceAccount of the proxies, likewise
+    /// ServiceAccount of the proxies in the mesh's namespace; its pods authenticate in the same way
     #[arg(long, env = "MAESH_PROXY_ACCOUNT", requires = "dns_account", value_name = "NAME")]
     pub proxy_account: Option<String>,
 }
@@ -327,7 +330,7 @@ pub struct TrustArgs {
 /// How dns and proxies reach the controller.
 #[derive(Debug, Clone, Args)]
 pub struct SubscribeArgs {
-    /// Address of a controller's discovery stream, `host:port`; repeat it for several, one is used at a time
+    /// Address of a controller's discovery stream, `host:port`; repeat it for several. One is used at a time
     #[arg(
         long,
         env = "MAESH_CONTROLLER",
@@ -336,26 +339,26 @@ pub struct SubscribeArgs {
         value_name = "ADDR"
     )]
     pub controller: Vec<String>,
-    /// CA certificates to verify the controller by (PEM; read again when it changes); without it the stream is not
-    /// encrypted, which only loopback addresses allow
+    /// CA certificates to verify the controller with (PEM; read again when they change). Without it the stream is not
+    /// encrypted, which is allowed for loopback addresses only
     #[arg(long, env = "MAESH_TLS_CA", value_name = "FILE")]
     pub tls_ca: Option<PathBuf>,
-    /// Name in the controller's certificate; its host if not given
+    /// Name in the controller's certificate; the host of --controller if not given
     #[arg(long, env = "MAESH_TLS_SERVER_NAME", value_name = "NAME")]
     pub tls_server_name: Option<String>,
-    /// Talk to a controller on another machine without encryption
+    /// Connect to a controller on another machine without encryption
     #[arg(long)]
     pub insecure: bool,
     /// File with the token or secret to authenticate with (read again when it changes)
     #[arg(long, env = "MAESH_TOKEN_FILE", value_name = "FILE")]
     pub token_file: Option<PathBuf>,
-    /// Folder for the last good state, from which a restarted process serves at once
+    /// Folder for the last good configuration, so that a restarted process can serve at once
     #[arg(long, env = "MAESH_STATE_DIR", value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
-    /// Name of this instance, unique in its role: the pod's name
+    /// Name of this process, unique in its role: the pod's name
     #[arg(long, env = "MAESH_POD_NAME", value_name = "NAME")]
     pub id: String,
-    /// Node it runs on
+    /// Name of the node that it runs on
     #[arg(long, env = "MAESH_NODE_NAME", value_name = "NODE")]
     pub node: Option<String>,
 }
@@ -367,20 +370,20 @@ pub struct DnsArgs {
     /// Address to answer on, UDP and TCP; repeat it for several
     #[arg(long, env = "MAESH_LISTEN", value_delimiter = ',', default_value = "127.0.0.1:5354", value_parser = socket, value_name = "ADDR")]
     pub listen: Vec<SocketAddr>,
-    /// Address of `ns.dns.<zone>`, as callers reach it; the listen addresses if not given; repeat it for both families
+    /// Address of `ns.dns.<zone>`; the listen addresses if not given. Repeat it for IPv4 and IPv6
     #[arg(long, env = "MAESH_NS_ADDRESS", value_delimiter = ',', value_name = "IP")]
     pub ns_address: Vec<std::net::IpAddr>,
     /// Address of health, metrics and the status API
     #[arg(long, env = "MAESH_ADMIN", default_value = "127.0.0.1:5382", value_parser = socket, value_name = "ADDR")]
     pub admin: SocketAddr,
-    /// How long to go on answering after SIGTERM, so that nobody's query is lost
+    /// How long to go on answering queries after SIGTERM
     #[arg(long, env = "MAESH_LAMEDUCK", default_value = "5s", value_parser = duration::parse, value_name = "DURATION")]
     pub lameduck: Duration,
-    /// Threads that answer on each address; 0 is one per core, four at most
+    /// Threads that answer on each address; 0 means one per core, four at most
     #[arg(long, env = "MAESH_THREADS", default_value_t = 0, value_name = "N")]
     pub threads: usize,
-    /// Admin port of the proxies, where they are asked whether they are ready while the controller is away; without it,
-    /// whether they take connections
+    /// Admin port of the proxies. While the controller is away, dns asks there whether a proxy is ready; without this
+    /// flag it only checks that a proxy accepts connections
     #[arg(long, env = "MAESH_PROBE_PORT", value_name = "PORT")]
     pub probe_port: Option<u16>,
     #[command(flatten)]
@@ -389,28 +392,28 @@ pub struct DnsArgs {
 
 #[derive(Debug, Clone, Args)]
 pub struct ProxyArgs {
-    /// Address at which callers of this node reach the proxy, and on which it listens; repeat it for both families
+    /// Address that the proxy listens on and that callers of this node use; repeat it for IPv4 and IPv6
     #[arg(long, env = "MAESH_ADDRESS", required = true, value_delimiter = ',', value_name = "IP")]
     pub address: Vec<std::net::IpAddr>,
     /// Address of health, metrics and the status API
     #[arg(long, env = "MAESH_ADMIN", default_value = "127.0.0.1:5383", value_parser = socket, value_name = "ADDR")]
     pub admin: SocketAddr,
-    /// Address of this node, by which the controller is asked for its zone
+    /// Address of this node, with which the proxy asks the controller for the node's zone
     #[arg(long, env = "MAESH_NODE_ADDRESS", value_name = "IP")]
     pub node_address: Option<std::net::IpAddr>,
-    /// Zone of this node, for topology hints; if not given, as the controller says
+    /// Zone of this node, for topology hints; if not given, the controller tells it
     #[arg(long, env = "MAESH_NODE_ZONE", value_name = "ZONE")]
     pub zone: Option<String>,
-    /// How long to go on accepting after SIGTERM: callers hold the old answer for its TTL
+    /// Drain window: how long to go on accepting connections after SIGTERM, because clients cache the address
     #[arg(long, env = "MAESH_DRAIN_HORIZON", default_value = "45s", value_parser = duration::parse, value_name = "DURATION")]
     pub drain_horizon: Duration,
-    /// Longest time that requests in flight may take after that
+    /// How long requests in flight may take after that
     #[arg(long, env = "MAESH_DRAIN_TIMEOUT", default_value = "5s", value_parser = duration::parse, value_name = "DURATION")]
     pub drain_timeout: Duration,
-    /// Socket of the `maesh keeper` beside it: what it listens on stays open while this process is started again
+    /// Socket of the `maesh keeper` beside it, which keeps the listening sockets open while this process restarts
     #[arg(long, env = "MAESH_KEEPER", value_name = "PATH")]
     pub keeper: Option<PathBuf>,
-    /// Threads that carry requests; 0 is one per core, four at most
+    /// Threads that carry requests; 0 means one per core, four at most
     #[arg(long, env = "MAESH_THREADS", default_value_t = 0, value_name = "N")]
     pub threads: usize,
     /// Most connections of callers at once. The limit of open files sets another bound; the lower one holds
@@ -425,17 +428,17 @@ pub struct ProxyArgs {
 
 #[derive(Debug, Clone, Args)]
 pub struct KeeperArgs {
-    /// Socket at which the proxy finds it; both are of one user, and in one network namespace
+    /// Socket that the proxy connects to. Both must run as the same user and in the same network namespace
     #[arg(long, env = "MAESH_KEEPER", value_name = "PATH")]
     pub socket: PathBuf,
-    /// How long callers may wait for a proxy that is gone, before they are refused
+    /// How long new connections may wait for the proxy before they are refused
     #[arg(long, env = "MAESH_HOLD", default_value = "10s", value_parser = duration::parse, value_name = "DURATION")]
     pub hold: Duration,
 }
 
 #[derive(Debug, Clone, Args)]
 pub struct VersionArgs {
-    /// How to print it
+    /// Format of the output
     #[arg(long, short = 'o', default_value = "text")]
     pub output: Output,
 }

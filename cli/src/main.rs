@@ -1,4 +1,4 @@
-//! maesh: a service mesh for Kubernetes that asks nothing of your pods.
+//! maesh: a service mesh for Kubernetes without sidecars.
 //!
 //! One binary: the three roles, the whole mesh in one process for developers, and what people need around them.
 #![allow(unreachable_pub, reason = "a program has no outside")]

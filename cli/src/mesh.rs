@@ -11,7 +11,7 @@ use std::{
 use anyhow::bail;
 use ipnet::IpNet;
 use maesh_compiler::compile::{Addressing, Config, ConnectedProxy};
-use maesh_config::{Change, Kind, ServiceName, model::ListenerId};
+use maesh_config::{Change, Kind, ServiceName};
 use maesh_controller::serve::Sink;
 use maesh_discovery::{Progress, Server, Store, Subscriber, update::Role};
 use tokio::sync::watch;
@@ -138,21 +138,13 @@ pub fn connected_proxies(server: &Server) -> watch::Receiver<Vec<ConnectedProxy>
 }
 
 fn connected_proxy(subscriber: &Subscriber) -> Option<ConnectedProxy> {
-    (subscriber.identity.role == Role::Proxy).then(|| {
-        let listeners = || subscriber.listeners.iter();
-        ConnectedProxy {
-            id: subscriber.identity.id.clone(),
-            node: subscriber.identity.node.clone(),
-            addresses: subscriber.identity.addresses.clone(),
-            ready: subscriber.ready,
-            listening: listeners()
-                .filter(|(_, verdict)| verdict.is_ok())
-                .map(|(id, _)| ListenerId(id.clone()))
-                .collect(),
-            failed: listeners()
-                .filter_map(|(id, verdict)| Some((ListenerId(id.clone()), verdict.clone().err()?)))
-                .collect(),
-        }
+    (subscriber.identity.role == Role::Proxy).then(|| ConnectedProxy {
+        id: subscriber.identity.id.clone(),
+        node: subscriber.identity.node.clone(),
+        addresses: subscriber.identity.addresses.clone(),
+        ready: subscriber.ready,
+        listening: subscriber.listening.clone(),
+        failed: subscriber.failed.clone(),
     })
 }
 

@@ -135,8 +135,6 @@ fn status(state: &State) -> Value {
 
 fn subscriber(subscriber: &Subscriber) -> Value {
     let identity = &subscriber.identity;
-    let failed: BTreeMap<_, _> =
-        subscriber.listeners.iter().filter_map(|(id, verdict)| Some((id, verdict.as_ref().err()?))).collect();
     let rejected =
         subscriber.rejected.iter().map(|(key, why)| json!({ "kind": key.kind, "name": key.name, "why": why }));
     json!({
@@ -148,8 +146,8 @@ fn subscriber(subscriber: &Subscriber) -> Value {
         "ready": subscriber.ready,
         "elsewhere": subscriber.elsewhere,
         "acknowledged": subscriber.acknowledged(),
-        "listening": subscriber.listeners.values().filter(|verdict| verdict.is_ok()).count(),
-        "failed": failed,
+        "listening": subscriber.listening.len(),
+        "failed": *subscriber.failed,
         "rejected": rejected.collect::<Vec<_>>(),
     })
 }

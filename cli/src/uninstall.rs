@@ -9,10 +9,11 @@ use anyhow::{Context as _, bail};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{Api, Client, api::PostParams, core::ObjectMeta};
 use maesh_controller::{
+    api::ApiError,
     own::{
         owner,
         stanza::{Cluster, Leave, Mesh, Right},
-        uninstall::{ByHand, ClusterDns, DONE, PROGRESS, Uninstall},
+        uninstall::{ByHand, ClusterDns, DONE, PROGRESS, Uninstall, hooks},
     },
     source::kubernetes,
 };
@@ -31,11 +32,13 @@ pub async fn run(args: UninstallArgs) -> anyhow::Result<ExitCode> {
     let client = kubernetes::client(args.kubeconfig.as_deref(), args.context.as_deref()).await?;
     let markers = Api::<ConfigMap>::namespaced(client.clone(), &args.namespace);
     let since = Instant::now();
+    refuse_applied_hooks(&markers, &args).await?;
     mark(&markers, &args).await?;
     let mut heard = Heard::new(since);
     let mut alone: Option<JoinHandle<()>> = None;
     loop {
         match progress(&markers, &args.leave.marker).await {
+            Ok(Some(now)) if now.starts_with(hooks::REFUSED) => bail!("{now}"),
             Ok(Some(now)) if now != heard.last => {
                 println!("{now}");
                 heard.hear(Instant::now(), now);
@@ -98,6 +101,20 @@ impl Heard {
     }
 }
 
+/// Fails where the chart's hooks were applied as ordinary objects: the Job that runs this program came with them.
+async fn refuse_applied_hooks(markers: &Api<ConfigMap>, args: &UninstallArgs) -> anyhow::Result<()> {
+    match hooks::are_applied(markers, &args.leave.marker).await {
+        Ok(true) => bail!("{}", hooks::refusal(&args.namespace, &args.leave.marker)),
+        Ok(false) => Ok(()),
+        // The rights of a chart that does not have this ConfigMap.
+        Err(kube::Error::Api(status)) if status.code == 403 => Ok(()),
+        Err(error) => {
+            let name = hooks::applied_name(&args.leave.marker);
+            Err(error).with_context(|| format!("ConfigMap {}/{name}", args.namespace))
+        }
+    }
+}
+
 /// Says that the mesh is to go, where Helm has not said it.
 async fn mark(markers: &Api<ConfigMap>, args: &UninstallArgs) -> anyhow::Result<()> {
     let name = &args.leave.marker;
@@ -108,7 +125,7 @@ async fn mark(markers: &Api<ConfigMap>, args: &UninstallArgs) -> anyhow::Result<
     }
     match markers.create(&PostParams::default(), &marker).await {
         // Just made by another.
-        Err(kube::Error::Api(status)) if status.code == 409 => {}
+        Err(error) if ApiError::Conflict.is(&error) => {}
         made => drop(made.with_context(|| format!("making ConfigMap {}/{name}", args.namespace))?),
     }
     println!("ConfigMap {}/{name} says that the mesh is to go; deleting it takes that back", args.namespace);

@@ -120,6 +120,8 @@ pub struct Compiler {
     /// Where they are reached: a pod whose address is among these may be one of them.
     proxies_at: AHashSet<IpAddr>,
     bound: Bound,
+    /// The proxies as they were last said to be.
+    said_proxies: AHashMap<Arc<str>, ConnectedProxy>,
     /// Proxies are only told of once those that were there before had the time to come back.
     settled: bool,
     /// Names that are not told before it is settled.
@@ -151,6 +153,7 @@ impl Compiler {
             proxies: Vec::new(),
             proxies_at: AHashSet::new(),
             bound: Bound::default(),
+            said_proxies: AHashMap::new(),
             settled: false,
             unsure: AHashSet::new(),
             proxies_changed: false,
@@ -193,7 +196,6 @@ impl Compiler {
     /// Tells which proxies there are and what they listen on.
     pub fn proxies(&mut self, mut proxies: Vec<ConnectedProxy>) {
         proxies.sort_by(|a, b| a.id.cmp(&b.id));
-        proxies.iter_mut().for_each(|proxy| proxy.listening.sort_unstable());
         proxies.dedup_by(|b, a| a.id == b.id);
         if self.proxies != proxies {
             self.proxies_at = proxies.iter().flat_map(|proxy| proxy.addresses.iter().copied()).collect();

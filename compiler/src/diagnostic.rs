@@ -4,6 +4,9 @@
 //! text becomes a line of `maesh dev`, an Event in a cluster, and a finding of `maesh check`. It never stops the rest
 //! of the configuration.
 
+#[cfg(test)]
+mod page;
+
 use std::{fmt, sync::Arc};
 
 use serde::Serialize;

@@ -5,6 +5,7 @@
 
 mod endpoints;
 mod listener;
+mod listener_set;
 mod mesh;
 mod names;
 mod proxy;
@@ -15,6 +16,7 @@ use std::{fmt, sync::Arc};
 
 pub use endpoints::{Endpoint, Endpoints, PortEndpoints};
 pub use listener::{Bind, Claim, Listener, ListenerId};
+pub use listener_set::ListenerSet;
 pub use mesh::Mesh;
 pub use names::{Answer, Name, NamePort};
 pub use proxy::Proxy;

@@ -5,6 +5,7 @@
 //! than [`Limits::silence`]. A watch may be silent for long, so it is bounded as a whole: the server ends it after the
 //! time that the request names, and [`Limits::slack`] later the connection counts as dead.
 
+mod error;
 mod limits;
 
 use std::time::Duration;
@@ -12,6 +13,8 @@ use std::time::Duration;
 use kube::{Client, Config, client::ClientBuilder, runtime::watcher};
 use tower::ServiceExt as _;
 
+pub use self::error::ApiError;
+pub(crate) use self::error::said;
 use self::limits::Bounded;
 
 /// The server ends watches after this many seconds, so a connection that died silently is noticed soon after.

@@ -23,6 +23,7 @@ use tokio::{
 };
 
 use self::election::{Act, Election, Record};
+use crate::api::ApiError;
 
 /// The times of an election.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -196,7 +197,7 @@ impl Shell {
         match written {
             Ok(_) => self.election.holds(sent, wanted),
             // Another was faster; the next round sees who.
-            Err(kube::Error::Api(status)) if status.code == 409 => {}
+            Err(error) if ApiError::Conflict.is(&error) => {}
             Err(error) => return Err(error),
         }
         Ok(())

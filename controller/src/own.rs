@@ -35,7 +35,7 @@ use tokio::{
 };
 
 use self::keeper::Keeper;
-use crate::leader::Leadership;
+use crate::{api::ApiError, leader::Leadership};
 
 /// How long changes are gathered before they are acted on: of what is wanted, and of what is there. A thousand new
 /// Services are not a thousand lists.
@@ -88,8 +88,8 @@ impl KeepError {
         match self {
             Self::Foreign(..) => true,
             // Not who we are, how much is asked, or how the server does.
-            Self::Api(kube::Error::Api(status)) => !matches!(status.code, 401 | 429 | 502..=504),
-            Self::Api(_) | Self::Silent(_) | Self::TooEarly(_) | Self::NotLeader(_) => false,
+            Self::Api(error) => !matches!(ApiError::of(error), ApiError::Later | ApiError::Stranger),
+            Self::Silent(_) | Self::TooEarly(_) | Self::NotLeader(_) => false,
         }
     }
 }

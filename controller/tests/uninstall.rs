@@ -13,13 +13,13 @@ use k8s_openapi::api::{
 };
 use kube::{
     Api, Client,
-    api::{DeleteParams, ListParams, PostParams},
+    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
 };
 use maesh_controller::{
     leader::{Candidate, Terms},
     own::{
         stanza::{Cluster, Leave, Mesh, Right},
-        uninstall::{Answer, ClusterDns, DONE, Options, PROGRESS, Removed, Uninstall, follow},
+        uninstall::{Answer, ClusterDns, DONE, Options, PROGRESS, Removed, Uninstall, follow, hooks},
     },
     source::kubernetes,
 };
@@ -178,6 +178,62 @@ fn the_mesh_goes_in_order_over_failures_and_comes_back_when_the_marker_goes() {
         following.abort();
         candidate.stop().await;
     };
+    runtime.block_on(runtime.spawn(everything)).unwrap();
+}
+
+/// `helm template | kubectl apply` makes the objects of all hooks at once, the marker too.
+#[test]
+fn a_marker_that_was_applied_with_all_hooks_is_refused() {
+    let Some(server) = ApiServer::start_or_skip() else { return };
+    let runtime = server
+        .namespace()
+        .run(|| tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap());
+    let kubeconfig = server.kubeconfig().to_owned();
+    let everything = async move {
+        let client = kubernetes::client(Some(&kubeconfig), None).await.unwrap();
+        let markers = Api::<ConfigMap>::namespaced(client.clone(), "default");
+        let (sender, mut wanted) = watch::channel(false);
+        let following = tokio::spawn({
+            let client = client.clone();
+            async move { follow(client, &options(), sender).await }
+        });
+        let refused = async || {
+            let end = tokio::time::Instant::now() + PATIENCE;
+            while !progress(&markers).await.starts_with(hooks::REFUSED) {
+                assert!(tokio::time::Instant::now() < end, "not refused: {:?}", progress(&markers).await);
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        let mut applied = ConfigMap::default();
+        applied.metadata.name = Some(hooks::applied_name("maesh-uninstall"));
+        let applied_name = applied.metadata.name.clone().unwrap();
+        let never_wanted = wanted.clone();
+
+        markers.create(&PostParams::default(), &applied).await.unwrap();
+        mark(&markers).await;
+        refused().await;
+        markers.delete(&applied_name, &DeleteParams::default()).await.unwrap();
+        assert!(!never_wanted.has_changed().unwrap(), "refused, and that the other one goes changes nothing");
+
+        // What Helm makes for an uninstallation.
+        markers.delete("maesh-uninstall", &DeleteParams::default()).await.unwrap();
+        mark(&markers).await;
+        until("a marker by itself is obeyed", &mut wanted, true).await;
+
+        // The other object may come last; the next word on the marker finds it.
+        markers.create(&PostParams::default(), &applied).await.unwrap();
+        let note = serde_json::json!({ "metadata": { "annotations": { PROGRESS: "waiting" } } });
+        markers.patch("maesh-uninstall", &PatchParams::default(), &Patch::Merge(&note)).await.unwrap();
+        until("the marker is refused after all", &mut wanted, false).await;
+        refused().await;
+
+        // Helm makes the other one for a moment when the mesh is gone.
+        let note = serde_json::json!({ "metadata": { "annotations": { PROGRESS: DONE } } });
+        markers.patch("maesh-uninstall", &PatchParams::default(), &Patch::Merge(&note)).await.unwrap();
+        until("an uninstallation that is done stays done", &mut wanted, true).await;
+        following.abort();
+    };
+    let runtime = runtime.unwrap();
     runtime.block_on(runtime.spawn(everything)).unwrap();
 }
 

@@ -171,20 +171,23 @@ async fn a_controller_learns_what_is_in_force_and_what_is_not() {
     store.mark_complete();
     let mut role = role(config(&server, &[Kind::Listener], &[]));
     let update = role.next().await;
-    assert!(seen(&server, |all| !all.is_empty()).await[0].listeners.is_empty(), "nothing before it is in force");
+    assert!(seen(&server, |all| !all.is_empty()).await[0].listening.is_empty(), "nothing before it is in force");
     let taken = Rejected { name: "shared/81/tcp".into(), message: "the port is taken".to_owned() };
     role.apply(update, vec![taken]);
-    let all = seen(&server, |all| all.first().is_some_and(|it| it.listeners.len() == 2)).await;
-    assert_eq!(all[0].listeners["shared/80/tcp"], Ok(()));
-    assert_eq!(all[0].listeners["shared/81/tcp"], Err("the port is taken".into()));
+    let all = seen(&server, |all| all.first().is_some_and(|it| it.listening.len() + it.failed.len() == 2)).await;
+    assert_eq!(all[0].listening.iter().map(ToString::to_string).collect::<Vec<_>>(), ["shared/80/tcp"]);
+    assert_eq!(*all[0].failed[&ListenerId("shared/81/tcp".into())], *"the port is taken");
     assert_eq!(all[0].rejected.len(), 1);
     assert_eq!(server.counters().nacks(), 1);
     role.subscribed.report.send_replace(true);
     seen(&server, |all| all.first().is_some_and(|it| it.ready)).await;
     store.apply(&upserts([listener(81, false)]));
     role.step().await;
-    seen(&server, |all| all.first().is_some_and(|it| it.rejected.is_empty() && it.listeners["shared/81/tcp"].is_ok()))
-        .await;
+    seen(&server, |all| {
+        all.first()
+            .is_some_and(|it| it.rejected.is_empty() && it.listening.contains(&ListenerId("shared/81/tcp".into())))
+    })
+    .await;
     drop(role);
     seen(&server, <[_]>::is_empty).await;
 }

@@ -2,6 +2,9 @@
 //!
 //! A caller reads the code in `x-maesh-reason`; the same word labels the metric. A code is never renamed.
 
+#[cfg(test)]
+mod page;
+
 use http::StatusCode;
 
 /// Why the mesh answered instead of an endpoint.

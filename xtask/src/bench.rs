@@ -3,6 +3,7 @@
 //! One module a bench; each prints the table that `docs/performance.md` holds. What they share (processor time of a
 //! tree of processes, alternating rounds, medians) is in [`crate::measure`].
 
+mod acks;
 mod dns;
 mod http;
 mod own;
@@ -16,6 +17,8 @@ use clap::Subcommand;
 /// Which bench.
 #[derive(Subcommand)]
 pub(crate) enum Bench {
+    /// What the acknowledgements of 1,000 proxies cost the controller
+    Acks(acks::Options),
     /// DNS answers beside Knot, NSD and CoreDNS
     Dns(dns::Options),
     /// HTTP requests beside HAProxy, nginx and Envoy
@@ -37,12 +40,13 @@ pub(crate) fn run(bench: &Bench) -> Result<()> {
         Bench::Dns(options) => options.setting.setup,
         Bench::Http(options) => options.setting.setup,
         Bench::Tcp(options) => options.setting.setup,
-        Bench::Scale(_) | Bench::Own(_) => false,
+        Bench::Acks(_) | Bench::Scale(_) | Bench::Own(_) => false,
     };
     if setup {
         crate::setup::for_benches()?;
     }
     match bench {
+        Bench::Acks(options) => acks::run(options),
         Bench::Dns(options) => dns::run(options),
         Bench::Http(options) => http::run(options),
         Bench::Tcp(options) => tcp::run(options),

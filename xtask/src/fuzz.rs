@@ -60,10 +60,24 @@ fn targets() -> Result<Vec<String>> {
     Ok(names)
 }
 
-fn fuzz(target: &str, options: &Options) -> Result<()> {
+/// The folder of the fuzz targets' workspace, with the versions that are shipped; cargo adds what only the fuzzer needs.
+fn workspace() -> Result<PathBuf> {
     let workspace = repository().join("tests/fuzz");
-    // The versions that are shipped are the ones to fuzz; cargo adds what only the fuzzer needs.
     fs::copy(repository().join("Cargo.lock"), workspace.join("Cargo.lock")).context("copying Cargo.lock")?;
+    Ok(workspace)
+}
+
+/// Compiles all targets in the folder `target`, by clippy and without coverage counters, so that they do not fall behind
+/// what they call.
+pub(crate) fn clippy(target: &Path) -> Result<Command> {
+    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.current_dir(workspace()?).env("CARGO_TARGET_DIR", target);
+    cargo.args(["clippy", "--bins", "--", "-D", "warnings"]);
+    Ok(cargo)
+}
+
+fn fuzz(target: &str, options: &Options) -> Result<()> {
+    let workspace = workspace()?;
     // Named, so that the flags go to the target and not to build scripts and procedural macros.
     let triple = format!("{}-unknown-linux-gnu", env::consts::ARCH);
     let built = cache().join("fuzz-target");

@@ -101,7 +101,7 @@ fn image(name: &str, binary: &Path, compression: Compression, commit: &Commit) -
         architecture: "amd64".to_owned(),
         labels: BTreeMap::from([
             label("title", "maesh"),
-            label("description", "A service mesh for Kubernetes that asks nothing of your pods"),
+            label("description", "A service mesh for Kubernetes without sidecars"),
             label("licenses", "Apache-2.0"),
             label("version", env!("CARGO_PKG_VERSION")),
             label("revision", &commit.revision),

@@ -6,6 +6,7 @@
 mod bench;
 mod cluster;
 mod command;
+mod docs;
 mod fuzz;
 mod image;
 mod measure;
@@ -38,6 +39,8 @@ enum Command {
     Fuzz(fuzz::Options),
     /// Run one of the long suites; list them when none is named
     Soak(soak::Options),
+    /// Write the pages of docs/reference that are generated from the code
+    Docs,
     /// Build the container image as an OCI layout, and its list of parts, without a daemon
     Image(image::Options),
     /// A real Kubernetes of several nodes on this machine, in network namespaces without a way out; needs root
@@ -55,6 +58,7 @@ fn main() -> ExitCode {
         Command::Bench(bench) => bench::run(&bench),
         Command::Cluster(cluster) => cluster::run(&cluster),
         Command::Test(options) => test::run(&options),
+        Command::Docs => docs::run(),
         Command::Fuzz(options) => fuzz::run(&options),
         Command::Image(options) => image::run(&options),
         Command::Soak(options) => soak::run(&options),

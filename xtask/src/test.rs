@@ -40,7 +40,7 @@ pub(crate) struct Options {
 pub(crate) enum Stage {
     /// rustfmt
     Format,
-    /// clippy on everything, warnings denied
+    /// clippy on everything, the fuzz targets too, warnings denied
     Clippy,
     /// rustdoc on everything, warnings denied
     Docs,
@@ -79,8 +79,6 @@ pub(crate) struct Outcome {
     pub(crate) ignored: usize,
     /// What could not run here, and why.
     pub(crate) skipped: Vec<String>,
-    /// What a reader should know although nothing failed.
-    pub(crate) notes: Vec<String>,
     /// Shown when something failed.
     pub(crate) output: String,
 }
@@ -111,9 +109,6 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         }
         for skip in &outcome.skipped {
             println!("SKIPPED: {skip}");
-        }
-        for note in &outcome.notes {
-            println!("NOTE: {note}");
         }
         println!("{name}: {}, {} s", outcome.summary(), since.elapsed().as_secs());
         skipped.extend(outcome.skipped.into_iter().map(|skip| format!("{name}: {skip}")));
@@ -150,7 +145,6 @@ impl Outcome {
         self.failed += other.failed;
         self.ignored += other.ignored;
         self.skipped.extend(other.skipped);
-        self.notes.extend(other.notes);
         self.output.push_str(&other.output);
         self
     }

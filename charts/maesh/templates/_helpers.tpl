@@ -1,27 +1,37 @@
-{{/* Name of everything: the release's name, with the chart's unless it is in there already. */}}
+{{/* The name that all objects begin with: the release's name, followed by the chart's unless it contains it. */}}
 {{- define "maesh.fullname" -}}
-{{- if contains .Chart.Name .Release.Name }}{{ .Release.Name | trunc 40 | trimSuffix "-" }}
-{{- else }}{{ printf "%s-%s" .Release.Name .Chart.Name | trunc 40 | trimSuffix "-" }}{{ end }}
+{{- $name := .Values.nameOverride | default .Chart.Name }}
+{{- if .Values.fullnameOverride }}{{ .Values.fullnameOverride | trunc 40 | trimSuffix "-" }}
+{{- else if contains $name .Release.Name }}{{ .Release.Name | trunc 40 | trimSuffix "-" }}
+{{- else }}{{ printf "%s-%s" .Release.Name $name | trunc 40 | trimSuffix "-" }}{{ end }}
 {{- end }}
 
-{{/* Labels that select pods; they can never change. Takes (list context role). */}}
+{{/* Labels that select pods. They must never change: selectors are immutable, and commands find the mesh by these labels.
+     Takes (list context role). */}}
 {{- define "maesh.selector" -}}
 app.kubernetes.io/name: maesh
 app.kubernetes.io/instance: {{ (index . 0).Release.Name }}
 app.kubernetes.io/component: {{ index . 1 }}
 {{- end }}
 
-{{/* Labels of every object; ours win. Takes (list context role), and further labels as a third. */}}
-{{- define "maesh.labels" -}}
+{{/* Labels of pods and of what they are made from; the chart's win. Takes (list context role), and further labels as a third.
+     The chart's version is not among them: a new chart with the same image must not replace every pod. */}}
+{{- define "maesh.podLabels" -}}
 {{- $context := index . 0 }}
 {{- $labels := include "maesh.selector" . | fromYaml }}
 {{- $_ := set $labels "app.kubernetes.io/version" $context.Chart.AppVersion }}
 {{- $_ := set $labels "app.kubernetes.io/part-of" "maesh" }}
 {{- $_ := set $labels "app.kubernetes.io/managed-by" $context.Release.Service }}
-{{- $_ := set $labels "helm.sh/chart" (printf "%s-%s" $context.Chart.Name $context.Chart.Version) }}
 {{- $further := dict }}
 {{- if gt (len .) 2 }}{{ $further = index . 2 }}{{ end }}
 {{- toYaml (merge $labels $further $context.Values.commonLabels) }}
+{{- end }}
+
+{{/* Labels of every other object. Takes what maesh.podLabels takes. */}}
+{{- define "maesh.labels" -}}
+{{- $context := index . 0 }}
+{{- $labels := include "maesh.podLabels" . | fromYaml }}
+{{- toYaml (set $labels "helm.sh/chart" (printf "%s-%s" $context.Chart.Name $context.Chart.Version)) }}
 {{- end }}
 
 {{- define "maesh.image" -}}
@@ -31,21 +41,21 @@ app.kubernetes.io/component: {{ index . 1 }}
 {{- else }}{{ $image.repository }}:{{ $image.tag | default .Chart.AppVersion }}{{ end }}
 {{- end }}
 
-{{/* The Secret and the ConfigMap of the stream's authority; the controller makes both. */}}
+{{/* Name of the Secret and of the ConfigMap with the CA of the discovery stream; the controller creates both. */}}
 {{- define "maesh.ca" -}}
 {{ include "maesh.fullname" . }}-ca
 {{- end }}
 
-{{/* Name in the controller's certificate, and of its Service. */}}
+{{/* DNS name of the controller's Service, which is also the name in its certificate. */}}
 {{- define "maesh.server" -}}
 {{ include "maesh.fullname" . }}-controller.{{ .Release.Namespace }}.svc
 {{- end }}
 
-{{/* Metadata of a role's pods. Takes (list context role port), and annotations that it cannot do without as a fourth. */}}
+{{/* Metadata of a role's pods. Takes (list context role port), and annotations that the role needs as a fourth. */}}
 {{- define "maesh.podMetadata" -}}
 {{- $context := index . 0 }}{{ $role := index $context.Values (index . 1) -}}
 labels:
-  {{- include "maesh.labels" (list $context (index . 1) $role.podLabels) | nindent 2 }}
+  {{- include "maesh.podLabels" (list $context (index . 1) $role.podLabels) | nindent 2 }}
 {{- $annotations := dict }}
 {{- if gt (len .) 3 }}{{ $annotations = index . 3 }}{{ end }}
 {{- if $context.Values.monitoring.annotations }}
@@ -65,7 +75,7 @@ serviceAccountName: {{ include "maesh.fullname" $context }}-{{ $name }}
 imagePullSecrets:
   {{- toYaml . | nindent 2 }}
 {{- end }}
-# Their variables could be taken for ours, which begin with MAESH_ too.
+# Otherwise Kubernetes would set variables for the mesh's Services, which begin with MAESH_ as the program's own do.
 enableServiceLinks: false
 {{- with $role.priorityClassName }}
 priorityClassName: {{ . }}
@@ -78,12 +88,18 @@ priorityClassName: {{ . }}
 {{- end }}
 {{- end }}
 
+{{/* securityContext of a pod. */}}
 {{- define "maesh.podSecurity" -}}
-runAsNonRoot: true
-runAsUser: 65532
-runAsGroup: 65532
-fsGroup: 65532
-seccompProfile: {type: RuntimeDefault}
+{{- toYaml .Values.podSecurityContext }}
+{{- end }}
+
+{{/* strategy or updateStrategy of a role. Takes the value. */}}
+{{- define "maesh.strategy" -}}
+type: {{ .type }}
+{{- if and (eq .type "RollingUpdate") .rollingUpdate }}
+rollingUpdate:
+  {{- toYaml .rollingUpdate | nindent 2 }}
+{{- end }}
 {{- end }}
 
 {{/* Spread over nodes and zones, where that is possible. Takes (list context role). */}}
@@ -103,32 +119,28 @@ seccompProfile: {type: RuntimeDefault}
 {{- end }}
 {{- end }}
 
-{{/* Image and rights of a container. Takes (list context name). */}}
+{{/* Image and securityContext of a container. Takes (list context name). */}}
 {{- define "maesh.program" -}}
 {{- $context := index . 0 -}}
 name: {{ index . 1 }}
 image: {{ include "maesh.image" $context }}
 imagePullPolicy: {{ $context.Values.image.pullPolicy }}
+{{- with $context.Values.securityContext }}
 securityContext:
-  allowPrivilegeEscalation: false
-  readOnlyRootFilesystem: true
-  capabilities: {drop: [ALL]}
+  {{- toYaml . | nindent 2 }}
+{{- end }}
 {{- end }}
 
-{{/* Image, rights and probes of a role's container. Takes (list context role). */}}
+{{/* Image, securityContext, probes and resources of a role's container. Takes (list context role). */}}
 {{- define "maesh.container" -}}
 {{- $context := index . 0 }}{{ $role := index $context.Values (index . 1) -}}
 {{ include "maesh.program" . }}
 livenessProbe:
   httpGet: {path: /livez, port: admin}
-  periodSeconds: 10
-  timeoutSeconds: 5
-  failureThreshold: 6
+  {{- toYaml $role.livenessProbe | nindent 2 }}
 readinessProbe:
   httpGet: {path: /readyz, port: admin}
-  periodSeconds: 1
-  timeoutSeconds: 1
-  failureThreshold: 3
+  {{- toYaml $role.readinessProbe | nindent 2 }}
 resources:
   {{- toYaml $role.resources | nindent 2 }}
 {{- end }}
@@ -143,26 +155,26 @@ resources:
 {{- div (add $milliseconds 999) 1000 }}
 {{- end }}
 
-{{/* Flags that every role knows. */}}
+{{/* Flags of every role. */}}
 {{- define "maesh.logFlags" -}}
 - --log-level={{ .Values.logs.level }}
 - --log-format={{ .Values.logs.format }}
 {{- end }}
 
-{{/* What a person's `maesh dns` has to be told of this release, where it differs from the default. */}}
-{{- define "maesh.ofOurs" -}}
+{{/* Flags that `maesh dns` needs for this release where it differs from the defaults. */}}
+{{- define "maesh.dnsFlags" -}}
 {{- $service := printf "%s-dns" (include "maesh.fullname" .) }}
 {{- if ne $service "maesh-dns" }} --dns-service={{ $service }}{{ end }}
 {{- if ne (join " " .Values.zones) "maesh traefik.mesh" }}{{ range .Values.zones }} --zone={{ . }}{{ end }}{{ end }}
 {{- end }}
 
-{{/* Flags of who looks after the stanza in the cluster's DNS. */}}
+{{/* Flags of what adds and removes the stanza in the cluster's DNS. */}}
 {{- define "maesh.corednsFlags" -}}
 - --coredns-mode={{ .Values.coredns.mode }}
 - --dns-service={{ include "maesh.fullname" . }}-dns
 {{- end }}
 
-{{/* Flags of dns and proxy for the stream from the controller. */}}
+{{/* Flags of dns and proxy for the discovery stream from the controller. */}}
 {{- define "maesh.subscribeFlags" -}}
 - --controller={{ include "maesh.server" . }}:5390
 - --tls-ca=/etc/maesh/discovery/ca.crt
@@ -181,11 +193,12 @@ resources:
   projected:
     defaultMode: 288 # 0440
     sources:
-      # Made by the controller: pods wait for it at the first start.
+      # The controller creates it: at the first start, pods wait for it.
       - configMap:
           name: {{ include "maesh.ca" . }}
           items: [{key: ca.crt, path: ca.crt}]
-      # For the controller alone: the API server does not take it. A day, so that it outlasts an outage of the API server.
+      # Only the controller accepts this token; the API server does not. It lives a day, to outlast an outage of the API
+      # server.
       - serviceAccountToken: {audience: maesh, expirationSeconds: 86400, path: token}
 - name: state
   emptyDir: {sizeLimit: 256Mi}

@@ -9,8 +9,8 @@ use super::{ClusterArgs, DnsArgs, Output};
 
 /// The role, or a command for the cluster's DNS.
 ///
-/// Without a command this is the role: it answers the mesh's DNS zones. With one, it looks after the stanza by which
-/// the cluster's DNS forwards these zones to the role.
+/// Without a command this is the role dns, which answers queries for the mesh's zones. With a command, it manages the stanza
+/// by which the cluster's DNS forwards these zones.
 #[derive(Debug, Clone, Args)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct DnsOrCommandArgs {
@@ -22,14 +22,14 @@ pub struct DnsOrCommandArgs {
 
 #[derive(Debug, Clone, Subcommand)]
 pub enum ClusterDnsCommand {
-    /// Say whether the cluster's DNS leads to the mesh; exit code 0 if it does, or, where its servers cannot be asked from
-    /// here, if the stanza is written
+    /// Show whether the cluster's DNS forwards to the mesh. Exit code 0 if it does, or if the stanza is written and the
+    /// servers cannot be asked from here
     Status(ClusterDnsArgs),
-    /// Put the stanza into the cluster's DNS, watch it take effect, and undo it if names fail
+    /// Write the stanza, wait until it takes effect, and undo it if names stop resolving
     Install(InstallArgs),
-    /// Take the stanza out of the cluster's DNS, to the byte, and wait until nobody asks the mesh any more
+    /// Remove the stanza, restoring the configuration byte for byte, and wait until no server forwards to the mesh
     Uninstall(RemoveArgs),
-    /// Print the stanza, to add it by hand
+    /// Print the stanza
     Print(PrintArgs),
 }
 
@@ -40,7 +40,7 @@ pub struct ClusterDnsArgs {
     pub cluster: ClusterArgs,
     #[command(flatten)]
     pub stanza: StanzaArgs,
-    /// How to print it
+    /// Format of the output
     #[arg(long, short = 'o', default_value = "text")]
     pub output: Output,
 }
@@ -48,14 +48,14 @@ pub struct ClusterDnsArgs {
 /// What the stanza is for.
 #[derive(Debug, Clone, Args)]
 pub struct StanzaArgs {
-    /// Zone of the mesh; repeat it for several
+    /// DNS zone of the mesh; repeat it for several
     #[arg(long = "zone", env = "MAESH_ZONES", value_delimiter = ',', default_values = ["maesh", "traefik.mesh"])]
     pub zones: Vec<Zone>,
     #[command(flatten)]
     pub service: DnsServiceArgs,
 }
 
-/// Where the cluster's DNS is to forward to.
+/// Where the cluster's DNS forwards to.
 #[derive(Debug, Clone, Args)]
 pub struct DnsServiceArgs {
     /// Service of the mesh's dns, in the mesh's namespace
@@ -67,7 +67,7 @@ pub struct DnsServiceArgs {
 pub struct InstallArgs {
     #[command(flatten)]
     pub common: ClusterDnsArgs,
-    /// Write it also where the cluster's DNS cannot be asked from here, so that what comes of it is not seen
+    /// Write it even if the cluster's DNS cannot be asked from here, so that the effect is not checked
     #[arg(long)]
     pub unverified: bool,
     /// How long the cluster's DNS may take to read the change
@@ -79,7 +79,7 @@ pub struct InstallArgs {
 pub struct RemoveArgs {
     #[command(flatten)]
     pub common: ClusterDnsArgs,
-    /// How long the cluster's DNS may take to read the change; 0s: do not wait
+    /// How long the cluster's DNS may take to read the change; 0s means do not wait
     #[arg(long, env = "MAESH_DNS_DEADLINE", default_value = "240s", value_parser = duration::parse, value_name = "DURATION")]
     pub deadline: Duration,
 }
@@ -88,15 +88,15 @@ pub struct RemoveArgs {
 pub struct PrintArgs {
     #[command(flatten)]
     pub common: ClusterDnsArgs,
-    /// Address of the Service of the mesh's dns; with it, no cluster is asked
+    /// Address of the Service of the mesh's dns; with it, no cluster is needed
     #[arg(long, value_name = "IP")]
     pub forward: Option<IpAddr>,
-    /// Port that the cluster's DNS listens on, where no cluster is asked
+    /// Port that the cluster's DNS listens on, if no cluster is asked
     #[arg(long, default_value_t = 53, value_name = "PORT", requires = "forward")]
     pub port: u16,
 }
 
-/// Who looks after the stanza.
+/// Who writes the stanza.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum CorednsMode {
     /// The leader of the controller's replicas

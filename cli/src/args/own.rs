@@ -6,27 +6,28 @@ use maesh_config::duration;
 /// Own addresses of a cluster: Services in the mesh's namespace that the leader of the controllers makes.
 #[derive(Debug, Clone, Args)]
 pub struct OwnArgs {
-    /// What names of HTTP Services answer: the proxy on the caller's node; one address for everybody, a Service that
-    /// leads to the proxies; or the first where the cluster's DNS tells the caller's address, else the second
+    /// What the name of an HTTP Service resolves to. `node`: the proxy on the caller's node. `service`: one address for
+    /// all callers, a Service that selects the proxies. `auto`: `node` if the cluster's DNS tells the mesh the caller's
+    /// address (CoreDNS), else `service`; the controller looks once, when it starts
     #[arg(long, env = "MAESH_ADDRESSING", default_value = "node", value_name = "MODE")]
     pub addressing: AddressingMode,
-    /// For `--addressing auto`: the cluster's DNS tells dns the caller's address, as CoreDNS does with the stanza; false
-    /// for OpenShift's operator, kube-dns, and other platforms whose DNS cannot
-    #[arg(long, env = "MAESH_CALLER_KNOWN", default_value_t = true, action = clap::ArgAction::Set, value_name = "BOOL")]
-    pub caller_known: bool,
-    /// How long the EndpointSlices of an own address must have led to a ready proxy before its name answers it:
-    /// kube-proxy needs that time on the nodes
+    /// For `--addressing auto`: whether the cluster's DNS tells the mesh the caller's address. Without this flag the
+    /// controller finds out; set it where the controller may not read pods and Services of kube-system
+    #[arg(long, env = "MAESH_CALLER_KNOWN", action = clap::ArgAction::Set, value_name = "BOOL")]
+    pub caller_known: Option<bool>,
+    /// How long the EndpointSlices of an own address must list a ready proxy before the name resolves to it: kube-proxy
+    /// needs that time on the nodes
     #[arg(long, env = "MAESH_OWN_SETTLE", default_value = "2s", value_parser = duration::parse, value_name = "DURATION")]
     pub own_settle: Duration,
-    /// Most writes of own addresses in a second
+    /// Maximum writes per second of Services and EndpointSlices of own addresses
     #[arg(long, env = "MAESH_OWN_WRITES", default_value_t = 20, value_name = "N")]
     pub own_writes: u32,
-    /// Ports of all own addresses times proxies, which every node's kube-proxy holds, past which the leader writes the
-    /// EndpointSlices of own addresses itself, each with up to three ready proxies of every zone; back below four fifths
-    /// of it. 0: never, each own address leads to every proxy
+    /// Limit for (ports of all own addresses) x (proxies), which every node's kube-proxy has to program. Above it the
+    /// leader writes the EndpointSlices of own addresses itself, each with up to three ready proxies of every zone; below
+    /// four fifths of it every proxy is listed again. 0: no limit
     #[arg(long, env = "MAESH_OWN_BUDGET", default_value_t = 20_000, value_name = "N")]
     pub own_budget: u32,
-    /// Label of the proxies' pods, to which own addresses lead; repeat it for several
+    /// Label of the proxies' pods, which own addresses select; repeat it for several
     #[arg(
         long,
         env = "MAESH_PROXY_LABELS",
@@ -46,12 +47,12 @@ pub enum AddressingMode {
 }
 
 impl OwnArgs {
-    /// Whether names of HTTP Services answer one address for everybody.
-    pub fn one_address(&self) -> bool {
+    /// Whether names of HTTP Services resolve to one address for all callers; `None` if the cluster has to be asked.
+    pub fn one_address(&self) -> Option<bool> {
         match self.addressing {
-            AddressingMode::Node => false,
-            AddressingMode::Service => true,
-            AddressingMode::Auto => !self.caller_known,
+            AddressingMode::Node => Some(false),
+            AddressingMode::Service => Some(true),
+            AddressingMode::Auto => self.caller_known.map(|known| !known),
         }
     }
 }

@@ -8,10 +8,10 @@ use maesh_controller::own::uninstall;
 
 use super::{CorednsMode, StanzaArgs};
 
-/// How the mesh is taken away; the same for the controller and for `maesh uninstall`.
+/// How the mesh is uninstalled; the same for the controller and for `maesh uninstall`.
 #[derive(Debug, Clone, Args)]
 pub struct LeaveArgs {
-    /// ConfigMap in the mesh's namespace that says that the mesh is to be taken away
+    /// ConfigMap in the mesh's namespace whose existence starts an uninstallation
     #[arg(
         long = "uninstall-marker",
         env = "MAESH_UNINSTALL_MARKER",
@@ -19,10 +19,10 @@ pub struct LeaveArgs {
         value_name = "NAME"
     )]
     pub marker: String,
-    /// The controller's Deployment: what the mesh makes in its namespace goes with it
+    /// The controller's Deployment, which owns the objects that the mesh creates in its namespace
     #[arg(long, env = "MAESH_DEPLOYMENT", default_value = "maesh-controller", value_name = "NAME")]
     pub deployment: String,
-    /// How long the cluster's DNS may take until it no longer asks the mesh, once the stanza is out
+    /// How long the cluster's DNS may take to stop forwarding to the mesh after the stanza was removed
     #[arg(long, env = "MAESH_DNS_DEADLINE", default_value = "240s", value_parser = duration::parse, value_name = "DURATION")]
     pub dns_deadline: Duration,
 }
@@ -45,10 +45,10 @@ impl LeaveArgs {
 
 #[derive(Debug, Clone, Args)]
 pub struct UninstallArgs {
-    /// Kubeconfig of the cluster; without it, the ServiceAccount of the pod this runs in
+    /// Kubeconfig of the cluster; without it, the ServiceAccount of the pod that this runs in
     #[arg(long, env = "MAESH_KUBECONFIG", value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
-    /// Context of the kubeconfig; its current one if not given
+    /// Context of the kubeconfig; the current one if not given
     #[arg(long, requires = "kubeconfig", value_name = "NAME")]
     pub context: Option<String>,
     /// Namespace of the mesh
@@ -56,18 +56,18 @@ pub struct UninstallArgs {
     pub namespace: String,
     #[command(flatten)]
     pub leave: LeaveArgs,
-    /// Who looks after the stanza in the cluster's DNS: auto takes it out, manual leaves that to you
+    /// Who removes the stanza in the cluster's DNS: with `auto` this program does, with `manual` you do
     #[arg(long, env = "MAESH_COREDNS_MODE", default_value = "manual", value_name = "MODE")]
     pub coredns_mode: CorednsMode,
     #[command(flatten)]
     pub stanza: StanzaArgs,
-    /// How long a caller may remember an answer
+    /// Drain window: how long clients may cache a DNS answer
     #[arg(long, env = "MAESH_HORIZON", default_value = "45s", value_parser = duration::parse, value_name = "DURATION")]
     pub horizon: Duration,
-    /// How long a controller may take to begin, before this program does it by itself
+    /// How long to wait for a controller to begin, before this program does the work itself
     #[arg(long, default_value = "20s", value_parser = duration::parse, value_name = "DURATION")]
     pub takeover: Duration,
-    /// How long all of it may take
+    /// How long everything may take
     #[arg(long, default_value = "10m", value_parser = duration::parse, value_name = "DURATION")]
     pub deadline: Duration,
 }

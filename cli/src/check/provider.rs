@@ -29,7 +29,7 @@ fn judge_software(software: &Software, servers: usize) -> Outcome {
         Software::CoreDns { map, key, .. } => Outcome::pass(format!("CoreDNS, {servers} pods, reads {map}, key {key}")),
         Software::KubeDns { map } => Outcome::warn(
             format!("kube-dns, {servers} pods, reads stub domains from {map} and does not say who asks"),
-            "set coredns.tellsCaller=false and addressing=auto: names then answer one address, and the node's kube-proxy chooses the proxy",
+            "set addressing=auto: names then resolve to one address, and the node's kube-proxy chooses the proxy",
         ),
     }
 }

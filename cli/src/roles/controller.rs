@@ -1,5 +1,6 @@
 //! `maesh controller`
 
+mod addressing;
 mod duties;
 mod findings;
 mod trust;
@@ -37,7 +38,6 @@ pub async fn run(args: ControllerArgs, log_level: LogLevel) -> anyhow::Result<Ex
         None => Addressing::Cluster,
     };
     let mut config = mesh::compiler_config(&args.mesh, addressing)?;
-    config.one_address = args.own.one_address();
     config.horizon = args.horizon;
     config.own_settle = args.own.own_settle;
     config.selects_pods = !args.manifests.is_empty();
@@ -47,6 +47,19 @@ pub async fn run(args: ControllerArgs, log_level: LogLevel) -> anyhow::Result<Ex
     let listener =
         TcpListener::bind(args.listen).await.map_err(|error| admin::taken(args.listen, "--listen", &error))?;
 
+    let client = match args.manifests.is_empty() {
+        true => Some(kubernetes::client(args.kubeconfig.as_deref(), args.context.as_deref()).await?),
+        false => None,
+    };
+    config.one_address = match (args.own.one_address(), &client) {
+        (Some(one_address), _) => one_address,
+        // Manifests say nothing of a cluster's DNS.
+        (None, None) => false,
+        (None, Some(client)) => tokio::select! {
+            found = addressing::one_address(client.clone()) => found?,
+            code = signals.first() => return Ok(code),
+        },
+    };
     let store = Arc::new(Store::new());
     let server = Server::new(store.clone(), ServerOptions::default());
     let compiler = Compiler::new(config);
@@ -54,8 +67,7 @@ pub async fn run(args: ControllerArgs, log_level: LogLevel) -> anyhow::Result<Ex
     let mut manifests = None;
     let mut duties = None;
     let mut trust = Trust::default();
-    let batches = if args.manifests.is_empty() {
-        let client = kubernetes::client(args.kubeconfig.as_deref(), args.context.as_deref()).await?;
+    let batches = if let Some(client) = client {
         let (batches, states) = kubernetes::start(&client, &kubernetes::Options::default(), &compiler.door());
         let refusing = store.clone();
         let refuse = move |why| refusing.set_refusing(why);

@@ -3,6 +3,9 @@
 //! A value that cannot be used never drops anything: the annotation's default is used, and [`check`] says so, once,
 //! on the object that carries it.
 
+#[cfg(test)]
+mod page;
+
 use std::sync::Arc;
 
 use maesh_config::model::{Protocol, Scheme};
@@ -313,7 +316,7 @@ fn unknown(key: &str, rest: &str, name: &str) -> String {
             format!("annotation {key} does not exist; it is ignored. Did you mean {PREFIX}{meant}?")
         }
         None => {
-            format!("annotation {key} does not exist; it is ignored. Remove it, or see the list in docs/services.md.")
+            format!("annotation {key} does not exist; it is ignored. Remove it, or see docs/reference/annotations.md.")
         }
     }
 }

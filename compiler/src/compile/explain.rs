@@ -400,8 +400,8 @@ impl Compiler {
     fn proxy_seen(&self, proxy: &ConnectedProxy, service: Option<&ServiceName>) -> ProxySeen {
         let needed: Vec<&ListenerId> =
             service.into_iter().flat_map(|name| self.listeners.of(name)).map(|listener| &listener.id).collect();
-        let lacks = needed.iter().filter(|id| proxy.listening.binary_search(id).is_err()).map(ToString::to_string);
-        let failed = proxy.failed.iter().filter(|(id, _)| needed.contains(&id));
+        let lacks = needed.iter().filter(|id| !proxy.listening.contains(id)).map(ToString::to_string);
+        let failed = needed.iter().filter_map(|id| proxy.failed.get_key_value(*id));
         ProxySeen {
             id: proxy.id.to_string(),
             node: proxy.node.as_ref().map(ToString::to_string),

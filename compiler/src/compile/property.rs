@@ -223,7 +223,7 @@ fn proxies() -> impl Strategy<Value = Vec<ConnectedProxy>> {
         ready,
         // What "all" means is filled in when the step is taken.
         listening: listening.into_iter().map(|id| ListenerId(id.into())).collect(),
-        failed: vec![(ListenerId("shared/443/tcp".into()), "in use".into())],
+        failed: Arc::new([(ListenerId("shared/443/tcp".into()), "in use".into())].into()),
     });
     prop::collection::vec(proxy, 0..3)
 }
@@ -294,7 +294,8 @@ fn check(config: &Config, steps: Vec<Step>) {
                     if proxy.listening.iter().any(|id| &*id.0 == "all") {
                         proxy.listening.extend(listeners.clone());
                     } else {
-                        proxy.failed.extend(listeners.iter().map(|id| (id.clone(), "in use".into())));
+                        Arc::make_mut(&mut proxy.failed)
+                            .extend(listeners.iter().map(|id| (id.clone(), "in use".into())));
                     }
                 }
                 proxies.clone_from(&new);

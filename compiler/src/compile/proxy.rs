@@ -6,9 +6,10 @@ use std::{
     sync::Arc,
 };
 
+use ahash::AHashMap;
 use maesh_config::{
     NodeName,
-    model::{ListenerId, Proxy},
+    model::{ListenerId, ListenerSet, Proxy},
 };
 
 use crate::diagnostic::{Diagnostic, ObjectRef, Reason};
@@ -25,9 +26,9 @@ pub struct ConnectedProxy {
     /// It says that it takes new work.
     pub ready: bool,
     /// Listeners that it acknowledged.
-    pub listening: Vec<ListenerId>,
+    pub listening: ListenerSet,
     /// Listeners that it could not bind, with the reason.
-    pub failed: Vec<(ListenerId, Arc<str>)>,
+    pub failed: Arc<BTreeMap<ListenerId, Arc<str>>>,
 }
 
 impl ConnectedProxy {
@@ -36,7 +37,7 @@ impl ConnectedProxy {
         let mut listening: Vec<u16> = self.listening.iter().filter_map(shared_port).collect();
         listening.sort_unstable();
         listening.dedup();
-        let shared = |(id, why): &(ListenerId, Arc<str>)| Some((shared_port(id)?, why.clone()));
+        let shared = |(id, why): (&ListenerId, &Arc<str>)| Some((shared_port(id)?, why.clone()));
         let mut failed: Vec<_> = self.failed.iter().filter_map(shared).collect();
         failed.sort_unstable();
         let mut addresses = self.addresses.clone();
@@ -56,7 +57,7 @@ impl ConnectedProxy {
 impl ConnectedProxy {
     /// What it cannot do for everybody.
     pub(super) fn check(&self) -> Vec<Diagnostic> {
-        let shared = |(id, why): &(ListenerId, Arc<str>)| Some((shared_port(id)?, why.clone()));
+        let shared = |(id, why): (&ListenerId, &Arc<str>)| Some((shared_port(id)?, why.clone()));
         let say = |(port, why): (u16, Arc<str>)| {
             let text = format!("{why}. Until then, names with port {port} are answered without this proxy.");
             let object = ObjectRef::new("Proxy", "", &self.id);
@@ -66,43 +67,108 @@ impl ConnectedProxy {
     }
 }
 
-/// What proxies have bound, all together.
+/// What proxies have bound, all together: of each listener how many ready proxies have it.
 #[derive(Debug, Default)]
 pub(super) struct Bound {
-    /// Some proxy takes new work.
-    pub(super) anyone_ready: bool,
-    /// Listeners that every ready proxy has.
-    pub(super) everywhere: BTreeSet<ListenerId>,
-    /// Listeners that some proxy cannot have: which proxy, and why.
-    pub(super) failed: BTreeMap<ListenerId, Vec<ProxyAndWhy>>,
+    /// The proxies that are counted in.
+    counted: BTreeMap<Arc<str>, ConnectedProxy>,
+    /// How many of them take new work.
+    ready: usize,
+    having: AHashMap<ListenerId, Having>,
+    /// Listeners that some proxy cannot have: which proxies, and why.
+    failed: BTreeMap<ListenerId, BTreeMap<Arc<str>, Arc<str>>>,
 }
 
-type ProxyAndWhy = (Arc<str>, Arc<str>);
+#[derive(Debug, Default)]
+struct Having {
+    /// Ready proxies that have it.
+    proxies: usize,
+    /// Every ready proxy has it.
+    everywhere: bool,
+}
 
 impl Bound {
-    pub(super) fn of(proxies: &[ConnectedProxy], takes_work: impl Fn(&ConnectedProxy) -> bool) -> Self {
-        let mut ready = proxies.iter().filter(|proxy| takes_work(proxy));
-        let first = ready.next();
-        let mut this = Self { anyone_ready: first.is_some(), ..Self::default() };
-        this.everywhere.extend(first.into_iter().flat_map(|proxy| &proxy.listening).cloned());
-        for proxy in ready {
-            let has: BTreeSet<_> = proxy.listening.iter().collect();
-            this.everywhere.retain(|id| has.contains(id));
-        }
-        for proxy in proxies {
-            for (id, why) in &proxy.failed {
-                this.failed.entry(id.clone()).or_default().push((proxy.id.clone(), why.clone()));
-            }
-        }
-        this
+    /// Whether some proxy takes new work.
+    pub(super) fn anyone_ready(&self) -> bool {
+        self.ready > 0
     }
 
-    /// Listeners of which `other` says something else.
-    pub(super) fn differences<'a>(&'a self, other: &'a Self) -> BTreeSet<&'a ListenerId> {
-        let mut ids: BTreeSet<_> = self.everywhere.symmetric_difference(&other.everywhere).collect();
-        let failed = self.failed.keys().chain(other.failed.keys());
-        ids.extend(failed.filter(|id| self.failed.get(*id) != other.failed.get(*id)));
-        ids
+    /// Whether every ready proxy has this listener, and there is one.
+    pub(super) fn everywhere(&self, id: &ListenerId) -> bool {
+        self.having.get(id).is_some_and(|having| having.everywhere)
+    }
+
+    /// The proxies that cannot have a listener, and why.
+    pub(super) fn failed(&self, id: &ListenerId) -> impl ExactSizeIterator<Item = (&Arc<str>, &Arc<str>)> {
+        static NONE: BTreeMap<Arc<str>, Arc<str>> = BTreeMap::new();
+        self.failed.get(id).unwrap_or(&NONE).iter()
+    }
+
+    /// Takes in which proxies there are now. Returns the listeners of which something else holds than before. What is
+    /// done grows with the proxies that changed, and with the number of listeners, not with their product.
+    pub(super) fn update(&mut self, proxies: &[ConnectedProxy]) -> BTreeSet<ListenerId> {
+        let mut news = BTreeSet::new();
+        let mut before = std::mem::take(&mut self.counted);
+        for proxy in proxies {
+            let old = before.remove(&proxy.id);
+            if old.as_ref() != Some(proxy) {
+                self.change(old.as_ref(), Some(proxy), &mut news);
+            }
+            self.counted.insert(proxy.id.clone(), old.filter(|old| old == proxy).unwrap_or_else(|| proxy.clone()));
+        }
+        for gone in before.values() {
+            self.change(Some(gone), None, &mut news);
+        }
+        let ready = self.ready;
+        self.having.retain(|id, having| {
+            let everywhere = ready > 0 && having.proxies == ready;
+            if std::mem::replace(&mut having.everywhere, everywhere) != everywhere {
+                news.insert(id.clone());
+            }
+            having.proxies > 0
+        });
+        news
+    }
+
+    fn change(&mut self, old: Option<&ConnectedProxy>, new: Option<&ConnectedProxy>, news: &mut BTreeSet<ListenerId>) {
+        let nothing = ListenerSet::default();
+        let of =
+            |proxy: Option<&ConnectedProxy>| proxy.filter(|proxy| proxy.ready).map(|proxy| proxy.listening.clone());
+        let (had, has) = (of(old), of(new));
+        self.ready = self.ready + usize::from(has.is_some()) - usize::from(had.is_some());
+        let (had, has) = (had.unwrap_or_else(|| nothing.clone()), has.unwrap_or(nothing));
+        for id in had.without(&has) {
+            if let Some(having) = self.having.get_mut(id) {
+                having.proxies -= 1;
+            }
+        }
+        for id in has.without(&had) {
+            match self.having.get_mut(id) {
+                Some(having) => having.proxies += 1,
+                None => {
+                    self.having.insert(id.clone(), Having { proxies: 1, everywhere: false });
+                }
+            }
+        }
+        let failed = |proxy: Option<&ConnectedProxy>| proxy.map(|proxy| proxy.failed.clone()).unwrap_or_default();
+        let (before, now) = (failed(old), failed(new));
+        if before == now {
+            return;
+        }
+        let Some(proxy) = old.or(new).map(|proxy| proxy.id.clone()) else { return };
+        for (id, _) in before.iter().filter(|(id, why)| now.get(*id) != Some(*why)) {
+            if let Some(all) = self.failed.get_mut(id) {
+                all.remove(&proxy);
+                if all.is_empty() {
+                    self.failed.remove(id);
+                }
+            }
+            news.insert(id.clone());
+        }
+        for (id, why) in now.iter().filter(|(id, why)| before.get(*id) != Some(*why)) {
+            self.failed.entry(id.clone()).or_default().insert(proxy.clone(), why.clone());
+            news.insert(id.clone());
+        }
     }
 }
 

@@ -11,7 +11,6 @@ use maesh_config::{
 use super::{
     Addressing, Compiler, ConnectedProxy, TableEntry,
     places::Served,
-    proxy::Bound,
     service::{self, Plan},
 };
 use crate::diagnostic::{Diagnostic, Reason};
@@ -19,16 +18,23 @@ use crate::diagnostic::{Diagnostic, Reason};
 impl Compiler {
     /// Says which proxies there are, and finds the names for which that is news.
     pub(super) fn tell_proxies(&mut self, names: &mut AHashSet<ServiceName>) {
-        let bound = Bound::of(&self.proxies, |proxy| self.takes_work(proxy));
-        for id in self.bound.differences(&bound) {
-            names.extend(self.listeners.needed_by(id).cloned());
+        let takes_work = |proxy: &ConnectedProxy| ConnectedProxy { ready: self.takes_work(proxy), ..proxy.clone() };
+        let proxies: Vec<_> = self.proxies.iter().map(takes_work).collect();
+        for id in self.bound.update(&proxies) {
+            names.extend(self.listeners.needed_by(&id).cloned());
         }
-        self.bound = bound;
+        // Of a proxy that is as it was said to be, nothing is to be said.
         let told = |proxy: &ConnectedProxy| {
-            let known = (self.settled || self.is_sure(proxy)).then(|| proxy.resource(self.takes_work(proxy)));
-            (proxy.id.clone(), known)
+            let news = self.said_proxies.get(&proxy.id) != Some(proxy) && (self.settled || self.is_sure(proxy));
+            (proxy.id.clone(), news.then(|| proxy.resource(proxy.ready)))
         };
-        self.out.replace_proxies(self.proxies.iter().map(told).collect());
+        let told: Vec<_> = proxies.iter().map(told).collect();
+        let there: AHashSet<_> = proxies.iter().map(|proxy| &proxy.id).collect();
+        self.said_proxies.retain(|id, _| there.contains(id));
+        for (proxy, _) in proxies.iter().zip(&told).filter(|(_, (_, news))| news.is_some()) {
+            self.said_proxies.insert(proxy.id.clone(), proxy.clone());
+        }
+        self.out.replace_proxies(told);
         if !self.settled {
             return;
         }
@@ -39,8 +45,8 @@ impl Compiler {
     /// Whether what is known of a proxy replaces what dns knew of it before this process started: it takes no new work,
     /// or it has said of every listener whether it could open it.
     fn is_sure(&self, proxy: &ConnectedProxy) -> bool {
-        let tried = proxy.listening.iter().chain(proxy.failed.iter().map(|(id, _)| id));
-        !self.takes_work(proxy) || self.listeners.all_tried(&tried.collect())
+        !self.takes_work(proxy)
+            || self.listeners.all_tried(|id| proxy.listening.contains(id) || proxy.failed.contains_key(id))
     }
 
     pub(super) fn tell_listeners(&mut self) {
@@ -138,7 +144,7 @@ impl Compiler {
     /// kube-proxy on the callers' nodes does not serve yet either. Who asks too early is better told that there is none.
     fn unheard_until(&self, name: &ServiceName, serves: bool) -> Option<Instant> {
         let compiled = self.services.get(name)?;
-        let in_cluster = self.config.addressing == Addressing::Cluster && self.settled && self.bound.anyone_ready;
+        let in_cluster = self.config.addressing == Addressing::Cluster && self.settled && self.bound.anyone_ready();
         let new = in_cluster && !serves && !self.out.has(maesh_config::Kind::Name, &name.to_string());
         new.then(|| compiled.since + self.config.own_settle)
     }
@@ -146,7 +152,7 @@ impl Compiler {
     /// Whether every ready proxy listens on all that this Service needs, and there is one.
     pub(super) fn acknowledged(&self, name: &ServiceName) -> bool {
         let needs = self.services.get(name).map(|compiled| &compiled.needs[..]).unwrap_or_default();
-        self.bound.anyone_ready && !needs.is_empty() && needs.iter().all(|id| self.bound.everywhere.contains(id))
+        !needs.is_empty() && needs.iter().all(|id| self.bound.everywhere(id))
     }
 
     /// What proxies could not bind of this Service's own listeners.
@@ -155,10 +161,10 @@ impl Compiler {
         let Some(service) = self.index.services.get(name) else { return found };
         for listener in self.listeners.of(name) {
             let Some((_, number)) = &listener.owner else { continue };
-            let failed = self.bound.failed.get(&listener.id).map_or(&[][..], Vec::as_slice);
+            let mut failed = self.bound.failed(&listener.id);
             // One stands for all: what one proxy lacks, five hundred do, and mostly for the same reason.
-            let Some((proxy, why)) = failed.first() else { continue };
-            let others = match failed.len() - 1 {
+            let Some((proxy, why)) = failed.next() else { continue };
+            let others = match failed.len() {
                 0 => String::new(),
                 others => format!(" (as do {others} others)"),
             };

@@ -52,7 +52,7 @@ fn proxy(listening: &[&str]) -> ConnectedProxy {
         addresses: vec!["127.77.0.1".parse().unwrap()],
         ready: true,
         listening: listening.iter().map(|id| ListenerId((*id).into())).collect(),
-        failed: Vec::new(),
+        failed: Arc::default(),
     }
 }
 

@@ -24,7 +24,10 @@ use super::{
     mint::{self, MintError},
     plan::{self, Held, Step},
 };
-use crate::leader::{Leadership, NotLeader};
+use crate::{
+    api::ApiError,
+    leader::{Leadership, NotLeader},
+};
 
 /// Where the certificates stand in the ConfigMap: what dns and proxies mount.
 const CERTIFICATES: &str = "ca.crt";
@@ -245,7 +248,7 @@ impl Keeper {
 /// Where another was faster, it is looked at again.
 fn unless_changed<T>(written: Result<T, kube::Error>) -> Result<(), KeepError> {
     match written {
-        Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
+        Err(error) if ApiError::Conflict.is(&error) => Ok(()),
         Err(error) => Err(error.into()),
         Ok(_) => Ok(()),
     }

@@ -26,7 +26,7 @@ use tokio::{sync::mpsc, time::interval};
 use xxhash_rust::xxh3::Xxh3;
 
 use self::ledger::Ledger;
-use crate::leader::Leadership;
+use crate::{api::ApiError, leader::Leadership};
 
 /// Who says it.
 const CONTROLLER: &str = "maesh.containo.us/controller";
@@ -194,7 +194,7 @@ impl Writer {
         let event = self.event(&name, note, regarding, now);
         let created = self.leadership.write(events.create(&PostParams::default(), &event)).await;
         match created.map_err(|error| Unwritten::Later(error.to_string()))? {
-            Err(kube::Error::Api(status)) if status.code == 409 => self.renew(&events, &name, now).await,
+            Err(error) if ApiError::Conflict.is(&error) => self.renew(&events, &name, now).await,
             created => created.map(drop).map_err(unwritten),
         }
     }
@@ -203,10 +203,12 @@ impl Writer {
     async fn renew(&self, events: &Api<Event>, name: &str, now: Timestamp) -> Result<(), Unwritten> {
         // A patch of nothing writes nothing and answers the object, with no right to read Events.
         let nothing = Patch::Merge(json!({}));
-        let there = events.patch(name, &PatchParams::default(), &nothing).await.map_err(|error| match &error {
-            // Forgotten meanwhile: it is made anew.
-            kube::Error::Api(status) if status.code == 404 => Unwritten::Later(error.to_string()),
-            _ => unwritten(error),
+        let there = events.patch(name, &PatchParams::default(), &nothing).await.map_err(|error| {
+            match ApiError::of(&error) {
+                // Forgotten meanwhile: it is made anew.
+                ApiError::Missing => Unwritten::Later(error.to_string()),
+                _ => unwritten(error),
+            }
         })?;
         let observed = there.series.as_ref().map(|series| series.last_observed_time.0);
         let last = observed.or_else(|| there.event_time.map(|time| time.0)).unwrap_or(now);
@@ -272,7 +274,7 @@ impl Writer {
                         None => return Ok(None),
                     },
                     // Not ours to read: then without it.
-                    Err(kube::Error::Api(status)) if status.code == 403 => None,
+                    Err(error) if ApiError::Forbidden.is(&error) => None,
                     Err(error) => return Err(unwritten(error)),
                 }
             }
@@ -315,11 +317,9 @@ fn name(note: &Note, uid: &str) -> String {
 
 /// Whether another try is worth it.
 fn unwritten(error: kube::Error) -> Unwritten {
-    match &error {
-        kube::Error::Api(status) if (400..500).contains(&status.code) && status.code != 429 => {
-            Unwritten::Never(error.to_string())
-        }
-        _ => Unwritten::Later(error.to_string()),
+    match ApiError::of(&error) {
+        ApiError::Later | ApiError::Failed | ApiError::Stranger => Unwritten::Later(error.to_string()),
+        _ => Unwritten::Never(error.to_string()),
     }
 }
 

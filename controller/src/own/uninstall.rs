@@ -6,6 +6,9 @@
 //! nobody asks the mesh any more, removes what it made, and says so in the marker. Helm waits for its Job; where the pod of
 //! that cannot start, the leader ends it. Without any controller, `maesh uninstall` does the same by itself. Every step
 //! may be done twice. Silence in the marker means that nobody is at it: who only waits says so again and again.
+//! A marker that came with all of the chart's hooks, applied as ordinary objects, is refused ([`hooks`]).
+
+pub mod hooks;
 
 use std::{fmt, future::Future, pin::Pin, pin::pin, time::Duration};
 
@@ -29,7 +32,10 @@ use tokio::{
     time::{Instant, sleep, sleep_until, timeout},
 };
 
-use crate::leader::{Leadership, NotLeader};
+use crate::{
+    api::ApiError,
+    leader::{Leadership, NotLeader},
+};
 
 /// The marker's annotation that says how far it is.
 pub const PROGRESS: &str = "maesh.containo.us/uninstall";
@@ -130,29 +136,29 @@ impl ClusterDns for ByHand {
     }
 }
 
-/// Says in `wanted` whether the marker is there, for as long as somebody listens. While the API server is away, the last
-/// answer stands.
+/// Says in `wanted` whether the marker asks for an uninstallation, for as long as somebody listens. While the API server is
+/// away, the last answer stands.
 pub async fn follow(client: Client, options: &Options, wanted: watch::Sender<bool>) {
-    let markers = Api::<PartialObjectMeta<ConfigMap>>::namespaced(client, &options.namespace);
-    let named = crate::api::watching().fields(&format!("metadata.name={}", options.marker));
+    let markers = Api::<PartialObjectMeta<ConfigMap>>::namespaced(client.clone(), &options.namespace);
+    let named = watcher::Config::default().fields(&format!("metadata.name={}", options.marker));
     let events = watcher(markers, named).default_backoff();
     let mut events = pin!(events);
-    let (mut listed, mut gone) = (false, None);
+    let (mut listed, mut gone) = (None, None);
     while !wanted.is_closed() {
-        let now = tokio::select! {
+        let marker = tokio::select! {
             event = events.next() => match event {
                 None => return,
                 Some(Ok(watcher::Event::Init)) => {
-                    listed = false;
+                    listed = None;
                     continue;
                 }
-                Some(Ok(watcher::Event::InitApply(_))) => {
-                    listed = true;
+                Some(Ok(watcher::Event::InitApply(marker))) => {
+                    listed = Some(marker);
                     continue;
                 }
-                Some(Ok(watcher::Event::Apply(_))) => true,
-                Some(Ok(watcher::Event::InitDone)) => listed,
-                Some(Ok(watcher::Event::Delete(_))) => false,
+                Some(Ok(watcher::Event::Apply(marker))) => Some(marker),
+                Some(Ok(watcher::Event::InitDone)) => listed.take(),
+                Some(Ok(watcher::Event::Delete(_))) => None,
                 Some(Err(error)) => {
                     tracing::debug!(%error, "the marker of an uninstallation cannot be watched");
                     continue;
@@ -164,12 +170,17 @@ pub async fn follow(client: Client, options: &Options, wanted: watch::Sender<boo
                 continue;
             }
         };
-        if now {
-            gone = None;
-            say(&wanted, true);
-        } else if *wanted.borrow() && gone.is_none() {
-            gone = Some(Instant::now() + options.regret);
-        }
+        let Some(marker) = marker else {
+            if *wanted.borrow() && gone.is_none() {
+                gone = Some(Instant::now() + options.regret);
+            }
+            continue;
+        };
+        let Some(asks) = hooks::asks(&client, &options.namespace, &marker.metadata, || wanted.is_closed()).await else {
+            return;
+        };
+        gone = None;
+        say(&wanted, asks);
     }
 }
 
@@ -262,7 +273,7 @@ impl Uninstall {
         let nothing = json!({ "spec": { "completions": 0, "parallelism": 0 } });
         let (parameters, nothing) = (PatchParams::default(), Patch::Merge(&nothing));
         match self.write(jobs.patch_metadata(&self.options.marker, &parameters, &nothing)).await? {
-            Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+            Err(error) if ApiError::Missing.is(&error) => Ok(()),
             Err(error) => Err(error.into()),
             Ok(job) => {
                 if *ended != job.metadata.uid {
@@ -372,7 +383,7 @@ impl Uninstall {
         for service in timeout(ANSWER, services.list_metadata(&ours)).await??.items {
             let name = service.metadata.name.unwrap_or_default();
             match self.write(services.delete(&name, &DeleteParams::default())).await? {
-                Err(kube::Error::Api(status)) if status.code == 404 => {}
+                Err(error) if ApiError::Missing.is(&error) => {}
                 Err(error) => return Err(error.into()),
                 Ok(_) => {}
             }
@@ -389,7 +400,7 @@ impl Uninstall {
         let (parameters, patch) = (PatchParams::default(), Patch::Merge(&patch));
         match self.write(markers.patch_metadata(&self.options.marker, &parameters, &patch)).await? {
             // It was taken back: whoever watches it learns that.
-            Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+            Err(error) if ApiError::Missing.is(&error) => Ok(()),
             Err(error) => Err(error.into()),
             Ok(_) => Ok(()),
         }

@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
 use super::{KeepError, pace::Pace};
-use crate::leader::Leadership;
+use crate::{api::ApiError, leader::Leadership};
 
 /// The leader's writes.
 pub(super) struct Writes<'a> {
@@ -31,7 +31,9 @@ impl Writes<'_> {
         let preconditions = Some(Preconditions { uid, resource_version: None });
         let parameters = DeleteParams { preconditions, ..DeleteParams::default() };
         match self.write(api.delete(name, &parameters)).await {
-            Err(KeepError::Api(kube::Error::Api(status))) if status.code == 404 || status.code == 409 => Ok(()),
+            Err(KeepError::Api(error)) if matches!(ApiError::of(&error), ApiError::Missing | ApiError::Conflict) => {
+                Ok(())
+            }
             Err(error) => Err(error),
             Ok(_) => Ok(()),
         }

@@ -21,7 +21,7 @@ use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 
 pub use self::stale::{Freshness, follow_staleness};
 use super::{Batches, Event};
-use crate::api::{Limits, chain};
+use crate::api::{ApiError, Limits, said};
 
 /// Batches that may wait for the compiler.
 const QUEUE: usize = 64;
@@ -154,15 +154,12 @@ impl Watches {
 fn problem(kind: ObjectKind, required: bool, error: &kube::Error) -> Diagnostic {
     let plural = object::plural(kind);
     let then = if required { "nothing new takes effect until then" } else { "the mesh goes on without them" };
-    let (code, text) = match error {
-        kube::Error::Api(status) => (status.code, status.message.clone()),
-        other => (0, chain(other)),
-    };
-    let text = match code {
-        401 => format!(
+    let text = said(error);
+    let text = match ApiError::of(error) {
+        ApiError::Stranger => format!(
             "cannot be watched: the API server does not know us ({text}); {then}. Check the token or kubeconfig."
         ),
-        403 => format!(
+        ApiError::Forbidden => format!(
             "cannot be watched: {text}; {then}. Allow verbs list and watch on {plural}{} to the controller's \
              ServiceAccount.",
             match kind.group() {
@@ -170,7 +167,9 @@ fn problem(kind: ObjectKind, required: bool, error: &kube::Error) -> Diagnostic 
                 group => format!(" of {group}"),
             }
         ),
-        404 => format!("cannot be watched: the API server has no {plural}; {then}. Use Kubernetes 1.33 or newer."),
+        ApiError::Missing => {
+            format!("cannot be watched: the API server has no {plural}; {then}. Use Kubernetes 1.33 or newer.")
+        }
         _ => format!("cannot be watched: {text}; what was seen last stays in force until the API server answers."),
     };
     Diagnostic::warning(Reason::WatchFailed, ObjectRef::new(kind.as_str(), "", "*"), text)

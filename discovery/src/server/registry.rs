@@ -11,9 +11,11 @@ use std::{
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use super::Verdict;
 use crate::update::Identity;
-use maesh_config::Key;
+use maesh_config::{
+    Key,
+    model::{ListenerId, ListenerSet},
+};
 
 /// A subscriber that is connected now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,8 +26,10 @@ pub struct Subscriber {
     pub elsewhere: bool,
     /// It says that it takes new work.
     pub ready: bool,
-    /// Listeners it acknowledged, by id, and those it could not put in force with the reason.
-    pub listeners: Arc<BTreeMap<Arc<str>, Verdict>>,
+    /// Listeners that it has in force.
+    pub listening: ListenerSet,
+    /// Those that it could not put in force, with the reason.
+    pub failed: Arc<BTreeMap<ListenerId, Arc<str>>>,
     /// Resources of any kind whose newest version it did not put in force, with the reason.
     pub rejected: Arc<BTreeMap<Key, Arc<str>>>,
     pub(super) acknowledged: Acknowledged,
@@ -68,7 +72,8 @@ pub(super) struct Seen {
     pub(super) identity: Option<Identity>,
     pub(super) elsewhere: bool,
     pub(super) ready: bool,
-    pub(super) listeners: Arc<BTreeMap<Arc<str>, Verdict>>,
+    pub(super) listening: ListenerSet,
+    pub(super) failed: Arc<BTreeMap<ListenerId, Arc<str>>>,
     pub(super) rejected: Arc<BTreeMap<Key, Arc<str>>>,
     pub(super) acknowledged: Acknowledged,
 }
@@ -109,13 +114,26 @@ impl Registry {
         id
     }
 
-    pub(super) fn update(&self, id: u64, seen: Seen) {
-        let Seen { identity, elsewhere, ready, listeners, rejected, acknowledged } = seen;
-        let subscriber =
-            identity.map(|identity| Subscriber { identity, elsewhere, ready, listeners, rejected, acknowledged });
+    /// What a stream says now. Returns its set of listeners, with the memory that equal sets of other streams have.
+    pub(super) fn update(&self, id: u64, seen: Seen) -> ListenerSet {
+        let Seen { identity, elsewhere, ready, mut listening, failed, rejected, acknowledged } = seen;
         let mut streams = self.streams.lock();
+        // The newest first: they are on their way to the same.
+        let others = streams.open.iter().rev().filter(|(other, _)| **other != id).filter_map(|(_, it)| it.as_ref());
+        others.into_iter().any(|other| listening.share(&other.listening));
+        let shared = listening.clone();
+        let subscriber = identity.map(|identity| Subscriber {
+            identity,
+            elsewhere,
+            ready,
+            listening,
+            failed,
+            rejected,
+            acknowledged,
+        });
         streams.open.insert(id, subscriber);
         self.publish(&streams);
+        shared
     }
 
     pub(super) fn close(&self, id: u64) {

@@ -14,7 +14,10 @@ use crate::{
     update::{Identity, Role},
     xds::{Any, ControlPlane, DeltaDiscoveryRequest, DeltaDiscoveryResponse, Rejection, Resource, Status},
 };
-use maesh_config::{Key, Kind};
+use maesh_config::{
+    Key, Kind,
+    model::{ListenerId, ListenerSet},
+};
 
 /// Types that one stream may subscribe to.
 const TYPES: usize = 32;
@@ -32,7 +35,8 @@ pub(super) struct Session {
     introduced: bool,
     types: BTreeMap<String, Subscription>,
     nonce: u64,
-    listeners: Arc<BTreeMap<Arc<str>, Verdict>>,
+    listening: ListenerSet,
+    failed: Arc<BTreeMap<ListenerId, Arc<str>>>,
     rejected: Arc<BTreeMap<Key, Arc<str>>>,
     changed: bool,
     acknowledged: Acknowledged,
@@ -84,8 +88,8 @@ impl Session {
             }
             if Kind::of_type_url(&request.type_url) == Some(Kind::Listener) {
                 // What it says it has, it listens on, before anything is sent on this stream.
-                let held = request.initial_resource_versions.keys().map(|name| (Arc::from(name.as_str()), Ok(())));
-                Arc::make_mut(&mut self.listeners).extend(held);
+                let held = request.initial_resource_versions.keys().map(|name| ListenerId(name.as_str().into()));
+                self.listening.extend(held);
                 self.changed = true;
             }
             let first = Subscription::first(request.resource_names_subscribe, request.initial_resource_versions);
@@ -165,8 +169,7 @@ impl Session {
         }
         drop(tables);
         if !held.is_empty() {
-            let listeners = Arc::make_mut(&mut self.listeners);
-            listeners.extend(held.into_iter().map(|name| (name, Ok(()))));
+            held.into_iter().for_each(|name| self.listens(ListenerId(name), Ok(())));
             self.changed = true;
         }
         Ok(push)
@@ -184,7 +187,8 @@ impl Session {
             elsewhere: self.elsewhere,
             // On a new stream a proxy that lost none of its listeners must not seem to have none for a moment.
             ready: self.ready && !self.listeners_to_come(),
-            listeners: self.listeners.clone(),
+            listening: self.listening.clone(),
+            failed: self.failed.clone(),
             rejected: self.rejected.clone(),
             acknowledged: self.acknowledged.clone(),
         })
@@ -210,13 +214,40 @@ impl Session {
         }
         if let Some(witness) = said.witness {
             self.elsewhere = true;
-            self.listeners = Arc::new(witness.listeners);
+            (self.listening, self.failed) = Default::default();
+            witness.listeners.into_iter().for_each(|(name, verdict)| self.listens(ListenerId(name), verdict));
             self.changed = true;
         }
         if let Some(ready) = said.ready {
             self.changed |= ready != self.ready;
             self.ready = ready;
         }
+    }
+
+    /// What became of a listener.
+    fn listens(&mut self, id: ListenerId, verdict: Verdict) {
+        match verdict {
+            Ok(()) => {
+                self.forget_failure(&id);
+                self.listening.insert(id);
+            }
+            Err(why) => {
+                self.listening.remove(&id);
+                Arc::make_mut(&mut self.failed).insert(id, why);
+            }
+        }
+    }
+
+    fn forget_failure(&mut self, id: &ListenerId) {
+        // Most proxies share one map with nothing in it.
+        if self.failed.contains_key(id) {
+            Arc::make_mut(&mut self.failed).remove(id);
+        }
+    }
+
+    /// Takes the memory of an equal set of listeners in place of its own.
+    pub(super) fn share(&mut self, listening: ListenerSet) {
+        self.listening.share(&listening);
     }
 
     pub(super) fn identity(&self) -> Option<&Identity> {
@@ -226,12 +257,14 @@ impl Session {
     fn judge(&mut self, kind: Option<Kind>, answered: &InFlight, rejected: &HashMap<Arc<str>, Arc<str>>) {
         let Some(kind) = kind else { return };
         if kind == Kind::Listener {
-            let listeners = Arc::make_mut(&mut self.listeners);
             for name in &answered.removed {
-                listeners.remove(name);
+                let id = ListenerId(name.clone());
+                self.listening.remove(&id);
+                self.forget_failure(&id);
             }
             for name in &answered.sent {
-                listeners.insert(name.clone(), rejected.get(name).map_or(Ok(()), |why| Err(why.clone())));
+                let verdict = rejected.get(name).map_or(Ok(()), |why| Err(why.clone()));
+                self.listens(ListenerId(name.clone()), verdict);
             }
             self.changed = true;
         }

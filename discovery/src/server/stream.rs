@@ -167,7 +167,7 @@ impl Stream {
                 pushed = Some(Instant::now());
             }
             if let Some(seen) = self.session.take_changed() {
-                self.shared.registry.update(self.id, seen);
+                self.session.share(self.shared.registry.update(self.id, seen));
             }
             if self.session.take_advanced() {
                 self.shared.registry.acknowledged();

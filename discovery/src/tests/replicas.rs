@@ -52,7 +52,7 @@ fn follow(mut role: Applied) -> tokio::task::JoinHandle<()> {
 }
 
 fn knows(all: &[Subscriber], listeners: usize, ready: bool) -> bool {
-    all.first().is_some_and(|it| it.listeners.len() == listeners && it.ready == ready)
+    all.first().is_some_and(|it| it.listening.len() + it.failed.len() == listeners && it.ready == ready)
 }
 
 #[tokio::test]
@@ -68,8 +68,8 @@ async fn every_replica_knows_a_proxy_that_one_of_them_configures() {
     }
     let there = seen(&two.server, |all| knows(all, 2, true)).await;
     assert!(there[0].elsewhere);
-    assert_eq!(there[0].listeners["shared/80/tcp"], Ok(()));
-    assert_eq!(there[0].listeners["shared/81/tcp"], Err("the port is taken".into()));
+    assert_eq!(there[0].listening.iter().map(ToString::to_string).collect::<Vec<_>>(), ["shared/80/tcp"]);
+    assert_eq!(*there[0].failed[&ListenerId("shared/81/tcp".into())], *"the port is taken");
     let here = seen(&one.server, |all| knows(all, 2, true)).await;
     assert!(!here[0].elsewhere, "its own stream counts where both are");
 

@@ -17,7 +17,7 @@ use http::HeaderValue;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::exchange::Activity;
+use super::{exchange::Activity, share::LastShare};
 use crate::{
     admission::ConnectionPermit,
     listener::{Listening, Worker},
@@ -77,6 +77,8 @@ pub(crate) struct Caller {
     sent_away: Notify,
     /// When bytes of the request on a connection of HTTP/1.1 moved last.
     pub(crate) activity: Arc<Activity>,
+    /// Where its last request was counted.
+    pub(crate) last_share: LastShare,
     /// The target of the request that has arrived last has a fragment.
     fragment: AtomicBool,
     /// Bytes that have come since somebody asked.
@@ -114,6 +116,7 @@ impl Caller {
             ended: AtomicBool::new(false),
             saw_leaving: AtomicBool::new(false),
             sent_away: Notify::new(),
+            last_share: LastShare::default(),
             fragment: AtomicBool::new(false),
             received: AtomicUsize::new(0),
             streams: AtomicUsize::new(0),

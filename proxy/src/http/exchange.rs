@@ -39,6 +39,8 @@ pub(crate) struct Exchange {
     pub(crate) port: Option<Arc<Port>>,
     /// Where the request was sent.
     pub(crate) backend: Option<Arc<BackendPort>>,
+    /// How many times it was tried until an endpoint answered; 0 when none did.
+    pub(crate) attempts: u32,
     /// Status that the caller was given; 499 when it was gone before.
     pub(crate) status: StatusCode,
     /// Why the mesh answered by itself, if it did.
@@ -72,6 +74,7 @@ impl Exchange {
             activity,
             port: None,
             backend: None,
+            attempts: 0,
             status: gone(),
             reason: None,
             grpc_status: None,
@@ -118,6 +121,7 @@ impl Drop for Exchange {
         tracing::trace!(
             caller = %self.caller.address,
             backend = self.backend.as_ref().map(|backend| tracing::field::display(&backend.service)),
+            attempts = self.attempts,
             status = self.status.as_u16(),
             reason = self.reason.map(Reason::code),
             grpc_status = self.grpc_status,

@@ -25,6 +25,8 @@ pub(crate) struct Sent {
     pub(crate) head: response::Parts,
     pub(crate) body: Body,
     pub(crate) in_flight: InFlight,
+    /// How many times it was tried.
+    pub(crate) attempts: u32,
     /// When all of the response was here, where it came at once.
     pub(crate) whole: Option<Instant>,
     /// The endpoint's side, when it agreed to speak another protocol.
@@ -69,7 +71,9 @@ pub(crate) async fn send(
     let mut tries = Tries::new();
     let mut avoided: SmallVec<[Arc<Endpoint>; 2]> = SmallVec::new();
     let mut reuse = Reuse::Allowed;
+    let mut made = 0;
     loop {
+        made += 1;
         // Loaded anew for each attempt: an endpoint may have left since the last one.
         let (endpoint, timeout) = {
             let upstreams = backend.upstreams.load();
@@ -84,7 +88,7 @@ pub(crate) async fn send(
                 if let Some(upload) = &upload {
                     upload.release();
                 }
-                return Ok(sent(answer, in_flight));
+                return Ok(sent(answer, in_flight, made));
             }
             Err(failure) => failure,
         };
@@ -107,15 +111,15 @@ pub(crate) async fn send(
     }
 }
 
-fn sent(answer: Answer, in_flight: InFlight) -> Sent {
+fn sent(answer: Answer, in_flight: InFlight, attempts: u32) -> Sent {
     let Answer { head, then } = answer;
     match then {
         Then::Body(body) => {
             let whole = body.is_whole().then(Instant::now);
-            Sent { head, body: Body::of(body), in_flight, whole, switched: None }
+            Sent { head, body: Body::of(body), in_flight, attempts, whole, switched: None }
         }
         Then::Upgraded(upgraded) => {
-            Sent { head, body: Body::empty(), in_flight, whole: None, switched: Some(upgraded) }
+            Sent { head, body: Body::empty(), in_flight, attempts, whole: None, switched: Some(upgraded) }
         }
     }
 }

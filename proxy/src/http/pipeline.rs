@@ -80,7 +80,7 @@ fn route<'a>(caller: &Caller, port: &'a Port) -> Result<&'a Arc<BackendPort>, Re
 /// The request's place among those of its caller.
 fn take_share(caller: &Caller, backend: &BackendPort) -> Result<super::share::Share, Reason> {
     let limit = backend.upstreams.load().policy.concurrency;
-    backend.shares.enter(caller.address, limit).ok_or(Reason::Overloaded)
+    caller.last_share.enter(&backend.shares, caller.address, limit).ok_or(Reason::Overloaded)
 }
 
 /// Gives the request the form in which it leaves the proxy, sends it, and gives the response the form in which it does.
@@ -124,8 +124,9 @@ async fn forward(
     if let Some(wanted) = &wanted {
         wanted.apply(&mut outgoing);
     }
-    let Sent { head, body, in_flight, whole, switched } = forward::send(caller, backend, outgoing).await?;
+    let Sent { head, body, in_flight, attempts, whole, switched } = forward::send(caller, backend, outgoing).await?;
     exchange.in_flight = Some(in_flight);
+    exchange.attempts = attempts;
     exchange.complete = whole;
     exchange.activity.limit(idle);
     let mut response = Response::from_parts(head, body);

@@ -39,7 +39,7 @@ pub(crate) struct BackendPort {
     /// Requests in flight.
     in_flight: AtomicU32,
     /// The same, of each caller.
-    pub(crate) shares: Shares,
+    pub(crate) shares: Arc<Shares>,
 }
 
 /// Policy and endpoints of a backend port.
@@ -116,7 +116,7 @@ impl BackendPort {
             service,
             upstreams: ArcSwap::from_pointee(upstreams),
             in_flight: AtomicU32::new(0),
-            shares: Shares::default(),
+            shares: Arc::default(),
         }
     }
 

@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::{
     sync::{Notify, watch},
     time::{Instant, timeout_at},
@@ -85,16 +85,17 @@ impl Slot {
             return;
         }
         kept.h1.push((connection, self.local.clock.coarse()));
-        kept.list(&self.peer, &self.local);
+        list(kept, &self.peer, &self.local);
     }
 }
 
-impl Kept {
-    /// Lets the sweep of `local` know.
-    fn list(&mut self, peer: &Arc<Peer>, local: &Local) {
-        if !std::mem::replace(&mut self.listed, true) {
-            local.pooled.lock().push(peer.clone());
-        }
+/// Lets the sweep of `local` know of the pool behind `kept`, which is unlocked first: the sweep locks its list before it
+/// locks a pool.
+fn list(mut kept: MutexGuard<'_, Kept>, peer: &Arc<Peer>, local: &Local) {
+    let listed = std::mem::replace(&mut kept.listed, true);
+    drop(kept);
+    if !listed {
+        local.pooled.lock().push(peer.clone());
     }
 }
 
@@ -255,11 +256,17 @@ fn connect_h2(pool: &Pool, local: &Arc<Local>, peer: &Arc<Peer>, within: Duratio
         let made = h2::Connection::open(&local.connector, peer.address, within, freed).await;
         let mut kept = peer.pools.of(local.index).kept.lock();
         kept.connecting = None;
-        let made = made.map(|connection| {
-            kept.h2.push((connection, local.clock.coarse()));
-            kept.list(&peer, &local);
-        });
-        drop(kept);
+        let made = match made {
+            Ok(connection) => {
+                kept.h2.push((connection, local.clock.coarse()));
+                list(kept, &peer, &local);
+                Ok(())
+            }
+            Err(error) => {
+                drop(kept);
+                Err(error)
+            }
+        };
         result.send_replace(Some(made));
     });
     outcome

@@ -7,6 +7,7 @@
 //! That prints `SKIPPED: reason`, and tells `cargo xtask test`, which names every skipped test and fails on them with
 //! `--strict`. Nothing here installs or builds anything: `cargo xtask tool NAME` and `cargo xtask test --setup` do.
 
+pub mod generated;
 mod namespace;
 mod place;
 mod skip;

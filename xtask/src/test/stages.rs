@@ -19,16 +19,11 @@ pub(super) fn run(stage: Stage, on_context: Option<&str>) -> Result<Outcome> {
             let fuzz = check(cargo(&["fmt", "--manifest-path", "tests/fuzz/Cargo.toml", "--", "--check"]))?;
             Ok(check(cargo(&["fmt", "--all", "--", "--check"]))?.and(fuzz))
         }
-        Stage::Clippy => check(cargo(&[
-            "clippy",
-            "--workspace",
-            "--all-targets",
-            "--locked",
-            "--keep-going",
-            "--",
-            "-D",
-            "warnings",
-        ])),
+        Stage::Clippy => {
+            let workspace =
+                ["clippy", "--workspace", "--all-targets", "--locked", "--keep-going", "--", "-D", "warnings"];
+            Ok(check(cargo(&workspace))?.and(check(crate::fuzz::clippy(&target())?)?))
+        }
         Stage::Docs => {
             let mut doc = cargo(&["doc", "--workspace", "--no-deps", "--document-private-items", "--locked"]);
             // These pages are for who works on maesh: they have private items, and links to them are right.
@@ -100,7 +95,7 @@ fn tests(targets: &[&str], arguments: &[&str], on_context: Option<&str>) -> Resu
     })
 }
 
-/// Licences, bans and sources; advisories only where their database can be reached.
+/// Licences, bans and sources; and the advisories on security, unless their database is missing.
 fn deny() -> Result<Outcome> {
     let program = match tool("cargo-deny") {
         Ok(program) => program,
@@ -112,17 +107,24 @@ fn deny() -> Result<Outcome> {
         command.args(checks);
         command
     };
-    let mut outcome = check(run(&["licenses", "bans", "sources"]))?;
+    let outcome = check(run(&["licenses", "bans", "sources"]))?;
     let advisories = collect("advisories", &mut run(&["advisories"]))?;
-    if advisories.success {
-        outcome.passed += 1;
-    } else if advisories.output.contains("failed to fetch") || advisories.output.contains("advisory-db") {
-        outcome.notes.push("advisories were NOT checked: their database cannot be reached from here".to_owned());
-    } else {
-        outcome.failed += 1;
-        outcome.output.push_str(&advisories.output);
+    Ok(outcome.and(judge_advisories(advisories.success, advisories.output)))
+}
+
+/// What came of the advisories. A database that cannot be reached is a skip, which `--strict` counts as failed: what was not
+/// checked must not pass for good.
+fn judge_advisories(success: bool, output: String) -> Outcome {
+    if success {
+        return Outcome { passed: 1, ..Outcome::default() };
     }
-    Ok(outcome)
+    // What was found names its advisory, and a link into the database.
+    let is_away = output.contains("failed to fetch") || output.contains("failed to load advisory database");
+    if is_away && !output.contains("RUSTSEC-") {
+        let skip = "advisories: their database, https://github.com/rustsec/advisory-db, cannot be reached from here";
+        return Outcome { skipped: vec![skip.to_owned()], ..Outcome::default() };
+    }
+    Outcome { failed: 1, output, ..Outcome::default() }
 }
 
 /// Where cargo puts what it builds.
@@ -146,4 +148,28 @@ fn demo() -> Result<Outcome> {
         outcome.passed = 0;
     }
     Ok(outcome)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn advisories_that_were_not_checked_do_not_pass() {
+        let found = "error[vulnerability]: ... ID: RUSTSEC-2025-0001, https://github.com/rustsec/advisory-db";
+        for (case, success, output, want) in [
+            ("nothing was found", true, "advisories ok", (1, 0, 0)),
+            ("something was found", false, found, (0, 1, 0)),
+            (
+                "no network",
+                false,
+                "failed to fetch advisory database https://github.com/rustsec/advisory-db",
+                (0, 0, 1),
+            ),
+            ("a mistake in deny.toml", false, "error[unexpected-value]: expected '[\"deny\"]'", (0, 1, 0)),
+        ] {
+            let outcome = judge_advisories(success, output.to_owned());
+            assert_eq!((outcome.passed, outcome.failed, outcome.skipped.len()), want, "{case}");
+        }
+    }
 }

@@ -25,7 +25,7 @@ fn an_own_address_is_answered_once_it_is_listened_on() {
     assert!(second.services.iter().all(|entry| entry.settled));
 
     let mut broken = proxy(&[]);
-    broken.failed.push((ListenerId(listener.into()), "in use".into()));
+    Arc::make_mut(&mut broken.failed).insert(ListenerId(listener.into()), "in use".into());
     compiler.proxies(vec![broken]);
     let third = compiler.compile(Instant::now());
     assert_eq!(name(&third, "shop/db").answer, Answer::Unserved);

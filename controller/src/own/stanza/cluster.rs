@@ -27,7 +27,10 @@ use super::{
     place::{self, SERVICE, SYSTEM},
     plan,
 };
-use crate::leader::{Leadership, NotLeader};
+use crate::{
+    api::{self, ApiError},
+    leader::{Leadership, NotLeader},
+};
 
 /// Who wrote, in managed fields.
 const MANAGER: &str = "maesh-stanza";
@@ -406,12 +409,7 @@ fn unmade(name: &MapName, what: String, message: String) -> ClusterError {
 /// Whether `error` is that somebody else wrote.
 fn conflict(name: &MapName, error: ClusterError) -> ClusterError {
     match &error {
-        ClusterError::Api { source, .. } => match &**source {
-            kube::Error::Api(status) if status.is_conflict() || status.is_already_exists() => {
-                ClusterError::Conflict(name.clone())
-            }
-            _ => error,
-        },
+        ClusterError::Api { source, .. } if ApiError::Conflict.is(source) => ClusterError::Conflict(name.clone()),
         _ => error,
     }
 }
@@ -426,9 +424,9 @@ pub(super) async fn answer<T>(
     match timeout(ANSWER, request).await {
         Err(_) => Err(ClusterError::Silent { what }),
         Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(kube::Error::Api(status))) if status.is_forbidden() => Err(ClusterError::Forbidden {
+        Ok(Err(source)) if ApiError::Forbidden.is(&source) => Err(ClusterError::Forbidden {
             what,
-            message: status.message,
+            message: api::said(&source),
             allow: allow.to_owned(),
             instead: "add the stanza by hand: `maesh dns print`".into(),
         }),

@@ -16,7 +16,7 @@ use tokio::{sync::mpsc, time::Instant};
 
 use super::{Options, State, Watches, object::Raw, problem};
 use crate::{
-    api::chain,
+    api::{ApiError, chain},
     source::{Batch, Event},
 };
 
@@ -69,13 +69,7 @@ enum Ended {
 
 impl From<kube::Error> for Ended {
     fn from(error: kube::Error) -> Self {
-        match &error {
-            // 410; and a server whose store is younger than what we saw of another one.
-            kube::Error::Api(status) if status.code == 410 || status.message.contains("Too large resource version") => {
-                Self::Expired
-            }
-            _ => Self::Failed(error),
-        }
+        if ApiError::Expired.is(&error) { Self::Expired } else { Self::Failed(error) }
     }
 }
 
@@ -326,7 +320,7 @@ impl Follow {
             // Whoever should be told is gone: the next send notices.
             let _ = self.tell_problems().await;
         }
-        let refused = matches!(error, kube::Error::Api(status) if matches!(status.code, 403 | 404));
+        let refused = matches!(ApiError::of(error), ApiError::Forbidden | ApiError::Missing);
         if refused && !self.required && !self.synced {
             self.synced = true;
             let _ = self.send(vec![Event::Synced(self.kind)]).await;
@@ -387,7 +381,7 @@ fn bad(kind: ObjectKind, raw: &Raw, error: &maesh_compiler::kinds::BadField) -> 
 /// Servers before streamed lists, or with them switched off, call the request invalid.
 fn no_streams(ended: Ended) -> Ended {
     match ended {
-        Ended::Failed(kube::Error::Api(status)) if matches!(status.code, 400 | 422) => Ended::NoStreams,
+        Ended::Failed(error) if ApiError::Invalid.is(&error) => Ended::NoStreams,
         other => other,
     }
 }

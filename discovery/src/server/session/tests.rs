@@ -326,5 +326,5 @@ fn listeners_that_a_resuming_subscriber_has_count_as_acknowledged() {
     let response = session.next(&store, CHUNK).unwrap().unwrap().response;
     assert_eq!(response.resources.len(), 1);
     let seen = session.take_changed().unwrap();
-    assert_eq!(seen.listeners.keys().map(|id| &**id).collect::<Vec<_>>(), ["shared/80/tcp"]);
+    assert_eq!(seen.listening.iter().map(|id| &*id.0).collect::<Vec<_>>(), ["shared/80/tcp"]);
 }

@@ -3,11 +3,14 @@
 use std::fs;
 use std::process::Command;
 
-use maesh_test_support::{need_program, need_tool, repository};
+use maesh_test_support::{generated::is_current, need_program, need_tool, repository};
 use serde_json::Value;
 
 use crate::helm::{both, chart, command, newest, objects, succeeded, template, values};
 use crate::{VALUES, VERSIONS};
+
+/// What writes the files that are rendered from the chart.
+const WRITE_FILES: &str = "MAESH_WRITE=1 cargo xtask test --only chart";
 
 #[test]
 fn chart_is_linted_by_both_helms() {
@@ -77,6 +80,20 @@ fn chart_refuses_values_that_it_does_not_know_or_cannot_keep() {
             ("two families with one listened on", "ipFamilyPolicy=PreferDualStack", "listenAddress"),
             ("a drain that the kubelet ends", "proxy.drainHorizon=1m30s", "terminationGracePeriodSeconds"),
             ("a flag that is none", "controller.extraArgs={controller}", "extraArgs"),
+            ("the cluster's own zone", "zones={cluster.local}", "zones: cluster.local overlaps the cluster domain"),
+            ("a zone in the cluster's", "zones={mesh.cluster.local}", "overlaps the cluster domain"),
+            (
+                "a zone around the cluster's",
+                "zones={internal},clusterDomain=example.internal",
+                "overlaps the cluster domain",
+            ),
+            ("multicast DNS", "zones={local},clusterDomain=example.internal", "local is reserved"),
+            ("reverse lookup", "zones={10.in-addr.arpa}", "is reserved"),
+            ("a zone in another", "zones={maesh,shop.maesh}", "shop.maesh lies within maesh"),
+            ("an address that nobody may look for", "addressing=auto,coredns.mode=manual", "set coredns.tellsCaller"),
+            ("a probe of something else", "proxy.livenessProbe.exec.command={true}", "livenessProbe"),
+            ("sysctls of all pods", "podSecurityContext.sysctls[0].name=a", "podSecurityContext"),
+            ("a name that is none", "fullnameOverride=Mesh", "fullnameOverride"),
         ] {
             let refused = template(&helm, &["--set".to_owned(), option.to_owned()]);
             let message = refused.expect_err(case);
@@ -106,7 +123,7 @@ fn chart_has_the_rights_that_are_written_down() {
         }
         let rights = serde_json::to_string_pretty(&rights).unwrap() + "\n";
         // The same, whatever the values.
-        same("tests/chart/rights.json", &rights, name);
+        is_current("tests/chart/rights.json", &rights, WRITE_FILES);
     }
 }
 
@@ -127,7 +144,8 @@ fn chart_without_helm_is_current() {
     let options = [values("kubectl"), ["--skip-tests", "--no-hooks"].map(str::to_owned).to_vec()].concat();
     let rendered = template(&helm, &options).unwrap();
     let head = fs::read_to_string(repository().join("tests/chart/maesh.yaml.head")).unwrap();
-    same("maesh.yaml", &(head + &rendered.replace("managed-by: Helm", "managed-by: kubectl")), "rendered");
+    let current = head + &rendered.replace("managed-by: Helm", "managed-by: kubectl");
+    is_current("maesh.yaml", &current, WRITE_FILES);
 }
 
 #[test]
@@ -160,6 +178,149 @@ fn chart_gives_tokens_and_keys_only_to_who_needs_them() {
     assert_eq!(seen, 4, "three roles and the end");
 }
 
+/// `helm template | kubectl apply` applies all hooks. What tells that from an uninstallation has to be there first, and Helm
+/// must not make it before the mesh is gone.
+#[test]
+fn chart_renders_what_tells_applied_hooks_before_the_marker() {
+    for helm in both() {
+        let rendered = objects(&template(&helm, &[]).unwrap());
+        let of_name = |name: &str| {
+            let found = rendered
+                .iter()
+                .position(|object| text(object, "/kind") == "ConfigMap" && text(object, "/metadata/name") == name);
+            found.unwrap_or_else(|| panic!("no ConfigMap {name}"))
+        };
+        let (applied, marker) = (of_name("maesh-uninstall-applied"), of_name("maesh-uninstall"));
+        assert!(applied < marker, "{}", helm.display());
+        let hook = |at: usize| text(&rendered[at], "/metadata/annotations/helm.sh~1hook");
+        assert_eq!((hook(applied), hook(marker)), ("post-delete", "pre-delete"));
+        let without = objects(&template(&helm, &["--no-hooks".to_owned()]).unwrap());
+        assert!(without.iter().all(|object| object.pointer("/metadata/annotations/helm.sh~1hook").is_none()));
+    }
+}
+
+/// A new version of the chart alone must not replace a pod.
+#[test]
+fn chart_does_not_name_its_version_in_pods() {
+    let Some(helm) = newest() else { return };
+    let mut pods = 0;
+    for object in objects(&template(&helm, &values("everything")).unwrap()) {
+        let Some(template) = object.pointer("/spec/template") else { continue };
+        pods += 1;
+        assert!(!template.to_string().contains("helm.sh/chart"), "{}", text(&object, "/metadata/name"));
+        assert!(object["metadata"].to_string().contains("helm.sh/chart"));
+    }
+    assert_eq!(pods, 4, "three roles and the end");
+}
+
+#[test]
+fn chart_lets_a_person_change_what_a_platform_asks_for() {
+    let Some(helm) = newest() else { return };
+    let rendered = |options: &str| objects(&template(&helm, &["--set".to_owned(), options.to_owned()]).unwrap());
+    let find = |all: &[Value], kind: &str, name: &str| {
+        let found = all.iter().find(|object| text(object, "/kind") == kind && text(object, "/metadata/name") == name);
+        found.cloned().unwrap_or_else(|| panic!("no {kind} {name}"))
+    };
+    let container = "/spec/template/spec/containers/0";
+    for (options, kind, name, pointer, want) in [
+        (
+            "nameOverride=net",
+            "DaemonSet",
+            "maesh-net-proxy",
+            "/spec/selector/matchLabels/app.kubernetes.io~1name",
+            "maesh",
+        ),
+        ("fullnameOverride=net", "DaemonSet", "net-proxy", "/metadata/name", "net-proxy"),
+        ("dns.serviceAccountAnnotations.a=b", "ServiceAccount", "maesh-dns", "/metadata/annotations/a", "b"),
+        ("dns.serviceAnnotations.a=b", "Service", "maesh-dns", "/metadata/annotations/a", "b"),
+        (
+            "proxy.updateStrategy.type=OnDelete",
+            "DaemonSet",
+            "maesh-proxy",
+            "/spec/updateStrategy",
+            r#"{"type":"OnDelete"}"#,
+        ),
+        (
+            "proxy.updateStrategy.rollingUpdate.maxSurge=10%",
+            "DaemonSet",
+            "maesh-proxy",
+            "/spec/updateStrategy/rollingUpdate/maxSurge",
+            "10%",
+        ),
+        ("dns.updateStrategy.type=Recreate", "Deployment", "maesh-dns", "/spec/strategy", r#"{"type":"Recreate"}"#),
+        (
+            "controller.livenessProbe.timeoutSeconds=9",
+            "Deployment",
+            "maesh-controller",
+            &format!("{container}/livenessProbe/timeoutSeconds"),
+            "9",
+        ),
+        (
+            "podSecurityContext.runAsUser=null",
+            "Deployment",
+            "maesh-dns",
+            "/spec/template/spec/securityContext",
+            r#"{"fsGroup":65532,"runAsGroup":65532,"runAsNonRoot":true,"seccompProfile":{"type":"RuntimeDefault"}}"#,
+        ),
+        (
+            "securityContext.privileged=false",
+            "Job",
+            "maesh-uninstall",
+            &format!("{container}/securityContext/privileged"),
+            "false",
+        ),
+        (
+            "proxy.extraEnv[0].name=A,proxy.extraEnv[0].value=b",
+            "DaemonSet",
+            "maesh-proxy",
+            &format!("{container}/env/4"),
+            r#"{"name":"A","value":"b"}"#,
+        ),
+    ] {
+        let object = find(&rendered(options), kind, name);
+        let found = object.pointer(pointer).unwrap_or_else(|| panic!("{options}: nothing at {pointer} of {object}"));
+        let found = found.as_str().map_or_else(|| found.to_string(), str::to_owned);
+        assert_eq!(found, want, "{options}");
+    }
+}
+
+/// Every value has a line in the schema, and what the schema knows is in values.yaml.
+#[test]
+fn chart_documents_every_value() {
+    let file = |name: &str| fs::read_to_string(chart().join(name)).unwrap();
+    let values = objects(&file("values.yaml")).remove(0);
+    let schema: Value = serde_json::from_str(&file("values.schema.json")).unwrap();
+    documented(&schema, &schema, &values, "");
+}
+
+fn documented(root: &Value, schema: &Value, values: &Value, path: &str) {
+    let Some(properties) = schema["properties"].as_object() else { return };
+    for (name, property) in properties {
+        let path = format!("{path}/{name}");
+        assert!(property["description"].as_str().is_some_and(|it| it.ends_with('.')), "{path} has no description");
+        // What a user writes into the objects of Kubernetes is not listed in values.yaml.
+        let reference = property.pointer("/allOf/0/$ref").and_then(Value::as_str);
+        let found = reference.and_then(|it| root.pointer(it.trim_start_matches('#')));
+        if path != "/global" && path != "/imagePullSecrets/name" {
+            assert!(values.get(name).is_some(), "{path} is not in values.yaml");
+        }
+        match found {
+            Some(shared) => described(shared, &path),
+            None => documented(root, property, &values[name.as_str()], &path),
+        }
+    }
+}
+
+/// Definitions that several values share.
+fn described(schema: &Value, path: &str) {
+    let properties = schema["properties"].as_object().into_iter().flatten();
+    for (name, property) in properties.chain(schema["items"]["properties"].as_object().into_iter().flatten()) {
+        let path = format!("{path}/{name}");
+        assert!(property["description"].as_str().is_some_and(|it| it.ends_with('.')), "{path} has no description");
+        described(property, &path);
+    }
+}
+
 /// The hooks' pods are no part of the roles, and still go where the controller may: elsewhere they might never run.
 #[test]
 fn chart_has_pods_of_hooks_run_where_the_controller_may() {
@@ -174,44 +335,7 @@ fn chart_has_pods_of_hooks_run_where_the_controller_may() {
     }
 }
 
-/// Every flag that the chart sets is known to the binary, and every role starts to read its files with them.
-#[test]
-fn chart_sets_flags_that_exist() {
-    let Some(helm) = newest() else { return };
-    let folder = fs::read_dir(repository().join("cli/src/args")).unwrap();
-    let files = folder.map(|entry| entry.unwrap().path()).chain([repository().join("cli/src/args.rs")]);
-    let source: String = files.map(|file| fs::read_to_string(file).unwrap()).collect();
-    for object in objects(&template(&helm, &values("everything")).unwrap()) {
-        let containers = object.pointer("/spec/template/spec/containers").and_then(Value::as_array);
-        let arguments = containers.into_iter().flatten().filter_map(|container| container["args"].as_array());
-        for argument in arguments.flatten().filter_map(Value::as_str) {
-            let Some(flag) = argument.strip_prefix("--") else { continue };
-            let flag = flag.split('=').next().unwrap();
-            let known = source.contains(&format!("pub {}:", flag.replace('-', "_")))
-                || source.contains(&format!("long = \"{flag}\""));
-            assert!(known, "--{flag} is no flag of maesh");
-        }
-    }
-}
-
 /// The text at `pointer`, empty where there is none.
 pub(crate) fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
     object.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
-}
-
-/// Compares `now` with a file of the repository; writes it when `MAESH_WRITE` is set.
-#[track_caller]
-fn same(file: &str, now: &str, case: &str) {
-    let path = repository().join(file);
-    if std::env::var_os("MAESH_WRITE").is_some() {
-        fs::write(&path, now).expect("the repository can be written");
-    }
-    let before = fs::read_to_string(&path).unwrap_or_default();
-    let line = before.lines().zip(now.lines()).position(|(before, now)| before != now);
-    assert!(
-        before == now,
-        "{file} is not what the chart gives ({case}), from line {:?}: see whether that is meant, then \
-         MAESH_WRITE=1 cargo xtask test --only chart",
-        line.map(|line| line + 1)
-    );
 }

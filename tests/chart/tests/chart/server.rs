@@ -94,6 +94,45 @@ fn chart_is_installed_upgraded_rolled_back_and_leaves_nothing() {
     }
 }
 
+/// A cluster has one mesh: another one is refused before anything of it is there, with what stands in its way.
+#[test]
+fn chart_refuses_a_second_installation() {
+    let helms = both();
+    if helms.is_empty() {
+        return;
+    }
+    let Some(server) = ApiServer::start_or_skip() else { return };
+    server.apply(&NAMESPACE.replace("name: maesh\n", "name: other\n")).unwrap();
+    server.apply(NAMESPACE).unwrap();
+    let before = inventory(&server);
+    for helm in &helms {
+        let run = |arguments: &[&str]| {
+            let mut command = server.namespace().command(helm);
+            isolate(&mut command, server.namespace().folder());
+            command.env("KUBECONFIG", server.kubeconfig()).args(arguments).output().unwrap()
+        };
+        let chart = chart().display().to_string();
+        succeeded("install", &run(&["install", "first", &chart, "--namespace=maesh"]));
+        let first = inventory(&server);
+        for (case, arguments) in [
+            ("another namespace", ["install", "first", &chart, "--namespace=other"]),
+            ("another name", ["install", "second", &chart, "--namespace=maesh"]),
+        ] {
+            let refused = run(&arguments);
+            let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+            assert!(!refused.status.success(), "{case}");
+            assert!(
+                said.contains("this cluster has a maesh already (release first in namespace maesh"),
+                "{case}: {said}"
+            );
+        }
+        assert_eq!(first, inventory(&server), "something of the second one is there");
+        succeeded("upgrade", &run(&["upgrade", "first", &chart, "--namespace=maesh", "--set=dns.replicas=3"]));
+        succeeded("uninstall", &run(&["uninstall", "first", "--namespace=maesh", "--no-hooks"]));
+        assert_eq!(before, inventory(&server), "{}", helm.display());
+    }
+}
+
 /// The command that the notes print gives a stanza.
 #[test]
 fn chart_notes_print_a_stanza() {

@@ -12,14 +12,15 @@ use maesh_testcluster::{Daemon, MESH, MESH_IMAGE, chart, helm};
 use crate::shared::{Cluster, PATIENCE, automatic, cluster, our_cluster};
 use crate::stanza;
 
-/// How the documentation says that what is left is removed where the namespace was deleted instead of the release.
-const CLEAN_UP: [&str; 2] = [
-    "delete clusterroles,clusterrolebindings --selector=app.kubernetes.io/part-of=maesh,app.kubernetes.io/instance=maesh",
-    "--namespace=kube-system delete roles,rolebindings --selector=app.kubernetes.io/part-of=maesh,app.kubernetes.io/instance=maesh",
-];
-
-/// The same for what hooks leave where they were not run.
-const CLEAN_UP_HOOK: &str = "--namespace=maesh delete job,configmap,serviceaccount,role,rolebinding --selector=app.kubernetes.io/component=uninstall";
+/// The commands of the chart's README below the words `case`: what a person runs there is what the tests run.
+fn documented(case: &str) -> Vec<String> {
+    let readme = maesh_test_support::repository().join("charts/maesh/README.md");
+    let text = std::fs::read_to_string(&readme).unwrap();
+    let below = text.split_once(case).unwrap_or_else(|| panic!("{} does not say {case:?}", readme.display())).1;
+    let block =
+        below.split_once("```sh\n").and_then(|(_, rest)| rest.split_once("```")).expect("a block of commands").0;
+    block.lines().map(str::to_owned).collect()
+}
 
 /// The mesh's program as a person with all rights runs it.
 const CLEANER: &str = "
@@ -78,7 +79,25 @@ impl Cluster {
         assert!(*pods_before == pods(&self.kube).unwrap(), "a pod was started or restarted");
     }
 
-    /// `maesh dns uninstall`, as somebody who may do anything.
+    /// Runs the commands of the README below `case`, as somebody who may do anything.
+    fn cleans_up(&self, case: &str) {
+        let commands = documented(case);
+        assert!(commands.len() > 1, "{case}: {commands:?}");
+        for command in commands {
+            match command.split_once(' ').expect("a program and its arguments") {
+                ("maesh", "dns uninstall") => self.cleans_up_the_dns(),
+                ("kubectl", arguments) => drop(self.kube.run(arguments).unwrap()),
+                ("helm", arguments) => {
+                    let arguments = arguments.replace(" --namespace maesh", "");
+                    let arguments: Vec<&str> = arguments.split(' ').chain(["--wait", "--timeout=120s"]).collect();
+                    helm(&self.kube, &arguments).unwrap();
+                }
+                _ => panic!("{case}: {command:?} is nothing that this test can run"),
+            }
+        }
+    }
+
+    /// `maesh dns uninstall`.
     fn cleans_up_the_dns(&self) {
         self.kube.apply(&CLEANER.replace("IMAGE", MESH_IMAGE)).unwrap();
         let done = "--namespace=callers wait pod/cleaner --for=jsonpath={.status.phase}=Succeeded --timeout=290s";
@@ -156,17 +175,13 @@ fn cluster_nothing_is_left_of_what_never_worked() {
     assert!(cluster.fails("ErrImageNeverPull"));
     // Nothing of the mesh can run, so Helm waits for its hook in vain.
     helm(&cluster.kube, &["uninstall", MESH, "--timeout=20s"]).unwrap_err();
-    helm(&cluster.kube, &["uninstall", MESH, "--no-hooks", "--wait", "--timeout=120s"]).unwrap();
-    cluster.kube.run(CLEAN_UP_HOOK).unwrap();
+    cluster.cleans_up("**No controller runs either**");
     cluster.is_as(&before, &pods_before);
 
     println!("a namespace that was deleted");
     cluster.with_automatic_mesh();
     cluster.kube.run(&format!("delete namespace {MESH} --timeout=120s")).unwrap();
-    cluster.cleans_up_the_dns();
-    for command in CLEAN_UP {
-        cluster.kube.run(command).unwrap();
-    }
+    cluster.cleans_up("**The namespace was deleted instead of the release**");
     let mut without = before.clone();
     without.retain(|id, _| !id.contains(&format!(" {MESH}/")) && id != &format!("Namespace. /{MESH}"));
     cluster.is_as(&without, &pods_before);
@@ -220,15 +235,4 @@ fn cluster_nothing_is_left_while_the_api_server_is_slow() {
     });
     cluster.is_as(&before, &pods_before);
     cluster.without_mesh();
-}
-
-/// The documentation names the commands that the tests run.
-#[test]
-fn cluster_clean_up_is_documented() {
-    let readme = maesh_test_support::repository().join("charts/maesh/README.md");
-    let text = std::fs::read_to_string(readme).unwrap();
-    for command in CLEAN_UP.iter().chain([&CLEAN_UP_HOOK, &"dns uninstall"]) {
-        let documented = ["kubectl", "maesh"].iter().any(|program| text.contains(&format!("{program} {command}")));
-        assert!(documented, "{command}");
-    }
 }

@@ -1,0 +1,92 @@
+//! The page of the reference that lists every metric, as a mesh that has carried something tells them:
+//! `docs/reference/metrics.md`.
+#![allow(clippy::unwrap_used, reason = "a test ends where something is missing")]
+
+mod support;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use maesh_test_support::generated::{NOTE, is_current};
+use support::{
+    Dev,
+    backend::Backend,
+    echo, http,
+    manifest::{save, service, slices},
+    served_at,
+};
+
+/// A family of metrics.
+#[derive(Default)]
+struct Family {
+    kind: String,
+    help: String,
+    labels: BTreeSet<String>,
+}
+
+/// Reads what `/metrics` says.
+fn families(text: &str) -> BTreeMap<String, Family> {
+    let mut families = BTreeMap::<String, Family>::new();
+    let mut of_sample = String::new();
+    for line in text.lines() {
+        if let Some((name, help)) = line.strip_prefix("# HELP ").and_then(|rest| rest.split_once(' ')) {
+            families.entry(name.to_owned()).or_default().help = help.trim_end_matches('.').to_owned();
+            of_sample = name.to_owned();
+        } else if let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|rest| rest.split_once(' ')) {
+            families.entry(name.to_owned()).or_default().kind = kind.to_owned();
+            of_sample = name.to_owned();
+        } else if let Some((_, labels)) = line.split_once('{') {
+            let labels = labels.split_once('}').map_or("", |(labels, _)| labels);
+            let names = labels.split("\",").filter_map(|label| label.split_once('=')).map(|(name, _)| name.to_owned());
+            families.get_mut(&of_sample).unwrap().labels.extend(names.filter(|name| name != "le"));
+        }
+    }
+    families
+}
+
+#[test]
+fn reference_page_is_current() {
+    let folder = tempfile::tempdir().unwrap();
+    let (web, db) = (Backend::http("web"), Backend::echo());
+    save(folder.path(), "web.yaml", &(service("shop", "web", 8080, "") + &slices("shop", "web", &[web.address])));
+    let tcp = service("shop", "db", 5432, "maesh.containo.us/traffic-type: tcp");
+    save(folder.path(), "db.yaml", &(tcp + &slices("shop", "db", &[db.address])));
+    let dev = Dev::start(folder.path());
+    // Labels are known once something was counted.
+    let at = served_at(dev.entry("web.shop.maesh"));
+    assert_eq!(http::get(at, "web.shop.maesh", "/").unwrap().status, 200);
+    assert_eq!(http::get(at, "nobody.shop.maesh", "/").unwrap().status, 404);
+    assert_eq!(echo(served_at(dev.entry("db.shop.maesh")), b"hello"), b"hello");
+    let wanted = ["http_requests_total{", "http_refused_total{", "tcp_connections_total{"];
+    let text = support::await_condition("everything is counted", || {
+        let text = http::get(dev.admin(), "admin", "/metrics").unwrap().body;
+        wanted.iter().all(|name| text.contains(name)).then_some(text)
+    });
+    let families = families(&text);
+
+    let mut page = format!(
+        "{NOTE}\n# Metrics\n\nEvery role serves its metrics at `/metrics` of its admin port, in the OpenMetrics text format: \
+         controller 5381, dns 5382, proxy 5383. `maesh dev` serves all of them at 5380. Which metric answers which \
+         question is in [Troubleshooting](../operations.md#metrics).\n"
+    );
+    let roles: [(&str, &str, fn(&str) -> bool); 3] = [
+        ("proxy", "Labels `namespace`, `service` and `port` are those of the Service that was called.", |name| {
+            !name.starts_with("maesh_dns_") && !name.starts_with("maesh_controller_")
+        }),
+        ("dns", "", |name| name.starts_with("maesh_dns_")),
+        ("controller", "", |name| name.starts_with("maesh_controller_")),
+    ];
+    for (role, note, is_of_role) in roles {
+        page += &format!("\n## {role}\n\n");
+        if !note.is_empty() {
+            page += &format!("{note}\n\n");
+        }
+        page += "| metric | type | labels | meaning |\n|---|---|---|---|\n";
+        for (name, Family { kind, help, labels }) in families.iter().filter(|(name, _)| is_of_role(name)) {
+            assert!(name.starts_with("maesh_"), "{name} lacks the mesh's prefix");
+            let total = if kind == "counter" { "_total" } else { "" };
+            let labels: Vec<String> = labels.iter().map(|label| format!("`{label}`")).collect();
+            page += &format!("| `{name}{total}` | {kind} | {} | {help} |\n", labels.join(", "));
+        }
+    }
+    is_current("docs/reference/metrics.md", &page, "cargo xtask docs");
+}
