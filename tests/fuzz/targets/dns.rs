@@ -10,7 +10,10 @@ use std::{
 
 use hickory_proto::op::{Message, MessageType, OpCode, ResponseCode};
 use libfuzzer_sys::fuzz_target;
-use maesh_config::{Kind, Resource, ServiceName, model::{Answer, Mesh, Name, NamePort, Protocol, Proxy, Workload, WorkloadKind}};
+use maesh_config::{
+    Kind, Resource, ServiceName,
+    model::{Answer, Mesh, Name, NamePort, Protocol, Proxy, Workload, WorkloadKind},
+};
 use maesh_discovery::update::{Ack, Update};
 use maesh_dns::{Action, Snapshot, Transport, answer, snapshot_of};
 
