@@ -65,7 +65,8 @@ fn parse(filter: &str) -> anyhow::Result<EnvFilter> {
 /// target, of which everything is logged, and nothing of all others: a misspelt level would turn logging off.
 fn is_directive(directive: &str) -> bool {
     let directive = directive.trim();
-    directive.contains(['=', '[', '{', '}', ']', '"']) || directive.parse::<LevelFilter>().is_ok()
+    !directive.is_empty()
+        && (directive.contains(['=', '[', '{', '}', ']', '"']) || directive.parse::<LevelFilter>().is_ok())
 }
 
 /// Colours only for a person's terminal who did not object (<https://no-color.org>).

@@ -56,6 +56,8 @@ impl Programs {
             command.env_remove(name);
         }
         command.args(["controller", "--insecure", "--default-mode", "tcp", "--proxy-settle", "0s"]);
+        // All of its Services are in one namespace.
+        command.args(["--ports-per-namespace", "17000"]);
         command.args(["--listen", "10.89.3.1:5390", "--admin", ADMIN, "--own-budget", &budget.to_string()]);
         command.arg("--kubeconfig").arg(server.kubeconfig());
         let mut controller = Running::start("maesh controller", command)?;
