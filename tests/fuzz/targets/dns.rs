@@ -10,7 +10,10 @@ use std::{
 
 use hickory_proto::op::{Message, MessageType, OpCode, ResponseCode};
 use libfuzzer_sys::fuzz_target;
-use maesh_config::{Kind, Resource, ServiceName, model::{Answer, Mesh, Name, NamePort, Protocol, Proxy, Workload, WorkloadKind}};
+use maesh_config::{
+    Kind, Resource, ServiceName,
+    model::{Answer, Mesh, Name, NamePort, Protocol, Proxy, Workload, WorkloadKind},
+};
 use maesh_discovery::update::{Ack, Update};
 use maesh_dns::{Action, Snapshot, Transport, answer, snapshot_of};
 
@@ -21,6 +24,7 @@ static SNAPSHOT: LazyLock<Arc<Snapshot>> = LazyLock::new(|| {
         fail_to_plain: true,
         bypass: false,
         access_control: false,
+        controllers: Vec::new(),
     };
     let name = |service: &str, answer| {
         let port = NamePort { number: 80, protocol: Protocol::Http, name: Some("http".into()), listen: 80 };
