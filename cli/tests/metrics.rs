@@ -43,6 +43,15 @@ fn families(text: &str) -> BTreeMap<String, Family> {
     families
 }
 
+/// Which role has a metric, by its name.
+fn role_of(name: &str) -> &'static str {
+    match name {
+        name if name.starts_with("maesh_dns_") => "dns",
+        name if name.starts_with("maesh_controller_") => "controller",
+        _ => "proxy",
+    }
+}
+
 #[test]
 fn reference_page_is_current() {
     let folder = tempfile::tempdir().unwrap();
@@ -68,20 +77,17 @@ fn reference_page_is_current() {
          controller 5381, dns 5382, proxy 5383. `maesh dev` serves all of them at 5380. Which metric answers which \
          question is in [Troubleshooting](../operations.md#metrics).\n"
     );
-    let roles: [(&str, &str, fn(&str) -> bool); 3] = [
-        ("proxy", "Labels `namespace`, `service` and `port` are those of the Service that was called.", |name| {
-            !name.starts_with("maesh_dns_") && !name.starts_with("maesh_controller_")
-        }),
-        ("dns", "", |name| name.starts_with("maesh_dns_")),
-        ("controller", "", |name| name.starts_with("maesh_controller_")),
-    ];
-    for (role, note, is_of_role) in roles {
+    for (role, note) in [
+        ("proxy", "Labels `namespace`, `service` and `port` are those of the Service that was called."),
+        ("dns", ""),
+        ("controller", ""),
+    ] {
         page += &format!("\n## {role}\n\n");
         if !note.is_empty() {
             page += &format!("{note}\n\n");
         }
         page += "| metric | type | labels | meaning |\n|---|---|---|---|\n";
-        for (name, Family { kind, help, labels }) in families.iter().filter(|(name, _)| is_of_role(name)) {
+        for (name, Family { kind, help, labels }) in families.iter().filter(|(name, _)| role_of(name) == role) {
             assert!(name.starts_with("maesh_"), "{name} lacks the mesh's prefix");
             let total = if kind == "counter" { "_total" } else { "" };
             let labels: Vec<String> = labels.iter().map(|label| format!("`{label}`")).collect();

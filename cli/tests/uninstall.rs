@@ -3,14 +3,15 @@
 
 use maesh_testkube::ApiServer;
 
-/// Whether `maesh uninstall` succeeds, and what it prints on both outputs.
+/// Whether `maesh uninstall` succeeds, and what it prints: why, where it fails.
 fn uninstall(server: &ApiServer, namespace: &str) -> (bool, String) {
     let mut command = server.namespace().command(env!("CARGO_BIN_EXE_maesh"));
     command.args(["uninstall", "--namespace", namespace, "--kubeconfig"]).arg(server.kubeconfig());
     command.args(["--takeover", "1s", "--horizon", "1s", "--dns-deadline", "1s", "--deadline", "40s"]);
     let output = command.output().unwrap();
-    let text = [output.stdout, output.stderr].concat();
-    (output.status.success(), String::from_utf8(text).unwrap())
+    let done = output.status.success();
+    let text = if done { output.stdout } else { [output.stdout, output.stderr].concat() };
+    (done, String::from_utf8(text).unwrap())
 }
 
 #[test]

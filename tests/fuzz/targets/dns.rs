@@ -24,6 +24,7 @@ static SNAPSHOT: LazyLock<Arc<Snapshot>> = LazyLock::new(|| {
         fail_to_plain: true,
         bypass: false,
         access_control: false,
+        controllers: Vec::new(),
     };
     let name = |service: &str, answer| {
         let port = NamePort { number: 80, protocol: Protocol::Http, name: Some("http".into()), listen: 80 };

@@ -91,7 +91,6 @@ fn tests(targets: &[&str], arguments: &[&str], on_context: Option<&str>) -> Resu
         ignored: counts.ignored,
         skipped,
         output: result.output,
-        ..Outcome::default()
     })
 }
 
