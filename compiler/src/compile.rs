@@ -252,6 +252,7 @@ impl Compiler {
             slices.insert(id);
             endpoints.extend(service);
         }
+        endpoints.extend(self.index.services_selecting_at(&changed));
         for (name, plan, found) in self.plan(services) {
             // Whether a slice is worth a word depends on its Service.
             slices.extend(self.index.ids_of_slices(&name));

@@ -109,6 +109,20 @@ impl Index {
         found.map(|(id, slice)| (id.clone(), service(id, slice))).collect()
     }
 
+    /// Services that select a pod with one of these addresses. Looks at all pods: for what changes seldom.
+    pub(crate) fn services_selecting_at(&self, addresses: &AHashSet<IpAddr>) -> Vec<ServiceName> {
+        if !self.selects_pods || addresses.is_empty() {
+            return Vec::new();
+        }
+        let has = |pod: &&Arc<Pod>| pod.addresses.iter().any(|it| addresses.contains(&it.to_canonical()));
+        self.pods
+            .values()
+            .flat_map(|pods| pods.values())
+            .filter(has)
+            .flat_map(|pod| self.services_selecting(pod))
+            .collect()
+    }
+
     /// The pods of a namespace.
     pub(crate) fn pods_in(&self, namespace: &str) -> impl Iterator<Item = &Arc<Pod>> {
         self.pods.get(namespace).into_iter().flat_map(|pods| pods.values())
@@ -334,16 +348,19 @@ impl Index {
     }
 
     fn mark_selecting(&mut self, pod: &Pod) {
+        let selecting = self.services_selecting(pod);
+        self.dirty.endpoints.extend(selecting);
+    }
+
+    /// Services of which a pod is an endpoint where they have no slice.
+    fn services_selecting(&self, pod: &Pod) -> Vec<ServiceName> {
         if !self.selects_pods {
-            return;
+            return Vec::new();
         }
-        for name in self.services_in.get(&pod.meta.namespace).into_iter().flatten() {
-            let name = ServiceName::new(pod.meta.namespace.clone(), name.clone());
-            let service = self.services.get(&name);
-            if service.is_some_and(|service| selects(&service.selector, &pod.labels)) {
-                self.dirty.endpoints.insert(name);
-            }
-        }
+        let names = self.services_in.get(&pod.meta.namespace).into_iter().flatten();
+        let names = names.map(|name| ServiceName::new(pod.meta.namespace.clone(), name.clone()));
+        let has = |name: &ServiceName| self.services.get(name).is_some_and(|it| selects(&it.selector, &pod.labels));
+        names.filter(has).collect()
     }
 
     fn learn_slice(&mut self, id: Id, slice: EndpointSlice) {

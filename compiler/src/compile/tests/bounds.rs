@@ -128,3 +128,20 @@ fn one_namespace_takes_no_more_than_its_ports() {
     let all = ["Service shop/more", "Service shop/new", "Service shop/web"];
     assert_eq!(without_room(&older), all, "which an older one takes again");
 }
+
+/// Without a slice, the pods that a Service selects are its endpoints: a proxy that takes the address of one changes them
+/// although neither the Service nor the pod changed.
+#[test]
+fn a_selected_pod_is_left_out_once_a_proxy_has_its_address() {
+    let mut compiler = Compiler::new(dev());
+    let pod = "kind: Pod\nmetadata: {namespace: shop, name: web-0, labels: {app: web}}\n\
+               status: {podIP: 10.1.0.1, conditions: [{type: Ready, status: 'True'}]}\n---\n";
+    let objects = objects(&(service("web", "", "selector: {app: web}, ports: [{port: 80}]") + pod));
+    objects.into_iter().for_each(|object| compiler.take(Event::Apply(object)));
+    assert_eq!(told(&compiler.compile(Instant::now())), "10.1.0.1");
+    compiler.proxies(vec![ConnectedProxy { addresses: vec!["10.1.0.1".parse().unwrap()], ..proxy(&[]) }]);
+    let output = compiler.compile(Instant::now());
+    let has_endpoints = |resource: &Resource| matches!(resource, Resource::Endpoints(_));
+    assert!(output.change.upserts.iter().any(has_endpoints), "the endpoints were compiled anew");
+    assert_eq!(told(&output), "", "and there is none left");
+}
