@@ -1,15 +1,21 @@
 //! The questions of `maesh explain`, as the admin endpoint of each role answers them.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
-use maesh_compiler::compile::explain::Question;
-use maesh_controller::serve::Asker;
+use maesh_compiler::compile::explain::{Explanation, Question};
+use maesh_controller::serve::{Asker, Unanswered};
 use maesh_dns::{Caller, Snapshots};
 use maesh_proxy::explain::Explainer;
 use serde::Serialize;
 use serde_json::Value;
+use tokio::time::{Instant, sleep};
 
 use crate::admin::{Parameters, Query};
+
+/// How long a question waits where too many are asked; shorter than who asks does.
+const WAIT: Duration = Duration::from_secs(3);
+/// How often it tries meanwhile.
+const TRY_AGAIN: Duration = Duration::from_millis(100);
 
 /// Path of the controller's side, below `/api/`.
 pub const CONTROLLER: &str = "explain/controller";
@@ -34,9 +40,21 @@ pub fn controller(asker: Asker) -> Query {
         let asker = asker.clone();
         Box::pin(async move {
             let question = Question { name: name(&parameters)?, from: text(&parameters, "from") };
-            to_json(&asker.explain(question, by).await.map_err(|why| why.to_string())?)
+            to_json(&explained(&asker, &question, by).await.map_err(|why| why.to_string())?)
         })
     })
+}
+
+/// Asks the controller, and again for a while where too many questions are asked: a person who asks often should wait a
+/// moment, not read an error.
+async fn explained(asker: &Asker, question: &Question, by: IpAddr) -> Result<Explanation, Unanswered> {
+    let until = Instant::now() + WAIT;
+    loop {
+        match asker.explain(question.clone(), by).await {
+            Err(Unanswered::TooMany) if Instant::now() < until => sleep(TRY_AGAIN).await,
+            answer => return answer,
+        }
+    }
 }
 
 /// `?name=NAME&from=ADDRESS`; `place` says how an address reaches this responder.

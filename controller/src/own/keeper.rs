@@ -128,7 +128,8 @@ impl Keeper {
             };
             match done {
                 Ok(()) => self.refused.clear(&name),
-                Err(error @ KeepError::Foreign(..)) if *number != SHARED => {
+                // A slice in the way is waited for instead: until then the address is served by its selector.
+                Err(error @ KeepError::Foreign("Service", _)) if *number != SHARED => {
                     tracing::warn!(%error, "the name of an own address is taken; its Services get another one");
                     moved |= self.taken.insert(*number);
                 }
