@@ -166,6 +166,47 @@ async fn a_head_that_is_followed_by_the_end_is_not_reused() {
     }
 }
 
+/// An endpoint that begins to answer before it has the whole request may not read the rest of it, and would take what it
+/// finds there for the next request: its connection carries no other one, even if all was sent in the end.
+#[tokio::test]
+async fn a_connection_that_was_answered_early_is_not_reused() {
+    let reused = Arc::new(AtomicU32::new(0));
+    let counted = reused.clone();
+    let endpoint = endpoints::raw(move |mut stream| {
+        let reused = counted.clone();
+        async move {
+            let mut answered_early = 0;
+            while let Some((head, rest)) = read_head(&mut stream).await {
+                reused.fetch_add(answered_early, Ordering::Relaxed);
+                let (first, last) = OK.split_at(OK.len() - 1);
+                stream.write_all(first).await.expect("written");
+                if head.starts_with("POST") {
+                    answered_early = 1;
+                    read_exactly(&mut stream, rest, 3).await;
+                }
+                stream.write_all(last).await.expect("written");
+            }
+        }
+    })
+    .await;
+    let (_fed, address) = fed(endpoint).await;
+    for _ in 0..8 {
+        let mut raw = Raw::to(address).await;
+        raw.say("POST / HTTP/1.1\r\nHost: web.shop\r\nContent-Length: 3\r\n\r\n").await;
+        let mut some = [0; 256];
+        let read = within(raw.stream.read(&mut some)).await.expect("read");
+        assert!(some[..read].starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&some[..read]));
+        raw.say("abc").await;
+        while !some.contains(&b'k') {
+            assert!(within(raw.stream.read(&mut some)).await.expect("read") > 0, "closed within the body");
+        }
+        raw.say(&get("web.shop", "/")).await;
+        let (head, _) = raw.hear().await;
+        assert!(head.starts_with("http/1.1 200"), "{head}");
+    }
+    assert_eq!(reused.load(Ordering::Relaxed), 0);
+}
+
 /// An endpoint that refuses an upload by its head, says so, and closes without reading the rest.
 #[tokio::test]
 async fn what_an_endpoint_said_before_it_closed_is_passed_on() {

@@ -144,16 +144,10 @@ impl<U: Upload> Sending<U> {
         if self.writer.is_done() && !socket.has_unsent() {
             return if reusable { Rest::Done } else { Rest::Lost };
         }
-        let (done, is_done) = tokio::sync::oneshot::channel();
-        let socket = socket.clone();
-        let writer = self.writer;
-        tokio::spawn(async move {
-            if writer.finish(socket).await {
-                // Nobody waits for it where the response has ended first.
-                let _ = done.send(());
-            }
-        });
-        if reusable { Rest::Running(is_done) } else { Rest::Lost }
+        tokio::spawn(self.writer.finish(socket.clone()));
+        // An endpoint that answers before it has the whole request may not read the rest, and would take what it finds
+        // there for the next one.
+        Rest::Lost
     }
 }
 

@@ -4,7 +4,6 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
-use tokio::sync::oneshot;
 
 use super::{chunked::Piece, connection::Connection, decoder::Decoder, head::Framing};
 use crate::upstream::{BodyError, pool::Slot};
@@ -17,8 +16,6 @@ const READ_MOST: usize = 64 * 1024;
 pub(super) enum Rest {
     /// Nothing: it was written to its end.
     Done,
-    /// It is being sent, and says so once it was written to its end.
-    Running(oneshot::Receiver<()>),
     /// Whatever becomes of it, the connection is not used again.
     Lost,
 }
@@ -26,12 +23,7 @@ pub(super) enum Rest {
 impl Rest {
     /// The response was read to its end: gives the connection back to its pool, if it can carry another request.
     pub(super) fn release(self, mut connection: Box<Connection>, slot: &Slot) {
-        let written = match self {
-            Self::Done => true,
-            Self::Running(mut done) => done.try_recv().is_ok(),
-            Self::Lost => false,
-        };
-        if written && connection.park() {
+        if matches!(self, Self::Done) && connection.park() {
             slot.put(connection);
         }
     }

@@ -81,18 +81,12 @@ impl<U: Upload> Writer<U> {
     }
 
     /// Goes on until everything is sent, whatever becomes of the response. What the endpoint no longer takes is read and
-    /// dropped. Returns whether all was sent.
-    pub(super) async fn finish(mut self, socket: Socket) -> bool {
+    /// dropped.
+    pub(super) async fn finish(mut self, socket: Socket) {
         match std::future::poll_fn(|cx| self.poll(cx, &socket)).await {
-            Ok(()) => true,
-            Err(WriteError::Upload) => {
-                socket.close();
-                false
-            }
-            Err(WriteError::Socket(_)) => {
-                self.discard().await;
-                false
-            }
+            Ok(()) => {}
+            Err(WriteError::Upload) => socket.close(),
+            Err(WriteError::Socket(_)) => self.discard().await,
         }
     }
 

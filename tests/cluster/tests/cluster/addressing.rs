@@ -27,7 +27,7 @@ fn cluster_names_answer_as_the_values_and_annotations_say() {
         (&["addressing=service"][..], None, Answer::Service),
         (&["addressing=service"], Some("addressing=node"), Answer::Proxy),
         (&["addressing=auto", "coredns.tellsCaller=false"], None, Answer::Service),
-        (&["addressing=auto"], None, Answer::Proxy),
+        (&["addressing=auto", "coredns.tellsCaller=true"], None, Answer::Proxy),
         (&["addressing=node"], Some("addressing=service"), Answer::Service),
         (&[], Some("bypass=true"), Answer::Plain),
         (&["bypass=true"], None, Answer::Plain),
