@@ -120,7 +120,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     }
     println!("all stages: {} s", since.elapsed().as_secs());
     if !skipped.is_empty() {
-        println!("{} skipped{}:", skipped.len(), if options.strict { ", counted as failed" } else { "" });
+        let counted = if options.strict { format!(", {strictly} of them counted as failed") } else { String::new() };
+        println!("{} skipped{counted}:", skipped.len());
         for skip in &skipped {
             println!("  {skip}");
         }
