@@ -1,4 +1,4 @@
-//! DNS answers beside Knot, NSD and CoreDNS.
+//! DNS answers beside Knot, NSD, hickory-server and CoreDNS.
 //!
 //! Two tables. The servers by themselves, for the same zone; then the way a query goes in a cluster, through a CoreDNS
 //! with the stanza and the responder behind it, where ours is exchanged for Knot. One processor for the servers,
@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
-use maesh_test_support::{TOOLS, program, tool};
+use maesh_test_support::{TOOLS, program, repository, tool};
 
 use super::rivals::{Setting, Template, build, need, version};
 use crate::measure::{Contender, Metric, Rounds, Running, Usage, alternate, free_udp_port, machine, table};
@@ -106,6 +106,9 @@ impl<'a> Bench<'a> {
         if let Some(other) = &self.options.setting.compare {
             wanted.push((format!("maesh ({})", other.display()), other.clone(), &[], ""));
         }
+        if wants("hickory") {
+            wanted.push((hickory_version()?, build("maesh-dns-suite", "hickory_server")?, &[], ""));
+        }
         let others: [(&str, &str, &str, &[&str]); 2] =
             [("knotd", "knot.conf", "--version", &["-c"]), ("nsd", "nsd.conf", "-v", &["-d", "-c"])];
         for (name, file, flag, arguments) in others {
@@ -124,7 +127,8 @@ impl<'a> Bench<'a> {
         Ok(started)
     }
 
-    /// Starts one server; without a configuration file it is ours.
+    /// Starts one server; without a configuration file it is a program of ours, which takes its address and the number of
+    /// Services.
     fn start(&mut self, name: String, program: &Path, arguments: &[&str], file: &str) -> Result<Server> {
         let port = SocketAddr::from((Ipv4Addr::LOCALHOST, free_udp_port()?));
         let mut command = self.options.setting.proxy(program);
@@ -150,7 +154,7 @@ impl<'a> Bench<'a> {
                 path.push(server);
                 continue;
             }
-            if server.name.starts_with("nsd") {
+            if server.name.starts_with("nsd") || server.name.starts_with("hickory") {
                 continue;
             }
             self.template.set("RESPONDER", server.port.to_string());
@@ -244,6 +248,14 @@ fn questions() -> String {
         };
     }
     text
+}
+
+/// Name and version of hickory-server, as `Cargo.lock` has it.
+fn hickory_version() -> Result<String> {
+    let lock = fs::read_to_string(repository().join("Cargo.lock"))?;
+    let version =
+        lock.split_once("name = \"hickory-server\"\nversion = \"").and_then(|(_, rest)| rest.split('"').next());
+    Ok(format!("hickory-server {}", version.context("Cargo.lock has no hickory-server")?))
 }
 
 /// Name and version of the CoreDNS of the cache, which is the one that is measured.
