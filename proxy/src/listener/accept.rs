@@ -21,6 +21,7 @@ use super::{Listening, Worker, Workers, socket::AsyncListener};
 use crate::{
     admission::ConnectionPermit,
     http,
+    loops::Way,
     reason::Reason,
     state::{Called, Found, Target, find_port},
     tcp,
@@ -94,7 +95,7 @@ async fn connection(worker: &Arc<Worker>, stream: TcpStream, peer: SocketAddr, l
     let Some(permit) = has_descriptors.then(|| shared.admission.connection(caller)).flatten() else {
         return refuse(stream, listening.facts.load().http).await;
     };
-    let Ok(_end) = shared.own_ends.note(peer) else {
+    let Ok(_end) = shared.own_ends.note(Way::Arrived, peer) else {
         shared.telemetry.loops.inc();
         return reset(&stream);
     };
@@ -231,8 +232,8 @@ async fn serve_tcp(worker: &Arc<Worker>, stream: TcpStream, first: Bytes, caller
         shared.know(caller).await;
     }
     let Some((endpoint, in_flight)) = tcp::dial(worker, caller, backend).await else { return reset(&stream) };
-    let dialling = endpoint.local_addr().ok().filter(|_| shared.own_ends.any());
-    let Ok(_end) = dialling.map(|end| shared.own_ends.note(end)).transpose() else {
+    let begins = endpoint.local_addr().ok().filter(|_| shared.own_ends.any());
+    let Ok(_end) = begins.map(|begins| shared.own_ends.note(Way::Opened, begins)).transpose() else {
         shared.telemetry.loops.inc();
         return reset(&stream);
     };
