@@ -4,19 +4,14 @@
 //! changed EndpointSlice compiles one resource again, a pod one workload, a Namespace its Services.
 
 mod address;
-mod annotations;
 mod config;
-mod endpoints;
 pub mod explain;
 mod forbidden;
 mod listener;
 mod output;
 mod places;
-mod port_limit;
 mod proxy;
-mod service;
 mod tell;
-mod workload;
 
 use std::{
     collections::BTreeSet,
@@ -28,6 +23,7 @@ use std::{
 pub use address::{Addressing, Range, RangeTooSmall};
 use ahash::{AHashMap, AHashSet};
 pub use config::{Config, PORTS_PER_NAMESPACE};
+pub(crate) use forbidden::Forbidden;
 use maesh_config::{
     ServiceName,
     model::{Endpoints, ListenerId, Mesh, Protocol, Resource},
@@ -37,13 +33,10 @@ pub use proxy::ConnectedProxy;
 
 use self::{
     address::SharedPorts,
-    forbidden::Forbidden,
     listener::{Listeners, OwnListener},
     output::Outbox,
     places::{Places, Standing},
-    port_limit::PortLimit,
     proxy::Bound,
-    service::{Age, Former, Plan},
 };
 use crate::{
     diagnostic::{Diagnostic, Reason},
@@ -51,6 +44,12 @@ use crate::{
     index::{Dirty, Index},
     kinds::{Door, EndpointSlice, ObjectKind},
     own_address,
+    plan::{
+        annotations, endpoints,
+        port_limit::PortLimit,
+        service::{self, Age, Former, Plan},
+        workload,
+    },
 };
 
 /// What is kept of a compiled Service.

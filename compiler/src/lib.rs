@@ -11,3 +11,4 @@ pub mod event;
 mod index;
 pub mod kinds;
 pub mod own_address;
+pub mod plan;

@@ -13,7 +13,7 @@ use ipnet::IpNet;
 use maesh_config::ServiceName;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::service::{Age, Plan};
+use crate::plan::service::{Age, Plan};
 
 /// Where names lead.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -11,10 +11,11 @@ use maesh_config::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{Addressing, Compiled, Compiler, ConnectedProxy, endpoints_of, service::is_name_server, workload};
+use super::{Addressing, Compiled, Compiler, ConnectedProxy, endpoints_of};
 use crate::{
     diagnostic::{Diagnostic, Severity, did_you_mean},
     kinds::{Pod, Service},
+    plan::{service::is_name_server, workload},
 };
 
 /// Entries of one list that are shown at most.

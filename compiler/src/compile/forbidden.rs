@@ -15,7 +15,7 @@ use crate::{index::Index, kinds::EndpointSlice};
 
 /// Which addresses are left out.
 #[derive(Debug)]
-pub(super) struct Forbidden {
+pub(crate) struct Forbidden {
     /// Loopback is an ordinary address: the objects are manifests of this machine, as for `maesh dev`.
     loopback: bool,
     /// The range of own addresses.
@@ -40,7 +40,7 @@ impl Forbidden {
     }
 
     /// What is wrong with `address` as an endpoint; `None` if nothing is.
-    pub(super) fn why(&self, address: IpAddr) -> Option<&'static str> {
+    pub(crate) fn why(&self, address: IpAddr) -> Option<&'static str> {
         let address = address.to_canonical();
         let class = undialable(address, self.loopback);
         class.or_else(|| {
@@ -51,7 +51,7 @@ impl Forbidden {
     }
 
     /// The endpoints of `slice` that are left out: how many, and the first one with what is wrong with it.
-    pub(super) fn in_slice(&self, slice: &EndpointSlice) -> Option<(usize, IpAddr, &'static str)> {
+    pub(crate) fn in_slice(&self, slice: &EndpointSlice) -> Option<(usize, IpAddr, &'static str)> {
         let mut bad = slice.endpoints.iter().filter_map(|it| Some((it.address, self.why(it.address)?)));
         let (address, why) = bad.next()?;
         Some((1 + bad.count(), address, why))

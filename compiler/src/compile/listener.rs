@@ -8,7 +8,8 @@ use maesh_config::{
     model::{Bind, Listener, ListenerId, Protocol, Transport},
 };
 
-use super::{places::Listen, service::Port};
+use super::places::Listen;
+use crate::plan::service::Port;
 
 /// A listener that one Service needs, alone or with others.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

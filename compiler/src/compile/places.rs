@@ -14,7 +14,7 @@ use std::{
 use ahash::AHashMap;
 use maesh_config::{ServiceName, model::Transport};
 
-use super::service::Plan;
+use crate::plan::service::Plan;
 use crate::{
     kinds::{self, EndpointSlice},
     own_address::{self, Want},

@@ -8,12 +8,11 @@ use maesh_config::{
     model::{Answer, Name, NamePort, Resource, Transport},
 };
 
-use super::{
-    Addressing, Compiler, ConnectedProxy, TableEntry,
-    places::Served,
-    service::{self, Plan},
+use super::{Addressing, Compiler, ConnectedProxy, TableEntry, places::Served};
+use crate::{
+    diagnostic::{Diagnostic, Reason},
+    plan::service::{self, Plan},
 };
-use crate::diagnostic::{Diagnostic, Reason};
 
 impl Compiler {
     /// Says which proxies there are, and finds the names for which that is news.

@@ -11,18 +11,16 @@ use maesh_config::{
     model::{Endpoint, Endpoints, PortEndpoints, Protocol},
 };
 
-use super::{
-    forbidden::Forbidden,
-    service::{Plan, Port},
-};
+use super::service::{Plan, Port};
 use crate::{
+    compile::Forbidden,
     diagnostic::{Diagnostic, Reason},
     index::Index,
     kinds::{EndpointSlice, Number, Pod, SliceEndpoint, Transport},
 };
 
 /// The endpoints of `plan` from the slices of its Service.
-pub(super) fn from_slices<'a>(
+pub(crate) fn from_slices<'a>(
     plan: &Plan,
     slices: impl Iterator<Item = &'a Arc<EndpointSlice>> + Clone,
     forbidden: &Forbidden,
@@ -51,7 +49,7 @@ pub(super) fn from_slices<'a>(
 }
 
 /// The endpoints of `plan` when they are `pods`, with the conditions that Kubernetes would give them.
-pub(super) fn from_pods(plan: &Plan, pods: &[Arc<Pod>], forbidden: &Forbidden) -> Endpoints {
+pub(crate) fn from_pods(plan: &Plan, pods: &[Arc<Pod>], forbidden: &Forbidden) -> Endpoints {
     from_each(plan, |port, all| {
         for pod in pods.iter().filter(|pod| !pod.ended) {
             let Some(number) = target(port, pod) else { continue };
@@ -71,7 +69,7 @@ pub(super) fn from_pods(plan: &Plan, pods: &[Arc<Pod>], forbidden: &Forbidden) -
 }
 
 /// What is odd about a slice: by itself, and, where it counts, because its addresses are `forbidden`.
-pub(super) fn check(slice: &EndpointSlice, forbidden: Option<&Forbidden>) -> Vec<Diagnostic> {
+pub(crate) fn check(slice: &EndpointSlice, forbidden: Option<&Forbidden>) -> Vec<Diagnostic> {
     let mut found = Vec::new();
     let mut say = |field: &str, text: String| {
         found.push(Diagnostic::of(Reason::InvalidAddress, "EndpointSlice", &slice.meta, field, text));
@@ -107,7 +105,7 @@ pub(super) fn check(slice: &EndpointSlice, forbidden: Option<&Forbidden>) -> Vec
 }
 
 /// The addresses of ready endpoints, sorted: what the name of a Service without ClusterIP answers plainly.
-pub(super) fn ready_addresses(endpoints: &Endpoints) -> Vec<IpAddr> {
+pub(crate) fn ready_addresses(endpoints: &Endpoints) -> Vec<IpAddr> {
     let all = endpoints.ports.iter().flat_map(|port| &port.endpoints);
     let mut ready: Vec<_> = all.filter(|endpoint| endpoint.ready).map(|endpoint| endpoint.address.ip()).collect();
     ready.sort_unstable();
@@ -116,7 +114,7 @@ pub(super) fn ready_addresses(endpoints: &Endpoints) -> Vec<IpAddr> {
 }
 
 /// The same of a Service that has no port: as in the cluster's own zone, its name is that of its endpoints.
-pub(super) fn ready_of_all(index: &Index, plan: &Plan) -> Vec<IpAddr> {
+pub(crate) fn ready_of_all(index: &Index, plan: &Plan) -> Vec<IpAddr> {
     let mut slices = index.slices_of(plan.name()).peekable();
     let mut ready: Vec<IpAddr> = if slices.peek().is_some() {
         let all = slices.flat_map(|slice| &slice.endpoints);

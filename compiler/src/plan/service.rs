@@ -1,7 +1,6 @@
 //! What a Service means to the mesh, by itself and its Namespace alone.
 
 use std::{
-    collections::BTreeSet,
     net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
@@ -13,11 +12,13 @@ use maesh_config::{
     model::{self, BackendPolicy, Balance, Protocol, Scheme},
 };
 
-use super::{
-    Addressing, Config,
-    annotations::{self, Found, InForce},
+use super::annotations::{
+    self, InForce, Written,
+    address::{ADDRESS, ADDRESSING, BYPASS},
+    protocol::{SCHEME, TRAFFIC_TYPE},
 };
 use crate::{
+    compile::{Addressing, Config},
     diagnostic::{Diagnostic, Reason},
     kinds::{Annotations, Number, Service, ServicePort, Transport},
 };
@@ -33,51 +34,51 @@ const CONCURRENCY: u32 = 1024;
 
 /// Orders Services by age: the oldest first, ties by name; without a time of creation is oldest.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) struct Age {
+pub(crate) struct Age {
     created: Option<Timestamp>,
-    pub(super) name: ServiceName,
+    pub(crate) name: ServiceName,
 }
 
 /// A meshed Service.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Plan {
-    pub(super) age: Age,
+pub(crate) struct Plan {
+    pub(crate) age: Age,
     /// Meshed ports, sorted by number, then protocol.
-    pub(super) ports: Vec<Port>,
+    pub(crate) ports: Vec<Port>,
     /// It needs an address of its own.
-    pub(super) own: bool,
+    pub(crate) own: bool,
     /// It shares an address, and its name answers one for everybody: addressing mode `service` of a cluster.
-    pub(super) one_address: bool,
+    pub(crate) one_address: bool,
     /// Its name answers the plain addresses on purpose.
-    pub(super) bypass: bool,
-    pub(super) cluster_ips: Vec<IpAddr>,
+    pub(crate) bypass: bool,
+    pub(crate) cluster_ips: Vec<IpAddr>,
     /// It is headless on purpose, not just without an address yet.
-    pub(super) headless: bool,
-    pub(super) publish_not_ready: bool,
+    pub(crate) headless: bool,
+    pub(crate) publish_not_ready: bool,
 }
 
 /// A meshed port.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Port {
-    pub(super) number: u16,
-    pub(super) name: Option<Arc<str>>,
-    pub(super) protocol: Protocol,
+pub(crate) struct Port {
+    pub(crate) number: u16,
+    pub(crate) name: Option<Arc<str>>,
+    pub(crate) protocol: Protocol,
     /// TCP that is TLS and says its name by SNI.
-    pub(super) sni: bool,
+    pub(crate) sni: bool,
     /// Number or name of the pods' port.
-    pub(super) target: Number,
-    pub(super) policy: BackendPolicy,
+    pub(crate) target: Number,
+    pub(crate) policy: BackendPolicy,
 }
 
 /// A port that carries another protocol since not long ago: callers who remember an answer of before still use it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Former {
-    pub(super) port: Port,
-    pub(super) until: Instant,
+pub(crate) struct Former {
+    pub(crate) port: Port,
+    pub(crate) until: Instant,
 }
 
 /// The former ports of a Service whose plan was `old` with `former` and is `new`.
-pub(super) fn former(old: &Plan, former: &[Former], new: &Plan, until: Instant) -> Vec<Former> {
+pub(crate) fn former(old: &Plan, former: &[Former], new: &Plan, until: Instant) -> Vec<Former> {
     let just = old.ports.iter().map(|port| Former { port: port.clone(), until });
     let mut all: Vec<Former> = Vec::new();
     for it in just.chain(former.iter().cloned()) {
@@ -93,12 +94,12 @@ pub(super) fn former(old: &Plan, former: &[Former], new: &Plan, until: Instant) 
 }
 
 impl Plan {
-    pub(super) fn name(&self) -> &ServiceName {
+    pub(crate) fn name(&self) -> &ServiceName {
         &self.age.name
     }
 
     /// The resource with routes and policies; `former` are ports that are reached in the old way for a while.
-    pub(super) fn resource(&self, former: &[Former]) -> model::Service {
+    pub(crate) fn resource(&self, former: &[Former]) -> model::Service {
         let port = |port: &Port, leaving| model::ServicePort {
             number: port.number,
             name: port.name.clone(),
@@ -115,7 +116,7 @@ impl Plan {
 }
 
 /// Plans one Service; `None` if it is not of the mesh. Diagnostics are those of the Service object.
-pub(super) fn plan(
+pub(crate) fn plan(
     service: &Service,
     namespace: Option<&Annotations>,
     config: &Config,
@@ -140,14 +141,14 @@ pub(super) fn plan(
     let name = ServiceName::new(service.meta.namespace.clone(), service.meta.name.clone());
     let needs_own = ports.iter().any(|port| port.protocol != Protocol::Http && !port.sni)
         || ports.iter().any(|port| config.reserves(port.number));
-    let asked = in_force.get("address");
-    let wants_own = asked.and_then(|asked| annotations::own(asked.text));
+    let asked = in_force.get(&ADDRESS);
+    let wants_own = asked.and_then(|asked| asked.value);
     if let (Some(asked), Some(false), true) = (asked, wants_own, needs_own)
-        && asked.on_service
+        && asked.written.on_service
     {
-        found.push(shared_is_impossible(service, asked));
+        found.push(shared_is_impossible(service, asked.written));
     }
-    let bypass = in_force.get("bypass").and_then(|found| annotations::flag(found.text)).unwrap_or(false);
+    let bypass = in_force.get(&BYPASS).and_then(|asked| asked.value).unwrap_or(false);
     let mut cluster_ips = service.cluster_ips.to_vec();
     cluster_ips.sort_unstable();
     cluster_ips.dedup();
@@ -155,14 +156,14 @@ pub(super) fn plan(
         headless_ports(service, &ports, &mut found);
     }
     let own = !ports.is_empty() && (needs_own || wants_own == Some(true));
-    let addressing = in_force.get("addressing");
-    let one_address = addressing.and_then(|asked| annotations::one_address(asked.text)).unwrap_or(config.one_address);
+    let addressing = in_force.get(&ADDRESSING);
+    let one_address = addressing.and_then(|asked| asked.value).unwrap_or(config.one_address);
     let cluster = config.addressing == Addressing::Cluster;
     if let (Some(asked), true, true, false) = (addressing, own, cluster, one_address)
-        && asked.on_service
-        && annotations::one_address(asked.text).is_some()
+        && asked.written.on_service
+        && asked.value.is_some()
     {
-        found.push(node_is_impossible(service, asked));
+        found.push(node_is_impossible(service, asked.written));
     }
     let plan = Plan {
         age: Age { created: service.meta.created, name },
@@ -174,30 +175,8 @@ pub(super) fn plan(
         headless: service.headless,
         publish_not_ready: service.publish_not_ready,
     };
-    found.extend(annotations::check_service(service, &|name, key| in_use(&plan, in_force, name, key)));
+    found.extend(annotations::check_service(service, &plan, in_force));
     (Some(plan), found)
-}
-
-/// What the plan has where the annotation `key` asks for something: the values of all ports that it covers.
-fn in_use(plan: &Plan, in_force: InForce<'_>, name: &str, key: &str) -> Option<String> {
-    let value = |port: &Port| match name {
-        "traffic-type" => Some(port.protocol.to_string()),
-        "scheme" => Some(port.policy.scheme.to_string()),
-        _ => None,
-    };
-    let covers = |port: &&Port| {
-        in_force
-            .of_port(name, port.number, port.name.as_deref())
-            .is_some_and(|found| found.on_service && found.key == key)
-    };
-    match name {
-        "address" => Some(if plan.own { "own" } else { "shared" }.into()),
-        "addressing" => Some(if plan.own || plan.one_address { "service" } else { "node" }.into()),
-        _ => {
-            let values: BTreeSet<_> = plan.ports.iter().filter(covers).filter_map(value).collect();
-            (!values.is_empty()).then(|| Vec::from_iter(values).join(", "))
-        }
-    }
 }
 
 fn say(reason: Reason, service: &Service, field: &str, text: String) -> Diagnostic {
@@ -213,7 +192,7 @@ fn external_name(service: &Service) -> Vec<Diagnostic> {
 }
 
 /// `ns.dns.ZONE` is the name of the zone's own server.
-pub(super) fn is_name_server(namespace: &str, name: &str) -> bool {
+pub(crate) fn is_name_server(namespace: &str, name: &str) -> bool {
     (namespace, name) == ("dns", "ns")
 }
 
@@ -223,7 +202,7 @@ fn name_server(service: &Service) -> Diagnostic {
     say(Reason::UnsupportedService, service, "metadata.name", text.into()).value("ns").using("nothing")
 }
 
-fn shared_is_impossible(service: &Service, asked: Found<'_>) -> Diagnostic {
+fn shared_is_impossible(service: &Service, asked: Written<'_>) -> Diagnostic {
     let text = format!(
         "annotation {} is {:?}, but a port of it is not HTTP, or is one of the proxy's own; using an own address. \
          Remove the annotation, or set traffic-type to http.",
@@ -232,7 +211,7 @@ fn shared_is_impossible(service: &Service, asked: Found<'_>) -> Diagnostic {
     say(Reason::InvalidAnnotation, service, &annotations::field(asked.key), text).value(asked.text).using("own")
 }
 
-fn node_is_impossible(service: &Service, asked: Found<'_>) -> Diagnostic {
+fn node_is_impossible(service: &Service, asked: Written<'_>) -> Diagnostic {
     let text = format!(
         "annotation {} is {:?}, but the Service has an own address, which is the same for callers of every node; it is \
          ignored. Remove the annotation.",
@@ -306,8 +285,8 @@ fn port(
 ) -> Port {
     let named = written.name.as_deref();
     let said = AppProtocol::of(written.app_protocol.as_deref());
-    let asked = in_force.of_port("traffic-type", number, named);
-    let wanted = asked.and_then(|asked| annotations::protocol(asked.text));
+    let asked = in_force.of_port(&TRAFFIC_TYPE, number, named);
+    let wanted = asked.and_then(|asked| asked.value);
     let udp = written.transport == Transport::Udp;
     let fallback = match (udp, said, config.default_protocol) {
         (true, ..) => Protocol::Udp,
@@ -320,7 +299,7 @@ fn port(
         Some(wanted) if (wanted == Protocol::Udp) == udp => wanted,
         _ => fallback,
     };
-    if let (Some(asked), Some(wanted)) = (asked, wanted)
+    if let (Some(asked), Some(wanted)) = (asked.map(|asked| asked.written), wanted)
         && wanted != protocol
         && mismatch_is_worth_saying(service, asked, wanted)
     {
@@ -335,10 +314,7 @@ fn port(
         found.push(bad.value(asked.text).using(protocol.to_string()));
     }
     let default = if said == AppProtocol::H2c { Scheme::H2c } else { Scheme::Http };
-    let scheme = match in_force.of_port("scheme", number, named) {
-        Some(asked) => annotations::scheme(asked.text).unwrap_or(default),
-        None => default,
-    };
+    let scheme = in_force.of_port(&SCHEME, number, named).and_then(|asked| asked.value).unwrap_or(default);
     Port {
         number,
         name: written.name.clone(),
@@ -357,7 +333,7 @@ fn port(
 }
 
 /// A traffic type for the whole Service is meant for those of its ports that can have it, if there are any.
-fn mismatch_is_worth_saying(service: &Service, asked: Found<'_>, wanted: Protocol) -> bool {
+fn mismatch_is_worth_saying(service: &Service, asked: Written<'_>, wanted: Protocol) -> bool {
     let transport = if wanted == Protocol::Udp { Transport::Udp } else { Transport::Tcp };
     asked.narrowed || (asked.on_service && !service.ports.iter().any(|port| port.transport == transport))
 }

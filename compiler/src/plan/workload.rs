@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// What is known of one address. The pod that was created last has it, if several say so: addresses are used again.
-pub(super) fn of_address(index: &Index, address: IpAddr) -> Option<Workload> {
+pub(crate) fn of_address(index: &Index, address: IpAddr) -> Option<Workload> {
     let alive = index.pods_at(&address).filter(|pod| !pod.ended && !pod.host_network);
     let newest = alive.max_by(|a, b| {
         let key = |pod: &Pod| (pod.meta.created, pod.meta.namespace.clone(), pod.meta.name.clone());
@@ -27,7 +27,7 @@ pub(super) fn of_address(index: &Index, address: IpAddr) -> Option<Workload> {
 }
 
 /// What is known of a range of pod addresses.
-pub(super) fn of_range(index: &Index, range: IpNet) -> Option<Workload> {
+pub(crate) fn of_range(index: &Index, range: IpNet) -> Option<Workload> {
     first(index.nodes_of_range(&range)).map(|node| of_node(node, range, WorkloadKind::PodRange))
 }
 

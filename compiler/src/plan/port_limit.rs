@@ -16,7 +16,7 @@ use super::service::{Age, Plan};
 
 /// What Services need, and which of them need too much.
 #[derive(Debug, Default)]
-pub(super) struct PortLimit {
+pub(crate) struct PortLimit {
     by_namespace: AHashMap<Arc<str>, BTreeMap<Age, Needs>>,
     ages: AHashMap<ServiceName, Age>,
     over: AHashSet<ServiceName>,
@@ -33,7 +33,7 @@ enum Needs {
 
 impl PortLimit {
     /// Notes what `name` needs by its `plan`; `None` where it is not meshed. Returns whether that is news.
-    pub(super) fn note(&mut self, name: &ServiceName, plan: Option<&Plan>) -> bool {
+    pub(crate) fn note(&mut self, name: &ServiceName, plan: Option<&Plan>) -> bool {
         let needs = |plan: &Plan| match plan.own {
             true => Needs::Own(plan.ports.len()),
             false => Needs::Shared(plan.ports.iter().map(|port| port.number).collect()),
@@ -56,7 +56,7 @@ impl PortLimit {
     }
 
     /// Decides anew who needs more than `limit` in `namespace`. Returns the Services for which that changed.
-    pub(super) fn settle(&mut self, namespace: &str, limit: usize) -> Vec<ServiceName> {
+    pub(crate) fn settle(&mut self, namespace: &str, limit: usize) -> Vec<ServiceName> {
         let (mut used, mut numbers, mut changed) = (0, BTreeSet::<u16>::new(), Vec::new());
         for (age, needs) in self.by_namespace.get(namespace).into_iter().flatten() {
             let more = match needs {
@@ -79,7 +79,7 @@ impl PortLimit {
     }
 
     /// Whether the ports of `name` are too many.
-    pub(super) fn is_over(&self, name: &ServiceName) -> bool {
+    pub(crate) fn is_over(&self, name: &ServiceName) -> bool {
         self.over.contains(name)
     }
 }
