@@ -37,7 +37,7 @@ pub enum Reason {
     MethodNotAllowed,
     /// The request's target is longer than allowed.
     UriTooLong,
-    /// A transfer coding other than chunked.
+    /// A transfer coding other than chunked, or an extended CONNECT to a protocol other than WebSocket.
     NotImplemented,
     /// A version of HTTP that is not 1.0, 1.1 or 2.
     VersionNotSupported,
@@ -116,7 +116,9 @@ impl Reason {
             Self::NotSynced => "the configuration of this Service has not arrived yet",
             Self::MethodNotAllowed => "CONNECT is not served",
             Self::UriTooLong => "the target of the request is too long",
-            Self::NotImplemented => "only the transfer coding chunked is understood",
+            Self::NotImplemented => {
+                "of transfer codings only chunked is understood, and of the protocols of CONNECT only websocket"
+            }
             Self::VersionNotSupported => "HTTP 1.0, 1.1 and 2 are served",
             Self::BadBackend => "a backend of the route does not exist",
             Self::LoopDetected => "the request went through the mesh too often: its endpoints lead back to the mesh",

@@ -18,6 +18,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, Waker, ready},
+    time::Duration,
 };
 
 use bytes::BytesMut;
@@ -119,6 +120,12 @@ impl Socket {
     pub(crate) fn close(&self) {
         // It fails only where the peer closed it before.
         let _ = SockRef::from(&self.0.stream).shutdown(Shutdown::Both);
+    }
+
+    /// Makes its close a reset, so that the peer sees an error and not an end.
+    pub(crate) fn reset_on_close(&self) {
+        // Where it fails, the socket is gone already.
+        let _ = SockRef::from(&self.0.stream).set_linger(Some(Duration::ZERO));
     }
 
     /// Appends to `buffer` what has arrived, at most as much as it has room for; 0 at the end.

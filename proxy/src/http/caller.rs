@@ -85,6 +85,8 @@ pub(crate) struct Caller {
     received: AtomicUsize,
     /// Streams of HTTP/2 that are open.
     streams: AtomicUsize,
+    /// A response is under way whose end is the end of the connection.
+    unfinished: AtomicBool,
     waker: Mutex<Option<Waker>>,
 }
 
@@ -120,6 +122,7 @@ impl Caller {
             fragment: AtomicBool::new(false),
             received: AtomicUsize::new(0),
             streams: AtomicUsize::new(0),
+            unfinished: AtomicBool::new(false),
             waker: Mutex::new(None),
         })
     }
@@ -189,6 +192,17 @@ impl Caller {
         }
         self.rest();
         true
+    }
+
+    /// A response that ends with the connection is, or is no longer, under way: an end of the connection meanwhile would
+    /// be taken for the end of the body.
+    pub(crate) fn set_unfinished(&self, unfinished: bool) {
+        self.unfinished.store(unfinished, Ordering::Relaxed);
+    }
+
+    /// Whether an end of the connection would be taken for the end of a body.
+    pub(crate) fn is_unfinished(&self) -> bool {
+        self.unfinished.load(Ordering::Relaxed)
     }
 
     /// The connection carries another protocol from now on.

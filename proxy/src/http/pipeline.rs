@@ -101,7 +101,7 @@ async fn forward(
         exchange.permit = Some(caller.permit.exchange().ok_or(Reason::Overloaded)?);
     }
     hops::count(request.headers_mut())?;
-    let wanted = upgrade::wanted(&request, http2, caller.http2);
+    let wanted = upgrade::wanted(&request, http2, caller.http2)?;
     headers::strip_hop_by_hop(request.headers_mut(), http2);
     let forwarded = Forwarded {
         caller: &caller.address_text,
@@ -135,7 +135,7 @@ async fn forward(
     headers::strip_hop_by_hop(response.headers_mut(), false);
     let tunnel = match (switched, wanted) {
         (None, _) => None,
-        (Some(switched), Some(wanted)) => Some(wanted.agreed(&mut response, chosen, switched, idle)),
+        (Some(switched), Some(wanted)) => Some(wanted.agreed(&mut response, chosen, switched, idle)?),
         (Some(_), None) => return Err(Reason::UpstreamProtocol.into()),
     };
     Ok(Answered { response, tunnel })

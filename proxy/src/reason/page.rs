@@ -68,7 +68,10 @@ const fn advice(reason: Reason) -> &'static str {
         }
         Reason::MethodNotAllowed => "The mesh is no forward proxy; CONNECT is never served.",
         Reason::UriTooLong => "Shorten the path or the query.",
-        Reason::NotImplemented => "Check the client; it uses a transfer coding other than `chunked`.",
+        Reason::NotImplemented => {
+            "Check the client; it uses a transfer coding other than `chunked`, or asks for a protocol other than `websocket` by \
+             extended CONNECT."
+        }
         Reason::VersionNotSupported => "Check the client; it announces a version of HTTP that does not exist.",
         Reason::LoopDetected => {
             "Check the EndpointSlices of the Service, and what stands behind them: a request passed 16 proxies of the mesh, so \

@@ -34,6 +34,8 @@ pub(crate) enum Failure {
     WebSocket(String),
     #[error("answer: {0}")]
     Answer(&'static str),
+    #[error("the connection ended before the request was sent: {0}")]
+    Unsent(String),
     #[error("timeout")]
     Slow,
 }

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use crate::call::http::{Question, Sender};
 use crate::call::stream::Tcp;
 use crate::call::websocket::{Next, Socket};
-use crate::call::{Failure, connect, stream};
+use crate::call::{connect, stream};
 use crate::resolve::{Found, LookupError, Resolver, library};
 use crate::serve;
 
@@ -129,7 +129,7 @@ impl<'a> Target<'a> {
 
     async fn http(&self, mut sender: Sender) -> Result<Value> {
         let (authority, path) = (self.authority.to_owned(), self.path.to_owned());
-        let answer = sender.ask(&Question { authority, path, grpc: None }).await?.ok_or(UNSENT)?;
+        let answer = sender.ask(&Question { authority, path, grpc: None }).await?.answer()?;
         parsed(&answer.body)
     }
 
@@ -139,7 +139,7 @@ impl<'a> Target<'a> {
         for (path, message, count) in [(serve::SAY, "hello", 1), (serve::COUNT, "3", 3)] {
             let grpc = Some(serve::frame(message));
             let question = Question { authority: self.authority.to_owned(), path: path.to_owned(), grpc };
-            let answer = sender.ask(&question).await?.ok_or(UNSENT)?;
+            let answer = sender.ask(&question).await?.answer()?;
             if answer.trailers.get("grpc-status").is_none_or(|status| status != "0") {
                 bail!("{path}: trailers {:?}", answer.trailers);
             }
@@ -152,9 +152,6 @@ impl<'a> Target<'a> {
         parsed(told.first().map_or(&[][..], |text| text.as_bytes()))
     }
 }
-
-/// A new connection that ended by itself.
-const UNSENT: Failure = Failure::Answer("the connection ended before the request was sent");
 
 /// The JSON in the first line.
 fn parsed(text: &[u8]) -> Result<Value> {

@@ -77,9 +77,9 @@ impl CallerIo {
         self.has_refused
     }
 
-    /// The socket alone, once everything was written and this side was shut.
-    pub(super) fn shut(self) -> Socket {
-        self.stream
+    /// The socket alone.
+    pub(super) fn socket(&self) -> Socket {
+        self.stream.clone()
     }
 
     fn keep(&mut self, bytes: &[u8]) {
@@ -112,6 +112,14 @@ impl CallerIo {
     /// Whether bytes written now can be an answer of hyper's own.
     fn between_answers(&self) -> bool {
         matches!(self.caller.stage(), Stage::Idle | Stage::Head)
+    }
+}
+
+impl Drop for CallerIo {
+    fn drop(&mut self) {
+        if self.caller.is_unfinished() {
+            self.stream.reset_on_close();
+        }
     }
 }
 

@@ -30,6 +30,25 @@ fn is_asked_to_leave(error: &hyper::Error) -> bool {
     cause.is_some_and(|cause| cause.is_go_away() && cause.is_remote() && cause.reason() == Some(h2::Reason::NO_ERROR))
 }
 
+/// What became of a request.
+pub(crate) enum Asked {
+    /// It was answered.
+    Answered(Answer),
+    /// The connection had ended before anything was sent, which says nothing of the server: another connection may be
+    /// used. Why it ended.
+    Unsent(String),
+}
+
+impl Asked {
+    /// The answer, where there was no connection before this one: then a request that was not sent has failed.
+    pub(crate) fn answer(self) -> Result<Answer, Failure> {
+        match self {
+            Self::Answered(answer) => Ok(answer),
+            Self::Unsent(why) => Err(Failure::Unsent(why)),
+        }
+    }
+}
+
 /// A whole response.
 pub(crate) struct Answer {
     pub(crate) body: Bytes,
@@ -100,32 +119,29 @@ impl Sender {
         Ok(Self::One(sender))
     }
 
-    /// Sends one request and reads the whole answer; an error unless its status is 200. `None` when the connection had
-    /// ended before anything was sent, which says nothing of the server: another connection may be used.
-    pub(crate) async fn ask(&mut self, question: &Question) -> Result<Option<Answer>, Failure> {
+    /// Sends one request and reads the whole answer; an error unless its status is 200.
+    pub(crate) async fn ask(&mut self, question: &Question) -> Result<Asked, Failure> {
+        let ready = match self {
+            Self::One(sender) => sender.ready().await,
+            Self::Two(sender) => sender.ready().await,
+        };
+        if let Err(error) = ready {
+            return Ok(Asked::Unsent(format!("not ready: {error:?}")));
+        }
         let sent = match self {
-            Self::One(sender) => {
-                if sender.ready().await.is_err() {
-                    return Ok(None);
-                }
-                sender.try_send_request(question.request(false)?).await
-            }
-            Self::Two(sender) => {
-                if sender.ready().await.is_err() {
-                    return Ok(None);
-                }
-                sender.try_send_request(question.request(true)?).await
-            }
+            Self::One(sender) => sender.try_send_request(question.request(false)?).await,
+            Self::Two(sender) => sender.try_send_request(question.request(true)?).await,
         };
         let response = match sent {
             Ok(response) => response,
-            Err(mut failed) => match failed.take_message() {
-                Some(_) => return Ok(None),
-                None => {
-                    let error = failed.into_error();
-                    return if is_asked_to_leave(&error) { Ok(None) } else { Err(error.into()) };
+            Err(mut failed) => {
+                let given_back = failed.take_message().is_some();
+                let error = failed.into_error();
+                if given_back || is_asked_to_leave(&error) {
+                    return Ok(Asked::Unsent(format!("{error:?}")));
                 }
-            },
+                return Err(error.into());
+            }
         };
         let (status, reason) = (response.status(), response.headers().get("x-maesh-reason").cloned());
         let collected = response.into_body().collect().await?;
@@ -134,7 +150,7 @@ impl Sender {
             let reason = reason.map(|value| format!(" {}", String::from_utf8_lossy(value.as_bytes())));
             return Err(Failure::Status(status.as_u16(), reason.unwrap_or_default()));
         }
-        Ok(Some(Answer { body: collected.to_bytes(), trailers }))
+        Ok(Asked::Answered(Answer { body: collected.to_bytes(), trailers }))
     }
 
     /// Whether another request may go out on it.

@@ -11,7 +11,7 @@ use super::cache::Cache;
 use super::line::{Begun, Log};
 use super::plan::{Kind, Plan, Target};
 use super::{clock, long};
-use crate::call::http::{Question, Sender};
+use crate::call::http::{Asked, Question, Sender};
 use crate::call::stream::Tcp;
 use crate::call::{Failure, connect, who};
 use crate::seen::Seen;
@@ -58,9 +58,9 @@ impl Client {
             for _ in 0..KEPT {
                 let Some(mut sender) = self.take().await else { break };
                 // What ended before anything was sent is no failure: another connection is used.
-                if let Some(seen) = self.ask(&mut sender, &self.plan.target).await? {
+                if let Asked::Answered(answer) = self.ask(&mut sender, &self.plan.target).await? {
                     self.keep(sender).await;
-                    return Ok(seen);
+                    return who(&answer.body);
                 }
             }
         }
@@ -93,20 +93,16 @@ impl Client {
     }
 
     async fn on_new(&self, mut sender: Sender, target: &Target) -> Result<Seen, Failure> {
-        let seen = self.ask(&mut sender, target).await?;
-        let seen = seen.ok_or(Failure::Answer("the connection ended before the request was sent"))?;
+        let answer = self.ask(&mut sender, target).await?.answer()?;
         if matches!(self.plan.kind, Kind::Http1Kept | Kind::H2cKept) {
             self.keep(sender).await;
         }
-        Ok(seen)
+        who(&answer.body)
     }
 
-    async fn ask(&self, sender: &mut Sender, target: &Target) -> Result<Option<Seen>, Failure> {
+    async fn ask(&self, sender: &mut Sender, target: &Target) -> Result<Asked, Failure> {
         let question = Question { authority: target.authority(), path: "/".to_owned(), grpc: None };
-        match sender.ask(&question).await? {
-            Some(answer) => Ok(Some(who(&answer.body)?)),
-            None => Ok(None),
-        }
+        sender.ask(&question).await
     }
 
     /// A connection that looks open.
