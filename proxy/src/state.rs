@@ -4,11 +4,13 @@
 //! parts are snapshots of their own. So a pod that moves replaces the endpoints of one port and nothing else, however
 //! many names there are.
 
+mod apply;
 mod backend;
 mod demand;
+mod graph;
+mod runtime;
 mod shard;
 mod workloads;
-mod writer;
 
 use std::{
     net::IpAddr,
@@ -27,9 +29,9 @@ use maesh_config::{
 use tokio::sync::{Notify, mpsc};
 
 pub(crate) use self::{
+    apply::{Apply, Ports},
     backend::{BackendPort, Candidate, Endpoint, InFlight, Place, Upstreams},
     demand::{Found, find_port, ready_port},
-    writer::Writer,
 };
 use self::{shard::Sharded, workloads::Workloads};
 use crate::{

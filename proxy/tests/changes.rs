@@ -247,3 +247,50 @@ async fn weights_and_warming() {
         .await;
     }
 }
+
+/// A route names a port of another Service that does not have it yet, or for a while.
+#[tokio::test]
+async fn a_backends_port_that_comes_later_is_found() {
+    let fed = Fed::new(config()).await;
+    fed.begin().await;
+    let server = endpoints::echo(false, "v1").await;
+    let address = fed.http("web.shop", Scheme::Http, &[]).await;
+    let port = address.port();
+    let define = |number| fed.define("v1.shop", number, Protocol::Http, policy(Scheme::Http), Vec::new());
+    let routes = vec![Route { backends: vec![to("v1.shop", port, 1)] }];
+    fed.define("web.shop", port, Protocol::Http, policy(Scheme::Http), routes);
+    fed.define_endpoints("v1.shop", port, Protocol::Http, vec![endpoint(server.address)]);
+    define(port - 1);
+    for (case, number, want) in [
+        ("not yet", None, "maesh: bad_backend"),
+        ("now", Some(port), "v1 "),
+        ("not any more", Some(port - 1), "maesh: bad_backend"),
+        ("again", Some(port), "v1 "),
+    ] {
+        if let Some(number) = number {
+            define(number);
+            fed.push_service("v1.shop").await;
+        }
+        let (_, body) = ask(address, &get("web.shop", "/")).await;
+        assert!(body.starts_with(want), "{case}: {body}");
+    }
+}
+
+/// However long an update takes to apply, callers are served and what is measured in seconds goes on. Here the thread
+/// that applies updates does nothing at all.
+#[tokio::test]
+async fn callers_do_not_wait_for_whoever_applies_the_configuration() {
+    use std::io::{Read, Write};
+    let mut config = config();
+    config.limits.keep_alive = Duration::from_millis(200);
+    let fed = Fed::new(config).await;
+    fed.begin().await;
+    let address = fed.listen(&[]).await;
+    // From here on this thread, which is also the writer's, blocks.
+    let mut stream = std::net::TcpStream::connect(address).expect("connected");
+    stream.set_read_timeout(Some(Duration::from_secs(60))).expect("set");
+    stream.write_all(get("nobody.shop", "/").as_bytes()).expect("written");
+    let mut all = String::new();
+    stream.read_to_string(&mut all).expect("answered, then closed because it is idle");
+    assert!(all.contains("x-maesh-reason: unknown_host"), "{all}");
+}

@@ -37,9 +37,9 @@ impl Cluster {
             let containers = pod["spec"]["containers"].as_array().unwrap();
             let ports = containers.iter().filter_map(|container| container["ports"].as_array()).flatten();
             let tcp = ports.filter(|port| port["protocol"] != "UDP");
-            all.extend(tcp.map(|port| {
-                SocketAddr::new(address, port["containerPort"].as_u64().unwrap().try_into().unwrap())
-            }));
+            all.extend(
+                tcp.map(|port| SocketAddr::new(address, port["containerPort"].as_u64().unwrap().try_into().unwrap())),
+            );
         }
         all.sort_unstable();
         all.dedup();
@@ -116,10 +116,7 @@ fn cluster_two_callers_do_not_use_up_the_descriptors_of_a_proxy() {
         let told = cluster.kube.ask("callers", &hostile[0].name, &format!("lookup {name}")).unwrap();
         told["addresses"][0].as_str().unwrap().parse().unwrap()
     };
-    let targets = [
-        SocketAddr::new(address("web.shop.maesh"), 80),
-        SocketAddr::new(address("db.shop.maesh"), 9000),
-    ];
+    let targets = [SocketAddr::new(address("web.shop.maesh"), 80), SocketAddr::new(address("db.shop.maesh"), 9000)];
     let before = cluster.mesh_state();
     let mut load = Load::start(&cluster, "load", &PLANS);
     load.phase("two pods hold all they are given", || {
