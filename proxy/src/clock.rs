@@ -1,17 +1,21 @@
 //! A coarse clock: what is measured in seconds need not ask the kernel per request.
 //!
-//! One task advances it ten times a second; readers pay one load. Latencies are measured with the real clock.
+//! A thread of its own advances it ten times a second, whatever else the process is doing; readers pay one load. Latencies
+//! are measured with the real clock.
 
 use std::{
+    io,
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
+        mpsc::{self, RecvTimeoutError},
     },
+    thread,
     time::{Duration, Instant},
 };
 
 /// How often the coarse clock advances.
-pub(crate) const TICK: Duration = Duration::from_millis(100);
+const TICK: Duration = Duration::from_millis(100);
 
 /// Milliseconds since the proxy started, at the last tick. Wraps after 49 days; differences stay right.
 #[derive(Clone, Debug)]
@@ -20,10 +24,27 @@ pub(crate) struct Clock {
     now: Arc<AtomicU32>,
 }
 
+/// Keeps a clock going. It stops when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Ticking(#[expect(dead_code, reason = "the thread sees that it is dropped")] mpsc::Sender<()>);
+
 impl Clock {
-    /// A clock that stands at zero until someone calls [`Clock::advance`].
+    /// A clock that stands at zero until [`Clock::start`].
     pub(crate) fn new() -> Self {
         Self { start: Instant::now(), now: Arc::new(AtomicU32::new(0)) }
+    }
+
+    /// Starts the thread that advances it.
+    pub(crate) fn start(&self) -> io::Result<Ticking> {
+        let clock = self.clone();
+        let (ticking, stopped) = mpsc::channel();
+        let run = move || {
+            while stopped.recv_timeout(TICK) == Err(RecvTimeoutError::Timeout) {
+                clock.advance();
+            }
+        };
+        thread::Builder::new().name("maesh-clock".into()).spawn(run)?;
+        Ok(Ticking(ticking))
     }
 
     /// Sets it to the present.

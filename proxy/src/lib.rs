@@ -12,6 +12,7 @@ mod config;
 mod connect;
 mod drain;
 pub mod explain;
+mod fields;
 mod http;
 mod listener;
 mod local_ports;

@@ -10,7 +10,7 @@ mod socket;
 mod worker;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::{Arc, atomic::AtomicUsize},
@@ -27,9 +27,8 @@ pub(crate) use self::{
     worker::{Worker, Workers},
 };
 use crate::{
-    loops::Dialable,
     sockets::{Listen, Sockets},
-    state::{Shared, directory_name},
+    state::{Ports, Shared, directory_name},
 };
 
 /// An open listener, as its connections see it.
@@ -149,8 +148,8 @@ pub(crate) struct Listeners {
     /// No longer configured, and still accepting until then.
     lingering: HashMap<Arc<str>, (Open, Instant)>,
     next: AtomicUsize,
-    /// What may be dialled while these are open.
-    dialable: Dialable,
+    /// The addresses that are listened on.
+    listening: HashSet<SocketAddr>,
     /// A listener was opened or closed since the last look.
     changed: bool,
 }
@@ -158,9 +157,8 @@ pub(crate) struct Listeners {
 impl Listeners {
     /// No listeners, whose sockets will come from `sockets` and whose connections will be carried by `workers`.
     pub(crate) fn new(shared: Arc<Shared>, workers: Workers, sockets: Sockets) -> Self {
-        let dialable = Dialable::new(&shared.config.shared, shared.config.loopback_endpoints);
         Self {
-            dialable,
+            listening: HashSet::new(),
             changed: false,
             shared,
             workers,
@@ -174,8 +172,7 @@ impl Listeners {
         }
     }
 
-    /// Opens a listener, or changes what an open one serves. A failure leaves things as they were.
-    pub(crate) fn open(&mut self, listener: &Listener) -> Result<(), ListenError> {
+    fn open_one(&mut self, listener: &Listener) -> Result<(), ListenError> {
         if listener.transport == Transport::Udp {
             return Err(ListenError::Udp(listener.port));
         }
@@ -274,22 +271,9 @@ impl Listeners {
     }
 
     fn insert(&mut self, id: &Arc<str>, open: Open) {
-        self.changed |= open.addresses.iter().any(|address| self.dialable.listening.insert(*address));
+        self.changed |= open.addresses.iter().any(|address| self.listening.insert(*address));
         self.at.insert(open.at, id.clone());
         self.open.insert(id.clone(), open);
-        self.count();
-    }
-
-    /// Stops accepting on a listener. Its connections live on. Where names may be cached, it lingers first.
-    pub(crate) fn close(&mut self, id: &str) {
-        let Some((id, open)) = self.open.remove_entry(id) else { return };
-        self.at.remove(&open.at);
-        let linger = self.shared.config.linger;
-        if linger.is_zero() {
-            self.shut(open);
-        } else {
-            self.lingering.insert(id, (open, Instant::now() + linger));
-        }
         self.count();
     }
 
@@ -333,23 +317,36 @@ impl Listeners {
         drop(open);
         self.shared.admission.listeners_closed(bound.len());
         bound.into_iter().for_each(|bound| self.sockets.close(bound));
-        self.dialable.listening.retain(|address| !addresses.contains(address));
+        self.listening.retain(|address| !addresses.contains(address));
         self.changed = true;
-    }
-
-    /// Which endpoints may be dialled while these listeners are open.
-    pub(crate) fn dialable(&self) -> &Dialable {
-        &self.dialable
-    }
-
-    /// Whether a listener was opened or closed since the last time.
-    pub(crate) fn take_changed(&mut self) -> bool {
-        std::mem::take(&mut self.changed)
     }
 
     fn count(&self) {
         #[allow(clippy::cast_possible_wrap)]
         self.shared.telemetry.listeners.set(self.open.len() as i64);
+    }
+}
+
+impl Ports for Listeners {
+    fn open(&mut self, listener: &Listener) -> Result<(), String> {
+        self.open_one(listener).map_err(|error| error.to_string())
+    }
+
+    /// Stops accepting on a listener; where names may be cached, after it lingered. Its connections live on.
+    fn close(&mut self, id: &str) {
+        let Some((id, open)) = self.open.remove_entry(id) else { return };
+        self.at.remove(&open.at);
+        let linger = self.shared.config.linger;
+        if linger.is_zero() {
+            self.shut(open);
+        } else {
+            self.lingering.insert(id, (open, Instant::now() + linger));
+        }
+        self.count();
+    }
+
+    fn take_changed(&mut self) -> Option<HashSet<SocketAddr>> {
+        std::mem::take(&mut self.changed).then(|| self.listening.clone())
     }
 }
 

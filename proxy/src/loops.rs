@@ -5,7 +5,7 @@
 //! HTTP is counted in hops (`http::hops`). What rewrites addresses on the way back is bounded by the share of one caller.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     net::{IpAddr, SocketAddr},
     sync::Arc,
 };
@@ -39,20 +39,49 @@ impl Dialable {
     }
 }
 
-/// Ends of opaque streams on the proxy's own addresses: those that it opened itself, and those that arrived. One that is
-/// both leads in a circle.
+/// Opaque streams that begin at one of the proxy's own addresses: those that it opened itself, and those that arrived.
+/// An arrived one that begins where an opened one does is that one, and leads in a circle.
+///
+/// Where a stream ends says nothing: the way back may have rewritten it. Where it begins does not identify it either,
+/// since the system gives one local port to several connections with different remote ends. So each side is counted.
 #[derive(Debug)]
 pub(crate) struct OwnEnds {
     /// The proxy's own addresses. Loopback is not among them: others dial from there as well.
     own: Vec<IpAddr>,
-    ends: Arc<Mutex<HashSet<SocketAddr>>>,
+    ends: Arc<Mutex<HashMap<SocketAddr, Streams>>>,
 }
 
-/// One end, for as long as its stream is open.
+/// How many streams begin at one address and port.
+#[derive(Debug, Default)]
+struct Streams {
+    opened: u32,
+    arrived: u32,
+}
+
+/// What the proxy has to do with a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// It opened the stream.
+    Opened,
+    /// It accepted the stream.
+    Arrived,
+}
+
+impl Streams {
+    fn count(&mut self, way: Way) -> &mut u32 {
+        match way {
+            Way::Opened => &mut self.opened,
+            Way::Arrived => &mut self.arrived,
+        }
+    }
+}
+
+/// One counted stream, for as long as it is open.
 #[derive(Debug)]
 pub(crate) struct OwnEnd {
-    address: SocketAddr,
-    of: Arc<Mutex<HashSet<SocketAddr>>>,
+    begins: SocketAddr,
+    way: Way,
+    of: Arc<Mutex<HashMap<SocketAddr, Streams>>>,
 }
 
 /// The stream leads in a circle.
@@ -64,36 +93,43 @@ impl OwnEnds {
         Self { own: Dialable::new(shared, false).own, ends: Arc::default() }
     }
 
-    /// Whether a stream can be one of the proxy's own by this address.
-    pub(crate) fn concerns(&self, address: IpAddr) -> bool {
-        self.own.contains(&address.to_canonical())
-    }
-
     /// Whether there is any address by which a stream can be the proxy's own.
     pub(crate) fn any(&self) -> bool {
         !self.own.is_empty()
     }
 
-    /// Notes the end that dials of one stream: the local one of a stream that was opened, or the remote one of a stream
-    /// that arrived. `None` when it is no address of the proxy.
+    /// Counts a stream that begins at `begins`: the local end of one that was opened, or the remote end of one that
+    /// arrived. `None` when that is no address of the proxy.
     ///
     /// # Errors
-    /// When it was noted already: the stream that was opened is the one that arrived.
-    pub(crate) fn note(&self, dialling: SocketAddr) -> Result<Option<OwnEnd>, Circle> {
-        let address = SocketAddr::new(dialling.ip().to_canonical(), dialling.port());
-        if !self.concerns(address.ip()) {
+    /// When a stream of the other way begins there: it is the same one.
+    pub(crate) fn note(&self, way: Way, begins: SocketAddr) -> Result<Option<OwnEnd>, Circle> {
+        let begins = SocketAddr::new(begins.ip().to_canonical(), begins.port());
+        if !self.own.contains(&begins.ip()) {
             return Ok(None);
         }
-        if !self.ends.lock().insert(address) {
+        let mut ends = self.ends.lock();
+        let streams = ends.entry(begins).or_default();
+        let other = match way {
+            Way::Opened => streams.arrived,
+            Way::Arrived => streams.opened,
+        };
+        if other > 0 {
             return Err(Circle);
         }
-        Ok(Some(OwnEnd { address, of: self.ends.clone() }))
+        *streams.count(way) += 1;
+        Ok(Some(OwnEnd { begins, way, of: self.ends.clone() }))
     }
 }
 
 impl Drop for OwnEnd {
     fn drop(&mut self) {
-        self.of.lock().remove(&self.address);
+        let mut ends = self.of.lock();
+        let Some(streams) = ends.get_mut(&self.begins) else { return };
+        *streams.count(self.way) -= 1;
+        if streams.opened + streams.arrived == 0 {
+            ends.remove(&self.begins);
+        }
     }
 }
 
@@ -136,11 +172,26 @@ mod tests {
     #[test]
     fn a_stream_that_comes_back_is_noticed_whichever_end_is_seen_first() {
         let ends = OwnEnds::new(&["10.244.1.9".parse().expect("an address")]);
-        assert!(ends.note(at("10.244.1.7:40000")).expect("another's").is_none());
-        let opened = ends.note(at("10.244.1.9:40000")).expect("the first").expect("own");
-        assert_eq!(ends.note(at("[::ffff:10.244.1.9]:40000")).expect_err("the same stream"), Circle);
-        assert!(ends.note(at("10.244.1.9:40001")).expect("another").is_some());
-        drop(opened);
-        assert!(ends.note(at("10.244.1.9:40000")).expect("the port is used again").is_some());
+        assert!(ends.note(Way::Arrived, at("10.244.1.7:40000")).expect("another's").is_none());
+        for (first, second) in [(Way::Opened, Way::Arrived), (Way::Arrived, Way::Opened)] {
+            let seen = ends.note(first, at("10.244.1.9:40000")).expect("the first").expect("own");
+            assert_eq!(ends.note(second, at("[::ffff:10.244.1.9]:40000")).expect_err("the same stream"), Circle);
+            assert!(ends.note(second, at("10.244.1.9:40001")).expect("another").is_some());
+            drop(seen);
+            assert!(ends.note(second, at("10.244.1.9:40000")).expect("the port is used again").is_some());
+        }
+        assert!(ends.ends.lock().is_empty());
+    }
+
+    /// The system gives a local port to several connections at once when they lead to different places.
+    #[test]
+    fn streams_to_different_endpoints_may_share_a_local_port() {
+        let ends = OwnEnds::new(&["10.244.1.9".parse().expect("an address")]);
+        let one = ends.note(Way::Opened, at("10.244.1.9:40000")).expect("no circle");
+        let two = ends.note(Way::Opened, at("10.244.1.9:40000")).expect("no circle");
+        drop(one);
+        assert_eq!(ends.note(Way::Arrived, at("10.244.1.9:40000")).expect_err("the second is still open"), Circle);
+        drop(two);
+        assert!(ends.ends.lock().is_empty());
     }
 }

@@ -16,13 +16,13 @@ use tokio::{
 
 use crate::{
     admission::{Admission, Budget, TooFewFiles},
-    clock,
+    clock::Ticking,
     config::{Config, Limits},
     drain,
     explain::Explainer,
     listener::{Listeners, Opened, Workers},
     sockets::Sockets,
-    state::{Phase, Shared, Wanted, Writer},
+    state::{Apply, Phase, Shared, Wanted},
     tcp,
     telemetry::Telemetry,
 };
@@ -37,7 +37,7 @@ const RELEASE: Duration = Duration::from_secs(1);
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// A thread or its event loop could not be created.
-    #[error("starting worker threads: {0}")]
+    #[error("starting threads: {0}")]
     Workers(#[source] io::Error),
     /// The process may not open enough files.
     #[error(transparent)]
@@ -90,6 +90,7 @@ pub struct Proxy {
     connected: Connected,
     stop_accepting: Option<oneshot::Sender<()>>,
     writer: JoinHandle<()>,
+    _clock: Ticking,
 }
 
 /// Starts a proxy that does what `updates` say. It listens on nothing until they name a listener, and is ready once
@@ -110,16 +111,23 @@ pub async fn start(
     let count = config.workers;
     let admission = admission(&config)?;
     let (shared, wanted) = Shared::new(config, telemetry, admission);
+    let clock = shared.clock.start().map_err(StartError::Workers)?;
     let (closing, closing_seen) = watch::channel(false);
     let workers = Workers::start(&shared, count, &closing_seen).map_err(StartError::Workers)?;
     let sockets = sockets(&shared).await?;
     let listeners = Listeners::new(shared.clone(), workers.clone(), sockets);
-    let writer = Writer::new(shared.clone(), interest, listeners);
+    let apply = Apply::new(shared.clone(), interest);
     let opened = Arc::new(ArcSwap::from_pointee(Vec::new()));
     let (report, ready) = (Arc::new(report), Arc::new(watch::Sender::new(false)));
     let (stop_accepting, accepting) = oneshot::channel();
-    let run =
-        Run { shared: shared.clone(), writer, opened: opened.clone(), report: report.clone(), ready: ready.clone() };
+    let run = Run {
+        shared: shared.clone(),
+        apply,
+        listeners,
+        opened: opened.clone(),
+        report: report.clone(),
+        ready: ready.clone(),
+    };
     let writer = tokio::spawn(run.run(updates, wanted, accepting));
     let registry = Arc::new(Mutex::new(registry));
     Ok(Proxy {
@@ -133,6 +141,7 @@ pub async fn start(
         connected,
         stop_accepting: Some(stop_accepting),
         writer,
+        _clock: clock,
     })
 }
 
@@ -224,7 +233,8 @@ impl Drop for Proxy {
 /// What the writing task owns.
 struct Run {
     shared: Arc<Shared>,
-    writer: Writer,
+    apply: Apply,
+    listeners: Listeners,
     opened: Arc<ArcSwap<Vec<Opened>>>,
     report: Arc<Report>,
     ready: Arc<watch::Sender<bool>>,
@@ -237,14 +247,13 @@ impl Run {
         mut wanted: mpsc::UnboundedReceiver<Wanted>,
         mut accepting: oneshot::Receiver<()>,
     ) {
-        let mut tick = interval(clock::TICK);
         let mut release = interval(RELEASE);
         let (mut more, mut open) = (true, true);
         loop {
             tokio::select! {
                 update = updates.recv(), if more => match update {
                     Some(update) => {
-                        self.writer.apply(update).await;
+                        self.apply.update(update, &mut self.listeners);
                         if open {
                             self.publish();
                         }
@@ -252,15 +261,14 @@ impl Run {
                     // Whoever feeds it has ended; what is in force stays.
                     None => more = false,
                 },
-                Some(wanted) = wanted.recv() => self.writer.demand(&wanted),
-                _ = tick.tick() => self.shared.clock.advance(),
+                Some(wanted) = wanted.recv() => self.apply.demand(&wanted, &mut self.listeners),
                 now = release.tick() => {
-                    self.writer.release_idle();
-                    self.writer.listeners().expire(now.into_std());
+                    self.listeners.expire(now.into_std());
+                    self.apply.release_idle(&mut self.listeners);
                 }
                 _ = &mut accepting, if open => {
                     open = false;
-                    self.writer.listeners().close_all();
+                    self.listeners.close_all();
                     self.opened.store(Arc::default());
                 }
             }
@@ -271,9 +279,9 @@ impl Run {
     fn publish(&mut self) {
         let complete = self.shared.complete.load(std::sync::atomic::Ordering::Acquire);
         if complete {
-            self.writer.listeners().completed();
+            self.listeners.completed();
         }
-        self.opened.store(Arc::new(self.writer.listeners().opened()));
+        self.opened.store(Arc::new(self.listeners.opened()));
         if complete && self.shared.phase() == Phase::Serving && !*self.ready.borrow() {
             self.ready.send_replace(true);
             self.report.send_replace(true);

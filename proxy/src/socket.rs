@@ -18,6 +18,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, Waker, ready},
+    time::Duration,
 };
 
 use bytes::BytesMut;
@@ -119,6 +120,12 @@ impl Socket {
     pub(crate) fn close(&self) {
         // It fails only where the peer closed it before.
         let _ = SockRef::from(&self.0.stream).shutdown(Shutdown::Both);
+    }
+
+    /// Makes its close a reset, so that the peer sees an error and not an end.
+    pub(crate) fn reset_on_close(&self) {
+        // Where it fails, the socket is gone already.
+        let _ = SockRef::from(&self.0.stream).set_linger(Some(Duration::ZERO));
     }
 
     /// Appends to `buffer` what has arrived, at most as much as it has room for; 0 at the end.
@@ -270,15 +277,20 @@ impl Out {
 }
 
 impl Socket {
-    /// Reads into `buf` what has arrived; returns how much that was, 0 at the end.
-    pub(crate) fn poll_fill(&self, cx: &mut Context<'_>, buf: &mut ReadBufCursor<'_>) -> Poll<io::Result<usize>> {
-        self.poll_receive(cx, |stream| fill::receive(stream, buf))
+    /// Reads into `buf` what has arrived, as much of it as `look` lets in; returns how much arrived, 0 at the end.
+    pub(crate) fn poll_fill(
+        &self,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBufCursor<'_>,
+        mut look: impl FnMut(&[u8]) -> usize,
+    ) -> Poll<io::Result<usize>> {
+        self.poll_receive(cx, |stream| fill::receive(stream, buf, &mut look))
     }
 }
 
 impl Read for Socket {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, mut buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
-        self.poll_fill(cx, &mut buf).map_ok(drop)
+        self.poll_fill(cx, &mut buf, <[u8]>::len).map_ok(drop)
     }
 }
 

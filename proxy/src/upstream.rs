@@ -22,7 +22,7 @@ use std::{
     },
 };
 
-use http::{request, response};
+use http::{Method, StatusCode, request, response};
 use parking_lot::Mutex;
 
 #[doc(hidden)]
@@ -59,6 +59,14 @@ pub(crate) enum Then {
     Body(ResponseBody),
     /// The endpoint agreed to leave HTTP.
     Upgraded(Upgraded),
+}
+
+/// Whether a response has no body, whatever its fields say (RFC 9112 section 6.3).
+fn has_no_body(status: StatusCode, method: &Method) -> bool {
+    *method == Method::HEAD
+        || status.is_informational()
+        || status == StatusCode::NO_CONTENT
+        || status == StatusCode::NOT_MODIFIED
 }
 
 /// What one worker needs to reach endpoints.

@@ -140,6 +140,40 @@ async fn refused_streams_are_sent_again_with_their_bodies() {
     }
 }
 
+/// An endpoint that refuses every stream sees a request twice, whatever its method.
+#[tokio::test]
+async fn a_refused_stream_is_sent_once_more() {
+    for goaway in [false, true] {
+        for method in ["GET", "POST"] {
+            let case = format!("{method}, {}", if goaway { "GOAWAY" } else { "REFUSED_STREAM" });
+            let seen = Arc::new(AtomicU32::new(0));
+            let counted = seen.clone();
+            let server = endpoints::raw(move |stream| {
+                let seen = counted.clone();
+                async move {
+                    let Some(mut frames) = Frames::accept(stream, &[]).await else { return };
+                    while let Some(frame) = frames.read().await {
+                        seen.fetch_add(u32::from(frame.kind == HEADERS), Ordering::Relaxed);
+                        if matches!(frame.kind, HEADERS | DATA) && frame.flags & END_STREAM != 0 {
+                            if goaway {
+                                frames.write(GOAWAY, 0, 0, &[0; 8]).await;
+                            } else {
+                                frames.write(RST_STREAM, 0, frame.stream, &7_u32.to_be_bytes()).await;
+                            }
+                        }
+                    }
+                }
+            })
+            .await;
+            let (_fed, address) = fed(server).await;
+            let request = format!("{method} / HTTP/1.1\r\nHost: web.shop\r\nContent-Length: 2\r\n\r\nhi");
+            let (head, _) = ask(address, &request).await;
+            assert!(head.starts_with("http/1.1 502") && head.contains("upstream_reset"), "{case}: {head}");
+            assert_eq!(seen.load(Ordering::Relaxed), 2, "{case}");
+        }
+    }
+}
+
 /// A body that goes on for ever, a piece now and then taken by nobody.
 fn endless(piece: &'static [u8]) -> endpoints::Body {
     let pieces = futures_util::stream::repeat_with(move || Ok(Frame::data(Bytes::from_static(piece))));

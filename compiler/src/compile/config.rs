@@ -91,11 +91,11 @@ impl Default for Config {
 
 impl Config {
     /// Whether a port is one of the proxies' own on the shared address.
-    pub(super) fn reserves(&self, port: u16) -> bool {
+    pub(crate) fn reserves(&self, port: u16) -> bool {
         self.reserved_ports.contains(&port) || (self.addressing == Addressing::Cluster && POOL.contains(&port))
     }
 
-    pub(super) fn ignores(&self, namespace: &str, name: &str) -> bool {
+    pub(crate) fn ignores(&self, namespace: &str, name: &str) -> bool {
         *self.mesh_namespace == *namespace
             || self.ignored_namespaces.iter().any(|ignored| **ignored == *namespace)
             || self.ignored_services.iter().any(|s| *s.namespace == *namespace && *s.name == *name)

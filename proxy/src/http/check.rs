@@ -3,23 +3,20 @@
 use http::{HeaderValue, Method, Request, Uri, Version, header};
 use hyper::ext::Protocol;
 
-use super::{caller::Caller, server::RequestBody};
+use super::{caller::Caller, server::RequestBody, upgrade};
 use crate::{config::Limits, reason::Reason};
 
 /// Refuses what is malformed or too large, and returns the name in `Host`, which the request keeps.
 pub(super) fn check(caller: &Caller, request: &mut Request<RequestBody>) -> Result<Option<HeaderValue>, Reason> {
     let limits = &caller.shared.config.limits;
-    let extended = request.extensions().get::<Protocol>().is_some();
-    if *request.method() == Method::CONNECT && !extended {
-        return Err(Reason::MethodNotAllowed);
-    }
+    check_method(request)?;
     if request.version() == Version::HTTP_2 {
         check_http2_size(request, limits)?;
     }
     if request.uri().path_and_query().is_some_and(|target| target.as_str().len() > limits.target) {
         return Err(Reason::UriTooLong);
     }
-    if caller.take_fragment() || !has_right_form(request.method(), request.uri()) {
+    if caller.is_malformed() || !has_right_form(request.method(), request.uri()) {
         return Err(Reason::BadRequest);
     }
     if let Some(coding) = request.headers().get(header::TRANSFER_ENCODING) {
@@ -49,13 +46,32 @@ pub(super) fn check(caller: &Caller, request: &mut Request<RequestBody>) -> Resu
     Ok(host)
 }
 
+/// Refuses methods that are never served: CONNECT, but for the extended one that asks for WebSocket (RFC 8441), and PRI, which
+/// is no method.
+fn check_method(request: &mut Request<RequestBody>) -> Result<(), Reason> {
+    let is_connect = *request.method() == Method::CONNECT;
+    let is_preface = request.method().as_str() == "PRI";
+    match request.extensions_mut().get_mut::<Protocol>() {
+        None if is_connect => Err(Reason::MethodNotAllowed),
+        None if is_preface => Err(Reason::BadRequest),
+        None => Ok(()),
+        Some(_) if !is_connect => Err(Reason::BadRequest),
+        Some(protocol) if protocol.as_str().eq_ignore_ascii_case("websocket") => {
+            *protocol = Protocol::from_static("websocket");
+            Ok(())
+        }
+        Some(protocol) if upgrade::is_protocol(protocol.as_str().as_bytes()) => Err(Reason::NotImplemented),
+        Some(_) => Err(Reason::BadRequest),
+    }
+}
+
 /// Whether the target has a form that its method may have (RFC 9112 section 3.2). `*` is for OPTIONS only, an authority
 /// alone for CONNECT only, and of the schemes a proxy of HTTP knows two.
 fn has_right_form(method: &Method, target: &Uri) -> bool {
     match (target.scheme_str(), target.authority(), target.path_and_query()) {
         (None, None, Some(path)) if path.as_str() == "*" => *method == Method::OPTIONS,
         (Some("http" | "https"), Some(_), Some(path)) if path.as_str() == "*" => *method == Method::OPTIONS,
-        (None, None, Some(_)) | (Some("http" | "https"), Some(_), Some(_)) => true,
+        (None, None, Some(path)) | (Some("http" | "https"), Some(_), Some(path)) => path.as_str().starts_with('/'),
         _ => false,
     }
 }

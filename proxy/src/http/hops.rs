@@ -20,10 +20,10 @@ const MOST: u8 = 16;
 const COUNTED: [&str; MOST as usize] =
     ["1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16"];
 
-/// Counts this proxy in. What is no number counts as none.
+/// Counts this proxy in. No proxy of the mesh writes anything but a number, so whatever else is there counts as too many.
 pub(super) fn count(headers: &mut HeaderMap) -> Result<(), Reason> {
     let number = |value: &HeaderValue| value.to_str().ok()?.trim().parse::<u8>().ok();
-    let before = headers.get_all(&HOPS).iter().filter_map(number).max().unwrap_or(0);
+    let before = headers.get_all(&HOPS).iter().map(|value| number(value).unwrap_or(u8::MAX)).max().unwrap_or(0);
     let counted = COUNTED.get(usize::from(before)).ok_or(Reason::LoopDetected)?;
     headers.insert(HOPS, HeaderValue::from_static(counted));
     Ok(())
@@ -42,8 +42,11 @@ mod tests {
             ("one too many", &["16"], Err(Reason::LoopDetected)),
             ("a large number", &["255"], Err(Reason::LoopDetected)),
             ("two fields", &["3", "7"], Ok("8")),
-            ("no number", &["many"], Ok("1")),
-            ("more than is counted", &["256"], Ok("1")),
+            ("no number", &["many"], Err(Reason::LoopDetected)),
+            ("nothing", &[""], Err(Reason::LoopDetected)),
+            ("several in one", &["1, 2"], Err(Reason::LoopDetected)),
+            ("more than is counted", &["256"], Err(Reason::LoopDetected)),
+            ("a number beside none", &["1", "x"], Err(Reason::LoopDetected)),
         ] {
             let mut headers = HeaderMap::new();
             for value in before {

@@ -73,6 +73,7 @@ fn route<'a>(caller: &Caller, port: &'a Port) -> Result<&'a Arc<BackendPort>, Re
     match port.target(caller.worker.draw()) {
         Target::Backend(backend) => Ok(backend),
         Target::Missing => Err(Reason::BadBackend),
+        Target::NotUnderstood => Err(Reason::UnsupportedPolicy),
         Target::Nowhere => Err(Reason::NoEndpoints),
     }
 }
@@ -101,7 +102,7 @@ async fn forward(
         exchange.permit = Some(caller.permit.exchange().ok_or(Reason::Overloaded)?);
     }
     hops::count(request.headers_mut())?;
-    let wanted = upgrade::wanted(&request, http2, caller.http2);
+    let wanted = upgrade::wanted(&request, http2, caller.http2)?;
     headers::strip_hop_by_hop(request.headers_mut(), http2);
     let forwarded = Forwarded {
         caller: &caller.address_text,
@@ -135,7 +136,7 @@ async fn forward(
     headers::strip_hop_by_hop(response.headers_mut(), false);
     let tunnel = match (switched, wanted) {
         (None, _) => None,
-        (Some(switched), Some(wanted)) => Some(wanted.agreed(&mut response, chosen, switched, idle)),
+        (Some(switched), Some(wanted)) => Some(wanted.agreed(&mut response, chosen, switched, idle)?),
         (Some(_), None) => return Err(Reason::UpstreamProtocol.into()),
     };
     Ok(Answered { response, tunnel })

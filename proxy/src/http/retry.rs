@@ -1,8 +1,9 @@
 //! Whether a failed attempt may be made again.
 //!
-//! Without any policy, a request is tried again after failures that say nothing about it: no connection was made; nothing
-//! of it was sent; HTTP/2 says that the endpoint did not look at it; or a connection that had waited unused, or whose
-//! endpoint was just removed, turned out to be closing, and doing the request twice does what doing it once does.
+//! Without any policy, a request is tried once more after failures that say nothing about it: no connection was made;
+//! HTTP/2 says that the endpoint did not look at it; or a connection that had waited unused, or whose endpoint was just
+//! removed, turned out to be closing, and doing the request twice does what doing it once does. A request of which
+//! nothing was sent was not tried at all.
 
 use crate::{reason::Reason, upstream::Failure};
 
@@ -60,7 +61,7 @@ pub(super) struct Tries {
 impl Tries {
     /// What every request has.
     pub(super) fn new() -> Self {
-        Self { connects: 1, closed: 2, unsent: UNSENT }
+        Self { connects: 1, closed: 1, unsent: UNSENT }
     }
 
     /// Whether and how to try again after `failure`; uses up a try.
@@ -105,8 +106,8 @@ mod tests {
             ("no connection", connect(), plain, &[Some(Elsewhere), None][..]),
             ("no connection, and the body is gone", connect(), Request { replayable: false, ..plain }, &[None]),
             ("nothing was sent", Failure::Unsent, plain, &[Some(Anew), Some(Anew), Some(Anew)]),
-            ("refused by HTTP/2", refused(), plain, &[Some(Anew), Some(Anew), None]),
-            ("closed while unused", closed(true), idempotent, &[Some(Anew), Some(Anew), None]),
+            ("refused by HTTP/2", refused(), plain, &[Some(Anew), None]),
+            ("closed while unused", closed(true), idempotent, &[Some(Anew), None]),
             ("closed while unused, not idempotent", closed(true), plain, &[None]),
             ("closed though new", closed(false), idempotent, &[None]),
             ("closed by one that left", closed(false), Request { gone: true, ..idempotent }, &[Some(Anew)]),

@@ -9,7 +9,7 @@ mod tunnel;
 
 use std::time::Duration;
 
-use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::ext::Protocol;
 
 pub(crate) use self::{
@@ -22,7 +22,7 @@ use super::{
     headers,
     server::RequestBody,
 };
-use crate::upstream::Upgraded;
+use crate::{reason::Reason, upstream::Upgraded};
 
 const WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
 const UPGRADE: HeaderValue = HeaderValue::from_static("upgrade");
@@ -38,21 +38,56 @@ pub(crate) struct Wanted {
 }
 
 /// The wish to leave HTTP of a request, if it has one that can be passed on to an endpoint of this protocol.
-pub(crate) fn wanted(request: &Request<RequestBody>, to_http2: bool, from_http2: bool) -> Option<Wanted> {
+pub(crate) fn wanted(
+    request: &Request<RequestBody>,
+    to_http2: bool,
+    from_http2: bool,
+) -> Result<Option<Wanted>, Reason> {
     if from_http2 {
-        let protocol = request.extensions().get::<Protocol>()?;
-        let protocol = HeaderValue::from_str(protocol.as_str()).unwrap_or(WEBSOCKET);
-        return Some(Wanted { protocol, extended: true });
+        // Which protocols it may ask for was checked before.
+        let asks = request.extensions().get::<Protocol>().is_some();
+        return Ok(asks.then_some(Wanted { protocol: WEBSOCKET, extended: true }));
     }
-    let protocol = request.headers().get(header::UPGRADE)?;
-    // h2c by upgrade is obsolete (RFC 9113 section 3.1); without the field, the request is served as it is.
-    let is_wanted = headers::has_token(request.headers(), &header::CONNECTION, "upgrade")
-        && !protocol.as_bytes().eq_ignore_ascii_case(b"h2c");
+    let asks = request.headers().contains_key(header::UPGRADE)
+        && headers::has_token(request.headers(), &header::CONNECTION, "upgrade");
     // HTTP/1.0 knows no upgrade (RFC 9110 section 7.8).
-    if !is_wanted || to_http2 || request.version() != http::Version::HTTP_11 {
-        return None;
+    if !asks || to_http2 || request.version() != http::Version::HTTP_11 {
+        return Ok(None);
     }
-    Some(Wanted { protocol: protocol.clone(), extended: false })
+    let protocol = protocols(request.headers())?;
+    Ok(protocol.map(|protocol| Wanted { protocol, extended: false }))
+}
+
+/// The protocols that a request would leave HTTP for, without those that are HTTP again: the endpoint would get requests that
+/// the proxy does not see. A request that asks for nothing else is served as it is (RFC 9113 section 3.1).
+fn protocols(headers: &HeaderMap) -> Result<Option<HeaderValue>, Reason> {
+    let mut passed: Vec<&[u8]> = Vec::new();
+    for value in headers.get_all(header::UPGRADE) {
+        let words = value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+        for word in words.filter(|word| !word.is_empty()) {
+            if !is_protocol(word) {
+                return Err(Reason::BadRequest);
+            }
+            if !is_http(word) {
+                passed.push(word);
+            }
+        }
+    }
+    if passed.is_empty() {
+        return Ok(None);
+    }
+    HeaderValue::from_bytes(&passed.join(&b", "[..])).map(Some).map_err(|_| Reason::BadRequest)
+}
+
+/// Whether this names a protocol: a token, or two with a slash between (RFC 9110 section 7.8).
+pub(crate) fn is_protocol(word: &[u8]) -> bool {
+    word.splitn(2, |byte| *byte == b'/').all(|part| HeaderName::from_bytes(part).is_ok())
+}
+
+/// Whether this protocol is a version of HTTP.
+fn is_http(protocol: &[u8]) -> bool {
+    let name = protocol.split(|byte| *byte == b'/').next().unwrap_or_default();
+    [&b"h2c"[..], b"h2", b"http"].iter().any(|http| name.eq_ignore_ascii_case(http))
 }
 
 impl Wanted {
@@ -88,7 +123,10 @@ impl Wanted {
         chose: Option<HeaderValue>,
         endpoint: Upgraded,
         idle: Option<Duration>,
-    ) -> Tunnel {
+    ) -> Result<Tunnel, Reason> {
+        if chose.as_ref().is_some_and(|protocol| is_http(protocol.as_bytes())) {
+            return Err(Reason::UpstreamProtocol);
+        }
         let websocket = self.is_websocket();
         if self.extended {
             *response.status_mut() = StatusCode::OK;
@@ -97,7 +135,7 @@ impl Wanted {
             response.headers_mut().insert(header::CONNECTION, UPGRADE);
             response.headers_mut().insert(header::UPGRADE, chose.unwrap_or(self.protocol));
         }
-        Tunnel::new(endpoint, websocket, idle)
+        Ok(Tunnel::new(endpoint, websocket, idle))
     }
 }
 

@@ -21,6 +21,7 @@ use super::{Listening, Worker, Workers, socket::AsyncListener};
 use crate::{
     admission::ConnectionPermit,
     http,
+    loops::Way,
     reason::Reason,
     state::{Called, Found, Target, find_port},
     tcp,
@@ -94,9 +95,9 @@ async fn connection(worker: &Arc<Worker>, stream: TcpStream, peer: SocketAddr, l
     let Some(permit) = has_descriptors.then(|| shared.admission.connection(caller)).flatten() else {
         return refuse(stream, listening.facts.load().http).await;
     };
-    let Ok(_end) = shared.own_ends.note(peer) else {
+    let Ok(_end) = shared.own_ends.note(Way::Arrived, peer) else {
         shared.telemetry.loops.inc();
-        return reset(&stream);
+        return reset(&stream, caller, "it leads in a circle");
     };
     shared.meet(caller);
     dispatch(worker, stream, caller, listening, permit).await;
@@ -220,9 +221,15 @@ struct Carried {
 /// Carries a stream of which `first` was already read.
 async fn serve_tcp(worker: &Arc<Worker>, stream: TcpStream, first: Bytes, caller: IpAddr, carried: Carried) {
     let shared = &worker.shared;
-    let Carried { called: Some(called), port, protocol } = carried else { return reset(&stream) };
-    let Found::Port(port) = find_port(shared, &called, port, protocol).await else { return reset(&stream) };
-    let Target::Backend(backend) = port.target(worker.draw()) else { return reset(&stream) };
+    let Carried { called: Some(called), port, protocol } = carried else {
+        return reset(&stream, caller, "its Service is gone");
+    };
+    let Found::Port(port) = find_port(shared, &called, port, protocol).await else {
+        return reset(&stream, caller, "its Service has no such port");
+    };
+    let Target::Backend(backend) = port.target(worker.draw()) else {
+        return reset(&stream, caller, "its route leads to no Service");
+    };
     let (idle, local_only) = {
         let upstreams = backend.upstreams.load();
         (upstreams.policy.idle_timeout, upstreams.policy.local_only)
@@ -230,11 +237,13 @@ async fn serve_tcp(worker: &Arc<Worker>, stream: TcpStream, first: Bytes, caller
     if local_only {
         shared.know(caller).await;
     }
-    let Some((endpoint, in_flight)) = tcp::dial(worker, caller, backend).await else { return reset(&stream) };
-    let dialling = endpoint.local_addr().ok().filter(|_| shared.own_ends.any());
-    let Ok(_end) = dialling.map(|end| shared.own_ends.note(end)).transpose() else {
+    let Some((endpoint, in_flight)) = tcp::dial(worker, caller, backend).await else {
+        return reset(&stream, caller, "no endpoint can be reached");
+    };
+    let begins = endpoint.local_addr().ok().filter(|_| shared.own_ends.any());
+    let Ok(_end) = begins.map(|begins| shared.own_ends.note(Way::Opened, begins)).transpose() else {
         shared.telemetry.loops.inc();
-        return reset(&stream);
+        return reset(&stream, caller, "it leads in a circle");
     };
     let counts = shared.telemetry.stream(&called.name, port.number);
     counts.connections.inc();
@@ -246,8 +255,9 @@ async fn serve_tcp(worker: &Arc<Worker>, stream: TcpStream, first: Bytes, caller
     drop(in_flight);
 }
 
-/// Ends a stream so that the caller sees an error and not an end.
-fn reset(stream: &TcpStream) {
+/// Ends a stream so that the caller sees an error and not an end; `why` is for the log.
+fn reset(stream: &TcpStream, caller: IpAddr, why: &str) {
+    tracing::debug!(%caller, local = ?stream.local_addr().ok(), why, "stream reset");
     // Where it fails the caller sees an end, and no bytes before it.
     let _ = stream.set_zero_linger();
 }

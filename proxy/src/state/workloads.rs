@@ -83,20 +83,22 @@ impl Workloads {
 
     /// Applies a batch: new workloads, and names of those that are gone. Ranges say nothing of a caller here. What was kept
     /// over a restart counts as asked for, at `now`.
-    pub(super) fn apply(&self, upserts: &[Workload], removed: &[Arc<str>], now: u32) {
+    pub(super) fn apply(&self, upserts: &[Arc<Workload>], removed: &[Arc<str>], now: u32) {
         let gone = removed.iter().filter_map(|name| name.parse().ok()).map(|address: IpAddr| (address, None));
         let new = upserts
             .iter()
             .filter(|workload| workload.kind != WorkloadKind::PodRange)
-            .map(|workload| (workload.address.addr().to_canonical(), Some(Arc::new(workload.clone()))));
+            .map(|workload| (workload.address.addr().to_canonical(), Some(workload.clone())));
         let changes: Vec<_> = gone.chain(new).collect();
         let addresses: Vec<_> = changes.iter().map(|(address, _)| *address).collect();
         self.by_address.apply(changes);
-        let mut asked = self.asked.lock();
-        for address in addresses {
-            asked.entry(address).or_insert(Asked { at: now, used: now, answered: true }).answered = true;
+        // In steps: new connections of callers take this lock.
+        for step in addresses.chunks(64) {
+            let mut asked = self.asked.lock();
+            for address in step {
+                asked.entry(*address).or_insert(Asked { at: now, used: now, answered: true }).answered = true;
+            }
         }
-        drop(asked);
         self.arrived.notify_waiters();
     }
 

@@ -29,13 +29,14 @@ use hyper_util::rt::TokioIo;
 use tokio::{
     net::TcpStream,
     sync::{Notify, oneshot},
-    time::{Instant, timeout_at},
+    time::{Instant, timeout, timeout_at},
 };
 
 use self::upload::Uploading;
-use super::{Answer, Ask, BodyError, Failure, ProtocolError, ResponseBody, Then, Upgraded, Upload};
+use super::{Answer, Ask, BodyError, Failure, ProtocolError, ResponseBody, Then, Upgraded, Upload, has_no_body};
 use crate::{
     connect::{self, ConnectError, Connector},
+    fields,
     socket::Socket,
 };
 
@@ -54,6 +55,9 @@ const HEAD: u32 = 256 * 1024;
 
 /// Bytes of uploads that one stream may have waiting in the connection.
 const SEND_BUFFER: usize = 64 * 1024;
+
+/// How long an endpoint may take to end a response that has no body.
+const NO_BODY: Duration = Duration::from_secs(5);
 
 /// Stands for a limit that the endpoint has not told yet.
 const UNTOLD: usize = usize::MAX - 1;
@@ -228,6 +232,7 @@ pub(super) async fn exchange<U: Upload>(stream: Stream, ask: &Ask<'_>, upload: O
     .await;
     let (mut parts, recv) = answered?.into_parts();
     parts.version = Version::HTTP_11;
+    fields::trim(&mut parts.headers);
     if let Some(mut send) = idle.filter(|_| ask.upgrade) {
         if parts.status.is_success() {
             return Ok(Answer { head: parts, then: Then::Upgraded(Upgraded::of_stream(send, recv, guard)) });
@@ -244,10 +249,22 @@ pub(super) async fn exchange<U: Upload>(stream: Stream, ask: &Ask<'_>, upload: O
     }
     let body = if recv.is_end_stream() {
         ResponseBody::empty()
+    } else if has_no_body(parts.status, &ask.head.method) {
+        tokio::spawn(await_end(recv, guard));
+        ResponseBody::empty()
     } else {
         ResponseBody::h2(Body { recv, unreleased: 0, data_ended: false, _guard: guard })
     };
     Ok(Answer { head: parts, then: Then::Body(body) })
+}
+
+/// Waits for the end of a response that has no body. An endpoint that sends one all the same, or is too slow to end,
+/// gets a reset of the stream.
+async fn await_end(mut recv: RecvStream, guard: Guard) {
+    let data = async { while let Some(Ok(b"")) = recv.data().await.as_ref().map(|data| data.as_deref()) {} };
+    // Whichever it was, dropping the stream does what is left to do.
+    let _ = timeout(NO_BODY, data).await;
+    drop((recv, guard));
 }
 
 /// The request as the `h2` crate takes it.
@@ -328,7 +345,10 @@ impl Body {
             }
         }
         let trailers = ready!(self.recv.poll_trailers(cx)).map_err(BodyError::Http2)?;
-        Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))))
+        Poll::Ready(trailers.map(|mut trailers| {
+            fields::trim(&mut trailers);
+            Ok(Frame::trailers(trailers))
+        }))
     }
 
     /// See [`http_body::Body::is_end_stream`].

@@ -1,4 +1,6 @@
-//! HTTP/2 frame by frame, for endpoints that do what no library would.
+//! HTTP/2 frame by frame, for endpoints and callers that do what no library would.
+
+use std::net::SocketAddr;
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -27,7 +29,23 @@ pub struct Frame {
     pub payload: Vec<u8>,
 }
 
-/// The endpoint's side of a connection.
+/// What begins a connection, from the side that opens it.
+pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Fields as HPACK writes them without its tables.
+pub fn block(fields: &[(&str, &str)]) -> Vec<u8> {
+    let mut block = Vec::new();
+    for (name, value) in fields {
+        block.push(0);
+        for text in [name, value] {
+            block.push(u8::try_from(text.len()).ok().filter(|length| *length < 127).expect("short"));
+            block.extend_from_slice(text.as_bytes());
+        }
+    }
+    block
+}
+
+/// One side of a connection.
 pub struct Frames(TcpStream);
 
 impl Frames {
@@ -39,6 +57,15 @@ impl Frames {
             settings.iter().flat_map(|(id, value)| id.to_be_bytes().into_iter().chain(value.to_be_bytes())).collect();
         frames.write(SETTINGS, 0, 0, &payload).await;
         Some(frames)
+    }
+
+    /// Opens a connection and says its settings, of which there are none.
+    pub async fn connect(to: SocketAddr) -> Self {
+        let mut stream = TcpStream::connect(to).await.expect("connected");
+        stream.write_all(PREFACE).await.expect("written");
+        let mut frames = Self(stream);
+        frames.write(SETTINGS, 0, 0, &[]).await;
+        frames
     }
 
     /// The next frame that is about a stream or ends something; SETTINGS are acknowledged.

@@ -14,7 +14,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use maesh_test_support::{TOOLS, program, repository, tool};
 
-use super::rivals::{Setting, Template, build, need, version};
+use super::rivals::{Setting, Template, built, free, need, start_maesh, version};
 use crate::measure::{Contender, Metric, Rounds, Running, Usage, alternate, free_udp_port, machine, table};
 
 /// Services in the zone.
@@ -100,14 +100,13 @@ impl<'a> Bench<'a> {
         let mut started = Vec::new();
         let wants = |name: &str| self.options.setting.wants(name);
         let mut wanted: Vec<(String, PathBuf, &[&str], &str)> = Vec::new();
-        if wants("maesh") {
-            wanted.push(("maesh".into(), build("maesh-dns", "bench_dns")?, &[], ""));
-        }
-        if let Some(other) = &self.options.setting.compare {
-            wanted.push((format!("maesh ({})", other.display()), other.clone(), &[], ""));
+        for (index, (name, program)) in self.options.setting.ours()?.into_iter().enumerate() {
+            started.push(self.ours(name, &program, index)?);
         }
         if wants("hickory") {
-            wanted.push((hickory_version()?, build("maesh-dns-suite", "hickory_server")?, &[], ""));
+            let example = "hickory_server";
+            let program = built("maesh-dns-suite", &["--example", example], example)?;
+            wanted.push((hickory_version()?, program, &[], ""));
         }
         let others: [(&str, &str, &str, &[&str]); 2] =
             [("knotd", "knot.conf", "--version", &["-c"]), ("nsd", "nsd.conf", "-v", &["-d", "-c"])];
@@ -127,8 +126,16 @@ impl<'a> Bench<'a> {
         Ok(started)
     }
 
-    /// Starts one server; without a configuration file it is a program of ours, which takes its address and the number of
-    /// Services.
+    /// Starts maesh in one process, as `maesh dev` does.
+    fn ours(&mut self, name: String, program: &Path, index: usize) -> Result<Server> {
+        self.template.set("HTTP_PORT", free()?.port().to_string());
+        let manifests = self.template.write("dns/maesh.yaml", "maesh.yaml", SERVICES)?;
+        let (process, ready) = start_maesh(&self.options.setting, &name, program, index, &manifests)?;
+        let port = ready["dns"].as_str().and_then(|dns| dns.parse().ok());
+        Ok(Server { name, processes: vec![process], port: port.with_context(|| format!("no port: {ready}"))? })
+    }
+
+    /// Starts one of the others; without a configuration file it takes its address and the number of Services.
     fn start(&mut self, name: String, program: &Path, arguments: &[&str], file: &str) -> Result<Server> {
         let port = SocketAddr::from((Ipv4Addr::LOCALHOST, free_udp_port()?));
         let mut command = self.options.setting.proxy(program);

@@ -1,6 +1,9 @@
 //! HTTP requests beside HAProxy, nginx and Envoy.
 //!
-//! One processor for the proxy, another one for load and backends. The second is the bottleneck, so requests a second
+//! Ours is the image's binary, as `maesh dev`: the whole mesh in one process, whose other parts have nothing to do.
+//!
+//! One processor for the proxy, another one for load and backends; `--proxy-cpu 0-1` gives every proxy both, and as many
+//! threads. The second is the bottleneck, so requests a second
 //! are no capacity: the figure that counts is processor time of the proxy per request.
 
 use std::fs;
@@ -51,14 +54,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let hosts: String = (0..SERVICES).map(|i| format!("service-{i}.bench.maesh service-{i}\n")).collect();
     fs::write(template.folder().join("hosts.map"), hosts)?;
 
-    let scheme = if options.h2 { "h2c" } else { "http" };
-    let endpoints = template.values(&["A", "B", "C"]);
-    let ours = |port: std::net::SocketAddr, _| {
-        let mut arguments = vec!["http".to_owned(), scheme.to_owned(), SERVICES.to_string(), port.to_string()];
-        arguments.extend(endpoints.iter().cloned());
-        arguments
-    };
-    let field = Field { setting, templates: "http", count: SERVICES, ours: &ours };
+    let scheme = if options.h2 { "kubernetes.io/h2c" } else { "http" };
+    template.set("SCHEME", scheme);
+    let field = Field { setting, templates: "http", count: SERVICES, names: [HOST; 2] };
     let names: &[&str] = if options.h2 { &["haproxy", "envoy"] } else { &["haproxy", "nginx", "envoy"] };
     let rivals = field.start(&mut template, names)?;
     let mut contenders: Vec<Contender<'_>> = rivals

@@ -13,9 +13,10 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use maesh_test_support::{TOOLS, program, repository, tool};
+use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::measure::{Running, free_tcp_port, pinned};
+use crate::measure::{Running, free_tcp_port, free_udp_port, pinned};
 
 /// Services that every HTTP proxy knows.
 pub(crate) const SERVICES: usize = 1000;
@@ -32,7 +33,10 @@ pub(crate) struct Setting {
     /// Only these (maesh, haproxy, nginx, envoy; knotd, nsd, hickory, coredns)
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
-    /// Another build of maesh's bench program to measure as well, such as one from before a change
+    /// The image's binary to measure, instead of building it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) maesh: Option<PathBuf>,
+    /// Another binary of maesh to measure as well, such as one from before a change
     #[arg(long, value_name = "FILE")]
     pub(crate) compare: Option<PathBuf>,
     /// Install what is missing
@@ -49,6 +53,29 @@ impl Setting {
     /// A command that runs where load and backends run.
     pub(crate) fn load(&self, program: &Path) -> Command {
         pinned(&self.load_cpu, program)
+    }
+
+    /// How many processors the proxies have, which is how many threads each is given.
+    pub(crate) fn threads(&self) -> usize {
+        let count = |part: &str| match part.split_once('-') {
+            Some((first, last)) => Some(last.trim().parse::<usize>().ok()? - first.trim().parse::<usize>().ok()? + 1),
+            None => Some(1),
+        };
+        self.proxy_cpu.split(',').filter_map(count).sum::<usize>().max(1)
+    }
+
+    /// The binaries of maesh to measure, each with its name in the table: the image's, and the one to compare it with.
+    pub(crate) fn ours(&self) -> Result<Vec<(String, PathBuf)>> {
+        let mut ours = Vec::new();
+        if self.wants("maesh") {
+            let binary = match &self.maesh {
+                Some(file) => file.clone(),
+                None => crate::image::build()?,
+            };
+            ours.push(("maesh".to_owned(), binary));
+        }
+        ours.extend(self.compare.iter().map(|other| (format!("maesh ({})", other.display()), other.clone())));
+        Ok(ours)
     }
 
     /// Whether the program `name` is to be measured.
@@ -94,12 +121,6 @@ impl Template {
         self.set(&format!("{name}_PORT"), address.port().to_string());
     }
 
-    /// The values of `names`, as far as they have one.
-    pub(crate) fn values(&self, names: &[&str]) -> Vec<String> {
-        let value = |name: &&str| self.values.iter().find(|(key, _)| key.trim_matches('@') == *name);
-        names.iter().filter_map(value).map(|(_, value)| value.clone()).collect()
-    }
-
     /// Fills `file` of `tests/bench/` and writes it into the folder under `name`.
     pub(crate) fn write(&self, file: &str, name: &str, count: usize) -> Result<PathBuf> {
         let source = repository().join("tests/bench").join(file);
@@ -141,7 +162,7 @@ pub(crate) struct Rival {
     pub(crate) short: SocketAddr,
 }
 
-/// What a bench needs of every proxy: the folder of templates and the way to start ours.
+/// What a bench needs of every proxy.
 pub(crate) struct Field<'a> {
     /// Where, and which.
     pub(crate) setting: &'a Setting,
@@ -149,19 +170,17 @@ pub(crate) struct Field<'a> {
     pub(crate) templates: &'a str,
     /// Times that the repeated parts are repeated.
     pub(crate) count: usize,
-    /// Arguments for our bench program, given both ports.
-    pub(crate) ours: &'a dyn Fn(SocketAddr, SocketAddr) -> Vec<String>,
+    /// Our names that the main and the second port belong to.
+    pub(crate) names: [&'a str; 2],
 }
 
 impl Field<'_> {
     /// Starts every proxy of `names` that is wanted and there, ours first, and waits until each accepts connections.
     pub(crate) fn start(&self, template: &mut Template, names: &[&str]) -> Result<Vec<Rival>> {
         let mut started = Vec::new();
-        if self.setting.wants("maesh") {
-            started.push(self.ours("maesh", &build("maesh-proxy", "bench_proxy")?)?);
-        }
-        if let Some(other) = &self.setting.compare {
-            started.push(self.ours(&format!("maesh ({})", other.display()), other)?);
+        template.set("THREADS", self.setting.threads().to_string());
+        for (index, (name, program)) in self.setting.ours()?.into_iter().enumerate() {
+            started.push(self.ours(name, &program, index, template)?);
         }
         for name in names.iter().filter(|name| self.setting.wants(name)) {
             match find(name, self.setting.setup)? {
@@ -172,11 +191,23 @@ impl Field<'_> {
         Ok(started)
     }
 
-    fn ours(&self, name: &str, program: &Path) -> Result<Rival> {
+    /// Starts maesh in one process, as `maesh dev` does, with a range of addresses for each `index`. It has as many
+    /// threads as processors.
+    fn ours(&self, name: String, program: &Path, index: usize, template: &mut Template) -> Result<Rival> {
         let (port, short) = (free()?, free()?);
-        let mut command = self.setting.proxy(program);
-        command.args((self.ours)(port, short));
-        self.wait(name.to_owned(), Running::start(name, command)?, port, short)
+        template.set("PORT", port.port().to_string());
+        template.set("SHORT_PORT", short.port().to_string());
+        let manifests = template.write(&format!("{}/maesh.yaml", self.templates), "maesh.yaml", self.count)?;
+        let (mut process, ready) = start_maesh(self.setting, &name, program, index, &manifests)?;
+        let address = |name: &str, port: SocketAddr| -> Result<SocketAddr> {
+            let services = ready["services"].as_array();
+            let found = services.into_iter().flatten().find(|service| service["name"] == name);
+            let address = found.and_then(|service| service["address"].as_str()?.parse().ok());
+            Ok(SocketAddr::new(address.with_context(|| format!("{name} has no address: {ready}"))?, port.port()))
+        };
+        let (port, short) = (address(self.names[0], port)?, address(self.names[1], short)?);
+        process.wait_for_port(short_or(self.templates, port, short))?;
+        Ok(Rival { name, process, port, short })
     }
 
     fn rival(&self, name: &str, program: &Path, template: &mut Template) -> Result<Rival> {
@@ -187,7 +218,7 @@ impl Field<'_> {
         let (file, version_flag, configured): (_, _, &[&str]) = match name {
             "haproxy" => ("haproxy.cfg", "-v", &["-db", "-f"]),
             "nginx" => ("nginx.conf", "-v", &["-c"]),
-            "envoy" => ("envoy.yaml", "--version", &["--concurrency", "1", "--log-level", "error", "-c"]),
+            "envoy" => ("envoy.yaml", "--version", &["--log-level", "error", "-c"]),
             other => bail!("no configuration for {other}"),
         };
         let config = template.write(&format!("{}/{file}", self.templates), file, self.count)?;
@@ -196,6 +227,7 @@ impl Field<'_> {
         if name == "envoy" {
             // Two Envoys of one machine share memory under this number.
             command.args(["--base-id", &port.port().to_string()]);
+            command.args(["--concurrency", &self.setting.threads().to_string()]);
         }
         let name = version(program, version_flag)?;
         let process = Running::start(&name, command)?;
@@ -203,10 +235,39 @@ impl Field<'_> {
     }
 
     fn wait(&self, name: String, mut process: Running, port: SocketAddr, short: SocketAddr) -> Result<Rival> {
-        // A connection to the bulk port of a relay would be one to iperf3, which takes it for a test.
-        process.wait_for_port(if self.templates == "tcp" { short } else { port })?;
+        process.wait_for_port(short_or(self.templates, port, short))?;
         Ok(Rival { name, process, port, short })
     }
+}
+
+/// The port to try: a connection to the bulk port of a relay would be one to iperf3, which takes it for a test.
+fn short_or(templates: &str, port: SocketAddr, short: SocketAddr) -> SocketAddr {
+    if templates == "tcp" { short } else { port }
+}
+
+/// Starts `program` as `maesh dev` with `manifests` and waits until it serves them; returns what it says then. `index`
+/// keeps the addresses of several apart.
+pub(crate) fn start_maesh(
+    setting: &Setting,
+    name: &str,
+    program: &Path,
+    index: usize,
+    manifests: &Path,
+) -> Result<(Running, Value)> {
+    let mut command = setting.proxy(program);
+    command.args(["dev", "--output", "json", "--log-level", "error"]);
+    command.args(["--address-range", &format!("127.{}.0.0/16", 77 + index)]);
+    command.args(["--dns", &SocketAddr::from((Ipv4Addr::LOCALHOST, free_udp_port()?)).to_string()]);
+    command.args(["--admin", &free()?.to_string()]).arg(manifests);
+    let mut process = Running::start(name, command)?;
+    let said = |text: &str| {
+        let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        lines.into_iter().find(|line| line["event"] == "ready")
+    };
+    let log = process.log()?;
+    process.wait_until(Duration::from_secs(60), || said(&log.read()).is_some())?;
+    let ready = said(&process.output()).context("it was ready a moment ago")?;
+    Ok((process, ready))
 }
 
 /// A free address of 127.0.0.1.
@@ -281,11 +342,6 @@ fn number(word: &str) -> Option<String> {
     (number.contains('.') && number.split('.').all(digits)).then(|| number.to_owned())
 }
 
-/// Builds our bench program `example` of `package` in the profile of the image and says where it is.
-pub(crate) fn build(package: &str, example: &str) -> Result<PathBuf> {
-    built(package, &["--example", example], example)
-}
-
 /// Builds what `target` (cargo's flags) chooses in `package`, in the profile of the image, and says where the program
 /// `name` is.
 pub(crate) fn built(package: &str, target: &[&str], name: &str) -> Result<PathBuf> {
@@ -303,7 +359,7 @@ pub(crate) fn built(package: &str, target: &[&str], name: &str) -> Result<PathBu
     }
     String::from_utf8_lossy(&output.stdout)
         .lines()
-        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
         .filter(|message| message["target"]["name"] == name)
         .find_map(|message| message["executable"].as_str().map(PathBuf::from))
         .context("cargo did not say where the program is")

@@ -47,13 +47,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         names.retain(|name| *name != "nginx");
     }
 
-    let addresses = template.values(&["BULK", "A", "B", "C"]);
-    let ours = |port: std::net::SocketAddr, short: std::net::SocketAddr| {
-        let mut arguments = vec!["tcp".to_owned(), port.to_string(), short.to_string()];
-        arguments.extend(addresses.iter().cloned());
-        arguments
-    };
-    let rivals = Field { setting, templates: "tcp", count: 0, ours: &ours }.start(&mut template, &names)?;
+    let names_of_ours = ["bulk.bench.maesh", "short.bench.maesh"];
+    let rivals = Field { setting, templates: "tcp", count: 0, names: names_of_ours }.start(&mut template, &names)?;
     let bench = Bench { options, iperf, wrk };
     let mut contenders: Vec<Contender<'_>> = rivals
         .iter()
@@ -108,7 +103,7 @@ impl Bench<'_> {
     /// One stream for the time of a round; `down`, the backend sends.
     fn bulk(&self, rival: &Rival, down: bool) -> Result<Vec<f64>> {
         let mut command = self.options.setting.load(&self.iperf);
-        command.args(["--client", "127.0.0.1", "--port", &rival.port.port().to_string(), "--json"]);
+        command.args(["--client", &rival.port.ip().to_string(), "--port", &rival.port.port().to_string(), "--json"]);
         command.args(["--time", &self.options.rounds.seconds.to_string()]);
         if down {
             command.arg("--reverse");

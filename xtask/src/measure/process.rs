@@ -49,12 +49,12 @@ impl Running {
 
     /// What it printed so far on both outputs.
     pub(crate) fn output(&self) -> String {
-        let mut text = Vec::new();
-        // The position in the file is the program's as well; opened anew through /proc, it has one of its own.
-        if let Ok(mut log) = File::open(format!("/proc/self/fd/{}", self.log.as_raw_fd())) {
-            let _ = log.read_to_end(&mut text);
-        }
-        String::from_utf8_lossy(&text).into_owned()
+        self.log().map(|log| log.read()).unwrap_or_default()
+    }
+
+    /// What it prints on both outputs, for whoever waits for a word of it.
+    pub(crate) fn log(&self) -> Result<Log> {
+        Ok(Log(self.log.try_clone().context("the program's output")?))
     }
 
     /// Processor time so far of the program and every process below it, children that have ended included.
@@ -117,6 +117,21 @@ impl Running {
             }
         }
         let _ = self.child.wait();
+    }
+}
+
+/// The outputs of a program that runs.
+pub(crate) struct Log(File);
+
+impl Log {
+    /// Everything so far.
+    pub(crate) fn read(&self) -> String {
+        let mut text = Vec::new();
+        // The position in the file is the program's as well; opened anew through /proc, it has one of its own.
+        if let Ok(mut log) = File::open(format!("/proc/self/fd/{}", self.0.as_raw_fd())) {
+            let _ = log.read_to_end(&mut text);
+        }
+        String::from_utf8_lossy(&text).into_owned()
     }
 }
 

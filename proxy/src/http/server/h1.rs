@@ -2,7 +2,11 @@
 //!
 //! A caller may end its side once it has sent its request, and gets its response all the same. A connection that this
 //! side ends is closed in two steps: whoever still sends while it should read would lose the response to a reset, so what
-//! it sends is read and discarded for a while first.
+//! it sends is read and discarded for a while first. A response that broke off ends the connection at once, and with a
+//! reset where an end would look like the end of the body.
+
+mod download;
+mod framing;
 
 use std::{
     convert::Infallible,
@@ -13,16 +17,16 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderValue, Request, Response, StatusCode, header};
+use bytes::BytesMut;
+use http::{HeaderValue, Request, Response, StatusCode, Version, header};
 use http_body::Body as _;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
-use tokio::{
-    io::AsyncReadExt,
-    time::{Instant, timeout_at},
-};
+use tokio::time::{Instant, timeout_at};
 
+use self::download::Download;
+pub(super) use self::framing::Framing;
 use super::{CallerIo, RequestBody};
 use crate::{
     http::{
@@ -88,19 +92,26 @@ pub(super) async fn serve(io: CallerIo, caller: &Arc<Caller>) {
         (Ok(true), Some((tunnel, exchange))) if !io.has_unsent() => {
             tunnel.carry(CallerSide::connection(TokioIo::new(io), unread), exchange).await;
         }
-        (Ok(true), None) | (Err(_), None) if !io.is_at_end() => linger(io).await,
+        (Ok(true), None) | (Err(_), None) if !io.is_at_end() && !caller.is_unfinished() => linger(io).await,
         _ => {}
     }
 }
 
-/// Reads and discards what a caller still sends, so that it can read what it was told.
+/// Ends this side, and reads and discards what the caller still sends, so that it can read what it was told.
 async fn linger(io: CallerIo) {
-    let mut io = TokioIo::new(io.shut());
+    let socket = io.socket();
+    drop(io);
     let end = Instant::now() + LINGER;
-    let (mut scratch, mut discarded) = (vec![0; 16 * 1024], 0);
+    let (mut scratch, mut discarded, mut is_ended) = (BytesMut::with_capacity(16 * 1024), 0, false);
     while discarded < LINGER_BYTES {
         let deadline = end.min(Instant::now() + LINGER_SILENCE);
-        match timeout_at(deadline, io.read(&mut scratch)).await {
+        let read = poll_fn(|cx| {
+            // What is still to be written goes first, and its caller may not read before everything is sent.
+            is_ended = is_ended || socket.poll_end(cx).is_ready();
+            scratch.clear();
+            socket.poll_read_into(cx, &mut scratch)
+        });
+        match timeout_at(deadline, read).await {
             Ok(Ok(read @ 1..)) => discarded += read as u64,
             _ => return,
         }
@@ -112,9 +123,10 @@ async fn respond(
     mut exchange: Box<Exchange>,
     slot: TunnelSlot,
     request: Request<Incoming>,
-) -> Result<Response<Recorded>, Infallible> {
+) -> Result<Response<Download>, Infallible> {
     let upload = request.body().size_hint().upper();
     let waits = request.headers().contains_key(header::EXPECT);
+    let knows_chunks = request.version() == Version::HTTP_11;
     let request = request.map(|body| RequestBody::h1(body, exchange.activity.clone()));
     let (response, tunnel) = match pipeline::run(&mut exchange, request).await {
         Ok(answered) => (answered.response, answered.tunnel),
@@ -129,7 +141,7 @@ async fn respond(
         debug_assert_eq!(head.status, StatusCode::SWITCHING_PROTOCOLS);
         exchange.caller.upgraded();
         *slot.lock() = Some((tunnel, exchange));
-        return Ok(Response::from_parts(head, Recorded::nothing()));
+        return Ok(Response::from_parts(head, Download::new(Recorded::nothing(), None)));
     }
     let early = exchange.reason.is_some()
         && exchange.activity.is_uploading()
@@ -141,7 +153,8 @@ async fn respond(
     {
         head.headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-    Ok(Response::from_parts(head, Recorded::new(body, exchange)))
+    let by_closing = (!knows_chunks && body.size_hint().exact().is_none()).then(|| exchange.caller.clone());
+    Ok(Response::from_parts(head, Download::new(Recorded::new(body, exchange), by_closing)))
 }
 
 /// After a request that could be read in two ways, nothing on its connection can be trusted.

@@ -146,7 +146,9 @@ fn trailers(buffer: &mut BytesMut) -> Result<Option<HeaderMap>, ProtocolError> {
     }
     let mut fields = [httparse::EMPTY_HEADER; TRAILER_FIELDS];
     match httparse::parse_headers(buffer, &mut fields) {
-        Ok(httparse::Status::Complete((length, _))) if length > TRAILERS => Err(ProtocolError::Trailers),
+        Ok(httparse::Status::Complete((length, _))) if length > TRAILERS || has_bare_lf(&buffer[..length]) => {
+            Err(ProtocolError::Trailers)
+        }
         Ok(httparse::Status::Complete((length, fields))) => {
             let mut map = HeaderMap::with_capacity(fields.len());
             for field in fields {
@@ -162,6 +164,11 @@ fn trailers(buffer: &mut BytesMut) -> Result<Option<HeaderMap>, ProtocolError> {
         Ok(httparse::Status::Partial) if buffer.len() <= TRAILERS => Ok(None),
         _ => Err(ProtocolError::Trailers),
     }
+}
+
+/// Whether a line ends without CR: others may read on where this parser sees an end.
+fn has_bare_lf(lines: &[u8]) -> bool {
+    lines.split_inclusive(|byte| *byte == b'\n').any(|line| line.ends_with(b"\n") && !line.ends_with(b"\r\n"))
 }
 
 /// Whether a field may stand in trailers: not those that frame, route or authorise (RFC 9110 section 6.5.1).

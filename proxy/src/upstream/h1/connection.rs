@@ -103,7 +103,9 @@ pub(crate) async fn exchange<U: Upload>(
             ResponseBody::full(data)
         }
         Framing::Length(_) | Framing::Chunked | Framing::Close => {
-            ResponseBody::h1(Body::new(connection, framing, slot, rest))
+            let mut body = Body::new(connection, framing, slot, rest);
+            body.decode_received()?;
+            ResponseBody::h1(body)
         }
     };
     Ok(Answer { head: parts, then: Then::Body(body) })

@@ -9,7 +9,7 @@ use bytes::BytesMut;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header, response};
 use smallvec::SmallVec;
 
-use super::super::ProtocolError;
+use super::super::{ProtocolError, has_no_body};
 
 /// Fields for which there is room on the stack. More are allowed, and cost an allocation.
 const USUAL_FIELDS: usize = 64;
@@ -148,14 +148,6 @@ fn frame(headers: &mut HeaderMap, status: StatusCode, version: u8, method: &Meth
         None => Framing::Close,
     };
     Ok(Framed { framing, said: length.is_some(), ambiguous: false })
-}
-
-/// Whether no body follows, whatever the fields say (RFC 9112 section 6.3).
-fn has_no_body(status: StatusCode, method: &Method) -> bool {
-    *method == Method::HEAD
-        || status.is_informational()
-        || status == StatusCode::NO_CONTENT
-        || status == StatusCode::NOT_MODIFIED
 }
 
 /// Whether the body is chunked. Any other coding would reach the caller unmarked, so it is refused.

@@ -1,12 +1,15 @@
 //! The body of a response, which drives its connection.
 
-use std::task::{Context, Poll, ready};
+use std::{
+    collections::VecDeque,
+    task::{Context, Poll, ready},
+};
 
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 
 use super::{chunked::Piece, connection::Connection, decoder::Decoder, head::Framing};
-use crate::upstream::{BodyError, pool::Slot};
+use crate::upstream::{BodyError, ProtocolError, pool::Slot};
 
 /// Bytes read at once, at first and at most. So much of a body is held, whoever does not read it.
 const READ_FIRST: usize = 16 * 1024;
@@ -34,13 +37,41 @@ pub(crate) struct Body {
     /// The connection, until all is read.
     open: Option<(Box<Connection>, Rest)>,
     decoder: Decoder,
+    /// Pieces that arrived together with the head.
+    decoded: VecDeque<Piece>,
     slot: Slot,
     read: usize,
 }
 
 impl Body {
     pub(super) fn new(connection: Box<Connection>, framing: Framing, slot: Slot, rest: Rest) -> Self {
-        Self { open: Some((connection, rest)), decoder: Decoder::new(framing), slot, read: READ_FIRST }
+        let (open, decoder) = (Some((connection, rest)), Decoder::new(framing));
+        Self { open, decoder, decoded: VecDeque::new(), slot, read: READ_FIRST }
+    }
+
+    /// Decodes the chunks that arrived together with the head, so that a malformed one is found while the caller can
+    /// still be given another response.
+    pub(super) fn decode_received(&mut self) -> Result<(), ProtocolError> {
+        if !matches!(self.decoder, Decoder::Chunked(_)) {
+            return Ok(());
+        }
+        while let Some((connection, _)) = &mut self.open {
+            match self.decoder.next(&mut connection.buffer) {
+                Ok(Piece::More) => break,
+                Ok(Piece::End) => self.finish(),
+                Ok(piece) => {
+                    self.decoded.push_back(piece);
+                    if self.decoder.is_done() {
+                        self.finish();
+                    }
+                }
+                Err(error) => {
+                    connection.socket.close();
+                    return Err(error);
+                }
+            }
+        }
+        Ok(())
     }
 
     /// See [`http_body::Body::poll_frame`].
@@ -65,6 +96,9 @@ impl Body {
     }
 
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Piece, BodyError>> {
+        if let Some(piece) = self.decoded.pop_front() {
+            return Poll::Ready(Ok(piece));
+        }
         let Some((connection, _)) = &mut self.open else { return Poll::Ready(Ok(Piece::End)) };
         loop {
             match self.decoder.next(&mut connection.buffer).map_err(BodyError::Protocol)? {
@@ -99,7 +133,7 @@ impl Body {
 
     /// See [`http_body::Body::is_end_stream`].
     pub(crate) fn is_end_stream(&self) -> bool {
-        self.decoder.is_done() || self.open.is_none()
+        self.decoded.is_empty() && (self.decoder.is_done() || self.open.is_none())
     }
 
     /// See [`http_body::Body::size_hint`].

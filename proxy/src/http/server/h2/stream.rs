@@ -16,14 +16,17 @@ use super::{
     Connection,
     upload::{Received, Slot},
 };
-use crate::http::{
-    answer,
-    buffers::{Charge, Charged, Held, SEND_BUFFER},
-    exchange::{Activity, Exchange, Recorded},
-    pipeline,
-    server::{RequestBody, date},
-    silence::Silence,
-    upgrade::{Caller as CallerSide, Stream as StreamSide},
+use crate::{
+    fields,
+    http::{
+        answer,
+        buffers::{Charge, Charged, Held, SEND_BUFFER},
+        exchange::{Activity, Exchange, Recorded},
+        pipeline,
+        server::{RequestBody, date},
+        silence::Silence,
+        upgrade::{Caller as CallerSide, Stream as StreamSide},
+    },
 };
 
 /// A stream that is open; its connection forgets it when it is dropped.
@@ -56,6 +59,7 @@ pub(super) fn start(connection: &Arc<Connection>, mut request: Request<RecvStrea
 async fn serve(open: Open, request: Request<RecvStream>, mut respond: SendResponse<Charged>) {
     let connection = &open.connection;
     let (mut head, stream) = request.into_parts();
+    fields::trim(&mut head.headers);
     let protocol = head.extensions.remove::<h2::ext::Protocol>();
     if let Some(protocol) = &protocol {
         head.extensions.insert(hyper::ext::Protocol::from(protocol.as_str()));

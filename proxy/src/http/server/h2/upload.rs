@@ -16,7 +16,7 @@ use http_body::{Frame, SizeHint};
 use parking_lot::Mutex;
 
 use super::Connection;
-use crate::http::body::replay;
+use crate::{fields, http::body::replay};
 
 /// A stream, as its connection sees it.
 #[derive(Default)]
@@ -152,7 +152,10 @@ impl http_body::Body for Received {
             }
         }
         let trailers = ready!(self.stream.poll_trailers(cx))?;
-        Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))))
+        Poll::Ready(trailers.map(|mut trailers| {
+            fields::trim(&mut trailers);
+            Ok(Frame::trailers(trailers))
+        }))
     }
 
     fn is_end_stream(&self) -> bool {

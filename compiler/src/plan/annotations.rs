@@ -1,0 +1,292 @@
+//! The annotations of the mesh. Each one is declared once, as a typed constant, and looked up by that constant.
+//!
+//! A bad value never drops anything: the default is used, and [`check_service`] says so on the object that has it.
+//! A new annotation is declared in the file of its policy and listed in [`ALL`].
+
+pub(crate) mod address;
+mod check;
+#[cfg(test)]
+mod page;
+pub(crate) mod protocol;
+
+use std::fmt;
+
+pub(crate) use self::check::{check_namespace, check_service, field};
+use super::service::{Plan, Port};
+use crate::kinds::{Annotations, OLD_PREFIX, PREFIX};
+
+/// Every annotation that has an effect, sorted by name.
+static ALL: [&dyn Declared; 5] =
+    [&address::ADDRESS, &address::ADDRESSING, &address::BYPASS, &protocol::SCHEME, &protocol::TRAFFIC_TYPE];
+
+/// Names of annotations that later versions read.
+const LATER: [&str; 24] = [
+    "balance",
+    "circuit-breaker-expression",
+    "concurrency",
+    "eject",
+    "eject-max",
+    "fallback",
+    "fault-abort",
+    "fault-delay",
+    "fault-until",
+    "hedge-after",
+    "mirror",
+    "ratelimit-average",
+    "ratelimit-burst",
+    "ratelimit-by",
+    "retry-attempts",
+    "retry-budget",
+    "retry-on",
+    "routes",
+    "timeout-connect",
+    "timeout-idle",
+    "timeout-request",
+    "timeout-try",
+    "tls-ca",
+    "tls-server-name",
+];
+
+/// Whose policy an annotation is. The two differ where a route or split leads to another Service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// The Service that was called.
+    Called,
+    /// The Service whose endpoint was chosen.
+    Backend,
+}
+
+/// What people are told about an annotation.
+#[derive(Clone, Copy, Debug)]
+pub struct About {
+    /// Its name, without prefix.
+    pub name: &'static str,
+    /// Whose policy it is.
+    pub side: Side,
+    /// It may stand on a Namespace, as the default of its Services.
+    pub on_namespace: bool,
+    /// What its values may be.
+    pub values: &'static str,
+    /// What is used without it, or in place of a bad value.
+    pub default: &'static str,
+    /// What it does.
+    pub purpose: &'static str,
+    /// A value to try.
+    pub example: &'static str,
+}
+
+/// What an annotation decides about, and how to say what was decided.
+#[derive(Clone, Copy)]
+pub(crate) enum Scope {
+    /// The whole Service. It cannot be narrowed to a port.
+    Service(fn(&Plan) -> String),
+    /// Each port. It can be narrowed to one.
+    Port(fn(&Port) -> String),
+}
+
+/// An annotation whose value is a `T`.
+pub(crate) struct Annotation<T> {
+    pub(crate) about: About,
+    pub(crate) scope: Scope,
+    /// Reads a value without surrounding blanks.
+    pub(crate) parse: fn(&str) -> Result<T, BadValue>,
+    /// What to say of a good value that this version does not carry out.
+    pub(crate) unsupported: fn(&T) -> Option<&'static str>,
+}
+
+/// A text that is not a value of the annotation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct BadValue {
+    /// What it should have been.
+    expected: &'static str,
+}
+
+impl BadValue {
+    /// The text is none of `values`.
+    pub(crate) const fn expected(values: &'static str) -> Self {
+        Self { expected: values }
+    }
+}
+
+/// An annotation of any type.
+trait Declared: Sync {
+    fn about(&self) -> &About;
+    fn scope(&self) -> Scope;
+    /// Reads a value. `Ok(Some)` says what this version does not carry out of it.
+    fn judge(&self, text: &str) -> Result<Option<&'static str>, BadValue>;
+}
+
+impl<T> Declared for Annotation<T> {
+    fn about(&self) -> &About {
+        &self.about
+    }
+
+    fn scope(&self) -> Scope {
+        self.scope
+    }
+
+    fn judge(&self, text: &str) -> Result<Option<&'static str>, BadValue> {
+        (self.parse)(text).map(|value| (self.unsupported)(&value))
+    }
+}
+
+impl<T> fmt::Debug for Annotation<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.about.name)
+    }
+}
+
+/// What people are told about each annotation that has an effect, sorted by name.
+pub fn all() -> impl Iterator<Item = &'static About> {
+    ALL.iter().map(|declared| declared.about())
+}
+
+/// Names of annotations that have no effect in this version.
+pub fn later() -> &'static [&'static str] {
+    &LATER
+}
+
+fn declared(name: &str) -> Option<&'static dyn Declared> {
+    let at = ALL.binary_search_by_key(&name, |declared| declared.about().name).ok()?;
+    Some(ALL[at])
+}
+
+/// An annotation as it is written.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Written<'a> {
+    /// Its key.
+    pub(crate) key: &'a str,
+    /// Its value, without surrounding blanks.
+    pub(crate) text: &'a str,
+    /// It names one port.
+    pub(crate) narrowed: bool,
+    /// It stands on the Service, not on its Namespace.
+    pub(crate) on_service: bool,
+}
+
+/// An annotation that applies, with its value; `None` where what is written is no value.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Found<'a, T> {
+    pub(crate) written: Written<'a>,
+    pub(crate) value: Option<T>,
+}
+
+/// The annotations in force for one Service: its own and its Namespace's.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct InForce<'a> {
+    pub(crate) service: &'a Annotations,
+    pub(crate) namespace: &'a Annotations,
+}
+
+impl<'a> InForce<'a> {
+    /// `annotation` for the Service as a whole.
+    pub(crate) fn get<T>(self, annotation: &Annotation<T>) -> Option<Found<'a, T>> {
+        self.read(annotation, self.find(&annotation.about, &[]))
+    }
+
+    /// `annotation` for the port with this number and name: narrowed before general, the number before the name, our
+    /// prefix before the old one, the Service before its Namespace.
+    pub(crate) fn of_port<T>(
+        self,
+        annotation: &Annotation<T>,
+        number: u16,
+        name: Option<&str>,
+    ) -> Option<Found<'a, T>> {
+        self.read(annotation, self.find_of_port(&annotation.about, number, name))
+    }
+
+    fn read<T>(self, annotation: &Annotation<T>, written: Option<Written<'a>>) -> Option<Found<'a, T>> {
+        debug_assert!(declared(annotation.about.name).is_some(), "{annotation:?} is missing in ALL");
+        let written = written?;
+        Some(Found { written, value: (annotation.parse)(written.text).ok() })
+    }
+
+    fn find_of_port(self, about: &About, number: u16, name: Option<&str>) -> Option<Written<'a>> {
+        // Most Services have no annotation of ours at all.
+        if self.service.is_empty() && self.namespace.is_empty() {
+            return None;
+        }
+        let number = number.to_string();
+        match name {
+            Some(name) => self.find(about, &[&number, name]),
+            None => self.find(about, &[&number]),
+        }
+    }
+
+    fn find(self, about: &About, ports: &[&str]) -> Option<Written<'a>> {
+        find(self.service, about.name, ports, true)
+            .or_else(|| find(self.namespace, about.name, ports, false).filter(|_| about.on_namespace))
+    }
+}
+
+fn find<'a>(annotations: &'a Annotations, name: &str, ports: &[&str], on_service: bool) -> Option<Written<'a>> {
+    if annotations.is_empty() {
+        return None;
+    }
+    let get = |key: String, narrowed| {
+        let at = annotations.binary_search_by(|(other, _)| (**other).cmp(key.as_str())).ok()?;
+        let (key, text) = &annotations[at];
+        Some(Written { key, text: text.trim(), narrowed, on_service })
+    };
+    let narrowed = ports.iter().map(|port| (format!("{port}.{name}"), true));
+    for (name, narrowed) in narrowed.chain([(name.to_owned(), false)]) {
+        for prefix in [PREFIX, OLD_PREFIX] {
+            if let Some(found) = get(format!("{prefix}{name}"), narrowed) {
+                return Some(found);
+            }
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[test]
+    fn names_are_sorted_and_unique() {
+        assert!(all().map(|about| about.name).is_sorted_by(|a, b| a < b));
+        assert!(LATER.is_sorted_by(|a, b| a < b));
+        assert!(LATER.iter().all(|name| declared(name).is_none()), "declared and still listed for later");
+    }
+
+    #[test]
+    fn examples_are_values() {
+        for declared in ALL {
+            let about = declared.about();
+            assert_eq!(declared.judge(about.example), Ok(None), "{}", about.name);
+        }
+    }
+
+    #[test]
+    fn narrowed_before_general_and_our_prefix_first() {
+        let pairs = |pairs: &[(&str, &str)]| -> Annotations {
+            let mut pairs: Vec<_> = pairs.iter().map(|(k, v)| (Arc::from(*k), Arc::from(*v))).collect();
+            pairs.sort();
+            pairs.into()
+        };
+        let (ours, old, narrow) = (
+            ("maesh.containo.us/traffic-type", "a"),
+            ("mesh.traefik.io/traffic-type", "b"),
+            ("mesh.traefik.io/80.traffic-type", "c"),
+        );
+        let named = ("maesh.containo.us/web.traffic-type", "d");
+        for (case, service, namespace, want) in [
+            ("nothing", &[][..], &[][..], None),
+            ("our prefix wins", &[ours, old], &[], Some("a")),
+            ("the old one alone", &[old], &[], Some("b")),
+            ("narrowed wins over prefix", &[ours, narrow], &[], Some("c")),
+            ("number wins over name", &[named, narrow], &[], Some("c")),
+            ("name", &[named, ours], &[], Some("d")),
+            ("namespace is the default", &[], &[old], Some("b")),
+            ("service wins over namespace", &[ours], &[narrow], Some("a")),
+        ] {
+            let (service, namespace) = (pairs(service), pairs(namespace));
+            let in_force = InForce { service: &service, namespace: &namespace };
+            let found = in_force.of_port(&protocol::TRAFFIC_TYPE, 80, Some("web"));
+            assert_eq!(found.map(|found| found.written.text), want, "{case}");
+        }
+    }
+}

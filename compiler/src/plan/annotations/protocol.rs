@@ -1,0 +1,57 @@
+//! What a port carries, and what its endpoints are spoken to in.
+
+use maesh_config::model::{Protocol, Scheme};
+
+use super::{About, Annotation, BadValue, Scope, Side};
+
+const PROTOCOLS: &str = "http, tcp or udp";
+const SCHEMES: &str = "http, https or h2c";
+
+/// What a port carries.
+pub(crate) static TRAFFIC_TYPE: Annotation<Protocol> = Annotation {
+    about: About {
+        name: "traffic-type",
+        side: Side::Called,
+        on_namespace: true,
+        values: PROTOCOLS,
+        default: "what appProtocol or the mesh's default says",
+        purpose: "What a port carries. `udp` is not carried in this version: the name resolves to the ClusterIP.",
+        example: "tcp",
+    },
+    scope: Scope::Port(|port| port.protocol.to_string()),
+    parse: |text| match text {
+        "http" => Ok(Protocol::Http),
+        "tcp" => Ok(Protocol::Tcp),
+        "udp" => Ok(Protocol::Udp),
+        _ => Err(BadValue::expected(PROTOCOLS)),
+    },
+    unsupported: |_| None,
+};
+
+/// What endpoints are spoken to in.
+pub(crate) static SCHEME: Annotation<Scheme> = Annotation {
+    about: About {
+        name: "scheme",
+        side: Side::Backend,
+        on_namespace: false,
+        values: SCHEMES,
+        default: "http, or h2c where appProtocol says so",
+        purpose: "What endpoints of an HTTP port are spoken to in: HTTP/1.1 or HTTP/2 without TLS. `https` is not served \
+                  in this version: the answer is a 502 with reason `upstream_protocol`.",
+        example: "h2c",
+    },
+    scope: Scope::Port(|port| port.policy.scheme.to_string()),
+    parse: |text| match text {
+        "http" => Ok(Scheme::Http),
+        "https" => Ok(Scheme::Https),
+        "h2c" => Ok(Scheme::H2c),
+        _ => Err(BadValue::expected(SCHEMES)),
+    },
+    unsupported: |scheme| match scheme {
+        Scheme::Https => Some(
+            "is \"https\", but this version of the mesh speaks no TLS to endpoints: requests over HTTP are answered 502. \
+             Set it to http or h2c; or, for callers that speak TLS themselves, set traffic-type to tcp.",
+        ),
+        Scheme::Http | Scheme::H2c => None,
+    },
+};

@@ -1,0 +1,178 @@
+//! The endpoints of a Service: from its EndpointSlices, or, where no control plane writes any, from the pods that it
+//! selects.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
+
+use maesh_config::{
+    NodeName,
+    model::{Endpoint, Endpoints, PortEndpoints, Protocol},
+};
+
+use super::{
+    forbidden::Forbidden,
+    service::{Plan, Port},
+};
+use crate::{
+    diagnostic::{Diagnostic, Reason},
+    facts::View,
+    kinds::{EndpointSlice, Number, Pod, SliceEndpoint, Transport},
+};
+
+/// The endpoints of `plan`.
+pub(crate) fn of(plan: &Plan, forbidden: &Forbidden, view: &View<'_>) -> Endpoints {
+    let mut slices = view.slices_of(plan.name()).peekable();
+    if slices.peek().is_some() {
+        return from_slices(plan, slices, forbidden, view);
+    }
+    from_pods(plan, &view.selected_pods(plan.name()), forbidden, view)
+}
+
+/// The endpoints of `plan` from the slices of its Service.
+fn from_slices<'a>(
+    plan: &Plan,
+    slices: impl Iterator<Item = &'a Arc<EndpointSlice>> + Clone,
+    forbidden: &Forbidden,
+    view: &View<'_>,
+) -> Endpoints {
+    from_each(plan, |port, all| {
+        for slice in slices.clone() {
+            let same = |slice: &&crate::kinds::SlicePort| {
+                *slice.name == *port.name.as_deref().unwrap_or("") && carries(&slice.transport, port.protocol)
+            };
+            let Some(at) = slice.ports.iter().find(same).filter(|at| at.number > 0) else { continue };
+            all.reserve(slice.endpoints.len());
+            for endpoint in slice.endpoints.iter().filter(|endpoint| forbidden.why(endpoint.address, view).is_none()) {
+                let hints = endpoint.hints.as_deref();
+                all.push(Endpoint {
+                    address: SocketAddr::new(endpoint.address, at.number),
+                    ready: plan.publish_not_ready || (endpoint.ready && !endpoint.terminating),
+                    serving: endpoint.serving,
+                    terminating: endpoint.terminating,
+                    node: endpoint.node.clone().map(NodeName),
+                    for_zones: hints.map_or_else(Vec::new, |hints| hints.zones.clone()),
+                    for_nodes: hints.map_or_else(Vec::new, |hints| hints.nodes.iter().cloned().map(NodeName).collect()),
+                });
+            }
+        }
+    })
+}
+
+/// The endpoints of `plan` when they are `pods`, with the conditions that Kubernetes would give them.
+fn from_pods(plan: &Plan, pods: &[Arc<Pod>], forbidden: &Forbidden, view: &View<'_>) -> Endpoints {
+    from_each(plan, |port, all| {
+        for pod in pods.iter().filter(|pod| !pod.ended) {
+            let Some(number) = target(port, pod) else { continue };
+            for address in pod.addresses.iter().filter(|address| forbidden.why(**address, view).is_none()) {
+                all.push(Endpoint {
+                    address: SocketAddr::new(*address, number),
+                    ready: plan.publish_not_ready || (pod.ready && !pod.deleting),
+                    serving: pod.ready,
+                    terminating: pod.deleting,
+                    node: pod.node.clone().map(NodeName),
+                    for_zones: Vec::new(),
+                    for_nodes: Vec::new(),
+                });
+            }
+        }
+    })
+}
+
+/// What is odd about a slice: by itself, and, where it counts, because its addresses are `forbidden`.
+pub(crate) fn check(slice: &EndpointSlice, forbidden: Option<&Forbidden>, view: &View<'_>) -> Vec<Diagnostic> {
+    let mut found = Vec::new();
+    let mut say = |field: &str, text: String| {
+        found.push(Diagnostic::of(Reason::InvalidAddress, "EndpointSlice", &slice.meta, field, text));
+    };
+    let (bad, more) = slice.odd;
+    if bad > 0 {
+        say(
+            "endpoints",
+            format!("{bad} of its endpoints have no usable address; they are left out. Give each one IP address."),
+        );
+    }
+    if more > 0 {
+        let text = format!(
+            "{more} of its endpoints have more than one address; the first one is used, as kube-proxy does. Write one \
+             endpoint for each address."
+        );
+        say("endpoints", text);
+    }
+    if slice.service.is_none() && slice.meta.origin.is_some() {
+        let text =
+            "has no label kubernetes.io/service-name, so it belongs to no Service; it is not used. Add the label.";
+        say("metadata.labels", text.into());
+    }
+    if let Some((count, address, why)) = forbidden.and_then(|forbidden| forbidden.in_slice(slice, view)) {
+        let which = if count == 1 { "endpoint".to_owned() } else { format!("first of {count} endpoints") };
+        let text = format!(
+            "the {which} that proxies must not dial is {address}, an address {why}; left out. Give the addresses of pods.",
+        );
+        let bad = Diagnostic::of(Reason::ForbiddenEndpoint, "EndpointSlice", &slice.meta, "endpoints", text);
+        found.push(bad.value(address.to_string()).using("the other endpoints"));
+    }
+    found
+}
+
+/// The addresses of ready endpoints, sorted: what the name of a Service without ClusterIP answers plainly.
+pub(crate) fn ready_addresses(endpoints: &Endpoints) -> Vec<IpAddr> {
+    let all = endpoints.ports.iter().flat_map(|port| &port.endpoints);
+    let mut ready: Vec<_> = all.filter(|endpoint| endpoint.ready).map(|endpoint| endpoint.address.ip()).collect();
+    ready.sort_unstable();
+    ready.dedup();
+    ready
+}
+
+/// The same of a Service that has no port: as in the cluster's own zone, its name is that of its endpoints.
+pub(crate) fn ready_of_all(plan: &Plan, view: &View<'_>) -> Vec<IpAddr> {
+    let mut slices = view.slices_of(plan.name()).peekable();
+    let mut ready: Vec<IpAddr> = if slices.peek().is_some() {
+        let all = slices.flat_map(|slice| &slice.endpoints);
+        let is_ready = |endpoint: &&SliceEndpoint| endpoint.ready && !endpoint.terminating;
+        all.filter(|endpoint| plan.publish_not_ready || is_ready(endpoint)).map(|endpoint| endpoint.address).collect()
+    } else {
+        let pods = view.selected_pods(plan.name());
+        let is_ready = |pod: &&Arc<Pod>| !pod.ended && (plan.publish_not_ready || (pod.ready && !pod.deleting));
+        pods.iter().filter(is_ready).flat_map(|pod| pod.addresses.iter().copied()).collect()
+    };
+    ready.sort_unstable();
+    ready.dedup();
+    ready
+}
+
+fn from_each(plan: &Plan, collect: impl Fn(&Port, &mut Vec<Endpoint>)) -> Endpoints {
+    let mut ports = Vec::with_capacity(plan.ports.len());
+    for port in &plan.ports {
+        let mut endpoints = Vec::new();
+        collect(port, &mut endpoints);
+        // The same address in two slices, as while a slice is split: the better word counts.
+        let rank = |endpoint: &Endpoint| (!endpoint.ready, !endpoint.serving, endpoint.terminating);
+        endpoints.sort_unstable_by(|a, b| (a.address, rank(a)).cmp(&(b.address, rank(b))).then_with(|| a.cmp(b)));
+        endpoints.dedup_by(|b, a| a.address == b.address);
+        endpoints.shrink_to_fit();
+        ports.push(PortEndpoints { number: port.number, protocol: port.protocol, endpoints });
+    }
+    Endpoints { service: plan.name().clone(), ports }
+}
+
+fn carries(transport: &Transport, protocol: Protocol) -> bool {
+    match transport {
+        Transport::Tcp => protocol != Protocol::Udp,
+        Transport::Udp => protocol == Protocol::Udp,
+        Transport::Other(_) => false,
+    }
+}
+
+fn target(port: &Port, pod: &Pod) -> Option<u16> {
+    match &port.target {
+        // Kubernetes takes 0 for "the same as the port".
+        Number::Int(0) => Some(port.number),
+        number @ Number::Int(_) => number.port(),
+        Number::Text(name) => {
+            let named = |p: &&crate::kinds::ContainerPort| p.name == *name && carries(&p.transport, port.protocol);
+            pod.ports.iter().find(named).map(|port| port.number)
+        }
+    }
+}

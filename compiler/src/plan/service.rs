@@ -1,0 +1,353 @@
+//! What a Service means to the mesh, by itself and its Namespace alone.
+
+use std::{net::IpAddr, sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use maesh_config::{
+    ServiceName,
+    model::{self, BackendPolicy, Balance, Protocol, Scheme},
+};
+
+use super::annotations::{
+    self, InForce, Written,
+    address::{ADDRESS, ADDRESSING, BYPASS},
+    protocol::{SCHEME, TRAFFIC_TYPE},
+};
+use crate::{
+    compile::{Addressing, Config},
+    diagnostic::{Diagnostic, Reason},
+    kinds::{Annotations, Number, Service, ServicePort, Transport},
+    step::Step,
+};
+
+/// Longest time to establish a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest silence on a TCP stream, or on a stream over HTTP.
+const STREAM_IDLE: Duration = Duration::from_secs(3600);
+/// Longest silence of a UDP flow.
+const UDP_IDLE: Duration = Duration::from_secs(60);
+/// Requests in flight for a port per proxy.
+const CONCURRENCY: u32 = 1024;
+
+/// Orders Services by age: the oldest first, ties by name; without a time of creation is oldest.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Age {
+    created: Option<Timestamp>,
+    pub(crate) name: ServiceName,
+}
+
+/// A meshed Service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Plan {
+    pub(crate) age: Age,
+    /// Meshed ports, sorted by number, then protocol.
+    pub(crate) ports: Vec<Port>,
+    /// It needs an address of its own.
+    pub(crate) own: bool,
+    /// It shares an address, and its name answers one for everybody: addressing mode `service` of a cluster.
+    pub(crate) one_address: bool,
+    /// Its name answers the plain addresses on purpose.
+    pub(crate) bypass: bool,
+    pub(crate) cluster_ips: Vec<IpAddr>,
+    /// It is headless on purpose, not just without an address yet.
+    pub(crate) headless: bool,
+    pub(crate) publish_not_ready: bool,
+}
+
+/// A meshed port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Port {
+    pub(crate) number: u16,
+    pub(crate) name: Option<Arc<str>>,
+    pub(crate) protocol: Protocol,
+    /// TCP that is TLS and says its name by SNI.
+    pub(crate) sni: bool,
+    /// Number or name of the pods' port.
+    pub(crate) target: Number,
+    pub(crate) policy: BackendPolicy,
+}
+
+impl Plan {
+    pub(crate) fn name(&self) -> &ServiceName {
+        &self.age.name
+    }
+
+    /// The resource with routes and policies; `leaving` are ports that are reached in the old way for a while.
+    pub(crate) fn resource<'a>(&'a self, leaving: impl Iterator<Item = &'a Port>) -> model::Service {
+        let port = |port: &Port, leaving| model::ServicePort {
+            number: port.number,
+            name: port.name.clone(),
+            protocol: port.protocol,
+            leaving,
+            routes: Vec::new(),
+            backend: port.policy.clone(),
+        };
+        let now = self.ports.iter().map(|it| port(it, false));
+        let mut ports: Vec<_> = now.chain(leaving.map(|it| port(it, true))).collect();
+        ports.sort_unstable_by_key(|port| (port.number, port.protocol));
+        model::Service { name: self.name().clone(), ports }
+    }
+}
+
+/// What a Service came to.
+#[derive(Debug, Default)]
+pub(crate) struct Draft {
+    /// `None` if it is not of the mesh.
+    pub(crate) plan: Option<Plan>,
+    /// What is wrong with the Service.
+    pub(crate) found: Vec<Diagnostic>,
+}
+
+impl Draft {
+    fn not_meshed(found: Vec<Diagnostic>) -> Self {
+        Self { plan: None, found }
+    }
+}
+
+/// Plans one Service.
+pub(crate) fn plan(service: &Service, step: &Step<'_>) -> Draft {
+    let config = step.config;
+    if config.ignores(&service.meta.namespace, &service.meta.name) {
+        return Draft::default();
+    }
+    if service.external_name {
+        return Draft::not_meshed(external_name(service));
+    }
+    if is_name_server(&service.meta.namespace, &service.meta.name) {
+        return Draft::not_meshed(vec![name_server(service)]);
+    }
+    if config.require_annotation && service.annotations.is_empty() {
+        return Draft::default();
+    }
+    let none = Annotations::default();
+    let namespace = step.view.namespace(&service.meta.namespace).map_or(&none, |namespace| &namespace.annotations);
+    let in_force = InForce { service: &service.annotations, namespace };
+    let mut found = Vec::new();
+    let ports = ports(service, in_force, config, &mut found);
+
+    let name = ServiceName::new(service.meta.namespace.clone(), service.meta.name.clone());
+    let needs_own = ports.iter().any(|port| port.protocol != Protocol::Http && !port.sni)
+        || ports.iter().any(|port| config.reserves(port.number));
+    let asked = in_force.get(&ADDRESS);
+    let wants_own = asked.and_then(|asked| asked.value);
+    if let (Some(asked), Some(false), true) = (asked, wants_own, needs_own)
+        && asked.written.on_service
+    {
+        found.push(shared_is_impossible(service, asked.written));
+    }
+    let bypass = in_force.get(&BYPASS).and_then(|asked| asked.value).unwrap_or(false);
+    let mut cluster_ips = service.cluster_ips.to_vec();
+    cluster_ips.sort_unstable();
+    cluster_ips.dedup();
+    if service.headless {
+        headless_ports(service, &ports, &mut found);
+    }
+    let own = !ports.is_empty() && (needs_own || wants_own == Some(true));
+    let addressing = in_force.get(&ADDRESSING);
+    let one_address = addressing.and_then(|asked| asked.value).unwrap_or(config.one_address);
+    let cluster = config.addressing == Addressing::Cluster;
+    if let (Some(asked), true, true, false) = (addressing, own, cluster, one_address)
+        && asked.written.on_service
+        && asked.value.is_some()
+    {
+        found.push(node_is_impossible(service, asked.written));
+    }
+    let plan = Plan {
+        age: Age { created: service.meta.created, name },
+        own,
+        one_address: cluster && one_address && !own && !ports.is_empty(),
+        ports,
+        bypass,
+        cluster_ips,
+        headless: service.headless,
+        publish_not_ready: service.publish_not_ready,
+    };
+    found.extend(annotations::check_service(service, &plan, in_force));
+    Draft { plan: Some(plan), found }
+}
+
+fn say(reason: Reason, service: &Service, field: &str, text: String) -> Diagnostic {
+    Diagnostic::of(reason, "Service", &service.meta, field, text)
+}
+
+fn external_name(service: &Service) -> Vec<Diagnostic> {
+    if service.annotations.is_empty() {
+        return Vec::new();
+    }
+    let text = "type ExternalName cannot be meshed; its annotations are ignored. Use a Service with endpoints.";
+    vec![say(Reason::UnsupportedService, service, "spec.type", text.into()).value("ExternalName").using("nothing")]
+}
+
+/// `ns.dns.ZONE` is the name of the zone's own server.
+pub(crate) fn is_name_server(namespace: &str, name: &str) -> bool {
+    (namespace, name) == ("dns", "ns")
+}
+
+fn name_server(service: &Service) -> Diagnostic {
+    let text = "its mesh name would be that of the mesh's own name server, so it is not meshed. Call it without the mesh, \
+                or give it another name.";
+    say(Reason::UnsupportedService, service, "metadata.name", text.into()).value("ns").using("nothing")
+}
+
+fn shared_is_impossible(service: &Service, asked: Written<'_>) -> Diagnostic {
+    let text = format!(
+        "annotation {} is {:?}, but a port of it is not HTTP, or is one of the proxy's own; using an own address. \
+         Remove the annotation, or set traffic-type to http.",
+        asked.key, asked.text
+    );
+    say(Reason::InvalidAnnotation, service, &annotations::field(asked.key), text).value(asked.text).using("own")
+}
+
+fn node_is_impossible(service: &Service, asked: Written<'_>) -> Diagnostic {
+    let text = format!(
+        "annotation {} is {:?}, but the Service has an own address, which is the same for callers of every node; it is \
+         ignored. Remove the annotation.",
+        asked.key, asked.text
+    );
+    say(Reason::InvalidAnnotation, service, &annotations::field(asked.key), text).value(asked.text).using("service")
+}
+
+/// A headless Service is reached plainly at its pods, under the pods' port numbers.
+fn headless_ports(service: &Service, ports: &[Port], found: &mut Vec<Diagnostic>) {
+    for (i, written) in service.ports.iter().enumerate() {
+        let Some(port) = written.number.port().and_then(|number| ports.iter().find(|port| port.number == number))
+        else {
+            continue;
+        };
+        if let Number::Int(target) = port.target
+            && target != i64::from(port.number)
+        {
+            let number = port.number;
+            let text = format!(
+                "headless, and port {number} leads to target port {target}: without the mesh, nothing answers on \
+                 {number}. Give both the same number, or expect failures while the mesh is bypassed."
+            );
+            let field = format!("spec.ports[{i}].targetPort");
+            found.push(say(Reason::HeadlessPortDiffers, service, &field, text).value(target.to_string()));
+        }
+    }
+}
+
+fn ports(service: &Service, in_force: InForce<'_>, config: &Config, found: &mut Vec<Diagnostic>) -> Vec<Port> {
+    let mut ports: Vec<Port> = Vec::with_capacity(service.ports.len());
+    for (i, written) in service.ports.iter().enumerate() {
+        let field = |name: &str| format!("spec.ports[{i}].{name}");
+        let Some(number) = written.number.port() else {
+            let shown = &written.number;
+            let text =
+                format!("port {shown} is not a number from 1 to 65535; the port is left out. Correct the number.");
+            let bad = say(Reason::InvalidPort, service, &field("port"), text);
+            found.push(bad.value(shown.to_string()).using("nothing"));
+            continue;
+        };
+        if let Transport::Other(transport) = &written.transport {
+            let text = format!(
+                "port {number} is {transport}, which the mesh does not carry; the port is left out. Call it without \
+                 the mesh."
+            );
+            let bad = say(Reason::UnsupportedProtocol, service, &field("protocol"), text);
+            found.push(bad.value(transport).using("nothing"));
+            continue;
+        }
+        let udp = written.transport == Transport::Udp;
+        if ports.iter().any(|port| port.number == number && (port.protocol == Protocol::Udp) == udp) {
+            let text = format!("port {number} is there twice; the first one is used. Remove one of them.");
+            let bad = say(Reason::InvalidPort, service, &field("port"), text);
+            found.push(bad.value(number.to_string()).using("the first"));
+            continue;
+        }
+        ports.push(port(service, written, number, in_force, config, found));
+    }
+    ports.sort_unstable_by_key(|port| (port.number, port.protocol));
+    ports
+}
+
+fn port(
+    service: &Service,
+    written: &ServicePort,
+    number: u16,
+    in_force: InForce<'_>,
+    config: &Config,
+    found: &mut Vec<Diagnostic>,
+) -> Port {
+    let named = written.name.as_deref();
+    let said = AppProtocol::of(written.app_protocol.as_deref());
+    let asked = in_force.of_port(&TRAFFIC_TYPE, number, named);
+    let wanted = asked.and_then(|asked| asked.value);
+    let udp = written.transport == Transport::Udp;
+    let fallback = match (udp, said, config.default_protocol) {
+        (true, ..) => Protocol::Udp,
+        (false, AppProtocol::Http | AppProtocol::H2c, _) => Protocol::Http,
+        (false, AppProtocol::Tls | AppProtocol::Tcp, _) => Protocol::Tcp,
+        (false, AppProtocol::Unknown, Protocol::Http) => Protocol::Http,
+        (false, AppProtocol::Unknown, _) => Protocol::Tcp,
+    };
+    let protocol = match wanted {
+        Some(wanted) if (wanted == Protocol::Udp) == udp => wanted,
+        _ => fallback,
+    };
+    if let (Some(asked), Some(wanted)) = (asked.map(|asked| asked.written), wanted)
+        && wanted != protocol
+        && mismatch_is_worth_saying(service, asked, wanted)
+    {
+        let transport = if udp { "UDP" } else { "TCP" };
+        let text = format!(
+            "annotation {} is {wanted:?}, but port {number} is {transport}; using {protocol}. Narrow the annotation to \
+             the ports it is meant for, or change the port's protocol.",
+            asked.key,
+            wanted = asked.text
+        );
+        let bad = say(Reason::InvalidAnnotation, service, &annotations::field(asked.key), text);
+        found.push(bad.value(asked.text).using(protocol.to_string()));
+    }
+    let default = if said == AppProtocol::H2c { Scheme::H2c } else { Scheme::Http };
+    let scheme = in_force.of_port(&SCHEME, number, named).and_then(|asked| asked.value).unwrap_or(default);
+    Port {
+        number,
+        name: written.name.clone(),
+        protocol,
+        sni: protocol == Protocol::Tcp && wanted != Some(Protocol::Tcp) && said == AppProtocol::Tls,
+        target: written.target.clone().unwrap_or_else(|| Number::Int(number.into())),
+        policy: BackendPolicy {
+            scheme: if protocol == Protocol::Http { scheme } else { Scheme::Http },
+            balance: service.affinity.map_or(Balance::P2c, |timeout| Balance::SourceHash { timeout }),
+            local_only: service.local_only,
+            connect_timeout: CONNECT_TIMEOUT,
+            idle_timeout: Some(if protocol == Protocol::Udp { UDP_IDLE } else { STREAM_IDLE }),
+            concurrency: CONCURRENCY,
+            not_understood: None,
+        },
+    }
+}
+
+/// A traffic type for the whole Service is meant for those of its ports that can have it, if there are any.
+fn mismatch_is_worth_saying(service: &Service, asked: Written<'_>, wanted: Protocol) -> bool {
+    let transport = if wanted == Protocol::Udp { Transport::Udp } else { Transport::Tcp };
+    asked.narrowed || (asked.on_service && !service.ports.iter().any(|port| port.transport == transport))
+}
+
+/// What `appProtocol` says of a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum AppProtocol {
+    Http,
+    H2c,
+    Tls,
+    Tcp,
+    Unknown,
+}
+
+impl AppProtocol {
+    fn of(text: Option<&str>) -> Self {
+        let Some(text) = text else { return Self::Unknown };
+        match text.to_ascii_lowercase().as_str() {
+            "http" | "kubernetes.io/ws" | "kubernetes.io/wss" => Self::Http,
+            "kubernetes.io/h2c" | "h2c" | "http2" | "grpc" | "kubernetes.io/grpc" => Self::H2c,
+            "https" | "tls" => Self::Tls,
+            "tcp" | "amqp" | "amqps" | "cassandra" | "cql" | "ftp" | "imap" | "imaps" | "kafka" | "ldap" | "ldaps"
+            | "memcache" | "memcached" | "mongo" | "mongodb" | "mqtt" | "mqtts" | "mssql" | "mysql" | "nats"
+            | "nfs" | "oracle" | "pop3" | "pop3s" | "postgres" | "postgresql" | "redis" | "rediss" | "sftp"
+            | "smtp" | "smtps" | "ssh" | "telnet" | "thrift" | "zookeeper" => Self::Tcp,
+            _ => Self::Unknown,
+        }
+    }
+}

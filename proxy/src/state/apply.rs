@@ -1,0 +1,299 @@
+//! Carries out what the [`Graph`] says: the only place that writes what requests read.
+//!
+//! A request takes no lock that is held here for longer than a moment: tables are replaced shard by shard, and everything
+//! else is a snapshot.
+
+use std::{
+    collections::{HashMap, HashSet},
+    net::{IpAddr, SocketAddr},
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use maesh_config::{
+    Kind, ServiceName,
+    model::{BackendPolicy, Endpoint as EndpointFacts, Listener, Mesh, Name, Workload},
+};
+use maesh_discovery::update::{Interest, Rejected, Update};
+
+use super::{
+    Called, Destination, Endpoint, MeshFacts, NameFacts, Place, Port, Serving, Shared, Wanted, Weighted,
+    directory_name,
+    graph::{BackendId, Effect, Event, Graph, PublishedPort},
+    runtime::Runtime,
+};
+use crate::loops::Dialable;
+
+/// How long an acknowledgement waits for requests in flight on endpoints that it retires. They are never cut; but whoever
+/// stops an endpoint as soon as it left should not meet requests that were about to be answered.
+const SETTLE: Duration = Duration::from_millis(50);
+
+/// What opens and closes ports.
+pub(crate) trait Ports {
+    /// Opens a listener, or changes what an open one serves. A failure, said in words, leaves things as they were.
+    fn open(&mut self, listener: &Listener) -> Result<(), String>;
+    /// Closes a listener.
+    fn close(&mut self, id: &str);
+    /// The addresses that are listened on, if they changed since the last call.
+    fn take_changed(&mut self) -> Option<HashSet<SocketAddr>>;
+}
+
+/// Applies updates of the configuration, and what the data path asks for.
+pub(crate) struct Apply {
+    shared: Arc<Shared>,
+    interest: Interest,
+    graph: Graph,
+    names: HashMap<ServiceName, Arc<Called>>,
+    runtime: Runtime,
+    /// Endpoints that left with requests in flight, since the last acknowledgement.
+    leaving: Vec<Arc<Endpoint>>,
+}
+
+/// Changes of the tables of one batch: each shard is copied once for all of them.
+#[derive(Default)]
+struct Tables {
+    by_name: Vec<(Box<str>, Option<Arc<Called>>)>,
+    by_address: Vec<(IpAddr, Option<Arc<Called>>)>,
+    workloads: Vec<Arc<Workload>>,
+    workloads_gone: Vec<Arc<str>>,
+}
+
+impl Apply {
+    /// Nothing is in force yet.
+    pub(crate) fn new(shared: Arc<Shared>, interest: Interest) -> Self {
+        let config = &shared.config;
+        let place = Place { node: config.node.clone(), zone: config.zone.clone() };
+        // A zone that was given is not asked for.
+        let node = config.node_address.filter(|_| place.zone.is_none()).map(Workload::resource_name_of);
+        let dialable = Dialable::new(&config.shared, config.loopback_endpoints);
+        let graph = Graph::new(place, node, dialable);
+        Self { shared, interest, graph, names: HashMap::new(), runtime: Runtime::default(), leaving: Vec::new() }
+    }
+
+    /// Puts one update in force and acknowledges it.
+    pub(crate) fn update(&mut self, update: Update, ports: &mut impl Ports) {
+        let Update { kind, upserts, removed, complete, ack } = update;
+        let set = upserts.into_iter().map(Event::Set);
+        let gone = removed.into_iter().map(|name| Event::Removed(kind, name));
+        // Listeners are opened before others are closed, so a port that changes its owner stays open. All else that goes
+        // must not take away what is new.
+        let events: Vec<Event> =
+            if kind == Kind::Listener { set.chain(gone).collect() } else { gone.chain(set).collect() };
+        events.into_iter().for_each(|event| self.graph.handle(event));
+        if complete {
+            self.graph.handle(Event::Complete(kind));
+        }
+        let rejected = self.carry_out(ports);
+        let telemetry = &self.shared.telemetry;
+        telemetry.revision.inc();
+        #[allow(clippy::cast_possible_wrap)]
+        telemetry.services.set(self.graph.held() as i64);
+        let leaving = std::mem::take(&mut self.leaving);
+        if leaving.is_empty() {
+            ack.answer(rejected);
+        } else {
+            tokio::spawn(async move {
+                settle(&leaving).await;
+                ack.answer(rejected);
+            });
+        }
+    }
+
+    /// Gets what the data path needs and does not have.
+    pub(crate) fn demand(&mut self, wanted: &Wanted, ports: &mut impl Ports) {
+        match wanted {
+            Wanted::Service(called) => {
+                self.graph.handle(Event::Used(called.name.clone()));
+                self.carry_out(ports);
+            }
+            Wanted::Workload(address) => {
+                self.interest.subscribe(Kind::Workload, Workload::resource_name_of(*address));
+            }
+        }
+    }
+
+    /// Unsubscribes from Services and callers that were not used for the idle time.
+    pub(crate) fn release_idle(&mut self, ports: &mut impl Ports) {
+        self.release_callers();
+        let (shared, names) = (&self.shared, &self.names);
+        let idle = |name: &&ServiceName| match names.get(*name) {
+            Some(called) => shared.clock.since(called.used()) > shared.config.idle_service,
+            None => !self.graph.can_be_named(name),
+        };
+        let idle: Vec<ServiceName> = self.graph.used().filter(idle).cloned().collect();
+        idle.into_iter().for_each(|name| self.graph.handle(Event::Idle(name)));
+        self.carry_out(ports);
+    }
+
+    fn release_callers(&mut self) {
+        let shared = &self.shared;
+        for address in shared.workloads.expire(&shared.clock, shared.config.idle_service) {
+            let name = Workload::resource_name_of(address);
+            if !self.graph.is_own_node(&name) {
+                self.interest.unsubscribe(Kind::Workload, name);
+            }
+        }
+    }
+
+    /// Carries out effects until there are none; returns the resources that could not be put in force.
+    fn carry_out(&mut self, ports: &mut impl Ports) -> Vec<Rejected> {
+        let mut rejected = Vec::new();
+        loop {
+            if let Some(listening) = ports.take_changed() {
+                self.graph.handle(Event::Listening(listening));
+            }
+            let effects = self.graph.take_effects();
+            if effects.is_empty() {
+                return rejected;
+            }
+            let mut tables = Tables::default();
+            for effect in effects {
+                match effect {
+                    Effect::Open(listener) => {
+                        if let Err(message) = ports.open(&listener) {
+                            let name = listener.id.0.clone();
+                            tracing::warn!(listener = %name, error = %message, "listener not opened");
+                            self.graph.handle(Event::NotOpened(name.clone()));
+                            rejected.push(Rejected { name, message });
+                        }
+                    }
+                    Effect::Close(id) => ports.close(&id),
+                    effect => self.carry_out_one(effect, &mut tables),
+                }
+            }
+            self.replace_tables(tables);
+        }
+    }
+
+    fn carry_out_one(&mut self, effect: Effect, tables: &mut Tables) {
+        match effect {
+            Effect::Mesh(mesh) => self.shared.mesh.store(Arc::new(MeshFacts::from(&*mesh))),
+            Effect::Name(name) => self.set_name(&name, tables),
+            Effect::NameGone(name) => self.remove_name(&name, tables),
+            Effect::Workload(workload) => tables.workloads.push(workload),
+            Effect::WorkloadGone(name) => tables.workloads_gone.push(name),
+            Effect::SetBackend { id, policy, endpoints } => self.set_backend(&id, policy, &endpoints),
+            Effect::DropBackend(id) => self.runtime.remove(&id),
+            Effect::Publish(name, ports) => self.publish(&name, &ports),
+            Effect::Absent(name) => {
+                if let Some(called) = self.names.get(&name) {
+                    called.serving.store(None);
+                    called.arrived(true);
+                }
+            }
+            Effect::Release(name) => {
+                if let Some(called) = self.names.get(&name) {
+                    called.release();
+                }
+            }
+            Effect::Subscribe(kind, name) => self.interest.subscribe(kind, name),
+            Effect::Unsubscribe(kind, name) => self.interest.unsubscribe(kind, name),
+            Effect::Ready => self.shared.complete.store(true, Ordering::Release),
+            // Ports are opened and closed by the caller of this function.
+            Effect::Open(_) | Effect::Close(_) => {}
+        }
+    }
+
+    fn set_name(&mut self, name: &Name, tables: &mut Tables) {
+        let facts = NameFacts::from(name);
+        let called = match self.names.get(&name.service) {
+            Some(called) => {
+                let old = called.facts.swap(Arc::new(facts));
+                called.plain.lock().clear();
+                let facts = called.facts.load();
+                let gone = old.cluster_ips.iter().filter(|ip| !facts.cluster_ips.contains(ip));
+                tables.by_address.extend(gone.map(|ip| (*ip, None)));
+                called.clone()
+            }
+            None => {
+                let called = Arc::new(Called::new(name.service.clone(), facts));
+                tables.by_name.push((directory_name(&name.service), Some(called.clone())));
+                self.names.insert(name.service.clone(), called.clone());
+                called
+            }
+        };
+        let ips = &called.facts.load().cluster_ips;
+        tables.by_address.extend(ips.iter().map(|ip| (*ip, Some(called.clone()))));
+    }
+
+    fn remove_name(&mut self, name: &ServiceName, tables: &mut Tables) {
+        let Some(called) = self.names.remove(name) else { return };
+        tables.by_name.push((directory_name(name), None));
+        tables.by_address.extend(called.facts.load().cluster_ips.iter().map(|ip| (*ip, None)));
+        called.release();
+        called.arrived(true);
+        self.shared.telemetry.retain_ports(name, |_| false);
+    }
+
+    fn replace_tables(&self, mut tables: Tables) {
+        self.shared.directory.by_name.apply(tables.by_name);
+        // An address that moved between two Services: what is gone must not take away what is new.
+        tables.by_address.sort_by_key(|(_, called)| called.is_some());
+        self.shared.directory.by_address.apply(tables.by_address);
+        if !tables.workloads.is_empty() || !tables.workloads_gone.is_empty() {
+            let now = self.shared.clock.coarse();
+            self.shared.workloads.apply(&tables.workloads, &tables.workloads_gone, now);
+        }
+    }
+
+    fn set_backend(&mut self, id: &BackendId, policy: BackendPolicy, endpoints: &[EndpointFacts]) {
+        let backend = self.runtime.of(id, &policy);
+        let workers = self.shared.config.workers;
+        self.leaving.extend(backend.replace(policy, endpoints, self.graph.place(), workers));
+    }
+
+    fn publish(&self, name: &ServiceName, published: &[PublishedPort]) {
+        let Some(called) = self.names.get(name) else { return };
+        let mut ports = Vec::with_capacity(published.len());
+        for port in published {
+            let find = |id: &BackendId| self.runtime.get(id);
+            let Some(own) = find(&port.own) else { continue };
+            let destination = |to: &Destination<BackendId>| match to {
+                Destination::Backend(id) => find(id).map_or(Destination::Missing, Destination::Backend),
+                Destination::Missing => Destination::Missing,
+                Destination::NotUnderstood => Destination::NotUnderstood,
+            };
+            let route = |backends: &Vec<(u32, Destination<BackendId>)>| {
+                Weighted::new(backends.iter().map(|(weight, to)| (*weight, destination(to))).collect())
+            };
+            let routes = port.routes.iter().map(route).collect();
+            let mut made = Port::new(&self.shared, name, port.number, port.protocol, routes, own);
+            made.leaving = port.leaving;
+            made.own_refuses = port.own_refuses;
+            ports.push(Arc::new(made));
+        }
+        self.shared.telemetry.retain_ports(name, |number| ports.iter().any(|port| port.number == number));
+        called.serving.store(Some(Arc::new(Serving::new(ports, &self.shared.leaving))));
+        called.arrived(false);
+    }
+}
+
+/// Waits, for at most [`SETTLE`], until nothing is in flight on endpoints that left.
+async fn settle(leaving: &[Arc<Endpoint>]) {
+    let deadline = tokio::time::Instant::now() + SETTLE;
+    let busy = || leaving.iter().any(|endpoint| endpoint.in_flight.load(Ordering::Relaxed) > 0);
+    let mut step = tokio::time::interval(Duration::from_millis(1));
+    while busy() && tokio::time::Instant::now() < deadline {
+        step.tick().await;
+    }
+}
+
+impl From<&Mesh> for MeshFacts {
+    fn from(mesh: &Mesh) -> Self {
+        Self {
+            zones: mesh.zones.iter().map(|zone| format!(".{zone}").into_boxed_str()).collect(),
+            cluster: format!(".svc.{}", mesh.cluster_domain.trim_end_matches('.').to_ascii_lowercase()).into(),
+            access_control: mesh.access_control,
+        }
+    }
+}
+
+impl From<&Name> for NameFacts {
+    fn from(name: &Name) -> Self {
+        let cluster_ips = if name.headless { Vec::new() } else { name.plain.clone() };
+        Self { cluster_ips, headless: name.headless, ports: name.ports.clone() }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,110 @@
+//! What the graph holds of one Service.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    sync::Arc,
+};
+
+use maesh_config::{
+    ServiceName,
+    model::{self, BackendPolicy, Endpoints, Protocol, Service, ServicePort},
+};
+
+use super::PublishedPort;
+
+/// One resource that was asked for.
+#[derive(Debug)]
+pub(super) enum Fetched<T> {
+    /// No answer yet.
+    Awaited,
+    /// There is none.
+    Absent,
+    /// Its newest version.
+    Here(Arc<T>),
+}
+
+impl<T> Fetched<T> {
+    pub(super) fn get(&self) -> Option<&Arc<T>> {
+        match self {
+            Self::Here(value) => Some(value),
+            Self::Awaited | Self::Absent => None,
+        }
+    }
+
+    pub(super) fn is_known(&self) -> bool {
+        !matches!(self, Self::Awaited)
+    }
+}
+
+/// A Service whose configuration is held.
+#[derive(Debug)]
+pub(super) struct Entry {
+    /// Callers use it.
+    pub(super) used: bool,
+    /// Other Services that callers use and that send to it.
+    pub(super) senders: HashSet<ServiceName>,
+    pub(super) service: Fetched<Service>,
+    pub(super) endpoints: Fetched<Endpoints>,
+    /// Services in whose `senders` it is.
+    pub(super) linked: BTreeSet<ServiceName>,
+    /// Its ports in force.
+    pub(super) in_force: Option<Arc<[PublishedPort]>>,
+    /// Its ports that versions in force send to.
+    pub(super) backends: BTreeMap<u16, Backend>,
+}
+
+/// A port that versions in force send to.
+#[derive(Debug)]
+pub(super) struct Backend {
+    pub(super) policy: BackendPolicy,
+    /// The Services whose version in force does.
+    pub(super) users: HashSet<ServiceName>,
+}
+
+impl Default for Entry {
+    fn default() -> Self {
+        Self {
+            used: false,
+            senders: HashSet::new(),
+            service: Fetched::Awaited,
+            endpoints: Fetched::Awaited,
+            linked: BTreeSet::new(),
+            in_force: None,
+            backends: BTreeMap::new(),
+        }
+    }
+}
+
+impl Entry {
+    /// The Service and its endpoints are here or known absent.
+    pub(super) fn is_known(&self) -> bool {
+        self.service.is_known() && self.endpoints.is_known()
+    }
+
+    /// Other Services that the newest version, or the one in force, of this one (`own`) sends to. None while no caller
+    /// uses it.
+    pub(super) fn sends_to(&self, own: &ServiceName) -> BTreeSet<ServiceName> {
+        if !self.used {
+            return BTreeSet::new();
+        }
+        let newest = self.service.get().map(|service| service.backends()).unwrap_or_default();
+        let in_force = super::backends_of(self.in_force.as_deref()).into_iter().map(|id| id.service);
+        newest.into_iter().chain(in_force).filter(|service| service != own).collect()
+    }
+
+    /// Its port of this number, if that carries streams.
+    pub(super) fn stream_port(&self, number: u16) -> Option<&ServicePort> {
+        stream_port(self.service.get()?, number)
+    }
+
+    /// The endpoints of its port of this number.
+    pub(super) fn endpoints_of(&self, number: u16) -> Vec<model::Endpoint> {
+        let mut ports = self.endpoints.get().into_iter().flat_map(|endpoints| &endpoints.ports);
+        let found = ports.find(|port| port.number == number && port.protocol != Protocol::Udp);
+        found.map(|port| port.endpoints.clone()).unwrap_or_default()
+    }
+}
+
+pub(super) fn stream_port(service: &Service, number: u16) -> Option<&ServicePort> {
+    service.ports.iter().find(|port| port.number == number && port.protocol != Protocol::Udp)
+}

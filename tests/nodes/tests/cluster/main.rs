@@ -1,0 +1,25 @@
+//! The mesh on a real Kubernetes of three nodes.
+//!
+//! Every test's name begins with `cluster_`: `cargo xtask test --only cluster` runs them, and the stage of the other
+//! tests leaves them out. They share one cluster, one after the other; a test that needs it without a
+//! mesh says so.
+
+#![allow(clippy::unwrap_used, reason = "all of it is tests")]
+
+mod addressing;
+mod auto;
+mod away;
+mod dns;
+mod dual_stack;
+mod footprint;
+mod hostile;
+mod hung;
+mod install;
+mod leader;
+mod pods;
+mod rollouts;
+mod shapes;
+mod shared;
+mod stanza;
+mod traffic_type;
+mod under_load;
