@@ -315,6 +315,7 @@ fn port(
             connect_timeout: CONNECT_TIMEOUT,
             idle_timeout: Some(if protocol == Protocol::Udp { UDP_IDLE } else { STREAM_IDLE }),
             concurrency: CONCURRENCY,
+            not_understood: None,
         },
     }
 }
