@@ -4,6 +4,7 @@
 //! tree of processes, alternating rounds, medians) is in [`crate::measure`].
 
 mod acks;
+mod binary;
 mod dns;
 mod http;
 mod own;

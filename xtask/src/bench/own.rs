@@ -10,8 +10,7 @@ mod programs;
 mod report;
 
 use std::{
-    path::{Path, PathBuf},
-    process::Command,
+    path::Path,
     time::{Duration, Instant},
 };
 
@@ -26,10 +25,10 @@ use self::{
     report::{Report, Run, Stage},
 };
 use super::{
-    rivals::built,
+    binary::Binary,
     scale::{cluster::API, http::Client},
 };
-use crate::{command::quietly, measure::Running};
+use crate::measure::Running;
 
 /// How long nothing may happen until all is taken to be done.
 const QUIET: Duration = Duration::from_secs(10);
@@ -58,9 +57,8 @@ pub(crate) struct Options {
     /// `--own-budget` of the second run; the first one has none
     #[arg(long, default_value_t = 20_000)]
     budget: u32,
-    /// Measure this program, such as that of the image, instead of building it
-    #[arg(long, value_name = "FILE")]
-    maesh: Option<PathBuf>,
+    #[command(flatten)]
+    binary: Binary,
 }
 
 /// Runs the bench and prints its tables.
@@ -70,13 +68,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     for name in ["etcd", "kube", "kubectl"] {
         tool(name).with_context(|| format!("{name} is needed: cargo xtask test --setup builds it"))?;
     }
-    let maesh = match &options.maesh {
-        Some(file) => {
-            quietly(Command::new(file).arg("--version")).context("--maesh must name a program that starts")?;
-            file.clone()
-        }
-        None => built("maesh", &["--bin", "maesh"], "maesh")?,
-    };
+    let maesh = options.binary.file()?;
     let mut runs = Vec::new();
     for budget in [0, options.budget] {
         eprintln!("starting etcd and kube-apiserver, for --own-budget {budget}");

@@ -16,6 +16,7 @@ use maesh_test_support::{TOOLS, program, repository, tool};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use super::binary::Binary;
 use crate::measure::{Running, free_tcp_port, free_udp_port, pinned};
 
 /// Services that every HTTP proxy knows.
@@ -33,9 +34,8 @@ pub(crate) struct Setting {
     /// Only these (maesh, haproxy, nginx, envoy; knotd, nsd, hickory, coredns)
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
-    /// The image's binary to measure, instead of building it
-    #[arg(long, value_name = "FILE")]
-    pub(crate) maesh: Option<PathBuf>,
+    #[command(flatten)]
+    binary: Binary,
     /// Another binary of maesh to measure as well, such as one from before a change
     #[arg(long, value_name = "FILE")]
     pub(crate) compare: Option<PathBuf>,
@@ -68,11 +68,7 @@ impl Setting {
     pub(crate) fn ours(&self) -> Result<Vec<(String, PathBuf)>> {
         let mut ours = Vec::new();
         if self.wants("maesh") {
-            let binary = match &self.maesh {
-                Some(file) => file.clone(),
-                None => crate::image::build()?,
-            };
-            ours.push(("maesh".to_owned(), binary));
+            ours.push(("maesh".to_owned(), self.binary.file()?));
         }
         ours.extend(self.compare.iter().map(|other| (format!("maesh ({})", other.display()), other.clone())));
         Ok(ours)

@@ -22,7 +22,7 @@ use self::{
     report::{Figure, Report, Times},
     roles::{Mesh, PROXY},
 };
-use super::rivals::built;
+use super::binary::Binary;
 use crate::{Reported, measure::Running};
 
 /// Longest wait for one change to be used; past it the write counts as lost.
@@ -47,6 +47,8 @@ pub(crate) struct Options {
     /// Write a Pod for each endpoint too, as a cluster has them
     #[arg(long)]
     pods: bool,
+    #[command(flatten)]
+    binary: Binary,
 }
 
 /// Runs the bench and prints its table; fails when a must is missed.
@@ -59,7 +61,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     for name in ["etcd", "kube", "kubectl"] {
         tool(name).with_context(|| format!("{name} is needed: cargo xtask test --setup builds it"))?;
     }
-    let maesh = built("maesh", &["--bin", "maesh"], "maesh")?;
+    let maesh = options.binary.file()?;
     eprintln!("starting etcd and kube-apiserver");
     let server = ApiServer::start()?;
     server.namespace().make_local(PODS)?;

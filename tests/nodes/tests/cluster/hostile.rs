@@ -28,7 +28,7 @@ impl Cluster {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap()
     }
 
-    /// Every TCP port of every pod of the mesh.
+    /// Every TCP port of every pod of the mesh; of the ports of Services on proxies, that of HTTP.
     fn mesh_ports(&self) -> Vec<SocketAddr> {
         let pods = self.kube.list(&format!("pods --namespace={MESH}")).unwrap();
         let mut all = Vec::new();
@@ -41,6 +41,8 @@ impl Cluster {
                 tcp.map(|port| SocketAddr::new(address, port["containerPort"].as_u64().unwrap().try_into().unwrap())),
             );
         }
+        let proxies = self.mesh_pods("proxy");
+        all.extend(proxies.iter().map(|proxy| SocketAddr::new(proxy.address.parse().unwrap(), 80)));
         all.sort_unstable();
         all.dedup();
         all
@@ -81,7 +83,8 @@ fn cluster_pods_that_hold_every_port_harm_nobody() {
     cluster.with_stanza();
     let ports = cluster.mesh_ports();
     println!("{} ports of the mesh", ports.len());
-    assert!(ports.len() >= 7 * 2, "{ports:?}");
+    // Two of each of two controllers, DNS responders and three proxies.
+    assert_eq!(ports.len(), 14, "{ports:?}");
     let before = cluster.mesh_state();
     let hostile = [cluster.pods("callers", "caller").remove(0), cluster.pods("callers", "caller-glibc").remove(0)];
     assert_eq!(hostile[0].node, hostile[1].node);
