@@ -1,6 +1,6 @@
-//! The objects in force, and which parts of the configuration depend on them.
+//! The objects in force, and what they say, by key.
 //!
-//! Every change marks exactly what has to be compiled again. The index decides nothing.
+//! The index says which facts change with an object. It does not know who reads them.
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
@@ -10,28 +10,18 @@ use maesh_config::ServiceName;
 
 use crate::{
     event::Event,
-    kinds::{EndpointSlice, Labels, Namespace, Node, Object, ObjectId, ObjectKind, Pod, Service},
+    facts::Fact,
+    kinds::{EndpointSlice, Labels, Meta, Namespace, Node, Object, ObjectId, ObjectKind, Pod, Service},
 };
 
 /// Namespace and name of a pod or slice.
-type Id = ServiceName;
+pub(crate) type Id = ServiceName;
 
-/// What has to be compiled again.
-#[derive(Debug, Default)]
-pub(crate) struct Dirty {
-    /// Services of which everything may have changed.
-    pub(crate) services: AHashSet<ServiceName>,
-    /// Services whose endpoints may have changed.
-    pub(crate) endpoints: AHashSet<ServiceName>,
-    /// Addresses whose owner may have changed.
-    pub(crate) addresses: AHashSet<IpAddr>,
-    /// Ranges whose node may have changed.
-    pub(crate) ranges: AHashSet<IpNet>,
-    /// Namespaces whose annotations may have changed.
-    pub(crate) namespaces: AHashSet<Arc<str>>,
-    /// Slices that may be odd.
-    pub(crate) slices: AHashSet<Id>,
-}
+/// Namespace and name of the Service of the cluster's DNS.
+pub(crate) const CLUSTER_DNS: (&str, &str) = ("kube-system", "kube-dns");
+
+/// Is told which facts change.
+type Changed<'a> = &'a mut dyn FnMut(Fact);
 
 /// The objects.
 #[derive(Debug, Default)]
@@ -47,8 +37,7 @@ pub(crate) struct Index {
     pods_at: AHashMap<IpAddr, Vec<Id>>,
     nodes_at: AHashMap<IpAddr, Vec<Arc<str>>>,
     nodes_of_range: AHashMap<IpNet, Vec<Arc<str>>>,
-    selects_pods: bool,
-    pub(crate) dirty: Dirty,
+    pub(crate) selects_pods: bool,
 }
 
 impl Index {
@@ -57,12 +46,12 @@ impl Index {
         Self { selects_pods, ..Self::default() }
     }
 
-    /// Takes in one event.
-    pub(crate) fn take(&mut self, event: Event) {
+    /// Takes in one event, and says which facts changed; some may be said twice.
+    pub(crate) fn take(&mut self, event: Event, mut changed: impl FnMut(Fact)) {
         match event {
-            Event::Apply(object) => self.apply(object),
-            Event::Delete(id) => self.delete(&id),
-            Event::Reset(kind, objects) => self.reset(kind, objects),
+            Event::Apply(object) => self.apply(object, &mut changed),
+            Event::Delete(id) => self.delete(&id, &mut changed),
+            Event::Reset(kind, objects) => self.reset(kind, objects, &mut changed),
             Event::Synced(_) | Event::Problems(_) | Event::Reached(..) => {}
         }
     }
@@ -80,7 +69,10 @@ impl Index {
     }
 
     /// Slices of a Service, by name.
-    pub(crate) fn slices_of(&self, service: &ServiceName) -> impl Iterator<Item = &Arc<EndpointSlice>> + Clone {
+    pub(crate) fn slices_of<'a>(
+        &'a self,
+        service: &ServiceName,
+    ) -> impl Iterator<Item = &'a Arc<EndpointSlice>> + Clone + use<'a> {
         self.slices_of.get(service).into_iter().flat_map(BTreeMap::values)
     }
 
@@ -89,47 +81,13 @@ impl Index {
         self.slices.get(id)
     }
 
-    /// Identities of the slices of a Service.
-    pub(crate) fn ids_of_slices(&self, service: &ServiceName) -> Vec<Id> {
-        let names = self.slices_of.get(service).into_iter().flat_map(BTreeMap::keys);
-        names.map(|name| Id::new(service.namespace.clone(), name.clone())).collect()
-    }
-
-    /// Slices that have one of these addresses, and their Services. Looks at all of them: for what changes seldom.
-    pub(crate) fn slices_at(&self, addresses: &AHashSet<IpAddr>) -> Vec<(Id, Option<ServiceName>)> {
-        if addresses.is_empty() {
-            return Vec::new();
-        }
-        let has =
-            |slice: &EndpointSlice| slice.endpoints.iter().any(|it| addresses.contains(&it.address.to_canonical()));
-        let service = |id: &Id, slice: &EndpointSlice| {
-            slice.service.as_ref().map(|service| ServiceName::new(id.namespace.clone(), service.clone()))
-        };
-        let found = self.slices.iter().filter(|(_, slice)| has(slice));
-        found.map(|(id, slice)| (id.clone(), service(id, slice))).collect()
-    }
-
-    /// Services that select a pod with one of these addresses. Looks at all pods: for what changes seldom.
-    pub(crate) fn services_selecting_at(&self, addresses: &AHashSet<IpAddr>) -> Vec<ServiceName> {
-        if !self.selects_pods || addresses.is_empty() {
-            return Vec::new();
-        }
-        let has = |pod: &&Arc<Pod>| pod.addresses.iter().any(|it| addresses.contains(&it.to_canonical()));
-        self.pods
-            .values()
-            .flat_map(|pods| pods.values())
-            .filter(has)
-            .flat_map(|pod| self.services_selecting(pod))
-            .collect()
-    }
-
     /// The pods of a namespace.
-    pub(crate) fn pods_in(&self, namespace: &str) -> impl Iterator<Item = &Arc<Pod>> {
+    pub(crate) fn pods_in<'a>(&'a self, namespace: &str) -> impl Iterator<Item = &'a Arc<Pod>> + use<'a> {
         self.pods.get(namespace).into_iter().flat_map(|pods| pods.values())
     }
 
     /// The Services of a namespace.
-    pub(crate) fn services_in(&self, namespace: &str) -> impl Iterator<Item = &Arc<Service>> {
+    pub(crate) fn services_in<'a>(&'a self, namespace: &str) -> impl Iterator<Item = &'a Arc<Service>> + use<'a> {
         let names = self.services_in.get_key_value(namespace);
         let all = names.into_iter().flat_map(|(namespace, names)| names.iter().map(move |name| (namespace, name)));
         all.filter_map(|(namespace, name)| self.services.get(&ServiceName::new(namespace.clone(), name.clone())))
@@ -163,42 +121,35 @@ impl Index {
     }
 
     /// Pods that say an address is theirs.
-    pub(crate) fn pods_at(&self, address: &IpAddr) -> impl Iterator<Item = &Arc<Pod>> {
+    pub(crate) fn pods_at<'a>(&'a self, address: &IpAddr) -> impl Iterator<Item = &'a Arc<Pod>> + use<'a> {
         let ids = self.pods_at.get(address).into_iter().flatten();
         ids.filter_map(|id| self.pods.get(&id.namespace)?.get(&id.name))
     }
 
     /// Nodes that say an address is theirs.
-    pub(crate) fn nodes_at(&self, address: &IpAddr) -> impl Iterator<Item = &Node> {
+    pub(crate) fn nodes_at<'a>(&'a self, address: &IpAddr) -> impl Iterator<Item = &'a Node> + use<'a> {
         self.nodes_at.get(address).into_iter().flatten().filter_map(|name| self.nodes.get(name))
     }
 
     /// Nodes that say a range is theirs.
-    pub(crate) fn nodes_of_range(&self, range: &IpNet) -> impl Iterator<Item = &Node> {
+    pub(crate) fn nodes_of_range<'a>(&'a self, range: &IpNet) -> impl Iterator<Item = &'a Node> + use<'a> {
         self.nodes_of_range.get(range).into_iter().flatten().filter_map(|name| self.nodes.get(name))
     }
 
-    /// Whether a pod of kube-system is of the cluster's DNS by the selector of its Service.
-    pub(crate) fn serves_cluster_dns(&self, pod: &Pod) -> bool {
-        let dns = self.services.get(&cluster_dns());
-        &*pod.meta.namespace == "kube-system"
-            && dns.is_some_and(|dns| !dns.selector.is_empty() && selects(&dns.selector, &pod.labels))
-    }
-
-    fn apply(&mut self, object: Object) {
+    fn apply(&mut self, object: Object, changed: Changed<'_>) {
         match object {
             Object::Namespace(namespace) => {
                 let name = namespace.meta.name.clone();
                 if self.namespaces.get(&name) != Some(&namespace) {
                     self.namespaces.insert(name.clone(), namespace);
-                    self.namespace_changed(&name);
+                    changed(Fact::Namespace(name));
                 }
             }
             Object::Node(node) => {
                 let name = node.meta.name.clone();
                 if self.nodes.get(&name) != Some(&node) {
-                    self.forget_node(&name);
-                    self.learn_node(node);
+                    self.forget_node(&name, changed);
+                    self.learn_node(node, changed);
                 }
             }
             Object::ServiceAccount(meta) => {
@@ -207,8 +158,8 @@ impl Index {
             Object::Pod(pod) => {
                 let old = self.pods.get(&pod.meta.namespace).and_then(|pods| pods.get(&pod.meta.name));
                 if old.is_none_or(|old| **old != pod) {
-                    self.forget_pod(&pod.meta.namespace.clone(), &pod.meta.name.clone());
-                    self.learn_pod(pod);
+                    self.forget_pod(&pod.meta.namespace.clone(), &pod.meta.name.clone(), changed);
+                    self.learn_pod(pod, changed);
                 }
             }
             Object::Service(service) => {
@@ -216,32 +167,32 @@ impl Index {
                 if self.services.get(&name).is_none_or(|old| **old != service) {
                     self.services_in.entry(name.namespace.clone()).or_default().insert(name.name.clone());
                     self.services.insert(name.clone(), Arc::new(service));
-                    self.service_changed(name);
+                    service_changed(name, changed);
                 }
             }
             Object::EndpointSlice(slice) => {
                 let id = Id::new(slice.meta.namespace.clone(), slice.meta.name.clone());
                 if self.slices.get(&id).is_none_or(|old| **old != slice) {
-                    self.forget_slice(&id);
-                    self.learn_slice(id, slice);
+                    self.forget_slice(&id, changed);
+                    self.learn_slice(id, slice, changed);
                 }
             }
         }
     }
 
-    fn delete(&mut self, id: &ObjectId) {
+    fn delete(&mut self, id: &ObjectId, changed: Changed<'_>) {
         let name = || Id::new(id.namespace.clone(), id.name.clone());
         match id.kind {
             ObjectKind::Namespace => {
                 if self.namespaces.remove(&id.name).is_some() {
-                    self.namespace_changed(&id.name);
+                    changed(Fact::Namespace(id.name.clone()));
                 }
             }
-            ObjectKind::Node => self.forget_node(&id.name),
+            ObjectKind::Node => self.forget_node(&id.name, changed),
             ObjectKind::ServiceAccount => {
                 self.accounts.remove(&name());
             }
-            ObjectKind::Pod => self.forget_pod(&id.namespace, &id.name),
+            ObjectKind::Pod => self.forget_pod(&id.namespace, &id.name, changed),
             ObjectKind::Service => {
                 if self.services.remove(&name()).is_some() {
                     if let Some(names) = self.services_in.get_mut(&id.namespace) {
@@ -250,21 +201,21 @@ impl Index {
                             self.services_in.remove(&id.namespace);
                         }
                     }
-                    self.service_changed(name());
+                    service_changed(name(), changed);
                 }
             }
-            ObjectKind::EndpointSlice => self.forget_slice(&name()),
+            ObjectKind::EndpointSlice => self.forget_slice(&name(), changed),
         }
     }
 
-    fn reset(&mut self, kind: ObjectKind, objects: Vec<Object>) {
+    fn reset(&mut self, kind: ObjectKind, objects: Vec<Object>, changed: Changed<'_>) {
         let mut gone: AHashSet<ObjectId> = self.ids(kind).collect();
         for object in objects.into_iter().filter(|object| object.kind() == kind) {
             gone.remove(&object.id());
-            self.apply(object);
+            self.apply(object, changed);
         }
         for id in gone {
-            self.delete(&id);
+            self.delete(&id, changed);
         }
     }
 
@@ -283,57 +234,41 @@ impl Index {
         }
     }
 
-    fn namespace_changed(&mut self, name: &Arc<str>) {
-        for service in self.services_in.get(name).into_iter().flatten() {
-            self.dirty.services.insert(ServiceName::new(name.clone(), service.clone()));
-        }
-        self.dirty.namespaces.insert(name.clone());
-    }
-
-    fn service_changed(&mut self, name: ServiceName) {
-        if name == cluster_dns() {
-            let pods = self.pods.get("kube-system").into_iter().flat_map(|pods| pods.values());
-            self.dirty.addresses.extend(pods.flat_map(|pod| pod.addresses.iter().copied()));
-        }
-        self.dirty.services.insert(name);
-    }
-
-    fn learn_node(&mut self, node: Node) {
+    fn learn_node(&mut self, node: Node, changed: Changed<'_>) {
         let name = &node.meta.name;
         for address in &node.addresses {
             self.nodes_at.entry(*address).or_default().push(name.clone());
-            self.dirty.addresses.insert(*address);
+            changed(Fact::Address(*address));
         }
         for range in &node.pod_ranges {
             self.nodes_of_range.entry(*range).or_default().push(name.clone());
-            self.dirty.ranges.insert(*range);
+            changed(Fact::Range(*range));
         }
         self.nodes.insert(name.clone(), node);
     }
 
-    fn forget_node(&mut self, name: &Arc<str>) {
+    fn forget_node(&mut self, name: &Arc<str>, changed: Changed<'_>) {
         let Some(node) = self.nodes.remove(name) else { return };
         for address in &node.addresses {
             remove_from(&mut self.nodes_at, address, name);
-            self.dirty.addresses.insert(*address);
+            changed(Fact::Address(*address));
         }
         for range in &node.pod_ranges {
             remove_from(&mut self.nodes_of_range, range, name);
-            self.dirty.ranges.insert(*range);
+            changed(Fact::Range(*range));
         }
     }
 
-    fn learn_pod(&mut self, pod: Pod) {
+    fn learn_pod(&mut self, pod: Pod, changed: Changed<'_>) {
         let id = Id::new(pod.meta.namespace.clone(), pod.meta.name.clone());
         for address in &pod.addresses {
             self.pods_at.entry(*address).or_default().push(id.clone());
-            self.dirty.addresses.insert(*address);
         }
-        self.mark_selecting(&pod);
+        pod_changed(&pod, changed);
         self.pods.entry(id.namespace).or_default().insert(id.name, Arc::new(pod));
     }
 
-    fn forget_pod(&mut self, namespace: &Arc<str>, name: &Arc<str>) {
+    fn forget_pod(&mut self, namespace: &Arc<str>, name: &Arc<str>, changed: Changed<'_>) {
         let Some(pods) = self.pods.get_mut(namespace) else { return };
         let Some(pod) = pods.remove(name) else { return };
         if pods.is_empty() {
@@ -342,41 +277,24 @@ impl Index {
         let id = Id::new(namespace.clone(), name.clone());
         for address in &pod.addresses {
             remove_from(&mut self.pods_at, address, &id);
-            self.dirty.addresses.insert(*address);
         }
-        self.mark_selecting(&pod);
+        pod_changed(&pod, changed);
     }
 
-    fn mark_selecting(&mut self, pod: &Pod) {
-        let selecting = self.services_selecting(pod);
-        self.dirty.endpoints.extend(selecting);
-    }
-
-    /// Services of which a pod is an endpoint where they have no slice.
-    fn services_selecting(&self, pod: &Pod) -> Vec<ServiceName> {
-        if !self.selects_pods {
-            return Vec::new();
-        }
-        let names = self.services_in.get(&pod.meta.namespace).into_iter().flatten();
-        let names = names.map(|name| ServiceName::new(pod.meta.namespace.clone(), name.clone()));
-        let has = |name: &ServiceName| self.services.get(name).is_some_and(|it| selects(&it.selector, &pod.labels));
-        names.filter(has).collect()
-    }
-
-    fn learn_slice(&mut self, id: Id, slice: EndpointSlice) {
+    fn learn_slice(&mut self, id: Id, slice: EndpointSlice, changed: Changed<'_>) {
         let slice = Arc::new(slice);
         if let Some(service) = &slice.service {
             let service = ServiceName::new(id.namespace.clone(), service.clone());
             self.slices_of.entry(service.clone()).or_default().insert(id.name.clone(), slice.clone());
-            self.dirty.endpoints.insert(service);
+            changed(Fact::Slices(service));
         }
-        self.dirty.slices.insert(id.clone());
+        changed(Fact::Slice(id.clone()));
         self.slices.insert(id, slice);
     }
 
-    fn forget_slice(&mut self, id: &Id) {
+    fn forget_slice(&mut self, id: &Id, changed: Changed<'_>) {
         let Some(slice) = self.slices.remove(id) else { return };
-        self.dirty.slices.insert(id.clone());
+        changed(Fact::Slice(id.clone()));
         if let Some(service) = &slice.service {
             let service = ServiceName::new(id.namespace.clone(), service.clone());
             if let Some(slices) = self.slices_of.get_mut(&service) {
@@ -385,17 +303,26 @@ impl Index {
                     self.slices_of.remove(&service);
                 }
             }
-            self.dirty.endpoints.insert(service);
+            changed(Fact::Slices(service));
         }
     }
 }
 
-fn cluster_dns() -> ServiceName {
-    ServiceName::new("kube-system", "kube-dns")
+fn service_changed(name: ServiceName, changed: Changed<'_>) {
+    changed(Fact::ServicesOf(name.namespace.clone()));
+    changed(Fact::Service(name));
+}
+
+fn pod_changed(pod: &Pod, changed: Changed<'_>) {
+    let Meta { namespace, name, .. } = &pod.meta;
+    pod.addresses.iter().for_each(|address| changed(Fact::Address(*address)));
+    pod.labels.iter().for_each(|label| changed(Fact::Labelled(namespace.clone(), label.clone())));
+    changed(Fact::Pod(Id::new(namespace.clone(), name.clone())));
+    changed(Fact::PodsOf(namespace.clone()));
 }
 
 /// Whether `labels` has every pair of `selector`; an empty selector selects nothing.
-fn selects(selector: &Labels, labels: &Labels) -> bool {
+pub(crate) fn selects(selector: &Labels, labels: &Labels) -> bool {
     !selector.is_empty() && selector.iter().all(|pair| labels.binary_search(pair).is_ok())
 }
 

@@ -8,7 +8,12 @@
 pub mod compile;
 pub mod diagnostic;
 pub mod event;
+mod facts;
+mod graph;
 mod index;
 pub mod kinds;
 pub mod own_address;
+mod placement;
 pub mod plan;
+mod publication;
+mod step;

@@ -1,8 +1,8 @@
 //! How resources look in transit and on disk: protobuf, one message a kind.
 //!
 //! The bytes of a resource are deterministic (fields in order, lists as the compiler sorted them, no maps), so their
-//! hash is its version in every replica. Fields of newer versions are skipped; a value that cannot be understood, such as
-//! a protocol of a newer version, makes that one resource unreadable and no other.
+//! hash is its version in every replica. A value that cannot be understood makes that one resource unreadable and no
+//! other. Fields of newer versions are skipped, except those of routes and policies that must not be: see [`skew`].
 //!
 //! Every message is written out here as a struct, so a build needs no protobuf compiler. Field numbers are never
 //! reused.
@@ -14,6 +14,7 @@ mod mesh;
 mod names;
 mod proxy;
 mod service;
+mod skew;
 mod workload;
 
 use std::fmt;

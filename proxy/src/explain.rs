@@ -17,7 +17,7 @@ use crate::{
     http::{Host, find_called, named, port_on, speaks_http2},
     listener::{Claims, Facts, Opened},
     reason::Reason,
-    state::{BackendPort, Called, Phase, Port, Shared, directory_name},
+    state::{BackendPort, Called, Destination, Phase, Port, Shared, directory_name},
 };
 
 /// Endpoints of one backend that are shown at most.
@@ -277,8 +277,7 @@ impl Explainer {
         if port.routes.is_empty() {
             return vec![RouteSeen { own: true, backends: vec![self.backend(1, Some(&port.own), question)] }];
         }
-        let seen =
-            |(weight, backend): &(u32, Option<Arc<BackendPort>>)| self.backend(*weight, backend.as_ref(), question);
+        let seen = |(weight, to): &(u32, Destination<Arc<BackendPort>>)| self.backend(*weight, to.backend(), question);
         let route = |route: &crate::state::Weighted| RouteSeen {
             own: false,
             backends: route.backends().iter().map(seen).collect(),
@@ -330,14 +329,21 @@ impl Explainer {
             let nobody = fitting(&upstreams, &self.shared, address(question)).is_empty();
             scheme.or_else(|| nobody.then_some(Reason::NoEndpoints))
         };
-        let Some(route) = port.routes.first() else { return refuses(&port.own) };
+        let Some(route) = port.routes.first() else {
+            return if port.own_refuses { Some(Reason::UnsupportedPolicy) } else { refuses(&port.own) };
+        };
         let mut used = route.backends().iter().filter(|(weight, _)| *weight > 0).peekable();
         if used.peek().is_none() {
             return Some(Reason::NoEndpoints);
         }
         let mut first = None;
-        for (_, backend) in used {
-            first = Some(backend.as_ref().map_or(Some(Reason::BadBackend), refuses)?);
+        for (_, to) in used {
+            let reason = match to {
+                Destination::Backend(backend) => refuses(backend),
+                Destination::Missing => Some(Reason::BadBackend),
+                Destination::NotUnderstood => Some(Reason::UnsupportedPolicy),
+            };
+            first = Some(reason?);
         }
         first
     }

@@ -45,6 +45,8 @@ pub enum Reason {
     BadBackend,
     /// The request went through the mesh too often.
     LoopDetected,
+    /// The controller is newer than this proxy, and says something of the route that must not be ignored.
+    UnsupportedPolicy,
 }
 
 impl Reason {
@@ -68,6 +70,7 @@ impl Reason {
             Self::VersionNotSupported => "version_not_supported",
             Self::BadBackend => "bad_backend",
             Self::LoopDetected => "loop_detected",
+            Self::UnsupportedPolicy => "unsupported_policy",
         }
     }
 
@@ -84,7 +87,7 @@ impl Reason {
             Self::UriTooLong => StatusCode::URI_TOO_LONG,
             Self::NotImplemented => StatusCode::NOT_IMPLEMENTED,
             Self::VersionNotSupported => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
-            Self::BadBackend => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::BadBackend | Self::UnsupportedPolicy => StatusCode::INTERNAL_SERVER_ERROR,
             Self::LoopDetected => StatusCode::LOOP_DETECTED,
         }
     }
@@ -121,6 +124,7 @@ impl Reason {
             }
             Self::VersionNotSupported => "HTTP 1.0, 1.1 and 2 are served",
             Self::BadBackend => "a backend of the route does not exist",
+            Self::UnsupportedPolicy => "the route has a policy that this version of the proxy does not know",
             Self::LoopDetected => "the request went through the mesh too often: its endpoints lead back to the mesh",
         }
     }
@@ -150,6 +154,7 @@ mod tests {
             (Reason::VersionNotSupported, "version_not_supported", 505, 14),
             (Reason::BadBackend, "bad_backend", 500, 14),
             (Reason::LoopDetected, "loop_detected", 508, 14),
+            (Reason::UnsupportedPolicy, "unsupported_policy", 500, 14),
         ] {
             assert_eq!((reason.code(), reason.status().as_u16(), reason.grpc()), (code, status, grpc), "{reason:?}");
         }

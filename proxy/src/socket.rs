@@ -277,15 +277,20 @@ impl Out {
 }
 
 impl Socket {
-    /// Reads into `buf` what has arrived; returns how much that was, 0 at the end.
-    pub(crate) fn poll_fill(&self, cx: &mut Context<'_>, buf: &mut ReadBufCursor<'_>) -> Poll<io::Result<usize>> {
-        self.poll_receive(cx, |stream| fill::receive(stream, buf))
+    /// Reads into `buf` what has arrived, as much of it as `look` lets in; returns how much arrived, 0 at the end.
+    pub(crate) fn poll_fill(
+        &self,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBufCursor<'_>,
+        mut look: impl FnMut(&[u8]) -> usize,
+    ) -> Poll<io::Result<usize>> {
+        self.poll_receive(cx, |stream| fill::receive(stream, buf, &mut look))
     }
 }
 
 impl Read for Socket {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, mut buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
-        self.poll_fill(cx, &mut buf).map_ok(drop)
+        self.poll_fill(cx, &mut buf, <[u8]>::len).map_ok(drop)
     }
 }
 

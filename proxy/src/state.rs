@@ -263,6 +263,8 @@ pub(crate) struct Port {
     pub(crate) routes: Vec<Weighted>,
     /// The Service's own endpoints.
     pub(crate) own: Arc<BackendPort>,
+    /// Requests that no route takes are refused: a policy of the port is not understood.
+    pub(crate) own_refuses: bool,
     /// `X-Forwarded-Port`.
     pub(crate) number_text: HeaderValue,
     /// What is counted for it.
@@ -297,8 +299,30 @@ pub(crate) enum Counts {
 pub(crate) struct Weighted {
     /// Sum of all weights.
     total: u64,
-    /// Each backend with its weight; `None` for one that does not exist.
-    backends: Vec<(u32, Option<Arc<BackendPort>>)>,
+    /// Each backend with its weight.
+    backends: Vec<(u32, Destination<Arc<BackendPort>>)>,
+}
+
+/// A backend of a route.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Destination<B> {
+    /// A port of a Service.
+    Backend(B),
+    /// It does not exist.
+    Missing,
+    /// A newer controller says something of the route, or of the backend, that this version does not know and must not
+    /// ignore.
+    NotUnderstood,
+}
+
+impl<B> Destination<B> {
+    /// The backend, if requests can be sent there.
+    pub(crate) fn backend(&self) -> Option<&B> {
+        match self {
+            Self::Backend(backend) => Some(backend),
+            Self::Missing | Self::NotUnderstood => None,
+        }
+    }
 }
 
 /// Where a request goes.
@@ -307,6 +331,8 @@ pub(crate) enum Target<'a> {
     Backend(&'a Arc<BackendPort>),
     /// A backend that does not exist.
     Missing,
+    /// A route or backend with a policy that this version does not know.
+    NotUnderstood,
     /// All weights are 0.
     Nowhere,
 }
@@ -314,18 +340,21 @@ pub(crate) enum Target<'a> {
 impl Port {
     /// Picks a backend by weight; `draw` is a uniformly random number.
     pub(crate) fn target(&self, draw: u64) -> Target<'_> {
-        let Some(route) = self.routes.first() else { return Target::Backend(&self.own) };
-        route.pick(draw)
+        match self.routes.first() {
+            Some(route) => route.pick(draw),
+            None if self.own_refuses => Target::NotUnderstood,
+            None => Target::Backend(&self.own),
+        }
     }
 }
 
 impl Weighted {
-    /// Each backend with its weight; `None` for one that does not exist.
-    pub(crate) fn backends(&self) -> &[(u32, Option<Arc<BackendPort>>)] {
+    /// Each backend with its weight.
+    pub(crate) fn backends(&self) -> &[(u32, Destination<Arc<BackendPort>>)] {
         &self.backends
     }
 
-    fn new(backends: Vec<(u32, Option<Arc<BackendPort>>)>) -> Self {
+    fn new(backends: Vec<(u32, Destination<Arc<BackendPort>>)>) -> Self {
         Self { total: backends.iter().map(|(weight, _)| u64::from(*weight)).sum(), backends }
     }
 
@@ -336,7 +365,11 @@ impl Weighted {
         let mut left = draw % self.total;
         for (weight, backend) in &self.backends {
             if left < u64::from(*weight) {
-                return backend.as_ref().map_or(Target::Missing, Target::Backend);
+                return match backend {
+                    Destination::Backend(backend) => Target::Backend(backend),
+                    Destination::Missing => Target::Missing,
+                    Destination::NotUnderstood => Target::NotUnderstood,
+                };
             }
             left -= u64::from(*weight);
         }

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use maesh_config::model::{Balance, Endpoint, Protocol, Route, Scheme};
+use maesh_config::model::{BackendPolicy, Balance, Endpoint, Protocol, Route, Scheme};
 use maesh_proxy::Config;
 use support::{Fed, LOCAL, Raw, ask, config, endpoint, endpoints, free_port, get, policy, to, within};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -205,7 +205,7 @@ async fn weights_and_warming() {
     assert!(ask(address, &get("web.shop", "/")).await.1.starts_with("a "));
     // The new version sends to a Service whose endpoints are not here yet: the old one goes on.
     fed.answering.send_replace(false);
-    let split = vec![Route { backends: vec![to("v1.shop", port, 3), to("v2.shop", port, 1)] }];
+    let split = vec![Route { backends: vec![to("v1.shop", port, 3), to("v2.shop", port, 1)], not_understood: None }];
     fed.define("web.shop", port, Protocol::Http, policy(Scheme::Http), split);
     for (name, server) in [("v1.shop", &a), ("v2.shop", &b)] {
         fed.define(name, port, Protocol::Http, policy(Scheme::Http), Vec::new());
@@ -233,7 +233,13 @@ async fn weights_and_warming() {
         ("a port that does not exist", vec![to("v1.shop", 1, 1)], "bad_backend"),
         ("all weights 0", vec![to("v1.shop", port, 0)], "no_endpoints"),
     ] {
-        fed.define("web.shop", port, Protocol::Http, policy(Scheme::Http), vec![Route { backends }]);
+        fed.define(
+            "web.shop",
+            port,
+            Protocol::Http,
+            policy(Scheme::Http),
+            vec![Route { backends, not_understood: None }],
+        );
         fed.push_service("web.shop").await;
         within(async {
             loop {
@@ -257,7 +263,7 @@ async fn a_backends_port_that_comes_later_is_found() {
     let address = fed.http("web.shop", Scheme::Http, &[]).await;
     let port = address.port();
     let define = |number| fed.define("v1.shop", number, Protocol::Http, policy(Scheme::Http), Vec::new());
-    let routes = vec![Route { backends: vec![to("v1.shop", port, 1)] }];
+    let routes = vec![Route { backends: vec![to("v1.shop", port, 1)], not_understood: None }];
     fed.define("web.shop", port, Protocol::Http, policy(Scheme::Http), routes);
     fed.define_endpoints("v1.shop", port, Protocol::Http, vec![endpoint(server.address)]);
     define(port - 1);
@@ -293,4 +299,35 @@ async fn callers_do_not_wait_for_whoever_applies_the_configuration() {
     let mut all = String::new();
     stream.read_to_string(&mut all).expect("answered, then closed because it is idle");
     assert!(all.contains("x-maesh-reason: unknown_host"), "{all}");
+}
+
+/// A controller of a newer version says something of a route, or of a backend, that this version must not ignore.
+#[tokio::test]
+async fn what_is_not_understood_is_refused_and_nothing_else_is() {
+    let fed = Fed::new(config()).await;
+    fed.begin().await;
+    let server = endpoints::echo(false, "v").await;
+    let address = fed.http("web.shop", Scheme::Http, &[server.address]).await;
+    let other = fed.http("v1.shop", Scheme::Http, &[server.address]).await;
+    let (port, v1) = (address.port(), other.port());
+    let route = |not_understood| vec![Route { backends: vec![to("v1.shop", v1, 1)], not_understood }];
+    let newer = || BackendPolicy { not_understood: Some(70), ..policy(Scheme::Http) };
+    let refused = "maesh: unsupported_policy";
+    for (case, web, routes, backend, want, want_of_backend) in [
+        ("nothing is new", policy(Scheme::Http), vec![], policy(Scheme::Http), "v ", "v "),
+        ("the route", policy(Scheme::Http), route(Some(64)), policy(Scheme::Http), refused, "v "),
+        ("a policy that the route does not use", newer(), route(None), policy(Scheme::Http), "v ", "v "),
+        ("a policy of the port", newer(), vec![], policy(Scheme::Http), refused, "v "),
+        ("a policy of the backend", policy(Scheme::Http), route(None), newer(), refused, refused),
+        ("understood again", policy(Scheme::Http), route(None), policy(Scheme::Http), "v ", "v "),
+    ] {
+        fed.define("v1.shop", v1, Protocol::Http, backend, Vec::new());
+        fed.push_service("v1.shop").await;
+        fed.define("web.shop", port, Protocol::Http, web, routes);
+        fed.push_service("web.shop").await;
+        for (address, name, want) in [(other, "v1.shop", want_of_backend), (address, "web.shop", want)] {
+            let (head, body) = ask(address, &get(name, "/")).await;
+            assert!(body.starts_with(want), "{case}: {name}: {head}{body}");
+        }
+    }
 }

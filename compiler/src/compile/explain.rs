@@ -11,11 +11,18 @@ use maesh_config::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{Addressing, Compiled, Compiler, ConnectedProxy, endpoints_of};
+use super::{Addressing, Compiler, ConnectedProxy};
 use crate::{
     diagnostic::{Diagnostic, Severity, did_you_mean},
+    facts::View,
     kinds::{Pod, Service},
-    plan::{service::is_name_server, workload},
+    placement::Placed,
+    plan::{
+        endpoints,
+        service::{Plan, is_name_server},
+        workload,
+    },
+    publication::name::answers_endpoints,
 };
 
 /// Entries of one list that are shown at most.
@@ -202,7 +209,7 @@ impl Compiler {
         }
         let name = explanation.service.as_deref().and_then(|name| name.parse().ok());
         explanation.proxies =
-            self.proxies.iter().take(MOST).map(|proxy| self.proxy_seen(proxy, name.as_ref())).collect();
+            self.publication.proxies().iter().take(MOST).map(|proxy| self.proxy_seen(proxy, name.as_ref())).collect();
         explanation
     }
 
@@ -214,10 +221,10 @@ impl Compiler {
         let slices = slices.map(|slice| format!("slice/{}/{}", slice.meta.namespace, slice.meta.name));
         let places = [place("service"), place("place"), place("bind"), format!("namespace/{}", name.namespace)];
         let mut places: Vec<String> = places.into_iter().chain(slices).collect();
-        match self.services.get(name) {
-            Some(compiled) => {
-                explanation.meshed = Some(self.meshed(name, compiled));
-                (explanation.endpoints, explanation.endpoints_in_all) = self.endpoints_seen(compiled);
+        match self.plans.get(name) {
+            Some(plan) => {
+                explanation.meshed = Some(self.meshed(plan));
+                (explanation.endpoints, explanation.endpoints_in_all) = self.endpoints_seen(plan);
             }
             None => {
                 explanation.unknown = (!self.index.services.contains_key(name)).then(|| name.clone());
@@ -228,17 +235,19 @@ impl Compiler {
         explanation.findings = self.findings(places);
     }
 
-    fn meshed(&self, name: &ServiceName, compiled: &Compiled) -> Meshed {
-        let plan = &compiled.plan;
-        let headless = self.answers_endpoints(plan);
-        let own_address = match (&self.config.addressing, plan.own) {
-            (Addressing::Range(range), false) => Some(range.shared()),
-            (Addressing::Range(_), true) => compiled.own,
-            (Addressing::Cluster, _) => {
-                compiled.standing.as_ref().and_then(|standing| self.places.addresses(standing).first().copied())
+    fn meshed(&self, plan: &Plan) -> Meshed {
+        let (name, view) = (plan.name(), View::new(&self.index));
+        let none = Placed::default();
+        let placed = self.placement.get(name).unwrap_or(&none);
+        let headless = answers_endpoints(plan, self.config.bypass);
+        let own_address = match &self.config.addressing {
+            Addressing::Range(_) => self.placement.own_address(name, &view),
+            Addressing::Cluster => {
+                let standing = placed.standing.as_ref();
+                standing.and_then(|standing| self.placement.addresses(standing).first().copied())
             }
         };
-        let ports = plan.ports.iter().zip(&compiled.listens).map(|(port, listen)| PortSeen {
+        let ports = plan.ports.iter().zip(&placed.listens).map(|(port, listen)| PortSeen {
             port: port.number,
             name: port.name.as_deref().map(str::to_owned),
             protocol: port.protocol.to_string(),
@@ -250,14 +259,14 @@ impl Compiler {
             own: plan.own,
             own_address: own_address.filter(|_| plan.own),
             headless,
-            plain: if headless { compiled.ready.clone() } else { plan.cluster_ips.clone() },
+            plain: if headless { self.publication.ready_addresses(name).to_vec() } else { plan.cluster_ips.clone() },
             ports: ports.collect(),
-            acknowledged: self.acknowledged(name),
+            acknowledged: self.publication.acknowledged(placed, &view),
         }
     }
 
-    fn endpoints_seen(&self, compiled: &Compiled) -> (Vec<EndpointSeen>, usize) {
-        let endpoints = endpoints_of(&self.index, &compiled.plan, &self.forbidden);
+    fn endpoints_seen(&self, plan: &Plan) -> (Vec<EndpointSeen>, usize) {
+        let endpoints = endpoints::of(plan, &self.plans.forbidden, &View::new(&self.index));
         let all = endpoints.ports.iter().flat_map(|port| port.endpoints.iter().map(|one| (port.number, one)));
         let seen = all.clone().take(MOST).map(|(port, one)| EndpointSeen {
             port,
@@ -274,7 +283,7 @@ impl Compiler {
     }
 
     fn pod_at(&self, address: IpAddr) -> Option<String> {
-        let workload = workload::of_address(&self.index, address)?;
+        let workload = workload::of_address(&View::new(&self.index), address)?;
         Some(format!("{}/{}", workload.namespace?, workload.name))
     }
 
@@ -375,9 +384,9 @@ impl Compiler {
 
     fn caller_at(&self, address: IpAddr) -> CallerSeen {
         let ranges = self.index.ranges().filter(|range| range.contains(&address));
-        let workload = workload::of_address(&self.index, address).or_else(|| {
+        let workload = workload::of_address(&View::new(&self.index), address).or_else(|| {
             let range: IpNet = ranges.max_by_key(IpNet::prefix_len)?;
-            workload::of_range(&self.index, range)
+            workload::of_range(&View::new(&self.index), range)
         });
         let Some(found) = workload else {
             return CallerSeen { address, kind: "unknown".into(), name: None, service_account: None, node: None };
@@ -399,8 +408,11 @@ impl Compiler {
     }
 
     fn proxy_seen(&self, proxy: &ConnectedProxy, service: Option<&ServiceName>) -> ProxySeen {
-        let needed: Vec<&ListenerId> =
-            service.into_iter().flat_map(|name| self.listeners.of(name)).map(|listener| &listener.id).collect();
+        let needed: Vec<&ListenerId> = service
+            .into_iter()
+            .flat_map(|name| self.placement.listeners.of(name))
+            .map(|listener| &listener.id)
+            .collect();
         let lacks = needed.iter().filter(|id| !proxy.listening.contains(id)).map(ToString::to_string);
         let failed = needed.iter().filter_map(|id| proxy.failed.get_key_value(*id));
         ProxySeen {

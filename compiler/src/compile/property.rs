@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
     time::Duration,
 };
 
@@ -11,8 +12,9 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::{
-    diagnostic::ObjectRef,
+    diagnostic::{Diagnostic, ObjectRef, Reason},
     kinds::{Object, ObjectId},
+    own_address,
 };
 
 /// Everything that was said so far.
@@ -288,7 +290,7 @@ fn check(config: &Config, steps: Vec<Step>) {
                 compiler.take(Event::Reset(kind, new.into_values().collect()));
             }
             Step::Proxies(mut new) => {
-                let listeners = said.resources.keys().filter(|key| key.kind == maesh_config::Kind::Listener);
+                let listeners = said.resources.keys().filter(|key| key.kind == Kind::Listener);
                 let listeners: Vec<_> = listeners.map(|key| ListenerId(key.name.clone())).collect();
                 for proxy in &mut new {
                     if proxy.listening.iter().any(|id| &*id.0 == "all") {
@@ -327,6 +329,18 @@ fn check(config: &Config, steps: Vec<Step>) {
     let later = run_out(&mut fresh, &mut at_once, now);
     assert_eq!(said, at_once);
     assert!(fresh.compile(later).is_empty(), "nothing happened, and something was said");
+
+    // Once all objects are gone, only what is there without any is read.
+    for kind in ObjectKind::ALL {
+        compiler.take(Event::Reset(kind, Vec::new()));
+    }
+    compiler.compile(later);
+    run_out(&mut compiler, &mut Said::default(), later);
+    let mut empty = Compiler::new(config.clone());
+    empty.proxies(compiler.publication.proxies().to_vec());
+    empty.settle();
+    empty.compile(later);
+    assert_eq!(compiler.graph.size(), empty.graph.size(), "what is gone leaves no edges");
 }
 
 /// Lets time pass until nothing changes by time alone any more; returns when that was.

@@ -8,10 +8,13 @@ mod cluster;
 mod endpoints;
 mod names;
 mod ports;
+mod units;
 mod workloads;
 
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
+
 use super::*;
-use crate::kinds::Object;
+use crate::{diagnostic::Reason, kinds::Object, own_address};
 
 /// Objects from a few lines of YAML: documents apart by `---`.
 pub(crate) fn objects(yaml: &str) -> Vec<Object> {

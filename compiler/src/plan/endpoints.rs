@@ -11,19 +11,31 @@ use maesh_config::{
     model::{Endpoint, Endpoints, PortEndpoints, Protocol},
 };
 
-use super::service::{Plan, Port};
+use super::{
+    forbidden::Forbidden,
+    service::{Plan, Port},
+};
 use crate::{
-    compile::Forbidden,
     diagnostic::{Diagnostic, Reason},
-    index::Index,
+    facts::View,
     kinds::{EndpointSlice, Number, Pod, SliceEndpoint, Transport},
 };
 
+/// The endpoints of `plan`.
+pub(crate) fn of(plan: &Plan, forbidden: &Forbidden, view: &View<'_>) -> Endpoints {
+    let mut slices = view.slices_of(plan.name()).peekable();
+    if slices.peek().is_some() {
+        return from_slices(plan, slices, forbidden, view);
+    }
+    from_pods(plan, &view.selected_pods(plan.name()), forbidden, view)
+}
+
 /// The endpoints of `plan` from the slices of its Service.
-pub(crate) fn from_slices<'a>(
+fn from_slices<'a>(
     plan: &Plan,
     slices: impl Iterator<Item = &'a Arc<EndpointSlice>> + Clone,
     forbidden: &Forbidden,
+    view: &View<'_>,
 ) -> Endpoints {
     from_each(plan, |port, all| {
         for slice in slices.clone() {
@@ -32,7 +44,7 @@ pub(crate) fn from_slices<'a>(
             };
             let Some(at) = slice.ports.iter().find(same).filter(|at| at.number > 0) else { continue };
             all.reserve(slice.endpoints.len());
-            for endpoint in slice.endpoints.iter().filter(|endpoint| forbidden.why(endpoint.address).is_none()) {
+            for endpoint in slice.endpoints.iter().filter(|endpoint| forbidden.why(endpoint.address, view).is_none()) {
                 let hints = endpoint.hints.as_deref();
                 all.push(Endpoint {
                     address: SocketAddr::new(endpoint.address, at.number),
@@ -49,11 +61,11 @@ pub(crate) fn from_slices<'a>(
 }
 
 /// The endpoints of `plan` when they are `pods`, with the conditions that Kubernetes would give them.
-pub(crate) fn from_pods(plan: &Plan, pods: &[Arc<Pod>], forbidden: &Forbidden) -> Endpoints {
+fn from_pods(plan: &Plan, pods: &[Arc<Pod>], forbidden: &Forbidden, view: &View<'_>) -> Endpoints {
     from_each(plan, |port, all| {
         for pod in pods.iter().filter(|pod| !pod.ended) {
             let Some(number) = target(port, pod) else { continue };
-            for address in pod.addresses.iter().filter(|address| forbidden.why(**address).is_none()) {
+            for address in pod.addresses.iter().filter(|address| forbidden.why(**address, view).is_none()) {
                 all.push(Endpoint {
                     address: SocketAddr::new(*address, number),
                     ready: plan.publish_not_ready || (pod.ready && !pod.deleting),
@@ -69,7 +81,7 @@ pub(crate) fn from_pods(plan: &Plan, pods: &[Arc<Pod>], forbidden: &Forbidden) -
 }
 
 /// What is odd about a slice: by itself, and, where it counts, because its addresses are `forbidden`.
-pub(crate) fn check(slice: &EndpointSlice, forbidden: Option<&Forbidden>) -> Vec<Diagnostic> {
+pub(crate) fn check(slice: &EndpointSlice, forbidden: Option<&Forbidden>, view: &View<'_>) -> Vec<Diagnostic> {
     let mut found = Vec::new();
     let mut say = |field: &str, text: String| {
         found.push(Diagnostic::of(Reason::InvalidAddress, "EndpointSlice", &slice.meta, field, text));
@@ -93,7 +105,7 @@ pub(crate) fn check(slice: &EndpointSlice, forbidden: Option<&Forbidden>) -> Vec
             "has no label kubernetes.io/service-name, so it belongs to no Service; it is not used. Add the label.";
         say("metadata.labels", text.into());
     }
-    if let Some((count, address, why)) = forbidden.and_then(|forbidden| forbidden.in_slice(slice)) {
+    if let Some((count, address, why)) = forbidden.and_then(|forbidden| forbidden.in_slice(slice, view)) {
         let which = if count == 1 { "endpoint".to_owned() } else { format!("first of {count} endpoints") };
         let text = format!(
             "the {which} that proxies must not dial is {address}, an address {why}; left out. Give the addresses of pods.",
@@ -114,14 +126,14 @@ pub(crate) fn ready_addresses(endpoints: &Endpoints) -> Vec<IpAddr> {
 }
 
 /// The same of a Service that has no port: as in the cluster's own zone, its name is that of its endpoints.
-pub(crate) fn ready_of_all(index: &Index, plan: &Plan) -> Vec<IpAddr> {
-    let mut slices = index.slices_of(plan.name()).peekable();
+pub(crate) fn ready_of_all(plan: &Plan, view: &View<'_>) -> Vec<IpAddr> {
+    let mut slices = view.slices_of(plan.name()).peekable();
     let mut ready: Vec<IpAddr> = if slices.peek().is_some() {
         let all = slices.flat_map(|slice| &slice.endpoints);
         let is_ready = |endpoint: &&SliceEndpoint| endpoint.ready && !endpoint.terminating;
         all.filter(|endpoint| plan.publish_not_ready || is_ready(endpoint)).map(|endpoint| endpoint.address).collect()
     } else {
-        let pods = index.services.get(plan.name()).map(|service| index.selected_pods(service)).unwrap_or_default();
+        let pods = view.selected_pods(plan.name());
         let is_ready = |pod: &&Arc<Pod>| !pod.ended && (plan.publish_not_ready || (pod.ready && !pod.deleting));
         pods.iter().filter(is_ready).flat_map(|pod| pod.addresses.iter().copied()).collect()
     };

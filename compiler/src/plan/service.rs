@@ -1,10 +1,6 @@
 //! What a Service means to the mesh, by itself and its Namespace alone.
 
-use std::{
-    net::IpAddr,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use maesh_config::{
@@ -21,6 +17,7 @@ use crate::{
     compile::{Addressing, Config},
     diagnostic::{Diagnostic, Reason},
     kinds::{Annotations, Number, Service, ServicePort, Transport},
+    step::Step,
 };
 
 /// Longest time to establish a connection.
@@ -70,36 +67,13 @@ pub(crate) struct Port {
     pub(crate) policy: BackendPolicy,
 }
 
-/// A port that carries another protocol since not long ago: callers who remember an answer of before still use it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Former {
-    pub(crate) port: Port,
-    pub(crate) until: Instant,
-}
-
-/// The former ports of a Service whose plan was `old` with `former` and is `new`.
-pub(crate) fn former(old: &Plan, former: &[Former], new: &Plan, until: Instant) -> Vec<Former> {
-    let just = old.ports.iter().map(|port| Former { port: port.clone(), until });
-    let mut all: Vec<Former> = Vec::new();
-    for it in just.chain(former.iter().cloned()) {
-        let same =
-            |port: &&Port| port.number == it.port.number && port.protocol.transport() == it.port.protocol.transport();
-        let changed = new.ports.iter().find(same).is_some_and(|port| port.protocol != it.port.protocol);
-        let there = |other: &Former| other.port.number == it.port.number && other.port.protocol == it.port.protocol;
-        if changed && !all.iter().any(there) {
-            all.push(it);
-        }
-    }
-    all
-}
-
 impl Plan {
     pub(crate) fn name(&self) -> &ServiceName {
         &self.age.name
     }
 
-    /// The resource with routes and policies; `former` are ports that are reached in the old way for a while.
-    pub(crate) fn resource(&self, former: &[Former]) -> model::Service {
+    /// The resource with routes and policies; `leaving` are ports that are reached in the old way for a while.
+    pub(crate) fn resource<'a>(&'a self, leaving: impl Iterator<Item = &'a Port>) -> model::Service {
         let port = |port: &Port, leaving| model::ServicePort {
             number: port.number,
             name: port.name.clone(),
@@ -109,32 +83,45 @@ impl Plan {
             backend: port.policy.clone(),
         };
         let now = self.ports.iter().map(|it| port(it, false));
-        let mut ports: Vec<_> = now.chain(former.iter().map(|former| port(&former.port, true))).collect();
+        let mut ports: Vec<_> = now.chain(leaving.map(|it| port(it, true))).collect();
         ports.sort_unstable_by_key(|port| (port.number, port.protocol));
         model::Service { name: self.name().clone(), ports }
     }
 }
 
-/// Plans one Service; `None` if it is not of the mesh. Diagnostics are those of the Service object.
-pub(crate) fn plan(
-    service: &Service,
-    namespace: Option<&Annotations>,
-    config: &Config,
-) -> (Option<Plan>, Vec<Diagnostic>) {
+/// What a Service came to.
+#[derive(Debug, Default)]
+pub(crate) struct Draft {
+    /// `None` if it is not of the mesh.
+    pub(crate) plan: Option<Plan>,
+    /// What is wrong with the Service.
+    pub(crate) found: Vec<Diagnostic>,
+}
+
+impl Draft {
+    fn not_meshed(found: Vec<Diagnostic>) -> Self {
+        Self { plan: None, found }
+    }
+}
+
+/// Plans one Service.
+pub(crate) fn plan(service: &Service, step: &Step<'_>) -> Draft {
+    let config = step.config;
     if config.ignores(&service.meta.namespace, &service.meta.name) {
-        return (None, Vec::new());
+        return Draft::default();
     }
     if service.external_name {
-        return (None, external_name(service));
+        return Draft::not_meshed(external_name(service));
     }
     if is_name_server(&service.meta.namespace, &service.meta.name) {
-        return (None, vec![name_server(service)]);
+        return Draft::not_meshed(vec![name_server(service)]);
     }
     if config.require_annotation && service.annotations.is_empty() {
-        return (None, Vec::new());
+        return Draft::default();
     }
     let none = Annotations::default();
-    let in_force = InForce { service: &service.annotations, namespace: namespace.unwrap_or(&none) };
+    let namespace = step.view.namespace(&service.meta.namespace).map_or(&none, |namespace| &namespace.annotations);
+    let in_force = InForce { service: &service.annotations, namespace };
     let mut found = Vec::new();
     let ports = ports(service, in_force, config, &mut found);
 
@@ -176,7 +163,7 @@ pub(crate) fn plan(
         publish_not_ready: service.publish_not_ready,
     };
     found.extend(annotations::check_service(service, &plan, in_force));
-    (Some(plan), found)
+    Draft { plan: Some(plan), found }
 }
 
 fn say(reason: Reason, service: &Service, field: &str, text: String) -> Diagnostic {
@@ -328,6 +315,7 @@ fn port(
             connect_timeout: CONNECT_TIMEOUT,
             idle_timeout: Some(if protocol == Protocol::Udp { UDP_IDLE } else { STREAM_IDLE }),
             concurrency: CONCURRENCY,
+            not_understood: None,
         },
     }
 }

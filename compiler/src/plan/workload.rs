@@ -9,34 +9,34 @@ use maesh_config::{
 };
 
 use crate::{
-    index::Index,
+    facts::View,
     kinds::{Node, Pod},
 };
 
 /// What is known of one address. The pod that was created last has it, if several say so: addresses are used again.
-pub(crate) fn of_address(index: &Index, address: IpAddr) -> Option<Workload> {
-    let alive = index.pods_at(&address).filter(|pod| !pod.ended && !pod.host_network);
+pub(crate) fn of_address(view: &View<'_>, address: IpAddr) -> Option<Workload> {
+    let alive = view.pods_at(address).filter(|pod| !pod.ended && !pod.host_network);
     let newest = alive.max_by(|a, b| {
         let key = |pod: &Pod| (pod.meta.created, pod.meta.namespace.clone(), pod.meta.name.clone());
         key(a).cmp(&key(b))
     });
     if let Some(pod) = newest {
-        return Some(of_pod(index, pod, address));
+        return Some(of_pod(view, pod, address));
     }
-    first(index.nodes_at(&address)).map(|node| of_node(node, address.into(), WorkloadKind::Node))
+    first(view.nodes_at(address)).map(|node| of_node(node, address.into(), WorkloadKind::Node))
 }
 
 /// What is known of a range of pod addresses.
-pub(crate) fn of_range(index: &Index, range: IpNet) -> Option<Workload> {
-    first(index.nodes_of_range(&range)).map(|node| of_node(node, range, WorkloadKind::PodRange))
+pub(crate) fn of_range(view: &View<'_>, range: IpNet) -> Option<Workload> {
+    first(view.nodes_of_range(range)).map(|node| of_node(node, range, WorkloadKind::PodRange))
 }
 
 fn first<'a>(nodes: impl Iterator<Item = &'a Node>) -> Option<&'a Node> {
     nodes.min_by(|a, b| a.meta.name.cmp(&b.meta.name))
 }
 
-fn of_pod(index: &Index, pod: &Pod, address: IpAddr) -> Workload {
-    let resolves_for_all = pod.of_replica_set && (pod.labelled_dns || index.serves_cluster_dns(pod));
+fn of_pod(view: &View<'_>, pod: &Pod, address: IpAddr) -> Workload {
+    let resolves_for_all = pod.of_replica_set && (pod.labelled_dns || view.serves_cluster_dns(pod));
     Workload {
         address: address.into(),
         kind: if resolves_for_all { WorkloadKind::Resolver } else { WorkloadKind::Pod },

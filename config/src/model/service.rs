@@ -49,6 +49,10 @@ pub struct ServicePort {
 pub struct Route {
     /// Weighted backends; a share of the traffic each.
     pub backends: Vec<Backend>,
+    /// A newer version says something of this route that must not be ignored, and that this version does not know: the
+    /// number of the field. Requests are refused. Never set by the compiler, and not written to the wire.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub not_understood: Option<u32>,
 }
 
 /// A port of a Service that a route sends to.
@@ -77,6 +81,9 @@ pub struct BackendPolicy {
     pub idle_timeout: Option<Duration>,
     /// Requests in flight for this port per proxy.
     pub concurrency: u32,
+    /// As for a route: requests that would go to this port are refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub not_understood: Option<u32>,
 }
 
 /// The protocol spoken to endpoints.

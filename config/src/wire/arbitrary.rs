@@ -95,6 +95,7 @@ fn service() -> impl Strategy<Value = Service> {
             connect_timeout,
             idle_timeout,
             concurrency,
+            not_understood: None,
         },
     );
     let backend = (service_name(), any::<u16>(), any::<u32>()).prop_map(|(service, port, weight)| Backend {
@@ -102,7 +103,7 @@ fn service() -> impl Strategy<Value = Service> {
         port,
         weight,
     });
-    let route = vec(backend, 0..3).prop_map(|backends| Route { backends });
+    let route = vec(backend, 0..3).prop_map(|backends| Route { backends, not_understood: None });
     let port = (any::<u16>(), option::of(text()), protocol(), any::<bool>(), vec(route, 0..3), policy).prop_map(
         |(number, name, protocol, leaving, routes, backend)| ServicePort {
             number,

@@ -1,8 +1,11 @@
 use std::time::Duration;
 
+use prost::Message;
+
 use super::{
     DecodeError,
     codes::{impossible, port, protocol, protocol_code, service_name},
+    skew::not_understood,
 };
 use crate::model::{self, Balance, Scheme};
 
@@ -22,14 +25,17 @@ struct ServicePort {
     name: Option<String>,
     #[prost(int32, tag = "3")]
     protocol: i32,
-    #[prost(message, repeated, tag = "4")]
-    routes: Vec<Route>,
-    #[prost(message, optional, tag = "5")]
-    backend: Option<BackendPolicy>,
+    /// [`Route`]s, read one by one so that fields of newer versions are seen.
+    #[prost(bytes = "vec", repeated, tag = "4")]
+    routes: Vec<Vec<u8>>,
+    /// A [`BackendPolicy`].
+    #[prost(bytes = "vec", optional, tag = "5")]
+    backend: Option<Vec<u8>>,
     #[prost(bool, tag = "6")]
     leaving: bool,
 }
 
+/// Numbers: see [`super::skew`].
 #[derive(Clone, PartialEq, prost::Message)]
 struct Route {
     #[prost(message, repeated, tag = "1")]
@@ -46,12 +52,13 @@ struct Backend {
     weight: u32,
 }
 
+/// Numbers: see [`super::skew`].
 #[derive(Clone, PartialEq, prost::Message)]
 struct BackendPolicy {
-    /// 1 http, 2 https, 3 h2c.
+    /// 1 http, 2 https, 3 h2c. Another one must be understood.
     #[prost(int32, tag = "1")]
     scheme: i32,
-    /// 1 p2c, 2 hash of the source.
+    /// 1 p2c, 2 hash of the source. Another one may be ignored.
     #[prost(int32, tag = "2")]
     balance: i32,
     #[prost(uint64, tag = "3")]
@@ -83,7 +90,13 @@ impl TryFrom<Service> for model::Service {
     fn try_from(service: Service) -> Result<Self, DecodeError> {
         Ok(Self {
             name: service_name(&service.name, "name")?,
-            ports: service.ports.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
+            // A port that carries what only newer versions know is left out.
+            ports: service
+                .ports
+                .into_iter()
+                .map(TryInto::try_into)
+                .filter(|port| !matches!(port, Err(DecodeError::Unknown { field: "protocol", value: 1.. })))
+                .collect::<Result<_, _>>()?,
         })
     }
 }
@@ -94,8 +107,8 @@ impl From<&model::ServicePort> for ServicePort {
             number: it.number.into(),
             name: it.name.as_deref().map(str::to_owned),
             protocol: protocol_code(it.protocol),
-            routes: it.routes.iter().map(Route::from).collect(),
-            backend: Some((&it.backend).into()),
+            routes: it.routes.iter().map(|route| Route::from(route).encode_to_vec()).collect(),
+            backend: Some(BackendPolicy::from(&it.backend).encode_to_vec()),
             leaving: it.leaving,
         }
     }
@@ -110,8 +123,8 @@ impl TryFrom<ServicePort> for model::ServicePort {
             name: it.name.map(Into::into),
             protocol: protocol(it.protocol)?,
             leaving: it.leaving,
-            routes: it.routes.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
-            backend: it.backend.ok_or_else(|| impossible("backend policy"))?.try_into()?,
+            routes: it.routes.iter().map(|bytes| route(bytes)).collect::<Result<_, _>>()?,
+            backend: backend_policy(&it.backend.ok_or_else(|| impossible("backend policy"))?)?,
         })
     }
 }
@@ -128,19 +141,18 @@ impl From<&model::Route> for Route {
     }
 }
 
-impl TryFrom<Route> for model::Route {
-    type Error = DecodeError;
-
-    fn try_from(route: Route) -> Result<Self, DecodeError> {
-        let backend = |it: Backend| {
-            Ok(model::Backend {
-                service: service_name(&it.service, "backend")?,
-                port: port(it.port, "backend's port")?,
-                weight: it.weight,
-            })
-        };
-        Ok(Self { backends: route.backends.into_iter().map(backend).collect::<Result<_, DecodeError>>()? })
-    }
+fn route(bytes: &[u8]) -> Result<model::Route, DecodeError> {
+    let backend = |it: Backend| {
+        Ok(model::Backend {
+            service: service_name(&it.service, "backend")?,
+            port: port(it.port, "backend's port")?,
+            weight: it.weight,
+        })
+    };
+    Ok(model::Route {
+        backends: Route::decode(bytes)?.backends.into_iter().map(backend).collect::<Result<_, DecodeError>>()?,
+        not_understood: not_understood(bytes, &[])?,
+    })
 }
 
 impl From<&model::BackendPolicy> for BackendPolicy {
@@ -165,26 +177,25 @@ impl From<&model::BackendPolicy> for BackendPolicy {
     }
 }
 
-impl TryFrom<BackendPolicy> for model::BackendPolicy {
-    type Error = DecodeError;
-
-    fn try_from(policy: BackendPolicy) -> Result<Self, DecodeError> {
-        Ok(Self {
-            scheme: match policy.scheme {
-                1 => Scheme::Http,
-                2 => Scheme::Https,
-                3 => Scheme::H2c,
-                value => return Err(DecodeError::Unknown { field: "scheme", value }),
-            },
-            balance: match policy.balance {
-                1 => Balance::P2c,
-                2 => Balance::SourceHash { timeout: Duration::from_nanos(policy.source_timeout_ns) },
-                value => return Err(DecodeError::Unknown { field: "balance", value }),
-            },
-            local_only: policy.local_only,
-            connect_timeout: Duration::from_nanos(policy.connect_timeout_ns),
-            idle_timeout: policy.idle_timeout_ns.map(Duration::from_nanos),
-            concurrency: policy.concurrency,
-        })
-    }
+fn backend_policy(bytes: &[u8]) -> Result<model::BackendPolicy, DecodeError> {
+    let policy = BackendPolicy::decode(bytes)?;
+    let (scheme, other_scheme) = match policy.scheme {
+        0 => return Err(DecodeError::Unknown { field: "scheme", value: 0 }),
+        2 => (Scheme::Https, None),
+        3 => (Scheme::H2c, None),
+        other => (Scheme::Http, (other != 1).then_some(1)),
+    };
+    Ok(model::BackendPolicy {
+        scheme,
+        balance: match policy.balance {
+            0 => return Err(DecodeError::Unknown { field: "balance", value: 0 }),
+            2 => Balance::SourceHash { timeout: Duration::from_nanos(policy.source_timeout_ns) },
+            _ => Balance::P2c,
+        },
+        local_only: policy.local_only,
+        connect_timeout: Duration::from_nanos(policy.connect_timeout_ns),
+        idle_timeout: policy.idle_timeout_ns.map(Duration::from_nanos),
+        concurrency: policy.concurrency,
+        not_understood: other_scheme.or(not_understood(bytes, &[])?),
+    })
 }

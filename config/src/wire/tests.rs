@@ -84,3 +84,90 @@ fn what_cannot_be_understood_says_why() {
         }
     }
 }
+
+/// A Service as a newer controller might write it: the usual fields, with others beside them.
+#[test]
+fn what_an_older_version_does_with_a_newer_service() {
+    #[derive(Clone, PartialEq, prost::Message)]
+    struct Service {
+        #[prost(string, tag = "1")]
+        name: String,
+        #[prost(message, repeated, tag = "2")]
+        ports: Vec<Port>,
+    }
+    #[derive(Clone, PartialEq, prost::Message)]
+    struct Port {
+        #[prost(uint32, tag = "1")]
+        number: u32,
+        #[prost(int32, tag = "3")]
+        protocol: i32,
+        #[prost(message, repeated, tag = "4")]
+        routes: Vec<Route>,
+        #[prost(message, optional, tag = "5")]
+        backend: Option<Policy>,
+    }
+    #[derive(Clone, PartialEq, prost::Message)]
+    struct Route {
+        #[prost(string, optional, tag = "63")]
+        may_be_ignored: Option<String>,
+        #[prost(string, optional, tag = "64")]
+        must_be_understood: Option<String>,
+    }
+    #[derive(Clone, PartialEq, prost::Message)]
+    struct Policy {
+        #[prost(int32, tag = "1")]
+        scheme: i32,
+        #[prost(int32, tag = "2")]
+        balance: i32,
+        #[prost(uint32, optional, tag = "63")]
+        may_be_ignored: Option<u32>,
+        #[prost(uint32, optional, tag = "900")]
+        must_be_understood: Option<u32>,
+    }
+    let policy = |scheme, balance| Policy { scheme, balance, may_be_ignored: None, must_be_understood: None };
+    let route = || Route { may_be_ignored: None, must_be_understood: None };
+    let (ignored, usual) = (Some("x".to_owned()), policy(1, 1));
+    for (case, protocol, route, policy, want) in [
+        ("as it is now", 1, route(), policy(1, 1), Some((None, None))),
+        (
+            "an unknown route field",
+            1,
+            Route { may_be_ignored: ignored.clone(), ..route() },
+            policy(1, 1),
+            Some((None, None)),
+        ),
+        (
+            "one to understand",
+            1,
+            Route { must_be_understood: ignored, ..route() },
+            policy(1, 1),
+            Some((Some(64), None)),
+        ),
+        ("an unknown policy", 1, route(), Policy { may_be_ignored: Some(1), ..policy(1, 1) }, Some((None, None))),
+        (
+            "one to understand",
+            1,
+            route(),
+            Policy { must_be_understood: Some(1), ..policy(1, 1) },
+            Some((None, Some(900))),
+        ),
+        ("an unknown balance", 1, route(), policy(1, 9), Some((None, None))),
+        ("an unknown scheme", 1, route(), policy(9, 1), Some((None, Some(1)))),
+        ("an unknown protocol of the port", 9, route(), policy(1, 1), None),
+    ] {
+        let port =
+            |number, protocol, route, policy| Port { number, protocol, routes: vec![route], backend: Some(policy) };
+        let other = port(81, 1, Route { may_be_ignored: None, must_be_understood: None }, usual.clone());
+        let service = Service { name: "a/b".to_owned(), ports: vec![port(80, protocol, route, policy), other] };
+        let read = decode_named(Kind::Service, "a/b", &service.encode_to_vec());
+        let Ok(Resource::Service(read)) = read else { panic!("{case}: {read:?}") };
+        let got = read.ports.iter().find(|port| port.number == 80);
+        assert_eq!(got.map(|port| (port.routes[0].not_understood, port.backend.not_understood)), want, "{case}");
+        let other = read.ports.iter().find(|port| port.number == 81).expect(case);
+        assert_eq!(
+            (other.routes[0].not_understood, other.backend.not_understood),
+            (None, None),
+            "{case}: the other port"
+        );
+    }
+}

@@ -79,8 +79,10 @@ pub(crate) struct Caller {
     pub(crate) activity: Arc<Activity>,
     /// Where its last request was counted.
     pub(crate) last_share: LastShare,
-    /// The target of the request that has arrived last has a fragment.
-    fragment: AtomicBool,
+    /// Requests that have begun.
+    begun: AtomicU32,
+    /// The request, counted from 1, whose head is malformed in a way that its parser does not see; 0 for none.
+    malformed: AtomicU32,
     /// Bytes that have come since somebody asked.
     received: AtomicUsize,
     /// Streams of HTTP/2 that are open.
@@ -119,7 +121,8 @@ impl Caller {
             saw_leaving: AtomicBool::new(false),
             sent_away: Notify::new(),
             last_share: LastShare::default(),
-            fragment: AtomicBool::new(false),
+            begun: AtomicU32::new(0),
+            malformed: AtomicU32::new(0),
             received: AtomicUsize::new(0),
             streams: AtomicUsize::new(0),
             unfinished: AtomicBool::new(false),
@@ -163,6 +166,7 @@ impl Caller {
 
     /// A request is complete enough to be worked on.
     pub(crate) fn request_began(&self) {
+        self.begun.fetch_add(1, Ordering::Relaxed);
         self.last.store(Last::Began as u8, Ordering::Relaxed);
         self.enter(Stage::Busy);
     }
@@ -210,14 +214,20 @@ impl Caller {
         self.stage.store(Stage::Free as u8, Ordering::Relaxed);
     }
 
-    /// The target that is arriving has a fragment.
-    pub(crate) fn saw_fragment(&self) {
-        self.fragment.store(true, Ordering::Relaxed);
+    /// The head of this request, counted from 1, is malformed.
+    pub(crate) fn set_malformed(&self, request: u32) {
+        self.malformed.store(request, Ordering::Relaxed);
     }
 
-    /// Whether the target of the request that has just arrived has a fragment.
-    pub(crate) fn take_fragment(&self) -> bool {
-        self.fragment.load(Ordering::Relaxed) && self.fragment.swap(false, Ordering::Relaxed)
+    /// Whether the head of the request that has begun last is malformed.
+    pub(crate) fn is_malformed(&self) -> bool {
+        let malformed = self.malformed.load(Ordering::Relaxed);
+        malformed != 0 && malformed == self.begun.load(Ordering::Relaxed)
+    }
+
+    /// Whether so many requests have begun, and all of them were answered.
+    pub(crate) fn has_answered(&self, requests: u32) -> bool {
+        self.begun.load(Ordering::Relaxed) == requests && self.stage() == Stage::Idle
     }
 
     /// Bytes have come.

@@ -16,7 +16,7 @@ pub(super) fn check(caller: &Caller, request: &mut Request<RequestBody>) -> Resu
     if request.uri().path_and_query().is_some_and(|target| target.as_str().len() > limits.target) {
         return Err(Reason::UriTooLong);
     }
-    if caller.take_fragment() || !has_right_form(request.method(), request.uri()) {
+    if caller.is_malformed() || !has_right_form(request.method(), request.uri()) {
         return Err(Reason::BadRequest);
     }
     if let Some(coding) = request.headers().get(header::TRANSFER_ENCODING) {

@@ -73,6 +73,7 @@ fn route<'a>(caller: &Caller, port: &'a Port) -> Result<&'a Arc<BackendPort>, Re
     match port.target(caller.worker.draw()) {
         Target::Backend(backend) => Ok(backend),
         Target::Missing => Err(Reason::BadBackend),
+        Target::NotUnderstood => Err(Reason::UnsupportedPolicy),
         Target::Nowhere => Err(Reason::NoEndpoints),
     }
 }

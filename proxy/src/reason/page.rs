@@ -5,7 +5,7 @@ use maesh_test_support::generated::{NOTE, is_current};
 use super::Reason;
 
 /// Every reason, in the order of the page: by status.
-const ALL: [Reason; 17] = [
+const ALL: [Reason; 18] = [
     Reason::BadRequest,
     Reason::UnknownHost,
     Reason::NoRoute,
@@ -13,6 +13,7 @@ const ALL: [Reason; 17] = [
     Reason::UriTooLong,
     Reason::HeadersTooLarge,
     Reason::BadBackend,
+    Reason::UnsupportedPolicy,
     Reason::NotImplemented,
     Reason::ConnectFailed,
     Reason::UpstreamReset,
@@ -76,6 +77,10 @@ const fn advice(reason: Reason) -> &'static str {
         Reason::LoopDetected => {
             "Check the EndpointSlices of the Service, and what stands behind them: a request passed 16 proxies of the mesh, so \
              an endpoint leads back to the mesh."
+        }
+        Reason::UnsupportedPolicy => {
+            "Update the proxies: the controller is of a newer version, and the route or its backend has a policy that must not \
+             be ignored. Other routes of the Service are served."
         }
         Reason::BadBackend => "The route names a Service that does not exist. Create it, or change the route.",
     }

@@ -17,7 +17,8 @@ use maesh_config::{
 use maesh_discovery::update::{Interest, Rejected, Update};
 
 use super::{
-    Called, Endpoint, MeshFacts, NameFacts, Place, Port, Serving, Shared, Wanted, Weighted, directory_name,
+    Called, Destination, Endpoint, MeshFacts, NameFacts, Place, Port, Serving, Shared, Wanted, Weighted,
+    directory_name,
     graph::{BackendId, Effect, Event, Graph, PublishedPort},
     runtime::Runtime,
 };
@@ -247,12 +248,18 @@ impl Apply {
         for port in published {
             let find = |id: &BackendId| self.runtime.get(id);
             let Some(own) = find(&port.own) else { continue };
-            let route = |backends: &Vec<(u32, Option<BackendId>)>| {
-                Weighted::new(backends.iter().map(|(weight, id)| (*weight, id.as_ref().and_then(find))).collect())
+            let destination = |to: &Destination<BackendId>| match to {
+                Destination::Backend(id) => find(id).map_or(Destination::Missing, Destination::Backend),
+                Destination::Missing => Destination::Missing,
+                Destination::NotUnderstood => Destination::NotUnderstood,
+            };
+            let route = |backends: &Vec<(u32, Destination<BackendId>)>| {
+                Weighted::new(backends.iter().map(|(weight, to)| (*weight, destination(to))).collect())
             };
             let routes = port.routes.iter().map(route).collect();
             let mut made = Port::new(&self.shared, name, port.number, port.protocol, routes, own);
             made.leaving = port.leaving;
+            made.own_refuses = port.own_refuses;
             ports.push(Arc::new(made));
         }
         self.shared.telemetry.retain_ports(name, |number| ports.iter().any(|port| port.number == number));

@@ -170,6 +170,7 @@ pub(super) fn plain_policy() -> BackendPolicy {
         connect_timeout: Duration::from_secs(5),
         idle_timeout: Some(Duration::from_secs(3600)),
         concurrency: 1024,
+        not_understood: None,
     }
 }
 
@@ -188,6 +189,6 @@ impl Port {
             Protocol::Tcp | Protocol::Udp => Counts::Stream,
         };
         let number_text = HeaderValue::from(number);
-        Self { number, protocol, leaving: false, routes, own, number_text, counts }
+        Self { number, protocol, leaving: false, routes, own, own_refuses: false, number_text, counts }
     }
 }

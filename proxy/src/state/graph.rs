@@ -18,11 +18,11 @@ use std::{
 
 use maesh_config::{
     Kind, Resource, ServiceName,
-    model::{self, BackendPolicy, Endpoints, Listener, Mesh, Name, Protocol, Service, Workload},
+    model::{self, BackendPolicy, Endpoints, Listener, Mesh, Name, Protocol, Route, Service, Workload},
 };
 
 use self::entry::{Backend, Entry, Fetched, stream_port};
-use super::Place;
+use super::{Destination, Place};
 use crate::loops::Dialable;
 
 /// What happened.
@@ -92,9 +92,12 @@ pub(crate) struct PublishedPort {
     pub(crate) number: u16,
     pub(crate) protocol: Protocol,
     pub(crate) leaving: bool,
-    /// The weighted backends of each route; `None` for one that does not exist.
-    pub(crate) routes: Vec<Vec<(u32, Option<BackendId>)>>,
+    /// The weighted backends of each route.
+    pub(crate) routes: Vec<Vec<(u32, Destination<BackendId>)>>,
+    /// The Service's own endpoints.
     pub(crate) own: BackendId,
+    /// Requests that no route takes are refused: a policy of the port is not understood.
+    pub(crate) own_refuses: bool,
 }
 
 /// The state machine.
@@ -358,21 +361,30 @@ impl Graph {
         if !service.backends().iter().all(known) {
             return None;
         }
-        let find = |service: &ServiceName, port: u16| {
-            let is_there = self.services.get(service).is_some_and(|entry| entry.stream_port(port).is_some());
-            is_there.then(|| BackendId { service: service.clone(), port })
+        let find = |service: &ServiceName, port: u16| match self
+            .services
+            .get(service)
+            .and_then(|entry| entry.stream_port(port))
+        {
+            None => Destination::Missing,
+            Some(found) if found.backend.not_understood.is_some() => Destination::NotUnderstood,
+            Some(_) => Destination::Backend(BackendId { service: service.clone(), port }),
+        };
+        let route = |route: &Route| {
+            let to = |to: &model::Backend| match route.not_understood {
+                Some(_) => Destination::NotUnderstood,
+                None => find(&to.service, to.port),
+            };
+            route.backends.iter().map(|it| (it.weight, to(it))).collect()
         };
         let ports = service.ports.iter().filter(|port| port.protocol != Protocol::Udp);
         let published = ports.map(|port| PublishedPort {
             number: port.number,
             protocol: port.protocol,
             leaving: port.leaving,
-            routes: port
-                .routes
-                .iter()
-                .map(|route| route.backends.iter().map(|to| (to.weight, find(&to.service, to.port))).collect())
-                .collect(),
+            routes: port.routes.iter().map(route).collect(),
             own: BackendId { service: service.name.clone(), port: port.number },
+            own_refuses: port.backend.not_understood.is_some(),
         });
         Some(published.collect())
     }
@@ -444,7 +456,7 @@ impl Graph {
 /// Every backend port that these ports send to.
 fn backends_of(ports: Option<&[PublishedPort]>) -> BTreeSet<BackendId> {
     let ports = ports.unwrap_or_default();
-    let routed = ports.iter().flat_map(|port| &port.routes).flatten().filter_map(|(_, id)| id.clone());
+    let routed = ports.iter().flat_map(|port| &port.routes).flatten().filter_map(|(_, to)| to.backend().cloned());
     routed.chain(ports.iter().map(|port| port.own.clone())).collect()
 }
 

@@ -60,6 +60,7 @@ pub fn policy(scheme: Scheme) -> BackendPolicy {
         connect_timeout: Duration::from_secs(5),
         idle_timeout: Some(Duration::from_secs(3600)),
         concurrency: 1024,
+        not_understood: None,
     }
 }
 

@@ -49,7 +49,7 @@ impl Cluster {
 
     /// All proxies listen on all there is.
     fn acknowledge(&mut self) {
-        let listeners = self.resources.keys().filter(|key| key.kind == maesh_config::Kind::Listener);
+        let listeners = self.resources.keys().filter(|key| key.kind == Kind::Listener);
         let listeners: Vec<_> = listeners.map(|key| key.name.to_string()).collect();
         self.compiler.proxies(vec![proxy(&listeners.iter().map(String::as_str).collect::<Vec<_>>())]);
         self.compile();
@@ -195,7 +195,7 @@ fn a_port_that_goes_to_another_service_is_another_listener() {
     cluster.apply(&(service("cache", TCP, "ports: [{port: 5432}]") + &other + &own_slice(0, "a", "10.1.0.1", true)));
     cluster.later(2 * SETTLE);
     let answer = |cluster: &Cluster, name: &str| {
-        let key = maesh_config::Key::of_service(maesh_config::Kind::Name, &ServiceName::new("shop", name));
+        let key = maesh_config::Key::of_service(Kind::Name, &ServiceName::new("shop", name));
         match &cluster.resources[&key] {
             Resource::Name(name) => name.answer.clone(),
             _ => unreachable!("a name"),
@@ -317,5 +317,6 @@ fn a_proxy_whose_pod_is_not_ready_keeps_no_name_from_being_served() {
     other.id = "other".into();
     cluster.compiler.proxies(vec![proxy(&[]), other]);
     cluster.compile();
-    assert!(cluster.compiler.acknowledged(&ServiceName::new("shop", "web")));
+    let explained = cluster.compiler.explain(&explain::Question { name: "shop/web".into(), from: None });
+    assert!(explained.meshed.is_some_and(|meshed| meshed.acknowledged));
 }

@@ -6,6 +6,7 @@
 //! reset where an end would look like the end of the body.
 
 mod download;
+mod framing;
 
 use std::{
     convert::Infallible,
@@ -25,6 +26,7 @@ use parking_lot::Mutex;
 use tokio::time::{Instant, timeout_at};
 
 use self::download::Download;
+pub(super) use self::framing::Framing;
 use super::{CallerIo, RequestBody};
 use crate::{
     http::{

@@ -1,22 +1,23 @@
 //! The bytes of a caller's HTTP connection.
 //!
-//! Between the socket and the parser for three reasons. Bytes read while the protocol was being recognised come first.
+//! Between the socket and the parser for four reasons. Bytes read while the protocol was being recognised come first. What
+//! hyper would read in another way than others is not let in ([`framing`](super::h1::Framing)).
 //! While a head of HTTP/1.1 arrives, a copy of its beginning is kept, because hyper answers what it cannot parse by
 //! itself, and its answer says too little: it is replaced by one with a reason. And it knows whether the caller has ended
 //! its side, and whether everything was written.
 
 use std::{
     io,
-    mem::MaybeUninit,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
 };
 
 use bytes::{Buf, Bytes};
-use hyper::rt::{Read, ReadBuf, ReadBufCursor, Write};
+use hyper::rt::{Read, ReadBufCursor, Write};
 use tokio::net::TcpStream;
 
+use super::h1::Framing;
 use crate::{
     http::{
         answer,
@@ -29,13 +30,12 @@ use crate::{
 /// Bytes of a head that are kept to explain why it was refused: a target one byte too long, and some more.
 const KEPT: usize = 17 * 1024;
 
-/// Bytes read at once while a head is expected.
-const READ: usize = 8 * 1024;
-
 /// The stream of a caller's HTTP connection.
 pub(crate) struct CallerIo {
     stream: Socket,
+    /// What was read before, or is held back.
     first: Bytes,
+    framing: Framing,
     caller: Arc<Caller>,
     remembered: bool,
     /// The caller has ended its side.
@@ -53,6 +53,7 @@ impl CallerIo {
         Self {
             stream,
             first,
+            framing: Framing::new(),
             caller,
             remembered: false,
             at_end: false,
@@ -82,15 +83,51 @@ impl CallerIo {
         self.stream.clone()
     }
 
-    fn keep(&mut self, bytes: &[u8]) {
-        let had = self.head.len();
-        let room = KEPT.saturating_sub(had);
-        self.head.extend_from_slice(&bytes[..bytes.len().min(room)]);
-        // hyper drops the fragment of a target without a word.
-        let line_ended = self.head[..had].contains(&b'\n');
-        if !line_ended && self.head[had..].iter().take_while(|byte| **byte != b'\n').any(|byte| *byte == b'#') {
-            self.caller.saw_fragment();
+    /// Looks at `bytes` of HTTP/1.1 before they are let in; returns how many of them are.
+    fn look(framing: &mut Framing, head: &mut Vec<u8>, caller: &Caller, bytes: &[u8]) -> usize {
+        let passed = framing.pass(bytes);
+        if framing.is_refused() {
+            caller.set_malformed(framing.malformed());
         }
+        match caller.stage() {
+            Stage::Idle if passed > 0 => {
+                head.clear();
+                caller.head_began();
+            }
+            Stage::Head => {}
+            _ => return passed,
+        }
+        let room = KEPT.saturating_sub(head.len());
+        head.extend_from_slice(&bytes[..passed.min(room)]);
+        passed
+    }
+
+    /// Whether bytes of HTTP/1.1 are let in now. After a request to leave HTTP they are once it is answered.
+    fn is_open(&mut self) -> Poll<io::Result<()>> {
+        if self.framing.is_refused() {
+            let reason = "a body that others could read in another way";
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, reason)));
+        }
+        match self.framing.undecided() {
+            Some(requests) if !self.caller.has_answered(requests) => return Poll::Pending,
+            Some(_) => self.framing.decide(),
+            None => {}
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Reads what is neither HTTP/1.1 nor to be looked at.
+    fn poll_read_through(&mut self, cx: &mut Context<'_>, buf: &mut ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+        if !self.first.is_empty() {
+            let length = self.first.len().min(buf.remaining());
+            buf.put_slice(&self.first.split_to(length));
+            return Poll::Ready(Ok(()));
+        }
+        let room = buf.remaining();
+        let read = ready!(self.stream.poll_fill(cx, buf, <[u8]>::len))?;
+        self.at_end |= read == 0 && room > 0;
+        self.caller.received(read);
+        Poll::Ready(Ok(()))
     }
 
     /// Replaces what hyper says about a head that it could not parse; `written` is the beginning of its answer.
@@ -175,34 +212,27 @@ impl Read for CallerIo {
             self.remembered = true;
             self.caller.remember(cx.waker());
         }
-        if !self.first.is_empty() {
-            let len = self.first.len().min(buf.remaining());
-            let first = self.first.split_to(len);
-            buf.put_slice(&first);
-            self.keep(&first);
-            return Poll::Ready(Ok(()));
+        if self.caller.http2 || self.caller.stage() == Stage::Free {
+            return self.poll_read_through(cx, &mut buf);
         }
-        if !self.between_answers() {
-            let room = buf.remaining();
-            let read = ready!(self.stream.poll_fill(cx, &mut buf))?;
-            self.at_end |= read == 0 && room > 0;
-            self.caller.received(read);
-            return Poll::Ready(Ok(()));
+        ready!(self.is_open())?;
+        let Self { stream, first, framing, head, caller, .. } = &mut *self;
+        if !first.is_empty() {
+            let length = first.len().min(buf.remaining());
+            let passed = Self::look(framing, head, caller, &first[..length]);
+            buf.put_slice(&first.split_to(passed));
+            return if passed == 0 { self.is_open() } else { Poll::Ready(Ok(())) };
         }
-        let mut space = [const { MaybeUninit::uninit() }; READ];
-        let len = buf.remaining().min(READ);
-        let mut read = ReadBuf::uninit(&mut space[..len]);
-        ready!(Pin::new(&mut self.stream).poll_read(cx, read.unfilled()))?;
-        self.at_end |= read.filled().is_empty() && len > 0;
-        if !read.filled().is_empty() {
-            if self.caller.stage() == Stage::Idle {
-                self.head.clear();
-                self.caller.head_began();
+        let (room, mut passed) = (buf.remaining(), 0);
+        let read = ready!(stream.poll_fill(cx, &mut buf, |bytes| {
+            passed = Self::look(framing, head, caller, bytes);
+            if framing.undecided().is_some() {
+                *first = Bytes::copy_from_slice(&bytes[passed..]);
             }
-            self.keep(read.filled());
-            buf.put_slice(read.filled());
-        }
-        Poll::Ready(Ok(()))
+            passed
+        }))?;
+        self.at_end |= read == 0 && room > 0;
+        if read > 0 && passed == 0 { self.is_open() } else { Poll::Ready(Ok(())) }
     }
 }
 
@@ -241,6 +271,10 @@ impl Write for CallerIo {
             // A large head was an exception; its memory need not stay.
             self.head.clear();
             self.head.shrink_to(1024);
+            if self.framing.undecided().is_some() {
+                // What was held back can be read now.
+                cx.waker().wake_by_ref();
+            }
         }
         ready!(self.poll_last_words(cx))?;
         Pin::new(&mut self.stream).poll_flush(cx)

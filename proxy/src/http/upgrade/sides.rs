@@ -20,7 +20,7 @@ use crate::http::{
 /// The caller's side of a tunnel.
 pub(crate) enum Caller {
     /// A connection, and what was already read from it.
-    Connection(TokioIo<CallerIo>, Bytes),
+    Connection(Box<TokioIo<CallerIo>>, Bytes),
     /// A stream.
     Stream(Box<Stream>),
 }
@@ -38,7 +38,7 @@ pub(crate) struct Stream {
 impl Caller {
     /// A connection from which `unread` was already read.
     pub(crate) fn connection(io: TokioIo<CallerIo>, unread: Bytes) -> Self {
-        Self::Connection(io, unread)
+        Self::Connection(Box::new(io), unread)
     }
 
     /// A stream.

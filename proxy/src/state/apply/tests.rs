@@ -61,6 +61,7 @@ fn service(ports: &[u16], concurrency: u32) -> Resource {
             connect_timeout: Duration::from_secs(5),
             idle_timeout: None,
             concurrency,
+            not_understood: None,
         },
     };
     Resource::Service(Service { name: web(), ports: ports.iter().map(port).collect() })

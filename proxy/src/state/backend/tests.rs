@@ -12,6 +12,7 @@ fn policy() -> BackendPolicy {
         connect_timeout: Duration::from_secs(5),
         idle_timeout: None,
         concurrency: 1024,
+        not_understood: None,
     }
 }
 

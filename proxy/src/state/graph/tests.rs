@@ -96,6 +96,7 @@ fn policy(concurrency: u32) -> BackendPolicy {
         connect_timeout: Duration::from_secs(5),
         idle_timeout: None,
         concurrency,
+        not_understood: None,
     }
 }
 
@@ -112,6 +113,7 @@ fn set_service(name: &str, ports: &[u16], to: &[(&str, u16)]) -> Event {
             .iter()
             .map(|(name, port)| RouteBackend { service: service_name(name), port: *port, weight: 1 })
             .collect(),
+        not_understood: None,
     };
     let port = |number: &u16| ServicePort {
         number: *number,
@@ -179,14 +181,14 @@ fn id(name: &str, port: u16) -> BackendId {
     BackendId { service: service_name(name), port }
 }
 
-fn sends_to(run: &Run, name: &str) -> Vec<Option<BackendId>> {
+fn sends_to(run: &Run, name: &str) -> Vec<Destination<BackendId>> {
     let ports = run.outcome.published.get(&service_name(name)).cloned().unwrap_or_default();
-    ports.iter().flat_map(|port| &port.routes).flatten().map(|(_, id)| id.clone()).collect()
+    ports.iter().flat_map(|port| &port.routes).flatten().map(|(_, to)| to.clone()).collect()
 }
 
 #[test]
 fn what_a_service_sends_to() {
-    let v1 = Some(id("v1", 80));
+    let v1 = Destination::Backend(id("v1", 80));
     let to_v2 = || set_service("web", &[80], &[("v2", 80)]);
     for (case, then, want) in [
         ("all is here", vec![], vec![v1.clone()]),
@@ -195,11 +197,15 @@ fn what_a_service_sends_to() {
         (
             "the new backend is here",
             vec![to_v2(), set_service("v2", &[80], &[]), set_endpoints("v2", &[80], 3)],
-            vec![Some(id("v2", 80))],
+            vec![Destination::Backend(id("v2", 80))],
         ),
-        ("the new backend is known absent", [vec![to_v2()], absent("v2").to_vec()].concat(), vec![None]),
-        ("the backend goes", absent("v1").to_vec(), vec![None]),
-        ("the backend's port goes", vec![set_service("v1", &[81], &[])], vec![None]),
+        (
+            "the new backend is known absent",
+            [vec![to_v2()], absent("v2").to_vec()].concat(),
+            vec![Destination::Missing],
+        ),
+        ("the backend goes", absent("v1").to_vec(), vec![Destination::Missing]),
+        ("the backend's port goes", vec![set_service("v1", &[81], &[])], vec![Destination::Missing]),
         (
             "the backend's port goes and comes back",
             vec![set_service("v1", &[81], &[]), set_service("v1", &[80, 81], &[])],
@@ -248,7 +254,7 @@ fn what_was_kept_is_in_force_once_it_can_be_named() {
     kept.retain(|event| !matches!(event, Event::Used(_)));
     kept.rotate_left(1);
     let mut run = Run::after(kept);
-    assert_eq!(sends_to(&run, "web"), vec![Some(id("v1", 80))]);
+    assert_eq!(sends_to(&run, "web"), vec![Destination::Backend(id("v1", 80))]);
     for name in ["web", "v1"] {
         run.see(Event::Idle(service_name(name)));
     }

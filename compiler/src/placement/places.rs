@@ -14,10 +14,10 @@ use std::{
 use ahash::AHashMap;
 use maesh_config::{ServiceName, model::Transport};
 
-use crate::plan::service::Plan;
 use crate::{
     kinds::{self, EndpointSlice},
     own_address::{self, Want},
+    plan::service::Plan,
 };
 
 /// One port of the proxies behind an own address, for callers of one family.
@@ -38,7 +38,7 @@ struct Given {
 
 /// Where a Service stands with all of its ports.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Standing {
+pub(crate) struct Standing {
     number: u32,
     /// The proxies' ports, in the order of the Service's.
     listens: Vec<(u16, Transport)>,
@@ -46,22 +46,22 @@ pub(super) struct Standing {
 
 impl Standing {
     /// Whether `of` is one of its ports.
-    pub(super) fn has(&self, of: Listen) -> bool {
+    pub(crate) fn has(&self, of: Listen) -> bool {
         self.listens.contains(&(of.listen, of.transport))
     }
 }
 
 /// A port of a Service to which a port of the proxies belongs, still or yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Listen {
-    pub(super) listen: u16,
-    pub(super) transport: Transport,
-    pub(super) number: u16,
+pub(crate) struct Listen {
+    pub(crate) listen: u16,
+    pub(crate) transport: Transport,
+    pub(crate) number: u16,
 }
 
 /// Whether callers can be sent somewhere.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Served {
+pub(crate) enum Served {
     /// At these addresses; of a family that is to follow, from then on.
     At(Vec<IpAddr>, Option<Instant>),
     /// Not before then; `None`: not before the slices say so.
@@ -70,7 +70,7 @@ pub(super) enum Served {
 
 /// All of it.
 #[derive(Debug, Default)]
-pub(super) struct Places {
+pub(crate) struct Places {
     given: BTreeMap<u32, Given>,
     /// Own addresses that mention a Service.
     of: AHashMap<ServiceName, BTreeSet<u32>>,
@@ -80,7 +80,7 @@ pub(super) struct Places {
 
 impl Places {
     /// Takes in an own address's Service; `None` if it is gone. Returns the Services for which that is news.
-    pub(super) fn given(&mut self, number: u32, service: Option<&kinds::Service>) -> BTreeSet<ServiceName> {
+    pub(crate) fn given(&mut self, number: u32, service: Option<&kinds::Service>) -> BTreeSet<ServiceName> {
         let ports = service.and_then(|service| own_address::read_ports(service.own_ports.as_deref()?));
         let mut new = Given { ports: ports.unwrap_or_default(), addresses: Vec::new() };
         new.addresses.extend(service.iter().flat_map(|service| service.cluster_ips.iter().copied()));
@@ -113,7 +113,7 @@ impl Places {
     }
 
     /// Takes in the EndpointSlices of an own address's Service. Returns the Services for which that is news.
-    pub(super) fn sliced<'a>(
+    pub(crate) fn sliced<'a>(
         &mut self,
         number: u32,
         slices: impl Iterator<Item = &'a EndpointSlice>,
@@ -156,19 +156,14 @@ impl Places {
     }
 
     /// Where `plan` stands with all of its ports.
-    pub(super) fn standing(&self, plan: &Plan) -> Option<Standing> {
-        let everybody = own_address::everybody();
-        let owner = match (plan.own, plan.one_address) {
-            (true, _) => plan.name(),
-            (false, true) => &everybody,
-            (false, false) => return None,
-        };
+    pub(crate) fn standing(&self, plan: &Plan) -> Option<Standing> {
+        let owner = owner(plan)?;
         let ports = want(plan).ports;
-        self.of.get(owner)?.iter().find_map(|number| {
+        self.of.get(&owner)?.iter().find_map(|number| {
             let given = self.given.get(number)?;
             let listen = |port: &(u16, Transport)| {
                 let entry = given.ports.get(port)?;
-                (entry.leaving.is_none() && entry.service == *owner).then_some((entry.listen, port.1))
+                (entry.leaving.is_none() && entry.service == owner).then_some((entry.listen, port.1))
             };
             let listens = ports.iter().map(listen).collect::<Option<Vec<_>>>()?;
             (!listens.is_empty() && !given.addresses.is_empty()).then_some(Standing { number: *number, listens })
@@ -176,12 +171,12 @@ impl Places {
     }
 
     /// The addresses of where a Service stands, whether or not callers can be sent there.
-    pub(super) fn addresses(&self, standing: &Standing) -> &[IpAddr] {
+    pub(crate) fn addresses(&self, standing: &Standing) -> &[IpAddr] {
         self.given.get(&standing.number).map(|given| &given.addresses[..]).unwrap_or_default()
     }
 
     /// All ports of the proxies that lead to `service`, or did within the horizon.
-    pub(super) fn listens(&self, service: &ServiceName) -> BTreeSet<Listen> {
+    pub(crate) fn listens(&self, service: &ServiceName) -> BTreeSet<Listen> {
         let given = self.of.get(service).into_iter().flatten().filter_map(|number| self.given.get(number));
         let entries = given.flat_map(|given| &given.ports).filter(|(_, entry)| entry.service == *service);
         entries
@@ -190,7 +185,7 @@ impl Places {
     }
 
     /// Whether callers can be sent to where a Service stands: each port has been listed for `settle`.
-    pub(super) fn served(&self, standing: &Standing, settle: Duration, now: Instant) -> Served {
+    pub(crate) fn served(&self, standing: &Standing, settle: Duration, now: Instant) -> Served {
         let Some(given) = self.given.get(&standing.number) else { return Served::NotBefore(None) };
         let (mut addresses, mut later) = (Vec::new(), None);
         for v6 in [false, true] {
@@ -211,8 +206,17 @@ impl Places {
     }
 }
 
+/// In whose name a Service stands on an own address of a cluster; `None` if it needs none.
+pub(crate) fn owner(plan: &Plan) -> Option<ServiceName> {
+    match (plan.own, plan.one_address) {
+        (true, _) => Some(plan.name().clone()),
+        (false, true) => Some(own_address::everybody()),
+        (false, false) => None,
+    }
+}
+
 /// What a Service needs on an own address.
-pub(super) fn want(plan: &Plan) -> Want {
+pub(crate) fn want(plan: &Plan) -> Want {
     let ports = plan.ports.iter().map(|port| (port.number, port.protocol.transport())).collect();
     Want { service: plan.name().clone(), ports }
 }

@@ -12,7 +12,10 @@ use maesh_config::{
     model::{ListenerId, ListenerSet, Proxy},
 };
 
-use crate::diagnostic::{Diagnostic, ObjectRef, Reason};
+use crate::{
+    diagnostic::{Diagnostic, ObjectRef, Reason},
+    kinds::Pod,
+};
 
 /// A proxy with an open stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,8 +35,14 @@ pub struct ConnectedProxy {
 }
 
 impl ConnectedProxy {
+    /// Whether callers may be sent to it: it says so on its stream, and the kubelet does not say otherwise of its pod. A
+    /// proxy that hangs says nothing, and the kubelet notices within seconds.
+    pub(crate) fn takes_work(&self, pod: Option<&Pod>) -> bool {
+        self.ready && pod.is_none_or(|pod| pod.ready && !pod.ended)
+    }
+
     /// Its resource; `ready` when callers may be sent there.
-    pub(super) fn resource(&self, ready: bool) -> Proxy {
+    pub(crate) fn resource(&self, ready: bool) -> Proxy {
         let mut listening: Vec<u16> = self.listening.iter().filter_map(shared_port).collect();
         listening.sort_unstable();
         listening.dedup();
@@ -56,7 +65,7 @@ impl ConnectedProxy {
 
 impl ConnectedProxy {
     /// What it cannot do for everybody.
-    pub(super) fn check(&self) -> Vec<Diagnostic> {
+    pub(crate) fn check(&self) -> Vec<Diagnostic> {
         let shared = |(id, why): (&ListenerId, &Arc<str>)| Some((shared_port(id)?, why.clone()));
         let say = |(port, why): (u16, Arc<str>)| {
             let text = format!("{why}. Until then, names with port {port} are answered without this proxy.");
@@ -69,7 +78,7 @@ impl ConnectedProxy {
 
 /// What proxies have bound, all together: of each listener how many ready proxies have it.
 #[derive(Debug, Default)]
-pub(super) struct Bound {
+pub(crate) struct Bound {
     /// The proxies that are counted in.
     counted: BTreeMap<Arc<str>, ConnectedProxy>,
     /// How many of them take new work.
@@ -89,24 +98,24 @@ struct Having {
 
 impl Bound {
     /// Whether some proxy takes new work.
-    pub(super) fn anyone_ready(&self) -> bool {
+    pub(crate) fn anyone_ready(&self) -> bool {
         self.ready > 0
     }
 
     /// Whether every ready proxy has this listener, and there is one.
-    pub(super) fn everywhere(&self, id: &ListenerId) -> bool {
+    pub(crate) fn everywhere(&self, id: &ListenerId) -> bool {
         self.having.get(id).is_some_and(|having| having.everywhere)
     }
 
     /// The proxies that cannot have a listener, and why.
-    pub(super) fn failed(&self, id: &ListenerId) -> impl ExactSizeIterator<Item = (&Arc<str>, &Arc<str>)> {
+    pub(crate) fn failed(&self, id: &ListenerId) -> impl ExactSizeIterator<Item = (&Arc<str>, &Arc<str>)> {
         static NONE: BTreeMap<Arc<str>, Arc<str>> = BTreeMap::new();
         self.failed.get(id).unwrap_or(&NONE).iter()
     }
 
     /// Takes in which proxies there are now. Returns the listeners of which something else holds than before. What is
     /// done grows with the proxies that changed, and with the number of listeners, not with their product.
-    pub(super) fn update(&mut self, proxies: &[ConnectedProxy]) -> BTreeSet<ListenerId> {
+    pub(crate) fn update(&mut self, proxies: &[ConnectedProxy]) -> BTreeSet<ListenerId> {
         let mut news = BTreeSet::new();
         let mut before = std::mem::take(&mut self.counted);
         for proxy in proxies {

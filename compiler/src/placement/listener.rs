@@ -1,8 +1,11 @@
 //! The listeners that proxies need: one for each port number on the shared address, one for each port of an own one.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
-use ahash::{AHashMap, AHashSet};
+use ahash::AHashMap;
 use maesh_config::{
     ServiceName,
     model::{Bind, Listener, ListenerId, Protocol, Transport},
@@ -13,18 +16,18 @@ use crate::plan::service::Port;
 
 /// A listener that one Service needs, alone or with others.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct OwnListener {
-    pub(super) id: ListenerId,
+pub(crate) struct OwnListener {
+    pub(crate) id: ListenerId,
     bind: Option<IpAddr>,
     port: u16,
-    pub(super) transport: Transport,
-    pub(super) owner: Option<(ServiceName, u16)>,
+    pub(crate) transport: Transport,
+    pub(crate) owner: Option<(ServiceName, u16)>,
     http: bool,
 }
 
 impl OwnListener {
     /// On an address that is the Service's alone.
-    pub(super) fn own(address: IpAddr, listen: u16, service: &ServiceName, port: &Port) -> Self {
+    pub(crate) fn own(address: IpAddr, listen: u16, service: &ServiceName, port: &Port) -> Self {
         let transport = port.protocol.transport();
         Self {
             id: ListenerId::new(Bind::Address(address), listen, transport),
@@ -37,7 +40,7 @@ impl OwnListener {
     }
 
     /// On a port of the proxies that leads to port `of.number` of `service` alone.
-    pub(super) fn pooled(of: Listen, service: &ServiceName, http: bool) -> Self {
+    pub(crate) fn pooled(of: Listen, service: &ServiceName, http: bool) -> Self {
         Self {
             id: ListenerId::owned(of.listen, of.transport, service, of.number),
             bind: None,
@@ -49,12 +52,12 @@ impl OwnListener {
     }
 
     /// It is on the shared address, where others may be too.
-    pub(super) fn is_shared(&self) -> bool {
+    pub(crate) fn is_shared(&self) -> bool {
         self.bind.is_none() && self.owner.is_none()
     }
 
     /// On the shared address.
-    pub(super) fn shared(listen: u16, port: &Port) -> Self {
+    pub(crate) fn shared(listen: u16, port: &Port) -> Self {
         Self {
             id: ListenerId::new(Bind::Shared, listen, Transport::Tcp),
             bind: None,
@@ -85,17 +88,17 @@ struct Needs {
 
 /// All listeners.
 #[derive(Debug, Default)]
-pub(super) struct Listeners {
+pub(crate) struct Listeners {
     wanted: BTreeMap<ListenerId, Wanted>,
     of: AHashMap<ServiceName, Vec<OwnListener>>,
-    changed: AHashSet<ListenerId>,
 }
 
 impl Listeners {
-    /// Replaces the listeners that `service` needs.
-    pub(super) fn set(&mut self, service: &ServiceName, mut listeners: Vec<OwnListener>) {
+    /// Replaces the listeners that `service` needs. Returns those that it needs or needed, if that changed.
+    pub(crate) fn set(&mut self, service: &ServiceName, mut listeners: Vec<OwnListener>) -> BTreeSet<ListenerId> {
         listeners.sort_unstable();
         let old = self.of.remove(service).unwrap_or_default();
+        let mut changed = BTreeSet::new();
         if old != listeners {
             for listener in &old {
                 self.drop(service, listener);
@@ -103,39 +106,31 @@ impl Listeners {
             for listener in &listeners {
                 self.add(service, listener);
             }
+            changed.extend(old.iter().chain(&listeners).map(|listener| listener.id.clone()));
         }
         if !listeners.is_empty() {
             self.of.insert(service.clone(), listeners);
         }
+        changed
     }
 
     /// The listeners that `service` needs.
-    pub(super) fn of(&self, service: &ServiceName) -> impl Iterator<Item = &OwnListener> {
+    pub(crate) fn of(&self, service: &ServiceName) -> impl Iterator<Item = &OwnListener> {
         self.of.get(service).into_iter().flatten()
     }
 
     /// Whether a proxy that opened or failed to open `tried` has all of them behind it.
-    pub(super) fn all_tried(&self, tried: impl Fn(&ListenerId) -> bool) -> bool {
+    pub(crate) fn all_tried(&self, tried: impl Fn(&ListenerId) -> bool) -> bool {
         self.wanted.keys().all(tried)
     }
 
-    /// The Services that need a listener.
-    pub(super) fn needed_by(&self, id: &ListenerId) -> impl Iterator<Item = &ServiceName> {
-        self.wanted.get(id).into_iter().flat_map(|wanted| wanted.by.keys())
-    }
-
-    /// Listeners that changed since the last call, with the Services that need them; `None` for those gone.
-    pub(super) fn changes(&mut self) -> Vec<(ListenerId, Option<Listener>, Vec<ServiceName>)> {
-        let changed = std::mem::take(&mut self.changed);
-        let now = |id: ListenerId| {
-            let wanted = self.wanted.get(&id);
-            // On a shared port the many Services are not named: it is theirs together.
-            let is_owned = |wanted: &&Wanted| wanted.by.values().any(|needs| needs.owner.is_some());
-            let owners = wanted.filter(is_owned).map_or_else(Vec::new, |wanted| wanted.by.keys().cloned().collect());
-            let listener = wanted.map(|wanted| wanted.listener(id.clone()));
-            (id, listener, owners)
-        };
-        changed.into_iter().map(now).collect()
+    /// A listener, with the Services that own it; `None` if nobody needs it.
+    pub(crate) fn get(&self, id: &ListenerId) -> Option<(Listener, Vec<ServiceName>)> {
+        let wanted = self.wanted.get(id)?;
+        // On a shared port the many Services are not named: it is theirs together.
+        let is_owned = wanted.by.values().any(|needs| needs.owner.is_some());
+        let owners = if is_owned { wanted.by.keys().cloned().collect() } else { Vec::new() };
+        Some((wanted.listener(id.clone()), owners))
     }
 
     fn add(&mut self, service: &ServiceName, listener: &OwnListener) {
@@ -149,7 +144,6 @@ impl Listeners {
         needs.owner = needs.owner.or_else(|| listener.owner.as_ref().map(|owner| owner.1));
         needs.http |= listener.http;
         needs.tls |= listener.owner.is_none() && !listener.http;
-        self.changed.insert(listener.id.clone());
     }
 
     fn drop(&mut self, service: &ServiceName, listener: &OwnListener) {
@@ -159,7 +153,6 @@ impl Listeners {
                 self.wanted.remove(&listener.id);
             }
         }
-        self.changed.insert(listener.id.clone());
     }
 }
 

@@ -69,7 +69,7 @@ pub struct TablePort {
 }
 
 impl TableEntry {
-    pub(super) fn of(name: &Name, address: Option<IpAddr>, bypass: bool, settled: bool) -> Self {
+    pub(crate) fn of(name: &Name, address: Option<IpAddr>, bypass: bool, settled: bool) -> Self {
         let ports = name.ports.iter().map(|port| TablePort {
             name: port.name.clone(),
             port: port.number,
@@ -82,7 +82,7 @@ impl TableEntry {
 
 /// Collects changes, and knows what was said before.
 #[derive(Debug, Default)]
-pub(super) struct Outbox {
+pub(crate) struct Outbox {
     /// Hash of each resource as it was last said.
     said: AHashMap<Key, u64>,
     proxies: BTreeSet<Arc<str>>,
@@ -96,18 +96,18 @@ pub(super) struct Outbox {
 
 impl Outbox {
     /// Says a resource.
-    pub(super) fn put(&mut self, resource: Resource) {
+    pub(crate) fn put(&mut self, resource: Resource) {
         let key = resource.key();
         self.set(key.kind, &key.name.clone(), Some(resource));
     }
 
     /// Whether a resource of this name was said, and still holds.
-    pub(super) fn has(&self, kind: Kind, name: &str) -> bool {
+    pub(crate) fn has(&self, kind: Kind, name: &str) -> bool {
         self.said.contains_key(&Key { kind, name: name.into() })
     }
 
     /// Says a resource, or that there is none of this name. Returns whether that is news.
-    pub(super) fn set(&mut self, kind: Kind, name: &str, resource: Option<Resource>) -> bool {
+    pub(crate) fn set(&mut self, kind: Kind, name: &str, resource: Option<Resource>) -> bool {
         let key = Key { kind, name: name.into() };
         let news = match resource {
             Some(resource) => {
@@ -138,7 +138,7 @@ impl Outbox {
     }
 
     /// Says which proxies there are: of each what is known of it, or `None` for what was said before.
-    pub(super) fn replace_proxies(&mut self, proxies: Vec<(Arc<str>, Option<Proxy>)>) {
+    pub(crate) fn replace_proxies(&mut self, proxies: Vec<(Arc<str>, Option<Proxy>)>) {
         let now: BTreeSet<_> = proxies.iter().map(|(id, _)| id.clone()).collect();
         let (stay, gone): (BTreeSet<_>, BTreeSet<_>) =
             std::mem::take(&mut self.proxies).into_iter().partition(|id| now.contains(id));
@@ -155,17 +155,17 @@ impl Outbox {
     }
 
     /// What is needed of own addresses.
-    pub(super) fn want(&mut self, wants: Wants) {
+    pub(crate) fn want(&mut self, wants: Wants) {
         self.pending.wants = Some(wants);
     }
 
     /// Something that these Services need changed.
-    pub(super) fn touch(&mut self, services: Vec<ServiceName>) {
+    pub(crate) fn touch(&mut self, services: Vec<ServiceName>) {
         self.touched.extend(services);
     }
 
     /// A Service's entry in the table.
-    pub(super) fn table(&mut self, entry: TableEntry) {
+    pub(crate) fn table(&mut self, entry: TableEntry) {
         if self.table.get(&entry.service) != Some(&entry) {
             self.touched.insert(entry.service.clone());
             self.table.insert(entry.service.clone(), entry);
@@ -173,14 +173,14 @@ impl Outbox {
     }
 
     /// A Service is in the table no longer.
-    pub(super) fn untable(&mut self, service: &ServiceName) {
+    pub(crate) fn untable(&mut self, service: &ServiceName) {
         if self.table.remove(service).is_some() {
             self.pending.removed.push(service.clone());
         }
     }
 
     /// Everything that is wrong at `place`, in full.
-    pub(super) fn diagnose(&mut self, place: &str, mut now: Vec<Diagnostic>) {
+    pub(crate) fn diagnose(&mut self, place: &str, mut now: Vec<Diagnostic>) {
         now.sort_unstable();
         now.dedup();
         let before = if now.is_empty() {
@@ -196,12 +196,12 @@ impl Outbox {
     }
 
     /// What is wrong at `place` now.
-    pub(super) fn diagnostics_at(&self, place: &str) -> &[Diagnostic] {
+    pub(crate) fn diagnostics_at(&self, place: &str) -> &[Diagnostic] {
         self.diagnostics.get(place).map_or(&[], Vec::as_slice)
     }
 
     /// What has come together.
-    pub(super) fn take(&mut self) -> Output {
+    pub(crate) fn take(&mut self) -> Output {
         let mut output = std::mem::take(&mut self.pending);
         for (place, before) in std::mem::take(&mut self.rediagnosed) {
             let now = self.diagnostics.get(&place).map_or(&[][..], Vec::as_slice);

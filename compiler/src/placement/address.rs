@@ -13,7 +13,10 @@ use ipnet::IpNet;
 use maesh_config::ServiceName;
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::plan::service::{Age, Plan};
+use crate::{
+    facts::{Fact, View},
+    plan::service::{Age, Plan},
+};
 
 /// Where names lead.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,7 +46,7 @@ impl Range {
     }
 
     /// All of it.
-    pub(super) fn net(&self) -> IpNet {
+    pub(crate) fn net(&self) -> IpNet {
         self.0
     }
 
@@ -70,7 +73,7 @@ impl Range {
 
 /// Own addresses of these Services: by hash of namespace/name, further on where an older one has it. A Service that
 /// is not in the result found none.
-pub(super) fn own_addresses<'a>(
+pub(crate) fn own_addresses<'a>(
     range: &Range,
     oldest_first: impl Iterator<Item = &'a Age>,
 ) -> AHashMap<ServiceName, IpAddr> {
@@ -97,7 +100,7 @@ fn elsewhere(port: u16) -> impl Iterator<Item = u16> {
 
 /// Listening ports of the shared address, where its Services' ports meet.
 #[derive(Debug, Default)]
-pub(super) struct SharedPorts {
+pub(crate) struct SharedPorts {
     /// Who has which port number, oldest first.
     holders: BTreeMap<u16, BTreeSet<Age>>,
     /// Listening port of each number that cannot be bound itself.
@@ -105,13 +108,13 @@ pub(super) struct SharedPorts {
 }
 
 impl SharedPorts {
-    pub(super) fn add(&mut self, plan: &Plan) {
+    pub(crate) fn add(&mut self, plan: &Plan) {
         for port in &plan.ports {
             self.holders.entry(port.number).or_default().insert(plan.age.clone());
         }
     }
 
-    pub(super) fn remove(&mut self, plan: &Plan) {
+    pub(crate) fn remove(&mut self, plan: &Plan) {
         for port in &plan.ports {
             if let Some(holders) = self.holders.get_mut(&port.number) {
                 holders.remove(&plan.age);
@@ -122,10 +125,10 @@ impl SharedPorts {
         }
     }
 
-    /// Settles where the numbers below `first_bindable` listen. Returns the Services for which that is news.
-    pub(super) fn settle(&mut self, first_bindable: u16) -> Vec<ServiceName> {
+    /// Decides where the numbers below `first_bindable` listen. Returns the numbers that listen elsewhere than before.
+    pub(crate) fn settle(&mut self, first_bindable: u16) -> BTreeSet<u16> {
         if first_bindable == 0 {
-            return Vec::new();
+            return BTreeSet::new();
         }
         let oldest = |(number, holders): (&u16, &BTreeSet<Age>)| Some((holders.first()?.clone(), *number));
         let mut by_age: Vec<_> = self.holders.iter().filter_map(oldest).collect();
@@ -141,20 +144,22 @@ impl SharedPorts {
             }
         }
         let differs = |number: &u16| moved.get(number) != self.moved.get(number);
-        let numbers: BTreeSet<u16> = moved.keys().chain(self.moved.keys()).copied().filter(differs).collect();
+        let changed = moved.keys().chain(self.moved.keys()).copied().filter(differs).collect();
         self.moved = moved;
-        let holders = numbers.iter().filter_map(|number| self.holders.get(number)).flatten();
-        holders.map(|age| age.name.clone()).collect()
+        changed
     }
 
     /// Listening ports of `plan`, in the order of its ports; `None` where there is none left.
-    pub(super) fn listens(&self, plan: &Plan, first_bindable: u16) -> Vec<Option<u16>> {
-        listens(plan, first_bindable, |number| self.moved.get(&number).copied())
+    pub(crate) fn listens(&self, plan: &Plan, first_bindable: u16, view: &View<'_>) -> Vec<Option<u16>> {
+        listens(plan, first_bindable, |number| {
+            view.note(Fact::MovedPort(number));
+            self.moved.get(&number).copied()
+        })
     }
 }
 
 /// Listening ports of a Service on an address that is its alone.
-pub(super) fn own_listens(plan: &Plan, first_bindable: u16) -> Vec<Option<u16>> {
+pub(crate) fn own_listens(plan: &Plan, first_bindable: u16) -> Vec<Option<u16>> {
     listens(plan, first_bindable, |_| None)
 }
 
