@@ -1,15 +1,18 @@
 //! What runs in the pods of the test cluster, as one static program that knows nothing of the mesh.
 //!
 //! `pause` holds a pod's namespaces, `echo` tells every caller what it sees, `get` asks once and prints the answer,
-//! `lookup` asks the DNS alone, and `load` asks at a fixed rate and logs every request.
+//! `lookup` asks the DNS alone, `load` asks at a fixed rate and logs every request, and `hold` opens connections and says
+//! nothing.
 
 mod call;
 mod get;
+mod hold;
 mod load;
 mod resolve;
 mod seen;
 mod serve;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -56,6 +59,17 @@ enum Command {
         #[arg(required = true)]
         plans: Vec<Plan>,
     },
+    /// Keep silent connections open to HOST:PORTs, and print how many there were as one line of JSON
+    Hold {
+        /// Connections to each
+        #[arg(long, default_value_t = 100)]
+        count: usize,
+        /// Seconds
+        #[arg(long, default_value_t = 10)]
+        time: u64,
+        #[arg(required = true)]
+        targets: Vec<SocketAddr>,
+    },
     /// Print the lines of a log from a time on
     Read {
         log: PathBuf,
@@ -92,6 +106,7 @@ fn start(command: Command) -> Result<()> {
             Command::Get { url, patience, names } => get::print(&url, Duration::from_secs(patience), &names).await,
             Command::Lookup { name, names } => get::print_lookup(&name, &names).await,
             Command::Load { log, plans } => load::run(&log, plans, ended()).await,
+            Command::Hold { count, time, targets } => hold::run(&targets, count, Duration::from_secs(time)).await,
             Command::Read { log, since } => load::read(&log, since),
         }
     })

@@ -12,6 +12,7 @@ mod away;
 mod dns;
 mod dual_stack;
 mod footprint;
+mod hostile;
 mod hung;
 mod install;
 mod leader;

@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use crate::kube::Kube;
 
-/// One request, as `tests/pod` logs it.
+/// One request, as `tests/workload` logs it.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Request {
     /// When it began, in milliseconds since 1970.
