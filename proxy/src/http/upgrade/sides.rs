@@ -12,10 +12,8 @@ use h2::SendStream;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::http::{
-    buffers::{Charged, Held},
-    server::{CallerIo, Received, Slot, reserve},
-};
+use crate::buffers::{Charged, Held};
+use crate::http::server::{CallerIo, Received, Slot, reserve};
 
 /// The caller's side of a tunnel.
 pub(crate) enum Caller {
