@@ -370,6 +370,22 @@ pub struct DnsArgs {
     /// Address to answer on, UDP and TCP; repeat it for several
     #[arg(long, env = "MAESH_LISTEN", value_delimiter = ',', default_value = "127.0.0.1:5354", value_parser = socket, value_name = "ADDR")]
     pub listen: Vec<SocketAddr>,
+    /// Address to answer DNS over TLS on (RFC 7858); repeat it for several. Off if not given
+    #[arg(
+        long,
+        env = "MAESH_TLS_LISTEN",
+        value_delimiter = ',',
+        requires = "tls_certificate",
+        value_parser = socket,
+        value_name = "ADDR"
+    )]
+    pub tls_listen: Vec<SocketAddr>,
+    /// Certificate chain for DNS over TLS (PEM; read again when it changes). While it cannot be used, the port is closed
+    #[arg(long, env = "MAESH_TLS_CERTIFICATE", requires = "tls_certificate_key", value_name = "FILE")]
+    pub tls_certificate: Option<PathBuf>,
+    /// Private key of --tls-certificate (PEM; read again when it changes)
+    #[arg(long, env = "MAESH_TLS_CERTIFICATE_KEY", requires = "tls_certificate", value_name = "FILE")]
+    pub tls_certificate_key: Option<PathBuf>,
     /// Address of `ns.dns.<zone>`; the listen addresses if not given. Repeat it for IPv4 and IPv6
     #[arg(long, env = "MAESH_NS_ADDRESS", value_delimiter = ',', value_name = "IP")]
     pub ns_address: Vec<std::net::IpAddr>,

@@ -10,3 +10,8 @@ pub fn raise() {
     let raised = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
     tracing::debug!(?current, ?maximum, ?raised, "limit of open files");
 }
+
+/// How many files this process may have open.
+pub fn limit() -> usize {
+    getrlimit(Resource::Nofile).current.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX)
+}

@@ -31,7 +31,7 @@ pub const OWN_ADDRESS: &str = "maesh.containo.us/own-address";
 /// Annotation on these: whose each port is.
 pub const OWN_PORTS: &str = "maesh.containo.us/own-ports";
 
-/// The kinds that are read.
+/// The kinds that are read. What is said of each is its [`Registration`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ObjectKind {
     /// A namespace: defaults for its Services.
@@ -48,41 +48,76 @@ pub enum ObjectKind {
     EndpointSlice,
 }
 
+/// What is said once of a kind. Group and name together identify it: two groups may have kinds of one name.
+///
+/// Which facts its objects yield is said where the index takes them in.
+#[derive(Clone, Copy, Debug)]
+pub struct Registration {
+    /// The kind as which its objects are taken in.
+    pub kind: ObjectKind,
+    /// Its API group; empty for the core group.
+    pub group: &'static str,
+    /// Its name in a manifest.
+    pub name: &'static str,
+    /// Its name in paths of the API.
+    pub plural: &'static str,
+    /// The versions that can be read, the best one first. At least one.
+    pub versions: &'static [&'static str],
+    /// Whether its objects live in a namespace.
+    pub namespaced: bool,
+    /// Whether every cluster serves it. Another one may be absent, appear, and vanish at any time.
+    pub always_served: bool,
+    /// Reads an object whose metadata is good.
+    pub read: fn(Meta, &Value, &Door) -> Result<Object, BadField>,
+}
+
+impl Registration {
+    /// Reads an object of this kind from its JSON form. `metadata.namespace` is `default` when absent.
+    ///
+    /// # Errors
+    /// The first field that has the wrong type, or is missing although nothing works without it.
+    pub fn read(&self, value: &Value, door: &Door) -> Result<Object, BadField> {
+        (self.read)(read::meta(self, value, door)?, value, door)
+    }
+}
+
 impl ObjectKind {
     /// Every kind, in the order in which manifests are best applied.
     pub const ALL: [Self; 6] =
         [Self::Namespace, Self::Node, Self::ServiceAccount, Self::Pod, Self::Service, Self::EndpointSlice];
 
+    /// What is said of the kind.
+    pub fn registration(self) -> &'static Registration {
+        match self {
+            Self::Namespace => &Namespace::REGISTRATION,
+            Self::Node => &Node::REGISTRATION,
+            Self::ServiceAccount => &core::SERVICE_ACCOUNT,
+            Self::Pod => &Pod::REGISTRATION,
+            Self::Service => &Service::REGISTRATION,
+            Self::EndpointSlice => &EndpointSlice::REGISTRATION,
+        }
+    }
+
     /// The kind's name in a manifest.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Namespace => "Namespace",
-            Self::Node => "Node",
-            Self::ServiceAccount => "ServiceAccount",
-            Self::Pod => "Pod",
-            Self::Service => "Service",
-            Self::EndpointSlice => "EndpointSlice",
-        }
+        self.registration().name
     }
 
     /// The kind written as `kind` in the API group of `api_version`.
     pub fn of(api_version: &str, kind: &str) -> Option<Self> {
         let group = api_version.rsplit_once('/').map_or("", |(group, _)| group);
-        let this = Self::ALL.into_iter().find(|this| this.as_str() == kind)?;
-        (this.group() == group).then_some(this)
+        let is_it = |this: &Self| (this.registration().group, this.registration().name) == (group, kind);
+        Self::ALL.into_iter().find(is_it)
     }
 
     /// Its API group; empty for the core group.
     pub fn group(self) -> &'static str {
-        match self {
-            Self::EndpointSlice => "discovery.k8s.io",
-            _ => "",
-        }
+        self.registration().group
     }
 
     /// Whether objects of this kind live in a namespace.
     pub fn namespaced(self) -> bool {
-        !matches!(self, Self::Namespace | Self::Node)
+        self.registration().namespaced
     }
 }
 
@@ -192,15 +227,7 @@ impl Object {
     /// # Errors
     /// The first field that has the wrong type, or is missing although nothing works without it.
     pub fn read(kind: ObjectKind, value: &Value, door: &Door) -> Result<Self, BadField> {
-        let meta = read::meta(kind, value, door)?;
-        Ok(match kind {
-            ObjectKind::Namespace => Self::Namespace(Namespace::read(meta, value, door)?),
-            ObjectKind::Node => Self::Node(Node::read(meta, value, door)?),
-            ObjectKind::ServiceAccount => Self::ServiceAccount(meta),
-            ObjectKind::Pod => Self::Pod(Pod::read(meta, value, door)?),
-            ObjectKind::Service => Self::Service(Service::read(meta, value, door)?),
-            ObjectKind::EndpointSlice => Self::EndpointSlice(EndpointSlice::read(meta, value, door)?),
-        })
+        kind.registration().read(value, door)
     }
 
     /// Kind of this object.

@@ -9,7 +9,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 use maesh_compiler::{
     compile::{Compiler, Config},
     diagnostic::Reason,
-    kinds::ObjectKind,
+    kinds::{Object, ObjectKind, Registration},
 };
 use maesh_config::{Key, Kind, Resource, ServiceName};
 use maesh_controller::{
@@ -246,4 +246,62 @@ fn what_may_not_be_read_is_said_with_what_to_do() {
     role("rest", "pods,nodes");
     mesh.until("all allowed", |mesh| refused(mesh).is_empty());
     mesh.until("the node", |mesh| mesh.resource(Kind::Workload, "10.244.1.0/24").is_some());
+}
+
+/// A kind that not every cluster serves. Its name is that of a kind of another group. It is counted as ServiceAccounts,
+/// which are not watched.
+static TEST_KIND: Registration = Registration {
+    kind: ObjectKind::ServiceAccount,
+    group: "test.maesh.example",
+    name: "Service",
+    plural: "services",
+    versions: &["v2", "v1"],
+    namespaced: true,
+    always_served: false,
+    read: |meta, _, _| Ok(Object::ServiceAccount(meta)),
+};
+
+fn definition(version: &str) -> String {
+    format!(
+        r#"
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {{name: services.test.maesh.example}}
+spec:
+  group: test.maesh.example
+  scope: Namespaced
+  names: {{kind: Service, plural: services, singular: service}}
+  versions:
+  - name: {version}
+    served: true
+    storage: true
+    schema: {{openAPIV3Schema: {{type: object, x-kubernetes-preserve-unknown-fields: true}}}}
+"#
+    )
+}
+
+#[test]
+fn a_kind_appears_and_vanishes() {
+    let Some(server) = ApiServer::start_or_skip() else { return };
+    server.apply(SHOP).unwrap();
+    let mut options = Options::default();
+    options.kinds.push(&TEST_KIND);
+    let mesh = Watching::new(&server, server.kubeconfig(), options);
+    mesh.until("a configuration without the kind", |mesh| mesh.kept.0.lock().complete);
+    let count = |mesh: &Watching| mesh.state.counts().objects[&ObjectKind::ServiceAccount];
+    for version in ["v1", "v2"] {
+        assert_eq!(count(&mesh), 0, "before {version}");
+        server.apply(&definition(version)).unwrap();
+        let object = format!(
+            "apiVersion: test.maesh.example/{version}\nkind: Service\nmetadata: {{name: web, namespace: shop}}\n"
+        );
+        // The server takes a moment to serve what was just defined.
+        assert!(until(Duration::from_secs(60), || server.apply(&object).is_ok()), "{version} is not served");
+        mesh.until("its object", |mesh| count(mesh) == 1);
+        kubectl(&server, "delete customresourcedefinition services.test.maesh.example");
+        mesh.until("the end of its object", |mesh| count(mesh) == 0);
+    }
+    let said = mesh.state.diagnostics();
+    assert!(said.iter().all(|found| found.reason != Reason::WatchFailed), "{said:#?}");
+    assert!(mesh.resource(Kind::Name, "shop/web").is_some(), "the core kind of that name is another one");
 }

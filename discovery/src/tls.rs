@@ -1,4 +1,5 @@
-//! TLS 1.3 between subscribers and controllers, with certificates that change while streams are open.
+//! TLS 1.3 between subscribers and controllers, with certificates that change while streams are open; and the serving side
+//! of DNS over TLS, whose certificates change in the same way.
 //!
 //! A handshake uses what is current when it begins; nothing here touches a connection that is established. The server
 //! swaps its certificate in place; a subscriber reads its authority's certificates anew for each connection, which are
@@ -8,18 +9,20 @@ use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use rustls::{
-    ClientConfig, RootCertStore, ServerConfig,
+    ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion,
     crypto::{CryptoProvider, aws_lc_rs},
     server::{ClientHello, ResolvesServerCert},
     sign::CertifiedKey,
-    version::TLS13,
+    version::{TLS12, TLS13},
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject};
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-/// The only application protocol: HTTP/2.
+/// The application protocol of the discovery stream: HTTP/2.
 const ALPN: &[u8] = b"h2";
+/// The application protocol of DNS over TLS (RFC 7858). Clients may name none.
+const ALPN_DNS: &[u8] = b"dot";
 
 /// Why certificates cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +46,14 @@ pub enum TlsError {
     /// Certificate and key do not fit each other, or the library refuses them.
     #[error("certificate or key: {0}")]
     Refused(#[from] rustls::Error),
+    /// What is in these files cannot be used.
+    #[error("{files}: {source}")]
+    Files {
+        /// Their names.
+        files: String,
+        /// Why not.
+        source: Box<Self>,
+    },
 }
 
 fn provider() -> Arc<CryptoProvider> {
@@ -71,16 +82,33 @@ impl ServerTls {
     /// # Errors
     /// When they are unreadable or do not belong together.
     pub fn new(chain: &[u8], key: &[u8]) -> Result<Self, TlsError> {
+        Self::with(chain, key, &[&TLS13], ALPN)
+    }
+
+    /// The same for DNS over TLS, whose clients are not ours: TLS 1.2 is allowed too.
+    ///
+    /// # Errors
+    /// As [`ServerTls::new`].
+    pub fn for_dns(chain: &[u8], key: &[u8]) -> Result<Self, TlsError> {
+        Self::with(chain, key, &[&TLS13, &TLS12], ALPN_DNS)
+    }
+
+    fn with(
+        chain: &[u8],
+        key: &[u8],
+        versions: &[&'static SupportedProtocolVersion],
+        alpn: &[u8],
+    ) -> Result<Self, TlsError> {
         let current = Arc::new(Current(ArcSwap::from_pointee(certified(chain, key)?)));
         let mut config = ServerConfig::builder_with_provider(provider())
-            .with_protocol_versions(&[&TLS13])?
+            .with_protocol_versions(versions)?
             .with_no_client_auth()
             .with_cert_resolver(current.clone());
-        config.alpn_protocols = vec![ALPN.to_vec()];
+        config.alpn_protocols = vec![alpn.to_vec()];
         Ok(Self { current, config: Arc::new(config) })
     }
 
-    /// What [`super::Server::listen`] takes.
+    /// The configuration of a listener; it follows the certificate.
     pub fn config(&self) -> Arc<ServerConfig> {
         self.config.clone()
     }
@@ -117,7 +145,27 @@ impl CertificateFiles {
     /// When they cannot be read or used.
     pub fn load(&self) -> Result<ServerTls, TlsError> {
         let (chain, key) = self.read()?;
-        ServerTls::new(&chain, &key)
+        ServerTls::new(&chain, &key).map_err(|error| self.named(error))
+    }
+
+    /// Reads them once, for DNS over TLS.
+    ///
+    /// # Errors
+    /// When they cannot be read or used.
+    pub fn load_for_dns(&self) -> Result<ServerTls, TlsError> {
+        let (chain, key) = self.read()?;
+        ServerTls::for_dns(&chain, &key).map_err(|error| self.named(error))
+    }
+
+    /// `source` with the names of the files that it is about.
+    fn named(&self, source: TlsError) -> TlsError {
+        let (chain, key) = (self.chain.display(), self.key.display());
+        let files = match &source {
+            TlsError::Pem { what: CERTIFICATES, .. } => chain.to_string(),
+            TlsError::Pem { .. } => key.to_string(),
+            _ => format!("{chain} and {key}"),
+        };
+        TlsError::Files { files, source: Box::new(source) }
     }
 
     /// Looks every `interval` whether they changed, and uses what is new. Files that cannot be used, such as a chain that
@@ -142,7 +190,7 @@ impl CertificateFiles {
                     tracing::info!(chain = %self.chain.display(), "serving with a new certificate");
                     (used, warned) = (Some(found), None);
                 }
-                Err(error) => warn_once(&mut warned, &error),
+                Err(error) => warn_once(&mut warned, &self.named(error)),
             }
         }
     }
@@ -195,8 +243,11 @@ fn read(path: &PathBuf) -> Result<Vec<u8>, TlsError> {
     std::fs::read(path).map_err(|source| TlsError::Read { path: path.clone(), source })
 }
 
+/// What a chain consists of.
+const CERTIFICATES: &str = "certificates";
+
 fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let bad = |why: String| TlsError::Pem { what: "certificates", why };
+    let bad = |why: String| TlsError::Pem { what: CERTIFICATES, why };
     let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     let all = all.map_err(|error| bad(error.to_string()))?;
     if all.is_empty() { Err(bad("there are none".to_owned())) } else { Ok(all) }

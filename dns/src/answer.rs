@@ -32,6 +32,8 @@ pub enum Transport {
     Udp,
     /// Streams: 65,535 bytes.
     Tcp,
+    /// The same, encrypted.
+    Tls,
 }
 
 /// What to do with a query.
@@ -111,7 +113,7 @@ pub fn answer(
     };
     let limit = match transport {
         Transport::Udp => usize::from(edns.map_or(512, |edns| edns.size.clamp(512, UDP_SIZE))),
-        Transport::Tcp => usize::from(u16::MAX),
+        Transport::Tcp | Transport::Tls => usize::from(u16::MAX),
     };
     let length = question.as_ref().map_or(0, |question| question.end() - HEADER);
     let reply = Reply::new(out, query, header.flags, length, edns, limit);

@@ -2,7 +2,7 @@
 //!
 //! A caller asks the cluster's DNS for `web.shop.maesh`, that asks us, and the answer is the address of the node proxy
 //! nearest to the caller. What is known comes through the discovery stream into immutable snapshots; answering is one
-//! pure function over a snapshot, called in line by threads for UDP and tasks for TCP. It goes on with what it last
+//! pure function over a snapshot, called in line by threads for UDP and tasks for TCP and TLS. It goes on with what it last
 //! knew while the controller is away, and leaves out proxies that it finds dead by itself.
 
 mod answer;
@@ -30,14 +30,18 @@ use std::{
 
 pub use answer::{Action, BadQuestion, Caller, Explanation, Located, ProxySeen, Rule, Transport, answer, explain};
 use arc_swap::ArcSwap;
-pub use listen::{BindError, tcp::TcpLimits};
-use listen::{tcp, udp};
+pub use listen::{BindError, StreamLimits, tls::Tls};
+use listen::{session::Answering, tcp, tls, udp};
 use maesh_config::Kind;
-use maesh_discovery::update::{Connected, Update, Updates};
+use maesh_discovery::{
+    ConnectionTable,
+    update::{Connected, Update, Updates},
+};
 use metrics::Metrics;
 pub use probe::{How as ProbeHow, Probe};
 use prometheus_client::registry::Registry;
 pub use snapshot::Snapshot;
+use socket2::Socket;
 use state::State;
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -58,7 +62,11 @@ pub struct Config {
     /// Threads that answer UDP on each address.
     pub threads: NonZeroUsize,
     /// Limits of TCP connections.
-    pub tcp: TcpLimits,
+    pub tcp: StreamLimits,
+    /// DNS over TLS, if any.
+    pub tls: Option<Tls>,
+    /// Limits of TLS connections, which hold more memory than others.
+    pub tls_limits: StreamLimits,
     /// How proxies are probed while the stream is down.
     pub probe: Probe,
     /// How long to go on answering after [`Dns::stop`], while callers learn that we leave.
@@ -71,7 +79,9 @@ impl Default for Config {
             listen: vec![SocketAddr::from(([0, 0, 0, 0], 53))],
             name_server: Vec::new(),
             threads: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN).min(MOST_THREADS),
-            tcp: TcpLimits::default(),
+            tcp: StreamLimits::of(1024),
+            tls: None,
+            tls_limits: StreamLimits::of(256),
             probe: Probe::default(),
             lameduck: Duration::from_secs(8),
         }
@@ -99,6 +109,7 @@ pub enum StartError {
 #[derive(Debug)]
 pub struct Dns {
     addresses: Vec<SocketAddr>,
+    tls_addresses: Vec<SocketAddr>,
     ready: watch::Receiver<bool>,
     lameduck: Duration,
     leaving: Arc<watch::Sender<bool>>,
@@ -134,13 +145,31 @@ pub fn start(
     let metrics = Metrics::new(snapshot.clone(), registry);
     let (leaving, tasks) = (Arc::new(watch::channel(false).0), TaskTracker::new());
     let stopping = CancellationToken::new();
-    let streams =
-        Arc::new(tcp::Server::new(config.tcp, snapshot.clone(), metrics.clone(), stopping.clone(), tasks.clone()));
+    let answering = Arc::new(Answering { snapshot: snapshot.clone(), counters: metrics.writer().into() });
+    let server = |limits: StreamLimits| tcp::Server {
+        answering: answering.clone(),
+        limits,
+        table: ConnectionTable::new(limits.connections),
+        tls: None,
+        metrics: metrics.clone(),
+        stopping: stopping.clone(),
+        tasks: tasks.clone(),
+    };
+    let streams = Arc::new(server(config.tcp));
     let mut udp = Vec::new();
     for bound in bound {
         let listener = tokio::net::TcpListener::from_std(bound.tcp)?;
         tasks.spawn(streams.clone().accept(listener));
         udp.push(udp::Server::start(bound.udp, bound.address, config.threads.get(), &snapshot, &metrics)?);
+    }
+    let mut tls_addresses = Vec::new();
+    if let Some(tls) = config.tls {
+        let sockets = tls.listen.iter().map(|address| listen::bind_tls(*address)).collect::<Result<Vec<_>, _>>()?;
+        let address = |(socket, asked): (&Socket, &SocketAddr)| {
+            socket.local_addr().ok().and_then(|bound| bound.as_socket()).unwrap_or(*asked)
+        };
+        tls_addresses = sockets.iter().zip(&tls.listen).map(address).collect();
+        tasks.spawn(serve_tls(tls, sockets, server(config.tls_limits)));
     }
     let (ready_sender, ready) = watch::channel(false);
     let keeper = state::Keeper {
@@ -153,7 +182,28 @@ pub fn start(
         leaving: leaving.subscribe(),
     };
     tasks.spawn(keeper.run(stopping.clone()));
-    Ok(Dns { addresses, ready, lameduck: config.lameduck, leaving, udp, stopping, tasks, snapshot })
+    Ok(Dns { addresses, tls_addresses, ready, lameduck: config.lameduck, leaving, udp, stopping, tasks, snapshot })
+}
+
+/// Answers DNS over TLS on `sockets`, which are bound, from the moment when there is a certificate.
+async fn serve_tls(config: Tls, sockets: Vec<Socket>, server: tcp::Server) {
+    let stopping = server.stopping.clone();
+    let serve = async {
+        let certificate = tls::certificate(&config.files, config.look).await;
+        let server = Arc::new(tcp::Server { tls: Some(certificate.config()), ..server });
+        for socket in &sockets {
+            match tls::listener(socket) {
+                Ok(listener) => drop(server.tasks.spawn(server.clone().accept(listener))),
+                Err(error) => tracing::error!(%error, "cannot listen for DNS over TLS"),
+            }
+        }
+        tracing::info!(certificate = %config.files.chain.display(), "answering DNS over TLS");
+        config.files.keep_current(&certificate, config.look).await;
+    };
+    tokio::select! {
+        () = serve => {}
+        () = stopping.cancelled() => {}
+    }
 }
 
 /// What is known once `updates` are applied, by a responder at the addresses `name_server`: for tools that ask
@@ -186,6 +236,11 @@ impl Dns {
     /// Where it listens, in the order of the configuration, with UDP and TCP.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
+    }
+
+    /// Where it listens for DNS over TLS, in the order of the configuration.
+    pub fn tls_addresses(&self) -> &[SocketAddr] {
+        &self.tls_addresses
     }
 
     /// Whether everything was delivered once and it is not leaving.

@@ -29,7 +29,7 @@ use crate::{
 
 /// Types counted by name, and what is left.
 const KINDS: [(u16, &str); 7] = [(1, "A"), (28, "AAAA"), (33, "SRV"), (16, "TXT"), (6, "SOA"), (2, "NS"), (255, "ANY")];
-const TRANSPORTS: [(Transport, &str); 2] = [(Transport::Udp, "udp"), (Transport::Tcp, "tcp")];
+const TRANSPORTS: [(Transport, &str); 3] = [(Transport::Udp, "udp"), (Transport::Tcp, "tcp"), (Transport::Tls, "tls")];
 
 /// One writer's counters.
 #[derive(Debug, Default)]
@@ -64,7 +64,7 @@ impl Counters {
             Some(kind) => KINDS.iter().position(|(have, _)| *have == kind).unwrap_or(KINDS.len()),
             None => KINDS.len() + 1,
         };
-        add(&self.queries[usize::from(transport == Transport::Tcp)][kind]);
+        add(&self.queries[transport as usize][kind]);
         add_to(&self.rcodes, &Rcode::ALL, &rcode);
         if let Some(found) = found {
             add_to(&self.found, &Found::ALL, &found);
@@ -78,17 +78,26 @@ impl Counters {
     }
 }
 
-/// Connections over TCP, counted by whoever handles them.
+/// Connections over TCP and TLS, counted by whoever handles them.
 #[derive(Debug, Default)]
 pub(crate) struct Connections {
-    /// Open now.
-    pub(crate) open: AtomicU64,
-    /// Closed at once, because there were too many in all or of one peer.
-    pub(crate) refused: AtomicU64,
+    tcp: AtomicU64,
+    tls: AtomicU64,
+    /// Closed to make room for another one.
+    pub(crate) crowded_out: AtomicU64,
     /// Closed because nothing whole came, or nothing was taken, for too long.
     pub(crate) idle: AtomicU64,
+    /// Closed because the TLS handshake failed or took too long.
+    pub(crate) handshake: AtomicU64,
     /// Accepting failed.
     pub(crate) failed: AtomicU64,
+}
+
+impl Connections {
+    /// Open now.
+    pub(crate) fn open(&self, transport: Transport) -> &AtomicU64 {
+        if transport == Transport::Tls { &self.tls } else { &self.tcp }
+    }
 }
 
 /// All counters of a responder.
@@ -170,15 +179,17 @@ impl Collector for Metrics {
         out.counter("maesh_dns_dropped", "Packets that are no query", sum(&|c| &c.dropped))?;
 
         let Shared { connections, probed_dead, snapshot, .. } = &*self.0;
-        out.gauge("maesh_dns_connections", "TCP connections open", connections.open.load(Relaxed))?;
+        out.gauge("maesh_dns_connections", "TCP connections open", connections.tcp.load(Relaxed))?;
+        out.gauge("maesh_dns_tls_connections", "DNS over TLS connections open", connections.tls.load(Relaxed))?;
         let closed = [
-            ("refused", connections.refused.load(Relaxed)),
+            ("crowded_out", connections.crowded_out.load(Relaxed)),
             ("idle", connections.idle.load(Relaxed)),
+            ("handshake_failed", connections.handshake.load(Relaxed)),
             ("accept_failed", connections.failed.load(Relaxed)),
         ];
         out.family(
             "maesh_dns_connections_closed",
-            "TCP connections that we ended or did not take, by reason",
+            "TCP and TLS connections that dns closed, or failed to accept, by reason",
             named(&closed, "reason").into_iter(),
         )?;
         out.gauge("maesh_dns_proxies_unreachable", "Proxies left out by our own probes", probed_dead.load(Relaxed))?;

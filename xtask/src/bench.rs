@@ -19,7 +19,7 @@ use clap::Subcommand;
 pub(crate) enum Bench {
     /// What the acknowledgements of 1,000 proxies cost the controller
     Acks(acks::Options),
-    /// DNS answers beside Knot, NSD and CoreDNS
+    /// DNS answers beside Knot, NSD, hickory-server and CoreDNS
     Dns(dns::Options),
     /// HTTP requests beside HAProxy, nginx and Envoy
     Http(http::Options),

@@ -1,9 +1,9 @@
 //! `maesh dns`
 
-use std::{num::NonZeroUsize, process::ExitCode, sync::Arc};
+use std::{num::NonZeroUsize, process::ExitCode, sync::Arc, time::Duration};
 
-use maesh_discovery::{Subscribed, update::Role};
-use maesh_dns::{Caller, Config, Probe, ProbeHow, StartError};
+use maesh_discovery::{Subscribed, tls::CertificateFiles, update::Role};
+use maesh_dns::{Caller, Config, Probe, ProbeHow, StartError, StreamLimits, Tls};
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 
@@ -12,9 +12,13 @@ use crate::{
     args::DnsArgs,
     explain::views,
     logs::LogLevel,
+    open_files,
     signals::Signals,
     status,
 };
+
+/// How often the files of the certificate are looked at.
+const CERTIFICATE: Duration = Duration::from_secs(10);
 
 /// Answers until a signal; then for the lameduck time.
 pub async fn run(args: DnsArgs, log_level: LogLevel) -> anyhow::Result<ExitCode> {
@@ -24,8 +28,17 @@ pub async fn run(args: DnsArgs, log_level: LogLevel) -> anyhow::Result<ExitCode>
     let Subscribed { updates, connected, status: stream, task, .. } = subscribed;
     let mut registry = Registry::default();
     let defaults = Config::default();
+    let files = args.tls_certificate.zip(args.tls_certificate_key);
+    let tls = files.filter(|_| !args.tls_listen.is_empty()).map(|(chain, key)| Tls {
+        listen: args.tls_listen,
+        files: CertificateFiles { chain, key },
+        look: CERTIFICATE,
+    });
     let config = Config {
         listen: args.listen,
+        tls,
+        tcp: StreamLimits::of((open_files::limit() / 2).clamp(16, defaults.tcp.connections.all)),
+        tls_limits: StreamLimits::of((open_files::limit() / 8).clamp(16, defaults.tls_limits.connections.all)),
         name_server: args.ns_address,
         threads: NonZeroUsize::new(args.threads).unwrap_or(defaults.threads),
         lameduck: args.lameduck,
@@ -36,7 +49,10 @@ pub async fn run(args: DnsArgs, log_level: LogLevel) -> anyhow::Result<ExitCode>
         ..defaults
     };
     let dns = maesh_dns::start(config, updates, connected.clone(), &mut registry).map_err(|error| match error {
-        StartError::Bind(bind) => admin::taken(bind.address, "--listen", &bind.source),
+        StartError::Bind(bind) => {
+            let flag = if bind.transport == "TLS" { "--tls-listen" } else { "--listen" };
+            admin::taken(bind.address, flag, &bind.source)
+        }
         other => other.into(),
     })?;
     let mut admin = Admin::new(Arc::new(Mutex::new(registry)), log_level);
@@ -44,7 +60,7 @@ pub async fn run(args: DnsArgs, log_level: LogLevel) -> anyhow::Result<ExitCode>
     admin.views.insert("status", status::stream_view(stream, connected));
     admin.queries.insert("explain/dns", views::dns(dns.snapshots(), Caller::Behind));
     let admin = admin.serve(listener)?;
-    tracing::info!(listen = ?dns.addresses(), %admin, "answering");
+    tracing::info!(listen = ?dns.addresses(), tls = ?dns.tls_addresses(), %admin, "answering");
     let code = signals.first().await;
     signals.end_at_next();
     tracing::info!("leaving");

@@ -49,14 +49,30 @@ impl Roles {
             let who = ["--id", id, "--node", node, "--address", &address, "--threads", "1"];
             roles.spawn(part, &[&["proxy", "--controller", &controller][..], &who].concat());
         }
-        for (part, _) in &roles.running {
+        roles.await_ready();
+        roles
+    }
+
+    /// Starts a controller on the manifests in `folder`, and dns with these further flags; waits until both are ready.
+    pub fn start_dns(folder: &Path, flags: impl FnOnce(IpAddr) -> Vec<String>) -> Self {
+        let prefix = range().rsplitn(3, '.').nth(2).expect("an address range").to_owned();
+        let mut roles = Self { prefix, running: Vec::new() };
+        let (manifests, controller) = (folder.display().to_string(), roles.socket(Part::Controller, 5390).to_string());
+        roles.spawn(Part::Controller, &["controller", "--manifests", &manifests, "--listen", &controller]);
+        let dns = roles.dns().to_string();
+        let flags = flags(roles.address(Part::Dns));
+        let arguments = ["dns", "--controller", &controller, "--id", "dns", "--listen", &dns, "--lameduck", "0s"];
+        roles.spawn(Part::Dns, &arguments.into_iter().chain(flags.iter().map(String::as_str)).collect::<Vec<_>>());
+        roles.await_ready();
+        roles
+    }
+
+    fn await_ready(&self) {
+        for (part, _) in &self.running {
             await_condition(&format!("{part:?} is ready"), || {
-                get(roles.socket(*part, 5380), "admin", "/readyz")
-                    .is_ok_and(|answer| answer.status == 200)
-                    .then_some(())
+                get(self.socket(*part, 5380), "admin", "/readyz").is_ok_and(|answer| answer.status == 200).then_some(())
             });
         }
-        roles
     }
 
     fn spawn(&mut self, part: Part, arguments: &[&str]) {
@@ -86,6 +102,16 @@ impl Roles {
 
     fn socket(&self, part: Part, port: u16) -> SocketAddr {
         (self.address(part), port).into()
+    }
+
+    /// Where its admin endpoint is.
+    pub fn admin(&self, part: Part) -> SocketAddr {
+        self.socket(part, 5380)
+    }
+
+    /// The id of a process.
+    pub fn id(&self, part: Part) -> u32 {
+        self.running.iter().find(|(running, _)| *running == part).expect("it runs").1.id()
     }
 
     /// Sends a process a signal, by its name without `SIG`.

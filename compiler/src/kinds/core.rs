@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use serde_json::Value;
 
 use super::{
-    BadField, Door, Meta, OLD_PREFIX, OWN_ADDRESS, OWN_PORTS, PREFIX,
+    BadField, Door, Meta, OLD_PREFIX, OWN_ADDRESS, OWN_PORTS, Object, ObjectKind, PREFIX, Registration,
     read::{self, Fields},
 };
 
@@ -117,7 +117,18 @@ pub struct ServicePort {
 const AFFINITY_SECONDS: u64 = 10_800;
 
 impl Service {
-    pub(super) fn read(meta: Meta, value: &Value, door: &Door) -> Result<Self, BadField> {
+    pub(super) const REGISTRATION: Registration = Registration {
+        kind: ObjectKind::Service,
+        group: "",
+        name: "Service",
+        plural: "services",
+        versions: &["v1"],
+        namespaced: true,
+        always_served: true,
+        read: |meta, value, door| Self::read(meta, value, door).map(Object::Service),
+    };
+
+    fn read(meta: Meta, value: &Value, door: &Door) -> Result<Self, BadField> {
         let spec = read::part(value, &"spec")?;
         let mut addresses = spec.texts("clusterIPs")?;
         if addresses.is_empty() {
@@ -219,7 +230,18 @@ pub struct ContainerPort {
 }
 
 impl Pod {
-    pub(super) fn read(meta: Meta, value: &Value, door: &Door) -> Result<Self, BadField> {
+    pub(super) const REGISTRATION: Registration = Registration {
+        kind: ObjectKind::Pod,
+        group: "",
+        name: "Pod",
+        plural: "pods",
+        versions: &["v1"],
+        namespaced: true,
+        always_served: true,
+        read: |meta, value, door| Self::read(meta, value, door).map(Object::Pod),
+    };
+
+    fn read(meta: Meta, value: &Value, door: &Door) -> Result<Self, BadField> {
         let metadata = read::part(value, &"metadata")?;
         let spec = read::part(value, &"spec")?;
         let status = read::part(value, &"status")?;
@@ -307,7 +329,18 @@ pub struct Node {
 }
 
 impl Node {
-    pub(super) fn read(meta: Meta, value: &Value, door: &Door) -> Result<Self, BadField> {
+    pub(super) const REGISTRATION: Registration = Registration {
+        kind: ObjectKind::Node,
+        group: "",
+        name: "Node",
+        plural: "nodes",
+        versions: &["v1"],
+        namespaced: false,
+        always_served: true,
+        read: |meta, value, door| Self::read(meta, value, door).map(Object::Node),
+    };
+
+    fn read(meta: Meta, value: &Value, door: &Door) -> Result<Self, BadField> {
         let spec = read::part(value, &"spec")?;
         let status = read::part(value, &"status")?;
         let zone = value.pointer("/metadata/labels").and_then(|labels| labels.get(NODE_ZONE)?.as_str());
@@ -338,10 +371,33 @@ pub struct Namespace {
 }
 
 impl Namespace {
-    pub(super) fn read(meta: Meta, value: &Value, door: &Door) -> Result<Self, BadField> {
+    pub(super) const REGISTRATION: Registration = Registration {
+        kind: ObjectKind::Namespace,
+        group: "",
+        name: "Namespace",
+        plural: "namespaces",
+        versions: &["v1"],
+        namespaced: false,
+        always_served: true,
+        read: |meta, value, door| Self::read(meta, value, door).map(Object::Namespace),
+    };
+
+    fn read(meta: Meta, value: &Value, door: &Door) -> Result<Self, BadField> {
         Ok(Self { meta, annotations: annotations(value, door)? })
     }
 }
+
+/// Nothing is read of a ServiceAccount but that it is there.
+pub(super) const SERVICE_ACCOUNT: Registration = Registration {
+    kind: ObjectKind::ServiceAccount,
+    group: "",
+    name: "ServiceAccount",
+    plural: "serviceaccounts",
+    versions: &["v1"],
+    namespaced: true,
+    always_served: true,
+    read: |meta, _, _| Ok(Object::ServiceAccount(meta)),
+};
 
 /// What an own address of the mesh says: long, and different each time, so nothing for the table of shared strings.
 fn own_ports(value: &Value) -> Option<Box<str>> {

@@ -5,7 +5,7 @@ use std::{net::IpAddr, sync::Arc};
 use serde_json::Value;
 
 use super::{
-    BadField, Door, Meta, Transport,
+    BadField, Door, Meta, Object, ObjectKind, Registration, Transport,
     read::{self, Fields},
 };
 
@@ -65,7 +65,18 @@ pub struct Hints {
 }
 
 impl EndpointSlice {
-    pub(super) fn read(meta: Meta, value: &Value, door: &Door) -> Result<Self, BadField> {
+    pub(super) const REGISTRATION: Registration = Registration {
+        kind: ObjectKind::EndpointSlice,
+        group: "discovery.k8s.io",
+        name: "EndpointSlice",
+        plural: "endpointslices",
+        versions: &["v1"],
+        namespaced: true,
+        always_served: true,
+        read: |meta, value, door| Self::read(meta, value, door).map(Object::EndpointSlice),
+    };
+
+    fn read(meta: Meta, value: &Value, door: &Door) -> Result<Self, BadField> {
         let root = Fields::of(value, &"")?;
         let service = value.pointer("/metadata/labels").and_then(|labels| labels.get(SERVICE_LABEL)?.as_str());
         let mut ports = Vec::new();

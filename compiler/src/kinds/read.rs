@@ -5,7 +5,7 @@ use std::{fmt, net::IpAddr, sync::Arc};
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
-use super::{Door, Labels, Meta, ObjectKind};
+use super::{Door, Labels, Meta, ObjectKind, Registration};
 
 /// A field that is missing or has the wrong type.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -168,7 +168,7 @@ pub(super) fn part<'a>(value: &'a Value, key: &'static &'static str) -> Result<F
 }
 
 /// Reads the metadata.
-pub(super) fn meta(kind: ObjectKind, value: &Value, door: &Door) -> Result<Meta, BadField> {
+pub(super) fn meta(of: &Registration, value: &Value, door: &Door) -> Result<Meta, BadField> {
     let fields = part(value, &"metadata")?;
     let name = fields.text("name")?.filter(|name| !name.is_empty());
     let name = name.ok_or_else(|| BadField::new("metadata.name", "is missing"))?;
@@ -177,7 +177,7 @@ pub(super) fn meta(kind: ObjectKind, value: &Value, door: &Door) -> Result<Meta,
         return Err(BadField { value: Some(name.into()), ..BadField::new("metadata.name", "is not a name") });
     }
     let namespace = match fields.text("namespace")? {
-        _ if !kind.namespaced() => "",
+        _ if !of.namespaced => "",
         None | Some("") => "default",
         Some(bad) if bad.contains('/') || bad.len() > 63 => {
             let value = Some(bad.into());
@@ -193,7 +193,7 @@ pub(super) fn meta(kind: ObjectKind, value: &Value, door: &Door) -> Result<Meta,
         })?),
     };
     // Names of pods and slices are their own; those of the others return in many places.
-    let name = match kind {
+    let name = match of.kind {
         ObjectKind::Pod | ObjectKind::EndpointSlice => name.into(),
         _ => door.interner.get(name),
     };

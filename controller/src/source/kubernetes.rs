@@ -4,6 +4,7 @@
 //! has forgotten that place, everything is listed again and sent as a whole, so that only differences take effect.
 //! How each watch fares can be asked at any time.
 
+mod absent;
 mod follow;
 mod object;
 mod stale;
@@ -14,7 +15,7 @@ use jiff::Timestamp;
 use kube::Client;
 use maesh_compiler::{
     diagnostic::{Diagnostic, ObjectRef, Reason},
-    kinds::{Door, ObjectKind},
+    kinds::{Door, ObjectKind, Registration},
 };
 use parking_lot::Mutex;
 use tokio::{sync::mpsc, task::JoinSet, time::Instant};
@@ -31,6 +32,9 @@ const MOST_NAMED: usize = 50;
 /// What is watched.
 #[derive(Clone, Debug)]
 pub struct Options {
+    /// The kinds that are watched. One that need not be served may be absent, appear and vanish at any time; nothing
+    /// waits for it.
+    pub kinds: Vec<&'static Registration>,
     /// Kinds without which nothing is published. Of the others, one that may not be read counts as empty.
     pub required: Vec<ObjectKind>,
     /// The server ends a watch after this long, and it is begun again where it was; a connection that died silently
@@ -45,6 +49,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
+            kinds: WATCHED.map(ObjectKind::registration).into(),
             required: vec![ObjectKind::Namespace, ObjectKind::Service, ObjectKind::EndpointSlice],
             watch_for: Duration::from_secs(60),
             page: 500,
@@ -70,7 +75,7 @@ pub struct Watch {
     pub bad_objects: u64,
 }
 
-/// The kinds that are watched.
+/// The kinds that are watched by default.
 const WATCHED: [ObjectKind; 5] =
     [ObjectKind::Namespace, ObjectKind::Node, ObjectKind::Pod, ObjectKind::Service, ObjectKind::EndpointSlice];
 
@@ -80,9 +85,9 @@ pub fn start(client: &Client, options: &Options, door: &Door) -> (Batches, Watch
     let (batches, receiver) = mpsc::channel(QUEUE);
     let watches = Watches::default();
     let mut tasks = JoinSet::new();
-    for kind in WATCHED {
-        watches.change(kind, |_| {});
-        let follow = follow::Follow::new(kind, client.clone(), options, door, watches.clone(), batches.clone());
+    for kind in &options.kinds {
+        watches.change(kind.kind, |_| {});
+        let follow = follow::Follow::new(kind, client, options, door, watches.clone(), batches.clone());
         tasks.spawn(follow.run());
     }
     tokio::spawn(async move {
@@ -151,8 +156,8 @@ impl Watches {
 }
 
 /// What is wrong with the watch of a kind, and what to do.
-fn problem(kind: ObjectKind, required: bool, error: &kube::Error) -> Diagnostic {
-    let plural = object::plural(kind);
+fn problem(kind: &Registration, required: bool, error: &kube::Error) -> Diagnostic {
+    let plural = kind.plural;
     let then = if required { "nothing new takes effect until then" } else { "the mesh goes on without them" };
     let text = said(error);
     let text = match ApiError::of(error) {
@@ -162,7 +167,7 @@ fn problem(kind: ObjectKind, required: bool, error: &kube::Error) -> Diagnostic 
         ApiError::Forbidden => format!(
             "cannot be watched: {text}; {then}. Allow verbs list and watch on {plural}{} to the controller's \
              ServiceAccount.",
-            match kind.group() {
+            match kind.group {
                 "" => String::new(),
                 group => format!(" of {group}"),
             }
@@ -172,7 +177,7 @@ fn problem(kind: ObjectKind, required: bool, error: &kube::Error) -> Diagnostic 
         }
         _ => format!("cannot be watched: {text}; what was seen last stays in force until the API server answers."),
     };
-    Diagnostic::warning(Reason::WatchFailed, ObjectRef::new(kind.as_str(), "", "*"), text)
+    Diagnostic::warning(Reason::WatchFailed, ObjectRef::new(kind.name, "", "*"), text)
 }
 
 /// Connects to the cluster that a kubeconfig names, or to the one whose pod this is.

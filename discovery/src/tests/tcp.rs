@@ -203,3 +203,30 @@ async fn files_are_read_again_once_they_fit_each_other() {
         assert_eq!(!Arc::ptr_eq(&tls.current(), &before), changed, "{case}");
     }
 }
+
+#[test]
+fn a_bad_file_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let files = CertificateFiles { chain: folder.path().join("tls.crt"), key: folder.path().join("tls.key") };
+    let (first, second) = (papers(), papers());
+    for (case, chain, key, named) in [
+        ("no chain", None, Some(first.key.as_str()), &["tls.crt"][..]),
+        ("no key", Some(first.chain.as_str()), None, &["tls.key"]),
+        ("an empty chain", Some(""), Some(&first.key), &["tls.crt"]),
+        ("a chain that is no PEM", Some("-----BEGIN CERTIFICATE-----\nx"), Some(&first.key), &["tls.crt"]),
+        ("a key that is none", Some(&first.chain), Some(&first.chain), &["tls.key"]),
+        ("the key of another", Some(&first.chain), Some(&second.key), &["tls.crt", "tls.key"]),
+    ] {
+        for (path, text) in [(&files.chain, chain), (&files.key, key)] {
+            let _ = std::fs::remove_file(path);
+            if let Some(text) = text {
+                std::fs::write(path, text).unwrap();
+            }
+        }
+        for error in [files.load().unwrap_err(), files.load_for_dns().unwrap_err()] {
+            let said = error.to_string();
+            let names: Vec<_> = ["tls.crt", "tls.key"].into_iter().filter(|name| said.contains(name)).collect();
+            assert_eq!(names, named, "{case}: {said}");
+        }
+    }
+}

@@ -2,7 +2,11 @@
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::sync::Arc;
 use std::time::Duration;
+
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use rustls_pki_types::{CertificateDer, ServerName};
 
 /// How long an answer may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -71,8 +75,35 @@ pub fn ask_udp(server: SocketAddr, query: &[u8]) -> io::Result<Option<Vec<u8>>> 
 /// # Errors
 /// Connecting or sending fails, or nothing at all is answered.
 pub fn ask_tcp(server: SocketAddr, query: &[u8]) -> io::Result<Option<Vec<u8>>> {
-    let mut stream = TcpStream::connect(server)?;
+    ask_stream(&mut connect(server)?, query)
+}
+
+/// The same over TLS, by a client that believes the certificate `authority` and checks that the server has the name
+/// `localhost`.
+///
+/// # Errors
+/// As [`ask_tcp`], and when the handshake fails.
+pub fn ask_tls(server: SocketAddr, authority: &CertificateDer<'_>, query: &[u8]) -> io::Result<Option<Vec<u8>>> {
+    let mut roots = RootCertStore::empty();
+    roots.add(authority.clone().into_owned()).map_err(io::Error::other)?;
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(io::Error::other)?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let name = ServerName::try_from("localhost").map_err(io::Error::other)?;
+    let client = ClientConnection::new(Arc::new(config), name).map_err(io::Error::other)?;
+    ask_stream(&mut StreamOwned::new(client, connect(server)?), query)
+}
+
+fn connect(server: SocketAddr) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect(server)?;
     stream.set_read_timeout(Some(PATIENCE))?;
+    Ok(stream)
+}
+
+fn ask_stream<S: Read + Write>(stream: &mut S, query: &[u8]) -> io::Result<Option<Vec<u8>>> {
     let framed = |message: &[u8]| [&(message.len() as u16).to_be_bytes(), message].concat();
     stream.write_all(&[framed(query), framed(&marker())].concat())?;
     let mut reply = Vec::new();

@@ -1,17 +1,22 @@
 //! Our responder with a fixed set of names, and the same names as a zone file.
 
 use std::fmt::Write as _;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::time::Duration;
 
 use maesh_config::{
     Kind, Resource, ServiceName,
     model::{Answer, Mesh, Name, NamePort, Protocol, Proxy, Workload, WorkloadKind},
 };
+use maesh_discovery::tls::CertificateFiles;
 use maesh_discovery::update::{Ack, Update};
-use maesh_dns::{Config, Dns};
+use maesh_dns::{Config, Dns, Snapshot, Tls};
+use maesh_test_support::until;
 use prometheus_client::registry::Registry;
+use rustls_pki_types::CertificateDer;
+use tempfile::TempDir;
 use tokio::runtime::{self, Runtime};
 use tokio::sync::{mpsc, watch};
 
@@ -37,6 +42,8 @@ pub struct Responder {
     // Before the runtime in the order of ending: its listeners live there.
     dns: Option<Dns>,
     address: SocketAddr,
+    certificate: CertificateDer<'static>,
+    _folder: TempDir,
 }
 
 impl Responder {
@@ -59,8 +66,11 @@ impl Responder {
         let runtime = runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
         let (updates, received) = mpsc::channel(16);
         let (up, connected) = watch::channel(true);
+        let (folder, files, certificate) = certificate();
+        let tls = Tls { listen: vec![SocketAddr::new(listen.ip(), 0)], files, look: Duration::from_secs(3600) };
         let config = Config {
             listen: vec![listen],
+            tls: Some(tls),
             name_server: US.iter().map(|text| text.parse().expect("an address")).collect(),
             threads: NonZeroUsize::MIN,
             ..Config::default()
@@ -70,7 +80,8 @@ impl Responder {
             maesh_dns::start(config, received, connected, &mut Registry::default()).expect("the responder starts")
         };
         let address = dns.addresses()[0];
-        let responder = Self { runtime, updates, _connected: up, dns: Some(dns), address };
+        let responder =
+            Self { runtime, updates, _connected: up, dns: Some(dns), address, certificate, _folder: folder };
         let mesh = Mesh {
             zones: vec!["maesh".parse().expect("a zone"), "traefik.mesh".parse().expect("a zone")],
             cluster_domain: "cluster.local".into(),
@@ -91,6 +102,24 @@ impl Responder {
         self.address
     }
 
+    /// Where it answers over TLS, and the certificate that it has there, for the name `localhost`.
+    ///
+    /// # Panics
+    /// When it does not listen there in time.
+    pub fn tls(&self) -> (SocketAddr, &CertificateDer<'static>) {
+        let address = self.dns.as_ref().expect("it runs").tls_addresses()[0];
+        assert!(until(Duration::from_secs(30), || TcpStream::connect(address).is_ok()), "it never listens");
+        (address, &self.certificate)
+    }
+
+    /// What it knows now.
+    ///
+    /// # Panics
+    /// Never.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.dns.as_ref().expect("it runs").snapshots().now()
+    }
+
     /// Has it know `upserts`, too; returns once they are in force.
     ///
     /// # Panics
@@ -109,6 +138,16 @@ impl Drop for Responder {
         let _entered = self.runtime.enter();
         drop(self.dns.take());
     }
+}
+
+/// A certificate for `localhost`, signed by itself, and the files of it and of its key.
+fn certificate() -> (TempDir, CertificateFiles, CertificateDer<'static>) {
+    let signed = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+    let folder = tempfile::tempdir().expect("a folder");
+    let files = CertificateFiles { chain: folder.path().join("tls.crt"), key: folder.path().join("tls.key") };
+    std::fs::write(&files.chain, signed.cert.pem()).expect("written");
+    std::fs::write(&files.key, signed.signing_key.serialize_pem()).expect("written");
+    (folder, files, signed.cert.der().clone())
 }
 
 /// The name resource of `service.namespace`, answered with `addresses`.

@@ -1,4 +1,4 @@
-//! DNS answers beside Knot, NSD and CoreDNS.
+//! DNS answers beside Knot, NSD, hickory-server and CoreDNS.
 //!
 //! Two tables. The servers by themselves, for the same zone; then the way a query goes in a cluster, through a CoreDNS
 //! with the stanza and the responder behind it, where ours is exchanged for Knot. One processor for the servers,
@@ -12,9 +12,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
-use maesh_test_support::{TOOLS, program, tool};
+use maesh_test_support::{TOOLS, program, repository, tool};
 
-use super::rivals::{Setting, Template, free, need, start_maesh, version};
+use super::rivals::{Setting, Template, built, free, need, start_maesh, version};
 use crate::measure::{Contender, Metric, Rounds, Running, Usage, alternate, free_udp_port, machine, table};
 
 /// Services in the zone.
@@ -103,6 +103,11 @@ impl<'a> Bench<'a> {
         for (index, (name, program)) in self.options.setting.ours()?.into_iter().enumerate() {
             started.push(self.ours(name, &program, index)?);
         }
+        if wants("hickory") {
+            let example = "hickory_server";
+            let program = built("maesh-dns-suite", &["--example", example], example)?;
+            wanted.push((hickory_version()?, program, &[], ""));
+        }
         let others: [(&str, &str, &str, &[&str]); 2] =
             [("knotd", "knot.conf", "--version", &["-c"]), ("nsd", "nsd.conf", "-v", &["-d", "-c"])];
         for (name, file, flag, arguments) in others {
@@ -130,14 +135,18 @@ impl<'a> Bench<'a> {
         Ok(Server { name, processes: vec![process], port: port.with_context(|| format!("no port: {ready}"))? })
     }
 
-    /// Starts one of the others.
+    /// Starts one of the others; without a configuration file it takes its address and the number of Services.
     fn start(&mut self, name: String, program: &Path, arguments: &[&str], file: &str) -> Result<Server> {
         let port = SocketAddr::from((Ipv4Addr::LOCALHOST, free_udp_port()?));
         let mut command = self.options.setting.proxy(program);
         command.env("GOMAXPROCS", "1");
-        self.template.set("PORT", port.port().to_string());
-        let config = self.template.write(&format!("dns/{file}"), &format!("{}-{file}", port.port()), SERVICES)?;
-        command.args(arguments).arg(config);
+        if file.is_empty() {
+            command.args([port.to_string(), SERVICES.to_string()]);
+        } else {
+            self.template.set("PORT", port.port().to_string());
+            let config = self.template.write(&format!("dns/{file}"), &format!("{}-{file}", port.port()), SERVICES)?;
+            command.args(arguments).arg(config);
+        }
         let mut process = Running::start(&name, command)?;
         process.wait_for_port(port)?;
         Ok(Server { name, processes: vec![process], port })
@@ -152,7 +161,7 @@ impl<'a> Bench<'a> {
                 path.push(server);
                 continue;
             }
-            if server.name.starts_with("nsd") {
+            if server.name.starts_with("nsd") || server.name.starts_with("hickory") {
                 continue;
             }
             self.template.set("RESPONDER", server.port.to_string());
@@ -246,6 +255,14 @@ fn questions() -> String {
         };
     }
     text
+}
+
+/// Name and version of hickory-server, as `Cargo.lock` has it.
+fn hickory_version() -> Result<String> {
+    let lock = fs::read_to_string(repository().join("Cargo.lock"))?;
+    let version =
+        lock.split_once("name = \"hickory-server\"\nversion = \"").and_then(|(_, rest)| rest.split('"').next());
+    Ok(format!("hickory-server {}", version.context("Cargo.lock has no hickory-server")?))
 }
 
 /// Name and version of the CoreDNS of the cache, which is the one that is measured.

@@ -30,7 +30,7 @@ pub(crate) struct Setting {
     /// Processor of the load and the backends
     #[arg(long, default_value = "1")]
     load_cpu: String,
-    /// Only these (maesh, haproxy, nginx, envoy; knotd, nsd, coredns)
+    /// Only these (maesh, haproxy, nginx, envoy; knotd, nsd, hickory, coredns)
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// The image's binary to measure, instead of building it

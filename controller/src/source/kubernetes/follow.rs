@@ -1,4 +1,7 @@
 //! Follows one kind: list, watch, resume, begin again.
+//!
+//! A kind that the cluster need not serve is asked for every few seconds while it is absent. When it vanishes its objects
+//! are gone, whatever was seen of them last.
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,20 +13,20 @@ use kube::{
 };
 use maesh_compiler::{
     diagnostic::{Diagnostic, ObjectRef, Reason},
-    kinds::{Door, Object, ObjectId, ObjectKind},
+    kinds::{Door, Object, ObjectId, ObjectKind, Registration},
 };
 use tokio::{sync::mpsc, time::Instant};
 
-use super::{Options, State, Watches, object::Raw, problem};
+use super::{Options, State, Watches, absent, object::Raw, problem};
 use crate::{
     api::{ApiError, chain},
     source::{Batch, Event},
 };
 
 /// First pause after an error; doubled each time.
-const FIRST_PAUSE: Duration = Duration::from_millis(200);
+pub(super) const FIRST_PAUSE: Duration = Duration::from_millis(200);
 /// Longest pause after an error.
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// How long an answer, or the next part of a list, may take.
 const ANSWER: Duration = Duration::from_secs(30);
 /// How long after its agreed end a silent watch is given up.
@@ -33,28 +36,34 @@ const ENOUGH_FAILURES: u32 = 20;
 
 /// One kind, and where we are with it.
 pub(super) struct Follow {
-    kind: ObjectKind,
+    pub(super) registration: &'static Registration,
+    pub(super) kind: ObjectKind,
     required: bool,
-    api: Api<Raw>,
+    pub(super) client: Client,
+    /// The version in use, by its place in the registration.
+    pub(super) version_at: usize,
+    pub(super) api: Api<Raw>,
     door: Door,
     watch_for: Duration,
     page: u32,
     stream_lists: bool,
     fields: Option<&'static str>,
     labels: Option<&'static str>,
-    watches: Watches,
+    pub(super) watches: Watches,
     batches: mpsc::Sender<Batch>,
     /// Where to go on; `None` to begin with a list.
-    version: Option<String>,
+    pub(super) version: Option<String>,
     /// Everything was listed once. From then on a list must be as new as the cluster: one from the cache of an API
     /// server that lags behind would bring deleted objects back.
     listed: bool,
-    synced: bool,
+    pub(super) synced: bool,
+    /// Versions that the cluster did not serve since the last list.
+    pub(super) not_served: usize,
 }
 
 /// Why a watch or list ended before its time.
 #[derive(Debug)]
-enum Ended {
+pub(super) enum Ended {
     /// The server has forgotten the place.
     Expired,
     /// The server does not stream lists.
@@ -75,17 +84,21 @@ impl From<kube::Error> for Ended {
 
 impl Follow {
     pub(super) fn new(
-        kind: ObjectKind,
-        client: Client,
+        registration: &'static Registration,
+        client: &Client,
         options: &Options,
         door: &Door,
         watches: Watches,
         batches: mpsc::Sender<Batch>,
     ) -> Self {
+        let kind = registration.kind;
         Self {
+            registration,
             kind,
             required: options.required.contains(&kind),
-            api: Api::all_with(client, &kind),
+            client: client.clone(),
+            version_at: 0,
+            api: absent::api(client, registration, 0),
             door: door.clone(),
             watch_for: options.watch_for,
             page: options.page,
@@ -99,6 +112,7 @@ impl Follow {
             version: None,
             listed: false,
             synced: false,
+            not_served: 0,
         }
     }
 
@@ -127,6 +141,12 @@ impl Follow {
                 Ended::Silent => {
                     let error = std::io::Error::new(std::io::ErrorKind::TimedOut, "the API server is silent");
                     self.failed(&kube::Error::Service(error.into())).await;
+                }
+                Ended::Failed(error) if self.is_not_served(&error) => {
+                    let Ok(pause) = self.not_served().await else { return };
+                    failures = 0;
+                    tokio::time::sleep(pause).await;
+                    continue;
                 }
                 Ended::Failed(error) => self.failed(&error).await,
             }
@@ -209,7 +229,7 @@ impl Follow {
     }
 
     async fn listed(&mut self, list: List, version: String) -> Result<(), Ended> {
-        (self.synced, self.listed) = (true, true);
+        (self.synced, self.listed, self.not_served) = (true, true, 0);
         self.watches.change(self.kind, |state| {
             state.watch.lists += 1;
             state.watch.synced = true;
@@ -233,7 +253,7 @@ impl Follow {
             let Some(event) = next.map_err(|_| Ended::Silent)? else { return Ok(()) };
             match event? {
                 WatchEvent::Added(raw) | WatchEvent::Modified(raw) => {
-                    match Object::read(self.kind, &raw.value, &self.door) {
+                    match self.registration.read(&raw.value, &self.door) {
                         Ok(object) => {
                             self.mended(&raw).await?;
                             self.takes_effect(Event::Apply(object), &raw).await?;
@@ -241,7 +261,7 @@ impl Follow {
                         Err(error) => {
                             // Left out, as in a list: what a replica says must not depend on when it was started.
                             self.takes_effect(self.deletion(&raw), &raw).await?;
-                            let (name, bad) = bad(self.kind, &raw, &error);
+                            let (name, bad) = bad(self.registration, &raw, &error);
                             self.watches.change(self.kind, |state| {
                                 state.bad.insert(name, bad);
                                 state.watch.bad_objects = state.bad.len() as u64;
@@ -310,7 +330,7 @@ impl Follow {
     /// The server does not answer, or not as we need.
     async fn failed(&mut self, error: &kube::Error) {
         tracing::debug!(kind = %self.kind, %error, "watch failed");
-        let now = problem(self.kind, self.required, error);
+        let now = problem(self.registration, self.required, error);
         let news = self.watches.change(self.kind, |state| {
             state.watch.error = Some(chain(error).into());
             state.problem.replace(now.clone()).as_ref() != Some(&now)
@@ -328,12 +348,12 @@ impl Follow {
     }
 
     /// Sends everything that is wrong. One at a time: what is sent last must be what holds.
-    async fn tell_problems(&self) -> Result<(), Ended> {
+    pub(super) async fn tell_problems(&self) -> Result<(), Ended> {
         let _turn = self.watches.turn().await;
         self.send(vec![self.watches.problems()]).await
     }
 
-    async fn send(&self, batch: Batch) -> Result<(), Ended> {
+    pub(super) async fn send(&self, batch: Batch) -> Result<(), Ended> {
         self.batches.send(batch).await.map_err(|_| Ended::Unwanted)
     }
 }
@@ -347,9 +367,9 @@ struct List {
 
 impl List {
     fn add(&mut self, follow: &Follow, raw: &Raw) {
-        match Object::read(follow.kind, &raw.value, &follow.door) {
+        match follow.registration.read(&raw.value, &follow.door) {
             Ok(object) => self.objects.push(object),
-            Err(error) => self.bad.push(bad(follow.kind, raw, &error)),
+            Err(error) => self.bad.push(bad(follow.registration, raw, &error)),
         }
     }
 }
@@ -359,7 +379,7 @@ fn number(version: &str) -> u64 {
     version.parse().unwrap_or(0)
 }
 
-fn succeeded(state: &mut State) {
+pub(super) fn succeeded(state: &mut State) {
     state.watch.last_success = Some(Timestamp::now());
     state.heard = Some(Instant::now());
     state.watch.error = None;
@@ -370,10 +390,10 @@ fn key(raw: &Raw) -> String {
     format!("{namespace}/{name}")
 }
 
-fn bad(kind: ObjectKind, raw: &Raw, error: &maesh_compiler::kinds::BadField) -> (Arc<str>, Diagnostic) {
+fn bad(kind: &Registration, raw: &Raw, error: &maesh_compiler::kinds::BadField) -> (Arc<str>, Diagnostic) {
     let (namespace, name) = raw.name();
     let text = format!("{error}; the object is left out. Correct the field.");
-    let object = ObjectRef::new(kind.as_str(), namespace, name);
+    let object = ObjectRef::new(kind.name, namespace, name);
     let diagnostic = Diagnostic::error(Reason::InvalidObject, object, text).field(error.path.as_str());
     (key(raw).into(), diagnostic)
 }

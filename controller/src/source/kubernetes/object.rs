@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
-use maesh_compiler::kinds::ObjectKind;
+use maesh_compiler::kinds::Registration;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
@@ -42,29 +42,31 @@ impl Raw {
     }
 }
 
-/// Plural of a kind, as in the API's paths.
-pub(super) fn plural(kind: ObjectKind) -> String {
-    format!("{}s", kind.as_str().to_ascii_lowercase())
+/// A kind in one of its versions.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Served {
+    pub(super) kind: &'static Registration,
+    pub(super) version: &'static str,
 }
 
 impl Resource for Raw {
-    type DynamicType = ObjectKind;
+    type DynamicType = Served;
     type Scope = kube::core::DynamicResourceScope;
 
-    fn kind(kind: &ObjectKind) -> Cow<'_, str> {
-        kind.as_str().into()
+    fn kind(of: &Served) -> Cow<'_, str> {
+        of.kind.name.into()
     }
 
-    fn group(kind: &ObjectKind) -> Cow<'_, str> {
-        kind.group().into()
+    fn group(of: &Served) -> Cow<'_, str> {
+        of.kind.group.into()
     }
 
-    fn version(_: &ObjectKind) -> Cow<'_, str> {
-        "v1".into()
+    fn version(of: &Served) -> Cow<'_, str> {
+        of.version.into()
     }
 
-    fn plural(kind: &ObjectKind) -> Cow<'_, str> {
-        plural(*kind).into()
+    fn plural(of: &Served) -> Cow<'_, str> {
+        of.kind.plural.into()
     }
 
     fn meta(&self) -> &ObjectMeta {
