@@ -306,3 +306,74 @@ async fn a_silent_upgraded_stream_is_cut() {
     assert_eq!(quiet.rest().await, "");
     within(writing).await.expect("ended");
 }
+
+/// The endpoint's reset is the caller's, as without a proxy: an end would say that all was well.
+#[tokio::test]
+async fn a_reset_of_the_endpoint_is_passed_on() {
+    let server = agreeing(|mut stream| async move {
+        let _ = stream.read(&mut [0; 16]).await;
+        stream.set_zero_linger().expect("set");
+    })
+    .await;
+    let (_fed, address) = fed(server).await;
+    let mut raw = upgraded(address).await;
+    raw.say("x").await;
+    let read = within(raw.stream.read(&mut [0; 16])).await;
+    assert_eq!(read.map_err(|error| error.kind()), Err(std::io::ErrorKind::ConnectionReset));
+
+    let stream = TcpStream::connect(address).await.expect("connected");
+    let (sender, connection) = h2::client::handshake(stream).await.expect("a handshake");
+    tokio::spawn(connection);
+    within(async {
+        while !sender.is_extended_connect_protocol_enabled() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    let mut request = http::Request::new(());
+    *request.method_mut() = http::Method::CONNECT;
+    *request.uri_mut() = format!("http://web.shop:{}/chat", address.port()).parse().expect("a URI");
+    request.extensions_mut().insert(h2::ext::Protocol::from_static("websocket"));
+    let mut sender = within(sender.ready()).await.expect("ready");
+    let (answer, mut upload) = sender.send_request(request, false).expect("sent");
+    let answer = within(answer).await.expect("answered");
+    assert_eq!(answer.status(), 200);
+    upload.send_data(bytes::Bytes::from_static(b"x"), false).expect("sent");
+    let error = within(answer.into_body().data()).await.expect("an error").expect_err("a reset");
+    assert_eq!(error.reason(), Some(h2::Reason::CANCEL));
+}
+
+/// The caller's reset is the endpoint's, also where the endpoint does not read.
+#[tokio::test]
+async fn a_reset_of_the_caller_is_passed_on() {
+    for reads in [true, false] {
+        let seen = tokio::sync::watch::Sender::new(false);
+        let told = seen.clone();
+        let server = agreeing(move |mut stream| {
+            let told = told.clone();
+            async move {
+                if reads {
+                    let ended = stream.read_to_end(&mut Vec::new()).await.map_err(|error| error.kind());
+                    told.send_replace(ended == Err(std::io::ErrorKind::ConnectionReset));
+                } else {
+                    let _ = stream.ready(tokio::io::Interest::ERROR).await;
+                    told.send_replace(true);
+                }
+            }
+        })
+        .await;
+        let (_fed, address) = fed(server).await;
+        let mut raw = upgraded(address).await;
+        let piece = vec![b'x'; 64 * 1024];
+        // Until nothing more is taken where nobody reads.
+        for _ in 0..if reads { 1 } else { 1024 } {
+            let written = tokio::time::timeout(Duration::from_secs(1), raw.stream.write_all(&piece)).await;
+            let Ok(written) = written else { break };
+            written.expect("written");
+        }
+        raw.stream.set_zero_linger().expect("set");
+        drop(raw);
+        let mut seen = seen.subscribe();
+        within(seen.wait_for(|seen| *seen)).await.unwrap_or_else(|_| panic!("reads: {reads}"));
+    }
+}

@@ -11,7 +11,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::h2::{Guard, reserve};
-use crate::socket::Socket;
+use crate::socket::{Broken, Socket};
 
 /// The endpoint's side of an exchange that left HTTP.
 pub(crate) struct Upgraded(Way);
@@ -38,6 +38,32 @@ impl Upgraded {
 
     pub(super) fn of_stream(send: h2::SendStream<Bytes>, recv: h2::RecvStream, guard: Guard) -> Self {
         Self(Way::Stream(Box::new(Stream { send, recv, received: Bytes::new(), _guard: guard })))
+    }
+}
+
+impl Upgraded {
+    /// To be told when the connection breaks, where it is one.
+    pub(crate) fn broken(&self) -> Option<Broken> {
+        match &self.0 {
+            Way::Socket(socket, _) => Some(socket.inner().broken()),
+            Way::Stream(_) => None,
+        }
+    }
+
+    /// Lets the endpoint see that the caller's side ended with a reset (RFC 8441 section 5).
+    pub(crate) fn reset(&mut self) {
+        match &mut self.0 {
+            Way::Socket(socket, _) => socket.inner().reset_on_close(),
+            Way::Stream(stream) => stream.send.send_reset(h2::Reason::CANCEL),
+        }
+    }
+
+    /// Ready once the endpoint has reset the stream, whether or not anybody reads from it.
+    pub(crate) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match &mut self.0 {
+            Way::Socket(..) => Poll::Pending,
+            Way::Stream(stream) => stream.send.poll_reset(cx).map(drop),
+        }
     }
 }
 

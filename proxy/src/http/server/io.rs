@@ -64,7 +64,7 @@ impl CallerIo {
     }
 
     /// To be told when the connection breaks, whether or not anybody reads from it.
-    pub(super) fn broken(&self) -> Broken {
+    pub(crate) fn broken(&self) -> Broken {
         self.stream.broken()
     }
 
@@ -79,7 +79,7 @@ impl CallerIo {
     }
 
     /// The socket alone.
-    pub(super) fn socket(&self) -> Socket {
+    pub(crate) fn socket(&self) -> Socket {
         self.stream.clone()
     }
 

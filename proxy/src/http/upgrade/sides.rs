@@ -12,9 +12,10 @@ use h2::SendStream;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::http::{
+use crate::{
     buffers::{Charged, Held},
-    server::{CallerIo, Received, Slot, reserve},
+    http::server::{CallerIo, Received, Slot, reserve},
+    socket::Broken,
 };
 
 /// The caller's side of a tunnel.
@@ -46,7 +47,23 @@ impl Caller {
         Self::Stream(Box::new(stream))
     }
 
-    /// Ready once the caller has given the tunnel up, whether or not anybody reads from it.
+    /// To be told when the connection breaks, where it is one.
+    pub(super) fn broken(&self) -> Option<Broken> {
+        match self {
+            Self::Connection(io, _) => Some(io.inner().broken()),
+            Self::Stream(_) => None,
+        }
+    }
+
+    /// Lets the caller see that the endpoint's side ended with a reset (RFC 8441 section 5).
+    pub(super) fn reset(&mut self) {
+        match self {
+            Self::Connection(io, _) => io.inner().socket().reset_on_close(),
+            Self::Stream(stream) => stream.send.send_reset(h2::Reason::CANCEL),
+        }
+    }
+
+    /// Ready once the caller's stream was reset, or is given up, whether or not anybody reads from it.
     pub(super) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Self::Stream(stream) = self else { return Poll::Pending };
         if stream.slot.poll_given_up(cx).is_ready() {

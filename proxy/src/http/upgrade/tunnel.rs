@@ -1,6 +1,6 @@
 //! Bytes of an upgraded exchange, both ways.
 //!
-//! Each direction is independent: one whose receiver is slow holds a buffer and stops reading, and never keeps the other
+//! A reset of one side becomes a reset of the other, an end an end. Each direction is independent: one whose receiver is slow holds a buffer and stops reading, and never keeps the other
 //! from moving. Silence and a drain are looked at whatever the directions do. A drain ends a WebSocket as WebSocket does:
 //! each side gets close code 1001, between two frames; what is in the middle of a frame is carried to its end first.
 
@@ -23,7 +23,7 @@ use super::{
     frames::{Boundary, GOING_AWAY, GOING_AWAY_MASKED},
     sides::Caller,
 };
-use crate::{http::exchange::Exchange, upstream::Upgraded};
+use crate::{http::exchange::Exchange, socket::Broken, upstream::Upgraded};
 
 /// Bytes read at once from either side, and held at most for each direction.
 const BUFFER: usize = 16 * 1024;
@@ -55,13 +55,34 @@ impl Tunnel {
         } else {
             (Direction::opaque(), Direction::opaque())
         };
-        let ended = carry(&mut caller, &mut endpoint, &mut up, &mut down, self.idle, &exchange).await;
+        let end = carry(&mut caller, &mut endpoint, &mut up, &mut down, self.idle, &exchange).await;
+        match end {
+            End::Closed | End::Idle => {}
+            End::CallerReset => endpoint.reset(),
+            End::EndpointReset => caller.reset(),
+        }
         exchange.received = up.carried;
         exchange.sent = down.carried;
-        if let Err(error) = ended {
-            tracing::trace!(caller = %exchange.caller.address, %error, "upgraded stream ended");
-        }
+        tracing::trace!(caller = %exchange.caller.address, ?end, "upgraded stream ended");
     }
+}
+
+/// How an upgraded stream ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// Both sides said that they are done, or a drain did.
+    Closed,
+    CallerReset,
+    EndpointReset,
+    /// Both directions were silent for the idle time.
+    Idle,
+}
+
+/// Which side of a direction is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Side {
+    Source,
+    Target,
 }
 
 async fn carry(
@@ -71,13 +92,15 @@ async fn carry(
     down: &mut Direction,
     idle: Option<Duration>,
     exchange: &Exchange,
-) -> io::Result<()> {
+) -> End {
     let mut closing = exchange.caller.worker.closing();
     let mut draining = pin!(async {
         // An error means that the proxy is ending.
         let _ = closing.wait_for(|closing| *closing).await;
     });
     let mut is_draining = false;
+    let mut caller_broken = pin!(wait(caller.broken()));
+    let mut endpoint_broken = pin!(wait(endpoint.broken()));
     let step = idle.map(|idle| idle / LOOKS);
     let mut look = pin!(sleep(step.unwrap_or(Duration::from_secs(3600))));
     let (mut seen, mut quiet) = (0, 0);
@@ -87,23 +110,48 @@ async fn carry(
             up.end_soon();
             down.end_soon();
         }
-        let upwards = up.poll(cx, Pin::new(&mut *caller), Pin::new(&mut *endpoint))?;
-        let downwards = down.poll(cx, Pin::new(&mut *endpoint), Pin::new(&mut *caller))?;
-        if upwards.is_ready() && downwards.is_ready() || caller.poll_gone(cx).is_ready() {
-            return Poll::Ready(Ok(()));
+        let upwards = up.poll(cx, Pin::new(&mut *caller), Pin::new(&mut *endpoint));
+        let downwards = down.poll(cx, Pin::new(&mut *endpoint), Pin::new(&mut *caller));
+        match (upwards, downwards) {
+            (Poll::Ready(Err(Side::Source)), _) | (_, Poll::Ready(Err(Side::Target))) => {
+                return Poll::Ready(End::CallerReset);
+            }
+            (Poll::Ready(Err(Side::Target)), _) | (_, Poll::Ready(Err(Side::Source))) => {
+                return Poll::Ready(End::EndpointReset);
+            }
+            (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => return Poll::Ready(End::Closed),
+            _ => {}
+        }
+        // Who reads learns of a reset by reading, after everything that came before it. Where nobody reads, it is asked
+        // for.
+        let caller_gone = !up.reads() && caller_broken.as_mut().poll(cx).is_ready();
+        if caller_gone || caller.poll_gone(cx).is_ready() {
+            return Poll::Ready(End::CallerReset);
+        }
+        let endpoint_gone = !down.reads() && endpoint_broken.as_mut().poll(cx).is_ready();
+        if endpoint_gone || endpoint.poll_gone(cx).is_ready() {
+            return Poll::Ready(End::EndpointReset);
         }
         while look.as_mut().poll(cx).is_ready() {
             let carried = up.carried + down.carried;
             quiet = if carried == seen { quiet + 1 } else { 0 };
             seen = carried;
             if step.is_some() && quiet >= LOOKS {
-                return Poll::Ready(Ok(()));
+                return Poll::Ready(End::Idle);
             }
             look.as_mut().reset(Instant::now() + step.unwrap_or(Duration::from_secs(3600)));
         }
         Poll::Pending
     })
     .await
+}
+
+/// Until a connection is broken; for ever where there is none.
+async fn wait(connection: Option<Broken>) {
+    match connection {
+        Some(connection) => connection.wait().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Carries bytes one way.
@@ -149,27 +197,32 @@ impl Direction {
         self.ends_soon = self.frames.is_some();
     }
 
+    /// Whether it waits for its source; else for its target, or for nothing any more.
+    fn reads(&self) -> bool {
+        self.state == State::Open && self.buffer.is_empty()
+    }
+
     /// Moves what can be moved. Ready once the target was told the end and has everything.
     fn poll<S: AsyncRead + ?Sized, T: AsyncWrite + ?Sized>(
         &mut self,
         cx: &mut Context<'_>,
         mut source: Pin<&mut S>,
         mut target: Pin<&mut T>,
-    ) -> Poll<io::Result<()>> {
+    ) -> Poll<Result<(), Side>> {
         let mut turn = 0;
         loop {
             self.end_here();
-            turn += ready!(self.write(cx, target.as_mut()))?;
+            turn += ready!(self.write(cx, target.as_mut())).map_err(|_| Side::Target)?;
             match self.state {
                 State::Open => {}
                 State::Ending => {
-                    ready!(target.as_mut().poll_shutdown(cx))?;
+                    ready!(target.as_mut().poll_shutdown(cx)).map_err(|_| Side::Target)?;
                     self.state = State::Ended;
                 }
                 State::Ended if self.ends_soon => {
                     // The source may still say something, which nobody is to hear. Unread, it would make the close a reset.
                     self.buffer.clear();
-                    let read = ready!(self.read(cx, source.as_mut()))?;
+                    let read = ready!(self.read(cx, source.as_mut())).map_err(|_| Side::Source)?;
                     if read == 0 {
                         return Poll::Ready(Ok(()));
                     }
@@ -184,7 +237,7 @@ impl Direction {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
-            if ready!(self.read(cx, source.as_mut()))? == 0 {
+            if ready!(self.read(cx, source.as_mut())).map_err(|_| Side::Source)? == 0 {
                 self.state = State::Ending;
             }
         }
