@@ -384,7 +384,7 @@ fn counted(by: &str, failures: &Failures) -> Option<Problem> {
             severity,
             format!(
                 "{by} answered {failed} of the {of} requests to this Service by itself since it started ({reasons}); \
-                 docs/operations.md says what each reason means and what to do"
+                 docs/reference/reasons.md says what each reason means and what to do"
             ),
         )
     })
