@@ -7,7 +7,7 @@ mod print;
 use std::{collections::BTreeMap, net::SocketAddr, process::ExitCode, time::Duration};
 
 use anyhow::{Context as _, bail};
-use maesh_controller::own::stanza::{
+use maesh_controller::duties::stanza::{
     Change, Cluster, ClusterError, Look, Mesh, Report, Right, Stanza, Verdict, Watch, answers, looks, said,
     still_leading, take_out,
 };

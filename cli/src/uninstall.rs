@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{Api, Client, api::PostParams, core::ObjectMeta};
 use maesh_controller::{
     api::ApiError,
-    own::{
+    duties::{
         owner,
         stanza::{Cluster, Leave, Mesh, Right},
         uninstall::{ByHand, ClusterDns, DONE, PROGRESS, Uninstall, hooks},

@@ -8,7 +8,7 @@ mod support;
 
 use std::{collections::BTreeMap, path::PathBuf, process::Command};
 
-use maesh_controller::own::stanza::{Stanza, add};
+use maesh_controller::duties::stanza::{Stanza, add};
 use maesh_test_support::need_tool;
 use maesh_testkube::{ApiServer, Process};
 use serde_json::Value;

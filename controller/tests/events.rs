@@ -8,8 +8,8 @@ use k8s_openapi::api::events::v1::Event;
 use kube::{Api, Client, api::ListParams};
 use maesh_compiler::diagnostic::{Diagnostic, ObjectRef, Reason};
 use maesh_controller::{
+    duties::events::{self, Note, Options, Recorder, Tone},
     leader::{Candidate, Terms},
-    own::events::{self, Note, Options, Recorder, Tone},
     source::kubernetes,
 };
 use maesh_testkube::ApiServer;

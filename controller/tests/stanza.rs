@@ -8,8 +8,7 @@ mod lab;
 use std::time::Duration;
 
 use maesh_controller::{
-    leader::{Candidate, Terms},
-    own::{
+    duties::{
         events,
         stanza::{
             Cluster, ClusterError, Guard, Leave, Memory, Mesh, Phase, Right, Stanza, Status, Times, add, guard,
@@ -17,6 +16,7 @@ use maesh_controller::{
         },
         uninstall::{self, ClusterDns as _, Removed, Uninstall},
     },
+    leader::{Candidate, Terms},
 };
 use maesh_test_support::until;
 use tokio::{runtime::Runtime, sync::watch};

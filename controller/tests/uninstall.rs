@@ -16,11 +16,11 @@ use kube::{
     api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
 };
 use maesh_controller::{
-    leader::{Candidate, Terms},
-    own::{
+    duties::{
         stanza::{Cluster, Leave, Mesh, Right},
         uninstall::{Answer, ClusterDns, DONE, Options, PROGRESS, Removed, Uninstall, follow, hooks},
     },
+    leader::{Candidate, Terms},
     source::kubernetes,
 };
 use maesh_testkube::ApiServer;

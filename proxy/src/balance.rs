@@ -1,16 +1,21 @@
 //! Which endpoint a request or a stream goes to.
 //!
 //! [`pick()`] narrows the endpoints of a backend to those that fit the caller, and lets the backend's strategy choose among
-//! them: [`p2c`] by cost, [`source`] by the caller's address. [`latency`] is what is learnt of each endpoint. Everything
-//! here is a function of its arguments: time and chance come in from outside.
+//! them: [`p2c`] by cost, [`source`] by the caller's address. [`backend`] is what the proxy has learnt of a backend port and
+//! its endpoints ([`latency`]), and what is in flight there, in all and of each caller ([`share`]). Time and chance are
+//! arguments.
 
+mod backend;
 mod latency;
 mod p2c;
 mod pick;
+mod share;
 mod source;
 
+pub(crate) use backend::{BackendPort, Candidate, Endpoint, InFlight, Place, Upstreams};
 pub(crate) use latency::{FAILURE, Latency};
 pub(crate) use pick::{fitting, pick};
+pub(crate) use share::{LastShare, Share, Shares};
 
 #[cfg(test)]
 mod tests;

@@ -5,7 +5,7 @@ use std::{io, net::SocketAddr, ops::RangeInclusive, sync::Arc, time::Duration};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpSocket, TcpStream};
 
-use crate::{local_ports, reason::Reason, state::Shared};
+use crate::{config::Config, local_ports, reason::Reason, telemetry::Telemetry};
 
 /// Silence on a connection after which the kernel asks the endpoint's kernel whether it is still there.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
@@ -60,11 +60,11 @@ pub(crate) struct Connector {
 
 impl Connector {
     /// A connector as the proxy is configured.
-    pub(crate) fn new(shared: &Shared) -> Self {
+    pub(crate) fn new(config: &Config, telemetry: &Telemetry) -> Self {
         Self {
-            outgoing_ports: shared.config.outgoing_ports.clone(),
-            connected: shared.telemetry.connects.clone(),
-            failed: shared.telemetry.connects_failed.clone(),
+            outgoing_ports: config.outgoing_ports.clone(),
+            connected: telemetry.connects.clone(),
+            failed: telemetry.connects_failed.clone(),
         }
     }
 

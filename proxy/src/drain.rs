@@ -12,8 +12,8 @@ use tokio::{
 };
 
 use crate::{
-    listener::Workers,
     state::{Phase, Shared},
+    worker::Workers,
 };
 
 /// A connection that was idle for this long will not begin a request just now.

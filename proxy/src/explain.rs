@@ -11,13 +11,14 @@ use std::{
 use arc_swap::ArcSwap;
 use maesh_config::model::{Balance, NamePort, Protocol};
 use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
 
 use crate::{
-    balance::fitting,
+    balance::{Candidate, Upstreams, fitting},
     http::{Host, find_called, named, port_on, speaks_http2},
-    listener::{Claims, Facts, Opened},
+    listener::Opened,
     reason::Reason,
-    state::{BackendPort, Called, Destination, Phase, Port, Shared, directory_name},
+    state::{BackendPort, Called, Claims, Destination, Facts, Phase, Port, Shared, directory_name},
 };
 
 /// Endpoints of one backend that are shown at most.
@@ -298,7 +299,7 @@ impl Explainer {
             };
         };
         let upstreams = backend.upstreams.load();
-        let chosen = fitting(&upstreams, &self.shared, address(question));
+        let chosen = self.fitting(&upstreams, question);
         let endpoints = upstreams.usable.iter().take(MOST_ENDPOINTS).map(|candidate| EndpointSeen {
             address: candidate.endpoint.address,
             node: candidate.node.as_ref().map(ToString::to_string),
@@ -320,13 +321,19 @@ impl Explainer {
         }
     }
 
+    /// The endpoints that the caller may be sent to.
+    fn fitting<'a>(&self, upstreams: &'a Upstreams, question: &Question) -> SmallVec<[&'a Candidate; 16]> {
+        let caller = address(question);
+        fitting(upstreams, caller, || self.shared.node_of(caller))
+    }
+
     /// What the proxy answers by itself, where every request to this port ends so.
     fn refuses(&self, port: &Port, question: &Question) -> Option<Reason> {
         let refuses = |backend: &Arc<BackendPort>| {
             let upstreams = backend.upstreams.load();
             let http = port.protocol == Protocol::Http;
             let scheme = http.then(|| speaks_http2(backend, false).err()).flatten();
-            let nobody = fitting(&upstreams, &self.shared, address(question)).is_empty();
+            let nobody = self.fitting(&upstreams, question).is_empty();
             scheme.or_else(|| nobody.then_some(Reason::NoEndpoints))
         };
         let Some(route) = port.routes.first() else {

@@ -2,16 +2,15 @@
 //!
 //! [`server`] turns a connection into exchanges, [`pipeline`] is the way of one, step by step: `check`, `route`, the policies,
 //! [`forward`]. There [`crate::balance`] picks an endpoint, [`attempt`] exchanges the request for a response over
-//! [`crate::upstream`], `retry` decides whether a failure may be tried again. `body` is what streams through:
+//! [`crate::upstream`], [`policy::retry`] decides whether a failure may be tried again. `body` is what streams through:
 //! [`body::replay`] keeps the beginning of an upload while it may be needed again. `headers` is what a proxy must change on
 //! the way, `answer` what the mesh says by itself, `exchange` the record of it all.
 //!
-//! A policy that may refuse a request is one module with one function, called from [`pipeline`].
+//! A policy is one file of [`policy`]. One that may refuse a request is called from [`pipeline`].
 
 mod answer;
 mod attempt;
 mod body;
-mod buffers;
 mod caller;
 mod check;
 mod exchange;
@@ -19,17 +18,15 @@ mod forward;
 mod headers;
 mod hops;
 mod pipeline;
-mod retry;
+mod policy;
 mod route;
 mod server;
-mod share;
 mod silence;
+mod sweep;
 mod upgrade;
 
 pub(crate) use answer::last_words;
-pub(crate) use buffers::Buffers;
-pub(crate) use caller::{Caller, Stage};
+pub(crate) use caller::Caller;
 pub(crate) use forward::speaks_http2;
 pub(crate) use route::{Host, find as find_called, named, port_on};
 pub(crate) use server::serve;
-pub(crate) use share::Shares;

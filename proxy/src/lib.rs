@@ -7,6 +7,7 @@
 
 mod admission;
 mod balance;
+mod buffers;
 mod clock;
 mod config;
 mod connect;
@@ -26,6 +27,7 @@ pub mod tcp;
 mod telemetry;
 pub mod tls;
 mod upstream;
+mod worker;
 
 pub use admission::TooFewFiles;
 pub use config::{Config, Limits};

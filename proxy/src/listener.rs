@@ -1,13 +1,11 @@
-//! Where callers arrive: ports that open and close as the configuration changes, and the threads that carry traffic.
+//! Where callers arrive: ports that open and close as the configuration changes, and what accepts on them.
 //!
 //! A listener is acknowledged once its sockets are bound, and none is touched by a change of another. A connection is
 //! accepted on one worker and handed to the one that has the fewest: one socket, one descriptor, for a port, however many
 //! workers there are, and for both families where that can be.
 
 mod accept;
-mod claims;
 mod socket;
-mod worker;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -22,49 +20,11 @@ use maesh_config::model::{Bind, Listener, Transport};
 use tokio::task::AbortHandle;
 
 use self::accept::Socket;
-pub(crate) use self::{
-    claims::Claims,
-    worker::{Worker, Workers},
-};
 use crate::{
     sockets::{Listen, Sockets},
-    state::{Ports, Shared, directory_name},
+    state::{Facts, Listening, Ports, Shared},
+    worker::Workers,
 };
-
-/// An open listener, as its connections see it.
-pub(crate) struct Listening {
-    /// What it serves; changes while it is open.
-    pub(crate) facts: ArcSwap<Facts>,
-}
-
-/// What a listener serves.
-pub(crate) struct Facts {
-    /// The port it is bound to.
-    pub(crate) port: u16,
-    /// The Service (as the directory has it) and port to which everything belongs.
-    pub(crate) owner: Option<(Box<str>, u16)>,
-    /// HTTP is served.
-    pub(crate) http: bool,
-    /// TLS is routed by the name that the caller says.
-    pub(crate) tls: bool,
-    /// Hosts that routes claim.
-    pub(crate) hosts: Claims,
-    /// Server names of TLS that routes claim.
-    pub(crate) sni: Claims,
-}
-
-impl From<&Listener> for Facts {
-    fn from(listener: &Listener) -> Self {
-        Self {
-            port: listener.port,
-            owner: listener.owner.as_ref().map(|(service, port)| (directory_name(service), *port)),
-            http: listener.http,
-            tls: listener.tls,
-            hosts: Claims::new(&listener.hosts),
-            sni: Claims::new(&listener.sni),
-        }
-    }
-}
 
 /// Why a listener could not be opened.
 #[derive(Debug, thiserror::Error)]

@@ -20,11 +20,12 @@ use crate::{
     config::{Config, Limits},
     drain,
     explain::Explainer,
-    listener::{Listeners, Opened, Workers},
+    listener::{Listeners, Opened},
     sockets::Sockets,
     state::{Apply, Phase, Shared, Wanted},
     tcp,
     telemetry::Telemetry,
+    worker::Workers,
 };
 
 /// Descriptors beyond this are not counted on: the tables of the kernel would be larger than what they hold.

@@ -5,9 +5,10 @@
 //! many names there are.
 
 mod apply;
-mod backend;
+mod claims;
 mod demand;
 mod graph;
+mod listening;
 mod runtime;
 mod shard;
 mod workloads;
@@ -23,19 +24,22 @@ use std::{
 use arc_swap::{ArcSwap, ArcSwapOption};
 use http::HeaderValue;
 use maesh_config::{
-    ServiceName,
+    NodeName, ServiceName,
     model::{NamePort, Protocol},
 };
 use tokio::sync::{Notify, mpsc};
 
 pub(crate) use self::{
     apply::{Apply, Ports},
-    backend::{BackendPort, Candidate, Endpoint, InFlight, Place, Upstreams},
+    claims::Claims,
     demand::{Found, find_port, ready_port},
+    listening::{Facts, Listening},
 };
 use self::{shard::Sharded, workloads::Workloads};
+pub(crate) use crate::balance::{BackendPort, Endpoint, InFlight, Place};
 use crate::{
     admission::Admission,
+    buffers::Buffers,
     clock::Clock,
     config::Config,
     loops::OwnEnds,
@@ -63,7 +67,7 @@ pub(crate) struct Shared {
     /// Connections of callers that are open.
     pub(crate) admission: Admission,
     /// Bytes held for callers of HTTP/2.
-    pub(crate) buffers: Arc<crate::http::Buffers>,
+    pub(crate) buffers: Arc<Buffers>,
     /// Opaque streams that the proxy may have opened itself.
     pub(crate) own_ends: OwnEnds,
     wanted: mpsc::UnboundedSender<Wanted>,
@@ -98,7 +102,11 @@ impl Shared {
     ) -> (Arc<Self>, mpsc::UnboundedReceiver<Wanted>) {
         let (wanted, wanted_here) = mpsc::unbounded_channel();
         let shared = Self {
-            buffers: crate::http::Buffers::new(config.limits.buffered, config.limits.buffered_per_caller),
+            buffers: Buffers::new(
+                config.limits.buffered,
+                config.limits.buffered_per_caller,
+                telemetry.buffered.clone(),
+            ),
             admission,
             own_ends: OwnEnds::new(&config.shared),
             config,
@@ -134,6 +142,12 @@ impl Shared {
             self.meet(caller);
             self.workloads.settled(caller, &self.clock, self.config.first_use).await;
         }
+    }
+
+    /// The node that `caller` runs on, or of a caller that is not known, the proxy's own.
+    pub(crate) fn node_of(&self, caller: IpAddr) -> Option<NodeName> {
+        let workload = self.workloads.at(caller);
+        workload.and_then(|workload| workload.node.clone()).or_else(|| self.config.node.clone())
     }
 
     /// How far the proxy is in ending.

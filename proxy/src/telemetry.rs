@@ -82,6 +82,10 @@ pub(crate) struct Telemetry {
     pub(crate) open_http: Gauge,
     /// Opaque streams that are open.
     pub(crate) open_tcp: Gauge,
+    /// Requests that have begun and whose response, or upgraded stream, has not ended.
+    pub(crate) in_flight: Gauge,
+    /// Bytes held for callers, and for endpoints that do not take an upload.
+    pub(crate) buffered: Gauge<u64, AtomicU64>,
     /// Requests tried again because no connection was made.
     pub(crate) retries_connect: Counter,
     /// Requests tried again because a connection ended before the response began.
@@ -120,6 +124,8 @@ impl Telemetry {
             ports: Mutex::default(),
             open_http: open.get_or_create_owned(&ProtocolLabels { protocol: "http" }),
             open_tcp: open.get_or_create_owned(&ProtocolLabels { protocol: "tcp" }),
+            in_flight: Gauge::default(),
+            buffered: Gauge::default(),
             retries_connect: retries.get_or_create_owned(&CauseLabels { cause: "connect" }),
             retries_closed: retries.get_or_create_owned(&CauseLabels { cause: "closed" }),
             connects: connects.get_or_create_owned(&OutcomeLabels { outcome: "ok" }),
@@ -143,6 +149,16 @@ impl Telemetry {
         mesh.register("tcp_received_bytes", "Bytes from callers to endpoints", telemetry.tcp_received.clone());
         mesh.register("tcp_sent_bytes", "Bytes from endpoints to callers", telemetry.tcp_sent.clone());
         mesh.register("proxy_connections_open", "Connections of callers", open);
+        mesh.register(
+            "http_requests_in_flight",
+            "Requests whose response, or upgraded stream, has not ended",
+            telemetry.in_flight.clone(),
+        );
+        mesh.register(
+            "proxy_buffered_bytes",
+            "Bytes held for callers of HTTP/2 that do not take their responses, or whose endpoints do not take their uploads",
+            telemetry.buffered.clone(),
+        );
         mesh.register("proxy_retries", "Requests tried again, by cause", retries);
         mesh.register("proxy_upstream_connects", "Connections made to endpoints", connects);
         mesh.register(

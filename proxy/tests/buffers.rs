@@ -97,7 +97,7 @@ async fn is_served(sender: &mut SendRequest<Bytes>, to: SocketAddr) {
 /// As many uploads as a connection may have, of which nobody reads one byte: another stream has all of its window.
 #[tokio::test]
 async fn uploads_that_nobody_reads_take_nothing_from_other_streams() {
-    let (_fed, to, _servers) = fed(Limits { streams: 24, ..Limits::default() }).await;
+    let (fed, to, _servers) = fed(Limits { streams: 24, ..Limits::default() }).await;
     let mut sender = caller("127.0.0.1", to).await;
     let mut uploads = Vec::new();
     let pumps: Vec<_> = (0..20)
@@ -115,6 +115,22 @@ async fn uploads_that_nobody_reads_take_nothing_from_other_streams() {
     for _ in 0..50 {
         is_served(&mut sender, to).await;
     }
+    // Both gauges say what is held, and that nothing is once the caller is gone.
+    assert_eq!(gauge(&fed, "maesh_http_requests_in_flight"), 20);
+    assert!(gauge(&fed, "maesh_proxy_buffered_bytes") >= 64 * 1024);
+    drop((sender, uploads));
+    within(async {
+        while gauge(&fed, "maesh_http_requests_in_flight") > 0 || gauge(&fed, "maesh_proxy_buffered_bytes") > 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+}
+
+fn gauge(fed: &Fed, name: &str) -> u64 {
+    let metrics = fed.metrics();
+    let value = metrics.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
+    value.unwrap_or_else(|| panic!("{name} is missing in {metrics}"))
 }
 
 /// A caller above its own bound loses streams, and only those that hold something.

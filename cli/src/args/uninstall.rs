@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::Args;
 use maesh_config::duration;
-use maesh_controller::own::uninstall;
+use maesh_controller::duties::uninstall;
 
 use super::{CorednsMode, StanzaArgs};
 

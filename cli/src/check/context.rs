@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use maesh_config::Zone;
-use maesh_controller::own::stanza::{self, There};
+use maesh_controller::duties::stanza::{self, There};
 use parking_lot::Mutex;
 use serde_json::Value;
 

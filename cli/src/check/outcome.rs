@@ -1,6 +1,6 @@
 //! What a check says.
 
-use maesh_controller::own::stanza;
+use maesh_controller::duties::stanza;
 use serde::Serialize;
 
 use crate::inspect::ClusterError;

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use maesh_controller::own::stanza::{ClusterError, MapName, Software, Standing, State, There, Unplaced};
+use maesh_controller::duties::stanza::{ClusterError, MapName, Software, Standing, State, There, Unplaced};
 
 use serde_json::Value;
 
@@ -190,7 +190,7 @@ fn first(found: &[IpAddr]) -> IpAddr {
 
 #[cfg(test)]
 mod tests {
-    use maesh_controller::own::stanza::File;
+    use maesh_controller::duties::stanza::File;
 
     use super::*;
 

@@ -6,7 +6,7 @@ use std::{
 };
 
 use maesh_config::Zone;
-use maesh_controller::own::stanza::{Answered, Change, Look, Report, Standing, Stanza, State, There};
+use maesh_controller::duties::stanza::{Answered, Change, Look, Report, Standing, Stanza, State, There};
 use serde::Serialize;
 
 use crate::args::Output;

@@ -8,6 +8,7 @@ use kube::{
     Client, Config,
     config::{InClusterError, KubeConfigOptions, Kubeconfig, KubeconfigError},
 };
+use maesh_controller::api::{self, Limits};
 use serde_json::Value;
 
 use super::Role;
@@ -105,9 +106,9 @@ pub async fn open(args: &ClusterArgs) -> Result<Cluster, ClusterError> {
         None => (Config::incluster().map_err(|_: InClusterError| ClusterError::Nowhere)?, None),
     };
     config.connect_timeout = Some(PATIENCE / 2);
-    config.read_timeout = Some(PATIENCE);
     let server = config.cluster_url.to_string().trim_end_matches('/').to_owned();
-    let client = Client::try_from(config).map_err(|error| ClusterError::Client(Box::new(error)))?;
+    let limits = Limits { answer: PATIENCE, silence: PATIENCE, ..Limits::default() };
+    let client = api::client(config, limits).map_err(|error| ClusterError::Client(Box::new(error)))?;
     Ok(Cluster { client, server, context, namespace: args.namespace.clone(), pods: Vec::new() })
 }
 

@@ -71,7 +71,7 @@ const fn meaning(reason: Reason) -> &'static str {
     }
 }
 
-/// Events on what happens to the cluster's DNS; `controller/src/own/stanza` writes them.
+/// Events on what happens to the cluster's DNS; `controller/src/duties/stanza` writes them.
 const STANZA: &str = "\
 | `StanzaWritten` | Normal | The stanza was added to the configuration of the cluster's DNS. |
 | `StanzaMended` | Normal | The stanza was missing or changed, and was written again. |

@@ -10,8 +10,11 @@ use maesh_compiler::own_address::{Want, Wants};
 use maesh_config::{ServiceName, model::Transport};
 use maesh_controller::{
     api::Limits,
+    duties::{
+        addresses::{self, Options},
+        events,
+    },
     leader::{Candidate, Terms},
-    own::{self, Options, events},
 };
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -108,7 +111,7 @@ async fn one_refused_address_does_not_keep_others_from_being_written() {
     };
     let leadership = candidate.leadership();
     let mut duties = tokio::task::JoinSet::new();
-    duties.spawn(own::keep(client.clone(), options, wanted, leadership.clone(), leaving));
+    duties.spawn(addresses::keep(client.clone(), options, wanted, leadership.clone(), leaving));
     let who = events::Options { namespace: "maesh".into(), replica: "me".into() };
     duties.spawn(events::keep(client, who, leadership, notes));
 
@@ -167,7 +170,7 @@ async fn traffic_distribution_is_part_of_an_address() {
         recorder: None,
     };
     let mut duties = tokio::task::JoinSet::new();
-    duties.spawn(own::keep(client, options, wanted, candidate.leadership(), leaving));
+    duties.spawn(addresses::keep(client, options, wanted, candidate.leadership(), leaving));
     let prefers = || {
         let services = cluster.services.lock();
         services.get("maesh-own-1").map(|service| service["spec"]["trafficDistribution"] == "PreferSameNode")

@@ -8,8 +8,8 @@ use kube::Client;
 use maesh_compiler::own_address::{Want, Wants};
 use maesh_config::{ServiceName, model::Transport};
 use maesh_controller::{
+    duties::addresses::{self, Options},
     leader::{Candidate, Terms},
-    own::{self, Options},
 };
 use maesh_testkube::ApiServer;
 use tokio::{runtime::Runtime, sync::watch, task::JoinHandle};
@@ -53,7 +53,7 @@ impl Replica {
             owner: None,
             recorder: None,
         };
-        let keeping = tokio::spawn(own::keep(client.clone(), options, wanted, candidate.leadership(), leaving.1));
+        let keeping = tokio::spawn(addresses::keep(client.clone(), options, wanted, candidate.leadership(), leaving.1));
         Self { client: client.clone(), candidate, wants, leaving: leaving.0, keeping }
     }
 

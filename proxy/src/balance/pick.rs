@@ -8,18 +8,18 @@ use std::{
 use maesh_config::{NodeName, model::Balance};
 use smallvec::SmallVec;
 
+use super::{Candidate, Endpoint, Upstreams};
 use super::{
     p2c::{Load, cheaper_of_two},
     source::by_source,
 };
-use crate::state::{Candidate, Endpoint, Shared, Upstreams};
 
-/// Picks an endpoint for `caller`, not one of `avoided` if there is another. The caller's address family and the hints are
+/// Picks an endpoint for `caller`, whose node is `node`, not one of `avoided` if there is another. The caller's address family and the hints are
 /// preferences: once all that they allow have failed, another is picked all the same. `local_only` is a rule.
 pub(crate) fn pick(
     upstreams: &Upstreams,
-    shared: &Shared,
     caller: IpAddr,
+    node: impl FnOnce() -> Option<NodeName>,
     avoided: &[Arc<Endpoint>],
     now: u32,
     draw: u64,
@@ -28,7 +28,7 @@ pub(crate) fn pick(
     if avoided.is_empty() && !upstreams.hinted && !upstreams.policy.local_only {
         return among(upstreams.of_family_of(caller), balance, caller, now, draw);
     }
-    let mut fitting = fitting(upstreams, shared, caller);
+    let mut fitting = fitting(upstreams, caller, node);
     let is_avoided = |candidate: &Candidate| avoided.iter().any(|avoided| Arc::ptr_eq(avoided, &candidate.endpoint));
     if !upstreams.policy.local_only && fitting.iter().all(|candidate| is_avoided(candidate)) {
         fitting = upstreams.usable.iter().collect();
@@ -41,13 +41,13 @@ pub(crate) fn pick(
 
 /// Those of the usable endpoints that are meant for this caller: of its address family where there is one, on its node
 /// where the policy says so, near where hints say so.
-pub(crate) fn fitting<'a>(upstreams: &'a Upstreams, shared: &Shared, caller: IpAddr) -> SmallVec<[&'a Candidate; 16]> {
+pub(crate) fn fitting(
+    upstreams: &Upstreams,
+    caller: IpAddr,
+    node: impl FnOnce() -> Option<NodeName>,
+) -> SmallVec<[&Candidate; 16]> {
     let family = upstreams.of_family_of(caller);
     if upstreams.policy.local_only {
-        let node = || -> Option<NodeName> {
-            let workload = shared.workloads.at(caller);
-            workload.and_then(|workload| workload.node.clone()).or_else(|| shared.config.node.clone())
-        };
         // The node is unknown only for callers that are no pods; they get any endpoint.
         let Some(node) = node() else { return family.iter().collect() };
         let on_node = |candidate: &&Candidate| candidate.node.as_ref() == Some(&node);

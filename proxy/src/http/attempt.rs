@@ -12,9 +12,9 @@ use http::{StatusCode, request};
 use super::body::replay::Reader;
 use crate::{
     balance::FAILURE,
-    listener::Worker,
     state::Endpoint,
     upstream::{self, Answer, Ask, Failure, Reuse},
+    worker::Worker,
 };
 
 /// What every attempt of a request has in common.

@@ -17,11 +17,12 @@ use http::HeaderValue;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::{exchange::Activity, share::LastShare};
+use super::exchange::Activity;
 use crate::{
     admission::ConnectionPermit,
-    listener::{Listening, Worker},
-    state::Shared,
+    balance::LastShare,
+    state::{Listening, Shared},
+    worker::Worker,
 };
 
 /// What a connection is doing.

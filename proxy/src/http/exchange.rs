@@ -17,9 +17,10 @@ use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use http_body::{Frame, SizeHint};
 
-use super::{body::Body, caller::Caller, share::Share};
+use super::{body::Body, caller::Caller};
 use crate::{
     admission::ExchangePermit,
+    balance::Share,
     clock::Clock,
     reason::Reason,
     state::{BackendPort, Counts, InFlight, Port},
@@ -65,6 +66,7 @@ impl Exchange {
     /// A request of `caller` whose head has just arrived.
     pub(crate) fn begin(caller: &Arc<Caller>, method: &http::Method, grpc: bool, activity: Arc<Activity>) -> Box<Self> {
         caller.request_began();
+        caller.shared.telemetry.in_flight.inc();
         activity.begin();
         Box::new(Self {
             caller: caller.clone(),
@@ -117,6 +119,7 @@ fn gone() -> StatusCode {
 impl Drop for Exchange {
     fn drop(&mut self) {
         self.caller.answer_ended();
+        self.caller.shared.telemetry.in_flight.dec();
         let took = self.complete.unwrap_or_else(Instant::now).saturating_duration_since(self.began);
         tracing::trace!(
             caller = %self.caller.address,

@@ -11,7 +11,10 @@ use super::{
     attempt::Attempts,
     body::{Body, Replay, Upload},
     caller::Caller,
-    retry::{self, Again, Tries},
+    policy::{
+        concurrency,
+        retry::{self, Again, Tries},
+    },
 };
 use crate::{
     balance::{self, FAILURE},
@@ -60,8 +63,7 @@ pub(crate) async fn send(
 ) -> Result<Sent, Reason> {
     let worker = &caller.worker;
     let shared = &worker.shared;
-    let mut in_flight =
-        InFlight::enter(backend, backend.upstreams.load().policy.concurrency).ok_or(Reason::Overloaded)?;
+    let mut in_flight = concurrency::of_all(backend)?;
     let Outgoing { request, http2, upgrade } = *outgoing;
     let (mut head, upload) = request.into_parts();
     shape(&mut head, http2)?;
@@ -78,7 +80,14 @@ pub(crate) async fn send(
         let (endpoint, timeout) = {
             let upstreams = backend.upstreams.load();
             let now = shared.clock.coarse();
-            let picked = balance::pick(&upstreams, shared, caller.address, &avoided, now, worker.draw());
+            let picked = balance::pick(
+                &upstreams,
+                caller.address,
+                || shared.node_of(caller.address),
+                &avoided,
+                now,
+                worker.draw(),
+            );
             (picked.ok_or(Reason::NoEndpoints)?, upstreams.policy.connect_timeout)
         };
         in_flight.on(endpoint.clone());

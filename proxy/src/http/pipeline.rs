@@ -15,7 +15,9 @@ use super::{
     exchange::Exchange,
     forward::{self, Outgoing, Sent},
     headers::{self, Forwarded},
-    hops, route,
+    hops,
+    policy::concurrency,
+    route,
     server::RequestBody,
     upgrade::{self, Tunnel},
 };
@@ -40,7 +42,7 @@ pub(crate) async fn run(exchange: &mut Exchange, mut request: Request<RequestBod
     let backend = route(&caller, &port)?;
     exchange.backend = Some(backend.clone());
     // Policies of the Service that was called act here.
-    exchange.share = Some(take_share(&caller, backend)?);
+    exchange.share = Some(concurrency::of_caller(&caller, backend)?);
     forward(exchange, &caller, &port, backend, host.as_ref(), request).await
 }
 
@@ -76,12 +78,6 @@ fn route<'a>(caller: &Caller, port: &'a Port) -> Result<&'a Arc<BackendPort>, Re
         Target::NotUnderstood => Err(Reason::UnsupportedPolicy),
         Target::Nowhere => Err(Reason::NoEndpoints),
     }
-}
-
-/// The request's place among those of its caller.
-fn take_share(caller: &Caller, backend: &BackendPort) -> Result<super::share::Share, Reason> {
-    let limit = backend.upstreams.load().policy.concurrency;
-    caller.last_share.enter(&backend.shares, caller.address, limit).ok_or(Reason::Overloaded)
 }
 
 /// Gives the request the form in which it leaves the proxy, sends it, and gives the response the form in which it does.

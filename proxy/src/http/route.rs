@@ -8,9 +8,8 @@ use std::{borrow::Cow, net::IpAddr, sync::Arc};
 use maesh_config::model::Protocol;
 
 use crate::{
-    listener::{Claims, Facts},
     reason::Reason,
-    state::{Called, MeshFacts, Shared},
+    state::{Called, Claims, Facts, MeshFacts, Shared},
 };
 
 /// Longest `Host` that can name anything: DNS names have at most 253 characters.

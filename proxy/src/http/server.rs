@@ -35,7 +35,7 @@ const PROBES: u32 = 3;
 /// Serves HTTP on a connection of which `first` was already read, until it ends. A connection that leaves HTTP ends with
 /// what it carries then.
 pub(crate) async fn serve(stream: TcpStream, first: Bytes, caller: Arc<Caller>) {
-    let id = caller.worker.enlist(&caller);
+    let id = caller.worker.enlist(caller.clone());
     let alive = TcpKeepalive::new().with_time(SILENT).with_interval(PROBE).with_retries(PROBES);
     // Where it cannot be set, the connection is gone already.
     let _ = SockRef::from(&stream).set_tcp_keepalive(&alive);

@@ -17,15 +17,16 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Listening, Worker, Workers, socket::AsyncListener};
+use super::socket::AsyncListener;
 use crate::{
     admission::ConnectionPermit,
     http,
     loops::Way,
     reason::Reason,
-    state::{Called, Found, Target, find_port},
+    state::{Called, Found, Listening, Target, find_port},
     tcp,
     tls::{self, Opening},
+    worker::{Worker, Workers},
 };
 
 /// What begins every connection of HTTP/2 (RFC 9113 section 3.4).

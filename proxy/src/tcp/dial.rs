@@ -7,8 +7,8 @@ use tokio::net::TcpStream;
 
 use crate::{
     balance::{self, FAILURE},
-    listener::Worker,
     state::{BackendPort, Endpoint, InFlight},
+    worker::Worker,
 };
 
 /// Connects to an endpoint of `backend` for an opaque stream; a connect failure is tried once more elsewhere.
@@ -23,7 +23,14 @@ pub(crate) async fn dial(
     loop {
         let (endpoint, timeout) = {
             let upstreams = backend.upstreams.load();
-            let picked = balance::pick(&upstreams, shared, caller, &avoided, shared.clock.coarse(), worker.draw());
+            let picked = balance::pick(
+                &upstreams,
+                caller,
+                || shared.node_of(caller),
+                &avoided,
+                shared.clock.coarse(),
+                worker.draw(),
+            );
             (picked?, upstreams.policy.connect_timeout)
         };
         in_flight.on(endpoint.clone());

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
 use maesh_config::Zone;
-use maesh_controller::own::stanza::{Stanza, State, add, facts, remove, state};
+use maesh_controller::duties::stanza::{Stanza, State, add, facts, remove, state};
 
 static STANZAS: LazyLock<[Stanza; 2]> = LazyLock::new(|| {
     let zones: Vec<Zone> = ["maesh", "traefik.mesh"].map(|zone| zone.parse().expect("a zone")).to_vec();

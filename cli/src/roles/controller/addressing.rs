@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::bail;
 use kube::Client;
-use maesh_controller::own::stanza::{Cluster, ClusterError, Place, Software, Unplaced};
+use maesh_controller::duties::stanza::{Cluster, ClusterError, Place, Software, Unplaced};
 use tokio::time::sleep;
 
 /// Pause between two looks at a cluster's DNS that does not run yet, or an API server that does not answer.
@@ -81,7 +81,7 @@ fn judge(place: Result<Place, ClusterError>) -> Finding {
 mod tests {
     use std::net::{Ipv4Addr, SocketAddr};
 
-    use maesh_controller::own::stanza::MapName;
+    use maesh_controller::duties::stanza::MapName;
 
     use super::*;
 

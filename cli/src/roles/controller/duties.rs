@@ -5,14 +5,14 @@
 
 use kube::Client;
 use maesh_controller::{
-    leader::{Candidate, Leadership, Terms},
-    own::{
-        self,
+    duties::{
+        addresses,
         events::{self, Recorder},
         owner,
         stanza::{self, Cluster, Guard, Leave, Memory, Right, Status, Times},
         uninstall::{self, ByHand, ClusterDns, Uninstall},
     },
+    leader::{Candidate, Leadership, Terms},
     serve::Controller,
 };
 use rand::RngExt as _;
@@ -68,7 +68,7 @@ impl Duties {
         recorder: Recorder,
     ) {
         let (wants, leadership, deployment) = (controller.wants(), self.leadership(), args.leave.deployment.clone());
-        let mut options = own::Options {
+        let mut options = addresses::Options {
             namespace: args.mesh.namespace.clone(),
             selector: args.own.proxy_label.iter().cloned().collect(),
             horizon: args.horizon,
@@ -79,7 +79,7 @@ impl Duties {
         };
         self.add(async move {
             options.owner = owner::find(&client, &options.namespace, &deployment).await;
-            own::keep(client, options, wants, leadership, leaving).await;
+            addresses::keep(client, options, wants, leadership, leaving).await;
         });
     }
 

@@ -6,7 +6,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use maesh_compiler::diagnostic::{Diagnostic, Reason};
-use maesh_controller::{own::events::Recorder, serve::Published};
+use maesh_controller::{duties::events::Recorder, serve::Published};
 use tokio::{
     sync::mpsc,
     time::{Instant, sleep_until},

@@ -37,7 +37,7 @@ impl Follow {
         if self.not_served == versions {
             self.absent().await?;
         }
-        if self.not_served % versions > 0 {
+        if self.version_at > 0 {
             return Ok(FIRST_PAUSE);
         }
         // Kinds and replicas do not ask in step.

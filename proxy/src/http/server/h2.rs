@@ -1,7 +1,7 @@
 //! HTTP/2 from callers.
 //!
 //! A connection's window is as large as those of all its streams together, so an upload that nobody reads takes nothing
-//! from another stream. What is held for a caller is counted ([`buffers`](crate::http::buffers)), and a stream that holds
+//! from another stream. What is held for a caller is counted ([`buffers`](crate::buffers)), and a stream that holds
 //! too much is reset. No PING is sent: a caller that is gone is found by TCP keepalive.
 
 mod stream;
@@ -24,10 +24,8 @@ pub(crate) use self::{
     upload::{Received, Slot},
 };
 use super::CallerIo;
-use crate::http::{
-    buffers::{Charge, Charged, Held, SEND_BUFFER, STREAM_WINDOW},
-    caller::Caller,
-};
+use crate::buffers::{Charge, Charged, Held, SEND_BUFFER, STREAM_WINDOW};
+use crate::http::caller::Caller;
 
 /// After so many bytes from a caller it is looked at how many are held for it.
 const LOOK: usize = 16 * 1024;

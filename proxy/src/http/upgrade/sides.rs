@@ -13,10 +13,8 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::{
-    http::{
-        buffers::{Charged, Held},
-        server::{CallerIo, Received, Slot, reserve},
-    },
+    buffers::{Charged, Held},
+    http::server::{CallerIo, Received, Slot, reserve},
     socket::Broken,
 };
 

@@ -17,10 +17,10 @@ use super::{
     upload::{Received, Slot},
 };
 use crate::{
+    buffers::{Charge, Charged, Held, SEND_BUFFER},
     fields,
     http::{
         answer,
-        buffers::{Charge, Charged, Held, SEND_BUFFER},
         exchange::{Activity, Exchange, Recorded},
         pipeline,
         server::{RequestBody, date},

@@ -6,17 +6,13 @@
 
 mod budget;
 mod direct;
-pub mod events;
 mod keeper;
 mod listed;
 mod object;
-pub mod owner;
 mod pace;
 mod proxies;
 mod refused;
 mod slices;
-pub mod stanza;
-pub mod uninstall;
 mod writes;
 
 use std::{collections::BTreeMap, pin::pin, time::Duration};
@@ -63,7 +59,7 @@ pub struct Options {
     /// With what they go, where nobody is left to remove them.
     pub owner: Option<OwnerReference>,
     /// Who is told what an address is refused for.
-    pub recorder: Option<events::Recorder>,
+    pub recorder: Option<super::events::Recorder>,
 }
 
 /// Why own addresses could not be brought up to date; it is tried again.

@@ -10,12 +10,13 @@ use std::{
     net::IpAddr,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
 };
 
 use bytes::{Buf, Bytes};
 use parking_lot::Mutex;
+use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::Notify;
 
 /// Bytes of one upload that a caller may send before its endpoint has taken some.
@@ -28,7 +29,7 @@ pub(crate) const SEND_BUFFER: usize = 32 * 1024;
 pub(crate) struct Buffers {
     most: usize,
     most_per_caller: usize,
-    total: AtomicUsize,
+    total: Gauge<u64, AtomicU64>,
     by_caller: Mutex<HashMap<IpAddr, Arc<Held>, ahash::RandomState>>,
 }
 
@@ -54,14 +55,14 @@ pub(crate) struct Charged {
 }
 
 impl Buffers {
-    /// Nothing is held yet. At most `most` bytes in all will be, and `most_per_caller` for one address.
-    pub(crate) fn new(most: usize, most_per_caller: usize) -> Arc<Self> {
-        Arc::new(Self { most, most_per_caller, total: AtomicUsize::new(0), by_caller: Mutex::default() })
+    /// Nothing is held yet. At most `most` bytes in all will be, as `total` says, and `most_per_caller` for one address.
+    pub(crate) fn new(most: usize, most_per_caller: usize, total: Gauge<u64, AtomicU64>) -> Arc<Self> {
+        Arc::new(Self { most, most_per_caller, total, by_caller: Mutex::default() })
     }
 
     /// Bytes held in all.
     pub(crate) fn total(&self) -> usize {
-        self.total.load(Ordering::Relaxed)
+        usize::try_from(self.total.get()).unwrap_or(usize::MAX)
     }
 
     /// What is held for `caller`, for one more connection of it.
@@ -131,10 +132,10 @@ impl Charge {
         let before = std::mem::replace(&mut self.bytes, bytes);
         if bytes >= before {
             self.of.bytes.fetch_add(bytes - before, Ordering::Relaxed);
-            self.of.all.total.fetch_add(bytes - before, Ordering::Relaxed);
+            self.of.all.total.inc_by((bytes - before) as u64);
         } else {
             self.of.bytes.fetch_sub(before - bytes, Ordering::Relaxed);
-            self.of.all.total.fetch_sub(before - bytes, Ordering::Relaxed);
+            self.of.all.total.dec_by((before - bytes) as u64);
         }
     }
 
@@ -170,7 +171,7 @@ mod tests {
 
     #[test]
     fn bytes_are_counted_until_they_are_dropped() {
-        let all = Buffers::new(100, 30);
+        let all = Buffers::new(100, 30, Gauge::default());
         let (a, b) = (all.of(IpAddr::from([10, 0, 0, 1])), all.of(IpAddr::from([10, 0, 0, 2])));
         let mut upload = a.charge();
         upload.set(25);
@@ -190,7 +191,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_largest_holder_gives_up_first() {
-        let all = Buffers::new(100, 90);
+        let all = Buffers::new(100, 90, Gauge::default());
         let (a, b) = (all.of(IpAddr::from([10, 0, 0, 1])), all.of(IpAddr::from([10, 0, 0, 2])));
         let (mut of_a, mut of_b) = (a.charge(), b.charge());
         let (told_a, told_b) = (a.shedding(), b.shedding());

@@ -10,7 +10,7 @@ use maesh_compiler::{
 use maesh_config::ServiceName;
 use tokio::time::{Duration, Instant};
 
-use super::events::Recorder;
+use super::super::events::Recorder;
 
 /// Pause before a refused address is tried again. Each try is one of the few writes of a second.
 const AGAIN: Duration = Duration::from_secs(30);

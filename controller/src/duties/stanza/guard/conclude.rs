@@ -12,7 +12,7 @@ use super::{
     Duty, Guard, Phase, answers, looks,
     memory::Held,
 };
-use crate::own::events::Tone;
+use crate::duties::events::Tone;
 
 /// How a watch ended that did not see the stanza in force everywhere.
 #[derive(Clone, Debug)]

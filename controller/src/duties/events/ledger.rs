@@ -133,7 +133,7 @@ impl Ledger {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::own::events::Tone;
+    use crate::duties::events::Tone;
 
     fn note(object: &str, text: &str) -> Note {
         Note {

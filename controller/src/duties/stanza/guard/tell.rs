@@ -6,7 +6,7 @@ use maesh_compiler::diagnostic::ObjectRef;
 use tokio::time::Instant;
 
 use super::super::{MapName, Mesh, There};
-use crate::own::events::{Note, Recorder, Tone};
+use crate::duties::events::{Note, Recorder, Tone};
 
 /// Knows at which object it is said, and what is wrong.
 #[derive(Debug)]
@@ -69,7 +69,7 @@ impl Teller {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::own::events;
+    use crate::duties::events;
 
     #[test]
     fn what_is_wrong_is_said_once_it_lasts_and_until_it_is_right() {

@@ -19,7 +19,8 @@ use maesh_config::{
 };
 use smallvec::SmallVec;
 
-use crate::{balance::Latency, http::Shares, upstream::Peer};
+use super::{Latency, Shares};
+use crate::upstream::Peer;
 
 /// Where the proxy is, as the hints of endpoints name it.
 #[derive(Clone, Debug, Default)]

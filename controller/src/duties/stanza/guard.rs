@@ -30,8 +30,8 @@ use super::{
     Answered, Change, Cluster, ClusterError, Look, Mesh, Place, Report, Right, Standing, State, There, Watch, look,
 };
 use crate::{
+    duties::events::{Recorder, Tone},
     leader::Leadership,
-    own::events::{Recorder, Tone},
 };
 
 /// How long it may have moved to other pods or ConfigMaps without being noticed.

@@ -21,8 +21,8 @@ use tokio::{
 };
 
 use crate::{
+    config::Limits,
     connect::Connector,
-    http::{Caller, Stage},
     socket::run_outbox,
     state::Shared,
     upstream::{Local, ResponseLimits},
@@ -30,9 +30,6 @@ use crate::{
 
 /// How often connections that have been idle for too long are looked for.
 const SWEEP: Duration = Duration::from_millis(500);
-
-/// How long a connection of HTTP/2 that was asked to end may take for it.
-const GOAWAY_GRACE: Duration = Duration::from_secs(10);
 
 /// Fields of a response's head. More than callers may send: applications set a cookie, or add a link, for each of many
 /// things.
@@ -46,7 +43,7 @@ pub(crate) struct Worker {
     /// Connections on it.
     pub(crate) load: AtomicUsize,
     handle: Handle,
-    callers: Mutex<HashMap<u64, Arc<Caller>, ahash::RandomState>>,
+    callers: Mutex<HashMap<u64, Arc<dyn Connection>, ahash::RandomState>>,
     next: AtomicU64,
     random: AtomicU64,
     closing: watch::Receiver<bool>,
@@ -73,9 +70,9 @@ impl Worker {
     }
 
     /// Lets the sweep know of a connection.
-    pub(crate) fn enlist(&self, caller: &Arc<Caller>) -> u64 {
+    pub(crate) fn enlist(&self, caller: Arc<dyn Connection>) -> u64 {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
-        self.callers.lock().insert(id, caller.clone());
+        self.callers.lock().insert(id, caller);
         id
     }
 
@@ -84,47 +81,25 @@ impl Worker {
         self.callers.lock().remove(&id);
     }
 
-    /// Ends connections whose head takes too long, and those that were idle for too long.
+    /// Looks at every connection.
     fn sweep(&self) {
         self.upstream.sweep();
-        let limits = &self.shared.config.limits;
         let leaving = self.shared.has_leaving();
-        for caller in self.callers.lock().values() {
-            if leaving {
-                caller.sees_leaving();
-            }
-            // What was busy all the time that a port was leaving is idle only afterwards.
-            let idle = if caller.saw_leaving() { limits.keep_alive_leaving } else { Duration::MAX };
-            match caller.stage() {
-                Stage::Idle if caller.since() > limits.keep_alive.min(idle) => caller.end(),
-                Stage::Head if caller.since() > limits.head_timeout => caller.end(),
-                // Neither side has moved a byte for as long as the backend's policy allows.
-                Stage::Busy if caller.activity.left() == Some(Duration::ZERO) => caller.end(),
-                // Its streams go on; GOAWAY is sent only once, however often it is asked for.
-                Stage::Free if caller.http2 && caller.quiet() > idle => caller.send_away(),
-                Stage::Free if caller.http2 => end_unused(caller, limits.keep_alive),
-                _ => {}
-            }
-        }
+        self.callers.lock().values().for_each(|caller| caller.sweep(&self.shared.config.limits, leaving));
     }
 
     /// Ends connections between requests that have been quiet for `quiet`; they were told to go, or never heard.
     pub(crate) fn end_idle(&self, quiet: Duration) {
-        for caller in self.callers.lock().values() {
-            if caller.stage() == Stage::Idle && caller.since() >= quiet {
-                caller.end();
-            }
-        }
+        self.callers.lock().values().for_each(|caller| caller.end_idle(quiet));
     }
 }
 
-/// Asks a connection of HTTP/2 without streams to end, and ends it if it did not in a while.
-fn end_unused(caller: &Caller, keep_alive: Duration) {
-    match caller.without_streams() {
-        Some(unused) if unused > keep_alive + GOAWAY_GRACE => caller.end(),
-        Some(unused) if unused > keep_alive => caller.send_away(),
-        _ => {}
-    }
+/// A connection that does not notice by itself when its time is up.
+pub(crate) trait Connection: Send + Sync {
+    /// Ends the connection if it took too long for something. `leaving`: a port is being taken out of service.
+    fn sweep(&self, limits: &Limits, leaving: bool);
+    /// Ends the connection if it is between requests and was quiet for `quiet`.
+    fn end_idle(&self, quiet: Duration);
 }
 
 /// All threads that carry traffic. They end when this is dropped.
@@ -157,7 +132,12 @@ impl Workers {
             let runtime = Builder::new_current_thread().enable_all().build()?;
             let worker = Arc::new(Worker {
                 shared: shared.clone(),
-                upstream: Local::new(index, shared.clock.clone(), Connector::new(shared), limits),
+                upstream: Local::new(
+                    index,
+                    shared.clock.clone(),
+                    Connector::new(&shared.config, &shared.telemetry),
+                    limits,
+                ),
                 load: AtomicUsize::new(0),
                 handle: runtime.handle().clone(),
                 callers: Mutex::default(),

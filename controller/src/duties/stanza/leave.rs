@@ -7,7 +7,7 @@ use maesh_config::Zone;
 use tokio::time::sleep;
 
 use super::{Answered, Change, Cluster, ClusterError, Mesh, Right, Unplaced, look};
-use crate::own::{
+use crate::duties::{
     events::{Note, Recorder, Tone},
     uninstall::{Answer, ClusterDns, Removed},
 };

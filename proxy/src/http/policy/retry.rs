@@ -11,7 +11,7 @@ use crate::{reason::Reason, upstream::Failure};
 const UNSENT: u8 = 8;
 
 /// The reason that the caller is told when nothing more is tried.
-pub(super) fn reason(failure: &Failure) -> Reason {
+pub(in crate::http) fn reason(failure: &Failure) -> Reason {
     match failure {
         Failure::Connect(error) => error.reason(),
         Failure::Unsent | Failure::Refused(_) | Failure::Closed { .. } => Reason::UpstreamReset,
@@ -22,7 +22,7 @@ pub(super) fn reason(failure: &Failure) -> Reason {
 
 /// Whether a failure says something about its endpoint. One that closes a connection because nobody uses it does nothing
 /// wrong. `gone`: the endpoint has left its Service.
-pub(super) fn counts_against_endpoint(failure: &Failure, gone: bool) -> bool {
+pub(in crate::http) fn counts_against_endpoint(failure: &Failure, gone: bool) -> bool {
     match failure {
         Failure::Connect(_) | Failure::Protocol(_) => true,
         Failure::Closed { reused, .. } => !reused && !gone,
@@ -32,18 +32,18 @@ pub(super) fn counts_against_endpoint(failure: &Failure, gone: bool) -> bool {
 
 /// What may be said of a request when it failed.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Request {
+pub(in crate::http) struct Request {
     /// Doing it twice does what doing it once does (RFC 9110 section 9.2.2).
-    pub(super) idempotent: bool,
+    pub(in crate::http) idempotent: bool,
     /// All of its body is still here.
-    pub(super) replayable: bool,
+    pub(in crate::http) replayable: bool,
     /// The endpoint has left its Service meanwhile.
-    pub(super) gone: bool,
+    pub(in crate::http) gone: bool,
 }
 
 /// How a request is tried again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Again {
+pub(in crate::http) enum Again {
     /// On another endpoint, if there is one.
     Elsewhere,
     /// On a connection that is new.
@@ -52,7 +52,7 @@ pub(super) enum Again {
 
 /// Tries that are left for one request.
 #[derive(Debug)]
-pub(super) struct Tries {
+pub(in crate::http) struct Tries {
     connects: u8,
     closed: u8,
     unsent: u8,
@@ -60,12 +60,12 @@ pub(super) struct Tries {
 
 impl Tries {
     /// What every request has.
-    pub(super) fn new() -> Self {
+    pub(in crate::http) fn new() -> Self {
         Self { connects: 1, closed: 1, unsent: UNSENT }
     }
 
     /// Whether and how to try again after `failure`; uses up a try.
-    pub(super) fn again(&mut self, failure: &Failure, request: Request) -> Option<Again> {
+    pub(in crate::http) fn again(&mut self, failure: &Failure, request: Request) -> Option<Again> {
         let (left, again) = match failure {
             Failure::Connect(_) => (&mut self.connects, Again::Elsewhere),
             Failure::Unsent => (&mut self.unsent, Again::Anew),

@@ -1,0 +1,45 @@
+//! Ending connections of callers whose time is up. The worker looks at each of them twice a second.
+
+use std::time::Duration;
+
+use super::caller::{Caller, Stage};
+use crate::{config::Limits, worker::Connection};
+
+/// How long a connection of HTTP/2 that was asked to end may take for it.
+const GOAWAY_GRACE: Duration = Duration::from_secs(10);
+
+impl Connection for Caller {
+    /// Ends the connection if its head takes too long, or it was idle for too long.
+    fn sweep(&self, limits: &Limits, leaving: bool) {
+        if leaving {
+            self.sees_leaving();
+        }
+        // What was busy all the time that a port was leaving is idle only afterwards.
+        let idle = if self.saw_leaving() { limits.keep_alive_leaving } else { Duration::MAX };
+        match self.stage() {
+            Stage::Idle if self.since() > limits.keep_alive.min(idle) => self.end(),
+            Stage::Head if self.since() > limits.head_timeout => self.end(),
+            // Neither side has moved a byte for as long as the backend's policy allows.
+            Stage::Busy if self.activity.left() == Some(Duration::ZERO) => self.end(),
+            // Its streams go on; GOAWAY is sent only once, however often it is asked for.
+            Stage::Free if self.http2 && self.quiet() > idle => self.send_away(),
+            Stage::Free if self.http2 => end_unused(self, limits.keep_alive),
+            _ => {}
+        }
+    }
+
+    fn end_idle(&self, quiet: Duration) {
+        if self.stage() == Stage::Idle && self.since() >= quiet {
+            self.end();
+        }
+    }
+}
+
+/// Asks a connection of HTTP/2 without streams to end, and ends it if it did not in a while.
+fn end_unused(caller: &Caller, keep_alive: Duration) {
+    match caller.without_streams() {
+        Some(unused) if unused > keep_alive + GOAWAY_GRACE => caller.end(),
+        Some(unused) if unused > keep_alive => caller.send_away(),
+        _ => {}
+    }
+}
