@@ -275,10 +275,7 @@ fn a_peer_has_its_share() {
         let closed = |peer: &mut Peer| {
             let Peer::Plain(stream) = peer else { return true };
             stream.set_nonblocking(true).unwrap();
-            match stream.read(&mut [0]) {
-                Err(error) => error.kind() != ErrorKind::WouldBlock,
-                Ok(_) => true,
-            }
+            !matches!(stream.peek(&mut [0]), Err(error) if error.kind() == ErrorKind::WouldBlock)
         };
         await_condition("what is too many is closed", || {
             (held.iter_mut().filter_map(|peer| (!closed(peer)).then_some(())).count() == share).then_some(())

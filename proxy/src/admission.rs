@@ -1,4 +1,4 @@
-//! Who may open what: connections and listeners are counted in file descriptors, against what the process may have.
+//! Limits on connections and listeners, counted in file descriptors of the process.
 //!
 //! A process that has no descriptor left cannot accept, dial, answer a probe or reach the controller. So the number that
 //! the system allows is divided once at the start ([`Budget`]), and what callers open is charged to them: a connection
@@ -23,7 +23,7 @@ use crate::config::Limits;
 /// Descriptors of a connection: its own, and one towards an endpoint.
 const CONNECTION: usize = 2;
 
-/// One caller may hold one part in so many.
+/// One caller may hold this fraction of the descriptors for callers: one fifth.
 const SHARES: usize = 5;
 
 /// Reserved for the process itself: standard streams, logs, the discovery stream, the state file, resolvers.
@@ -35,10 +35,10 @@ const ADMIN: usize = 80;
 /// Reserved for each worker thread: its event loop.
 const WORKER: usize = 4;
 
-/// Pipes that one worker lends at most; each has two descriptors.
+/// Most pipes of one worker; each has two descriptors.
 const PIPES: usize = 128;
 
-/// Fewest connections of callers for which it is worth to start.
+/// With room for fewer connections of callers than this, the proxy does not start.
 const FEWEST: usize = 32;
 
 /// How the process's descriptors are divided.

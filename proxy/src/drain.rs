@@ -1,8 +1,8 @@
-//! Ending without anybody noticing.
+//! Draining: ending the proxy without failing a request.
 //!
-//! First the proxy says that it takes no new work, and goes on taking it: names may still lead here for a while. Then
-//! every connection is asked to end as its protocol does: `Connection: close` with the next answer, GOAWAY, close code
-//! 1001. What is in flight may finish; what does not in time is cut.
+//! First the proxy is no longer ready, but still accepts connections, because clients cache its address. Then every
+//! connection is asked to end in the way of its protocol: `Connection: close` with the next response, GOAWAY, close code
+//! 1001. Requests in flight may finish. Connections that are left when the timeout has passed are cut.
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,13 +16,13 @@ use crate::{
     worker::Workers,
 };
 
-/// A connection that was idle for this long will not begin a request just now.
+/// A connection that was idle for this long is assumed not to begin a request at this moment.
 const QUIET: Duration = Duration::from_secs(1);
 
-/// How often it is looked whether all connections have ended.
+/// How often open connections are counted.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// Says that no new work is taken, and waits until nobody is sent here any more.
+/// Leaves readiness, and waits until clients have forgotten the address.
 pub(crate) async fn leave(
     shared: &Shared,
     report: &watch::Sender<bool>,

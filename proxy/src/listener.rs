@@ -1,4 +1,4 @@
-//! Where callers arrive: ports that open and close as the configuration changes, and what accepts on them.
+//! Listeners: ports that open and close as the configuration changes, and the tasks that accept connections on them.
 //!
 //! A listener is acknowledged once its sockets are bound, and none is touched by a change of another. A connection is
 //! accepted on one worker and handed to the one that has the fewest: one socket, one descriptor, for a port, however many
@@ -60,10 +60,10 @@ impl ListenError {
     }
 }
 
-/// The addresses that a socket is there for; empty where it is bound to them.
+/// The addresses that a socket serves; empty if it is bound to exactly these.
 type Only = Arc<[IpAddr]>;
 
-/// An open listener, for whoever asks about it.
+/// An open listener, as the status page shows it.
 pub(crate) struct Opened {
     /// Its identity.
     pub(crate) id: Arc<str>,
@@ -81,7 +81,7 @@ struct Open {
     /// The addresses that are served.
     addresses: Vec<SocketAddr>,
     accepting: Vec<AbortHandle>,
-    /// Of the process before: callers wait, and are taken once everything that was configured is here.
+    /// Sockets of the previous process. Connections wait in them, and are accepted once the configuration is complete.
     waiting: Vec<Socket>,
 }
 
@@ -98,14 +98,14 @@ pub(crate) struct Listeners {
     shared: Arc<Shared>,
     workers: Workers,
     sockets: Sockets,
-    /// Everything that was configured is here.
+    /// All names and listeners have arrived.
     complete: bool,
-    /// This process is ending.
+    /// The process is ending: nothing is opened any more.
     closed: bool,
     open: HashMap<Arc<str>, Open>,
-    /// Who is open at an address and port.
+    /// The open listener of each address and port.
     at: HashMap<(Bind, u16), Arc<str>>,
-    /// No longer configured, and still accepting until then.
+    /// Listeners that are no longer configured, and until when they still accept.
     lingering: HashMap<Arc<str>, (Open, Instant)>,
     next: AtomicUsize,
     /// The addresses that are listened on.
@@ -144,7 +144,7 @@ impl Listeners {
             return Ok(());
         }
         let at = (listener.bind, listener.port);
-        // It lingers; or its port is open for another owner, who has gone or is about to.
+        // It still accepts after it was removed; or another owner has its port, who is gone or is about to be.
         let lingering = self.lingering.remove(&listener.id.0).map(|(open, _)| open);
         if let Some(open) = lingering.or_else(|| self.open.remove(self.at.get(&at)?)) {
             open.listening.facts.store(Arc::new(Facts::from(listener)));
@@ -216,7 +216,7 @@ impl Listeners {
         open.accepting.push(accept::start(&self.workers, first, socket, open.listening.clone()));
     }
 
-    /// Everything that was configured is here: takes the callers that waited for that.
+    /// The configuration is complete: accepts the connections that wait in sockets of the previous process.
     pub(crate) fn completed(&mut self) {
         if std::mem::replace(&mut self.complete, true) {
             return;
@@ -237,7 +237,8 @@ impl Listeners {
         self.count();
     }
 
-    /// Stops accepting where the time to linger is over. Callers of before do not wait for ever for what was configured.
+    /// Closes removed listeners whose time is over. Connections that wait for a complete configuration are accepted after
+    /// a while even if it is not.
     pub(crate) fn expire(&mut self, now: Instant) {
         let over: Vec<_> = self.lingering.extract_if(|_, (_, until)| *until <= now).collect();
         over.into_iter().for_each(|(_, (open, _))| self.shut(open));
@@ -258,7 +259,7 @@ impl Listeners {
         all
     }
 
-    /// Stops accepting everywhere. Who keeps the sockets has them for the next process.
+    /// Stops accepting everywhere. The socket keeper keeps its copies for the next process.
     pub(crate) fn close_all(&mut self) {
         self.closed = true;
         self.sockets.leave();
@@ -273,7 +274,7 @@ impl Listeners {
     /// Stops accepting for good.
     fn shut(&mut self, open: Open) {
         let (bound, addresses) = (open.bound.clone(), open.addresses.clone());
-        // Its tasks end before they could see that their sockets do.
+        // Ends its tasks first, so that they do not report that their sockets were closed.
         drop(open);
         self.shared.admission.listeners_closed(bound.len());
         bound.into_iter().for_each(|bound| self.sockets.close(bound));

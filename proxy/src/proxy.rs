@@ -28,7 +28,7 @@ use crate::{
     worker::Workers,
 };
 
-/// Descriptors beyond this are not counted on: the tables of the kernel would be larger than what they hold.
+/// Most open files that are planned with, whatever the limit: tables are sized by it.
 const MOST_OPEN_FILES: usize = 1 << 20;
 
 /// How often unused Services, and listeners that have lingered long enough, are looked for.
@@ -94,11 +94,11 @@ pub struct Proxy {
     _clock: Ticking,
 }
 
-/// Starts a proxy that does what `updates` say. It listens on nothing until they name a listener, and is ready once
-/// names and listeners are complete.
+/// Starts a proxy that is configured by `updates`. It opens ports as they name them, and is ready once all names and
+/// listeners have arrived.
 ///
 /// # Errors
-/// When the system has no thread or event loop to give.
+/// When a thread or an event loop cannot be created.
 pub async fn start(
     config: Config,
     updates: Updates,
@@ -211,8 +211,8 @@ impl Proxy {
         }
     }
 
-    /// Ends gently: leaves readiness, goes on accepting for the configured horizon, then asks every connection to end
-    /// and waits for what is in flight. Returns how many connections had to be cut.
+    /// Drains: leaves readiness, still accepts connections for the drain window, then asks every connection to end and
+    /// waits for requests in flight. Returns how many connections had to be cut.
     pub async fn drain(mut self) -> usize {
         let horizon = self.shared.config.drain_horizon;
         drain::leave(&self.shared, &self.report, &self.ready, horizon).await;
@@ -259,7 +259,7 @@ impl Run {
                             self.publish();
                         }
                     }
-                    // Whoever feeds it has ended; what is in force stays.
+                    // The sender has ended. The configuration in force stays.
                     None => more = false,
                 },
                 Some(wanted) = wanted.recv() => self.apply.demand(&wanted, &mut self.listeners),
@@ -276,7 +276,7 @@ impl Run {
         }
     }
 
-    /// Tells others what changed: open listeners, readiness.
+    /// Publishes which listeners are open, and readiness.
     fn publish(&mut self) {
         let complete = self.shared.complete.load(std::sync::atomic::Ordering::Acquire);
         if complete {

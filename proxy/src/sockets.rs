@@ -31,14 +31,14 @@ use self::link::{Link, Told};
 /// Connections that wait in the kernel for being accepted.
 const BACKLOG: i32 = 4096;
 
-/// How long what was kept waits for the configuration that asks for it. What the state on disk does not name yet may
-/// have been opened a moment before the end.
+/// How long kept sockets wait for a configuration that names them. A port that was opened just before the crash may not
+/// be in the state on disk.
 const ADOPTION: Duration = Duration::from_secs(10);
 
 /// Makes listening sockets, or takes them from a keeper.
 pub(crate) struct Sockets(Option<Kept>);
 
-/// What there is besides the sockets themselves where a keeper was named.
+/// The state that is needed to work with a keeper.
 struct Kept {
     held: Arc<Mutex<Held>>,
     until: Instant,
@@ -49,27 +49,27 @@ struct Kept {
 #[derive(Default)]
 struct Held {
     open: HashMap<SocketAddr, Arc<TcpListener>>,
-    /// From the process before, and not asked for so far.
+    /// Sockets of the previous process that no listener has asked for yet.
     adopted: HashMap<SocketAddr, Arc<TcpListener>>,
-    /// For the process that may come after this one.
+    /// The sockets were left to the next process.
     left: bool,
 }
 
 /// A socket that listens.
 pub(crate) struct Listen {
     pub(crate) socket: Arc<TcpListener>,
-    /// The process before had it: callers may be waiting already.
+    /// It comes from the previous process, so connections may be waiting in it.
     pub(crate) adopted: bool,
 }
 
 impl Sockets {
-    /// Of a process alone.
+    /// Sockets without a keeper.
     pub(crate) fn alone() -> Self {
         Self(None)
     }
 
-    /// With the keeper at `path`, and with what it kept. One that is not there yet is looked for again and again; `kept`
-    /// says how many sockets it was given. Blocks for a few seconds at most.
+    /// Sockets with the keeper at `path`, and those that it kept. A keeper that does not run yet is tried again every
+    /// second. `kept` is the number of sockets that it has. Blocks for a few seconds at most.
     ///
     /// # Errors
     /// When there is a keeper, and it does not give what it has: its copies would keep the ports taken.
@@ -96,7 +96,7 @@ impl Sockets {
         Ok(Listen { socket, adopted: false })
     }
 
-    /// No connection is taken on `address` from here on, whoever still has a copy of its socket.
+    /// Closes the socket on `address`, and with it every copy that the keeper has.
     pub(crate) fn close(&mut self, address: SocketAddr) {
         let Some(kept) = &mut self.0 else { return };
         let socket = kept.held.lock().open.remove(&address);
@@ -105,7 +105,7 @@ impl Sockets {
         }
     }
 
-    /// Whether the configuration was waited for long enough; closes what it did not ask for until then.
+    /// Whether the time for adopting kept sockets is over. If so, those that no listener asked for are closed.
     pub(crate) fn overdue(&mut self, now: Instant) -> bool {
         let Some(kept) = self.0.as_mut().filter(|kept| now >= kept.until) else { return false };
         let rest = std::mem::take(&mut kept.held.lock().adopted);
@@ -130,12 +130,12 @@ impl Kept {
     }
 
     fn tell(&self, told: Told) {
-        // It ends after this does.
+        // The receiver outlives this sender.
         let _ = self.link.send(told);
     }
 }
 
-/// Copies alone would keep a socket open; shutting it down ends all of them.
+/// Shuts a socket down. Closing it would not be enough: the keeper has a copy.
 fn end(address: SocketAddr, socket: &TcpListener) {
     if let Err(error) = shutdown(socket, Shutdown::Both) {
         tracing::warn!(%address, %error, "cannot stop listening");
@@ -147,7 +147,7 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     if address.ip() == IpAddr::from([0_u16; 8]) {
         socket.set_only_v6(false)?;
     }
-    // Connections of before that still linger in the kernel are no reason not to listen again.
+    // Without this, closed connections in TIME_WAIT would prevent listening on the port again.
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;

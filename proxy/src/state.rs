@@ -1,4 +1,4 @@
-//! What the proxy knows: written by one task, read by every request.
+//! The configuration in force: written by one task, read by every request.
 //!
 //! Reading takes no lock: tables are cut into shards behind [`ArcSwap`], and a Service, once found, is a handle whose
 //! parts are snapshots of their own. So a pod that moves replaces the endpoints of one port and nothing else, however
@@ -56,24 +56,24 @@ pub(crate) struct Shared {
     pub(crate) mesh: ArcSwap<MeshFacts>,
     /// Services by what callers write.
     pub(crate) directory: Directory,
-    /// What is known of addresses.
+    /// Workloads by address.
     pub(crate) workloads: Workloads,
     /// Every name and listener has arrived at least once.
     pub(crate) complete: AtomicBool,
-    /// How far the proxy is in ending; see [`Phase`].
+    /// How far a drain has come; see [`Phase`].
     phase: AtomicU8,
-    /// Services with an HTTP port that is leaving.
+    /// Number of Services with an HTTP port that will soon be served in another way.
     leaving: Arc<AtomicUsize>,
     /// Connections of callers that are open.
     pub(crate) admission: Admission,
     /// Bytes held for callers of HTTP/2.
     pub(crate) buffers: Arc<Buffers>,
-    /// Opaque streams that the proxy may have opened itself.
+    /// Local ends of opaque streams, to notice streams that lead back to this proxy.
     pub(crate) own_ends: OwnEnds,
     wanted: mpsc::UnboundedSender<Wanted>,
 }
 
-/// What data path asks the writer to subscribe to.
+/// A resource that the data path needs and does not have.
 pub(crate) enum Wanted {
     /// A Service that was called for the first time.
     Service(Arc<Called>),
@@ -81,7 +81,7 @@ pub(crate) enum Wanted {
     Workload(IpAddr),
 }
 
-/// How far the proxy is in ending.
+/// How far a drain has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub(crate) enum Phase {
@@ -94,7 +94,7 @@ pub(crate) enum Phase {
 }
 
 impl Shared {
-    /// State that knows nothing yet, and what it wants to know.
+    /// Empty state, and the receiver of what the data path needs.
     pub(crate) fn new(
         config: Config,
         telemetry: Telemetry,
@@ -150,7 +150,7 @@ impl Shared {
         workload.and_then(|workload| workload.node.clone()).or_else(|| self.config.node.clone())
     }
 
-    /// How far the proxy is in ending.
+    /// How far a drain has come.
     pub(crate) fn phase(&self) -> Phase {
         match self.phase.load(Ordering::Relaxed) {
             0 => Phase::Serving,
@@ -159,7 +159,7 @@ impl Shared {
         }
     }
 
-    /// Whether any HTTP port is served as it was not for much longer.
+    /// Whether any HTTP port will soon be served in another way.
     pub(crate) fn has_leaving(&self) -> bool {
         self.leaving.load(Ordering::Relaxed) > 0
     }
@@ -177,7 +177,7 @@ pub(crate) struct MeshFacts {
     pub(crate) zones: Vec<Box<str>>,
     /// `.svc.cluster.local`
     pub(crate) cluster: Box<str>,
-    /// What nobody allowed is denied, so nothing may go around the policies.
+    /// Access control is enforced: a request that no rule allows is denied, so none may be sent around the policies.
     pub(crate) access_control: bool,
 }
 
@@ -225,11 +225,11 @@ pub(crate) struct Called {
     /// It has been asked for; the time is in `wanted_at`.
     wanted: AtomicBool,
     wanted_at: AtomicU64,
-    /// Its configuration has arrived, or is known absent.
+    /// Notified when its configuration has arrived or is known to be absent.
     arrived: Notify,
-    /// Asked for, and there is none.
+    /// Its configuration was asked for and does not exist.
     absent: AtomicBool,
-    /// Backends at the plain addresses, for use while nothing better can be had.
+    /// Backends at the ClusterIPs, used while its configuration cannot be had.
     plain: parking_lot::Mutex<Vec<(u16, Protocol, Arc<Port>)>>,
 }
 
@@ -248,12 +248,13 @@ pub(crate) struct NameFacts {
 pub(crate) struct Serving {
     /// Its ports, by number and protocol.
     pub(crate) ports: Vec<Arc<Port>>,
-    /// Counted while an HTTP port of it is leaving. Not in the port: a stream that began there may go on for days.
+    /// Counts this Service while one of its HTTP ports will soon be served in another way. It is not a part of the port,
+    /// because a stream that began on a port can keep it alive for days.
     _leaving: Option<Leaving>,
 }
 
 impl Serving {
-    /// These ports in force, counted in `leaving` if callers of one are to look again.
+    /// These ports; counted in `leaving` if one of them will soon be served in another way.
     fn new(ports: Vec<Arc<Port>>, leaving: &Arc<AtomicUsize>) -> Self {
         let leaves = ports.iter().any(|port| port.leaving && port.protocol == Protocol::Http);
         Self { ports, _leaving: leaves.then(|| Leaving::new(leaving)) }
@@ -271,7 +272,8 @@ pub(crate) struct Port {
     pub(crate) number: u16,
     /// What it carries.
     pub(crate) protocol: Protocol,
-    /// It is served in this way not for much longer: its callers are to come back on a new connection, by a new answer.
+    /// It will soon be served in another way (another protocol or address). Callers are asked to come back on a new
+    /// connection, after a new DNS answer.
     pub(crate) leaving: bool,
     /// Where requests go, in order of precedence; what none matches goes to `own`.
     pub(crate) routes: Vec<Weighted>,
@@ -285,7 +287,7 @@ pub(crate) struct Port {
     pub(crate) counts: Counts,
 }
 
-/// Counted for as long as it is there.
+/// Adds one to a count until it is dropped.
 struct Leaving(Arc<AtomicUsize>);
 
 impl Leaving {

@@ -1,7 +1,7 @@
 //! A thread that carries traffic: an event loop of its own, the connections on it, and the pools it uses.
 //!
-//! A connection, its requests and the connections to endpoints that they use all live on one worker, so nothing on
-//! their way is shared between processors but counters.
+//! A connection, its requests and the connections to endpoints that they use all stay on one worker, so workers share
+//! only counters.
 
 use std::{
     collections::HashMap,
@@ -172,7 +172,7 @@ impl Workers {
         self.all.iter()
     }
 
-    /// The one at this place, counted round.
+    /// The worker of this index, modulo their number.
     pub(crate) fn nth(&self, index: usize) -> &Arc<Worker> {
         &self.all[index % self.all.len()]
     }

@@ -46,7 +46,6 @@ pub async fn run(args: DnsArgs, log_level: LogLevel) -> anyhow::Result<ExitCode>
             how: args.probe_port.map_or(defaults.probe.how, |port| ProbeHow::Ready { port }),
             ..defaults.probe
         },
-        ..defaults
     };
     let dns = maesh_dns::start(config, updates, connected.clone(), &mut registry).map_err(|error| match error {
         StartError::Bind(bind) => {

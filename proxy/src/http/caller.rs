@@ -31,7 +31,7 @@ use crate::{
 pub(crate) enum Stage {
     /// Between requests.
     Idle = 0,
-    /// The head of a request is arriving.
+    /// The head of a request is arriving, or what begins a connection of HTTP/2.
     Head = 1,
     /// A request is being answered.
     Busy = 2,
@@ -104,7 +104,6 @@ impl Caller {
         permit: ConnectionPermit,
     ) -> Arc<Self> {
         let text = HeaderValue::try_from(address.to_string()).unwrap_or(HeaderValue::from_static("unknown"));
-        let stage = if http2 { Stage::Free } else { Stage::Head };
         Arc::new(Self {
             trusted: shared.config.trusted.iter().any(|net| net.contains(&address)),
             since: AtomicU32::new(shared.clock.coarse()),
@@ -116,7 +115,7 @@ impl Caller {
             address,
             address_text: text,
             http2,
-            stage: AtomicU8::new(stage as u8),
+            stage: AtomicU8::new(Stage::Head as u8),
             last: AtomicU8::new(Last::Began as u8),
             ended: AtomicBool::new(false),
             saw_leaving: AtomicBool::new(false),
@@ -208,6 +207,12 @@ impl Caller {
     /// Whether an end of the connection would be taken for the end of a body.
     pub(crate) fn is_unfinished(&self) -> bool {
         self.unfinished.load(Ordering::Relaxed)
+    }
+
+    /// A connection of HTTP/2 has begun as it should.
+    pub(crate) fn opened(&self) {
+        self.since.store(self.shared.clock.coarse(), Ordering::Relaxed);
+        self.stage.store(Stage::Free as u8, Ordering::Relaxed);
     }
 
     /// The connection carries another protocol from now on.

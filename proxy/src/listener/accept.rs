@@ -32,7 +32,7 @@ use crate::{
 /// What begins every connection of HTTP/2 (RFC 9113 section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// Wait after the system had no descriptor left for another connection.
+/// Pause after the system had no descriptor left for another connection.
 const OUT_OF_FILES: Duration = Duration::from_millis(50);
 
 /// A listening socket, and for which local addresses it is there.
@@ -62,7 +62,7 @@ async fn accept(workers: Workers, here: Arc<Worker>, socket: Socket, listening: 
         let (stream, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
-                // What the caller did to its connection is no matter of the listener; want of descriptors is.
+                // An error of one connection does not concern the listener; a lack of descriptors does.
                 if !matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) {
                     tracing::warn!(%error, "cannot accept");
                     tokio::time::sleep(OUT_OF_FILES).await;
@@ -76,7 +76,7 @@ async fn accept(workers: Workers, here: Arc<Worker>, socket: Socket, listening: 
         let worker = workers.idlest(&here).clone();
         worker.load.fetch_add(1, Ordering::Relaxed);
         let (handle, listening) = (worker.handle().clone(), listening.clone());
-        // Its events must come to the loop that will serve it.
+        // Registered with the event loop of the worker that serves it.
         let serve = async move {
             if let Ok(stream) = TcpStream::from_std(stream) {
                 connection(&worker, stream, peer, listening).await;
@@ -90,7 +90,7 @@ async fn accept(workers: Workers, here: Arc<Worker>, socket: Socket, listening: 
 async fn connection(worker: &Arc<Worker>, stream: TcpStream, peer: SocketAddr, listening: Arc<Listening>) {
     let shared = &worker.shared;
     let caller = peer.ip().to_canonical();
-    // A failure here means that the connection is gone already, which reading will say.
+    // A failure means that the connection is closed already. Reading will notice.
     let _ = stream.set_nodelay(true);
     let has_descriptors = shared.admission.has_descriptors(stream.as_raw_fd());
     let Some(permit) = has_descriptors.then(|| shared.admission.connection(caller)).flatten() else {
@@ -104,7 +104,7 @@ async fn connection(worker: &Arc<Worker>, stream: TcpStream, peer: SocketAddr, l
     dispatch(worker, stream, caller, listening, permit).await;
 }
 
-/// Serves a connection by what its port carries, and on shared ports by what it begins with.
+/// Serves a connection by the protocol of its port; on shared ports, by its first bytes.
 async fn dispatch(
     worker: &Arc<Worker>,
     mut stream: TcpStream,
@@ -193,7 +193,7 @@ async fn serve_tls(
         let called = shared.directory.named(&service);
         return serve_tcp(worker, stream, first, caller, Carried { called, port, protocol: Protocol::Http }).await;
     }
-    // Nobody can claim what has no name.
+    // TLS without a server name belongs to no Service.
     let Some(host) = name.as_ref().and_then(|name| http::Host::parse(name.as_bytes())) else { return };
     if host.is_one_label() {
         shared.know(caller).await;
@@ -259,6 +259,6 @@ async fn serve_tcp(worker: &Arc<Worker>, stream: TcpStream, first: Bytes, caller
 /// Ends a stream so that the caller sees an error and not an end; `why` is for the log.
 fn reset(stream: &TcpStream, caller: IpAddr, why: &str) {
     tracing::debug!(%caller, local = ?stream.local_addr().ok(), why, "stream reset");
-    // Where it fails the caller sees an end, and no bytes before it.
+    // If this fails, the caller sees an ordinary end of the stream.
     let _ = stream.set_zero_linger();
 }

@@ -26,7 +26,7 @@ use super::wire::{self, Connection, Message};
 /// More sockets than any proxy opens: all of an own address's ports on both families.
 const MOST: usize = 40_000;
 
-/// Pause after the system had nothing left for another connection.
+/// Pause after the system had no descriptor left for another connection.
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// Keeps copies of a proxy's listening sockets.
@@ -55,10 +55,10 @@ impl Keeper {
         Ok(Self { listener, hold: hold.max(Duration::from_millis(1)), kept: HashMap::new() })
     }
 
-    /// Serves one proxy after the other, for ever. Blocks.
+    /// Serves one proxy after another. Blocks, and never returns without an error.
     ///
     /// # Errors
-    /// When the system takes the socket away.
+    /// When the socket fails.
     pub fn run(mut self) -> io::Error {
         let mut until = Instant::now();
         loop {
@@ -78,7 +78,7 @@ impl Keeper {
         }
     }
 
-    /// The next proxy; where sockets are kept, none if it does not come in time.
+    /// Waits for the next proxy. If sockets are kept and none comes in time, returns none.
     fn accept(&self, until: Instant) -> io::Result<Option<OwnedFd>> {
         loop {
             let left = until.saturating_duration_since(Instant::now());

@@ -1,4 +1,4 @@
-//! The proxy's side: a thread that tells the keeper, so that nothing else waits for it.
+//! The proxy's side of the link to the keeper: a thread of its own, so that nothing else waits for the keeper.
 
 use std::{
     collections::HashSet,
@@ -20,10 +20,10 @@ use super::{
     wire::{Connection, Message},
 };
 
-/// How often a keeper that is away is looked for.
+/// How often the proxy tries to connect to a keeper that does not run.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// After how many looks in vain it is said once.
+/// A warning is logged once, after this many failed tries.
 const SAY: u32 = 15;
 
 /// Pause before a keeper that is there is asked again.
@@ -72,7 +72,7 @@ impl Link {
         Ok(link)
     }
 
-    /// Tells and looks, until there is nobody left who could say anything.
+    /// Sends what the proxy opens and closes, and connects again where needed, until the proxy ends.
     pub(super) fn run(mut self, told: &Receiver<Told>) {
         let mut next = Instant::now() + RETRY;
         loop {
@@ -93,7 +93,7 @@ impl Link {
         let Some(keeper) = &self.keeper else { return };
         let sent = match told {
             Told::Opened(address) => {
-                // It may be closed again by now.
+                // It may have been closed meanwhile.
                 let Some(socket) = self.held.lock().open.get(address).cloned() else { return };
                 self.kept.insert(*address);
                 keeper.keep(&socket)
@@ -106,9 +106,9 @@ impl Link {
         self.judge(sent);
     }
 
-    /// A keeper that is new, or was away, is told all.
+    /// Connects to a keeper that was started or restarted, and sends it every socket.
     fn look(&mut self) {
-        // What was left to a keeper is not ours any more.
+        // After a drain the sockets belong to the next process.
         if self.keeper.as_ref().is_some_and(|keeper| !keeper.ended()) || self.held.lock().left {
             return;
         }
@@ -130,7 +130,7 @@ impl Link {
         };
         self.kept = ours.iter().map(|(address, _)| *address).collect();
         for (address, socket) in theirs.iter().filter(|(address, _)| !self.kept.contains(address)) {
-            // Nobody would ever accept there.
+            // No listener would ever accept on it.
             end(*address, socket);
         }
         ours.iter().try_for_each(|(_, socket)| keeper.keep(socket))
@@ -172,7 +172,7 @@ fn absent(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
 }
 
-/// The same for as long as it may take a keeper that is there: at a start nothing else can be done.
+/// Tries to reach a running keeper until it answers or the time is up. The proxy cannot start without that.
 fn reach_patiently(path: &Path) -> io::Result<Reached> {
     let deadline = Instant::now() + PATIENCE;
     loop {

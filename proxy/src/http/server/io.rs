@@ -30,12 +30,17 @@ use crate::{
 /// Bytes of a head that are kept to explain why it was refused: a target one byte too long, and some more.
 const KEPT: usize = 17 * 1024;
 
+/// Bytes of the preface of HTTP/2, and of what stands before the payload of a frame.
+const PREFACE: usize = 24;
+const FRAME_HEAD: usize = 9;
+
 /// The stream of a caller's HTTP connection.
 pub(crate) struct CallerIo {
     stream: Socket,
     /// What was read before, or is held back.
     first: Bytes,
     framing: Framing,
+    opening: Opening,
     caller: Arc<Caller>,
     remembered: bool,
     /// The caller has ended its side.
@@ -54,6 +59,7 @@ impl CallerIo {
             stream,
             first,
             framing: Framing::new(),
+            opening: Opening::default(),
             caller,
             remembered: false,
             at_end: false,
@@ -118,13 +124,21 @@ impl CallerIo {
 
     /// Reads what is neither HTTP/1.1 nor to be looked at.
     fn poll_read_through(&mut self, cx: &mut Context<'_>, buf: &mut ReadBufCursor<'_>) -> Poll<io::Result<()>> {
-        if !self.first.is_empty() {
-            let length = self.first.len().min(buf.remaining());
-            buf.put_slice(&self.first.split_to(length));
+        let Self { stream, first, opening, caller, .. } = self;
+        let mut look = |bytes: &[u8]| {
+            if caller.stage() == Stage::Head && opening.pass(bytes) {
+                caller.opened();
+            }
+            bytes.len()
+        };
+        if !first.is_empty() {
+            let taken = first.split_to(first.len().min(buf.remaining()));
+            look(&taken);
+            buf.put_slice(&taken);
             return Poll::Ready(Ok(()));
         }
         let room = buf.remaining();
-        let read = ready!(self.stream.poll_fill(cx, buf, <[u8]>::len))?;
+        let read = ready!(stream.poll_fill(cx, buf, look))?;
         self.at_end |= read == 0 && room > 0;
         self.caller.received(read);
         Poll::Ready(Ok(()))
@@ -149,6 +163,31 @@ impl CallerIo {
     /// Whether bytes written now can be an answer of hyper's own.
     fn between_answers(&self) -> bool {
         matches!(self.caller.stage(), Stage::Idle | Stage::Head)
+    }
+}
+
+/// How much was seen of what begins a connection of HTTP/2: the preface, and a frame with settings.
+#[derive(Default)]
+struct Opening {
+    seen: usize,
+    /// Bytes in the frame.
+    length: usize,
+}
+
+impl Opening {
+    /// Follows `bytes`; says whether the frame is complete.
+    fn pass(&mut self, bytes: &[u8]) -> bool {
+        for byte in bytes {
+            // Three bytes after the preface are the length of the frame (RFC 9113 section 4.1).
+            if (PREFACE..PREFACE + 3).contains(&self.seen) {
+                self.length = self.length << 8 | usize::from(*byte);
+            }
+            self.seen += 1;
+            if self.seen >= PREFACE + FRAME_HEAD + self.length {
+                return true;
+            }
+        }
+        false
     }
 }
 
