@@ -240,9 +240,9 @@ mod tests {
         let written = |size, compressed| Written { digest: String::new(), size, compressed };
         for (case, size, compressed, fits) in [
             ("both small", 11_000_000, 4_000_000, true),
-            ("at the limits", 16_000_000, 7_000_000, true),
+            ("at the limits", 16_000_000, 5_500_000, true),
             ("files too large", 16_000_001, 4_000_000, false),
-            ("compressed too large", 11_000_000, 7_000_001, false),
+            ("compressed too large", 11_000_000, 5_500_001, false),
         ] {
             assert_eq!(judge(&written(size, compressed)).is_ok(), fits, "{case}");
         }

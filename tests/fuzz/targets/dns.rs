@@ -66,7 +66,7 @@ fn ips(count: u8) -> Vec<IpAddr> {
 
 fuzz_target!(|data: &[u8]| {
     let Some((choice, query)) = data.split_first() else { return };
-    let transport = if choice & 1 == 0 { Transport::Udp } else { Transport::Tcp };
+    let transport = [Transport::Udp, Transport::Tcp, Transport::Udp, Transport::Tls][usize::from(choice & 3)];
     let source: IpAddr = [10, 0, choice >> 4, 7].into();
     let mut out = Vec::new();
     if answer(query, source, &SNAPSHOT, transport, usize::from(*choice), &mut out) == Action::Drop {
@@ -77,7 +77,7 @@ fuzz_target!(|data: &[u8]| {
     let asked = Message::from_vec(query);
     let edns = asked.as_ref().ok().and_then(|asked| asked.edns.as_ref());
     match transport {
-        Transport::Tcp => {}
+        Transport::Tcp | Transport::Tls => {}
         Transport::Udp => assert!(out.len() <= 1232),
     }
     if let (Transport::Udp, Ok(_), None) = (transport, &asked, edns) {
