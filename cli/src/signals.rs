@@ -1,4 +1,5 @@
-//! SIGINT and SIGTERM: the first drains, the second ends at once.
+//! SIGINT, SIGTERM and SIGHUP: the first drains, the second ends at once. There is nothing to reload: files are read
+//! again when they change.
 
 use std::process::ExitCode;
 
@@ -8,17 +9,22 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 /// What a process that was told to end twice exits with.
 const ENDED_AT_ONCE: i32 = 130;
 
-/// The two signals that end a process.
+/// The signals that end a process.
 pub struct Signals {
     interrupt: Signal,
     terminate: Signal,
+    hangup: Signal,
 }
 
 impl Signals {
     /// Takes them over; from here on they no longer end the process by themselves.
     pub fn install() -> anyhow::Result<Self> {
         let take = |kind| signal(kind).context("cannot take over signals");
-        Ok(Self { interrupt: take(SignalKind::interrupt())?, terminate: take(SignalKind::terminate())? })
+        Ok(Self {
+            interrupt: take(SignalKind::interrupt())?,
+            terminate: take(SignalKind::terminate())?,
+            hangup: take(SignalKind::hangup())?,
+        })
     }
 
     /// Waits for one of them. Cancel safe.
@@ -39,6 +45,7 @@ impl Signals {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
+            _ = self.hangup.recv() => {}
         }
     }
 }

@@ -73,19 +73,22 @@ fn the_log_level_changes_at_run_time() {
 
 #[test]
 fn requests_in_flight_finish_and_a_second_signal_ends_at_once() {
-    let slow = Backend::http_slow("slow");
-    let (_folder, mut dev) = dev_with_web(&slow);
-    let mut client = Client::connect(dev.served_at("web.shop.maesh")).unwrap();
-    let in_flight = std::thread::spawn(move || client.get("web.shop.maesh", "/"));
-    support::await_condition("the request is at the backend", || (slow.arrived() > 0).then_some(()));
-    dev.signal("TERM");
-    support::await_condition("it drains", || {
-        get(dev.admin(), "a", "/readyz").ok().is_none_or(|answer| answer.status == 503).then_some(())
-    });
-    slow.release();
-    let answer = in_flight.join().unwrap().unwrap();
-    assert_eq!((answer.status, answer.by()), (200, "slow"), "{answer:?}");
-    assert_eq!(dev.wait().code(), Some(0));
+    // HUP: a terminal that was closed, or somebody who meant to have files read again.
+    for signal in ["TERM", "HUP"] {
+        let slow = Backend::http_slow("slow");
+        let (_folder, mut dev) = dev_with_web(&slow);
+        let mut client = Client::connect(dev.served_at("web.shop.maesh")).unwrap();
+        let in_flight = std::thread::spawn(move || client.get("web.shop.maesh", "/"));
+        support::await_condition("the request is at the backend", || (slow.arrived() > 0).then_some(()));
+        dev.signal(signal);
+        support::await_condition("it drains", || {
+            get(dev.admin(), "a", "/readyz").ok().is_none_or(|answer| answer.status == 503).then_some(())
+        });
+        slow.release();
+        let answer = in_flight.join().unwrap().unwrap();
+        assert_eq!((answer.status, answer.by()), (200, "slow"), "{signal}: {answer:?}");
+        assert_eq!(dev.wait().code(), Some(0), "{signal}");
+    }
 
     let slow = Backend::http_slow("slow");
     let (_folder, mut dev) = dev_with_web(&slow);
