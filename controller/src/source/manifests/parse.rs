@@ -124,6 +124,12 @@ impl Reader<'_> {
                 let line = error.location().map_or(0, |location| location.line() as u32);
                 let line = self.first_line + line.max(1);
                 let why = error.render_with_formatter(&UserMessageFormatter);
+                let repeated = ["RecordedAnchorEvents", "alias replay"].iter().any(|limit| why.contains(limit));
+                let why = if repeated {
+                    format!("its anchors and aliases stand for more than {REPEATED} values")
+                } else {
+                    why
+                };
                 let why = why.lines().next().unwrap_or_default();
                 let why = why.split(" at line ").next().unwrap_or(why).trim_start_matches("error: ");
                 self.broken(line, &format!("is not valid YAML: {why}"));
@@ -274,12 +280,18 @@ fn texts_from_scalars(object: &mut Value) -> Vec<(String, String)> {
     ours
 }
 
+/// Values that the anchors and aliases of a file may stand for: a file of a few lines could stand for millions, and
+/// nothing else would be read meanwhile.
+const REPEATED: usize = 100_000;
+
 fn options() -> serde_saphyr::Options {
     let mut budget = serde_saphyr::Budget::default();
     // The size of the file is the bound; a list of all objects of a cluster is one document.
     budget.max_events = 50_000_000;
     budget.max_nodes = 50_000_000;
+    budget.max_recorded_anchor_events = REPEATED;
     let mut options = serde_saphyr::Options::default();
+    options.alias_limits.max_total_replayed_events = REPEATED;
     options.budget = Some(budget);
     options.with_snippet = false;
     options.strict_booleans = true;

@@ -39,6 +39,17 @@ fn what_is_no_yaml_is_said_in_words_for_its_author() {
     assert_eq!(said(&parsed), [want]);
 }
 
+/// A few lines that stand for millions of values.
+#[test]
+fn anchors_that_repeat_each_other_are_refused() {
+    let mut text = String::from("a: &a [x,x,x,x,x,x,x,x,x]\n");
+    for (name, of) in ('b'..='j').zip('a'..) {
+        text += &format!("{name}: &{name} [{}]\n", vec![format!("*{of}"); 9].join(","));
+    }
+    let said = said(&read(&text));
+    assert!(said[0].contains("its anchors and aliases stand for more than 100000 values"), "{said:#?}");
+}
+
 #[test]
 fn lines_of_fields() {
     let parsed = read(
