@@ -59,13 +59,16 @@ fn reference_page_is_current() {
     save(folder.path(), "web.yaml", &(service("shop", "web", 8080, "") + &slices("shop", "web", &[web.address])));
     let tcp = service("shop", "db", 5432, "maesh.containo.us/traffic-type: tcp");
     save(folder.path(), "db.yaml", &(tcp + &slices("shop", "db", &[db.address])));
+    let nobody = service("shop", "nobody", 5433, "maesh.containo.us/traffic-type: tcp");
+    save(folder.path(), "nobody.yaml", &nobody);
     let dev = Dev::start(folder.path());
     // Labels are known once something was counted.
     let at = served_at(dev.entry("web.shop.maesh"));
     assert_eq!(http::get(at, "web.shop.maesh", "/").unwrap().status, 200);
-    assert_eq!(http::get(at, "nobody.shop.maesh", "/").unwrap().status, 404);
+    assert_eq!(http::get(at, "unknown.shop.maesh", "/").unwrap().status, 404);
     assert_eq!(echo(served_at(dev.entry("db.shop.maesh")), b"hello"), b"hello");
-    let wanted = ["http_requests_total{", "http_refused_total{", "tcp_connections_total{"];
+    let _refused = std::net::TcpStream::connect(served_at(dev.entry("nobody.shop.maesh"))).unwrap();
+    let wanted = ["http_requests_total{", "http_refused_total{", "tcp_connections_total{", "tcp_refused_total{"];
     let text = support::await_condition("everything is counted", || {
         let text = http::get(dev.admin(), "admin", "/metrics").unwrap().body;
         wanted.iter().all(|name| text.contains(name)).then_some(text)

@@ -49,6 +49,14 @@ struct PortLabels {
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct StreamRefusedLabels {
+    service: String,
+    namespace: String,
+    port: u16,
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct ReasonLabels {
     reason: &'static str,
 }
@@ -74,6 +82,7 @@ pub(crate) struct Telemetry {
     durations: Family<PortLabels, Durations>,
     refused: Family<ReasonLabels, Counter>,
     tcp_connections: Family<PortLabels, Counter>,
+    tcp_refused: Family<StreamRefusedLabels, Counter>,
     tcp_received: Family<PortLabels, Counter>,
     tcp_sent: Family<PortLabels, Counter>,
     /// Counters of ports that are there, so that a change of configuration goes on with them.
@@ -119,6 +128,7 @@ impl Telemetry {
             durations: Family::default(),
             refused: Family::default(),
             tcp_connections: Family::default(),
+            tcp_refused: Family::default(),
             tcp_received: Family::default(),
             tcp_sent: Family::default(),
             ports: Mutex::default(),
@@ -144,8 +154,17 @@ impl Telemetry {
             "Time from a request's head to the last byte of its answer",
             telemetry.durations.clone(),
         );
-        mesh.register("http_refused", "Requests answered before a Service was known", telemetry.refused.clone());
+        mesh.register(
+            "http_refused",
+            "Requests, and connections past a limit, answered before a Service was known",
+            telemetry.refused.clone(),
+        );
         mesh.register("tcp_connections", "Opaque streams carried", telemetry.tcp_connections.clone());
+        mesh.register(
+            "tcp_refused",
+            "Opaque streams reset before they were carried, by the Service called and the reason",
+            telemetry.tcp_refused.clone(),
+        );
         mesh.register("tcp_received_bytes", "Bytes from callers to endpoints", telemetry.tcp_received.clone());
         mesh.register("tcp_sent_bytes", "Bytes from endpoints to callers", telemetry.tcp_sent.clone());
         mesh.register("proxy_connections_open", "Connections of callers", open);
@@ -207,6 +226,9 @@ impl Telemetry {
         let made = of_service.streams.entry(port).or_insert_with(|| {
             let labels = PortLabels::new(service, port);
             Arc::new(StreamTelemetry {
+                of: (service.clone(), port),
+                refused: Mutex::new(Some(HashMap::new())),
+                family: self.tcp_refused.clone(),
                 connections: self.tcp_connections.get_or_create_owned(&labels),
                 received: self.tcp_received.get_or_create_owned(&labels),
                 sent: self.tcp_sent.get_or_create_owned(&labels),
@@ -224,7 +246,8 @@ impl Telemetry {
             gone.unregister();
             self.durations.remove(&gone.labels);
         }
-        for (port, _) in of_service.streams.extract_if(|port, _| !stays(*port)) {
+        for (port, gone) in of_service.streams.extract_if(|port, _| !stays(*port)) {
+            gone.unregister();
             let labels = PortLabels::new(service, port);
             for family in [&self.tcp_connections, &self.tcp_received, &self.tcp_sent] {
                 family.remove(&labels);
@@ -251,12 +274,38 @@ struct PortsTelemetry {
 
 /// Counters of the opaque streams to one port.
 pub(crate) struct StreamTelemetry {
+    of: (ServiceName, u16),
+    family: Family<StreamRefusedLabels, Counter>,
+    /// Those that were refused, by reason; `None` once the port is gone.
+    refused: Mutex<Option<HashMap<Reason, Counter>>>,
     /// Streams carried.
     pub(crate) connections: Counter,
     /// Bytes from callers.
     pub(crate) received: Counter,
     /// Bytes to callers.
     pub(crate) sent: Counter,
+}
+
+impl StreamTelemetry {
+    /// Counts a stream that was reset before it was carried.
+    pub(crate) fn refused(&self, reason: Reason) {
+        if let Some(refused) = self.refused.lock().as_mut() {
+            refused.entry(reason).or_insert_with(|| self.family.get_or_create_owned(&self.labels(reason))).inc();
+        }
+    }
+
+    fn labels(&self, reason: Reason) -> StreamRefusedLabels {
+        let (service, port) = &self.of;
+        let (service, namespace) = (service.name.to_string(), service.namespace.to_string());
+        StreamRefusedLabels { service, namespace, port: *port, reason: reason.code() }
+    }
+
+    /// Removes the series of refused streams.
+    fn unregister(&self) {
+        for reason in self.refused.lock().take().unwrap_or_default().into_keys() {
+            self.family.remove(&self.labels(reason));
+        }
+    }
 }
 
 /// Counters of one HTTP port of a Service.

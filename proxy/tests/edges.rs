@@ -323,6 +323,59 @@ async fn a_port_of_both_families_is_one_socket() {
     assert_eq!(listening("/proc/self/net/tcp") + listening("/proc/self/net/tcp6"), 1);
 }
 
+/// A stream has no words for its caller: why it was reset is counted.
+#[tokio::test]
+async fn streams_that_are_refused_are_counted_by_service_and_reason() {
+    let limits = Limits { connections_per_caller: 3, ..Limits::default() };
+    let fed = Fed::new(Config { limits, ..config() }).await;
+    fed.begin().await;
+    let silent = endpoints::raw(|mut stream| async move {
+        let _ = stream.read(&mut [0; 1]).await;
+    })
+    .await;
+    let closed = SocketAddr::new(LOCAL, free_port());
+    let mut ports = Vec::new();
+    for (name, endpoints) in
+        [("none.shop", vec![]), ("refuse.shop", vec![endpoint(closed)]), ("full.shop", vec![endpoint(silent)])]
+    {
+        let address = fed.listen_on(free_port(), Some((name, 5432)), false, &[]).await;
+        fed.define(name, 5432, Protocol::Tcp, policy(Scheme::Http), Vec::new());
+        fed.define_endpoints(name, 5432, Protocol::Tcp, endpoints);
+        fed.name(name, 5432, address.port(), Protocol::Tcp, &[]).await;
+        ports.push(address);
+    }
+    let mut held = Vec::new();
+    for (last, address, name, reason) in [
+        (2, ports[0], "none", "no_endpoints"),
+        (3, ports[1], "refuse", "connect_failed"),
+        (4, ports[2], "full", "overloaded"),
+    ] {
+        for _ in 0..4 {
+            held.push(from([127, 0, 0, last], address).await);
+        }
+        let series = format!("service=\"{name}\",namespace=\"shop\",port=\"5432\",reason=\"{reason}\"");
+        let counted = || fed.metrics().lines().any(|line| line.contains("tcp_refused_total") && line.contains(&series));
+        until_true(counted).await;
+    }
+    // One over HTTP is counted as well, though no Service is known.
+    let http = fed.listen(&[]).await;
+    for _ in 0..4 {
+        held.push(from([127, 0, 0, 5], http).await);
+    }
+    until_true(|| fed.metrics().contains("maesh_http_refused_total{reason=\"overloaded\"} 1")).await;
+    fed.push(Kind::Name, Vec::new(), vec!["shop/none"]).await;
+    assert!(!fed.metrics().contains("service=\"none\""), "{}", fed.metrics());
+}
+
+async fn until_true(condition: impl Fn() -> bool) {
+    within(async {
+        while !condition() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn the_series_of_deleted_services_and_ports_go() {
     const SERVICES: usize = 1_000;

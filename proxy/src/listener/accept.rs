@@ -23,7 +23,7 @@ use crate::{
     http,
     loops::Way,
     reason::Reason,
-    state::{Called, Found, Listening, Target, find_port},
+    state::{Called, Found, InFlight, Listening, Shared, Target, find_port},
     tcp,
     tls::{self, Opening},
     worker::{Worker, Workers},
@@ -94,11 +94,11 @@ async fn connection(worker: &Arc<Worker>, stream: TcpStream, peer: SocketAddr, l
     let _ = stream.set_nodelay(true);
     let has_descriptors = shared.admission.has_descriptors(stream.as_raw_fd());
     let Some(permit) = has_descriptors.then(|| shared.admission.connection(caller)).flatten() else {
-        return refuse(stream, listening.facts.load().http).await;
+        return refuse(shared, stream, &listening).await;
     };
     let Ok(_end) = shared.own_ends.note(Way::Arrived, peer) else {
         shared.telemetry.loops.inc();
-        return reset(&stream, caller, "it leads in a circle");
+        return reset(&stream, caller, Reason::LoopDetected);
     };
     shared.meet(caller);
     dispatch(worker, stream, caller, listening, permit).await;
@@ -171,7 +171,15 @@ async fn open(stream: &mut TcpStream, first: &mut BytesMut) -> io::Result<Speaks
 }
 
 /// Too many are open.
-async fn refuse(mut stream: TcpStream, http: bool) {
+async fn refuse(shared: &Shared, mut stream: TcpStream, listening: &Listening) {
+    let (http, owner) = {
+        let facts = listening.facts.load();
+        (facts.http, facts.owner.clone())
+    };
+    match owner.and_then(|(service, port)| Some((shared.directory.named(&service)?, port))) {
+        Some((called, port)) if !http => shared.telemetry.stream(&called.name, port).refused(Reason::Overloaded),
+        _ => shared.telemetry.refused(Reason::Overloaded),
+    }
     if http {
         // The caller may be gone; that is fine.
         let _ = stream.write_all(&http::last_words(Reason::Overloaded)).await;
@@ -219,34 +227,26 @@ struct Carried {
     protocol: Protocol,
 }
 
-/// Carries a stream of which `first` was already read.
+/// Carries a stream of which `first` was already read, or resets it.
 async fn serve_tcp(worker: &Arc<Worker>, stream: TcpStream, first: Bytes, caller: IpAddr, carried: Carried) {
     let shared = &worker.shared;
     let Carried { called: Some(called), port, protocol } = carried else {
-        return reset(&stream, caller, "its Service is gone");
+        return reset(&stream, caller, Reason::UnknownHost);
     };
-    let Found::Port(port) = find_port(shared, &called, port, protocol).await else {
-        return reset(&stream, caller, "its Service has no such port");
-    };
-    let Target::Backend(backend) = port.target(worker.draw()) else {
-        return reset(&stream, caller, "its route leads to no Service");
-    };
-    let (idle, local_only) = {
-        let upstreams = backend.upstreams.load();
-        (upstreams.policy.idle_timeout, upstreams.policy.local_only)
-    };
-    if local_only {
-        shared.know(caller).await;
-    }
-    let Some((endpoint, in_flight)) = tcp::dial(worker, caller, backend).await else {
-        return reset(&stream, caller, "no endpoint can be reached");
+    let counts = shared.telemetry.stream(&called.name, port);
+    let (endpoint, in_flight, idle) = match endpoint_for(worker, caller, &called, port, protocol).await {
+        Ok(found) => found,
+        Err(reason) => {
+            counts.refused(reason);
+            return reset(&stream, caller, reason);
+        }
     };
     let begins = endpoint.local_addr().ok().filter(|_| shared.own_ends.any());
     let Ok(_end) = begins.map(|begins| shared.own_ends.note(Way::Opened, begins)).transpose() else {
         shared.telemetry.loops.inc();
-        return reset(&stream, caller, "it leads in a circle");
+        counts.refused(Reason::LoopDetected);
+        return reset(&stream, caller, Reason::LoopDetected);
     };
-    let counts = shared.telemetry.stream(&called.name, port.number);
     counts.connections.inc();
     shared.telemetry.open_tcp.inc();
     let relayed = tcp::relay(stream, first, endpoint, idle).await;
@@ -256,9 +256,44 @@ async fn serve_tcp(worker: &Arc<Worker>, stream: TcpStream, first: Bytes, caller
     drop(in_flight);
 }
 
-/// Ends a stream so that the caller sees an error and not an end; `why` is for the log.
-fn reset(stream: &TcpStream, caller: IpAddr, why: &str) {
-    tracing::debug!(%caller, local = ?stream.local_addr().ok(), why, "stream reset");
+/// Connects a stream to `called` with an endpoint; also how long the stream may be silent.
+///
+/// # Errors
+/// Why it cannot be carried.
+async fn endpoint_for(
+    worker: &Arc<Worker>,
+    caller: IpAddr,
+    called: &Arc<Called>,
+    port: u16,
+    protocol: Protocol,
+) -> Result<(TcpStream, InFlight, Option<Duration>), Reason> {
+    let shared = &worker.shared;
+    let port = match find_port(shared, called, port, protocol).await {
+        Found::Port(port) => port,
+        Found::NoPort => return Err(Reason::NoRoute),
+        Found::Absent => return Err(Reason::UnknownHost),
+        Found::NotSynced => return Err(Reason::NotSynced),
+    };
+    let backend = match port.target(worker.draw()) {
+        Target::Backend(backend) => backend,
+        Target::NotUnderstood => return Err(Reason::UnsupportedPolicy),
+        Target::Missing => return Err(Reason::BadBackend),
+        Target::Nowhere => return Err(Reason::NoEndpoints),
+    };
+    let (idle, local_only) = {
+        let upstreams = backend.upstreams.load();
+        (upstreams.policy.idle_timeout, upstreams.policy.local_only)
+    };
+    if local_only {
+        shared.know(caller).await;
+    }
+    let (endpoint, in_flight) = tcp::dial(worker, caller, backend).await?;
+    Ok((endpoint, in_flight, idle))
+}
+
+/// Ends a stream so that the caller sees an error and not an end.
+fn reset(stream: &TcpStream, caller: IpAddr, reason: Reason) {
+    tracing::debug!(%caller, local = ?stream.local_addr().ok(), reason = reason.code(), "stream reset");
     // If this fails, the caller sees an ordinary end of the stream.
     let _ = stream.set_zero_linger();
 }

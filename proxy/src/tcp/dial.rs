@@ -7,18 +7,22 @@ use tokio::net::TcpStream;
 
 use crate::{
     balance::{self, FAILURE},
+    reason::Reason,
     state::{BackendPort, Endpoint, InFlight},
     worker::Worker,
 };
 
 /// Connects to an endpoint of `backend` for an opaque stream; a connect failure is tried once more elsewhere.
+///
+/// # Errors
+/// Why there is no connection.
 pub(crate) async fn dial(
     worker: &Arc<Worker>,
     caller: IpAddr,
     backend: &Arc<BackendPort>,
-) -> Option<(TcpStream, InFlight)> {
+) -> Result<(TcpStream, InFlight), Reason> {
     let shared = &worker.shared;
-    let mut in_flight = InFlight::enter(backend, u32::MAX)?;
+    let mut in_flight = InFlight::enter(backend, u32::MAX).ok_or(Reason::Overloaded)?;
     let mut avoided: SmallVec<[Arc<Endpoint>; 2]> = SmallVec::new();
     loop {
         let (endpoint, timeout) = {
@@ -31,20 +35,20 @@ pub(crate) async fn dial(
                 shared.clock.coarse(),
                 worker.draw(),
             );
-            (picked?, upstreams.policy.connect_timeout)
+            (picked.ok_or(Reason::NoEndpoints)?, upstreams.policy.connect_timeout)
         };
         in_flight.on(endpoint.clone());
         let began = Instant::now();
         match worker.upstream.connector().connect(endpoint.address, timeout).await {
             Ok(stream) => {
                 endpoint.latency.record(shared.clock.coarse(), began.elapsed());
-                return Some((stream, in_flight));
+                return Ok((stream, in_flight));
             }
             Err(error) => {
                 tracing::debug!(service = %backend.service, %error, "connecting an opaque stream failed");
                 endpoint.latency.record(shared.clock.coarse(), FAILURE);
                 if !avoided.is_empty() {
-                    return None;
+                    return Err(error.reason());
                 }
                 shared.telemetry.retries_connect.inc();
                 avoided.push(endpoint);
