@@ -129,7 +129,7 @@ impl<'a> Bench<'a> {
     /// Starts maesh in one process, as `maesh dev` does.
     fn ours(&mut self, name: String, program: &Path, index: usize) -> Result<Server> {
         self.template.set("HTTP_PORT", free()?.port().to_string());
-        let manifests = self.template.write("dns/maesh.yaml", "maesh.yaml", SERVICES)?;
+        let manifests = self.template.write("dns/maesh.yaml", &format!("maesh-{index}.yaml"), SERVICES)?;
         let (process, ready) = start_maesh(&self.options.setting, &name, program, index, &manifests)?;
         let port = ready["dns"].as_str().and_then(|dns| dns.parse().ok());
         Ok(Server { name, processes: vec![process], port: port.with_context(|| format!("no port: {ready}"))? })

@@ -193,7 +193,8 @@ impl Field<'_> {
         let (port, short) = (free()?, free()?);
         template.set("PORT", port.port().to_string());
         template.set("SHORT_PORT", short.port().to_string());
-        let manifests = template.write(&format!("{}/maesh.yaml", self.templates), "maesh.yaml", self.count)?;
+        let manifests =
+            template.write(&format!("{}/maesh.yaml", self.templates), &format!("maesh-{index}.yaml"), self.count)?;
         let (mut process, ready) = start_maesh(self.setting, &name, program, index, &manifests)?;
         let address = |name: &str, port: SocketAddr| -> Result<SocketAddr> {
             let services = ready["services"].as_array();
