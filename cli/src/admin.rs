@@ -145,6 +145,10 @@ impl Admin {
     async fn answer(self: Arc<Self>, request: Request<Incoming>, from: SocketAddr) -> Response<Full<Bytes>> {
         let path = request.uri().path();
         if path == "/api/log-level" && request.method() == Method::PUT {
+            // A page in somebody's browser may reach this port, under any name. Only browsers send this field.
+            if request.headers().contains_key(header::ORIGIN) {
+                return text(StatusCode::FORBIDDEN, "a browser must not change the log level; use curl\n");
+            }
             return self.set_log_level(request, from).await;
         }
         if request.method() != Method::GET && request.method() != Method::HEAD {

@@ -66,6 +66,9 @@ fn the_log_level_changes_at_run_time() {
     };
     assert_eq!(put("debug").status, 200);
     assert_eq!(get(dev.admin(), "a", "/api/log-level").unwrap().body.trim(), r#"{"level":"debug"}"#);
+    let of_a_page = "PUT /api/log-level HTTP/1.1\r\nHost: a\r\nOrigin: http://a\r\nContent-Length: 4\r\n\r\ninfo";
+    assert_eq!(Client::connect(dev.admin()).unwrap().send(of_a_page.as_bytes()).unwrap().status, 403);
+    assert_eq!(get(dev.admin(), "a", "/api/log-level").unwrap().body.trim(), r#"{"level":"debug"}"#);
     let refused = put("loud=very");
     assert_eq!(refused.status, 400, "{refused:?}");
     assert!(refused.body.contains("loud=very"), "{refused:?}");

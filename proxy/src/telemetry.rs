@@ -87,6 +87,8 @@ pub(crate) struct Telemetry {
     tcp_sent: Family<PortLabels, Counter>,
     /// Counters of ports that are there, so that a change of configuration goes on with them.
     ports: Mutex<HashMap<ServiceName, PortsTelemetry>>,
+    /// Connections of callers that have not said yet what they speak.
+    pub(crate) open_unknown: Gauge,
     /// Connections of callers that are open, by protocol.
     pub(crate) open_http: Gauge,
     /// Opaque streams that are open.
@@ -132,6 +134,7 @@ impl Telemetry {
             tcp_received: Family::default(),
             tcp_sent: Family::default(),
             ports: Mutex::default(),
+            open_unknown: open.get_or_create_owned(&ProtocolLabels { protocol: "unknown" }),
             open_http: open.get_or_create_owned(&ProtocolLabels { protocol: "http" }),
             open_tcp: open.get_or_create_owned(&ProtocolLabels { protocol: "tcp" }),
             in_flight: Gauge::default(),
@@ -167,7 +170,11 @@ impl Telemetry {
         );
         mesh.register("tcp_received_bytes", "Bytes from callers to endpoints", telemetry.tcp_received.clone());
         mesh.register("tcp_sent_bytes", "Bytes from endpoints to callers", telemetry.tcp_sent.clone());
-        mesh.register("proxy_connections_open", "Connections of callers", open);
+        mesh.register(
+            "proxy_connections_open",
+            "Connections of callers; `unknown` until one has said what it speaks",
+            open,
+        );
         mesh.register(
             "http_requests_in_flight",
             "Requests whose response, or upgraded stream, has not ended",

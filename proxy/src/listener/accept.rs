@@ -123,7 +123,9 @@ async fn dispatch(
             .await;
     }
     let mut first = BytesMut::with_capacity(4096);
+    shared.telemetry.open_unknown.inc();
     let opening = timeout(shared.config.limits.head_timeout, open(&mut stream, &mut first)).await;
+    shared.telemetry.open_unknown.dec();
     match opening {
         Ok(Ok(Speaks::Tls(name))) => serve_tls(worker, stream, first.freeze(), caller, &listening, name).await,
         Ok(Ok(Speaks::Http { http2 })) if http => {
