@@ -9,6 +9,7 @@ mod claims;
 mod demand;
 mod graph;
 mod listening;
+mod refused;
 mod runtime;
 mod shard;
 mod workloads;
@@ -30,7 +31,7 @@ use maesh_config::{
 use tokio::sync::{Notify, mpsc};
 
 pub(crate) use self::{
-    apply::{Apply, Ports},
+    apply::{Apply, NotOpened, Ports},
     claims::Claims,
     demand::{Found, find_port, ready_port},
     listening::{Facts, Listening},

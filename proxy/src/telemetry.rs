@@ -115,6 +115,8 @@ pub(crate) struct Telemetry {
     pub(crate) services: Gauge,
     /// Listeners that are open.
     pub(crate) listeners: Gauge,
+    /// Listeners that could not be opened and are tried again.
+    pub(crate) listeners_refused: Gauge,
     /// Listening sockets of which a keeper has copies.
     pub(crate) kept: Gauge,
 }
@@ -148,6 +150,7 @@ impl Telemetry {
             revision: Gauge::default(),
             services: Gauge::default(),
             listeners: Gauge::default(),
+            listeners_refused: Gauge::default(),
             kept: Gauge::default(),
         };
         let mesh = registry.sub_registry_with_prefix("maesh");
@@ -196,6 +199,11 @@ impl Telemetry {
         mesh.register("proxy_config_updates", "Updates of the configuration applied", telemetry.revision.clone());
         mesh.register("proxy_services", "Services whose configuration is held", telemetry.services.clone());
         mesh.register("proxy_listeners", "Listeners that are open", telemetry.listeners.clone());
+        mesh.register(
+            "proxy_listeners_refused",
+            "Listeners that could not be opened, for instance because another process has the port, and are tried again",
+            telemetry.listeners_refused.clone(),
+        );
         mesh.register(
             "proxy_sockets_kept",
             "Listening sockets of which a keeper was given copies",

@@ -190,6 +190,13 @@ impl State {
             let (kind, name, wanted) = match demand {
                 Demand::Subscribe(kind, name) => (kind, name, true),
                 Demand::Unsubscribe(kind, name) => (kind, name, false),
+                Demand::Again(kind, name) => {
+                    // What was rejected is not among what a new stream says is here, so it comes by itself there.
+                    if self.held(kind).is_some_and(|held| held.opened && held.wants(&name)) {
+                        changed.entry(kind).or_default().insert(name, true);
+                    }
+                    continue;
+                }
             };
             if self.held(kind).is_some_and(|held| held.demand(&name, wanted)) {
                 changed.entry(kind).or_default().insert(name, wanted);

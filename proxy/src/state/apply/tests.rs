@@ -19,7 +19,7 @@ use crate::{
 struct NoPorts;
 
 impl Ports for NoPorts {
-    fn open(&mut self, _: &Listener) -> Result<(), String> {
+    fn open(&mut self, _: &Listener) -> Result<(), NotOpened> {
         Ok(())
     }
 

@@ -1,8 +1,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use maesh_config::model::{
-    Answer, Backend as RouteBackend, Balance, Bind, ListenerId, NamePort, PortEndpoints, Route, Scheme, ServicePort,
-    Transport,
+    Answer, Backend as RouteBackend, Balance, NamePort, PortEndpoints, Route, Scheme, ServicePort,
 };
 use proptest::prelude::*;
 
@@ -143,20 +142,6 @@ fn set_endpoints(name: &str, ports: &[u16], host: u8) -> Event {
     Event::Set(Arc::new(Resource::Endpoints(Endpoints { service: service_name(name), ports })))
 }
 
-fn set_listener(port: u16) -> Event {
-    Event::Set(Arc::new(Resource::Listener(Listener {
-        id: ListenerId::new(Bind::Shared, port, Transport::Tcp),
-        bind: Bind::Shared,
-        port,
-        transport: Transport::Tcp,
-        owner: None,
-        http: true,
-        tls: false,
-        hosts: Vec::new(),
-        sni: Vec::new(),
-    })))
-}
-
 fn used(name: &str) -> Event {
     Event::Used(service_name(name))
 }
@@ -219,21 +204,6 @@ fn what_a_service_sends_to() {
         let run = Run::after(web_to_v1().into_iter().chain(then));
         assert_eq!(sends_to(&run, "web"), want, "{case}");
     }
-}
-
-#[test]
-fn a_listener_that_is_refused_leaves_the_rest_alone() {
-    let mut run = Run::after(web_to_v1());
-    let before = run.outcome.published.clone();
-    run.see(set_listener(80));
-    run.see(set_listener(81));
-    let refused = ListenerId::new(Bind::Shared, 80, Transport::Tcp).0;
-    run.outcome.listeners.remove(&refused);
-    run.see(Event::NotOpened(refused.clone()));
-    assert_eq!(run.outcome.published, before);
-    assert_eq!(run.outcome.listeners.len(), 1, "the other one is open");
-    run.see(Event::Removed(Kind::Listener, refused));
-    assert_eq!(run.outcome.listeners.len(), 1, "what is not open is not closed");
 }
 
 #[test]
