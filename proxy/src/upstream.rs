@@ -162,6 +162,10 @@ pub(crate) async fn exchange_h2<U: Upload>(
     ask: &Ask<'_>,
     upload: Option<U>,
 ) -> Result<Answer, Failure> {
-    let stream = pool::stream_h2(local, peer, within).await?;
+    let stream = match pool::free_h2(local, peer, within) {
+        Some(stream) => stream,
+        // Boxed to keep the future of the usual way small.
+        None => Box::pin(pool::stream_h2(local, peer, within)).await?,
+    };
     h2::exchange(stream, ask, upload).await
 }

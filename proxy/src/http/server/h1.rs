@@ -34,6 +34,7 @@ use crate::{
         caller::Caller,
         exchange::{Exchange, Recorded},
         pipeline,
+        request::ProxiedRequest,
         upgrade::{Caller as CallerSide, Tunnel},
     },
     reason::Reason,
@@ -68,7 +69,10 @@ pub(super) async fn serve(io: CallerIo, caller: &Arc<Caller>) {
     let service = service_fn(|request: Request<Incoming>| {
         let grpc = answer::is_grpc(request.headers());
         let exchange = Exchange::begin(caller, request.method(), grpc, caller.activity.clone());
-        respond(exchange, slot.clone(), request)
+        let upload = request.body().size_hint().upper();
+        let (head, body) = request.into_parts();
+        let body = RequestBody::h1(body, exchange.activity.clone());
+        respond(exchange, slot.clone(), upload, ProxiedRequest::new(head, body))
     });
     let mut connection = builder.serve_connection(io, service);
     let mut is_shut = false;
@@ -118,16 +122,15 @@ async fn linger(io: CallerIo) {
     }
 }
 
-/// Takes one request through the pipeline.
+/// Takes one request, whose body has at most `upload` bytes where it says so, through the pipeline.
 async fn respond(
     mut exchange: Box<Exchange>,
     slot: TunnelSlot,
-    request: Request<Incoming>,
+    upload: Option<u64>,
+    request: Box<ProxiedRequest>,
 ) -> Result<Response<Download>, Infallible> {
-    let upload = request.body().size_hint().upper();
-    let waits = request.headers().contains_key(header::EXPECT);
-    let knows_chunks = request.version() == Version::HTTP_11;
-    let request = request.map(|body| RequestBody::h1(body, exchange.activity.clone()));
+    let waits = request.head.headers.contains_key(header::EXPECT);
+    let knows_chunks = request.head.version == Version::HTTP_11;
     let (response, tunnel) = match pipeline::run(&mut exchange, request).await {
         Ok(answered) => (answered.response, answered.tunnel),
         Err(local) => {
