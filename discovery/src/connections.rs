@@ -1,11 +1,15 @@
 //! Bounds the connections of a port that anybody can reach.
 //!
-//! A new connection is always accepted. Where there are too many already, another one is closed for it: one of the same
-//! source while that has as many as one source may have, else one of the source that has the most. Of these the oldest
-//! silent one is closed, or the oldest if none is silent. So a peer that opens many connections closes its own, and a
-//! probe, which opens one and speaks at once, is answered whatever else is connected.
+//! A new connection is always accepted. If there are too many already, another one is closed for it: one of the same
+//! source if that has as many as one source may have, else one of the source that has the most. Of that source's
+//! connections the oldest silent one is closed, or the oldest if none is silent. If several sources have the most, the
+//! oldest silent connection of all of them is closed. So a peer that opens many connections closes its own, and a probe,
+//! which opens one and sends its request at once, is answered whatever else is connected.
+//!
+//! Sources are kept in the order in which they lose connections: no operation looks at all of them.
 
 use std::{
+    cmp::Reverse,
     collections::{BTreeMap, HashMap},
     net::{IpAddr, Ipv6Addr},
     sync::{
@@ -43,18 +47,27 @@ pub struct ConnectionSlot {
     close: CancellationToken,
 }
 
+/// In which order connections are closed: silent ones, which have not sent a whole request yet, before others; of these
+/// the oldest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Order {
+    speaks: bool,
+    id: u64,
+}
+
+/// In which order sources lose a connection: the one with the most first; of these the one whose next is first.
+type Rank = (Reverse<usize>, Order);
+
+/// The connections of a source, the next to be closed first.
+type Connections = BTreeMap<Order, CancellationToken>;
+
 #[derive(Debug, Default)]
 struct Table {
     next: u64,
     all: usize,
-    sources: HashMap<IpAddr, BTreeMap<u64, Entry>>,
-}
-
-#[derive(Debug)]
-struct Entry {
-    /// It has not sent a whole request yet.
-    silent: bool,
-    close: CancellationToken,
+    sources: HashMap<IpAddr, Connections>,
+    /// Every source once.
+    ranking: BTreeMap<Rank, IpAddr>,
 }
 
 impl ConnectionTable {
@@ -72,18 +85,17 @@ impl ConnectionTable {
         let crowded = if of_source >= self.limits.per_source {
             Some(source)
         } else if table.all >= self.limits.all {
-            table.largest_source()
+            table.ranking.first_key_value().map(|(_, source)| *source)
         } else {
             None
         };
-        if let Some(crowded) = crowded {
-            table.close_one_of(crowded);
+        if let Some(close) = crowded.and_then(|crowded| table.remove_next(crowded)) {
+            close.cancel();
             self.closed.fetch_add(1, Ordering::Relaxed);
         }
         let (id, close) = (table.next, CancellationToken::new());
         table.next += 1;
-        table.all += 1;
-        table.sources.entry(source).or_default().insert(id, Entry { silent: true, close: close.clone() });
+        table.change(source, |connections| connections.insert(Order { speaks: false, id }, close.clone()));
         ConnectionSlot { table: self.table.clone(), source, id, close }
     }
 
@@ -97,46 +109,61 @@ impl ConnectionSlot {
     /// Its first request is complete: silent connections are closed before it.
     pub fn speaks(&self) {
         let mut table = self.table.lock();
-        if let Some(entry) = table.sources.get_mut(&self.source).and_then(|of_source| of_source.get_mut(&self.id)) {
-            entry.silent = false;
+        let [silent, speaks] = self.orders();
+        if !table.sources.get(&self.source).is_some_and(|connections| connections.contains_key(&silent)) {
+            return;
         }
+        table.change(self.source, |connections| {
+            connections.remove(&silent).and_then(|close| connections.insert(speaks, close))
+        });
     }
 
     /// Cancelled when this connection is to be closed to make room for another one.
     pub fn close(&self) -> &CancellationToken {
         &self.close
     }
+
+    /// Where it may be in the table: as a silent one, and as one that speaks.
+    fn orders(&self) -> [Order; 2] {
+        [false, true].map(|speaks| Order { speaks, id: self.id })
+    }
 }
 
 impl Drop for ConnectionSlot {
     fn drop(&mut self) {
-        self.table.lock().remove(self.source, self.id);
+        let [silent, speaks] = self.orders();
+        self.table.lock().change(self.source, |connections| {
+            connections.remove(&silent).or_else(|| connections.remove(&speaks));
+        });
     }
 }
 
 impl Table {
-    fn largest_source(&self) -> Option<IpAddr> {
-        self.sources.iter().max_by_key(|(_, connections)| connections.len()).map(|(source, _)| *source)
+    /// Takes out the connection of `source` that is to be closed first.
+    fn remove_next(&mut self, source: IpAddr) -> Option<CancellationToken> {
+        self.change(source, |connections| connections.pop_first().map(|(_, close)| close))
     }
 
-    fn close_one_of(&mut self, source: IpAddr) {
-        let Some(connections) = self.sources.get(&source) else { return };
-        let silent = connections.iter().find(|(_, entry)| entry.silent);
-        let Some((&id, _)) = silent.or_else(|| connections.first_key_value()) else { return };
-        if let Some(entry) = self.remove(source, id) {
-            entry.close.cancel();
+    /// Changes the connections of `source`, and with them its rank.
+    fn change<T>(&mut self, source: IpAddr, change: impl FnOnce(&mut Connections) -> T) -> T {
+        let connections = self.sources.entry(source).or_default();
+        if let Some(rank) = rank(connections) {
+            self.ranking.remove(&rank);
         }
+        self.all -= connections.len();
+        let changed = change(connections);
+        self.all += connections.len();
+        match rank(connections) {
+            Some(rank) => drop(self.ranking.insert(rank, source)),
+            None => drop(self.sources.remove(&source)),
+        }
+        changed
     }
+}
 
-    fn remove(&mut self, source: IpAddr, id: u64) -> Option<Entry> {
-        let connections = self.sources.get_mut(&source)?;
-        let entry = connections.remove(&id)?;
-        self.all -= 1;
-        if connections.is_empty() {
-            self.sources.remove(&source);
-        }
-        Some(entry)
-    }
+/// `None` without connections.
+fn rank(connections: &Connections) -> Option<Rank> {
+    connections.first_key_value().map(|(next, _)| (Reverse(connections.len()), *next))
 }
 
 /// Whom an address is counted for: one who has a network of IPv6 can use all of its addresses.
@@ -149,6 +176,8 @@ fn source(peer: IpAddr) -> IpAddr {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const LIMITS: ConnectionLimits = ConnectionLimits { all: 4, per_source: 3 };
@@ -164,6 +193,24 @@ mod tests {
             ("the oldest of the same source", &["10.0.0.1"; 5], &[], &[0, 1]),
             ("silent ones first", &["10.0.0.1"; 4], &[0, 1], &[2]),
             ("the oldest where none is silent", &["10.0.0.1"; 4], &[0, 1, 2], &[0]),
+            (
+                "the oldest of all on a tie",
+                &["10.0.0.4", "10.0.0.3", "10.0.0.2", "10.0.0.1", "10.0.0.5", "10.0.0.6"],
+                &[],
+                &[0, 1],
+            ),
+            (
+                "the oldest silent one of all on a tie",
+                &["10.0.0.4", "10.0.0.3", "10.0.0.2", "10.0.0.1", "10.0.0.5"],
+                &[0, 1],
+                &[2],
+            ),
+            (
+                "the oldest of all on a tie where none is silent",
+                &["10.0.0.4", "10.0.0.3", "10.0.0.2", "10.0.0.1", "10.0.0.5"],
+                &[0, 1, 2, 3],
+                &[0],
+            ),
             ("of the source with the most", &["10.0.0.1", "10.0.0.2", "10.0.0.2", "10.0.0.3", "10.0.0.4"], &[], &[1]),
             ("IPv6 by network", &["fd00::1", "fd00::2", "fd00::3", "fd00::4"], &[], &[0]),
             ("IPv4 in IPv6", &["10.0.0.1", "::ffff:10.0.0.1", "10.0.0.1", "::ffff:10.0.0.1"], &[], &[0]),
@@ -189,7 +236,54 @@ mod tests {
             let slots: Vec<_> = (0..3).map(|_| table.add(peer)).collect();
             assert_eq!(closed(&slots), [0; 0]);
         }
-        assert!(table.table.lock().sources.is_empty());
-        assert_eq!(table.table.lock().all, 0);
+        let table = table.table.lock();
+        assert!(table.sources.is_empty() && table.ranking.is_empty());
+        assert_eq!(table.all, 0);
+    }
+
+    /// Which of `open` (source, whether it speaks, number) is closed for one more of `source`, found by looking at all.
+    fn closed_for(open: &[(u8, bool, usize)], source: u8) -> Option<usize> {
+        let count = |source: u8| open.iter().filter(|it| it.0 == source).count();
+        let most = open.iter().map(|it| count(it.0)).max().unwrap_or(0);
+        let of_source = count(source) >= LIMITS.per_source;
+        if !of_source && open.len() < LIMITS.all {
+            return None;
+        }
+        let may_close = |it: &&(u8, bool, usize)| if of_source { it.0 == source } else { count(it.0) == most };
+        open.iter().filter(may_close).min_by_key(|it| (it.1, it.2)).map(|it| it.2)
+    }
+
+    proptest! {
+        /// However connections come, speak and end: the one that is closed is the one that the rule says.
+        #[test]
+        fn the_one_that_is_closed_is_the_one_of_the_rule(steps in prop::collection::vec((0_u8..4, 0_u8..6, any::<prop::sample::Index>()), 0..200)) {
+            let table = ConnectionTable::new(LIMITS);
+            let mut open: Vec<(u8, bool, usize)> = Vec::new();
+            let mut slots: Vec<Option<ConnectionSlot>> = Vec::new();
+            for (what, source, which) in steps {
+                match what {
+                    0 if !open.is_empty() => {
+                        let (_, _, number) = open.remove(which.index(open.len()));
+                        slots[number] = None;
+                    }
+                    1 if !open.is_empty() => {
+                        let it = which.get_mut(&mut open);
+                        it.1 = true;
+                        slots[it.2].iter().for_each(ConnectionSlot::speaks);
+                    }
+                    _ => {
+                        let want = closed_for(&open, source);
+                        open.retain(|it| Some(it.2) != want);
+                        open.push((source, false, slots.len()));
+                        slots.push(Some(table.add(IpAddr::from([10, 0, 0, source]))));
+                    }
+                }
+                for (number, slot) in slots.iter().enumerate() {
+                    let is_open = slot.as_ref().is_some_and(|slot| !slot.close().is_cancelled());
+                    prop_assert_eq!(is_open, open.iter().any(|it| it.2 == number), "{}: {:?}", number, &open);
+                }
+                prop_assert_eq!(table.table.lock().all, open.len());
+            }
+        }
     }
 }

@@ -55,3 +55,38 @@ async fn it_stops_while_a_peer_reads_nothing() {
     next(&mut stream).await;
     timeout(PATIENCE, responder.dns.stop()).await.expect("it does not wait for the peer");
 }
+
+/// A connection from the address `from`, on which one query was answered.
+async fn connection(responder: &Responder, from: [u8; 4]) -> TcpStream {
+    let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+    socket.bind((from, 0).into()).expect("an address of loopback");
+    let mut stream = socket.connect(responder.at()).await.expect("connects");
+    stream.write_all(&framed(&query(1, "db.shop.maesh"))).await.expect("sent");
+    next(&mut stream).await;
+    stream
+}
+
+#[tokio::test]
+async fn above_the_limit_the_oldest_connection_is_closed_where_each_source_has_one() {
+    const LIMIT: u8 = 40;
+    const NEWCOMERS: u8 = 15;
+    let responder = Responder::synced(Config { tcp: StreamLimits::of(LIMIT.into()), ..config() }).await;
+    let mut old = Vec::new();
+    for n in 0..LIMIT {
+        old.push(connection(&responder, [127, 0, 20, n + 1]).await);
+    }
+    let mut newcomers = Vec::new();
+    for n in 0..NEWCOMERS {
+        newcomers.push(connection(&responder, [127, 0, 21, n + 1]).await);
+    }
+    let (oldest, rest) = old.split_at_mut(NEWCOMERS.into());
+    for stream in oldest {
+        assert!(closed(stream).await, "one of the oldest is open");
+    }
+    for stream in rest.iter_mut().chain(&mut newcomers) {
+        stream.write_all(&framed(&query(2, "db.shop.maesh"))).await.expect("sent");
+        next(stream).await;
+    }
+    let crowded_out = responder.metric("maesh_dns_connections_closed_total{reason=\"crowded_out\"}");
+    assert_eq!(crowded_out, Some(NEWCOMERS.into()));
+}
