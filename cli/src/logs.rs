@@ -1,6 +1,6 @@
 //! Logs: for people or for machines, on standard error, with a level that can change while the program runs.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use anyhow::Context as _;
 use parking_lot::Mutex;
@@ -57,8 +57,19 @@ fn parse(filter: &str) -> anyhow::Result<EnvFilter> {
     if !filter.split(',').all(is_directive) {
         return Err(bad());
     }
-    // Later directives win, so that whoever names it sees it.
-    EnvFilter::builder().parse(format!("{NOISE},{filter}")).map_err(|_| bad())
+    let directives: Vec<_> = filter.split(',').map(|directive| of_the_mesh(directive.trim())).collect();
+    // Later directives win, so that whoever names a library sees what it logs.
+    EnvFilter::builder().parse(format!("{NOISE},{}", directives.join(","))).map_err(|_| bad())
+}
+
+/// `info` and `warn` are about the mesh's own crates; of libraries they let errors through only. Libraries warn of what a
+/// single connection did, and quote it: any peer could write our log. Whoever sets `debug` or `trace` asks for details,
+/// and gets those of libraries too.
+fn of_the_mesh(directive: &str) -> Cow<'_, str> {
+    match directive.parse::<LevelFilter>() {
+        Ok(level @ (LevelFilter::INFO | LevelFilter::WARN)) => format!("error,maesh={level}").into(),
+        _ => directive.into(),
+    }
 }
 
 /// Whether this is a level, or says what it is about and at which level. To the library a single word that is no level is a
@@ -96,6 +107,66 @@ mod tests {
             let said = parse(filter).map(drop).map_err(|error| error.to_string());
             assert_eq!(said.is_ok(), taken, "{filter:?}");
             assert!(said.err().is_none_or(|error| error.contains(&format!("{filter:?}"))), "{filter:?}");
+        }
+    }
+    /// Which of these lines are written under `filter`: one of ours and one of a library at each level.
+    fn written(filter: &str) -> Vec<String> {
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let writer = Lines(lines.clone());
+        let format =
+            tracing_subscriber::fmt::layer().with_writer(move || writer.clone()).with_ansi(false).without_time();
+        let subscriber = tracing_subscriber::registry().with(parse(filter).expect("a filter")).with(format);
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::error!(target: "maesh_dns::listen", "");
+            tracing::warn!(target: "maesh_dns::listen", "");
+            tracing::info!(target: "maesh_dns::listen", "");
+            tracing::debug!(target: "maesh_dns::listen", "");
+            tracing::error!(target: "rustls::msgs::handshake", "");
+            tracing::warn!(target: "rustls::msgs::handshake", "");
+            tracing::warn!(target: "h2::proto::streams::recv", "");
+            tracing::info!(target: "h2::proto::streams::recv", "");
+            tracing::debug!(target: "h2::proto::streams::recv", "");
+        });
+        let text = String::from_utf8(lines.lock().clone()).expect("text");
+        let short = |line: &str| {
+            let (level, target) = line.trim().split_once(' ').expect("a level and a target");
+            format!("{} {}", target.trim().split("::").next().unwrap_or_default(), level.to_lowercase())
+        };
+        text.lines().map(short).collect()
+    }
+
+    #[derive(Clone)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl std::io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn what_libraries_log_is_written_when_it_is_asked_for() {
+        for (filter, want) in [
+            ("off", ""),
+            ("error", "maesh_dns error, rustls error"),
+            ("warn", "maesh_dns error, maesh_dns warn, rustls error"),
+            ("info", "maesh_dns error, maesh_dns warn, maesh_dns info, rustls error"),
+            (" INFO ", "maesh_dns error, maesh_dns warn, maesh_dns info, rustls error"),
+            ("info,rustls=warn", "maesh_dns error, maesh_dns warn, maesh_dns info, rustls error, rustls warn"),
+            ("info,maesh_dns=debug", "maesh_dns error, maesh_dns warn, maesh_dns info, maesh_dns debug, rustls error"),
+            ("info,maesh=error", "maesh_dns error, rustls error"),
+            (
+                "debug",
+                "maesh_dns error, maesh_dns warn, maesh_dns info, maesh_dns debug, rustls error, rustls warn, h2 warn, h2 \
+                 info, h2 debug",
+            ),
+        ] {
+            assert_eq!(written(filter).join(", "), want, "{filter:?}");
         }
     }
 }
