@@ -53,6 +53,9 @@ use crate::{
 
 /// Node of the one proxy, and of all its callers.
 const NODE: &str = "local";
+/// After how long it is said what a start is at, and how often again.
+const FIRST_PROGRESS: Duration = Duration::from_secs(2);
+const PROGRESS: Duration = Duration::from_secs(5);
 /// How long dns goes on answering once the end has begun.
 const LAMEDUCK: Duration = Duration::ZERO;
 /// The roles of this process that apply what is compiled.
@@ -118,7 +121,7 @@ pub struct Dev {
     draining: Arc<AtomicBool>,
     // Dropped last: what delivers and compiles.
     _controller: Controller,
-    _manifests: Manifests,
+    manifests: Manifests,
     _server: Server,
 }
 
@@ -130,7 +133,7 @@ impl Dev {
     pub async fn start(options: Options, log_level: LogLevel) -> anyhow::Result<Self> {
         let Options { paths, listen, mesh: mesh_args } = options;
         let range = Range::new(listen.address_range).context("--address-range")?;
-        mesh::is_local(range.shared())?;
+        mesh::is_local(&range)?;
         let mut config = mesh::compiler_config(&mesh_args, Addressing::Range(range))?;
         config.first_bindable_port = mesh::first_bindable_port();
         config.selects_pods = true;
@@ -149,6 +152,8 @@ impl Dev {
         let registry = proxy.registry();
         let dns = start_dns(&listen, way, &mut registry.lock())?;
 
+        config.own_listeners = dns.addresses().to_vec();
+        config.own_listeners.push(admin_listener.local_addr().context("the address of the admin endpoint")?);
         let compiler = Compiler::new(config);
         let (manifests, batches) = Manifests::start(paths, compiler.door()).context("watching the manifests")?;
         let (connected, sink) = (mesh::connected_proxies(&server), mesh::StoreSink { store, replica: "dev".into() });
@@ -181,7 +186,7 @@ impl Dev {
             taken: 0,
             draining,
             _controller: controller,
-            _manifests: manifests,
+            manifests,
             _server: server,
         })
     }
@@ -202,6 +207,7 @@ impl Dev {
     /// When a listener's port is taken.
     pub async fn ready(&mut self, printer: Printer) -> anyhow::Result<Vec<Entry>> {
         let (mut dns_ready, mut proxy_ready) = (self.dns.ready(), self.proxy.ready());
+        let mut progress = tokio::time::interval_at(tokio::time::Instant::now() + FIRST_PROGRESS, PROGRESS);
         loop {
             let roles_are_ready = *dns_ready.borrow_and_update() && *proxy_ready.borrow_and_update();
             if roles_are_ready && self.everything_is_served() {
@@ -213,6 +219,7 @@ impl Dev {
                 _ = self.acknowledgements.changed() => {}
                 _ = dns_ready.changed() => {}
                 _ = proxy_ready.changed() => {}
+                _ = progress.tick() => self.tell_progress(),
             }
         }
         self.pending = Pending::default();
@@ -251,6 +258,17 @@ impl Dev {
         let both = async { tokio::join!(self.proxy.drain(), self.dns.stop()) };
         if tokio::time::timeout(longest + Duration::from_secs(1), both).await.is_err() {
             tracing::warn!("what was in flight did not finish in time");
+        }
+    }
+
+    /// What takes so long, on standard error.
+    fn tell_progress(&self) {
+        let (read, found) = self.manifests.progress();
+        if read < found || found == 0 {
+            tracing::info!(read, found, "reading manifests");
+        } else {
+            let services = self.state.table().len();
+            tracing::info!(files = found, services, "the manifests are read; waiting until everything is served");
         }
     }
 
