@@ -81,6 +81,11 @@ impl Framing {
         (self.state == State::Undecided).then_some(self.heads)
     }
 
+    /// A head has begun to arrive, and is not complete.
+    pub(in crate::http::server) fn is_within_head(&self) -> bool {
+        self.state == State::Fields || self.state == State::RequestLine && !self.line.is_empty()
+    }
+
     /// The connection goes on in HTTP.
     pub(in crate::http::server) fn decide(&mut self) {
         self.state = State::RequestLine;
