@@ -233,6 +233,42 @@ async fn a_stream_that_goes_in_circles_holds_no_more_than_one_callers_share() {
     assert!(ask_from([127, 0, 0, 2], address, &get("web.shop", "/")).await.contains("one GET"));
 }
 
+/// An endpoint at an address of its own that connects each stream with `to`, from that address.
+async fn relay_at(at: [u8; 4], to: SocketAddr) -> SocketAddr {
+    let listener = tokio::net::TcpListener::bind(SocketAddr::from((at, 0))).await.expect("bound");
+    let address = listener.local_addr().expect("bound");
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut onwards = from(at, to).await;
+                let _ = tokio::io::copy_bidirectional(&mut stream, &mut onwards).await;
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn a_stream_that_a_relay_leads_back_is_counted_as_a_loop_of_its_service() {
+    let limits = Limits { connections_per_caller: 6, ..Limits::default() };
+    let fed = Fed::new(Config { limits, ..config() }).await;
+    fed.begin().await;
+    let tcp = fed.listen_on(free_port(), Some(("db.shop", 5432)), false, &[]).await;
+    let relay = relay_at([127, 0, 0, 9], tcp).await;
+    fed.define("db.shop", 5432, Protocol::Tcp, policy(Scheme::Http), Vec::new());
+    fed.define_endpoints("db.shop", 5432, Protocol::Tcp, vec![endpoint(relay)]);
+    fed.name("db.shop", 5432, tcp.port(), Protocol::Tcp, &[]).await;
+    let mut stream = from([127, 0, 0, 2], tcp).await;
+    let ended = within(stream.read(&mut [0; 8])).await;
+    assert!(matches!(ended, Ok(0) | Err(_)), "{ended:?}");
+    let metrics = fed.metrics();
+    let loops: Vec<_> = metrics.lines().filter(|line| line.contains("loop")).collect();
+    assert!(loops.contains(&"maesh_proxy_loops_total 1"), "{loops:#?}");
+    let of_service = |line: &&str| line.contains("service=\"db\"") && line.contains("reason=\"loop_detected\"");
+    let refused: Vec<_> = loops.iter().filter(|line| of_service(line)).collect();
+    assert!(refused.len() == 1 && refused[0].ends_with("} 1"), "{loops:#?}");
+}
+
 #[tokio::test]
 async fn one_caller_leaves_room_for_others() {
     let limits = Limits { connections_per_caller: 6, ..Limits::default() };
