@@ -217,11 +217,11 @@ mod tests {
         let waits = tokio::time::timeout(std::time::Duration::from_secs(60), table.room()).await;
         assert!(waits.is_err(), "it was told to close and has not yet");
         let told = closed(&slots)[0];
-        let (room, ()) = tokio::join!(table.room(), async {
+        let closes = async {
             tokio::task::yield_now().await;
             drop(slots.remove(told));
-        });
-        room
+        };
+        tokio::join!(table.room(), closes);
     }
 
     #[test]
