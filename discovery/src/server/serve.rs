@@ -12,7 +12,7 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::Server;
 use crate::{
-    ConnectionTable,
+    AcceptFailures, ConnectionTable,
     auth::{Authenticate, NoAuthentication},
     io::{InProcess, Io},
 };
@@ -103,13 +103,15 @@ async fn accept(
     connections: mpsc::Sender<Io>,
 ) -> io::Result<()> {
     let tls = tls.map(TlsAcceptor::from);
+    let mut failures = AcceptFailures::new("subscribers");
     loop {
+        unauthenticated.room().await;
         let (stream, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) if passing(&error) => continue,
             Err(error) => {
                 // Out of descriptors, most likely: others may be closed meanwhile.
-                tracing::warn!(%error, "cannot accept a subscriber; trying again in 100 ms");
+                failures.log(&error);
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
             }
