@@ -4,7 +4,7 @@ mod support;
 
 use std::{net::SocketAddr, time::Duration};
 
-use maesh_config::model::{Protocol, Scheme};
+use maesh_config::model::{BackendPolicy, Protocol, Scheme};
 use support::{Fed, Raw, ask, config, endpoint, endpoints, get, policy, within};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -159,9 +159,8 @@ async fn a_post_without_a_body_has_a_length() {
     }
 }
 
-/// A response that stands still in both directions is cut after the backend's idle timeout, and its place is free again.
-#[tokio::test]
-async fn a_body_that_is_silent_is_cut() {
+/// A Service with this policy, whose endpoint begins its responses and does not go on.
+async fn standing_still(policy: BackendPolicy) -> (Fed, SocketAddr) {
     let server = endpoints::raw(|mut stream| async move {
         let mut some = [0; 1024];
         while let Ok(1..) = stream.read(&mut some).await {
@@ -172,12 +171,19 @@ async fn a_body_that_is_silent_is_cut() {
     let fed = Fed::new(config()).await;
     fed.begin().await;
     let address = fed.listen(&[]).await;
+    fed.define("web.shop", address.port(), Protocol::Http, policy, Vec::new());
+    fed.define_endpoints("web.shop", address.port(), Protocol::Http, vec![endpoint(server)]);
+    fed.name("web.shop", address.port(), address.port(), Protocol::Http, &[]).await;
+    (fed, address)
+}
+
+/// A response that stands still in both directions is cut after the backend's idle timeout, and its place is free again.
+#[tokio::test]
+async fn a_body_that_is_silent_is_cut() {
     let mut impatient = policy(Scheme::Http);
     impatient.idle_timeout = Some(Duration::from_secs(1));
     impatient.concurrency = 1;
-    fed.define("web.shop", address.port(), Protocol::Http, impatient, Vec::new());
-    fed.define_endpoints("web.shop", address.port(), Protocol::Http, vec![endpoint(server)]);
-    fed.name("web.shop", address.port(), address.port(), Protocol::Http, &[]).await;
+    let (_fed, address) = standing_still(impatient).await;
     for _ in 0..2 {
         let mut raw = Raw::to(address).await;
         raw.say(&get("web.shop", "/")).await;
@@ -189,21 +195,9 @@ async fn a_body_that_is_silent_is_cut() {
 /// One caller cannot hold all of a backend's concurrency.
 #[tokio::test]
 async fn one_caller_leaves_some_concurrency_to_others() {
-    let server = endpoints::raw(|mut stream| async move {
-        let mut some = [0; 1024];
-        while let Ok(1..) = stream.read(&mut some).await {
-            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nbegun").await;
-        }
-    })
-    .await;
-    let fed = Fed::new(config()).await;
-    fed.begin().await;
-    let address = fed.listen(&[]).await;
     let mut narrow = policy(Scheme::Http);
     narrow.concurrency = 8;
-    fed.define("web.shop", address.port(), Protocol::Http, narrow, Vec::new());
-    fed.define_endpoints("web.shop", address.port(), Protocol::Http, vec![endpoint(server)]);
-    fed.name("web.shop", address.port(), address.port(), Protocol::Http, &[]).await;
+    let (_fed, address) = standing_still(narrow).await;
     let mut held = Vec::new();
     for i in 0..8 {
         let mut raw = Raw::to(address).await;

@@ -12,6 +12,7 @@ use maesh_config::{
 use maesh_discovery::update::Demand;
 use maesh_proxy::Config;
 use support::{Fed, LOCAL, Raw, ask, config, endpoint, endpoints, free_port, get, listener, policy, within};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 #[tokio::test]
 async fn listeners_come_and_go() {
@@ -159,6 +160,33 @@ async fn limits_on_connections() {
     assert_eq!(second.rest().await, "");
     first.say(&get("web.shop", "/")).await;
     assert!(first.hear().await.0.starts_with("http/1.1 200"), "an idle connection is another matter");
+}
+
+#[tokio::test]
+async fn a_refused_caller_that_sends_its_request_late_reads_why() {
+    let mut config = config();
+    config.limits.connections_per_caller = 1;
+    let fed = Fed::new(config).await;
+    fed.begin().await;
+    let server = endpoints::echo(false, "one").await;
+    let address = fed.http("web.shop", Scheme::Http, &[server.address]).await;
+    let mut first = Raw::to(address).await;
+    first.say(&get("web.shop", "/")).await;
+    first.hear().await;
+    let mut second = tokio::net::TcpStream::connect(address).await.expect("connected");
+    let refused = || fed.metrics().contains("maesh_http_refused_total{reason=\"overloaded\"} 1\n");
+    within(async {
+        while !refused() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    })
+    .await;
+    for _ in 0..2 {
+        second.write_all(get("web.shop", "/").as_bytes()).await.expect("it is not reset");
+    }
+    let mut answer = Vec::new();
+    within(second.read_to_end(&mut answer)).await.expect("an end, and no reset");
+    assert!(String::from_utf8_lossy(&answer).contains("x-maesh-reason: overloaded"));
 }
 
 #[tokio::test]
