@@ -5,7 +5,11 @@ mod support;
 use std::{net::SocketAddr, time::Duration};
 
 use maesh_config::model::{BackendPolicy, Protocol, Scheme};
-use support::{Fed, Raw, ask, config, endpoint, endpoints, get, policy, within};
+use support::{
+    Fed, Raw, ask, config, endpoint, endpoints,
+    frames::{END_HEADERS, END_STREAM, Frames, HEADERS, block},
+    get, policy, within,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 async fn echoing() -> (Fed, SocketAddr, endpoints::Server) {
@@ -137,6 +141,101 @@ async fn a_small_upload_that_is_refused_costs_no_connection() {
     }
     raw.say(&get("web.shop", "/")).await;
     assert!(raw.hear().await.0.starts_with("http/1.1 200"));
+}
+
+/// Where the connection will be closed because an upload is not complete yet, the refusal says so (RFC 9112 section 9.6).
+#[tokio::test]
+async fn a_refusal_says_whether_its_connection_goes_on() {
+    let (fed, address, _server) = echoing().await;
+    fed.define("gone.shop", address.port(), Protocol::Http, policy(Scheme::Http), Vec::new());
+    fed.define_endpoints("gone.shop", address.port(), Protocol::Http, Vec::new());
+    fed.name("gone.shop", address.port(), address.port(), Protocol::Http, &[]).await;
+    for (fields, status) in [
+        ("Host: nobody.shop", 404),
+        ("Host: web.shop\r\nX-Maesh-Hops: 99", 508),
+        ("Host: gone.shop", 503),
+        ("Host: nobody.shop\r\nExpect: 100-continue", 404),
+    ] {
+        for (framing, first, rest) in [
+            ("Content-Length: 5", "", "hello"),
+            ("Content-Length: 5", "he", "llo"),
+            ("Transfer-Encoding: chunked", "", "5\r\nhello\r\n0\r\n\r\n"),
+            ("Transfer-Encoding: chunked", "5\r\nhello\r\n", "0\r\n\r\n"),
+        ] {
+            let case = format!("{fields} {framing} {first}");
+            let mut raw = Raw::to(address).await;
+            raw.say(&format!("POST / HTTP/1.1\r\n{fields}\r\n{framing}\r\n\r\n{first}")).await;
+            let (head, _) = raw.hear().await;
+            assert!(head.starts_with(&format!("http/1.1 {status}")), "{case}: {head}");
+            let closes = head.contains("\r\nconnection: close\r\n");
+            // That the connection may be gone by now is what is announced.
+            let _ = raw.stream.write_all(rest.as_bytes()).await;
+            let _ = raw.stream.write_all(get("web.shop", "/next").as_bytes()).await;
+            if closes {
+                assert_eq!(raw.rest().await, "", "{case}");
+            } else {
+                assert!(raw.hear().await.0.starts_with("http/1.1 200"), "{case}");
+            }
+        }
+    }
+}
+
+/// The authority of a target may be followed by a query at once (RFC 9112 section 3.2.2).
+#[tokio::test]
+async fn an_absolute_target_may_have_no_path() {
+    for (scheme, http2) in [(Scheme::Http, false), (Scheme::H2c, true)] {
+        let server = endpoints::echo(http2, "one").await;
+        let fed = Fed::new(config()).await;
+        fed.begin().await;
+        let address = fed.http("web.shop", scheme, &[server.address]).await;
+        for (target, want) in [
+            ("http://web.shop?q", "/?q"),
+            ("http://web.shop:80?q=/a?b", "/?q=/a?b"),
+            ("http://web.shop?", "/?"),
+            ("http://web.shop", "/"),
+            ("http://web.shop/?q", "/?q"),
+        ] {
+            let (head, body) = ask(address, &format!("GET {target} HTTP/1.1\r\nHost: web.shop\r\n\r\n")).await;
+            assert!(head.starts_with("http/1.1 200"), "{target}: {head}");
+            assert!(body.starts_with(&format!("one GET {want} ")), "{target}: {body}");
+        }
+    }
+}
+
+/// Between brackets stands an IPv6 address and nothing else (RFC 3986 section 3.2.2).
+#[tokio::test]
+async fn brackets_hold_an_address() {
+    let (_fed, address, _server) = echoing().await;
+    for (host, status) in [
+        ("[web.shop.maesh]", 400),
+        ("[web.shop]", 400),
+        ("[127.0.0.1]", 400),
+        ("[v1.a]", 400),
+        ("[]", 400),
+        ("[fd00::1]", 404),
+        ("[fd00::1]:80", 404),
+        ("[fe80::1%25eth0]", 404),
+    ] {
+        let (head, _) = ask(address, &get(host, "/")).await;
+        assert!(head.starts_with(&format!("http/1.1 {status}")), "{host}: {head}");
+    }
+    for (authority, status) in [("[web.shop.maesh]", "400"), ("web.shop.maesh", "200")] {
+        let mut frames = Frames::connect(address).await;
+        let fields = block(&[(":method", "GET"), (":scheme", "http"), (":authority", authority), (":path", "/")]);
+        frames.write(HEADERS, END_HEADERS | END_STREAM, 1, &fields).await;
+        let answer = within(async {
+            loop {
+                let frame = frames.read().await.expect("answered");
+                if frame.stream == 1 {
+                    return frame;
+                }
+            }
+        })
+        .await;
+        // The status comes first, from the table of HPACK.
+        let want = if status == "200" { 0x88 } else { 0x8c };
+        assert_eq!((answer.kind, answer.payload.first()), (HEADERS, Some(&want)), "{authority}");
+    }
 }
 
 /// Names that CGI and WSGI read as those that the mesh sets.

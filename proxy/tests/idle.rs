@@ -52,6 +52,7 @@ async fn a_later_head_that_is_not_complete_ends() {
     let (_fed, address, _server) = fed(Limits { head_timeout: Duration::from_millis(500), ..Limits::default() }).await;
     let post = "POST / HTTP/1.1\r\nHost: web.shop\r\nContent-Length: 3\r\n\r\nabc";
     let chunked = "POST / HTTP/1.1\r\nHost: web.shop\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n";
+    let mut connections = JoinSet::new();
     for (case, before, part) in [
         ("behind a request", vec![get("web.shop", "/")], PART),
         ("one byte", vec![get("web.shop", "/")], "G"),
@@ -60,12 +61,17 @@ async fn a_later_head_that_is_not_complete_ends() {
         ("behind chunks", vec![chunked.to_owned()], PART),
         ("behind a request that is refused", vec![get("nobody.shop", "/")], PART),
     ] {
-        let mut raw = Raw::to(address).await;
-        raw.say(&(before.concat() + part)).await;
-        for _ in &before {
-            assert!(raw.hear().await.0.starts_with("http/1.1 "), "{case}");
-        }
-        assert_eq!(raw.rest().await, "", "{case}");
+        connections.spawn(async move {
+            let mut raw = Raw::to(address).await;
+            raw.say(&(before.concat() + part)).await;
+            for _ in &before {
+                assert!(raw.hear().await.0.starts_with("http/1.1 "), "{case}");
+            }
+            assert_eq!(raw.rest().await, "", "{case}");
+        });
+    }
+    while let Some(ended) = connections.join_next().await {
+        ended.expect("ended");
     }
     // The same in a packet of its own.
     let mut raw = Raw::to(address).await;

@@ -88,6 +88,8 @@ pub(crate) struct Caller {
     partial_head: AtomicBool,
     /// When it began, in HTTP/2.
     partial_since: AtomicU32,
+    /// The request of HTTP/1.1, counted from 1, whose body has not come to its end; 0 for none.
+    uploading: AtomicU32,
     /// Bytes that have come since somebody asked.
     received: AtomicUsize,
     /// Streams of HTTP/2 that are open.
@@ -129,6 +131,7 @@ impl Caller {
             malformed: AtomicU32::new(0),
             partial_head: AtomicBool::new(false),
             partial_since: AtomicU32::new(0),
+            uploading: AtomicU32::new(0),
             received: AtomicUsize::new(0),
             streams: AtomicUsize::new(0),
             unfinished: AtomicBool::new(false),
@@ -180,6 +183,17 @@ impl Caller {
     pub(crate) fn partial_head(&self) -> Option<Duration> {
         let is_partial = self.partial_head.load(Ordering::Relaxed);
         is_partial.then(|| self.shared.clock.since(self.partial_since.load(Ordering::Relaxed)))
+    }
+
+    /// Notes which request of HTTP/1.1, counted from 1, has a body that has not come to its end; 0 for none.
+    pub(crate) fn set_uploading(&self, request: u32) {
+        self.uploading.store(request, Ordering::Relaxed);
+    }
+
+    /// Whether the body of the request that has begun last has not come to its end.
+    pub(crate) fn is_uploading(&self) -> bool {
+        let uploading = self.uploading.load(Ordering::Relaxed);
+        uploading != 0 && uploading == self.begun.load(Ordering::Relaxed)
     }
 
     /// The first bytes of a head arrived.

@@ -1,7 +1,8 @@
 //! The bytes of a caller's HTTP connection.
 //!
-//! Between the socket and the parser for four reasons. Bytes read while the protocol was being recognised come first. What
+//! Between the socket and the parser for five reasons. Bytes read while the protocol was being recognised come first. What
 //! hyper would read in another way than others is not let in ([`framing`](super::h1::Framing)).
+//! A head, or a header block of HTTP/2, that does not come to its end is noticed.
 //! While a head of HTTP/1.1 arrives, a copy of its beginning is kept, because hyper answers what it cannot parse by
 //! itself, and its answer says too little: it is replaced by one with a reason. And it knows whether the caller has ended
 //! its side, and whether everything was written.
@@ -92,6 +93,7 @@ impl CallerIo {
     fn look(framing: &mut Framing, head: &mut Vec<u8>, caller: &Caller, bytes: &[u8]) -> usize {
         let passed = framing.pass(bytes);
         caller.set_partial_head(framing.is_within_head());
+        caller.set_uploading(framing.unfinished());
         if framing.is_refused() {
             caller.set_malformed(framing.malformed());
         }
@@ -158,7 +160,13 @@ impl CallerIo {
 
     /// Replaces what hyper says about a head that it could not parse; `written` is the beginning of its answer.
     fn explain(&mut self, written: &[u8]) -> bool {
-        let Some(reason) = refused(written, &self.head, self.caller.shared.config.limits.target) else { return false };
+        let target = self.caller.shared.config.limits.target;
+        let reason = match refused(written, &self.head, target) {
+            None => return false,
+            // To hyper a length above its limit is a head that is too large.
+            Some(Reason::HeadersTooLarge) if self.framing.is_refused() => Reason::BadRequest,
+            Some(reason) => reason,
+        };
         self.caller.shared.telemetry.refused(reason);
         self.last_words = Some(answer::last_words(reason).into());
         true
