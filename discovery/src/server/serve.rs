@@ -13,7 +13,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use super::Server;
 use crate::{
     AcceptFailures, ConnectionTable,
-    auth::{Authenticate, Nobody},
+    auth::{Authenticate, NoAuthentication},
     io::{InProcess, Io},
 };
 
@@ -64,7 +64,9 @@ impl Server {
         let (way, connections) = InProcess::new();
         let server = self.clone();
         tokio::spawn(async move {
-            if let Err(error) = server.serve(ReceiverStream::new(connections), Arc::new(Nobody::loopback())).await {
+            if let Err(error) =
+                server.serve(ReceiverStream::new(connections), Arc::new(NoAuthentication::loopback())).await
+            {
                 tracing::warn!(%error, "serving within the process ended");
             }
         });
