@@ -1,6 +1,8 @@
 //! The queries of the alerts and of the dashboard: Prometheus's own program reads and runs them, and they name only what
 //! the mesh exports.
 
+#![allow(clippy::unwrap_used, reason = "a test ends where something is missing")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
@@ -135,8 +137,10 @@ const HEALTHY: [(&str, &str); 6] = [
     (r#"maesh_dns_responses_total{rcode="SERVFAIL"}"#, "0x60"),
 ];
 
-/// The alerts fire when they should and at no other time: for each case, the series that differ from [`HEALTHY`], and at
-/// which minutes which alerts fire.
+/// What is tried, the series that differ from [`HEALTHY`], and at which minutes which alerts fire.
+type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a [(u32, &'a [&'a str])]);
+
+/// The alerts fire when they should and at no other time.
 #[test]
 fn chart_alerts_fire_when_they_should() {
     let (Some(helm), Some(promtool)) = (newest(), need_tool("promtool")) else { return };
@@ -144,7 +148,7 @@ fn chart_alerts_fire_when_they_should() {
     let servfail = r#"maesh_dns_responses_total{rcode="SERVFAIL"}"#;
     let (away, unready) = ("MaeshControllerAway", "MaeshProxiesNotReady");
     let (refused, fails) = ("MaeshConfigurationRefused", "MaeshDnsFails");
-    let cases: &[(&str, &[(&str, &str)], &[(u32, &[&str])])] = &[
+    let cases: &[Case<'_>] = &[
         ("nothing is wrong", &[], &[(1, &[]), (30, &[]), (60, &[])]),
         (
             "no controller from minute 10 to 30; a series is stale after 5 minutes, at the latest",

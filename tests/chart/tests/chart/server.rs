@@ -167,7 +167,7 @@ fn chart_notes_print_a_stanza() {
     let install = install.args(["--namespace", "maesh", "--set", "dns.clusterIP=10.96.0.53,coredns.mode=manual"]);
     let notes = succeeded("helm install", &install.output().unwrap());
     let from = notes.find("kubectl -n maesh get service").unwrap();
-    let to = from + notes[from..].find("   and append").unwrap();
+    let to = from + notes[from..].find("   and put it at the beginning of the Corefile").unwrap();
     let kubectl = server.kubectl();
     let mut shell = server.namespace().command("sh");
     shell.env("KUBECONFIG", server.kubeconfig()).arg("-c");
