@@ -28,10 +28,10 @@ use maesh_controller::{
     source::manifests::{Manifests, STANDARD_INPUT},
 };
 use maesh_discovery::{
-    Connect, InProcess, Server, ServerOptions, Store, Subscribed, Subscriber, SubscriberConfig, Timing, Token,
+    Connect, InProcess, Server, Store, Subscribed, Subscriber, SubscriberConfig, Timing, Token,
     update::{Identity, Role},
 };
-use maesh_dns::{Caller, Dns};
+use maesh_dns::{Caller, Dns, StreamLimits};
 use maesh_proxy::Proxy;
 use prometheus_client::registry::Registry;
 use tokio::sync::{mpsc, watch};
@@ -45,7 +45,7 @@ use crate::{
     args::{DemoArgs, DevArgs, DevListenArgs, MeshArgs},
     explain::views,
     logs::LogLevel,
-    mesh,
+    mesh, open_files,
     signals::Signals,
     status,
     version::VERSION,
@@ -146,7 +146,7 @@ impl Dev {
         let admin_listener = admin::bind(listen.admin)?;
 
         let store = Arc::new(Store::new());
-        let server = Server::new(store.clone(), ServerOptions::default());
+        let server = Server::new(store.clone(), open_files::discovery());
         let way = server.in_process();
         let proxy = start_proxy(&listen, range, way.clone()).await?;
         let registry = proxy.registry();
@@ -339,7 +339,9 @@ fn subscribe(role: Role, way: InProcess, addresses: Vec<IpAddr>, wildcard: &[Kin
 
 fn start_dns(listen: &DevListenArgs, way: InProcess, registry: &mut Registry) -> anyhow::Result<Dns> {
     let subscribed = subscribe(Role::Dns, way, vec![], &maesh_dns::KINDS, &[]);
-    let config = maesh_dns::Config { listen: vec![listen.dns], lameduck: LAMEDUCK, ..maesh_dns::Config::default() };
+    let defaults = maesh_dns::Config::default();
+    let tcp = StreamLimits::of(open_files::dns_beside_proxy(defaults.tcp.connections.all));
+    let config = maesh_dns::Config { listen: vec![listen.dns], lameduck: LAMEDUCK, tcp, ..defaults };
     maesh_dns::start(config, subscribed.updates, subscribed.connected, registry).map_err(|error| match error {
         maesh_dns::StartError::Bind(bind) => admin::taken(listen.dns, "--dns", &bind.source),
         other => other.into(),
@@ -350,14 +352,18 @@ async fn start_proxy(listen: &DevListenArgs, range: Range, way: InProcess) -> an
     let shared = vec![range.shared()];
     let subscribed =
         subscribe(Role::Proxy, way, shared.clone(), &maesh_proxy::WILDCARD_KINDS, &maesh_proxy::ON_DEMAND_KINDS);
+    let defaults = maesh_proxy::Config::default();
+    let dns = open_files::dns_beside_proxy(maesh_dns::Config::default().tcp.connections.all);
+    let limits = maesh_proxy::Limits { other_files: open_files::admin().all + dns, ..defaults.limits };
     let config = maesh_proxy::Config {
         shared,
+        limits,
         loopback_endpoints: true,
         node: Some(NodeName::from(NODE)),
         linger: Duration::ZERO,
         drain_horizon: Duration::ZERO,
         drain_timeout: listen.drain_timeout,
-        ..maesh_proxy::Config::default()
+        ..defaults
     };
     let Subscribed { updates, interest, report, connected, .. } = subscribed;
     Ok(maesh_proxy::start(config, updates, interest, report, connected).await?)

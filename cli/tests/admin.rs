@@ -3,7 +3,11 @@
 
 mod support;
 
-use std::{io::Read as _, os::unix::process::CommandExt as _, process::Stdio};
+use std::{
+    io::{Read as _, Write as _},
+    os::unix::process::CommandExt as _,
+    process::Stdio,
+};
 
 use serde_json::Value;
 use support::{
@@ -13,6 +17,24 @@ use support::{
     http::{Client, get},
     manifest::{save, service, slices},
 };
+
+#[test]
+fn a_body_that_does_not_come_is_another_error_than_one_that_is_too_long() {
+    let folder = tempfile::tempdir().unwrap();
+    let dev = Dev::start(folder.path());
+    for (case, length, body, want) in
+        [("too long", 5000, "x".repeat(5000), " 413 "), ("slow", 5, "inf".to_owned(), " 408 ")]
+    {
+        let request = format!("PUT /api/log-level HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n{body}");
+        let mut stream = std::net::TcpStream::connect(dev.admin()).unwrap();
+        stream.set_read_timeout(Some(support::PATIENCE)).unwrap();
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut head = [0; 64];
+        let read = stream.read(&mut head).unwrap();
+        let head = String::from_utf8_lossy(&head[..read]).into_owned();
+        assert!(head.contains(want), "{case}: {head}");
+    }
+}
 
 fn dev_with_web(web: &Backend) -> (tempfile::TempDir, Dev) {
     let folder = tempfile::tempdir().unwrap();

@@ -1,17 +1,27 @@
-//! The page of the reference that lists every metric, as a mesh that has carried something tells them:
-//! `docs/reference/metrics.md`.
+//! The metrics of a mesh that has carried something: the page of the reference that lists them,
+//! `docs/reference/metrics.md`, and what Prometheus's own checks say of them.
 #![allow(clippy::unwrap_used, reason = "a test ends where something is missing")]
 
 mod support;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::Write as _,
+    process::{Command, Output, Stdio},
+};
 
-use maesh_test_support::generated::{NOTE, is_current};
+use hickory_proto::rr::RecordType;
+use maesh_test_support::{
+    generated::{NOTE, is_current},
+    need_tool,
+};
 use support::{
-    Dev,
+    Dev, PATIENCE, await_condition,
     backend::Backend,
     echo, http,
+    local::{Part, Roles},
     manifest::{save, service, slices},
+    resolver::ask,
     served_at,
 };
 
@@ -70,7 +80,7 @@ fn reference_page_is_current() {
     // It may be reset before this side has seen that it is there.
     let _refused = std::net::TcpStream::connect(served_at(dev.entry("nobody.shop.maesh")));
     let wanted = ["http_requests_total{", "http_refused_total{", "tcp_connections_total{", "tcp_refused_total{"];
-    let text = support::await_condition("everything is counted", || {
+    let text = await_condition("everything is counted", || {
         let text = http::get(dev.admin(), "admin", "/metrics").unwrap().body;
         wanted.iter().all(|name| text.contains(name)).then_some(text)
     });
@@ -99,4 +109,56 @@ fn reference_page_is_current() {
         }
     }
     is_current("docs/reference/metrics.md", &page, "cargo xtask docs");
+}
+
+/// The older text format, which `promtool check metrics` reads. In it a counter's name ends in `_total` everywhere.
+fn older_format(text: &str) -> String {
+    let counter = |line: &str| line.strip_prefix("# TYPE ")?.strip_suffix(" counter").map(str::to_owned);
+    let counters: BTreeSet<String> = text.lines().filter_map(counter).collect();
+    let lines = text.lines().filter(|line| *line != "# EOF").map(|line| {
+        let words: Vec<&str> = line.splitn(4, ' ').collect();
+        match words[..] {
+            ["#", what, name, rest] if counters.contains(name) => format!("# {what} {name}_total {rest}\n"),
+            _ => format!("{line}\n"),
+        }
+    });
+    lines.collect()
+}
+
+#[test]
+fn prometheus_finds_nothing_wrong_with_the_metrics_of_any_role() {
+    let Some(promtool) = need_tool("promtool") else { return };
+    let check = |text: &str| -> Output {
+        let mut check = Command::new(&promtool);
+        let check =
+            check.args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut check = check.spawn().unwrap();
+        check.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+        check.wait_with_output().unwrap()
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let web = Backend::http("web");
+    save(folder.path(), "web.yaml", &(service("shop", "web", 8080, "") + &slices("shop", "web", &[web.address])));
+    let roles = Roles::start(folder.path());
+    let proxy = roles.address(Part::Proxy1);
+    await_condition("a request is served", || {
+        http::get((proxy, 8080).into(), "web.shop.maesh", "/").is_ok_and(|answer| answer.status == 200).then_some(())
+    });
+    ask(roles.place(1, 1), roles.dns(), "web.shop.maesh", RecordType::A, PATIENCE).unwrap();
+    for (part, counted) in [
+        (Part::Controller, "maesh_controller_pushes_total"),
+        (Part::Dns, "maesh_dns_queries_total{"),
+        (Part::Proxy1, "maesh_http_requests_total{"),
+    ] {
+        let text = await_condition("something is counted", || {
+            let text = http::get(roles.admin(part), "admin", "/metrics").ok()?.body;
+            text.contains(counted).then_some(text)
+        });
+        assert!(text.ends_with("# EOF\n"), "{part:?}: OpenMetrics ends with that line");
+        let checked = check(&older_format(&text));
+        let said = String::from_utf8_lossy(&checked.stderr);
+        assert!(checked.status.success() && said.is_empty(), "{part:?}: {said}\n{text}");
+        let without_help: Vec<&str> = text.lines().filter(|line| !line.starts_with("# HELP")).collect();
+        assert!(!check(&older_format(&without_help.join("\n"))).status.success(), "a metric without help passes");
+    }
 }

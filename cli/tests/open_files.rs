@@ -14,6 +14,7 @@ use support::{
     backend::Backend,
     command,
     http::get,
+    local::{Part, Roles},
     manifest::{save, service, slices},
 };
 
@@ -76,6 +77,57 @@ fn two_greedy_callers_leave_room_for_a_third_and_for_probes() {
     await_condition("what was held is given back", || {
         ask_from(greedy[0], web_at, "web.shop").contains("200 OK").then_some(())
     });
+}
+
+/// Connections to one port that say nothing, from many addresses; opened again when they are closed.
+struct Silent {
+    at: SocketAddr,
+    open: Vec<Option<TcpStream>>,
+}
+
+impl Silent {
+    const COUNT: usize = 220;
+
+    fn new(at: SocketAddr) -> Self {
+        Self { at, open: (0..Self::COUNT).map(|_| None).collect() }
+    }
+
+    fn top_up(&mut self) {
+        for (number, stream) in self.open.iter_mut().enumerate() {
+            let is_open = stream.as_mut().is_some_and(|stream| {
+                stream.read(&mut [0; 512]).is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock)
+            });
+            if !is_open {
+                let source = Ipv4Addr::new(127, 0, 3, u8::try_from(number / 10 + 1).unwrap());
+                *stream = from(source, self.at).ok().filter(|stream| stream.set_nonblocking(true).is_ok());
+            }
+        }
+    }
+}
+
+#[test]
+fn few_files_leave_room_for_probes_of_every_role_whatever_is_connected() {
+    const OPEN_FILES: u32 = 300;
+    let web = Backend::http("web");
+    let (folder, logs) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    save(folder.path(), "web.yaml", &(service("shop", "web", 8080, "") + &slices("shop", "web", &[web.address])));
+    let roles = Roles::start_limited(folder.path(), OPEN_FILES, logs.path());
+    let web_at = SocketAddr::new(roles.address(Part::Proxy1), 8080);
+    for (part, port) in [(Part::Controller, roles.discovery()), (Part::Dns, roles.dns()), (Part::Proxy1, web_at)] {
+        let mut silent = [roles.admin(part), port].map(Silent::new);
+        let mut most = 0;
+        for round in 0..8 {
+            silent.iter_mut().for_each(Silent::top_up);
+            for path in ["/livez", "/readyz", "/metrics"] {
+                let answer = get(roles.admin(part), "admin", path);
+                let answer = answer.unwrap_or_else(|error| panic!("{part:?} {path}, round {round}: {error}"));
+                assert_eq!(answer.status, 200, "{part:?} {path}, round {round}");
+            }
+            most = most.max(std::fs::read_dir(format!("/proc/{}/fd", roles.id(part))).unwrap().count());
+        }
+        assert!(most < OPEN_FILES as usize - 10, "{part:?} had {most} files open");
+        assert!(!roles.log(part).contains("cannot accept"), "{part:?}: {}", roles.log(part));
+    }
 }
 
 #[test]

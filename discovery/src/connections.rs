@@ -3,18 +3,20 @@
 //! A new connection is always accepted. Where there are too many already, another one is closed for it: one of the same
 //! source while that has as many as one source may have, else one of the source that has the most. Of these the oldest
 //! silent one is closed, or the oldest if none is silent. So a peer that opens many connections closes its own, and a
-//! probe, which opens one and speaks at once, is answered whatever else is connected.
+//! probe, which opens one and speaks at once, is answered whatever else is connected. Who accepts connections waits until
+//! those that make room are closed ([`ConnectionTable::room`]), so that there is never more than one above the limit.
 
 use std::{
     collections::{BTreeMap, HashMap},
     net::{IpAddr, Ipv6Addr},
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
 };
 
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 /// How many connections there may be.
@@ -32,6 +34,14 @@ pub struct ConnectionTable {
     limits: ConnectionLimits,
     table: Arc<Mutex<Table>>,
     closed: Arc<AtomicU64>,
+    open: Arc<Open>,
+}
+
+/// Connections that are not closed yet, those included that are told to close.
+#[derive(Debug, Default)]
+struct Open {
+    count: AtomicUsize,
+    one_less: Notify,
 }
 
 /// A connection in a [`ConnectionTable`]; dropping it takes it out.
@@ -41,6 +51,7 @@ pub struct ConnectionSlot {
     source: IpAddr,
     id: u64,
     close: CancellationToken,
+    open: Arc<Open>,
 }
 
 #[derive(Debug, Default)]
@@ -61,7 +72,7 @@ impl ConnectionTable {
     /// An empty table. Limits of zero count as one.
     pub fn new(limits: ConnectionLimits) -> Self {
         let limits = ConnectionLimits { all: limits.all.max(1), per_source: limits.per_source.max(1) };
-        Self { limits, table: Arc::default(), closed: Arc::default() }
+        Self { limits, table: Arc::default(), closed: Arc::default(), open: Arc::default() }
     }
 
     /// Adds a connection from `peer`, and closes another one where there is no room.
@@ -84,7 +95,21 @@ impl ConnectionTable {
         table.next += 1;
         table.all += 1;
         table.sources.entry(source).or_default().insert(id, Entry { silent: true, close: close.clone() });
-        ConnectionSlot { table: self.table.clone(), source, id, close }
+        self.open.count.fetch_add(1, Ordering::Relaxed);
+        ConnectionSlot { table: self.table.clone(), source, id, close, open: self.open.clone() }
+    }
+
+    /// Waits until no more connections are open than there may be: those that were told to close hold their files until
+    /// they do.
+    pub async fn room(&self) {
+        loop {
+            let mut one_less = std::pin::pin!(self.open.one_less.notified());
+            one_less.as_mut().enable();
+            if self.open.count.load(Ordering::Relaxed) <= self.limits.all {
+                return;
+            }
+            one_less.await;
+        }
     }
 
     /// Connections that were closed to make room.
@@ -111,6 +136,8 @@ impl ConnectionSlot {
 impl Drop for ConnectionSlot {
     fn drop(&mut self) {
         self.table.lock().remove(self.source, self.id);
+        self.open.count.fetch_sub(1, Ordering::Relaxed);
+        self.open.one_less.notify_waiters();
     }
 }
 
@@ -179,6 +206,22 @@ mod tests {
             assert_eq!(closed(&slots), want, "{case}");
             assert_eq!(table.closed(), want.len() as u64, "{case}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn room_is_there_once_a_connection_has_closed() {
+        let table = ConnectionTable::new(LIMITS);
+        let mut slots: Vec<_> = (1..=4).map(|last| table.add(IpAddr::from([10, 0, 0, last]))).collect();
+        table.room().await;
+        slots.push(table.add(IpAddr::from([10, 0, 0, 5])));
+        let waits = tokio::time::timeout(std::time::Duration::from_secs(60), table.room()).await;
+        assert!(waits.is_err(), "it was told to close and has not yet");
+        let told = closed(&slots)[0];
+        let closes = async {
+            tokio::task::yield_now().await;
+            drop(slots.remove(told));
+        };
+        tokio::join!(table.room(), closes);
     }
 
     #[test]

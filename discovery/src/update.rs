@@ -77,6 +77,8 @@ pub enum Demand {
     Subscribe(Kind, Arc<str>),
     /// Deliver it no longer.
     Unsubscribe(Kind, Arc<str>),
+    /// Deliver this resource once more. It was rejected, and would be accepted now.
+    Again(Kind, Arc<str>),
 }
 
 /// Says what is needed on demand.
@@ -99,6 +101,11 @@ impl Interest {
     /// Lets go of one resource.
     pub fn unsubscribe(&self, kind: Kind, name: Arc<str>) {
         let _ = self.0.send(Demand::Unsubscribe(kind, name));
+    }
+
+    /// Asks for a resource that was rejected once more, of any kind, because it would be accepted now.
+    pub fn again(&self, kind: Kind, name: Arc<str>) {
+        let _ = self.0.send(Demand::Again(kind, name));
     }
 }
 

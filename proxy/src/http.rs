@@ -19,6 +19,7 @@ mod headers;
 mod hops;
 mod pipeline;
 mod policy;
+mod request;
 mod route;
 mod server;
 mod silence;

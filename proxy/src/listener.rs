@@ -22,7 +22,7 @@ use tokio::task::AbortHandle;
 use self::accept::Socket;
 use crate::{
     sockets::{Listen, Sockets},
-    state::{Facts, Listening, Ports, Shared},
+    state::{Facts, Listening, NotOpened, Ports, Shared},
     worker::Workers,
 };
 
@@ -47,9 +47,20 @@ pub(crate) enum ListenError {
 }
 
 impl ListenError {
+    /// Whether what stands in the way may pass while the configuration stays as it is.
+    fn may_pass(&self) -> bool {
+        match self {
+            Self::Bind { .. } | Self::TooMany { .. } => true,
+            Self::NoAddress(_) | Self::Udp(_) => false,
+        }
+    }
+
     fn bind(address: SocketAddr, source: io::Error) -> Self {
         let advice = match source.kind() {
-            io::ErrorKind::AddrInUse => "Another process has this port; stop it, or let the Service use another one",
+            io::ErrorKind::AddrInUse => {
+                "Another process has this port; it is tried again until it is free. Stop that process, or let the \
+                 Service use another port"
+            }
             io::ErrorKind::PermissionDenied => {
                 "Ports below net.ipv4.ip_unprivileged_port_start need that sysctl lowered, or CAP_NET_BIND_SERVICE"
             }
@@ -289,8 +300,8 @@ impl Listeners {
 }
 
 impl Ports for Listeners {
-    fn open(&mut self, listener: &Listener) -> Result<(), String> {
-        self.open_one(listener).map_err(|error| error.to_string())
+    fn open(&mut self, listener: &Listener) -> Result<(), NotOpened> {
+        self.open_one(listener).map_err(|error| NotOpened { message: error.to_string(), try_again: error.may_pass() })
     }
 
     /// Stops accepting on a listener; where names may be cached, after it lingered. Its connections live on.

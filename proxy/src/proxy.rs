@@ -31,7 +31,7 @@ use crate::{
 /// Most open files that are planned with, whatever the limit: tables are sized by it.
 const MOST_OPEN_FILES: usize = 1 << 20;
 
-/// How often unused Services, and listeners that have lingered long enough, are looked for.
+/// How often unused Services, listeners that have lingered long enough, and listeners to be tried again are looked for.
 const RELEASE: Duration = Duration::from_secs(1);
 
 /// Why a proxy could not be started.
@@ -264,8 +264,12 @@ impl Run {
                 },
                 Some(wanted) = wanted.recv() => self.apply.demand(&wanted, &mut self.listeners),
                 now = release.tick() => {
+                    self.shared.admission.lingering().expire(now.into_std());
                     self.listeners.expire(now.into_std());
                     self.apply.release_idle(&mut self.listeners);
+                    if open && self.apply.retry_listeners(now.into_std(), &mut self.listeners) {
+                        self.publish();
+                    }
                 }
                 _ = &mut accepting, if open => {
                     open = false;

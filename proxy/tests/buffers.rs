@@ -59,6 +59,11 @@ impl Upload {
     }
 }
 
+/// What each of these was reset with, if it was. All are waited for at the same time.
+async fn resets(uploads: &mut [Upload]) -> Vec<Option<h2::Reason>> {
+    futures_util::future::join_all(uploads.iter_mut().map(Upload::reset)).await
+}
+
 /// A Service whose endpoint reads no body, and one that answers.
 async fn fed(limits: Limits) -> (Fed, SocketAddr, [endpoints::Server; 2]) {
     let fed = Fed::new(Config { limits, ..config() }).await;
@@ -107,11 +112,11 @@ async fn uploads_that_nobody_reads_take_nothing_from_other_streams() {
         })
         .collect();
     for pump in pumps {
-        let mut upload = within(pump).await.expect("stalled");
+        let upload = within(pump).await.expect("stalled");
         assert!(upload.sent < 512 * 1024, "{} bytes of an upload were taken", upload.sent);
-        assert_eq!(upload.reset().await, None);
         uploads.push(upload);
     }
+    assert_eq!(resets(&mut uploads).await, [None; 20]);
     for _ in 0..50 {
         is_served(&mut sender, to).await;
     }
@@ -171,21 +176,14 @@ async fn above_the_bound_of_all_the_largest_holder_loses_uploads() {
     for _ in 0..5 {
         of_large.push(Upload::stalled(&mut large, to).await);
     }
-    for upload in &mut of_large {
-        assert_eq!(upload.reset().await, None, "within the bound");
-    }
+    assert_eq!(resets(&mut of_large).await, [None; 5], "within the bound");
     let mut of_small = Vec::new();
     for _ in 0..3 {
         of_small.push(Upload::stalled(&mut small, to).await);
     }
-    let mut reset = 0;
-    for upload in &mut of_large {
-        reset += usize::from(upload.reset().await == Some(h2::Reason::ENHANCE_YOUR_CALM));
-    }
-    assert!(reset > 0, "the large caller lost nothing");
-    for upload in &mut of_small {
-        assert_eq!(upload.reset().await, None, "the small caller is within its part");
-    }
+    let calmed = resets(&mut of_large).await.contains(&Some(h2::Reason::ENHANCE_YOUR_CALM));
+    assert!(calmed, "the large caller lost nothing");
+    assert_eq!(resets(&mut of_small).await, [None; 3], "the small caller is within its part");
     is_served(&mut large, to).await;
     is_served(&mut small, to).await;
 }

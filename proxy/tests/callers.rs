@@ -4,8 +4,12 @@ mod support;
 
 use std::{net::SocketAddr, time::Duration};
 
-use maesh_config::model::{Protocol, Scheme};
-use support::{Fed, Raw, ask, config, endpoint, endpoints, get, policy, within};
+use maesh_config::model::{BackendPolicy, Protocol, Scheme};
+use support::{
+    Fed, Raw, ask, config, endpoint, endpoints,
+    frames::{END_HEADERS, END_STREAM, Frames, HEADERS, block},
+    get, policy, within,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 async fn echoing() -> (Fed, SocketAddr, endpoints::Server) {
@@ -139,6 +143,101 @@ async fn a_small_upload_that_is_refused_costs_no_connection() {
     assert!(raw.hear().await.0.starts_with("http/1.1 200"));
 }
 
+/// Where the connection will be closed because an upload is not complete yet, the refusal says so (RFC 9112 section 9.6).
+#[tokio::test]
+async fn a_refusal_says_whether_its_connection_goes_on() {
+    let (fed, address, _server) = echoing().await;
+    fed.define("gone.shop", address.port(), Protocol::Http, policy(Scheme::Http), Vec::new());
+    fed.define_endpoints("gone.shop", address.port(), Protocol::Http, Vec::new());
+    fed.name("gone.shop", address.port(), address.port(), Protocol::Http, &[]).await;
+    for (fields, status) in [
+        ("Host: nobody.shop", 404),
+        ("Host: web.shop\r\nX-Maesh-Hops: 99", 508),
+        ("Host: gone.shop", 503),
+        ("Host: nobody.shop\r\nExpect: 100-continue", 404),
+    ] {
+        for (framing, first, rest) in [
+            ("Content-Length: 5", "", "hello"),
+            ("Content-Length: 5", "he", "llo"),
+            ("Transfer-Encoding: chunked", "", "5\r\nhello\r\n0\r\n\r\n"),
+            ("Transfer-Encoding: chunked", "5\r\nhello\r\n", "0\r\n\r\n"),
+        ] {
+            let case = format!("{fields} {framing} {first}");
+            let mut raw = Raw::to(address).await;
+            raw.say(&format!("POST / HTTP/1.1\r\n{fields}\r\n{framing}\r\n\r\n{first}")).await;
+            let (head, _) = raw.hear().await;
+            assert!(head.starts_with(&format!("http/1.1 {status}")), "{case}: {head}");
+            let closes = head.contains("\r\nconnection: close\r\n");
+            // That the connection may be gone by now is what is announced.
+            let _ = raw.stream.write_all(rest.as_bytes()).await;
+            let _ = raw.stream.write_all(get("web.shop", "/next").as_bytes()).await;
+            if closes {
+                assert_eq!(raw.rest().await, "", "{case}");
+            } else {
+                assert!(raw.hear().await.0.starts_with("http/1.1 200"), "{case}");
+            }
+        }
+    }
+}
+
+/// The authority of a target may be followed by a query at once (RFC 9112 section 3.2.2).
+#[tokio::test]
+async fn an_absolute_target_may_have_no_path() {
+    for (scheme, http2) in [(Scheme::Http, false), (Scheme::H2c, true)] {
+        let server = endpoints::echo(http2, "one").await;
+        let fed = Fed::new(config()).await;
+        fed.begin().await;
+        let address = fed.http("web.shop", scheme, &[server.address]).await;
+        for (target, want) in [
+            ("http://web.shop?q", "/?q"),
+            ("http://web.shop:80?q=/a?b", "/?q=/a?b"),
+            ("http://web.shop?", "/?"),
+            ("http://web.shop", "/"),
+            ("http://web.shop/?q", "/?q"),
+        ] {
+            let (head, body) = ask(address, &format!("GET {target} HTTP/1.1\r\nHost: web.shop\r\n\r\n")).await;
+            assert!(head.starts_with("http/1.1 200"), "{target}: {head}");
+            assert!(body.starts_with(&format!("one GET {want} ")), "{target}: {body}");
+        }
+    }
+}
+
+/// Between brackets stands an IPv6 address and nothing else (RFC 3986 section 3.2.2).
+#[tokio::test]
+async fn brackets_hold_an_address() {
+    let (_fed, address, _server) = echoing().await;
+    for (host, status) in [
+        ("[web.shop.maesh]", 400),
+        ("[web.shop]", 400),
+        ("[127.0.0.1]", 400),
+        ("[v1.a]", 400),
+        ("[]", 400),
+        ("[fd00::1]", 404),
+        ("[fd00::1]:80", 404),
+        ("[fe80::1%25eth0]", 404),
+    ] {
+        let (head, _) = ask(address, &get(host, "/")).await;
+        assert!(head.starts_with(&format!("http/1.1 {status}")), "{host}: {head}");
+    }
+    for (authority, status) in [("[web.shop.maesh]", "400"), ("web.shop.maesh", "200")] {
+        let mut frames = Frames::connect(address).await;
+        let fields = block(&[(":method", "GET"), (":scheme", "http"), (":authority", authority), (":path", "/")]);
+        frames.write(HEADERS, END_HEADERS | END_STREAM, 1, &fields).await;
+        let answer = within(async {
+            loop {
+                let frame = frames.read().await.expect("answered");
+                if frame.stream == 1 {
+                    return frame;
+                }
+            }
+        })
+        .await;
+        // The status comes first, from the table of HPACK.
+        let want = if status == "200" { 0x88 } else { 0x8c };
+        assert_eq!((answer.kind, answer.payload.first()), (HEADERS, Some(&want)), "{authority}");
+    }
+}
+
 /// Names that CGI and WSGI read as those that the mesh sets.
 #[tokio::test]
 async fn fields_with_underscores_do_not_lie() {
@@ -159,9 +258,8 @@ async fn a_post_without_a_body_has_a_length() {
     }
 }
 
-/// A response that stands still in both directions is cut after the backend's idle timeout, and its place is free again.
-#[tokio::test]
-async fn a_body_that_is_silent_is_cut() {
+/// A Service with this policy, whose endpoint begins its responses and does not go on.
+async fn standing_still(policy: BackendPolicy) -> (Fed, SocketAddr) {
     let server = endpoints::raw(|mut stream| async move {
         let mut some = [0; 1024];
         while let Ok(1..) = stream.read(&mut some).await {
@@ -172,12 +270,19 @@ async fn a_body_that_is_silent_is_cut() {
     let fed = Fed::new(config()).await;
     fed.begin().await;
     let address = fed.listen(&[]).await;
+    fed.define("web.shop", address.port(), Protocol::Http, policy, Vec::new());
+    fed.define_endpoints("web.shop", address.port(), Protocol::Http, vec![endpoint(server)]);
+    fed.name("web.shop", address.port(), address.port(), Protocol::Http, &[]).await;
+    (fed, address)
+}
+
+/// A response that stands still in both directions is cut after the backend's idle timeout, and its place is free again.
+#[tokio::test]
+async fn a_body_that_is_silent_is_cut() {
     let mut impatient = policy(Scheme::Http);
     impatient.idle_timeout = Some(Duration::from_secs(1));
     impatient.concurrency = 1;
-    fed.define("web.shop", address.port(), Protocol::Http, impatient, Vec::new());
-    fed.define_endpoints("web.shop", address.port(), Protocol::Http, vec![endpoint(server)]);
-    fed.name("web.shop", address.port(), address.port(), Protocol::Http, &[]).await;
+    let (_fed, address) = standing_still(impatient).await;
     for _ in 0..2 {
         let mut raw = Raw::to(address).await;
         raw.say(&get("web.shop", "/")).await;
@@ -189,21 +294,9 @@ async fn a_body_that_is_silent_is_cut() {
 /// One caller cannot hold all of a backend's concurrency.
 #[tokio::test]
 async fn one_caller_leaves_some_concurrency_to_others() {
-    let server = endpoints::raw(|mut stream| async move {
-        let mut some = [0; 1024];
-        while let Ok(1..) = stream.read(&mut some).await {
-            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nbegun").await;
-        }
-    })
-    .await;
-    let fed = Fed::new(config()).await;
-    fed.begin().await;
-    let address = fed.listen(&[]).await;
     let mut narrow = policy(Scheme::Http);
     narrow.concurrency = 8;
-    fed.define("web.shop", address.port(), Protocol::Http, narrow, Vec::new());
-    fed.define_endpoints("web.shop", address.port(), Protocol::Http, vec![endpoint(server)]);
-    fed.name("web.shop", address.port(), address.port(), Protocol::Http, &[]).await;
+    let (_fed, address) = standing_still(narrow).await;
     let mut held = Vec::new();
     for i in 0..8 {
         let mut raw = Raw::to(address).await;

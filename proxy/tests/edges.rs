@@ -172,19 +172,22 @@ async fn a_proxy_outside_of_dev_does_not_dial_loopback() {
     assert!(head.contains("x-maesh-reason: no_endpoints"), "{head}");
 }
 
-/// A process that hands every connection on to `to`; how many there were.
-async fn relay(to: SocketAddr) -> (SocketAddr, Arc<AtomicUsize>) {
+/// A process at `at` that hands every connection on to `to`; its address, and how many there were.
+async fn relay(at: [u8; 4], to: SocketAddr) -> (SocketAddr, Arc<AtomicUsize>) {
+    let listener = tokio::net::TcpListener::bind(SocketAddr::from((at, 0))).await.expect("bound");
+    let address = listener.local_addr().expect("bound");
     let count = Arc::new(AtomicUsize::new(0));
     let counting = count.clone();
-    let address = endpoints::raw(move |mut stream| {
-        counting.fetch_add(1, Ordering::Relaxed);
-        async move {
-            if let Ok(mut onwards) = TcpStream::connect(to).await {
-                let _ = tokio::io::copy_bidirectional(&mut stream, &mut onwards).await;
-            }
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            counting.fetch_add(1, Ordering::Relaxed);
+            tokio::spawn(async move {
+                if let Ok(mut onwards) = attempt_from(at, to).await {
+                    let _ = tokio::io::copy_bidirectional(&mut stream, &mut onwards).await;
+                }
+            });
         }
-    })
-    .await;
+    });
     (address, count)
 }
 
@@ -193,7 +196,7 @@ async fn a_request_that_goes_in_circles_is_ended() {
     let fed = Fed::new(config()).await;
     fed.begin().await;
     let address = fed.listen(&[]).await;
-    let (relay, count) = relay(address).await;
+    let (relay, count) = relay([127, 0, 0, 1], address).await;
     fed.define("web.shop", address.port(), Protocol::Http, policy(Scheme::Http), Vec::new());
     fed.define_endpoints("web.shop", address.port(), Protocol::Http, vec![endpoint(relay)]);
     fed.name("web.shop", address.port(), address.port(), Protocol::Http, &[]).await;
@@ -219,7 +222,7 @@ async fn a_stream_that_goes_in_circles_holds_no_more_than_one_callers_share() {
     let fed = Fed::new(Config { limits, ..config() }).await;
     fed.begin().await;
     let tcp = fed.listen_on(free_port(), Some(("db.shop", 5432)), false, &[]).await;
-    let (relay, count) = relay(tcp).await;
+    let (relay, count) = relay([127, 0, 0, 1], tcp).await;
     fed.define("db.shop", 5432, Protocol::Tcp, policy(Scheme::Http), Vec::new());
     fed.define_endpoints("db.shop", 5432, Protocol::Tcp, vec![endpoint(relay)]);
     fed.name("db.shop", 5432, tcp.port(), Protocol::Tcp, &[]).await;
@@ -231,6 +234,27 @@ async fn a_stream_that_goes_in_circles_holds_no_more_than_one_callers_share() {
     let server = endpoints::echo(false, "one").await;
     let address = fed.http("web.shop", Scheme::Http, &[server.address]).await;
     assert!(ask_from([127, 0, 0, 2], address, &get("web.shop", "/")).await.contains("one GET"));
+}
+
+#[tokio::test]
+async fn a_stream_that_a_relay_leads_back_is_counted_as_a_loop_of_its_service() {
+    let limits = Limits { connections_per_caller: 6, ..Limits::default() };
+    let fed = Fed::new(Config { limits, ..config() }).await;
+    fed.begin().await;
+    let tcp = fed.listen_on(free_port(), Some(("db.shop", 5432)), false, &[]).await;
+    let (relay, _) = relay([127, 0, 0, 9], tcp).await;
+    fed.define("db.shop", 5432, Protocol::Tcp, policy(Scheme::Http), Vec::new());
+    fed.define_endpoints("db.shop", 5432, Protocol::Tcp, vec![endpoint(relay)]);
+    fed.name("db.shop", 5432, tcp.port(), Protocol::Tcp, &[]).await;
+    let mut stream = from([127, 0, 0, 2], tcp).await;
+    let ended = within(stream.read(&mut [0; 8])).await;
+    assert!(matches!(ended, Ok(0) | Err(_)), "{ended:?}");
+    let metrics = fed.metrics();
+    let loops: Vec<_> = metrics.lines().filter(|line| line.contains("loop")).collect();
+    assert!(loops.contains(&"maesh_proxy_loops_total 1"), "{loops:#?}");
+    let of_service = |line: &&str| line.contains("service=\"db\"") && line.contains("reason=\"loop_detected\"");
+    let refused: Vec<_> = loops.iter().filter(|line| of_service(line)).collect();
+    assert!(refused.len() == 1 && refused[0].ends_with("} 1"), "{loops:#?}");
 }
 
 #[tokio::test]

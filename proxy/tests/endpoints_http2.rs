@@ -20,7 +20,7 @@ use maesh_config::model::{Protocol, Scheme};
 use maesh_proxy::Config;
 use support::{
     Fed, LOCAL, Raw, ask, config, endpoint, endpoints,
-    frames::{DATA, END_HEADERS, END_STREAM, Frames, GOAWAY, HEADERS, OK, PING, RST_STREAM},
+    frames::{DATA, END_HEADERS, END_STREAM, Frames, GOAWAY, HEADERS, OK, PING, RST_STREAM, block},
     get, policy, within,
 };
 use tokio::{
@@ -333,4 +333,89 @@ async fn a_silent_stream_is_not_pinged() {
     let silent = tokio::time::timeout(Duration::from_secs(70), raw.head()).await;
     assert!(silent.is_err(), "the stream is still open");
     assert_eq!(pinged.load(Ordering::Relaxed), 0);
+}
+
+/// An endpoint that answers every request with this head and a body of two bytes.
+async fn answering(fields: Vec<(String, String)>) -> SocketAddr {
+    let head: Vec<_> = fields.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    let head = block(&[&[(":status", "200")], &head[..]].concat());
+    endpoints::raw(move |stream| {
+        let head = head.clone();
+        async move {
+            let Some(mut frames) = Frames::accept(stream, &[]).await else { return };
+            while let Some(frame) = frames.read().await {
+                if frame.kind == HEADERS {
+                    frames.write_block(0, frame.stream, &head).await;
+                    frames.write(DATA, END_STREAM, frame.stream, b"ok").await;
+                }
+            }
+        }
+    })
+    .await
+}
+
+/// What callers of both versions are answered: the status and the reason.
+async fn asked(address: SocketAddr) -> [(u16, String); 2] {
+    let (head, _) = ask(address, &get("web.shop", "/")).await;
+    let status = head.split(' ').nth(1).expect("a status").parse().expect("a number");
+    let reason = head.lines().find_map(|line| line.strip_prefix("x-maesh-reason: ")).unwrap_or_default().to_owned();
+    let stream = TcpStream::connect(address).await.expect("connected");
+    let (sender, connection) = h2::client::handshake(stream).await.expect("a handshake");
+    tokio::spawn(connection);
+    let mut sender = within(sender.ready()).await.expect("ready");
+    let request = http::Request::get("http://web.shop/").body(()).expect("a request");
+    let (answer, _) = sender.send_request(request, true).expect("sent");
+    let answer = within(answer).await.expect("answered");
+    let why = answer.headers().get("x-maesh-reason").map_or("", |reason| reason.to_str().expect("text"));
+    [(status, reason), (answer.status().as_u16(), why.to_owned())]
+}
+
+/// A length that is none, or two of them, reaches no caller.
+#[tokio::test]
+async fn lengths_of_responses() {
+    for (lengths, status) in [
+        (&["2"][..], 200),
+        (&["02"], 200),
+        (&["2", "2"], 200),
+        (&[], 200),
+        (&[""], 502),
+        (&["+2"], 502),
+        (&["-2"], 502),
+        (&["2x"], 502),
+        (&["0x2"], 502),
+        (&["2 2"], 502),
+        (&["2,3"], 502),
+        (&["2", "3"], 502),
+        (&["2", ""], 502),
+        (&["99999999999999999999"], 502),
+    ] {
+        let fields = lengths.iter().map(|length| ("content-length".to_owned(), (*length).to_owned())).collect();
+        let (_fed, address) = fed(answering(fields).await).await;
+        let reason = if status == 502 { "upstream_protocol" } else { "" };
+        for (version, answer) in ["HTTP/1.1", "HTTP/2"].iter().zip(asked(address).await) {
+            assert_eq!(answer, (status, reason.to_owned()), "{version}: {lengths:?}");
+        }
+    }
+}
+
+/// The limits of a response's head are those of HTTP/1.1.
+#[tokio::test]
+async fn heads_that_are_too_large() {
+    for (fields, size, status) in [
+        (60, 1000, 200),
+        (70, 1000, 502),
+        (200, 1000, 502),
+        (300, 1000, 502),
+        (1, 66_000, 502),
+        (1000, 1, 200),
+        (1100, 1, 502),
+        (3000, 1, 502),
+    ] {
+        let head = vec![("x".to_owned(), "y".repeat(size)); fields];
+        let (_fed, address) = fed(answering(head).await).await;
+        let reason = if status == 502 { "upstream_protocol" } else { "" };
+        for (version, answer) in ["HTTP/1.1", "HTTP/2"].iter().zip(asked(address).await) {
+            assert_eq!(answer, (status, reason.to_owned()), "{version}: {fields} fields of {size} bytes");
+        }
+    }
 }

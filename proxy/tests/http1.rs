@@ -205,6 +205,24 @@ async fn refusals() {
         ("length +1", "POST / HTTP/1.1\r\nHost: web.shop\r\nContent-Length: +1\r\n\r\na", 400, "bad_request"),
         ("length -1", "POST / HTTP/1.1\r\nHost: web.shop\r\nContent-Length: -1\r\n\r\na", 400, "bad_request"),
         (
+            "length 2^64 - 2",
+            "POST / HTTP/1.1\r\nHost: web.shop\r\nContent-Length: 18446744073709551614\r\n\r\na",
+            400,
+            "bad_request",
+        ),
+        (
+            "length 2^64 - 1",
+            "POST / HTTP/1.1\r\nHost: web.shop\r\nContent-Length: 18446744073709551615\r\n\r\na",
+            400,
+            "bad_request",
+        ),
+        (
+            "length 2^64",
+            "POST / HTTP/1.1\r\nHost: web.shop\r\nContent-Length: 18446744073709551616\r\n\r\na",
+            400,
+            "bad_request",
+        ),
+        (
             "bad chunk",
             "POST / HTTP/1.1\r\nHost: web.shop\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\nabc\r\n0\r\n\r\n",
             400,

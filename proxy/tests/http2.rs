@@ -8,6 +8,7 @@ use http_body_util::{BodyExt, Empty, Full, StreamBody, combinators::BoxBody};
 use hyper::{body::Frame, client::conn::http2::SendRequest, ext::Protocol as Extended};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use maesh_config::model::{Protocol, Scheme};
+use maesh_proxy::Config;
 use std::net::SocketAddr;
 use support::{Fed, Raw, ask, config, endpoints, get, hasty, policy, within};
 use tokio::{
@@ -84,6 +85,26 @@ async fn many_streams_at_once() {
     let connects: u32 =
         connects.and_then(|line| line.rsplit(' ').next()).and_then(|n| n.parse().ok()).expect("counted");
     assert!((1..=8).contains(&connects), "{connects} connections for 200 streams");
+}
+
+/// What is reached at its ClusterIP, because no controller answers, has no scheme that is known.
+#[tokio::test]
+async fn grpc_to_a_plain_address_is_http2() {
+    let fed = Fed::new(Config { first_use: std::time::Duration::from_millis(100), ..config() }).await;
+    fed.begin().await;
+    fed.answering.send_replace(false);
+    let server = endpoints::grpc().await;
+    let listen = fed.listen(&[]).await;
+    fed.name("web.shop", server.address.port(), listen.port(), Protocol::Http, &[server.address.ip()]).await;
+    let request = Request::post("http://web.shop.maesh/pkg.Service/Method")
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .body(Full::from("hello").boxed())
+        .expect("a request");
+    let answer = within(caller(listen).await.send_request(request)).await.expect("an answer");
+    let body = answer.into_body().collect().await.expect("a body");
+    assert_eq!(body.trailers().expect("trailers")["grpc-status"], "0");
+    assert!(fed.metrics().contains("maesh_proxy_plain_fallback_total 1"));
 }
 
 #[tokio::test]

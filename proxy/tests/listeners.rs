@@ -9,8 +9,10 @@ use maesh_config::{
     Kind, Resource,
     model::{Protocol, Scheme},
 };
+use maesh_discovery::update::Demand;
 use maesh_proxy::Config;
 use support::{Fed, LOCAL, Raw, ask, config, endpoint, endpoints, free_port, get, listener, policy, within};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 #[tokio::test]
 async fn listeners_come_and_go() {
@@ -64,6 +66,60 @@ async fn listeners_come_and_go() {
 }
 
 #[tokio::test]
+async fn a_port_that_was_taken_is_listened_on_once_it_is_free() {
+    let fed = Fed::new(config()).await;
+    fed.begin().await;
+    let server = endpoints::echo(false, "one").await;
+    let taken = std::net::TcpListener::bind((LOCAL, 0)).expect("bound");
+    let address = taken.local_addr().expect("bound");
+    fed.define("web.shop", address.port(), Protocol::Http, policy(Scheme::Http), Vec::new());
+    fed.define_endpoints("web.shop", address.port(), Protocol::Http, vec![endpoint(server.address)]);
+    fed.name("web.shop", address.port(), address.port(), Protocol::Http, &[]).await;
+    let wanted = listener(address.port(), None, true, &[]);
+    let id = wanted.id.0.clone();
+    let refused = fed.push(Kind::Listener, vec![Resource::Listener(wanted.clone())], vec![]).await;
+    assert!(refused.len() == 1 && refused[0].message.contains("in use"), "{refused:?}");
+    assert!(refused[0].message.contains("tried again"), "{refused:?}");
+    assert!(fed.metrics().contains("\nmaesh_proxy_listeners_refused 1\n"), "{}", fed.metrics());
+    drop(taken);
+    within(async {
+        while !fed.metrics().contains("\nmaesh_proxy_listeners_refused 0\n") {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    let (head, _) = ask(address, &get("web.shop", "/")).await;
+    assert!(head.starts_with("http/1.1 200"), "{head}");
+    // The controller is asked for the listener again, so that there is something to acknowledge.
+    let again = Demand::Again(Kind::Listener, id.clone());
+    within(async {
+        while !fed.demands.lock().expect("lock").contains(&again) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    let accepted = fed.push(Kind::Listener, vec![Resource::Listener(wanted)], vec![]).await;
+    assert_eq!(accepted, Vec::new());
+    // It closes like any other.
+    fed.push(Kind::Listener, vec![], vec![&id]).await;
+    within(async { while tokio::net::TcpStream::connect(address).await.is_ok() {} }).await;
+}
+
+#[tokio::test]
+async fn a_refused_listener_that_is_removed_is_not_tried_again() {
+    let fed = Fed::new(config()).await;
+    fed.begin().await;
+    let taken = std::net::TcpListener::bind((LOCAL, 0)).expect("bound");
+    let address = taken.local_addr().expect("bound");
+    let wanted = listener(address.port(), None, true, &[]);
+    let id = wanted.id.0.clone();
+    assert_eq!(fed.push(Kind::Listener, vec![Resource::Listener(wanted)], vec![]).await.len(), 1);
+    assert!(fed.metrics().contains("\nmaesh_proxy_listeners_refused 1\n"), "{}", fed.metrics());
+    fed.push(Kind::Listener, vec![], vec![&id]).await;
+    assert!(fed.metrics().contains("\nmaesh_proxy_listeners_refused 0\n"), "{}", fed.metrics());
+}
+
+#[tokio::test]
 async fn a_listener_that_lingers_can_come_back() {
     let fed = Fed::new(Config { linger: Duration::from_millis(200), ..config() }).await;
     fed.begin().await;
@@ -104,6 +160,33 @@ async fn limits_on_connections() {
     assert_eq!(second.rest().await, "");
     first.say(&get("web.shop", "/")).await;
     assert!(first.hear().await.0.starts_with("http/1.1 200"), "an idle connection is another matter");
+}
+
+#[tokio::test]
+async fn a_refused_caller_that_sends_its_request_late_reads_why() {
+    let mut config = config();
+    config.limits.connections_per_caller = 1;
+    let fed = Fed::new(config).await;
+    fed.begin().await;
+    let server = endpoints::echo(false, "one").await;
+    let address = fed.http("web.shop", Scheme::Http, &[server.address]).await;
+    let mut first = Raw::to(address).await;
+    first.say(&get("web.shop", "/")).await;
+    first.hear().await;
+    let mut second = tokio::net::TcpStream::connect(address).await.expect("connected");
+    let refused = || fed.metrics().contains("maesh_http_refused_total{reason=\"overloaded\"} 1\n");
+    within(async {
+        while !refused() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    })
+    .await;
+    for _ in 0..2 {
+        second.write_all(get("web.shop", "/").as_bytes()).await.expect("it is not reset");
+    }
+    let mut answer = Vec::new();
+    within(second.read_to_end(&mut answer)).await.expect("an end, and no reset");
+    assert!(String::from_utf8_lossy(&answer).contains("x-maesh-reason: overloaded"));
 }
 
 #[tokio::test]

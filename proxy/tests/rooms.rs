@@ -5,10 +5,11 @@
 use std::{collections::BTreeSet, fs, path::Path};
 
 /// Every room, from the bottom to the top.
-const ROOMS: [&str; 23] = [
+const ROOMS: [&str; 24] = [
     "clock",
     "config",
     "fields",
+    "fixtures",
     "local_ports",
     "loops",
     "reason",

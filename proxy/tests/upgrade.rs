@@ -130,6 +130,31 @@ async fn an_endpoint_does_not_leave_http_by_itself() {
     }
 }
 
+/// Who leaves HTTP says in HTTP/1.1 for what (RFC 9110 sections 7.8 and 15.2.2).
+#[tokio::test]
+async fn an_endpoint_that_leaves_http_says_for_what() {
+    for (case, answer, want) in [
+        ("as it should be", "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n", "101"),
+        ("no Upgrade", "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n\r\n", "502"),
+        ("an empty one", "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: \r\n\r\n", "502"),
+        ("HTTP/1.0", "HTTP/1.0 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n", "502"),
+    ] {
+        let endpoint = endpoints::raw(move |mut stream| async move {
+            if read_until(&mut stream, &mut Vec::new(), BODY.as_bytes()).await {
+                stream.write_all(answer.as_bytes()).await.expect("written");
+                let _ = stream.read_to_end(&mut Vec::new()).await;
+            }
+        })
+        .await;
+        let (_fed, address) = fed(endpoint).await;
+        let mut raw = Raw::to(address).await;
+        raw.say(&upgrade("/exec")).await;
+        let head = raw.head().await;
+        assert!(head.starts_with(&format!("http/1.1 {want}")), "{case}: {head}");
+        assert_eq!(head.contains("x-maesh-reason: upstream_protocol\r\n"), want == "502", "{case}: {head}");
+    }
+}
+
 const WEBSOCKET: &str = "GET /chat HTTP/1.1\r\nHost: web.shop\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
                          Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
 

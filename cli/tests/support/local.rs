@@ -3,11 +3,11 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
 };
 
-use super::{await_condition, command, http::get, range};
+use super::{await_condition, command, command_of, http::get, range};
 
 /// One of the processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,14 +25,30 @@ pub struct Roles {
     /// First two bytes of all their addresses.
     prefix: String,
     running: Vec<(Part, Child)>,
+    limited: Option<Limited>,
+}
+
+/// A bound on the open files of each process, and the folder of their logs.
+struct Limited {
+    open_files: u32,
+    logs: PathBuf,
 }
 
 impl Roles {
     /// Starts them on the manifests in `folder`, which must exist, and waits until they are ready.
     pub fn start(folder: &Path) -> Self {
+        Self::start_as(folder, None)
+    }
+
+    /// The same, where each process may open so many files. Their logs are in the folder `logs`.
+    pub fn start_limited(folder: &Path, open_files: u32, logs: &Path) -> Self {
+        Self::start_as(folder, Some(Limited { open_files, logs: logs.to_owned() }))
+    }
+
+    fn start_as(folder: &Path, limited: Option<Limited>) -> Self {
         let range = range();
         let prefix = range.rsplitn(3, '.').nth(2).expect("an address range").to_owned();
-        let mut roles = Self { prefix, running: Vec::new() };
+        let mut roles = Self { prefix, running: Vec::new(), limited };
         let manifests = folder.display().to_string();
         let controller = roles.socket(Part::Controller, 5390).to_string();
         roles.spawn(
@@ -56,7 +72,7 @@ impl Roles {
     /// Starts a controller on the manifests in `folder`, and dns with these further flags; waits until both are ready.
     pub fn start_dns(folder: &Path, flags: impl FnOnce(IpAddr) -> Vec<String>) -> Self {
         let prefix = range().rsplitn(3, '.').nth(2).expect("an address range").to_owned();
-        let mut roles = Self { prefix, running: Vec::new() };
+        let mut roles = Self { prefix, running: Vec::new(), limited: None };
         let (manifests, controller) = (folder.display().to_string(), roles.socket(Part::Controller, 5390).to_string());
         roles.spawn(Part::Controller, &["controller", "--manifests", &manifests, "--listen", &controller]);
         let dns = roles.dns().to_string();
@@ -77,7 +93,18 @@ impl Roles {
 
     fn spawn(&mut self, part: Part, arguments: &[&str]) {
         let admin = self.socket(part, 5380).to_string();
-        let child = command(arguments)
+        let mut program = match &self.limited {
+            None => command(arguments),
+            Some(limited) => {
+                let mut shell = command_of("sh");
+                let script = format!("ulimit -n {} && exec \"$@\"", limited.open_files);
+                shell.args(["-c", &script, "sh", env!("CARGO_BIN_EXE_maesh")]).args(arguments);
+                let log = std::fs::File::create(limited.log(part)).expect("a log");
+                shell.stderr(log);
+                shell
+            }
+        };
+        let child = program
             .args(["--admin", &admin, "--log-level", "warn"])
             .stdin(Stdio::null())
             .spawn()
@@ -100,6 +127,17 @@ impl Roles {
         self.socket(Part::Dns, 5353)
     }
 
+    /// What a limited process logged.
+    pub fn log(&self, part: Part) -> String {
+        let limited = self.limited.as_ref().expect("it is limited");
+        std::fs::read_to_string(limited.log(part)).expect("a log")
+    }
+
+    /// Where subscribers connect to the controller.
+    pub fn discovery(&self) -> SocketAddr {
+        self.socket(Part::Controller, 5390)
+    }
+
     fn socket(&self, part: Part, port: u16) -> SocketAddr {
         (self.address(part), port).into()
     }
@@ -119,6 +157,12 @@ impl Roles {
         let (_, child) = self.running.iter().find(|(running, _)| *running == part).expect("it runs");
         let sent = Command::new("kill").args([format!("-{name}"), child.id().to_string()]).status().expect("kill");
         assert!(sent.success());
+    }
+}
+
+impl Limited {
+    fn log(&self, part: Part) -> PathBuf {
+        self.logs.join(format!("{part:?}.log"))
     }
 }
 

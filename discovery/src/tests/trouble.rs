@@ -60,6 +60,27 @@ async fn a_peer_that_hangs_is_noticed_by_both_ends() {
     assert!(since.elapsed() <= Duration::from_secs(4), "the subscriber noticed after {:?}", since.elapsed());
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_rejected_listener_is_acknowledged_once_it_is_asked_for_again() {
+    let store = store_with(&[listener(80, true), listener(81, true)], 0);
+    let server = serve(&store);
+    let mut role = role(config(&server, &[Kind::Listener], &[]));
+    let update = role.next().await;
+    let id: Arc<str> = "shared/80/tcp".into();
+    let refused = |message: &str| vec![Rejected { name: id.clone(), message: message.to_owned() }];
+    role.apply(update, refused("taken"));
+    let all = seen(&server, |all| all.iter().any(|it| !it.failed.is_empty())).await;
+    assert_eq!(all[0].listening.len(), 1);
+    for again in 0..2 {
+        role.subscribed.interest.again(Kind::Listener, id.clone());
+        let update = role.next().await;
+        assert_eq!(update.upserts.len(), 1, "only this one, try {again}");
+        role.apply(update, if again == 0 { refused("still taken") } else { Vec::new() });
+    }
+    let all = seen(&server, |all| all.iter().any(|it| it.failed.is_empty())).await;
+    assert_eq!(all[0].listening.len(), 2);
+}
+
 fn store_with(resources: &[Resource], reached: u64) -> Arc<Store> {
     let store = Arc::new(Store::new());
     store.apply(&upserts(resources.iter().cloned()));

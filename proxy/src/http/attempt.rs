@@ -39,8 +39,7 @@ impl Attempts<'_> {
         let (local, ask) = (&self.worker.upstream, Ask { head: self.head, upgrade: self.upgrade });
         let began = Instant::now();
         let answer = if self.http2 {
-            // Boxed to keep the future of HTTP/1.1 small.
-            Box::pin(upstream::exchange_h2(local, &endpoint.peer, connect_timeout, &ask, upload)).await?
+            upstream::exchange_h2(local, &endpoint.peer, connect_timeout, &ask, upload).await?
         } else {
             upstream::exchange_h1(local, &endpoint.peer, connect_timeout, reuse, &ask, upload).await?
         };

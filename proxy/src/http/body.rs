@@ -1,7 +1,6 @@
 //! Bodies, both ways.
 
 pub(crate) mod replay;
-mod upload;
 
 use std::{
     pin::Pin,
@@ -11,7 +10,7 @@ use std::{
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 
-pub(crate) use self::{replay::Replay, upload::Upload};
+pub(crate) use self::replay::Replay;
 use crate::upstream::{BodyError, ResponseBody};
 
 /// The body of a response.

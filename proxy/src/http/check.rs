@@ -1,46 +1,49 @@
 //! What a request must be before anything is done with it: well-formed, of a known form, within the limits.
 
-use http::{HeaderValue, Method, Request, Uri, Version, header};
+use http::{HeaderMap, HeaderValue, Method, Uri, Version, header, request, uri::PathAndQuery};
 use hyper::ext::Protocol;
 
-use super::{caller::Caller, server::RequestBody, upgrade};
+use super::{caller::Caller, upgrade};
 use crate::{config::Limits, reason::Reason};
 
 /// Refuses what is malformed or too large, and returns the name in `Host`, which the request keeps.
-pub(super) fn check(caller: &Caller, request: &mut Request<RequestBody>) -> Result<Option<HeaderValue>, Reason> {
+pub(super) fn check(caller: &Caller, head: &mut request::Parts) -> Result<Option<HeaderValue>, Reason> {
     let limits = &caller.shared.config.limits;
-    check_method(request)?;
-    if request.version() == Version::HTTP_2 {
-        check_http2_size(request, limits)?;
+    check_method(head)?;
+    if head.version == Version::HTTP_2 {
+        check_http2_size(&head.headers, limits)?;
     }
-    if request.uri().path_and_query().is_some_and(|target| target.as_str().len() > limits.target) {
+    if head.uri.path_and_query().is_some_and(|target| target.as_str().len() > limits.target) {
         return Err(Reason::UriTooLong);
     }
-    if caller.is_malformed() || !has_right_form(request.method(), request.uri()) {
+    if head.version != Version::HTTP_2 {
+        add_path(&mut head.uri)?;
+    }
+    if caller.is_malformed() || !has_right_form(&head.method, &head.uri) {
         return Err(Reason::BadRequest);
     }
-    if let Some(coding) = request.headers().get(header::TRANSFER_ENCODING) {
-        if request.headers().get_all(header::TRANSFER_ENCODING).iter().count() > 1 {
+    if let Some(coding) = head.headers.get(header::TRANSFER_ENCODING) {
+        if head.headers.get_all(header::TRANSFER_ENCODING).iter().count() > 1 {
             return Err(Reason::BadRequest);
         }
         if !coding.as_bytes().eq_ignore_ascii_case(b"chunked") {
             return Err(Reason::NotImplemented);
         }
     }
-    let mut hosts = request.headers().get_all(header::HOST).iter();
+    let mut hosts = head.headers.get_all(header::HOST).iter();
     let host = hosts.next().cloned();
     if hosts.next().is_some() {
         return Err(Reason::BadRequest);
     }
     // The target's own authority comes first (RFC 9112 section 3.2.2, RFC 9113 section 8.3.1).
-    if let Some(authority) = request.uri().authority() {
+    if let Some(authority) = head.uri.authority() {
         let value = HeaderValue::from_str(authority.as_str()).map_err(|_| Reason::BadRequest)?;
         if host.as_ref() != Some(&value) {
-            request.headers_mut().insert(header::HOST, value.clone());
+            head.headers.insert(header::HOST, value.clone());
         }
         return Ok(Some(value));
     }
-    if host.is_none() && request.version() == Version::HTTP_11 {
+    if host.is_none() && head.version == Version::HTTP_11 {
         return Err(Reason::BadRequest);
     }
     Ok(host)
@@ -48,10 +51,10 @@ pub(super) fn check(caller: &Caller, request: &mut Request<RequestBody>) -> Resu
 
 /// Refuses methods that are never served: CONNECT, but for the extended one that asks for WebSocket (RFC 8441), and PRI, which
 /// is no method.
-fn check_method(request: &mut Request<RequestBody>) -> Result<(), Reason> {
-    let is_connect = *request.method() == Method::CONNECT;
-    let is_preface = request.method().as_str() == "PRI";
-    match request.extensions_mut().get_mut::<Protocol>() {
+fn check_method(head: &mut request::Parts) -> Result<(), Reason> {
+    let is_connect = head.method == Method::CONNECT;
+    let is_preface = head.method.as_str() == "PRI";
+    match head.extensions.get_mut::<Protocol>() {
         None if is_connect => Err(Reason::MethodNotAllowed),
         None if is_preface => Err(Reason::BadRequest),
         None => Ok(()),
@@ -65,6 +68,18 @@ fn check_method(request: &mut Request<RequestBody>) -> Result<(), Reason> {
     }
 }
 
+/// An absolute target may have a query and no path, which is then `/` (RFC 9112 section 3.2.2).
+fn add_path(target: &mut Uri) -> Result<(), Reason> {
+    let Some(query) = target.path_and_query().map(PathAndQuery::as_str).filter(|path| path.starts_with('?')) else {
+        return Ok(());
+    };
+    let path = PathAndQuery::try_from(format!("/{query}")).map_err(|_| Reason::BadRequest)?;
+    let mut parts = std::mem::take(target).into_parts();
+    parts.path_and_query = Some(path);
+    *target = Uri::from_parts(parts).map_err(|_| Reason::BadRequest)?;
+    Ok(())
+}
+
 /// Whether the target has a form that its method may have (RFC 9112 section 3.2). `*` is for OPTIONS only, an authority
 /// alone for CONNECT only, and of the schemes a proxy of HTTP knows two.
 fn has_right_form(method: &Method, target: &Uri) -> bool {
@@ -76,8 +91,7 @@ fn has_right_form(method: &Method, target: &Uri) -> bool {
     }
 }
 
-fn check_http2_size(request: &Request<RequestBody>, limits: &Limits) -> Result<(), Reason> {
-    let fields = request.headers();
+fn check_http2_size(fields: &HeaderMap, limits: &Limits) -> Result<(), Reason> {
     // As RFC 9113 section 6.5.2 counts them.
     let size: usize = fields.iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum();
     if fields.len() > limits.fields || size > limits.head { Err(Reason::HeadersTooLarge) } else { Ok(()) }

@@ -3,18 +3,19 @@
 
 use std::{sync::Arc, time::Instant};
 
-use http::{HeaderValue, Request, Uri, Version, header, request, response, uri};
+use http::{HeaderValue, Uri, Version, header, request, response, uri};
 use maesh_config::model::Scheme;
 use smallvec::SmallVec;
 
 use super::{
     attempt::Attempts,
-    body::{Body, Replay, Upload},
+    body::{Body, Replay},
     caller::Caller,
     policy::{
         concurrency,
         retry::{self, Again, Tries},
     },
+    request::ProxiedRequest,
 };
 use crate::{
     balance::{self, FAILURE},
@@ -36,10 +37,9 @@ pub(crate) struct Sent {
     pub(crate) switched: Option<Upgraded>,
 }
 
-/// A request on its way.
-pub(crate) struct Outgoing {
-    pub(crate) request: Request<Upload>,
-    /// The protocol towards the endpoint.
+/// How a request is spoken to its endpoint.
+pub(crate) struct ToEndpoint {
+    /// Over HTTP/2.
     pub(crate) http2: bool,
     /// It asks for another protocol.
     pub(crate) upgrade: bool,
@@ -55,21 +55,22 @@ pub(crate) fn speaks_http2(backend: &BackendPort, grpc: bool) -> Result<bool, Re
     }
 }
 
-/// Sends `outgoing` to an endpoint of `backend`.
+/// Sends `request` to an endpoint of `backend`.
 pub(crate) async fn send(
     caller: &Arc<Caller>,
     backend: &Arc<BackendPort>,
-    outgoing: Box<Outgoing>,
+    mut request: Box<ProxiedRequest>,
+    to: ToEndpoint,
 ) -> Result<Sent, Reason> {
     let worker = &caller.worker;
     let shared = &worker.shared;
     let mut in_flight = concurrency::of_all(backend)?;
-    let Outgoing { request, http2, upgrade } = *outgoing;
-    let (mut head, upload) = request.into_parts();
-    shape(&mut head, http2)?;
+    let ToEndpoint { http2, upgrade } = to;
+    shape(&mut request.head, http2)?;
     // What an extended CONNECT sends belongs to the other protocol.
-    let upload = upload.replay().filter(|_| !(http2 && upgrade));
-    let attempts = Attempts { worker, head: &head, http2, upgrade };
+    let body = if http2 && upgrade { None } else { request.take_body() };
+    let (upload, head) = (body.map(Replay::new), &request.head);
+    let attempts = Attempts { worker, head, http2, upgrade };
     let mut tries = Tries::new();
     let mut avoided: SmallVec<[Arc<Endpoint>; 2]> = SmallVec::new();
     let mut reuse = Reuse::Allowed;
@@ -107,8 +108,8 @@ pub(crate) async fn send(
             endpoint.latency.record(shared.clock.coarse(), FAILURE);
         }
         let replayable = upload.as_ref().is_none_or(Replay::is_whole);
-        let request = retry::Request { idempotent: head.method.is_idempotent(), replayable, gone };
-        match tries.again(&failure, request) {
+        let replay = retry::Request { idempotent: head.method.is_idempotent(), replayable, gone };
+        match tries.again(&failure, replay) {
             None => return Err(retry::reason(&failure)),
             Some(Again::Elsewhere) => avoided.push(endpoint),
             Some(Again::Anew) => reuse = Reuse::Refused,
@@ -137,6 +138,12 @@ fn sent(answer: Answer, in_flight: InFlight, attempts: u32) -> Sent {
 fn shape(head: &mut request::Parts, http2: bool) -> Result<(), Reason> {
     if http2 {
         let host = head.headers.remove(header::HOST);
+        head.version = Version::HTTP_2;
+        let says_authority = |host: &HeaderValue| head.uri.authority().is_some_and(|said| host == said.as_str());
+        let has_form = head.uri.scheme() == Some(&uri::Scheme::HTTP) && head.uri.path_and_query().is_some();
+        if has_form && host.as_ref().is_some_and(says_authority) {
+            return Ok(());
+        }
         let authority = match (&host, head.uri.authority()) {
             (Some(host), _) => uri::Authority::try_from(host.as_bytes()).map_err(|_| Reason::BadRequest)?,
             (None, Some(authority)) => authority.clone(),
@@ -146,7 +153,6 @@ fn shape(head: &mut request::Parts, http2: bool) -> Result<(), Reason> {
         parts.scheme = Some(uri::Scheme::HTTP);
         parts.authority = Some(authority);
         head.uri = Uri::from_parts(parts).map_err(|_| Reason::BadRequest)?;
-        head.version = Version::HTTP_2;
         return Ok(());
     }
     head.version = Version::HTTP_11;

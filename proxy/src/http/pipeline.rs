@@ -4,27 +4,30 @@
 
 use std::sync::Arc;
 
-use http::{HeaderValue, Request, Response, Version, header};
+use http::{HeaderValue, Response, Version, header};
 use maesh_config::model::Protocol;
 
 use super::{
     answer::LocalAnswer,
-    body::{Body, Upload},
+    body::Body,
     caller::Caller,
     check::check,
     exchange::Exchange,
-    forward::{self, Outgoing, Sent},
+    forward::{self, Sent, ToEndpoint},
     headers::{self, Forwarded},
     hops,
     policy::concurrency,
+    request::ProxiedRequest,
     route,
-    server::RequestBody,
-    upgrade::{self, Tunnel},
+    upgrade::{self, Tunnel, Wanted},
 };
 use crate::{
     reason::Reason,
     state::{BackendPort, Found, Port, Target, find_port, ready_port},
 };
+
+/// Most fields that the proxy adds to a request: room for all of them is made at once.
+const FIELDS_ADDED: usize = 8;
 
 /// What came back for a request that was forwarded.
 pub(crate) struct Answered {
@@ -34,9 +37,9 @@ pub(crate) struct Answered {
 }
 
 /// Carries `request` from its head to the head of its response. What is learnt on the way is noted in `exchange`.
-pub(crate) async fn run(exchange: &mut Exchange, mut request: Request<RequestBody>) -> Result<Answered, LocalAnswer> {
+pub(crate) async fn run(exchange: &mut Exchange, mut request: Box<ProxiedRequest>) -> Result<Answered, LocalAnswer> {
     let caller = exchange.caller.clone();
-    let host = check(&caller, &mut request)?;
+    let host = check(&caller, &mut request.head)?;
     let port = find(&caller, host.as_ref()).await?;
     exchange.port = Some(port.clone());
     let backend = route(&caller, &port)?;
@@ -87,7 +90,7 @@ async fn forward(
     port: &Port,
     backend: &Arc<BackendPort>,
     host: Option<&HeaderValue>,
-    mut request: Request<RequestBody>,
+    mut request: Box<ProxiedRequest>,
 ) -> Result<Answered, LocalAnswer> {
     let http2 = forward::speaks_http2(backend, exchange.grpc)?;
     if backend.upstreams.load().policy.local_only {
@@ -97,31 +100,13 @@ async fn forward(
     if caller.http2 && !http2 {
         exchange.permit = Some(caller.permit.exchange().ok_or(Reason::Overloaded)?);
     }
-    hops::count(request.headers_mut())?;
-    let wanted = upgrade::wanted(&request, http2, caller.http2)?;
-    headers::strip_hop_by_hop(request.headers_mut(), http2);
-    let forwarded = Forwarded {
-        caller: &caller.address_text,
-        trusted: caller.trusted,
-        websocket: wanted.as_ref().is_some_and(upgrade::Wanted::is_websocket),
-        host,
-        port: &port.number_text,
-    };
-    headers::forward(request.headers_mut(), &forwarded);
-    // Whoever reads the body is told to go on; the endpoint need not be asked.
-    request.headers_mut().remove(header::EXPECT);
-    if !http2 {
-        headers::join_cookies(request.headers_mut());
-    }
+    let wanted = prepare(&mut request, caller, port, host, http2)?;
     let idle = backend.upstreams.load().policy.idle_timeout;
     if exchange.activity.is_uploading() {
         exchange.activity.limit(idle);
     }
-    let mut outgoing = Box::new(Outgoing { request: request.map(Upload::new), http2, upgrade: wanted.is_some() });
-    if let Some(wanted) = &wanted {
-        wanted.apply(&mut outgoing);
-    }
-    let Sent { head, body, in_flight, attempts, whole, switched } = forward::send(caller, backend, outgoing).await?;
+    let to = ToEndpoint { http2, upgrade: wanted.is_some() };
+    let Sent { head, body, in_flight, attempts, whole, switched } = forward::send(caller, backend, request, to).await?;
     exchange.in_flight = Some(in_flight);
     exchange.attempts = attempts;
     exchange.complete = whole;
@@ -136,4 +121,37 @@ async fn forward(
         (Some(_), None) => return Err(Reason::UpstreamProtocol.into()),
     };
     Ok(Answered { response, tunnel })
+}
+
+/// Gives the request the fields with which it leaves the proxy. Returns the caller's wish to leave HTTP, if it has one.
+fn prepare(
+    request: &mut ProxiedRequest,
+    caller: &Caller,
+    port: &Port,
+    host: Option<&HeaderValue>,
+    http2: bool,
+) -> Result<Option<Wanted>, Reason> {
+    let fields = &mut request.head.headers;
+    fields.reserve(FIELDS_ADDED);
+    hops::count(fields)?;
+    let wanted = upgrade::wanted(&request.head, http2, caller.http2)?;
+    let fields = &mut request.head.headers;
+    headers::strip_hop_by_hop(fields, http2);
+    let forwarded = Forwarded {
+        caller: &caller.address_text,
+        trusted: caller.trusted,
+        websocket: wanted.as_ref().is_some_and(Wanted::is_websocket),
+        host,
+        port: &port.number_text,
+    };
+    headers::forward(fields, &forwarded);
+    // Whoever reads the body is told to go on; the endpoint need not be asked.
+    fields.remove(header::EXPECT);
+    if !http2 {
+        headers::join_cookies(fields);
+    }
+    if let Some(wanted) = &wanted {
+        wanted.apply(request, http2);
+    }
+    Ok(wanted)
 }

@@ -9,19 +9,14 @@ mod tunnel;
 
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header, request};
 use hyper::ext::Protocol;
 
 pub(crate) use self::{
     sides::{Caller, Stream},
     tunnel::Tunnel,
 };
-use super::{
-    body::{Body, Upload},
-    forward::Outgoing,
-    headers,
-    server::RequestBody,
-};
+use super::{body::Body, headers, request::ProxiedRequest};
 use crate::{reason::Reason, upstream::Upgraded};
 
 const WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
@@ -38,23 +33,19 @@ pub(crate) struct Wanted {
 }
 
 /// The wish to leave HTTP of a request, if it has one that can be passed on to an endpoint of this protocol.
-pub(crate) fn wanted(
-    request: &Request<RequestBody>,
-    to_http2: bool,
-    from_http2: bool,
-) -> Result<Option<Wanted>, Reason> {
+pub(crate) fn wanted(head: &request::Parts, to_http2: bool, from_http2: bool) -> Result<Option<Wanted>, Reason> {
     if from_http2 {
         // Which protocols it may ask for was checked before.
-        let asks = request.extensions().get::<Protocol>().is_some();
+        let asks = head.extensions.get::<Protocol>().is_some();
         return Ok(asks.then_some(Wanted { protocol: WEBSOCKET, extended: true }));
     }
-    let asks = request.headers().contains_key(header::UPGRADE)
-        && headers::has_token(request.headers(), &header::CONNECTION, "upgrade");
+    let asks =
+        head.headers.contains_key(header::UPGRADE) && headers::has_token(&head.headers, &header::CONNECTION, "upgrade");
     // HTTP/1.0 knows no upgrade (RFC 9110 section 7.8).
-    if !asks || to_http2 || request.version() != http::Version::HTTP_11 {
+    if !asks || to_http2 || head.version != http::Version::HTTP_11 {
         return Ok(None);
     }
-    let protocol = protocols(request.headers())?;
+    let protocol = protocols(&head.headers)?;
     Ok(protocol.map(|protocol| Wanted { protocol, extended: false }))
 }
 
@@ -97,25 +88,25 @@ impl Wanted {
     }
 
     /// Asks the endpoint for the same, in the form that its protocol has for it.
-    pub(crate) fn apply(&self, outgoing: &mut Outgoing) {
-        if outgoing.http2 {
+    pub(crate) fn apply(&self, request: &mut ProxiedRequest, to_http2: bool) {
+        if to_http2 {
             return;
         }
-        let request = &mut outgoing.request;
+        let head = &mut request.head;
         if self.extended {
-            *request.method_mut() = Method::GET;
-            request.extensions_mut().remove::<Protocol>();
+            head.method = Method::GET;
+            head.extensions.remove::<Protocol>();
             let key = rand::random::<[u8; 16]>();
             let key = HeaderValue::from_str(&base64(&key)).unwrap_or(HeaderValue::from_static(""));
-            request.headers_mut().insert(SEC_WEBSOCKET_KEY, key);
+            head.headers.insert(SEC_WEBSOCKET_KEY, key);
             // DATA of an extended CONNECT belongs to the new protocol. A request of HTTP/1.1 keeps its body.
-            *request.body_mut() = Upload::empty();
+            request.body.clear();
         }
-        request.headers_mut().insert(header::CONNECTION, UPGRADE);
-        request.headers_mut().insert(header::UPGRADE, self.protocol.clone());
+        head.headers.insert(header::CONNECTION, UPGRADE);
+        head.headers.insert(header::UPGRADE, self.protocol.clone());
     }
 
-    /// The endpoint agreed, to the protocol that it `chose` where it says one: gives the response the form that the caller
+    /// The endpoint agreed, to the protocol that it `chose`; over HTTP/2 it chooses none: gives the response the form that the caller
     /// understands.
     pub(crate) fn agreed(
         self,
@@ -133,7 +124,7 @@ impl Wanted {
             response.headers_mut().remove(SEC_WEBSOCKET_ACCEPT);
         } else {
             response.headers_mut().insert(header::CONNECTION, UPGRADE);
-            response.headers_mut().insert(header::UPGRADE, chose.unwrap_or(self.protocol));
+            response.headers_mut().insert(header::UPGRADE, chose.ok_or(Reason::UpstreamProtocol)?);
         }
         Ok(Tunnel::new(endpoint, websocket, idle))
     }

@@ -7,7 +7,7 @@ use std::{
     collections::{HashMap, HashSet},
     net::{IpAddr, SocketAddr},
     sync::{Arc, atomic::Ordering},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use maesh_config::{
@@ -20,6 +20,7 @@ use super::{
     Called, Destination, Endpoint, MeshFacts, NameFacts, Place, Port, Serving, Shared, Wanted, Weighted,
     directory_name,
     graph::{BackendId, Effect, Event, Graph, PublishedPort},
+    refused::Refused,
     runtime::Runtime,
 };
 use crate::loops::Dialable;
@@ -30,12 +31,21 @@ const SETTLE: Duration = Duration::from_millis(50);
 
 /// What opens and closes ports.
 pub(crate) trait Ports {
-    /// Opens a listener, or changes what an open one serves. A failure, said in words, leaves things as they were.
-    fn open(&mut self, listener: &Listener) -> Result<(), String>;
-    /// Closes a listener.
+    /// Opens a listener, or changes what an open one serves. A failure leaves things as they were.
+    fn open(&mut self, listener: &Listener) -> Result<(), NotOpened>;
+    /// Closes a listener. One that is not open is ignored.
     fn close(&mut self, id: &str);
     /// The addresses that are listened on, if they changed since the last call.
     fn take_changed(&mut self) -> Option<HashSet<SocketAddr>>;
+}
+
+/// A listener could not be opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct NotOpened {
+    /// Why, and what to do, for people.
+    pub(crate) message: String,
+    /// What stands in the way may pass by itself.
+    pub(crate) try_again: bool,
 }
 
 /// Applies updates of the configuration, and what the data path asks for.
@@ -45,6 +55,8 @@ pub(crate) struct Apply {
     graph: Graph,
     names: HashMap<ServiceName, Arc<Called>>,
     runtime: Runtime,
+    /// Listeners that wait for another try to open them.
+    refused: Refused,
     /// Endpoints that left with requests in flight, since the last acknowledgement.
     leaving: Vec<Arc<Endpoint>>,
 }
@@ -67,7 +79,15 @@ impl Apply {
         let node = config.node_address.filter(|_| place.zone.is_none()).map(Workload::resource_name_of);
         let dialable = Dialable::new(&config.shared, config.loopback_endpoints);
         let graph = Graph::new(place, node, dialable);
-        Self { shared, interest, graph, names: HashMap::new(), runtime: Runtime::default(), leaving: Vec::new() }
+        Self {
+            shared,
+            interest,
+            graph,
+            names: HashMap::new(),
+            runtime: Runtime::default(),
+            refused: Refused::default(),
+            leaving: Vec::new(),
+        }
     }
 
     /// Puts one update in force and acknowledges it.
@@ -112,6 +132,48 @@ impl Apply {
         }
     }
 
+    /// Tries to open the listeners again that are due. The controller is asked for those that are open now once more, and
+    /// hears of them when they are acknowledged. Whether there are any.
+    pub(crate) fn retry_listeners(&mut self, now: Instant, ports: &mut impl Ports) -> bool {
+        let mut opened = false;
+        for listener in self.refused.due(now) {
+            if self.open(&listener, ports).is_ok() {
+                opened = true;
+                self.interest.again(Kind::Listener, listener.id.0.clone());
+            }
+        }
+        if opened {
+            self.carry_out(ports);
+        }
+        opened
+    }
+
+    /// Opens a listener, or notes that it is to be tried again.
+    fn open(&mut self, listener: &Arc<Listener>, ports: &mut impl Ports) -> Result<(), String> {
+        let id = &listener.id.0;
+        let opened = ports.open(listener);
+        match &opened {
+            Ok(()) if self.refused.remove(id) => tracing::info!(listener = %id, "listener opened after all"),
+            Ok(()) => {}
+            Err(NotOpened { message, try_again: true }) => {
+                if self.refused.insert(listener.clone(), message, Instant::now()) {
+                    tracing::warn!(listener = %id, error = %message, "listener not opened; trying again");
+                }
+            }
+            Err(NotOpened { message, try_again: false }) => {
+                self.refused.remove(id);
+                tracing::warn!(listener = %id, error = %message, "listener not opened");
+            }
+        }
+        self.count_refused();
+        opened.map_err(|error| error.message)
+    }
+
+    fn count_refused(&self) {
+        #[allow(clippy::cast_possible_wrap)]
+        self.shared.telemetry.listeners_refused.set(self.refused.len() as i64);
+    }
+
     /// Unsubscribes from Services and callers that were not used for the idle time.
     pub(crate) fn release_idle(&mut self, ports: &mut impl Ports) {
         self.release_callers();
@@ -150,14 +212,15 @@ impl Apply {
             for effect in effects {
                 match effect {
                     Effect::Open(listener) => {
-                        if let Err(message) = ports.open(&listener) {
-                            let name = listener.id.0.clone();
-                            tracing::warn!(listener = %name, error = %message, "listener not opened");
-                            self.graph.handle(Event::NotOpened(name.clone()));
-                            rejected.push(Rejected { name, message });
+                        if let Err(message) = self.open(&listener, ports) {
+                            rejected.push(Rejected { name: listener.id.0.clone(), message });
                         }
                     }
-                    Effect::Close(id) => ports.close(&id),
+                    Effect::Close(id) => {
+                        ports.close(&id);
+                        self.refused.remove(&id);
+                        self.count_refused();
+                    }
                     effect => self.carry_out_one(effect, &mut tables),
                 }
             }

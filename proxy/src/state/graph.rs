@@ -38,8 +38,6 @@ pub(crate) enum Event {
     Used(ServiceName),
     /// No caller used this Service for the idle time.
     Idle(ServiceName),
-    /// A listener could not be opened.
-    NotOpened(Arc<str>),
     /// The proxy listens on these addresses. None of them is dialled.
     Listening(HashSet<SocketAddr>),
 }
@@ -59,7 +57,7 @@ pub(crate) enum Effect {
     WorkloadGone(Arc<str>),
     /// Open a listener, or change what an open one serves.
     Open(Arc<Listener>),
-    /// Close the listener with this identity.
+    /// Close the listener with this identity, if it could be opened.
     Close(Arc<str>),
     /// Put a policy and endpoints in force on a backend port. Its run-time state stays.
     SetBackend { id: BackendId, policy: BackendPolicy, endpoints: Vec<model::Endpoint> },
@@ -148,9 +146,6 @@ impl Graph {
             // Its name went while the event was on its way.
             Event::Used(_) => {}
             Event::Idle(name) => self.stop_using(&name),
-            Event::NotOpened(id) => {
-                self.listeners.remove(&id);
-            }
             Event::Listening(addresses) => {
                 self.dialable.listening = addresses;
                 self.refresh_all();

@@ -174,7 +174,15 @@ enum Place {
     Full,
 }
 
-/// A place on a connection of HTTP/2 to `peer`.
+/// A place on a connection of HTTP/2 to `peer` that is there already and has room.
+pub(super) fn free_h2(local: &Arc<Local>, peer: &Arc<Peer>, within: Duration) -> Option<h2::Stream> {
+    match place(peer.pools.of(local.index), local, peer, within, true).0 {
+        Place::Here(stream) => Some(stream),
+        Place::Connecting(_) | Place::Full => None,
+    }
+}
+
+/// A place on a connection of HTTP/2 to `peer`, where [`free_h2`] found none.
 ///
 /// Opens another connection when none has room, and ahead of need when all are busy. Waits at most `within` for room.
 pub(super) async fn stream_h2(

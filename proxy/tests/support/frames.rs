@@ -13,6 +13,7 @@ pub const RST_STREAM: u8 = 3;
 pub const SETTINGS: u8 = 4;
 pub const PING: u8 = 6;
 pub const GOAWAY: u8 = 7;
+pub const CONTINUATION: u8 = 9;
 
 pub const END_STREAM: u8 = 1;
 pub const END_HEADERS: u8 = 4;
@@ -38,11 +39,24 @@ pub fn block(fields: &[(&str, &str)]) -> Vec<u8> {
     for (name, value) in fields {
         block.push(0);
         for text in [name, value] {
-            block.push(u8::try_from(text.len()).ok().filter(|length| *length < 127).expect("short"));
+            push_length(&mut block, text.len());
             block.extend_from_slice(text.as_bytes());
         }
     }
     block
+}
+
+/// A length of a string, in seven bits and as many bytes more as it needs (RFC 7541 section 5.1).
+fn push_length(block: &mut Vec<u8>, length: usize) {
+    let Some(mut rest) = length.checked_sub(127) else {
+        return block.push(u8::try_from(length).expect("below 127"));
+    };
+    block.push(127);
+    while rest >= 128 {
+        block.push(u8::try_from(rest % 128).expect("below 128") | 128);
+        rest /= 128;
+    }
+    block.push(u8::try_from(rest).expect("below 128"));
 }
 
 /// One side of a connection.
@@ -84,6 +98,21 @@ impl Frames {
             if frame.flags & ACK == 0 {
                 self.write(SETTINGS, ACK, 0, &[]).await;
             }
+        }
+    }
+
+    /// Writes bytes as they are; that the proxy may be gone is no failure.
+    pub async fn write_raw(&mut self, bytes: &[u8]) {
+        let _ = self.0.write_all(bytes).await;
+    }
+
+    /// Writes a header block that may need several frames; `flags` are those of the first one.
+    pub async fn write_block(&mut self, flags: u8, stream: u32, block: &[u8]) {
+        let pieces: Vec<_> = block.chunks(16_000).collect();
+        for (at, piece) in pieces.iter().enumerate() {
+            let (kind, flags) = if at == 0 { (HEADERS, flags) } else { (CONTINUATION, 0) };
+            let ends = if at + 1 == pieces.len() { END_HEADERS } else { 0 };
+            self.write(kind, flags | ends, stream, piece).await;
         }
     }
 

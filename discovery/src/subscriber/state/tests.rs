@@ -93,6 +93,8 @@ fn interest_becomes_requests() {
         ("never had", vec![un("z")], vec![]),
         ("of a kind that comes whole", vec![Demand::Subscribe(Kind::Name, "x".into())], vec![]),
         ("of a kind that is not subscribed", vec![Demand::Subscribe(Kind::Proxy, "x".into())], vec![]),
+        ("once more", vec![Demand::Again(Kind::Name, "x".into())], vec!["Name +[x] -[]"]),
+        ("once more what was let go of", vec![Demand::Again(Kind::Endpoints, "z".into())], vec![]),
     ] {
         assert_eq!(asked(&state.demand(demands, true)), want, "{case}");
     }

@@ -44,6 +44,16 @@ impl RequestBody {
         Self::new(Source::H2(body.boxed_unsync()), activity)
     }
 
+    /// Takes it out, and leaves none.
+    pub(crate) fn take(&mut self) -> Self {
+        Self { source: std::mem::replace(&mut self.source, Source::Empty), activity: self.activity.clone() }
+    }
+
+    /// Leaves nothing of it: what is sent is no body of HTTP.
+    pub(crate) fn clear(&mut self) {
+        self.source = Source::Empty;
+    }
+
     fn new(source: Source, activity: Arc<Activity>) -> Self {
         let body = Self { source, activity };
         body.activity.set_uploading(!http_body::Body::is_end_stream(&body));

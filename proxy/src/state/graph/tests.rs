@@ -1,12 +1,10 @@
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::BTreeMap;
 
-use maesh_config::model::{
-    Answer, Backend as RouteBackend, Balance, Bind, ListenerId, NamePort, PortEndpoints, Route, Scheme, ServicePort,
-    Transport,
-};
+use maesh_config::model::{Answer, Backend as RouteBackend, NamePort, PortEndpoints, Route, ServicePort};
 use proptest::prelude::*;
 
 use super::*;
+use crate::fixtures::{self, policy};
 
 /// What is there once all effects are carried out.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -88,18 +86,6 @@ fn key(name: &str) -> Arc<str> {
     service_name(name).to_string().into()
 }
 
-fn policy(concurrency: u32) -> BackendPolicy {
-    BackendPolicy {
-        scheme: Scheme::Http,
-        balance: Balance::P2c,
-        local_only: false,
-        connect_timeout: Duration::from_secs(5),
-        idle_timeout: None,
-        concurrency,
-        not_understood: None,
-    }
-}
-
 fn set_name(name: &str) -> Event {
     let ports = vec![NamePort { number: 80, protocol: Protocol::Http, name: None, listen: 80 }];
     let service = service_name(name);
@@ -128,33 +114,11 @@ fn set_service(name: &str, ports: &[u16], to: &[(&str, u16)]) -> Event {
 }
 
 fn set_endpoints(name: &str, ports: &[u16], host: u8) -> Event {
-    let endpoint = |number: u16| model::Endpoint {
-        address: SocketAddr::from(([10, 0, 0, host], number)),
-        ready: true,
-        serving: true,
-        terminating: false,
-        node: None,
-        for_zones: Vec::new(),
-        for_nodes: Vec::new(),
-    };
+    let endpoint = |number: u16| fixtures::endpoint(host, number);
     let port =
         |number: &u16| PortEndpoints { number: *number, protocol: Protocol::Http, endpoints: vec![endpoint(*number)] };
     let ports = ports.iter().map(port).collect();
     Event::Set(Arc::new(Resource::Endpoints(Endpoints { service: service_name(name), ports })))
-}
-
-fn set_listener(port: u16) -> Event {
-    Event::Set(Arc::new(Resource::Listener(Listener {
-        id: ListenerId::new(Bind::Shared, port, Transport::Tcp),
-        bind: Bind::Shared,
-        port,
-        transport: Transport::Tcp,
-        owner: None,
-        http: true,
-        tls: false,
-        hosts: Vec::new(),
-        sni: Vec::new(),
-    })))
 }
 
 fn used(name: &str) -> Event {
@@ -219,21 +183,6 @@ fn what_a_service_sends_to() {
         let run = Run::after(web_to_v1().into_iter().chain(then));
         assert_eq!(sends_to(&run, "web"), want, "{case}");
     }
-}
-
-#[test]
-fn a_listener_that_is_refused_leaves_the_rest_alone() {
-    let mut run = Run::after(web_to_v1());
-    let before = run.outcome.published.clone();
-    run.see(set_listener(80));
-    run.see(set_listener(81));
-    let refused = ListenerId::new(Bind::Shared, 80, Transport::Tcp).0;
-    run.outcome.listeners.remove(&refused);
-    run.see(Event::NotOpened(refused.clone()));
-    assert_eq!(run.outcome.published, before);
-    assert_eq!(run.outcome.listeners.len(), 1, "the other one is open");
-    run.see(Event::Removed(Kind::Listener, refused));
-    assert_eq!(run.outcome.listeners.len(), 1, "what is not open is not closed");
 }
 
 #[test]

@@ -20,12 +20,14 @@ use crate::{
     buffers::{Charge, Charged, Held, SEND_BUFFER},
     fields,
     http::{
-        answer,
+        answer::{self, LocalAnswer},
+        body::Body,
         exchange::{Activity, Exchange, Recorded},
-        pipeline,
+        pipeline::{self, Answered},
+        request::ProxiedRequest,
         server::{RequestBody, date},
         silence::Silence,
-        upgrade::{Caller as CallerSide, Stream as StreamSide},
+        upgrade::{Caller as CallerSide, Stream as StreamSide, Tunnel},
     },
 };
 
@@ -45,98 +47,141 @@ impl Drop for Open {
     }
 }
 
-/// Serves a stream in a task of its own.
-pub(super) fn start(connection: &Arc<Connection>, mut request: Request<RecvStream>, respond: SendResponse<Charged>) {
-    connection.caller.stream_opened();
-    let body = request.body_mut();
-    let window = if body.is_end_stream() { None } else { Some(body.flow_control().clone()) };
+/// Serves a stream in a task of its own. What needs no waiting is done here, so that the task holds little.
+pub(super) fn start(connection: &Arc<Connection>, request: Request<RecvStream>, respond: SendResponse<Charged>) {
+    let caller = &connection.caller;
+    caller.stream_opened();
+    let (mut head, mut stream) = request.into_parts();
+    let window = if stream.is_end_stream() { None } else { Some(stream.flow_control().clone()) };
     let slot = Slot::new(window);
     connection.slots.lock().push(slot.clone());
     let open = Open { connection: connection.clone(), slot };
-    tokio::spawn(serve(open, request, respond));
-}
-
-async fn serve(open: Open, request: Request<RecvStream>, mut respond: SendResponse<Charged>) {
-    let connection = &open.connection;
-    let (mut head, stream) = request.into_parts();
     fields::trim(&mut head.headers);
     let protocol = head.extensions.remove::<h2::ext::Protocol>();
     if let Some(protocol) = &protocol {
         head.extensions.insert(hyper::ext::Protocol::from(protocol.as_str()));
     }
-    let activity = Activity::new(connection.caller.shared.clock.clone());
+    let activity = Activity::new(caller.shared.clock.clone());
     let grpc = answer::is_grpc(&head.headers);
-    let mut exchange = Exchange::begin(&connection.caller, &head.method, grpc, activity.clone());
-    let received = Received::new(stream, connection.clone(), open.slot.clone(), length(&head.headers));
+    let exchange = Exchange::begin(caller, &head.method, grpc, activity.clone());
     let (body, tunnelled) = match protocol {
-        Some(_) => (RequestBody::empty(activity.clone()), Some(received)),
-        None => (RequestBody::h2(received, activity.clone()), None),
-    };
-    let answered = {
-        let mut running = pin!(pipeline::run(&mut exchange, Request::from_parts(head, body)));
-        let mut silence = pin!(Silence::new(&activity));
-        poll_fn(|cx| {
-            if open.slot.poll_given_up(cx).is_ready() {
-                return Poll::Ready(Err(Reason::ENHANCE_YOUR_CALM));
-            }
-            if let Poll::Ready(answered) = running.as_mut().poll(cx) {
-                return Poll::Ready(Ok(answered));
-            }
-            if respond.poll_reset(cx).is_ready() || silence.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(Err(Reason::CANCEL));
-            }
-            Poll::Pending
-        })
-        .await
-    };
-    connection.was_given_on(open.slot.answered());
-    let (response, tunnel) = match answered {
-        Ok(Ok(answered)) => (answered.response, answered.tunnel),
-        Ok(Err(local)) => {
-            exchange.reason = Some(local.reason);
-            (local.into_response(grpc), None)
+        Some(_) => (
+            RequestBody::empty(activity),
+            Some(Box::new(Received::new(stream, connection.clone(), open.slot.clone(), None))),
+        ),
+        None if stream.is_end_stream() => (RequestBody::empty(activity), None),
+        None => {
+            let received = Received::new(stream, connection.clone(), open.slot.clone(), length(&head.headers));
+            (RequestBody::h2(received, activity), None)
         }
+    };
+    tokio::spawn(serve(open, exchange, ProxiedRequest::new(head, body), tunnelled, respond));
+}
+
+async fn serve(
+    open: Open,
+    mut exchange: Box<Exchange>,
+    request: Box<ProxiedRequest>,
+    tunnelled: Option<Box<Received>>,
+    mut respond: SendResponse<Charged>,
+) {
+    let answered = match run(&open, &mut exchange, request, &mut respond).await {
+        Ok(answered) => answered,
         Err(reason) => return respond.send_reset(reason),
     };
-    if exchange.sends_caller_away() {
-        connection.caller.send_away();
-    }
-    let (head, body) = response.into_parts();
-    exchange.answered(head.status, &head.headers);
-    let mut response = Response::from_parts(head, ());
-    *response.version_mut() = Version::HTTP_2;
-    response.headers_mut().entry(header::DATE).or_insert_with(date);
-    let ends = tunnel.is_none() && body.is_end_stream();
-    // An error means that the stream is over.
-    let Ok(send) = respond.send_response(response, ends) else { return };
+    let Some(Begun { send, body, tunnel }) = begin(&open, &mut exchange, answered, respond) else { return };
     match (tunnel, tunnelled) {
         (Some(tunnel), Some(received)) => {
-            let side = StreamSide::new(send, received, connection.held.clone(), open.slot.clone());
-            tunnel.carry(CallerSide::stream(side), exchange).await;
+            let side = StreamSide::new(send, *received, open.connection.held.clone(), open.slot.clone());
+            // Boxed to keep the task of every other stream small.
+            Box::pin(tunnel.carry(CallerSide::stream(side), exchange)).await;
         }
-        _ if ends => {}
-        _ => {
-            let mut silence = pin!(Silence::new(&activity));
-            let charge = connection.held.charge();
-            let body = Recorded::new(body, exchange);
-            let mut download =
-                Download { send, body, waiting: Bytes::new(), is_last: false, charge, held: connection.held.clone() };
-            let ended = poll_fn(|cx| {
-                if open.slot.poll_given_up(cx).is_ready() {
-                    return Poll::Ready(Err(Reason::ENHANCE_YOUR_CALM));
-                }
-                let sent = download.poll(cx);
-                open.slot.set_stuck(!download.waiting.is_empty());
-                if sent.is_ready() {
-                    return sent;
-                }
-                if silence.as_mut().poll(cx).is_ready() { Poll::Ready(Err(Reason::CANCEL)) } else { Poll::Pending }
-            })
-            .await;
-            if let Err(reason) = ended {
-                download.send.send_reset(reason);
-            }
+        _ => download(&open, exchange, send, body).await,
+    }
+}
+
+/// Takes the request through the pipeline; an error is the code to reset the stream with.
+async fn run(
+    open: &Open,
+    exchange: &mut Exchange,
+    request: Box<ProxiedRequest>,
+    respond: &mut SendResponse<Charged>,
+) -> Result<Result<Answered, LocalAnswer>, Reason> {
+    let activity = exchange.activity.clone();
+    let mut running = pin!(pipeline::run(exchange, request));
+    let mut silence = pin!(Silence::new(&activity));
+    let answered = poll_fn(|cx| {
+        if open.slot.poll_given_up(cx).is_ready() {
+            return Poll::Ready(Err(Reason::ENHANCE_YOUR_CALM));
         }
+        if let Poll::Ready(answered) = running.as_mut().poll(cx) {
+            return Poll::Ready(Ok(answered));
+        }
+        if respond.poll_reset(cx).is_ready() || silence.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Err(Reason::CANCEL));
+        }
+        Poll::Pending
+    })
+    .await;
+    open.connection.was_given_on(open.slot.answered());
+    answered
+}
+
+/// A response whose head is on its way.
+struct Begun {
+    send: SendStream<Charged>,
+    body: Body,
+    tunnel: Option<Tunnel>,
+}
+
+/// Sends the head of a response; `None` when nothing follows it.
+fn begin(
+    open: &Open,
+    exchange: &mut Exchange,
+    answered: Result<Answered, LocalAnswer>,
+    mut respond: SendResponse<Charged>,
+) -> Option<Begun> {
+    let (response, tunnel) = match answered {
+        Ok(answered) => (answered.response, answered.tunnel),
+        Err(local) => {
+            exchange.reason = Some(local.reason);
+            (local.into_response(exchange.grpc), None)
+        }
+    };
+    if exchange.sends_caller_away() {
+        open.connection.caller.send_away();
+    }
+    let (mut head, body) = response.into_parts();
+    exchange.answered(head.status, &head.headers);
+    head.version = Version::HTTP_2;
+    head.headers.entry(header::DATE).or_insert_with(date);
+    let ends = tunnel.is_none() && body.is_end_stream();
+    // An error means that the stream is over.
+    let send = respond.send_response(Response::from_parts(head, ()), ends).ok()?;
+    (!ends).then_some(Begun { send, body, tunnel })
+}
+
+/// Sends the body of a response.
+async fn download(open: &Open, exchange: Box<Exchange>, send: SendStream<Charged>, body: Body) {
+    let held = &open.connection.held;
+    let mut silence = pin!(Silence::new(&exchange.activity));
+    let body = Recorded::new(body, exchange);
+    let mut download =
+        Download { send, body, waiting: Bytes::new(), is_last: false, charge: held.charge(), held: held.clone() };
+    let ended = poll_fn(|cx| {
+        if open.slot.poll_given_up(cx).is_ready() {
+            return Poll::Ready(Err(Reason::ENHANCE_YOUR_CALM));
+        }
+        let sent = download.poll(cx);
+        open.slot.set_stuck(!download.waiting.is_empty());
+        if sent.is_ready() {
+            return sent;
+        }
+        if silence.as_mut().poll(cx).is_ready() { Poll::Ready(Err(Reason::CANCEL)) } else { Poll::Pending }
+    })
+    .await;
+    if let Err(reason) = ended {
+        download.send.send_reset(reason);
     }
 }
 
