@@ -317,8 +317,14 @@ fn failure(error: h2::Error, guard: &Guard, reused: bool) -> Failure {
     if refused || gone {
         return Failure::Refused(error);
     }
-    let broken =
-        [Reason::PROTOCOL_ERROR, Reason::FRAME_SIZE_ERROR, Reason::COMPRESSION_ERROR, Reason::FLOW_CONTROL_ERROR];
+    // The last one is for a head in more frames than are let in.
+    let broken = [
+        Reason::PROTOCOL_ERROR,
+        Reason::FRAME_SIZE_ERROR,
+        Reason::COMPRESSION_ERROR,
+        Reason::FLOW_CONTROL_ERROR,
+        Reason::ENHANCE_YOUR_CALM,
+    ];
     if !error.is_remote() && error.reason().is_some_and(|reason| broken.contains(&reason)) {
         return Failure::Protocol(ProtocolError::Http2);
     }
