@@ -245,10 +245,15 @@ impl Admin {
             return text(StatusCode::FORBIDDEN, "the log level is changed from a loopback address only\n");
         }
         let body = Limited::new(request.into_body(), BODY_LIMIT).collect();
-        let Ok(Ok(body)) = tokio::time::timeout(ANSWER_TIMEOUT, body).await else {
-            return text(StatusCode::PAYLOAD_TOO_LARGE, "send the filter as the body, for instance: debug\n");
+        let body = match tokio::time::timeout(ANSWER_TIMEOUT, body).await {
+            Ok(Ok(body)) => body.to_bytes(),
+            Ok(Err(_)) => {
+                return text(StatusCode::PAYLOAD_TOO_LARGE, "send the filter as the body, for instance: debug\n");
+            }
+            Err(_) => {
+                return text(StatusCode::REQUEST_TIMEOUT, "the body did not come in time; send the filter again\n");
+            }
         };
-        let body = body.to_bytes();
         let filter = std::str::from_utf8(&body).unwrap_or_default().trim();
         match self.log_level.set(filter) {
             Ok(()) => json_answer(&json!({ "level": self.log_level.get() })),

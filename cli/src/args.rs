@@ -147,7 +147,8 @@ pub struct MeshArgs {
     /// for several
     #[arg(long, env = "MAESH_DENY_ENDPOINT_CIDRS", value_delimiter = ',', value_name = "CIDR")]
     pub deny_endpoint_cidr: Vec<IpNet>,
-    /// Most ports of the proxies that the Services of one namespace may take; Services past it answer their plain address
+    /// Most ports on the proxies that the Services of one namespace may use. The names of further Services in it resolve to
+    /// their ClusterIP
     #[arg(long, env = "MAESH_PORTS_PER_NAMESPACE", default_value_t = PORTS_PER_NAMESPACE, value_name = "N")]
     pub ports_per_namespace: usize,
 }

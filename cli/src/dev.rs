@@ -28,10 +28,10 @@ use maesh_controller::{
     source::manifests::{Manifests, STANDARD_INPUT},
 };
 use maesh_discovery::{
-    Connect, InProcess, Server, ServerOptions, Store, Subscribed, Subscriber, SubscriberConfig, Timing, Token,
+    Connect, InProcess, Server, Store, Subscribed, Subscriber, SubscriberConfig, Timing, Token,
     update::{Identity, Role},
 };
-use maesh_dns::{Caller, Dns};
+use maesh_dns::{Caller, Dns, StreamLimits};
 use maesh_proxy::Proxy;
 use prometheus_client::registry::Registry;
 use tokio::sync::{mpsc, watch};
@@ -45,7 +45,7 @@ use crate::{
     args::{DemoArgs, DevArgs, DevListenArgs, MeshArgs},
     explain::views,
     logs::LogLevel,
-    mesh,
+    mesh, open_files,
     signals::Signals,
     status,
     version::VERSION,
@@ -53,6 +53,9 @@ use crate::{
 
 /// Node of the one proxy, and of all its callers.
 const NODE: &str = "local";
+/// After how long it is said what a start is at, and how often again.
+const FIRST_PROGRESS: Duration = Duration::from_secs(2);
+const PROGRESS: Duration = Duration::from_secs(5);
 /// How long dns goes on answering once the end has begun.
 const LAMEDUCK: Duration = Duration::ZERO;
 /// The roles of this process that apply what is compiled.
@@ -118,7 +121,7 @@ pub struct Dev {
     draining: Arc<AtomicBool>,
     // Dropped last: what delivers and compiles.
     _controller: Controller,
-    _manifests: Manifests,
+    manifests: Manifests,
     _server: Server,
 }
 
@@ -130,7 +133,7 @@ impl Dev {
     pub async fn start(options: Options, log_level: LogLevel) -> anyhow::Result<Self> {
         let Options { paths, listen, mesh: mesh_args } = options;
         let range = Range::new(listen.address_range).context("--address-range")?;
-        mesh::is_local(range.shared())?;
+        mesh::is_local(&range)?;
         let mut config = mesh::compiler_config(&mesh_args, Addressing::Range(range))?;
         config.first_bindable_port = mesh::first_bindable_port();
         config.selects_pods = true;
@@ -143,12 +146,14 @@ impl Dev {
         let admin_listener = admin::bind(listen.admin)?;
 
         let store = Arc::new(Store::new());
-        let server = Server::new(store.clone(), ServerOptions::default());
+        let server = Server::new(store.clone(), open_files::discovery());
         let way = server.in_process();
         let proxy = start_proxy(&listen, range, way.clone()).await?;
         let registry = proxy.registry();
         let dns = start_dns(&listen, way, &mut registry.lock())?;
 
+        config.own_listeners = dns.addresses().to_vec();
+        config.own_listeners.push(admin_listener.local_addr().context("the address of the admin endpoint")?);
         let compiler = Compiler::new(config);
         let (manifests, batches) = Manifests::start(paths, compiler.door()).context("watching the manifests")?;
         let (connected, sink) = (mesh::connected_proxies(&server), mesh::StoreSink { store, replica: "dev".into() });
@@ -181,7 +186,7 @@ impl Dev {
             taken: 0,
             draining,
             _controller: controller,
-            _manifests: manifests,
+            manifests,
             _server: server,
         })
     }
@@ -202,6 +207,7 @@ impl Dev {
     /// When a listener's port is taken.
     pub async fn ready(&mut self, printer: Printer) -> anyhow::Result<Vec<Entry>> {
         let (mut dns_ready, mut proxy_ready) = (self.dns.ready(), self.proxy.ready());
+        let mut progress = tokio::time::interval_at(tokio::time::Instant::now() + FIRST_PROGRESS, PROGRESS);
         loop {
             let roles_are_ready = *dns_ready.borrow_and_update() && *proxy_ready.borrow_and_update();
             if roles_are_ready && self.everything_is_served() {
@@ -213,6 +219,7 @@ impl Dev {
                 _ = self.acknowledgements.changed() => {}
                 _ = dns_ready.changed() => {}
                 _ = proxy_ready.changed() => {}
+                _ = progress.tick() => self.tell_progress(),
             }
         }
         self.pending = Pending::default();
@@ -251,6 +258,17 @@ impl Dev {
         let both = async { tokio::join!(self.proxy.drain(), self.dns.stop()) };
         if tokio::time::timeout(longest + Duration::from_secs(1), both).await.is_err() {
             tracing::warn!("what was in flight did not finish in time");
+        }
+    }
+
+    /// What takes so long, on standard error.
+    fn tell_progress(&self) {
+        let (read, found) = self.manifests.progress();
+        if read < found || found == 0 {
+            tracing::info!(read, found, "reading manifests");
+        } else {
+            let services = self.state.table().len();
+            tracing::info!(files = found, services, "the manifests are read; waiting until everything is served");
         }
     }
 
@@ -321,7 +339,9 @@ fn subscribe(role: Role, way: InProcess, addresses: Vec<IpAddr>, wildcard: &[Kin
 
 fn start_dns(listen: &DevListenArgs, way: InProcess, registry: &mut Registry) -> anyhow::Result<Dns> {
     let subscribed = subscribe(Role::Dns, way, vec![], &maesh_dns::KINDS, &[]);
-    let config = maesh_dns::Config { listen: vec![listen.dns], lameduck: LAMEDUCK, ..maesh_dns::Config::default() };
+    let defaults = maesh_dns::Config::default();
+    let tcp = StreamLimits::of(open_files::dns_beside_proxy(defaults.tcp.connections.all));
+    let config = maesh_dns::Config { listen: vec![listen.dns], lameduck: LAMEDUCK, tcp, ..defaults };
     maesh_dns::start(config, subscribed.updates, subscribed.connected, registry).map_err(|error| match error {
         maesh_dns::StartError::Bind(bind) => admin::taken(listen.dns, "--dns", &bind.source),
         other => other.into(),
@@ -332,14 +352,18 @@ async fn start_proxy(listen: &DevListenArgs, range: Range, way: InProcess) -> an
     let shared = vec![range.shared()];
     let subscribed =
         subscribe(Role::Proxy, way, shared.clone(), &maesh_proxy::WILDCARD_KINDS, &maesh_proxy::ON_DEMAND_KINDS);
+    let defaults = maesh_proxy::Config::default();
+    let dns = open_files::dns_beside_proxy(maesh_dns::Config::default().tcp.connections.all);
+    let limits = maesh_proxy::Limits { other_files: open_files::admin().all + dns, ..defaults.limits };
     let config = maesh_proxy::Config {
         shared,
+        limits,
         loopback_endpoints: true,
         node: Some(NodeName::from(NODE)),
         linger: Duration::ZERO,
         drain_horizon: Duration::ZERO,
         drain_timeout: listen.drain_timeout,
-        ..maesh_proxy::Config::default()
+        ..defaults
     };
     let Subscribed { updates, interest, report, connected, .. } = subscribed;
     Ok(maesh_proxy::start(config, updates, interest, report, connected).await?)

@@ -30,6 +30,7 @@ use clap::{CommandFactory as _, Parser as _};
 use crate::args::{Cli, Command};
 
 // Two to eight per cent of a proxy's processor time, measured; DNS is indifferent.
+#[cfg(feature = "jemalloc")]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 

@@ -3,14 +3,14 @@
 
 use std::{
     io,
-    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener},
+    net::{Ipv4Addr, SocketAddr, TcpListener},
     sync::Arc,
     time::Duration,
 };
 
 use anyhow::bail;
 use ipnet::IpNet;
-use maesh_compiler::compile::{Addressing, Config, ConnectedProxy};
+use maesh_compiler::compile::{Addressing, Config, ConnectedProxy, Range};
 use maesh_config::{Change, Kind, ServiceName};
 use maesh_controller::serve::Sink;
 use maesh_discovery::{Progress, Server, Store, Subscriber, update::Role};
@@ -28,15 +28,18 @@ pub const CANNOT_LISTEN: &str =
 /// The addresses of a `maesh dev` must be this machine's.
 ///
 /// # Errors
-/// When `shared` is not, with what to give instead.
-pub fn is_local(shared: IpAddr) -> anyhow::Result<()> {
-    match TcpListener::bind((shared, 0)) {
-        Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => bail!(
-            "--address-range: {shared} is no address of this machine, so nothing could listen there; use a range of \
-             127.0.0.0/8, or one that `ip route add local RANGE dev lo` has made local"
-        ),
-        _ => Ok(()),
+/// When some are not, with what to give instead.
+pub fn is_local(range: &Range) -> anyhow::Result<()> {
+    for sample in range.samples() {
+        match TcpListener::bind((sample, 0)) {
+            Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => bail!(
+                "--address-range {range}: {sample} is no address of this machine, so nothing could listen there; use a \
+                 range of 127.0.0.0/8, or one that `ip route add local RANGE dev lo` has made local"
+            ),
+            _ => {}
+        }
     }
+    Ok(())
 }
 
 /// The compiler's settings from the flags.
@@ -69,6 +72,7 @@ pub fn compiler_config(args: &MeshArgs, addressing: Addressing) -> anyhow::Resul
         first_bindable_port: 0,
         ports_per_namespace: args.ports_per_namespace,
         denied_endpoints: args.deny_endpoint_cidr.iter().map(IpNet::trunc).collect(),
+        own_listeners: Vec::new(),
         reserved_ports: RESERVED_PORTS.to_vec(),
         selects_pods: false,
         fail_to_plain: args.fail_to_plain,

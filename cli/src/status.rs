@@ -170,18 +170,30 @@ impl Collector for ControllerMetrics {
         for (kind, count) in &counts.objects {
             objects.get_or_create(&[("kind", kind.as_str())]).set(i64::try_from(*count).unwrap_or(i64::MAX));
         }
-        let metric =
-            encoder.encode_descriptor("maesh_controller_objects", "Objects known", None, objects.metric_type())?;
+        let metric = encoder.encode_descriptor(
+            "maesh_controller_objects",
+            "Kubernetes objects that the controller has read, by kind",
+            None,
+            objects.metric_type(),
+        )?;
         objects.encode(metric)?;
         let streams = self.server.counters();
         for (name, help, value) in [
-            ("maesh_controller_compilations", "Compilations", counts.compilations),
-            ("maesh_controller_changed_resources", "Resources that changed", counts.changed_resources),
+            (
+                "maesh_controller_compilations",
+                "How often changed objects were compiled into configuration",
+                counts.compilations,
+            ),
+            ("maesh_controller_changed_resources", "Changed resources of the configuration", counts.changed_resources),
             ("maesh_controller_streams", "Discovery streams opened", streams.streams()),
-            ("maesh_controller_streams_refused", "Discovery streams refused", streams.refused()),
+            (
+                "maesh_controller_streams_refused",
+                "Discovery streams refused, for instance for lack of a valid token",
+                streams.refused(),
+            ),
             (
                 "maesh_controller_streams_dropped",
-                "Discovery streams of subscribers that did not keep up",
+                "Discovery streams closed because the subscriber read too slowly",
                 streams.dropped(),
             ),
             (
@@ -189,9 +201,13 @@ impl Collector for ControllerMetrics {
                 "Connections closed before their peer authenticated, to make room for others",
                 self.server.crowded_out(),
             ),
-            ("maesh_controller_pushes", "Responses sent", streams.pushes()),
-            ("maesh_controller_pushed_bytes", "Bytes of resources sent", streams.bytes()),
-            ("maesh_controller_nacks", "Responses not or not fully put in force", streams.nacks()),
+            ("maesh_controller_pushes", "Configuration messages sent to dns and proxies", streams.pushes()),
+            ("maesh_controller_pushed_bytes", "Bytes of configuration sent to dns and proxies", streams.bytes()),
+            (
+                "maesh_controller_nacks",
+                "Configuration messages that dns or a proxy rejected, in whole or in part",
+                streams.nacks(),
+            ),
         ] {
             let counter = ConstCounter::new(value);
             counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)?;
@@ -201,17 +217,25 @@ impl Collector for ControllerMetrics {
             ("maesh_controller_services", "Services in the mesh", as_gauge(self.state.table().len())),
             (
                 "maesh_controller_diagnostics",
-                "Things that are wrong in users' objects",
+                "Mistakes found in your objects; /api/diagnostics lists them",
                 as_gauge(self.state.diagnostics().len()),
             ),
-            ("maesh_controller_proxies_connected", "Proxies with an open stream", as_gauge(counts.connected_proxies)),
-            ("maesh_controller_proxies_ready", "Proxies that take work", as_gauge(counts.ready_proxies)),
+            (
+                "maesh_controller_proxies_connected",
+                "Proxies connected to the controller",
+                as_gauge(counts.connected_proxies),
+            ),
+            (
+                "maesh_controller_proxies_ready",
+                "Connected proxies that accept new connections",
+                as_gauge(counts.ready_proxies),
+            ),
         ] {
             let gauge = ConstGauge::new(value);
             gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
         }
         let gauge = ConstGauge::new(counts.compiling.as_secs_f64());
-        let help = "Time spent compiling";
+        let help = "Total time spent compiling configuration";
         gauge.encode(encoder.encode_descriptor(
             "maesh_controller_compiling_seconds",
             help,

@@ -31,7 +31,7 @@ use crate::{
     step::{Step, Timers},
 };
 pub use crate::{
-    placement::address::{Addressing, Range, RangeTooSmall},
+    placement::address::{Addressing, BadRange, Range},
     publication::{Output, TableEntry, TablePort, proxy::ConnectedProxy},
 };
 

@@ -7,7 +7,7 @@
 #[cfg(test)]
 mod page;
 
-use std::{fmt, sync::Arc};
+use std::{borrow::Cow, fmt, sync::Arc};
 
 use serde::Serialize;
 
@@ -49,11 +49,12 @@ impl ObjectRef {
 
 impl fmt::Display for ObjectRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.namespace {
-            Some(namespace) if self.name.is_empty() => write!(f, "{} without a name in {namespace}", self.kind),
-            None if self.name.is_empty() => write!(f, "{} without a name", self.kind),
-            Some(namespace) => write!(f, "{} {namespace}/{}", self.kind, self.name),
-            None => write!(f, "{} {}", self.kind, self.name),
+        let (kind, name) = (escaped(&self.kind), escaped(&self.name));
+        match self.namespace.as_deref().map(escaped) {
+            Some(namespace) if self.name.is_empty() => write!(f, "{kind} without a name in {namespace}"),
+            None if self.name.is_empty() => write!(f, "{kind} without a name"),
+            Some(namespace) => write!(f, "{kind} {namespace}/{name}"),
+            None => write!(f, "{kind} {name}"),
         }
     }
 }
@@ -65,6 +66,8 @@ pub enum Reason {
     UnreadableFile,
     /// A file is not YAML or JSON, or it became empty.
     UnparsableFile,
+    /// A file holds only comments: the objects that it held are removed.
+    OnlyComments,
     /// An object lacks what it must have, or a field has the wrong type.
     InvalidObject,
     /// The same object is written twice.
@@ -141,7 +144,7 @@ pub struct Diagnostic {
 impl Diagnostic {
     /// A finding about `object`; `text` goes on after the object's name.
     pub fn warning(reason: Reason, object: ObjectRef, text: impl fmt::Display) -> Self {
-        let message = format!("{object}: {text}").into();
+        let message = escaped(&format!("{object}: {text}")).into();
         Self {
             severity: Severity::Warning,
             object,
@@ -204,7 +207,7 @@ impl Diagnostic {
 impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(file) = &self.file {
-            write!(f, "{file}:")?;
+            write!(f, "{}:", escaped(file))?;
             if let Some(line) = self.line {
                 write!(f, "{line}:")?;
             }
@@ -225,6 +228,20 @@ pub fn shortened(text: &str) -> String {
     }
 }
 
+/// `text` for a terminal or a log: what would move the cursor, begin a line or turn the direction of writing is escaped.
+pub fn escaped(text: &str) -> Cow<'_, str> {
+    let turns = |c: char| matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let harmful = |c: char| c.is_control() || turns(c);
+    if !text.contains(harmful) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len() + 8);
+    for c in text.chars() {
+        if harmful(c) { out.extend(c.escape_default()) } else { out.push(c) }
+    }
+    Cow::Owned(out)
+}
+
 /// The one of `known` that was probably meant by `written`: at most two letters away, or a third of its length.
 pub fn did_you_mean<'a>(written: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let limit = 2.max(written.len() / 3).min(4);
@@ -239,7 +256,7 @@ pub fn did_you_mean<'a>(written: &str, known: impl IntoIterator<Item = &'a str>)
 }
 
 /// Letters to insert, delete or replace to get from `a` to `b`, ignoring case.
-fn distance(a: &str, b: &str) -> usize {
+pub(crate) fn distance(a: &str, b: &str) -> usize {
     // Annotation names are short; anything longer than this cannot be a slip of the pen.
     if a.len() > 64 || b.len() > 64 {
         return usize::MAX;
@@ -275,6 +292,20 @@ mod tests {
             assert_eq!(did_you_mean(written, ["retry-attempts", "traffic-type", "scheme"]), want, "{written}");
         }
         assert_eq!(did_you_mean("wb", ["db", "web"]), Some("web"));
+    }
+
+    #[test]
+    fn what_would_change_a_terminal_is_escaped() {
+        for (text, want) in [
+            ("plain ü text", "plain ü text"),
+            ("\u{1b}[2J", "\\u{1b}[2J"),
+            ("a\nb\r\0", "a\\nb\\r\\u{0}"),
+            ("\u{9b}31m\u{202e}", "\\u{9b}31m\\u{202e}"),
+        ] {
+            assert_eq!(escaped(text), want);
+        }
+        let named = Diagnostic::warning(Reason::InvalidPort, ObjectRef::new("Service", "a\nb", "\u{7}"), "x\u{1b}y");
+        assert_eq!(&*named.message, "Service a\\nb/\\u{7}: x\\u{1b}y");
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //!
 //! Objects are cut down at the door: a cluster of 10,000 Services must fit into little memory, so nothing keeps managed
 //! fields, foreign annotations or labels that nobody looks at, and strings that repeat are shared. Reading is tolerant:
-//! fields and values newer than us are skipped, never an error.
+//! fields newer than us are skipped, and a value that cannot be
+//! used is named and left out, alone.
 
 mod core;
 mod endpointslice;
@@ -17,7 +18,7 @@ pub use self::{
     },
     endpointslice::{EndpointSlice, SliceEndpoint, SlicePort},
     intern::Interner,
-    read::BadField,
+    read::{BadField, BadValues, Names},
 };
 use jiff::Timestamp;
 use serde_json::Value;
@@ -67,17 +68,22 @@ pub struct Registration {
     pub namespaced: bool,
     /// Whether every cluster serves it. Another one may be absent, appear, and vanish at any time.
     pub always_served: bool,
-    /// Reads an object whose metadata is good.
-    pub read: fn(Meta, &Value, &Door) -> Result<Object, BadField>,
+    /// Which names its objects can have.
+    pub names: Names,
+    /// Reads an object whose metadata is good, and notes the values in it that cannot be used.
+    pub read: fn(Meta, &Value, &Door, &mut BadValues) -> Result<Object, BadField>,
 }
 
 impl Registration {
-    /// Reads an object of this kind from its JSON form. `metadata.namespace` is `default` when absent.
+    /// Reads an object of this kind from its JSON form. `metadata.namespace` is `default` when absent. With it come the
+    /// values that cannot be used: each is left out, and the rest of the object stands.
     ///
     /// # Errors
     /// The first field that has the wrong type, or is missing although nothing works without it.
-    pub fn read(&self, value: &Value, door: &Door) -> Result<Object, BadField> {
-        (self.read)(read::meta(self, value, door)?, value, door)
+    pub fn read(&self, value: &Value, door: &Door) -> Result<(Object, Vec<BadField>), BadField> {
+        let mut bad = BadValues::default();
+        let object = (self.read)(read::meta(self, value, door)?, value, door, &mut bad)?;
+        Ok((object, bad.into_named()))
     }
 }
 
@@ -222,12 +228,12 @@ pub struct Door {
 }
 
 impl Object {
-    /// Reads an object of a known kind from its JSON form. `metadata.namespace` is `default` when absent.
+    /// As [`Registration::read`], without what is wrong inside the object.
     ///
     /// # Errors
     /// The first field that has the wrong type, or is missing although nothing works without it.
     pub fn read(kind: ObjectKind, value: &Value, door: &Door) -> Result<Self, BadField> {
-        kind.registration().read(value, door)
+        kind.registration().read(value, door).map(|(object, _)| object)
     }
 
     /// Kind of this object.

@@ -87,12 +87,18 @@ impl Plans {
 
     /// What is odd about a slice. Whether its addresses count depends on its Service.
     pub(crate) fn check_slice(&self, slice: &EndpointSlice, step: &Step<'_>) -> Vec<Diagnostic> {
-        let meshed = slice.service.as_ref().is_some_and(|service| {
-            let service = ServiceName::new(slice.meta.namespace.clone(), service.clone());
-            step.view.note(Fact::Plan(service.clone()));
-            self.plans.contains_key(&service)
+        let name = slice.service.as_ref().map(|name| ServiceName::new(slice.meta.namespace.clone(), name.clone()));
+        let meshed = name.filter(|name| {
+            step.view.note(Fact::Plan(name.clone()));
+            self.plans.contains_key(name)
         });
-        endpoints::check(slice, meshed.then_some(&self.forbidden), &step.view)
+        let service = meshed.as_ref().and_then(|name| step.view.service(name));
+        endpoints::check(
+            slice,
+            service.map(|service| &**service),
+            meshed.is_some().then_some(&self.forbidden),
+            &step.view,
+        )
     }
 }
 

@@ -9,7 +9,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 use maesh_compiler::{
     compile::{Compiler, Config},
     diagnostic::Reason,
-    kinds::{Object, ObjectKind, Registration},
+    kinds::{Names, Object, ObjectKind, Registration},
 };
 use maesh_config::{Key, Kind, Resource, ServiceName};
 use maesh_controller::{
@@ -258,7 +258,8 @@ static TEST_KIND: Registration = Registration {
     versions: &["v2", "v1"],
     namespaced: true,
     always_served: false,
-    read: |meta, _, _| Ok(Object::ServiceAccount(meta)),
+    names: Names::Subdomain,
+    read: |meta, _, _, _| Ok(Object::ServiceAccount(meta)),
 };
 
 fn definition(version: &str) -> String {

@@ -87,14 +87,14 @@ pub trait Authenticate: fmt::Debug + Send + Sync + 'static {
     }
 }
 
-/// Admits everybody: for pipes and loopback.
+/// Admits every subscriber without authentication: for pipes within a process, and for loopback.
 #[derive(Debug)]
-pub struct Nobody {
+pub struct NoAuthentication {
     anywhere: bool,
 }
 
-impl Nobody {
-    /// Asks nobody who they are, and so serves on loopback only.
+impl NoAuthentication {
+    /// Serves on loopback addresses only, because subscribers are not authenticated.
     pub fn loopback() -> Self {
         Self { anywhere: false }
     }
@@ -105,7 +105,7 @@ impl Nobody {
     }
 }
 
-impl Authenticate for Nobody {
+impl Authenticate for NoAuthentication {
     fn authenticate<'a>(&'a self, credentials: Credentials<'a>) -> Answer<'a> {
         let local = credentials.peer.is_none_or(|peer| peer.ip().to_canonical().is_loopback());
         let answer = if self.anywhere || local {
@@ -189,11 +189,17 @@ mod tests {
             ("another one of its length", Box::new(secret()), Some("0123456789abcdeX"), here, false),
             ("its beginning", Box::new(secret()), Some("0123456789"), here, false),
             ("nothing shown", Box::new(secret()), None, here, false),
-            ("nobody asked, loopback", Box::new(Nobody::loopback()), None, here, true),
-            ("nobody asked, mapped loopback", Box::new(Nobody::loopback()), None, Some("[::ffff:127.0.0.1]:1"), true),
-            ("nobody asked, in process", Box::new(Nobody::loopback()), None, None, true),
-            ("nobody asked, from elsewhere", Box::new(Nobody::loopback()), None, there, false),
-            ("insecure, from elsewhere", Box::new(Nobody::insecure()), None, there, true),
+            ("nobody asked, loopback", Box::new(NoAuthentication::loopback()), None, here, true),
+            (
+                "nobody asked, mapped loopback",
+                Box::new(NoAuthentication::loopback()),
+                None,
+                Some("[::ffff:127.0.0.1]:1"),
+                true,
+            ),
+            ("nobody asked, in process", Box::new(NoAuthentication::loopback()), None, None, true),
+            ("nobody asked, from elsewhere", Box::new(NoAuthentication::loopback()), None, there, false),
+            ("insecure, from elsewhere", Box::new(NoAuthentication::insecure()), None, there, true),
         ];
         for (case, auth, bearer, peer, admitted) in rows {
             let peer = peer.map(|text| text.parse().unwrap());
@@ -208,9 +214,9 @@ mod tests {
             ("secret in clear on loopback", &secret, "127.0.0.1:1", false, true),
             ("secret in clear for others", &secret, "0.0.0.0:1", false, false),
             ("secret under TLS", &secret, "0.0.0.0:1", true, true),
-            ("nobody on loopback", &Nobody::loopback(), "[::1]:1", false, true),
-            ("nobody for others, even under TLS", &Nobody::loopback(), "10.0.0.1:1", true, false),
-            ("insecure on purpose", &Nobody::insecure(), "0.0.0.0:1", false, true),
+            ("nobody on loopback", &NoAuthentication::loopback(), "[::1]:1", false, true),
+            ("nobody for others, even under TLS", &NoAuthentication::loopback(), "10.0.0.1:1", true, false),
+            ("insecure on purpose", &NoAuthentication::insecure(), "0.0.0.0:1", false, true),
         ];
         for (case, auth, address, tls, sound) in rows {
             assert_eq!(auth.may_listen(address.parse().unwrap(), tls).is_ok(), sound, "{case}");

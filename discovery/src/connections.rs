@@ -6,6 +6,9 @@
 //! oldest silent connection of all of them is closed. So a peer that opens many connections closes its own, and a probe,
 //! which opens one and sends its request at once, is answered whatever else is connected.
 //!
+//! Whoever accepts connections waits until those that make room are closed ([`ConnectionTable::room`]), so that there is
+//! never more than one above the limit.
+//!
 //! Sources are kept in the order in which they lose connections: no operation looks at all of them.
 
 use std::{
@@ -14,11 +17,12 @@ use std::{
     net::{IpAddr, Ipv6Addr},
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
 };
 
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 /// How many connections there may be.
@@ -36,6 +40,14 @@ pub struct ConnectionTable {
     limits: ConnectionLimits,
     table: Arc<Mutex<Table>>,
     closed: Arc<AtomicU64>,
+    open: Arc<Open>,
+}
+
+/// Connections that are not closed yet, those included that are told to close.
+#[derive(Debug, Default)]
+struct Open {
+    count: AtomicUsize,
+    one_less: Notify,
 }
 
 /// A connection in a [`ConnectionTable`]; dropping it takes it out.
@@ -45,6 +57,7 @@ pub struct ConnectionSlot {
     source: IpAddr,
     id: u64,
     close: CancellationToken,
+    open: Arc<Open>,
 }
 
 /// In which order connections are closed: silent ones, which have not sent a whole request yet, before others; of these
@@ -74,7 +87,7 @@ impl ConnectionTable {
     /// An empty table. Limits of zero count as one.
     pub fn new(limits: ConnectionLimits) -> Self {
         let limits = ConnectionLimits { all: limits.all.max(1), per_source: limits.per_source.max(1) };
-        Self { limits, table: Arc::default(), closed: Arc::default() }
+        Self { limits, table: Arc::default(), closed: Arc::default(), open: Arc::default() }
     }
 
     /// Adds a connection from `peer`, and closes another one where there is no room.
@@ -96,7 +109,21 @@ impl ConnectionTable {
         let (id, close) = (table.next, CancellationToken::new());
         table.next += 1;
         table.change(source, |connections| connections.insert(Order { speaks: false, id }, close.clone()));
-        ConnectionSlot { table: self.table.clone(), source, id, close }
+        self.open.count.fetch_add(1, Ordering::Relaxed);
+        ConnectionSlot { table: self.table.clone(), source, id, close, open: self.open.clone() }
+    }
+
+    /// Waits until no more connections are open than there may be: those that were told to close hold their files until
+    /// they do.
+    pub async fn room(&self) {
+        loop {
+            let mut one_less = std::pin::pin!(self.open.one_less.notified());
+            one_less.as_mut().enable();
+            if self.open.count.load(Ordering::Relaxed) <= self.limits.all {
+                return;
+            }
+            one_less.await;
+        }
     }
 
     /// Connections that were closed to make room.
@@ -135,6 +162,8 @@ impl Drop for ConnectionSlot {
         self.table.lock().change(self.source, |connections| {
             connections.remove(&silent).or_else(|| connections.remove(&speaks));
         });
+        self.open.count.fetch_sub(1, Ordering::Relaxed);
+        self.open.one_less.notify_waiters();
     }
 }
 
@@ -226,6 +255,22 @@ mod tests {
             assert_eq!(closed(&slots), want, "{case}");
             assert_eq!(table.closed(), want.len() as u64, "{case}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn room_is_there_once_a_connection_has_closed() {
+        let table = ConnectionTable::new(LIMITS);
+        let mut slots: Vec<_> = (1..=4).map(|last| table.add(IpAddr::from([10, 0, 0, last]))).collect();
+        table.room().await;
+        slots.push(table.add(IpAddr::from([10, 0, 0, 5])));
+        let waits = tokio::time::timeout(std::time::Duration::from_secs(60), table.room()).await;
+        assert!(waits.is_err(), "it was told to close and has not yet");
+        let told = closed(&slots)[0];
+        let closes = async {
+            tokio::task::yield_now().await;
+            drop(slots.remove(told));
+        };
+        tokio::join!(table.room(), closes);
     }
 
     #[test]

@@ -17,6 +17,7 @@
 pub mod auth;
 mod connections;
 mod io;
+mod log_limit;
 mod mark;
 mod node;
 mod server;
@@ -28,6 +29,7 @@ pub mod xds;
 
 pub use connections::{ConnectionLimits, ConnectionSlot, ConnectionTable};
 pub use io::InProcess;
+pub use log_limit::{AcceptFailures, LogLimit};
 pub use mark::{Mark, Progress};
 pub use server::{Counters, Server, ServerOptions, Subscriber, Verdict};
 pub use store::{Opaque, Store};

@@ -56,9 +56,9 @@ pub(super) fn witness(identity: &Identity, ready: bool, witness: &Witness) -> No
     node
 }
 
-/// What a node says of its sender.
+/// What the `Node` of a discovery request says about the subscriber that sent it.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Introduced {
+pub(super) struct NodeInfo {
     /// Who it is; `None` when it has none of our roles (an Envoy, a newer role).
     pub(super) identity: Option<Identity>,
     /// Whether it takes new work; `None` when it does not say.
@@ -68,7 +68,7 @@ pub(super) struct Introduced {
 }
 
 /// Reads a node. What is not understood in it is left out, because it may be another program's or a newer version's.
-pub(super) fn introduced(node: &Node) -> Introduced {
+pub(super) fn read_node(node: &Node) -> NodeInfo {
     let field = |name: &str| node.metadata.as_ref().and_then(|metadata| metadata.fields.get(name));
     let text = |name: &str| field(name).and_then(Value::as_text);
     let role = match text("role") {
@@ -92,7 +92,7 @@ pub(super) fn introduced(node: &Node) -> Introduced {
         listeners.extend(pairs.filter_map(|pair| Some((Arc::from(*pair.first()?), Err(Arc::from(*pair.get(1)?))))));
         Witness { listeners }
     });
-    Introduced { identity, ready: field("ready").and_then(Value::as_bool), witness }
+    NodeInfo { identity, ready: field("ready").and_then(Value::as_bool), witness }
 }
 
 #[cfg(test)]
@@ -111,20 +111,20 @@ mod tests {
             version: "0.1.0".into(),
         };
         let bytes = node(&identity, true).encode_to_vec();
-        let read = introduced(&Node::decode(&bytes[..]).unwrap());
-        assert_eq!(read, Introduced { identity: Some(identity.clone()), ready: Some(true), witness: None });
+        let read = read_node(&Node::decode(&bytes[..]).unwrap());
+        assert_eq!(read, NodeInfo { identity: Some(identity.clone()), ready: Some(true), witness: None });
 
         let listeners =
             BTreeMap::from([("shared/80/tcp".into(), Ok(())), ("shared/81/tcp".into(), Err("taken".into()))]);
         let said = Witness { listeners };
         let bytes = witness(&identity, false, &said).encode_to_vec();
-        let read = introduced(&Node::decode(&bytes[..]).unwrap());
-        assert_eq!(read, Introduced { identity: Some(identity), ready: Some(false), witness: Some(said) });
+        let read = read_node(&Node::decode(&bytes[..]).unwrap());
+        assert_eq!(read, NodeInfo { identity: Some(identity), ready: Some(false), witness: Some(said) });
     }
 
     #[test]
     fn another_programs_node_has_no_identity_of_ours() {
         let node = Node { id: "envoy-1".to_owned(), ..Node::default() };
-        assert_eq!(introduced(&node), Introduced { identity: None, ready: None, witness: None });
+        assert_eq!(read_node(&node), NodeInfo { identity: None, ready: None, witness: None });
     }
 }

@@ -41,6 +41,20 @@ pub struct ServerOptions {
     pub chunk: usize,
 }
 
+impl ServerOptions {
+    /// The usual limits, or lower ones that fit into `files` open files.
+    pub fn within(files: usize) -> Self {
+        let default = Self::default();
+        let all = (files / 4).clamp(16, default.unauthenticated.all);
+        let per_source = (all / 4).min(default.unauthenticated.per_source);
+        Self {
+            subscribers: (files / 3).clamp(1, default.subscribers),
+            unauthenticated: ConnectionLimits { all, per_source },
+            ..default
+        }
+    }
+}
+
 impl Default for ServerOptions {
     fn default() -> Self {
         Self {

@@ -16,7 +16,7 @@ pub(crate) use reply::Rcode;
 use reply::{Full, Owner, Reply, Section, UDP_SIZE, kind};
 
 use crate::{
-    locality::Found,
+    locality::CallerLookup,
     proxies::{Choice, SPREAD, Target},
     snapshot::Snapshot,
     zone::{Addresses, Entry, How, Node},
@@ -52,8 +52,8 @@ pub struct Facts {
     pub(crate) kind: Option<u16>,
     /// The reply's code.
     pub(crate) rcode: Rcode,
-    /// How the caller's node was looked for, if the answer depended on it.
-    pub(crate) found: Option<Found>,
+    /// How the caller's node was determined, if the answer depended on it.
+    pub(crate) found: Option<CallerLookup>,
     /// Who was named, if a Service was asked for.
     pub(crate) named: Option<Named>,
     /// Something did not fit.
@@ -135,7 +135,7 @@ pub fn answer(
         (0, Some(question)) => match snapshot.content.find(question.name()) {
             None => refuse(reply, Rcode::Refused),
             Some((apex, node)) => {
-                let asked = Asked { snapshot, question, apex, source, edns, rotation };
+                let asked = ZoneQuestion { snapshot, question, apex, source, edns, rotation };
                 Action::Reply(asked.reply(reply, node))
             }
         },
@@ -143,7 +143,7 @@ pub fn answer(
 }
 
 /// A good question for a name in one of the zones.
-struct Asked<'a> {
+struct ZoneQuestion<'a> {
     snapshot: &'a Snapshot,
     question: &'a Question,
     /// Where the zone starts in the name.
@@ -167,10 +167,10 @@ const NOBODY: Chosen<'static> = Chosen::Proxies(Choice::Nobody);
 struct Decision<'a> {
     chosen: Chosen<'a>,
     named: Named,
-    found: Option<Found>,
+    found: Option<CallerLookup>,
 }
 
-impl Asked<'_> {
+impl ZoneQuestion<'_> {
     /// Writes the reply for `node`.
     fn reply(&self, mut reply: Reply<'_>, node: Node<'_>) -> Facts {
         reply.authoritative();

@@ -172,7 +172,7 @@ pub fn start(
         tasks.spawn(serve_tls(tls, sockets, server(config.tls_limits)));
     }
     let (ready_sender, ready) = watch::channel(false);
-    let keeper = state::Keeper {
+    let keeper = state::UpdateTask {
         state: State::new(snapshot.clone()),
         updates,
         connected,

@@ -37,9 +37,9 @@ impl Place {
     }
 }
 
-/// How the caller's node was looked for, for the metrics.
+/// How the caller's node was determined: the label `found` of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Found {
+pub(crate) enum CallerLookup {
     /// By the client subnet of the query.
     Subnet,
     /// By the source of the packet.
@@ -50,7 +50,7 @@ pub(crate) enum Found {
     NoSubnet,
 }
 
-impl Found {
+impl CallerLookup {
     /// Every outcome, with its name in the metrics.
     pub(crate) const ALL: [(Self, &'static str); 4] = [
         (Self::Subnet, "subnet"),
@@ -60,9 +60,9 @@ impl Found {
     ];
 }
 
-/// Where an address lies, and how that is known.
+/// The node of an address, and how it is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Lies {
+pub(crate) enum AddressLocation {
     /// On this node: the address itself is known.
     Known(u32),
     /// On this node, by the range that holds it, which has a prefix of this length.
@@ -91,15 +91,15 @@ struct Ranges {
 impl Places {
     /// Finds the caller's node: by `subnet`, the address of a client subnet of full length, if there is one, else by
     /// the packet's `source`.
-    pub(crate) fn caller(&self, subnet: Option<IpAddr>, source: IpAddr) -> (Option<u32>, Found) {
+    pub(crate) fn caller(&self, subnet: Option<IpAddr>, source: IpAddr) -> (Option<u32>, CallerLookup) {
         match subnet {
             Some(address) => match self.node_of(address.to_canonical()) {
-                Some(node) => (Some(node), Found::Subnet),
-                None => (None, Found::UnknownSubnet),
+                Some(node) => (Some(node), CallerLookup::Subnet),
+                None => (None, CallerLookup::UnknownSubnet),
             },
             None => match self.node_of(source.to_canonical()) {
-                Some(node) => (Some(node), Found::Source),
-                None => (None, Found::NoSubnet),
+                Some(node) => (Some(node), CallerLookup::Source),
+                None => (None, CallerLookup::NoSubnet),
             },
         }
     }
@@ -107,22 +107,25 @@ impl Places {
     /// The node of a canonical address.
     fn node_of(&self, address: IpAddr) -> Option<u32> {
         match self.lies(address) {
-            Lies::Known(node) | Lies::InRange(node, _) => Some(node),
-            Lies::Resolver | Lies::Nowhere => None,
+            AddressLocation::Known(node) | AddressLocation::InRange(node, _) => Some(node),
+            AddressLocation::Resolver | AddressLocation::Nowhere => None,
         }
     }
 
     /// Where a canonical address lies. What is known of exactly this address comes first; a resolver lies nowhere that
     /// matters.
-    pub(crate) fn lies(&self, address: IpAddr) -> Lies {
+    pub(crate) fn lies(&self, address: IpAddr) -> AddressLocation {
         let exact = match address {
             IpAddr::V4(v4) => self.v4.get(&v4.to_bits()),
             IpAddr::V6(v6) => self.v6.get(&v6.to_bits()),
         };
         match exact.map(|place| (*place, place.on())) {
-            Some((Place::RESOLVER, _)) => Lies::Resolver,
-            Some((_, Some(node))) => Lies::Known(node),
-            _ => self.ranges.longest(address).map_or(Lies::Nowhere, |(node, length)| Lies::InRange(node, length)),
+            Some((Place::RESOLVER, _)) => AddressLocation::Resolver,
+            Some((_, Some(node))) => AddressLocation::Known(node),
+            _ => self
+                .ranges
+                .longest(address)
+                .map_or(AddressLocation::Nowhere, |(node, length)| AddressLocation::InRange(node, length)),
         }
     }
 
@@ -234,20 +237,20 @@ mod tests {
         let places = places();
         let (resolver, pod) = ("10.1.0.53", "10.9.9.9");
         for (case, subnet, source, want) in [
-            ("pod by subnet", Some("10.1.0.9"), resolver, (Some(1), Found::Subnet)),
-            ("subnet beats source", Some("10.1.0.9"), pod, (Some(1), Found::Subnet)),
-            ("pod by source", None, pod, (Some(2), Found::Source)),
-            ("a resolver's place says nothing", None, resolver, (None, Found::NoSubnet)),
-            ("not even as subnet", Some(resolver), pod, (None, Found::UnknownSubnet)),
-            ("longest range", Some("10.1.0.77"), resolver, (Some(6), Found::Subnet)),
-            ("shorter range", Some("10.1.7.77"), resolver, (Some(5), Found::Subnet)),
-            ("a pod on no node yet is found by range", Some("10.1.0.60"), resolver, (Some(6), Found::Subnet)),
-            ("the range of everything", Some("192.0.2.1"), resolver, (Some(8), Found::Subnet)),
-            ("v6 pod", Some("fd00::9"), resolver, (Some(4), Found::Subnet)),
-            ("v6 range", Some("fd00:7::1"), resolver, (Some(7), Found::Subnet)),
-            ("v6 unknown", Some("fd00:8::1"), pod, (None, Found::UnknownSubnet)),
-            ("mapped source", None, "::ffff:10.9.9.9", (Some(2), Found::Source)),
-            ("mapped subnet", Some("::ffff:10.1.0.9"), resolver, (Some(1), Found::Subnet)),
+            ("pod by subnet", Some("10.1.0.9"), resolver, (Some(1), CallerLookup::Subnet)),
+            ("subnet beats source", Some("10.1.0.9"), pod, (Some(1), CallerLookup::Subnet)),
+            ("pod by source", None, pod, (Some(2), CallerLookup::Source)),
+            ("a resolver's place says nothing", None, resolver, (None, CallerLookup::NoSubnet)),
+            ("not even as subnet", Some(resolver), pod, (None, CallerLookup::UnknownSubnet)),
+            ("longest range", Some("10.1.0.77"), resolver, (Some(6), CallerLookup::Subnet)),
+            ("shorter range", Some("10.1.7.77"), resolver, (Some(5), CallerLookup::Subnet)),
+            ("a pod on no node yet is found by range", Some("10.1.0.60"), resolver, (Some(6), CallerLookup::Subnet)),
+            ("the range of everything", Some("192.0.2.1"), resolver, (Some(8), CallerLookup::Subnet)),
+            ("v6 pod", Some("fd00::9"), resolver, (Some(4), CallerLookup::Subnet)),
+            ("v6 range", Some("fd00:7::1"), resolver, (Some(7), CallerLookup::Subnet)),
+            ("v6 unknown", Some("fd00:8::1"), pod, (None, CallerLookup::UnknownSubnet)),
+            ("mapped source", None, "::ffff:10.9.9.9", (Some(2), CallerLookup::Source)),
+            ("mapped subnet", Some("::ffff:10.1.0.9"), resolver, (Some(1), CallerLookup::Subnet)),
         ] {
             assert_eq!(places.caller(subnet.map(ip), ip(source)), want, "{case}");
         }
@@ -258,7 +261,7 @@ mod tests {
         let mut places = places();
         assert_eq!(places.unset_range("10.1.0.0/24".parse().expect("a range")), Some(6));
         assert_eq!(places.unset(ip("::ffff:10.9.9.9")), Some(Place::node(2)));
-        assert_eq!(places.caller(Some(ip("10.1.0.77")), ip("10.9.9.9")), (Some(5), Found::Subnet));
+        assert_eq!(places.caller(Some(ip("10.1.0.77")), ip("10.9.9.9")), (Some(5), CallerLookup::Subnet));
     }
 
     #[test]

@@ -23,7 +23,7 @@ use prometheus_client::{
 
 use crate::{
     answer::{Action, Facts, Named, Rcode, Transport},
-    locality::Found,
+    locality::CallerLookup,
     snapshot::Snapshot,
 };
 
@@ -38,7 +38,7 @@ pub(crate) struct Counters {
     /// By transport and type; after the known types come others, then unreadable questions.
     queries: [[AtomicU64; KINDS.len() + 2]; TRANSPORTS.len()],
     rcodes: [AtomicU64; Rcode::ALL.len()],
-    found: [AtomicU64; Found::ALL.len()],
+    found: [AtomicU64; CallerLookup::ALL.len()],
     named: [AtomicU64; Named::ALL.len()],
     truncated: AtomicU64,
     dropped: AtomicU64,
@@ -67,7 +67,7 @@ impl Counters {
         add(&self.queries[transport as usize][kind]);
         add_to(&self.rcodes, &Rcode::ALL, &rcode);
         if let Some(found) = found {
-            add_to(&self.found, &Found::ALL, &found);
+            add_to(&self.found, &CallerLookup::ALL, &found);
         }
         if let Some(named) = named {
             add_to(&self.named, &Named::ALL, &named);
@@ -154,7 +154,7 @@ impl Collector for Metrics {
         let names = KINDS.iter().map(|(_, name)| *name).chain(["other", "unreadable"]).enumerate();
         out.family(
             "maesh_dns_queries",
-            "Queries by transport and type asked for",
+            "DNS queries, by transport and record type",
             TRANSPORTS.iter().enumerate().flat_map(|(t, (_, transport))| {
                 let sum = &sum;
                 names.clone().map(move |(k, kind)| {
@@ -166,21 +166,29 @@ impl Collector for Metrics {
             all.iter().map(|(name, value)| (vec![(label, *name)], *value)).collect()
         };
         let rcodes: Vec<_> = (0..).zip(Rcode::ALL).map(|(n, (_, name))| (name, sum(&|c| &c.rcodes[n]))).collect();
-        out.family("maesh_dns_responses", "Responses by response code", named(&rcodes, "rcode").into_iter())?;
-        let found: Vec<_> = (0..).zip(Found::ALL).map(|(n, (_, name))| (name, sum(&|c| &c.found[n]))).collect();
+        out.family("maesh_dns_responses", "DNS responses, by response code", named(&rcodes, "rcode").into_iter())?;
+        let found: Vec<_> = (0..).zip(CallerLookup::ALL).map(|(n, (_, name))| (name, sum(&|c| &c.found[n]))).collect();
         out.family(
             "maesh_dns_locality",
-            "Answers that depend on the caller's node, by how it was looked for",
+            "Responses that depend on the caller's node, by how that node was determined: the EDNS client subnet, the source address, or not at all",
             named(&found, "found").into_iter(),
         )?;
         let who: Vec<_> = (0..).zip(Named::ALL).map(|(n, (_, name))| (name, sum(&|c| &c.named[n]))).collect();
-        out.family("maesh_dns_named", "Answers about Services by who they name", named(&who, "who").into_iter())?;
-        out.counter("maesh_dns_truncated", "Answers that did not fit", sum(&|c| &c.truncated))?;
-        out.counter("maesh_dns_dropped", "Packets that are no query", sum(&|c| &c.dropped))?;
+        out.family("maesh_dns_named", "Responses for names of Services, by whose addresses they contain: proxies (local, spread, last_known, fixed), the ClusterIP (plain, fail_to_plain), or none (withheld)", named(&who, "who").into_iter())?;
+        out.counter(
+            "maesh_dns_truncated",
+            "Responses that were truncated because they exceed the size that the client accepts",
+            sum(&|c| &c.truncated),
+        )?;
+        out.counter(
+            "maesh_dns_dropped",
+            "Packets dropped without a response because they are not DNS queries",
+            sum(&|c| &c.dropped),
+        )?;
 
         let Shared { connections, probed_dead, snapshot, .. } = &*self.0;
-        out.gauge("maesh_dns_connections", "TCP connections open", connections.tcp.load(Relaxed))?;
-        out.gauge("maesh_dns_tls_connections", "DNS over TLS connections open", connections.tls.load(Relaxed))?;
+        out.gauge("maesh_dns_connections", "Open TCP connections", connections.tcp.load(Relaxed))?;
+        out.gauge("maesh_dns_tls_connections", "Open connections of DNS over TLS", connections.tls.load(Relaxed))?;
         let closed = [
             ("crowded_out", connections.crowded_out.load(Relaxed)),
             ("idle", connections.idle.load(Relaxed)),
@@ -192,17 +200,33 @@ impl Collector for Metrics {
             "TCP and TLS connections that dns closed, or failed to accept, by reason",
             named(&closed, "reason").into_iter(),
         )?;
-        out.gauge("maesh_dns_proxies_unreachable", "Proxies left out by our own probes", probed_dead.load(Relaxed))?;
+        out.gauge(
+            "maesh_dns_proxies_unreachable",
+            "Proxies left out of responses because they do not answer the probes of dns",
+            probed_dead.load(Relaxed),
+        )?;
 
         let snapshot = snapshot.load();
-        out.gauge("maesh_dns_synced", "Whether everything was delivered once", u64::from(snapshot.synced))?;
-        out.gauge("maesh_dns_revision", "Changes published; the zones' serial", snapshot.revision.into())?;
+        out.gauge(
+            "maesh_dns_synced",
+            "1 once the controller has sent the whole configuration, else 0",
+            u64::from(snapshot.synced),
+        )?;
+        out.gauge(
+            "maesh_dns_revision",
+            "Number of the configuration in force, which is the serial of the zones' SOA record",
+            snapshot.revision.into(),
+        )?;
         let age = Instant::now().saturating_duration_since(snapshot.made).as_secs();
-        out.gauge("maesh_dns_snapshot_age_seconds", "Seconds since the last change", age)?;
-        out.gauge("maesh_dns_services", "Services with a name", snapshot.content.services.len() as u64)?;
-        out.gauge("maesh_dns_addresses", "Addresses whose owner is known", snapshot.places.len() as u64)?;
-        out.gauge("maesh_dns_proxies", "Proxies known", snapshot.proxies.known() as u64)?;
-        out.gauge("maesh_dns_proxies_ready", "Proxies ready", snapshot.proxies.ready().len() as u64)
+        out.gauge("maesh_dns_snapshot_age_seconds", "Time since the configuration last changed", age)?;
+        out.gauge("maesh_dns_services", "Services that have a mesh name", snapshot.content.services.len() as u64)?;
+        out.gauge("maesh_dns_addresses", "Addresses whose pod or node is known", snapshot.places.len() as u64)?;
+        out.gauge("maesh_dns_proxies", "Proxies that the controller has reported", snapshot.proxies.known() as u64)?;
+        out.gauge(
+            "maesh_dns_proxies_ready",
+            "Proxies that the controller has reported as ready",
+            snapshot.proxies.ready().len() as u64,
+        )
     }
 }
 

@@ -14,7 +14,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
-pub(crate) use keeper::Keeper;
+pub(crate) use keeper::UpdateTask;
 use maesh_config::{
     Kind, NodeName, Resource, ServiceName,
     model::{Mesh, Name, Proxy, Workload, WorkloadKind},
@@ -34,13 +34,13 @@ const NEEDED: [Kind; 4] = [Kind::Mesh, Kind::Name, Kind::Workload, Kind::Proxy];
 
 /// A proxy of the stream, with the numbers of its node and its set of ports.
 #[derive(Debug)]
-pub(crate) struct Known {
+pub(crate) struct KnownProxy {
     /// What the stream says.
     pub(crate) proxy: Arc<Proxy>,
     target: Target,
 }
 
-impl Known {
+impl KnownProxy {
     fn member(&self, dead: &HashSet<Arc<str>>) -> Member {
         Member { proxy: self.proxy.clone(), target: self.target.clone(), dead: dead.contains(&self.proxy.id) }
     }
@@ -58,7 +58,7 @@ pub(crate) struct State {
     sets: Interner<Arc<[u16]>>,
     /// Sets of ports that proxies listen on.
     classes: Interner<Arc<[u16]>>,
-    proxies: BTreeMap<Arc<str>, Known>,
+    proxies: BTreeMap<Arc<str>, KnownProxy>,
     /// Nodes on which our own probes reach no proxy, or reached none not long ago; sorted, and their numbers held.
     stranded: Arc<[u32]>,
     /// Proxies that our own probes do not reach.
@@ -195,7 +195,7 @@ impl State {
     }
 
     fn work_out(&mut self) -> Proxies {
-        let ready = |known: &&Known| known.proxy.ready && !self.dead.contains(&known.proxy.id);
+        let ready = |known: &&KnownProxy| known.proxy.ready && !self.dead.contains(&known.proxy.id);
         let ready: Vec<Target> = self.proxies.values().filter(ready).map(|known| known.target.clone()).collect();
         let last = if !ready.is_empty() {
             self.last_ready = ready.as_slice().into();
@@ -341,7 +341,7 @@ impl State {
             v4: addresses.v4.first().copied(),
             v6: addresses.v6.first().copied(),
         };
-        let old = self.proxies.insert(proxy.id.clone(), Known { proxy: Arc::new(proxy.clone()), target });
+        let old = self.proxies.insert(proxy.id.clone(), KnownProxy { proxy: Arc::new(proxy.clone()), target });
         self.let_go(old);
     }
 
@@ -350,8 +350,8 @@ impl State {
         self.let_go(old);
     }
 
-    fn let_go(&mut self, old: Option<Known>) {
-        if let Some(Known { target, .. }) = old {
+    fn let_go(&mut self, old: Option<KnownProxy>) {
+        if let Some(KnownProxy { target, .. }) = old {
             self.nodes.release(target.node);
             self.classes.release(target.class);
         }

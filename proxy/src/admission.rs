@@ -7,6 +7,8 @@
 //! endpoints, the admin port) has a reserve, which [`Admission::has_descriptors`] defends by the numbers that the system
 //! gives out: it always gives the lowest free one.
 
+mod lingering;
+
 use std::{
     collections::HashMap,
     net::IpAddr,
@@ -18,6 +20,7 @@ use std::{
 
 use parking_lot::Mutex;
 
+use self::lingering::Lingering;
 use crate::config::Limits;
 
 /// Descriptors of a connection: its own, and one towards an endpoint.
@@ -29,11 +32,11 @@ const SHARES: usize = 5;
 /// Reserved for the process itself: standard streams, logs, the discovery stream, the state file, resolvers.
 const PROCESS: usize = 48;
 
-/// Reserved for the admin port: probes, metrics and the status API are answered whatever callers do.
-const ADMIN: usize = 80;
-
 /// Reserved for each worker thread: its event loop.
 const WORKER: usize = 4;
+
+/// Most connections that were refused and stay open for a moment.
+const LINGERING: usize = 256;
 
 /// Most pipes of one worker; each has two descriptors.
 const PIPES: usize = 128;
@@ -46,8 +49,10 @@ const FEWEST: usize = 32;
 pub(crate) struct Budget {
     /// All that the process may have.
     pub(crate) open_files: usize,
-    /// For the process, the admin port and the event loops.
+    /// For the process, what else runs in it, the event loops, and connections that were refused.
     reserved: usize,
+    /// Refused connections that stay open for a moment.
+    lingering: usize,
     /// Pipes that each worker may lend.
     pub(crate) pipes_per_worker: usize,
     /// For connections to endpoints that nobody uses at the moment.
@@ -75,13 +80,15 @@ pub struct TooFewFiles {
 impl Budget {
     /// Divides `open_files` descriptors for a proxy with so many `workers`; `limits` can only lower what results.
     pub(crate) fn new(open_files: usize, workers: usize, limits: &Limits) -> Result<Self, TooFewFiles> {
-        let reserved = PROCESS + ADMIN + WORKER * workers;
+        let lingering = (open_files / 32).min(LINGERING);
+        let reserved = PROCESS + limits.other_files + lingering + WORKER * workers;
         let pipes_per_worker = (open_files / (16 * workers)).min(2 * PIPES) / 2;
         let left = open_files.saturating_sub(reserved + 2 * pipes_per_worker * workers);
         let idle = left / 8;
         let budget = Self {
             open_files,
             reserved,
+            lingering,
             pipes_per_worker,
             idle,
             rest: left - idle,
@@ -128,6 +135,7 @@ struct Inner {
     /// Descriptors charged to callers.
     charged: AtomicUsize,
     listeners: AtomicUsize,
+    lingering: Lingering,
     /// Descriptors charged to each caller.
     by_caller: Mutex<HashMap<IpAddr, usize, ahash::RandomState>>,
 }
@@ -136,6 +144,7 @@ impl Admission {
     /// Nothing is open.
     pub(crate) fn new(budget: Budget) -> Self {
         Self(Arc::new(Inner {
+            lingering: Lingering::new(budget.lingering),
             budget,
             connections: AtomicUsize::new(0),
             charged: AtomicUsize::new(0),
@@ -167,6 +176,11 @@ impl Admission {
             caller,
             exchanges: Mutex::new(Exchanges { charged: CONNECTION, running: 0 }),
         })))
+    }
+
+    /// Connections that were refused.
+    pub(crate) fn lingering(&self) -> &Lingering {
+        &self.0.lingering
     }
 
     /// Admits so many listeners more; says how many there may be when that is too many.

@@ -47,6 +47,8 @@ pub struct Config {
 /// lowers them.
 #[derive(Clone, Debug)]
 pub struct Limits {
+    /// Files that are left to others in this process, for instance the admin port.
+    pub other_files: usize,
     /// Open connections in all. Further ones are refused (`overloaded` where the port carries HTTP).
     pub connections: usize,
     /// Open connections of one address. One address never has more than a fifth of what the process can have.
@@ -98,6 +100,7 @@ impl Default for Config {
 impl Default for Limits {
     fn default() -> Self {
         Self {
+            other_files: 64,
             connections: 60_000,
             connections_per_caller: 10_000,
             streams: 256,

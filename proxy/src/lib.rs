@@ -14,6 +14,8 @@ mod connect;
 mod drain;
 pub mod explain;
 mod fields;
+#[cfg(test)]
+mod fixtures;
 mod http;
 mod listener;
 mod local_ports;

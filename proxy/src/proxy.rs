@@ -264,6 +264,7 @@ impl Run {
                 },
                 Some(wanted) = wanted.recv() => self.apply.demand(&wanted, &mut self.listeners),
                 now = release.tick() => {
+                    self.shared.admission.lingering().expire(now.into_std());
                     self.listeners.expire(now.into_std());
                     self.apply.release_idle(&mut self.listeners);
                     if open && self.apply.retry_listeners(now.into_std(), &mut self.listeners) {

@@ -28,6 +28,8 @@ use maesh_config::{
     NodeName, ServiceName,
     model::{NamePort, Protocol},
 };
+use maesh_discovery::{AcceptFailures, LogLimit};
+use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc};
 
 pub(crate) use self::{
@@ -67,11 +69,30 @@ pub(crate) struct Shared {
     leaving: Arc<AtomicUsize>,
     /// Connections of callers that are open.
     pub(crate) admission: Admission,
+    /// Bounds what is logged of connections that are not accepted or not carried.
+    pub(crate) logs: ConnectionLogs,
     /// Bytes held for callers of HTTP/2.
     pub(crate) buffers: Arc<Buffers>,
     /// Local ends of opaque streams, to notice streams that lead back to this proxy.
     pub(crate) own_ends: OwnEnds,
     wanted: mpsc::UnboundedSender<Wanted>,
+}
+
+/// Bounds what is logged of connections that are not accepted or not carried.
+pub(crate) struct ConnectionLogs {
+    /// The system refuses to accept.
+    pub(crate) accept_failures: Mutex<AcceptFailures>,
+    /// A caller has all connections that it may have.
+    pub(crate) refused: Mutex<LogLimit>,
+    /// A stream led back to the mesh.
+    pub(crate) loops: Mutex<LogLimit>,
+}
+
+impl Default for ConnectionLogs {
+    fn default() -> Self {
+        let accept_failures = Mutex::new(AcceptFailures::new("callers"));
+        Self { accept_failures, refused: Mutex::default(), loops: Mutex::default() }
+    }
 }
 
 /// A resource that the data path needs and does not have.
@@ -109,6 +130,7 @@ impl Shared {
                 telemetry.buffered.clone(),
             ),
             admission,
+            logs: ConnectionLogs::default(),
             own_ends: OwnEnds::new(&config.shared),
             config,
             clock: Clock::new(),
@@ -231,7 +253,7 @@ pub(crate) struct Called {
     /// Its configuration was asked for and does not exist.
     absent: AtomicBool,
     /// Backends at the ClusterIPs, used while its configuration cannot be had.
-    plain: parking_lot::Mutex<Vec<(u16, Protocol, Arc<Port>)>>,
+    plain: Mutex<Vec<(u16, Protocol, Arc<Port>)>>,
 }
 
 /// What a name says of its Service.
@@ -259,6 +281,15 @@ impl Serving {
     fn new(ports: Vec<Arc<Port>>, leaving: &Arc<AtomicUsize>) -> Self {
         let leaves = ports.iter().any(|port| port.leaving && port.protocol == Protocol::Http);
         Self { ports, _leaving: leaves.then(|| Leaving::new(leaving)) }
+    }
+
+    /// Whether `address` is that of an endpoint to which one of its ports leads.
+    pub(crate) fn leads_to(&self, address: IpAddr) -> bool {
+        let has = |backend: &BackendPort| backend.upstreams.load().has_endpoint_at(address);
+        self.ports.iter().any(|port| {
+            let mut routed = port.routes.iter().flat_map(Weighted::backends);
+            has(&port.own) || routed.any(|(_, to)| to.backend().is_some_and(|backend| has(backend)))
+        })
     }
 
     /// Its port of this number and protocol.

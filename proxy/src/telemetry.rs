@@ -154,51 +154,63 @@ impl Telemetry {
             kept: Gauge::default(),
         };
         let mesh = registry.sub_registry_with_prefix("maesh");
-        mesh.register("http_requests", "Requests answered, by the Service called", telemetry.requests.clone());
+        mesh.register(
+            "http_requests",
+            "HTTP requests, by the Service called; counted when the response has ended",
+            telemetry.requests.clone(),
+        );
         mesh.register(
             "http_request_duration_seconds",
-            "Time from a request's head to the last byte of its answer",
+            "Time from the head of a request to the last byte of its response",
             telemetry.durations.clone(),
         );
         mesh.register(
             "http_refused",
-            "Requests, and connections past a limit, answered before a Service was known",
+            "Requests answered by the proxy itself because no Service could be determined, and connections closed because of a limit",
             telemetry.refused.clone(),
         );
-        mesh.register("tcp_connections", "Opaque streams carried", telemetry.tcp_connections.clone());
+        mesh.register("tcp_connections", "TCP connections carried to an endpoint", telemetry.tcp_connections.clone());
         mesh.register(
             "tcp_refused",
-            "Opaque streams reset before they were carried, by the Service called and the reason",
+            "TCP connections reset by the proxy before any data was carried, by the Service called and the reason",
             telemetry.tcp_refused.clone(),
         );
-        mesh.register("tcp_received_bytes", "Bytes from callers to endpoints", telemetry.tcp_received.clone());
-        mesh.register("tcp_sent_bytes", "Bytes from endpoints to callers", telemetry.tcp_sent.clone());
+        mesh.register(
+            "tcp_received_bytes",
+            "Bytes carried over TCP from callers to endpoints",
+            telemetry.tcp_received.clone(),
+        );
+        mesh.register("tcp_sent_bytes", "Bytes carried over TCP from endpoints to callers", telemetry.tcp_sent.clone());
         mesh.register(
             "proxy_connections_open",
-            "Connections of callers; `unknown` until one has said what it speaks",
+            "Open connections of callers, by protocol; `unknown` until the first bytes show which it is",
             open,
         );
         mesh.register(
             "http_requests_in_flight",
-            "Requests whose response, or upgraded stream, has not ended",
+            "HTTP requests whose response, or upgraded stream, has not ended",
             telemetry.in_flight.clone(),
         );
         mesh.register(
             "proxy_buffered_bytes",
-            "Bytes held for callers of HTTP/2 that do not take their responses, or whose endpoints do not take their uploads",
+            "Bytes buffered for HTTP/2 streams whose caller or endpoint does not read",
             telemetry.buffered.clone(),
         );
-        mesh.register("proxy_retries", "Requests tried again, by cause", retries);
-        mesh.register("proxy_upstream_connects", "Connections made to endpoints", connects);
+        mesh.register("proxy_retries", "Requests sent again, by cause: the connection was not made (connect), or ended before the response began (closed)", retries);
+        mesh.register("proxy_upstream_connects", "Attempts to connect to endpoints, by outcome", connects);
         mesh.register(
             "proxy_plain_fallback",
-            "Requests and streams sent to the plain address, without policies",
+            "Requests and TCP connections sent to the ClusterIP, without policies, because the configuration of the Service had not arrived",
             telemetry.plain_fallback.clone(),
         );
-        mesh.register("proxy_loops", "Opaque streams that led back to the proxy", telemetry.loops.clone());
-        mesh.register("proxy_config_updates", "Updates of the configuration applied", telemetry.revision.clone());
-        mesh.register("proxy_services", "Services whose configuration is held", telemetry.services.clone());
-        mesh.register("proxy_listeners", "Listeners that are open", telemetry.listeners.clone());
+        mesh.register(
+            "proxy_loops",
+            "TCP connections closed because they led back to the proxy itself",
+            telemetry.loops.clone(),
+        );
+        mesh.register("proxy_config_updates", "Number of configuration updates applied", telemetry.revision.clone());
+        mesh.register("proxy_services", "Services whose configuration this proxy has", telemetry.services.clone());
+        mesh.register("proxy_listeners", "Open listeners", telemetry.listeners.clone());
         mesh.register(
             "proxy_listeners_refused",
             "Listeners that could not be opened, for instance because another process has the port, and are tried again",
@@ -206,7 +218,7 @@ impl Telemetry {
         );
         mesh.register(
             "proxy_sockets_kept",
-            "Listening sockets of which a keeper was given copies",
+            "Listening sockets of which the keeper container holds a copy",
             telemetry.kept.clone(),
         );
         telemetry

@@ -10,6 +10,7 @@ mod body;
 mod error;
 mod h1;
 mod h2;
+mod length;
 mod pool;
 mod upgraded;
 mod upload;
@@ -167,5 +168,5 @@ pub(crate) async fn exchange_h2<U: Upload>(
         // Boxed to keep the future of the usual way small.
         None => Box::pin(pool::stream_h2(local, peer, within)).await?,
     };
-    h2::exchange(stream, ask, upload).await
+    h2::exchange(stream, ask, upload, &local.limits).await
 }

@@ -48,6 +48,9 @@ impl Default for Options {
 /// What the image is built for: a C library that is linked in and resolves names without plugins.
 pub(crate) const TARGET: &str = "x86_64-unknown-linux-musl";
 
+/// What the image's binary has that a quick build does not: its allocator.
+pub(crate) const FEATURES: &str = "maesh/jemalloc";
+
 /// The user it runs as; known as "nonroot" elsewhere.
 pub(crate) const USER: u32 = 65532;
 
@@ -138,6 +141,7 @@ pub(crate) fn build() -> Result<PathBuf> {
         .env("CC_x86_64_unknown_linux_musl", "musl-gcc")
         .env("CFLAGS_x86_64_unknown_linux_musl", c.join(" "))
         .args(["rustc", "--profile", "dist", "--target", TARGET, "--package", "maesh", "--bin", "maesh", "--locked"])
+        .args(["--features", FEATURES])
         // The profile asks for it as well, which does not reach the linker together with the settings of packages.
         .args(["--", "-Cstrip=symbols", "-Clink-arg=-Wl,--no-eh-frame-hdr"])
         // Seen from the repository, where cargo has members compiled.

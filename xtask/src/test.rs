@@ -27,6 +27,9 @@ pub(crate) struct Options {
     /// given several times
     #[arg(long, value_name = "WHAT", requires = "strict")]
     may_skip: Vec<String>,
+    /// Only format, clippy and the unit tests: what is worth running after every change
+    #[arg(long, conflicts_with_all = ["all", "only"])]
+    quick: bool,
     /// Also the long suites, against real programs; they take much longer
     #[arg(long)]
     all: bool,
@@ -139,6 +142,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 
 impl Options {
     fn wants(&self, stage: Stage) -> bool {
+        if self.quick {
+            return matches!(stage, Stage::Format | Stage::Clippy | Stage::Unit);
+        }
         let is_long = matches!(stage, Stage::Image | Stage::Long);
         if self.only.is_empty() { !is_long || self.all } else { self.only.contains(&stage) }
     }

@@ -61,7 +61,7 @@ pub(crate) fn ensure(tool: &Tool) -> Result<()> {
 
 fn build(tool: &Tool, into: &Path) -> Result<()> {
     match tool.source {
-        Source::Go { folder, package, names, variables, modules } => {
+        Source::Go { folder, package, names, variables, tags, modules } => {
             let mut linker = String::from("-s -w");
             for variable in variables {
                 linker.push_str(" -X ");
@@ -71,7 +71,7 @@ fn build(tool: &Tool, into: &Path) -> Result<()> {
             go.current_dir(repository().join(folder))
                 .env("CGO_ENABLED", "0")
                 .env("GOFLAGS", format!("-trimpath -mod=readonly -buildvcs=false -modfile={modules}"))
-                .args(["build", "-ldflags", &linker, "-o"])
+                .args(["build", "-ldflags", &linker, "-tags", &tags.join(","), "-o"])
                 .arg(into.join(tool.name))
                 .arg(package);
             quietly(&mut go)?;

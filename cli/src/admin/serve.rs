@@ -8,13 +8,12 @@ use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use maesh_discovery::{ConnectionLimits, ConnectionSlot, ConnectionTable};
+use maesh_discovery::{AcceptFailures, ConnectionSlot, ConnectionTable};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::Admin;
+use crate::open_files;
 
-/// Connections at once.
-const LIMITS: ConnectionLimits = ConnectionLimits { all: 256, per_source: 32 };
 /// Longest time that a request's head may take to arrive.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(3);
 /// Longest time that a connection may last.
@@ -26,15 +25,17 @@ pub(super) async fn accept(listener: std::net::TcpListener, admin: Arc<Admin>) {
         Ok(listener) => listener,
         Err(error) => return tracing::error!(%error, "admin port: cannot be served"),
     };
-    let connections = ConnectionTable::new(LIMITS);
+    let connections = ConnectionTable::new(open_files::admin());
+    let mut failures = AcceptFailures::new("the admin port");
     loop {
+        connections.room().await;
         match listener.accept().await {
             Ok((stream, from)) => {
                 tokio::spawn(serve(stream, from, connections.add(from.ip()), admin.clone()));
             }
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(error) => {
-                tracing::warn!(%error, "admin port: cannot accept a connection; trying again in 100 ms");
+                failures.log(&error);
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }

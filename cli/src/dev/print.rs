@@ -5,6 +5,7 @@
 use std::io::{self, Write};
 
 use jiff::Timestamp;
+use maesh_compiler::diagnostic::escaped;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
@@ -84,7 +85,7 @@ impl Printer {
                     (Some(file), None) => format!("{file}: "),
                     _ => String::new(),
                 };
-                people(&format!("{severity}: {at}{message}\n"));
+                people(&format!("{severity}: {}{}\n", escaped(&at), escaped(message)));
             }
         }
     }

@@ -14,7 +14,7 @@ use maesh_controller::{
     serve::Controller,
     source::{kubernetes, manifests::Manifests},
 };
-use maesh_discovery::{Server, ServerOptions, Store};
+use maesh_discovery::{Server, Store};
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
@@ -25,7 +25,7 @@ use crate::{
     args::ControllerArgs,
     explain::views,
     logs::LogLevel,
-    mesh,
+    mesh, open_files,
     signals::Signals,
     status,
 };
@@ -61,7 +61,7 @@ pub async fn run(args: ControllerArgs, log_level: LogLevel) -> anyhow::Result<Ex
         },
     };
     let store = Arc::new(Store::new());
-    let server = Server::new(store.clone(), ServerOptions::default());
+    let server = Server::new(store.clone(), open_files::discovery());
     let compiler = Compiler::new(config);
     let mut watches = None;
     let mut manifests = None;

@@ -34,11 +34,12 @@ pub async fn run(args: DnsArgs, log_level: LogLevel) -> anyhow::Result<ExitCode>
         files: CertificateFiles { chain, key },
         look: CERTIFICATE,
     });
+    let (over_tcp, over_tls) = open_files::dns(defaults.tcp.connections.all, defaults.tls_limits.connections.all);
     let config = Config {
         listen: args.listen,
         tls,
-        tcp: StreamLimits::of((open_files::limit() / 2).clamp(16, defaults.tcp.connections.all)),
-        tls_limits: StreamLimits::of((open_files::limit() / 8).clamp(16, defaults.tls_limits.connections.all)),
+        tcp: StreamLimits::of(over_tcp),
+        tls_limits: StreamLimits::of(over_tls),
         name_server: args.ns_address,
         threads: NonZeroUsize::new(args.threads).unwrap_or(defaults.threads),
         lameduck: args.lameduck,

@@ -11,6 +11,7 @@ use crate::{
     args::ProxyArgs,
     explain::views,
     logs::LogLevel,
+    open_files,
     signals::Signals,
     status,
 };
@@ -27,6 +28,7 @@ pub async fn run(args: ProxyArgs, log_level: LogLevel) -> anyhow::Result<ExitCod
     defaults.limits.keep_alive_leaving = defaults.limits.keep_alive_leaving.min(args.drain_horizon / 2);
     let limits = &mut defaults.limits;
     limits.connections = args.max_connections.unwrap_or(limits.connections);
+    limits.other_files = open_files::admin().all;
     limits.connections_per_caller = args.max_connections_per_caller.unwrap_or(limits.connections_per_caller);
     // A proxy that is reached on loopback is of this machine alone, as are its endpoints.
     let loopback_endpoints = args.address.iter().any(std::net::IpAddr::is_loopback);

@@ -1,6 +1,6 @@
 //! What the compiler is told at start.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use ipnet::IpNet;
 use maesh_config::{ServiceName, Zone, model::Protocol};
@@ -47,6 +47,8 @@ pub struct Config {
     pub ports_per_namespace: usize,
     /// Ranges of addresses that are no endpoint of any Service.
     pub denied_endpoints: Vec<IpNet>,
+    /// Where the process of the mesh listens itself, where all of it is one: no endpoint of any Service.
+    pub own_listeners: Vec<SocketAddr>,
     /// Ports that the proxy itself needs on its shared address.
     pub reserved_ports: Vec<u16>,
     /// A Service without EndpointSlices has the pods it selects as endpoints: no control plane writes slices.
@@ -79,6 +81,7 @@ impl Default for Config {
             first_bindable_port: 0,
             ports_per_namespace: PORTS_PER_NAMESPACE,
             denied_endpoints: Vec::new(),
+            own_listeners: Vec::new(),
             reserved_ports: Vec::new(),
             selects_pods: false,
             fail_to_plain: true,

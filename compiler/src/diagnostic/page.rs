@@ -5,7 +5,7 @@ use maesh_test_support::generated::{NOTE, is_current};
 use super::Reason;
 
 /// Every reason, in the order of the page.
-const ALL: [Reason; 20] = [
+const ALL: [Reason; 21] = [
     Reason::InvalidAnnotation,
     Reason::UnknownAnnotation,
     Reason::UnsupportedAnnotation,
@@ -24,6 +24,7 @@ const ALL: [Reason; 20] = [
     Reason::WatchFailed,
     Reason::UnreadableFile,
     Reason::UnparsableFile,
+    Reason::OnlyComments,
     Reason::DuplicateObject,
     Reason::UnknownKind,
 ];
@@ -35,7 +36,11 @@ const fn meaning(reason: Reason) -> &'static str {
         Reason::UnparsableFile => {
             "`maesh dev`: a file is not YAML or JSON, or became empty; what it said before stays in force."
         }
-        Reason::InvalidObject => "A required field is missing, or a field has the wrong type.",
+        Reason::OnlyComments => "`maesh dev`: a file holds only comments; the objects that it held are removed.",
+        Reason::InvalidObject => {
+            "A field that is required is missing, or a field has a value that it cannot have: the object is left out, or \
+             what the field says."
+        }
         Reason::DuplicateObject => "`maesh dev`: the same object is written twice.",
         Reason::UnknownKind => "`maesh dev`: the mesh does not read objects of this kind.",
         Reason::InvalidAnnotation => "An annotation has a value that it cannot have; the default is used.",
@@ -44,7 +49,9 @@ const fn meaning(reason: Reason) -> &'static str {
              is ignored."
         }
         Reason::UnsupportedAnnotation => "This version of the mesh does not support the annotation or its value.",
-        Reason::InvalidPort => "A port number is out of range, or there twice.",
+        Reason::InvalidPort => {
+            "A port number is out of range, or there twice; or an EndpointSlice has a port that its Service does not have."
+        }
         Reason::UnsupportedProtocol => "The mesh does not carry this transport protocol.",
         Reason::UnsupportedService => "An annotation asks for a Service to be meshed whose type cannot be.",
         Reason::InvalidAddress => "An address is malformed, or of a kind that the mesh does not use.",

@@ -6,9 +6,10 @@ use ipnet::IpNet;
 use serde_json::Value;
 
 use super::{
-    BadField, Door, Meta, OLD_PREFIX, OWN_ADDRESS, OWN_PORTS, Object, ObjectKind, PREFIX, Registration,
-    read::{self, Fields},
+    BadField, Door, Meta, Names, OLD_PREFIX, OWN_ADDRESS, OWN_PORTS, Object, ObjectKind, PREFIX, Registration,
+    read::{self, BadValues, Fields},
 };
+use crate::diagnostic::Reason;
 
 /// Annotations under the mesh's prefixes, sorted by key.
 pub type Annotations = Box<[(Arc<str>, Arc<str>)]>;
@@ -62,7 +63,11 @@ pub enum Transport {
 }
 
 impl Transport {
-    pub(super) fn of(text: Option<&str>) -> Self {
+    pub(super) fn read(fields: &Fields<'_>) -> Result<Self, BadField> {
+        Ok(Self::of(fields.one_of("protocol", &["TCP", "UDP", "SCTP"])?))
+    }
+
+    fn of(text: Option<&str>) -> Self {
         match text {
             None | Some("" | "TCP") => Self::Tcp,
             Some("UDP") => Self::Udp,
@@ -105,6 +110,8 @@ pub struct ServicePort {
     pub name: Option<Arc<str>>,
     /// Its number, as written.
     pub number: Number,
+    /// Its place in the list as written.
+    pub index: u32,
     /// Number or name of the pods' port; the number when absent.
     pub target: Option<Number>,
     /// Its transport.
@@ -113,6 +120,8 @@ pub struct ServicePort {
     pub app_protocol: Option<Arc<str>>,
 }
 
+/// The types of Services.
+const SERVICE_TYPES: [&str; 4] = ["ClusterIP", "NodePort", "LoadBalancer", "ExternalName"];
 /// Kubernetes' default for `sessionAffinityConfig.clientIP.timeoutSeconds`.
 const AFFINITY_SECONDS: u64 = 10_800;
 
@@ -125,16 +134,20 @@ impl Service {
         versions: &["v1"],
         namespaced: true,
         always_served: true,
-        read: |meta, value, door| Self::read(meta, value, door).map(Object::Service),
+        names: Names::Label,
+        read: |meta, value, door, bad| Self::read(meta, value, door, bad).map(Object::Service),
     };
 
-    fn read(meta: Meta, value: &Value, door: &Door) -> Result<Self, BadField> {
+    fn read(meta: Meta, value: &Value, door: &Door, bad: &mut BadValues) -> Result<Self, BadField> {
         let spec = read::part(value, &"spec")?;
-        let mut addresses = spec.texts("clusterIPs")?;
+        let texts = spec.texts("clusterIPs")?.into_iter().enumerate();
+        let mut addresses: Vec<_> = texts.map(|(i, text)| (format!("spec.clusterIPs[{i}]"), text)).collect();
         if addresses.is_empty() {
-            addresses.extend(spec.text("clusterIP")?);
+            addresses.extend(spec.text("clusterIP")?.map(|text| ("spec.clusterIP".to_owned(), text)));
         }
-        let affinity = match spec.text("sessionAffinity")? {
+        let headless = addresses.first().is_some_and(|(_, text)| *text == "None");
+        addresses.retain(|(_, text)| !matches!(*text, "None" | ""));
+        let affinity = match bad.one_of(&spec, "sessionAffinity", &["None", "ClientIP"]) {
             Some("ClientIP") => Some(affinity_timeout(&spec)?),
             _ => None,
         };
@@ -143,17 +156,21 @@ impl Service {
             true => spec.pairs("selector", |_| true, |key, value| (intern(key), intern(value)))?,
             false => Box::default(),
         };
-        let ports = spec.list("ports")?.iter().enumerate().map(|(i, port)| ServicePort::read(i, port, door));
+        let mut ports = Vec::new();
+        for (index, port) in spec.list("ports")?.iter().enumerate() {
+            let read = ServicePort::read(index, port, door, bad);
+            ports.extend(bad.keep(read, "the port is left out"));
+        }
         Ok(Self {
             annotations: annotations(value, door)?,
             own_ports: own_ports(value),
-            external_name: spec.text("type")? == Some("ExternalName"),
-            headless: addresses.first() == Some(&"None"),
-            cluster_ips: addresses.into_iter().filter_map(read::address).collect(),
-            ports: ports.collect::<Result<_, _>>()?,
+            external_name: bad.one_of(&spec, "type", &SERVICE_TYPES) == Some("ExternalName"),
+            headless,
+            cluster_ips: bad.addresses(addresses).into_boxed_slice(),
+            ports: ports.into_boxed_slice(),
             selector,
             affinity,
-            local_only: spec.text("internalTrafficPolicy")? == Some("Local"),
+            local_only: bad.one_of(&spec, "internalTrafficPolicy", &["Cluster", "Local"]) == Some("Local"),
             publish_not_ready: spec.flag("publishNotReadyAddresses")?.unwrap_or(false),
             meta,
         })
@@ -174,16 +191,30 @@ fn affinity_timeout(spec: &Fields<'_>) -> Result<Duration, BadField> {
 }
 
 impl ServicePort {
-    fn read(index: usize, value: &Value, door: &Door) -> Result<Self, BadField> {
+    fn read(index: usize, value: &Value, door: &Door, bad: &mut BadValues) -> Result<Self, BadField> {
         let path = format!("spec.ports[{index}]");
         let fields = Fields::of(value, &path)?;
         let number = fields.get("port").map(Number::of);
         let intern = |text: Option<&str>| text.filter(|text| !text.is_empty()).map(|text| door.interner.get(text));
+        let name = fields.text("name")?.filter(|name| !name.is_empty());
+        if let Some(name) = name {
+            Names::Label.check(fields.path("name"), name)?;
+        }
+        let target = fields.get("targetPort").map(Number::of);
+        if let Some(Number::Int(target)) = target
+            && !(0..=65535).contains(&target)
+        {
+            let want = "a number from 1 to 65535, or the name of a port";
+            let wrong = BadField::text(fields.path("targetPort"), &target.to_string(), want);
+            let wrong = BadField { reason: Reason::InvalidPort, ..wrong };
+            bad.push(wrong.instead("the port leads to no pod by it", "nothing"));
+        }
         Ok(Self {
-            name: intern(fields.text("name")?),
+            name: intern(name),
             number: number.ok_or_else(|| BadField::new(fields.path("port"), "is missing"))?,
-            target: fields.get("targetPort").map(Number::of),
-            transport: Transport::of(fields.text("protocol")?),
+            index: u32::try_from(index).unwrap_or(u32::MAX),
+            target,
+            transport: Transport::read(&fields)?,
             app_protocol: intern(fields.text("appProtocol")?),
         })
     }
@@ -229,6 +260,15 @@ pub struct ContainerPort {
     pub transport: Transport,
 }
 
+impl ContainerPort {
+    /// A port with a name; one without says nothing.
+    fn read(fields: &Fields<'_>, door: &Door) -> Result<Option<Self>, BadField> {
+        let Some(name) = fields.text("name")?.filter(|name| !name.is_empty()) else { return Ok(None) };
+        let Some(number) = fields.port("containerPort")? else { return Ok(None) };
+        Ok(Some(Self { name: door.interner.get(name), number, transport: Transport::read(fields)? }))
+    }
+}
+
 impl Pod {
     pub(super) const REGISTRATION: Registration = Registration {
         kind: ObjectKind::Pod,
@@ -238,19 +278,23 @@ impl Pod {
         versions: &["v1"],
         namespaced: true,
         always_served: true,
-        read: |meta, value, door| Self::read(meta, value, door).map(Object::Pod),
+        names: Names::Subdomain,
+        read: |meta, value, door, bad| Self::read(meta, value, door, bad).map(Object::Pod),
     };
 
-    fn read(meta: Meta, value: &Value, door: &Door) -> Result<Self, BadField> {
+    fn read(meta: Meta, value: &Value, door: &Door, bad: &mut BadValues) -> Result<Self, BadField> {
         let metadata = read::part(value, &"metadata")?;
         let spec = read::part(value, &"spec")?;
         let status = read::part(value, &"status")?;
         let intern = |text: &str| door.interner.get(text);
 
-        let mut addresses: Vec<IpAddr> = status.text("podIP")?.and_then(read::address).into_iter().collect();
-        for entry in status.list("podIPs")? {
-            addresses.extend(entry.get("ip").and_then(Value::as_str).and_then(read::address));
+        let mut written = vec![("status.podIP".to_owned(), status.text("podIP")?.unwrap_or(""))];
+        for (i, entry) in status.list("podIPs")?.iter().enumerate() {
+            let read = read::text_in(entry, &format!("status.podIPs[{i}]"), "ip");
+            written.extend(bad.keep(read, "it is left out"));
         }
+        written.retain(|(_, text)| !text.is_empty());
+        let mut addresses = bad.addresses(written);
         addresses.sort_unstable();
         addresses.dedup();
 
@@ -275,7 +319,7 @@ impl Pod {
             ready: ready(status.list("conditions")?),
             deleting: metadata.get("deletionTimestamp").is_some(),
             of_replica_set: owners(&metadata)?.any(|kind| kind == "ReplicaSet"),
-            ports: if door.selects_pods { container_ports(&spec, door)? } else { Box::default() },
+            ports: if door.selects_pods { container_ports(&spec, door, bad)? } else { Box::default() },
             meta,
         })
     }
@@ -293,20 +337,18 @@ fn ready(conditions: &[Value]) -> bool {
     }
 }
 
-fn container_ports(spec: &Fields<'_>, door: &Door) -> Result<Box<[ContainerPort]>, BadField> {
+fn container_ports(spec: &Fields<'_>, door: &Door, bad: &mut BadValues) -> Result<Box<[ContainerPort]>, BadField> {
     let mut all = Vec::new();
     // An init container with `restartPolicy: Always` is a sidecar: its ports count, as they do in Kubernetes.
     let sidecar = |container: &&Value| container.get("restartPolicy").and_then(Value::as_str) == Some("Always");
     let inits = spec.list("initContainers")?.iter().filter(sidecar);
     for container in spec.list("containers")?.iter().chain(inits) {
+        let name = container.get("name").and_then(Value::as_str).unwrap_or_default();
         let Some(Value::Array(ports)) = container.get("ports") else { continue };
-        for port in ports {
-            let name = port.get("name").and_then(Value::as_str).filter(|name| !name.is_empty());
-            let number = port.get("containerPort").and_then(|number| Number::of(number).port());
-            if let (Some(name), Some(number)) = (name, number) {
-                let transport = Transport::of(port.get("protocol").and_then(Value::as_str));
-                all.push(ContainerPort { name: door.interner.get(name), number, transport });
-            }
+        for (i, port) in ports.iter().enumerate() {
+            let path = format!("spec.containers[{name}].ports[{i}]");
+            let read = Fields::of(port, &path).and_then(|fields| ContainerPort::read(&fields, door));
+            all.extend(bad.keep(read, "the port is left out").flatten());
         }
     }
     Ok(all.into_boxed_slice())
@@ -337,24 +379,40 @@ impl Node {
         versions: &["v1"],
         namespaced: false,
         always_served: true,
-        read: |meta, value, door| Self::read(meta, value, door).map(Object::Node),
+        names: Names::Subdomain,
+        read: |meta, value, door, bad| Self::read(meta, value, door, bad).map(Object::Node),
     };
 
-    fn read(meta: Meta, value: &Value, door: &Door) -> Result<Self, BadField> {
+    fn read(meta: Meta, value: &Value, door: &Door, bad: &mut BadValues) -> Result<Self, BadField> {
         let spec = read::part(value, &"spec")?;
         let status = read::part(value, &"status")?;
         let zone = value.pointer("/metadata/labels").and_then(|labels| labels.get(NODE_ZONE)?.as_str());
-        let mut ranges = spec.texts("podCIDRs")?;
-        if ranges.is_empty() {
-            ranges.extend(spec.text("podCIDR")?);
+        let texts = spec.texts("podCIDRs")?.into_iter().enumerate();
+        let mut written: Vec<_> = texts.map(|(i, text)| (format!("spec.podCIDRs[{i}]"), text)).collect();
+        if written.is_empty() {
+            written.extend(spec.text("podCIDR")?.map(|text| ("spec.podCIDR".to_owned(), text)));
         }
-        let internal = |entry: &Value| match entry.get("type").and_then(Value::as_str) {
-            Some("InternalIP") => entry.get("address").and_then(Value::as_str).and_then(read::address),
-            _ => None,
-        };
+        let mut pod_ranges = Vec::new();
+        for (path, text) in written.into_iter().filter(|(_, text)| !text.is_empty()) {
+            match text.parse::<IpNet>() {
+                Ok(range) => pod_ranges.push(range.trunc()),
+                Err(_) => {
+                    let wrong = BadField::text(path, text, "a range of addresses such as 10.244.1.0/24");
+                    let wrong = BadField { reason: Reason::InvalidAddress, ..wrong };
+                    bad.push(wrong.instead("it is left out", "nothing"));
+                }
+            }
+        }
+        let mut internal = Vec::new();
+        for (i, entry) in status.list("addresses")?.iter().enumerate() {
+            if entry.get("type").and_then(Value::as_str) == Some("InternalIP") {
+                let read = read::text_in(entry, &format!("status.addresses[{i}]"), "address");
+                internal.extend(bad.keep(read, "it is left out"));
+            }
+        }
         Ok(Self {
-            addresses: status.list("addresses")?.iter().filter_map(internal).collect(),
-            pod_ranges: ranges.iter().filter_map(|range| Some(range.parse::<IpNet>().ok()?.trunc())).collect(),
+            addresses: bad.addresses(internal).into_boxed_slice(),
+            pod_ranges: pod_ranges.into_boxed_slice(),
             zone: zone.filter(|zone| !zone.is_empty()).map(|zone| door.interner.get(zone)),
             meta,
         })
@@ -379,10 +437,11 @@ impl Namespace {
         versions: &["v1"],
         namespaced: false,
         always_served: true,
-        read: |meta, value, door| Self::read(meta, value, door).map(Object::Namespace),
+        names: Names::Label,
+        read: |meta, value, door, bad| Self::read(meta, value, door, bad).map(Object::Namespace),
     };
 
-    fn read(meta: Meta, value: &Value, door: &Door) -> Result<Self, BadField> {
+    fn read(meta: Meta, value: &Value, door: &Door, _: &mut BadValues) -> Result<Self, BadField> {
         Ok(Self { meta, annotations: annotations(value, door)? })
     }
 }
@@ -396,7 +455,8 @@ pub(super) const SERVICE_ACCOUNT: Registration = Registration {
     versions: &["v1"],
     namespaced: true,
     always_served: true,
-    read: |meta, _, _| Ok(Object::ServiceAccount(meta)),
+    names: Names::Subdomain,
+    read: |meta, _, _, _| Ok(Object::ServiceAccount(meta)),
 };
 
 /// What an own address of the mesh says: long, and different each time, so nothing for the table of shared strings.

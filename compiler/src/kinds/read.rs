@@ -1,4 +1,7 @@
 //! Takes fields out of JSON, and says exactly which one is not what it should be.
+//!
+//! By hand and not by derived types: these stop at the first bad value, and one bad endpoint must not take a slice of a
+//! thousand down. They would also read all that the mesh has no use for.
 
 use std::{fmt, net::IpAddr, sync::Arc};
 
@@ -6,39 +9,169 @@ use jiff::Timestamp;
 use serde_json::{Map, Value};
 
 use super::{Door, Labels, Meta, ObjectKind, Registration};
+use crate::diagnostic::{Diagnostic, ObjectRef, Reason, did_you_mean, shortened};
 
-/// A field that is missing or has the wrong type.
+/// A value that cannot be used, what happens instead, and the next step.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{path} {problem}")]
+#[error("{path} {problem}; {instead}. {fix}")]
 pub struct BadField {
+    /// Why, as one stable word.
+    pub reason: Reason,
     /// Path of the field: `spec.ports[0].port`.
     pub path: String,
-    /// What is wrong: `is missing`, `is a string, not a list`.
-    pub problem: String,
+    /// What is wrong, with the value: `is missing`, `is "80", not a list`.
+    pub problem: Box<str>,
     /// The value as written, if there is one that fits in a message.
     pub value: Option<String>,
+    /// What happens instead.
+    pub instead: &'static str,
+    /// What is used instead.
+    pub using: &'static str,
+    /// The next step.
+    pub fix: Box<str>,
 }
 
 impl BadField {
-    pub(super) fn new(path: impl fmt::Display, problem: impl Into<String>) -> Self {
-        Self { path: path.to_string(), problem: problem.into(), value: None }
+    /// A field that keeps its whole object out; see [`Self::instead`].
+    pub(super) fn new(path: impl fmt::Display, problem: impl Into<Box<str>>) -> Self {
+        Self {
+            reason: Reason::InvalidObject,
+            path: path.to_string(),
+            problem: problem.into(),
+            value: None,
+            instead: "the object is left out",
+            using: "nothing",
+            fix: "Correct the field.".into(),
+        }
     }
 
-    fn wrong(path: impl fmt::Display, value: &Value, want: &str) -> Self {
-        let found = match value {
-            Value::Null => "null",
-            Value::Bool(_) => "a boolean",
-            Value::Number(_) => "a number",
-            Value::String(_) => "a string",
-            Value::Array(_) => "a list",
-            Value::Object(_) => "a map",
+    /// A text that is not what it must be.
+    pub(super) fn text(path: impl fmt::Display, value: &str, want: &str) -> Self {
+        Self { value: Some(value.into()), ..Self::new(path, format!("is {:?}, not {want}", shortened(value))) }
+    }
+
+    /// A value of the wrong type.
+    pub(super) fn wrong(path: impl fmt::Display, value: &Value, want: &str) -> Self {
+        let said = match value {
+            Value::Null => "null".to_owned(),
+            Value::Array(_) => "a list".to_owned(),
+            Value::Object(_) => "a map".to_owned(),
+            Value::String(text) => format!("{:?}", shortened(text)),
+            Value::Bool(_) | Value::Number(_) => value.to_string(),
         };
-        let value = match value {
+        let mut bad = Self::new(path, format!("is {said}, not {want}"));
+        bad.value = match value {
             Value::String(text) => Some(text.clone()),
             Value::Bool(_) | Value::Number(_) => Some(value.to_string()),
             _ => None,
         };
-        Self { path: path.to_string(), problem: format!("is {found}, not {want}"), value }
+        if let Value::String(text) = value
+            && (text.parse::<f64>().is_ok() || matches!(&**text, "true" | "false"))
+        {
+            bad.fix = "Remove the quotes.".into();
+        } else if want == "a string" && bad.value.is_some() {
+            bad.fix = "Put it in quotes.".into();
+        }
+        bad
+    }
+
+    /// An address that is none.
+    pub(super) fn address(path: impl fmt::Display, text: &str) -> Self {
+        Self { reason: Reason::InvalidAddress, ..Self::text(path, text, "an IP address") }
+    }
+
+    /// An `apiVersion` that is not read.
+    pub fn version(kind: &Registration, written: &str) -> Self {
+        let of = if kind.group.is_empty() { String::new() } else { format!("{}/", kind.group) };
+        let known: Vec<_> = kind.versions.iter().map(|version| format!("{of}{version}")).collect();
+        let known = known.join(" or ");
+        let fix = format!("Write {known}.").into();
+        Self { fix, ..Self::text("apiVersion", written, &format!("{known}, of which {} is read", kind.name)) }
+    }
+
+    /// With what happens instead, and what is used.
+    #[must_use]
+    pub(super) fn instead(mut self, instead: &'static str, using: &'static str) -> Self {
+        (self.instead, self.using) = (instead, using);
+        self
+    }
+
+    /// Proposes the one of `known` that was probably meant.
+    #[must_use]
+    pub(super) fn one_of<'k>(mut self, known: impl IntoIterator<Item = &'k str>) -> Self {
+        if let Some(meant) = self.value.as_deref().and_then(|value| did_you_mean(value, known)) {
+            self.fix = format!("Did you mean {meant}?").into();
+        }
+        self
+    }
+
+    /// The same as a finding about `object`: an error where it keeps the object out, else a warning.
+    pub fn diagnostic(&self, object: ObjectRef, keeps_out: bool) -> Diagnostic {
+        let mut found = match keeps_out {
+            true => Diagnostic::error(self.reason, object, self),
+            false => Diagnostic::warning(self.reason, object, self),
+        };
+        found = found.field(self.path.as_str()).using(self.using);
+        match &self.value {
+            Some(value) => found.value(value),
+            None => found,
+        }
+    }
+}
+
+/// Bad values of one object that are named one by one.
+const MOST_NAMED: usize = 10;
+
+/// What is wrong inside an object that stands all the same.
+#[derive(Debug, Default)]
+pub struct BadValues {
+    named: Vec<BadField>,
+    more: usize,
+}
+
+impl BadValues {
+    pub(super) fn push(&mut self, bad: BadField) {
+        if self.named.len() < MOST_NAMED {
+            self.named.push(bad);
+        } else {
+            self.more += 1;
+        }
+    }
+
+    /// What was read; what was not is left out, and noted as `instead`.
+    pub(super) fn keep<T>(&mut self, read: Result<T, BadField>, instead: &'static str) -> Option<T> {
+        read.map_err(|bad| self.push(bad.instead(instead, "nothing"))).ok()
+    }
+
+    /// The addresses among these texts; the others are noted.
+    pub(super) fn addresses<'t>(&mut self, texts: impl IntoIterator<Item = (String, &'t str)>) -> Vec<IpAddr> {
+        let mut good = Vec::new();
+        for (path, text) in texts {
+            match address(text) {
+                Some(address) => good.push(address),
+                None => self.push(BadField::address(path, text).instead("it is left out", "nothing")),
+            }
+        }
+        good
+    }
+
+    /// The text at `key` where it is one of `known`; anything else is noted, and counts as the first of them.
+    pub(super) fn one_of<'v>(&mut self, fields: &Fields<'v>, key: &str, known: &[&'static str]) -> Option<&'v str> {
+        let first = known.first().copied().unwrap_or_default();
+        let read = fields.one_of(key, known);
+        read.map_err(|bad| self.push(bad.instead("it counts as if it were absent", first))).ok().flatten()
+    }
+
+    /// Everything that is wrong, with a word about what is not named.
+    pub(super) fn into_named(self) -> Vec<BadField> {
+        let mut named = self.named;
+        if self.more > 0 {
+            let problem = format!("and {} more fields of this object have bad values", self.more);
+            let fix = "Correct those that are named first.".into();
+            let more = BadField { fix, ..BadField::new("…", problem) };
+            named.push(more.instead("they are left out", "nothing"));
+        }
+        named
     }
 }
 
@@ -96,6 +229,17 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// The text at `key`, which must be one of `known`; empty counts as absent.
+    pub(super) fn one_of(&self, key: &str, known: &[&'static str]) -> Result<Option<&'a str>, BadField> {
+        match self.text(key)? {
+            Some(text) if !text.is_empty() && !known.contains(&text) => {
+                let bad = BadField::text(Below(self.path, key), text, &known.join(" or "));
+                Err(bad.one_of(known.iter().copied()))
+            }
+            text => Ok(text),
+        }
+    }
+
     /// The boolean at `key`. kubectl reads YAML 1.1, where more words are booleans; a cluster has true and false only.
     pub(super) fn flag(&self, key: &str) -> Result<Option<bool>, BadField> {
         match self.get(key) {
@@ -119,6 +263,17 @@ impl<'a> Fields<'a> {
                 value.as_i64().map(Some).ok_or_else(|| BadField::wrong(Below(self.path, key), value, "a whole number"))
             }
         }
+    }
+
+    /// The port number at `key`.
+    pub(super) fn port(&self, key: &str) -> Result<Option<u16>, BadField> {
+        let Some(value) = self.get(key) else { return Ok(None) };
+        let number = value.as_i64().and_then(|number| u16::try_from(number).ok()).filter(|number| *number > 0);
+        let bad = || BadField {
+            reason: Reason::InvalidPort,
+            ..BadField::wrong(Below(self.path, key), value, "a number from 1 to 65535")
+        };
+        number.map(Some).ok_or_else(bad)
     }
 
     /// The list at `key`; absent is empty.
@@ -167,30 +322,65 @@ pub(super) fn part<'a>(value: &'a Value, key: &'static &'static str) -> Result<F
     }
 }
 
+/// Which names Kubernetes accepts for objects of a kind, and for what is inside them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Names {
+    /// One label of a DNS name.
+    Label,
+    /// Labels of a DNS name with dots between.
+    Subdomain,
+}
+
+impl Names {
+    pub(super) fn check(self, path: impl fmt::Display, name: &str) -> Result<(), BadField> {
+        let inner = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit();
+        let is_label = |label: &str| {
+            let ends = [label.as_bytes().first(), label.as_bytes().last()];
+            ends.iter().all(|end| end.is_some_and(|end| inner(*end))) && label.bytes().all(|c| inner(c) || c == b'-')
+        };
+        let (good, longest, also) = match self {
+            Self::Label => (is_label(name), 63, "-"),
+            Self::Subdomain => (name.split('.').all(is_label), 253, "- and ."),
+        };
+        if good && name.len() <= longest {
+            return Ok(());
+        }
+        let want = format!(
+            "a name that Kubernetes accepts: at most {longest} lower-case letters, digits, {also}, the first and last no {}",
+            also.replace("and", "or")
+        );
+        Err(BadField { fix: "Give it another name.".into(), ..BadField::text(path, name, &want) })
+    }
+}
+
+/// The text at `key` of the map `entry`, empty if absent, with its path.
+pub(super) fn text_in<'a>(entry: &'a Value, path: &str, key: &str) -> Result<(String, &'a str), BadField> {
+    let Value::Object(map) = entry else { return Err(BadField::wrong(path, entry, "a map")) };
+    let path = format!("{path}.{key}");
+    match map.get(key) {
+        None | Some(Value::Null) => Ok((path, "")),
+        Some(Value::String(text)) => Ok((path, text)),
+        Some(other) => Err(BadField::wrong(path, other, "a string")),
+    }
+}
+
 /// Reads the metadata.
 pub(super) fn meta(of: &Registration, value: &Value, door: &Door) -> Result<Meta, BadField> {
     let fields = part(value, &"metadata")?;
     let name = fields.text("name")?.filter(|name| !name.is_empty());
     let name = name.ok_or_else(|| BadField::new("metadata.name", "is missing"))?;
-    // A slash would make one resource name of two objects.
-    if name.contains('/') || name.len() > 253 {
-        return Err(BadField { value: Some(name.into()), ..BadField::new("metadata.name", "is not a name") });
-    }
+    of.names.check("metadata.name", name)?;
     let namespace = match fields.text("namespace")? {
         _ if !of.namespaced => "",
         None | Some("") => "default",
-        Some(bad) if bad.contains('/') || bad.len() > 63 => {
-            let value = Some(bad.into());
-            return Err(BadField { value, ..BadField::new("metadata.namespace", "is not a name") });
-        }
-        Some(namespace) => namespace,
+        Some(namespace) => Names::Label.check("metadata.namespace", namespace).map(|()| namespace)?,
     };
     let created = match fields.text("creationTimestamp")? {
         None => None,
-        Some(text) => Some(text.parse::<Timestamp>().map_err(|_| BadField {
-            value: Some(text.into()),
-            ..BadField::new("metadata.creationTimestamp", "is not a time as in RFC 3339")
-        })?),
+        Some(text) => {
+            let bad = |_| BadField::text("metadata.creationTimestamp", text, "a time as in RFC 3339");
+            Some(text.parse::<Timestamp>().map_err(bad)?)
+        }
     };
     // Names of pods and slices are their own; those of the others return in many places.
     let name = match of.kind {
@@ -203,4 +393,51 @@ pub(super) fn meta(of: &Registration, value: &Value, door: &Door) -> Result<Meta
 /// An address, without zone.
 pub(super) fn address(text: &str) -> Option<IpAddr> {
     text.parse::<IpAddr>().ok().map(|address| address.to_canonical())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::kinds::Object;
+
+    #[test]
+    fn names_that_kubernetes_accepts() {
+        for (name, label, subdomain) in [
+            ("web", true, true),
+            ("0-web", true, true),
+            ("web.v1", false, true),
+            ("", false, false),
+            ("-web", false, false),
+            ("web-", false, false),
+            ("web..v1", false, false),
+            ("Web", false, false),
+            ("a/b", false, false),
+            ("w\u{1b}b", false, false),
+            (&"a".repeat(63), true, true),
+            (&"a".repeat(64), false, true),
+            (&"a".repeat(253), false, true),
+            (&"a".repeat(254), false, false),
+        ] {
+            assert_eq!(Names::Label.check("name", name).is_ok(), label, "{name:?} as a label");
+            assert_eq!(Names::Subdomain.check("name", name).is_ok(), subdomain, "{name:?} as a subdomain");
+        }
+    }
+
+    /// A thousand bad endpoints are a few findings, and the good one stands.
+    #[test]
+    fn bad_values_are_bounded_and_the_rest_stands() {
+        let mut endpoints = vec![json!({ "addresses": ["x"] }); 1000];
+        endpoints.push(json!({ "addresses": ["10.0.0.1", "10.0.0.2"] }));
+        let slice = json!({ "metadata": { "name": "a" }, "addressType": "IPv4", "endpoints": endpoints });
+        let read = ObjectKind::EndpointSlice.registration().read(&slice, &Door::default());
+        let Ok((Object::EndpointSlice(slice), bad)) = read else { panic!("{read:?}") };
+        assert_eq!(slice.endpoints.len(), 1);
+        assert_eq!(bad.len(), MOST_NAMED + 1);
+        let first =
+            "endpoints[0].addresses[0] is \"x\", not an IP address; the endpoint is left out. Correct the field.";
+        assert_eq!(bad[0].to_string(), first);
+        assert!(bad[MOST_NAMED].to_string().contains("991 more"), "{}", bad[MOST_NAMED]);
+    }
 }

@@ -5,6 +5,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
@@ -31,18 +32,39 @@ pub enum Addressing {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Range(IpNet);
 
+impl fmt::Display for Range {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 /// Why a range cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0} is too small for own addresses: use a /24 or wider (/120 for IPv6), for example 127.77.0.0/16")]
-pub struct RangeTooSmall(IpNet);
+pub enum BadRange {
+    /// It has too few addresses.
+    #[error("{0} is too small for own addresses: use a /24 or wider (/120 for IPv6), for example 127.77.0.0/16")]
+    TooSmall(IpNet),
+    /// It is an address in a range, and not the range.
+    #[error("{0} is an address and not a range: write {range}", range = .0.trunc())]
+    NotTruncated(IpNet),
+}
 
 impl Range {
     /// A range of at least 256 addresses.
     ///
     /// # Errors
-    /// If it is smaller.
-    pub fn new(net: IpNet) -> Result<Self, RangeTooSmall> {
-        if net.max_prefix_len() - net.prefix_len() < 8 { Err(RangeTooSmall(net)) } else { Ok(Self(net.trunc())) }
+    /// If it is smaller, or does not begin with its first address.
+    pub fn new(net: IpNet) -> Result<Self, BadRange> {
+        if net != net.trunc() {
+            return Err(BadRange::NotTruncated(net));
+        }
+        if net.max_prefix_len() - net.prefix_len() < 8 { Err(BadRange::TooSmall(net)) } else { Ok(Self(net)) }
+    }
+
+    /// The addresses by which it can be told whether all of them are one machine's: the shared one, the first and the last
+    /// own one.
+    pub fn samples(&self) -> [IpAddr; 3] {
+        [self.shared(), self.at(1), self.at(self.slots())]
     }
 
     /// All of it.

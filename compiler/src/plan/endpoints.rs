@@ -16,9 +16,9 @@ use super::{
     service::{Plan, Port},
 };
 use crate::{
-    diagnostic::{Diagnostic, Reason},
+    diagnostic::{Diagnostic, Reason, did_you_mean},
     facts::View,
-    kinds::{EndpointSlice, Number, Pod, SliceEndpoint, Transport},
+    kinds::{EndpointSlice, Number, Pod, Service, ServicePort, SliceEndpoint, SlicePort, Transport},
 };
 
 /// The endpoints of `plan`.
@@ -39,12 +39,13 @@ fn from_slices<'a>(
 ) -> Endpoints {
     from_each(plan, |port, all| {
         for slice in slices.clone() {
-            let same = |slice: &&crate::kinds::SlicePort| {
-                *slice.name == *port.name.as_deref().unwrap_or("") && carries(&slice.transport, port.protocol)
+            let same = |of_slice: &&SlicePort| {
+                *of_slice.name == *port.name.as_deref().unwrap_or("") && carries(&of_slice.transport, port.protocol)
             };
             let Some(at) = slice.ports.iter().find(same).filter(|at| at.number > 0) else { continue };
             all.reserve(slice.endpoints.len());
-            for endpoint in slice.endpoints.iter().filter(|endpoint| forbidden.why(endpoint.address, view).is_none()) {
+            let allowed = |it: &&SliceEndpoint| forbidden.why(it.address, at.number, view).is_none();
+            for endpoint in slice.endpoints.iter().filter(allowed) {
                 let hints = endpoint.hints.as_deref();
                 all.push(Endpoint {
                     address: SocketAddr::new(endpoint.address, at.number),
@@ -65,7 +66,7 @@ fn from_pods(plan: &Plan, pods: &[Arc<Pod>], forbidden: &Forbidden, view: &View<
     from_each(plan, |port, all| {
         for pod in pods.iter().filter(|pod| !pod.ended) {
             let Some(number) = target(port, pod) else { continue };
-            for address in pod.addresses.iter().filter(|address| forbidden.why(**address, view).is_none()) {
+            for address in pod.addresses.iter().filter(|address| forbidden.why(**address, number, view).is_none()) {
                 all.push(Endpoint {
                     address: SocketAddr::new(*address, number),
                     ready: plan.publish_not_ready || (pod.ready && !pod.deleting),
@@ -80,40 +81,58 @@ fn from_pods(plan: &Plan, pods: &[Arc<Pod>], forbidden: &Forbidden, view: &View<
     })
 }
 
-/// What is odd about a slice: by itself, and, where it counts, because its addresses are `forbidden`.
-pub(crate) fn check(slice: &EndpointSlice, forbidden: Option<&Forbidden>, view: &View<'_>) -> Vec<Diagnostic> {
+/// What is wrong with a slice, beyond its values: it belongs to no Service, its `service` has no such port, or, where that
+/// is meshed, its endpoints are `forbidden`.
+pub(crate) fn check(
+    slice: &EndpointSlice,
+    service: Option<&Service>,
+    forbidden: Option<&Forbidden>,
+    view: &View<'_>,
+) -> Vec<Diagnostic> {
     let mut found = Vec::new();
-    let mut say = |field: &str, text: String| {
-        found.push(Diagnostic::of(Reason::InvalidAddress, "EndpointSlice", &slice.meta, field, text));
-    };
-    let (bad, more) = slice.odd;
-    if bad > 0 {
-        say(
-            "endpoints",
-            format!("{bad} of its endpoints have no usable address; they are left out. Give each one IP address."),
-        );
-    }
-    if more > 0 {
-        let text = format!(
-            "{more} of its endpoints have more than one address; the first one is used, as kube-proxy does. Write one \
-             endpoint for each address."
-        );
-        say("endpoints", text);
-    }
     if slice.service.is_none() && slice.meta.origin.is_some() {
         let text =
             "has no label kubernetes.io/service-name, so it belongs to no Service; it is not used. Add the label.";
-        say("metadata.labels", text.into());
+        found.push(Diagnostic::of(Reason::InvalidAddress, "EndpointSlice", &slice.meta, "metadata.labels", text));
     }
-    if let Some((count, address, why)) = forbidden.and_then(|forbidden| forbidden.in_slice(slice, view)) {
+    if let Some(service) = service.filter(|_| !slice.managed) {
+        found.extend(slice.ports.iter().filter_map(|port| foreign_port(slice, port, service)));
+    }
+    if let Some((count, endpoint, why)) = forbidden.and_then(|forbidden| forbidden.in_slice(slice, view)) {
         let which = if count == 1 { "endpoint".to_owned() } else { format!("first of {count} endpoints") };
         let text = format!(
-            "the {which} that proxies must not dial is {address}, an address {why}; left out. Give the addresses of pods.",
+            "the {which} that proxies must not dial is {endpoint}, an address {why}; left out. Give the addresses of pods.",
         );
         let bad = Diagnostic::of(Reason::ForbiddenEndpoint, "EndpointSlice", &slice.meta, "endpoints", text);
-        found.push(bad.value(address.to_string()).using("the other endpoints"));
+        found.push(bad.value(endpoint).using("the other endpoints"));
     }
     found
+}
+
+/// A port of a slice that its Service does not have: a slip in its name. The slices of the control plane are a moment
+/// behind a Service that changes, so they are not asked.
+fn foreign_port(slice: &EndpointSlice, port: &SlicePort, service: &Service) -> Option<Diagnostic> {
+    let is_it = |it: &&ServicePort| it.name.as_deref().unwrap_or_default() == &*port.name;
+    if service.ports.is_empty() || service.ports.iter().filter(is_it).any(|it| it.transport == port.transport) {
+        return None;
+    }
+    let of = format!("Service {}/{}", service.meta.namespace, service.meta.name);
+    let names: Vec<&str> = service.ports.iter().filter_map(|it| it.name.as_deref()).take(10).collect();
+    let (list, name) = (names.join(", "), &*port.name);
+    let meant = did_you_mean(name, names.iter().copied());
+    let fix = meant.map_or_else(|| "Correct the name.".to_owned(), |meant| format!("Did you mean {meant}?"));
+    let field = format!("ports[{}].name", port.index);
+    let text = if service.ports.iter().any(|it| is_it(&it)) {
+        format!("port {name:?} has another protocol in {of}; nothing is sent there. Correct the protocol.")
+    } else if names.is_empty() {
+        format!("{field} is {name:?}, but the port of {of} has no name; nothing is sent there. Remove the name.")
+    } else if name.is_empty() {
+        format!("ports[{}] has no name, but {of} has named ports ({list}); nothing is sent there. Name it.", port.index)
+    } else {
+        format!("{field} is {name:?}, which {of} does not have ({list}); nothing is sent there. {fix}")
+    };
+    let bad = Diagnostic::of(Reason::InvalidPort, "EndpointSlice", &slice.meta, &field, text);
+    Some(bad.value(name).using("nothing"))
 }
 
 /// The addresses of ready endpoints, sorted: what the name of a Service without ClusterIP answers plainly.

@@ -4,7 +4,7 @@
 //! link-local, multicast and loopback ones lead to the proxy itself or to its node; and an operator may deny ranges, such
 //! as that of the API server.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use ahash::AHashSet;
 use ipnet::IpNet;
@@ -13,7 +13,7 @@ use maesh_config::undialable;
 use crate::{
     compile::{Addressing, Config, ConnectedProxy},
     facts::{Fact, View},
-    kinds::EndpointSlice,
+    kinds::{EndpointSlice, SliceEndpoint},
     step::Step,
 };
 
@@ -26,6 +26,8 @@ pub(crate) struct Forbidden {
     range: Option<IpNet>,
     /// Ranges that the settings deny.
     denied: Vec<IpNet>,
+    /// Where this process listens itself.
+    listeners: Vec<SocketAddr>,
     /// Addresses of the mesh's proxies, pods and Services, but for those of nodes.
     mesh: AHashSet<IpAddr>,
 }
@@ -38,12 +40,16 @@ impl Forbidden {
         };
         let denied = config.denied_endpoints.clone();
         let loopback = range.is_some() || config.selects_pods;
-        Self { loopback, range, denied, mesh: AHashSet::new() }
+        let listeners = config.own_listeners.clone();
+        Self { loopback, range, denied, listeners, mesh: AHashSet::new() }
     }
 
-    /// What is wrong with `address` as an endpoint; `None` if nothing is.
-    pub(crate) fn why(&self, address: IpAddr, view: &View<'_>) -> Option<&'static str> {
+    /// What is wrong with `address` and `port` as an endpoint; `None` if nothing is.
+    pub(crate) fn why(&self, address: IpAddr, port: u16, view: &View<'_>) -> Option<&'static str> {
         let address = address.to_canonical();
+        if self.listens(address, port) {
+            return Some("of this maesh dev itself");
+        }
         let class = undialable(address, self.loopback);
         class.or_else(|| {
             view.note(Fact::mesh_address(address));
@@ -53,11 +59,25 @@ impl Forbidden {
         })
     }
 
+    /// Whether this process listens there. One that listens on all addresses has all of loopback.
+    fn listens(&self, address: IpAddr, port: u16) -> bool {
+        let is_it = |own: IpAddr| own == address || (own.is_unspecified() && address.is_loopback());
+        self.listeners.iter().any(|own| own.port() == port && is_it(own.ip().to_canonical()))
+    }
+
     /// The endpoints of `slice` that are left out: how many, and the first one with what is wrong with it.
-    pub(crate) fn in_slice(&self, slice: &EndpointSlice, view: &View<'_>) -> Option<(usize, IpAddr, &'static str)> {
-        let mut bad = slice.endpoints.iter().filter_map(|it| Some((it.address, self.why(it.address, view)?)));
-        let (address, why) = bad.next()?;
-        Some((1 + bad.count(), address, why))
+    pub(crate) fn in_slice(&self, slice: &EndpointSlice, view: &View<'_>) -> Option<(usize, String, &'static str)> {
+        let bad = |it: &SliceEndpoint| {
+            if let Some(why) = self.why(it.address, 0, view) {
+                return Some((it.address.to_string(), why));
+            }
+            let port = slice.ports.iter().find(|port| self.listens(it.address.to_canonical(), port.number))?;
+            let at = SocketAddr::new(it.address, port.number);
+            Some((at.to_string(), self.why(it.address, port.number, view)?))
+        };
+        let mut bad = slice.endpoints.iter().filter_map(bad);
+        let (endpoint, why) = bad.next()?;
+        Some((1 + bad.count(), endpoint, why))
     }
 
     /// Learns which addresses are the mesh's own.

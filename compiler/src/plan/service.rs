@@ -15,7 +15,7 @@ use super::annotations::{
 };
 use crate::{
     compile::{Addressing, Config},
-    diagnostic::{Diagnostic, Reason},
+    diagnostic::{Diagnostic, Reason, did_you_mean, distance, shortened},
     kinds::{Annotations, Number, Service, ServicePort, Transport},
     step::Step,
 };
@@ -209,7 +209,8 @@ fn node_is_impossible(service: &Service, asked: Written<'_>) -> Diagnostic {
 
 /// A headless Service is reached plainly at its pods, under the pods' port numbers.
 fn headless_ports(service: &Service, ports: &[Port], found: &mut Vec<Diagnostic>) {
-    for (i, written) in service.ports.iter().enumerate() {
+    for written in &service.ports {
+        let i = written.index;
         let Some(port) = written.number.port().and_then(|number| ports.iter().find(|port| port.number == number))
         else {
             continue;
@@ -230,12 +231,23 @@ fn headless_ports(service: &Service, ports: &[Port], found: &mut Vec<Diagnostic>
 
 fn ports(service: &Service, in_force: InForce<'_>, config: &Config, found: &mut Vec<Diagnostic>) -> Vec<Port> {
     let mut ports: Vec<Port> = Vec::with_capacity(service.ports.len());
-    for (i, written) in service.ports.iter().enumerate() {
+    for written in &service.ports {
+        let i = written.index;
         let field = |name: &str| format!("spec.ports[{i}].{name}");
         let Some(number) = written.number.port() else {
             let shown = &written.number;
-            let text =
-                format!("port {shown} is not a number from 1 to 65535; the port is left out. Correct the number.");
+            let text = match shown {
+                Number::Text(text) if text.parse::<u16>().is_ok() => {
+                    format!("port {text:?} is in quotes, so it is no number; the port is left out. Remove the quotes.")
+                }
+                Number::Text(text) => format!(
+                    "port {:?} is not a number from 1 to 65535; the port is left out. Write a number.",
+                    shortened(text)
+                ),
+                Number::Int(number) => {
+                    format!("port {number} is not a number from 1 to 65535; the port is left out. Correct the number.")
+                }
+            };
             let bad = say(Reason::InvalidPort, service, &field("port"), text);
             found.push(bad.value(shown.to_string()).using("nothing"));
             continue;
@@ -272,6 +284,17 @@ fn port(
 ) -> Port {
     let named = written.name.as_deref();
     let said = AppProtocol::of(written.app_protocol.as_deref());
+    if said == AppProtocol::Unknown
+        && let Some(written_as) = written.app_protocol.as_deref()
+        && let Some(meant) = AppProtocol::meant_by(written_as)
+    {
+        let text = format!(
+            "appProtocol of port {number} is {written_as:?}, which the mesh does not know; it counts as if it were absent. \
+             Did you mean {meant}?"
+        );
+        let field = format!("spec.ports[{}].appProtocol", written.index);
+        found.push(say(Reason::InvalidPort, service, &field, text).value(written_as).using("the default"));
+    }
     let asked = in_force.of_port(&TRAFFIC_TYPE, number, named);
     let wanted = asked.and_then(|asked| asked.value);
     let udp = written.transport == Transport::Udp;
@@ -336,18 +359,66 @@ enum AppProtocol {
     Unknown,
 }
 
+/// Values of `appProtocol` for what HTTP, HTTP/2, TLS, and opaque protocols are.
+const HTTP: [&str; 3] = ["http", "kubernetes.io/ws", "kubernetes.io/wss"];
+const H2C: [&str; 5] = ["kubernetes.io/h2c", "h2c", "http2", "grpc", "kubernetes.io/grpc"];
+const TLS: [&str; 2] = ["https", "tls"];
+const TCP: [&str; 35] = [
+    "tcp",
+    "amqp",
+    "amqps",
+    "cassandra",
+    "cql",
+    "ftp",
+    "imap",
+    "imaps",
+    "kafka",
+    "ldap",
+    "ldaps",
+    "memcache",
+    "memcached",
+    "mongo",
+    "mongodb",
+    "mqtt",
+    "mqtts",
+    "mssql",
+    "mysql",
+    "nats",
+    "nfs",
+    "oracle",
+    "pop3",
+    "pop3s",
+    "postgres",
+    "postgresql",
+    "redis",
+    "rediss",
+    "sftp",
+    "smtp",
+    "smtps",
+    "ssh",
+    "telnet",
+    "thrift",
+    "zookeeper",
+];
+
 impl AppProtocol {
     fn of(text: Option<&str>) -> Self {
-        let Some(text) = text else { return Self::Unknown };
-        match text.to_ascii_lowercase().as_str() {
-            "http" | "kubernetes.io/ws" | "kubernetes.io/wss" => Self::Http,
-            "kubernetes.io/h2c" | "h2c" | "http2" | "grpc" | "kubernetes.io/grpc" => Self::H2c,
-            "https" | "tls" => Self::Tls,
-            "tcp" | "amqp" | "amqps" | "cassandra" | "cql" | "ftp" | "imap" | "imaps" | "kafka" | "ldap" | "ldaps"
-            | "memcache" | "memcached" | "mongo" | "mongodb" | "mqtt" | "mqtts" | "mssql" | "mysql" | "nats"
-            | "nfs" | "oracle" | "pop3" | "pop3s" | "postgres" | "postgresql" | "redis" | "rediss" | "sftp"
-            | "smtp" | "smtps" | "ssh" | "telnet" | "thrift" | "zookeeper" => Self::Tcp,
-            _ => Self::Unknown,
+        let Some(text) = text.map(str::to_ascii_lowercase) else { return Self::Unknown };
+        let text = text.as_str();
+        match () {
+            () if HTTP.contains(&text) => Self::Http,
+            () if H2C.contains(&text) => Self::H2c,
+            () if TLS.contains(&text) => Self::Tls,
+            () if TCP.contains(&text) => Self::Tcp,
+            () => Self::Unknown,
         }
+    }
+
+    /// The known value that somebody meant who wrote `text`: one letter away, with the same first one. Names of other
+    /// protocols are as short, so no more is taken for a slip.
+    fn meant_by(text: &str) -> Option<&'static str> {
+        let all = HTTP.into_iter().chain(H2C).chain(TLS).chain(TCP);
+        let near = |known: &&str| known.get(..1) == text.get(..1) && distance(text, known) == 1;
+        did_you_mean(text, all.filter(near))
     }
 }

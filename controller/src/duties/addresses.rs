@@ -15,16 +15,11 @@ mod refused;
 mod slices;
 mod writes;
 
-use std::{collections::BTreeMap, pin::pin, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
-use futures_util::StreamExt as _;
-use k8s_openapi::{api::core::v1::Service, apimachinery::pkg::apis::meta::v1::OwnerReference};
-use kube::{
-    Api, Client,
-    core::PartialObjectMeta,
-    runtime::{WatchStreamExt as _, watcher},
-};
-use maesh_compiler::{kinds::OWN_ADDRESS, own_address::Wants};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::Client;
+use maesh_compiler::own_address::Wants;
 use tokio::{
     sync::watch,
     time::{Instant, sleep_until},
@@ -34,7 +29,7 @@ use self::keeper::Keeper;
 use crate::{api::ApiError, leader::Leadership};
 
 /// How long changes are gathered before they are acted on: of what is wanted, and of what is there. A thousand new
-/// Services are not a thousand lists.
+/// Services are not a thousand passes.
 const GATHER: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
 /// Pause after a failure.
 const RETRY: Duration = Duration::from_secs(2);
@@ -120,10 +115,6 @@ pub async fn keep(
 
 /// Keeps them while this replica leads; ends when `wants` is closed.
 async fn lead(client: &Client, options: &Options, mut wants: watch::Receiver<Option<Wants>>, leadership: &Leadership) {
-    let labelled = crate::api::watching().labels(OWN_ADDRESS);
-    let metadata = Api::<PartialObjectMeta<Service>>::namespaced(client.clone(), &options.namespace);
-    let events = watcher(metadata, labelled).default_backoff();
-    let mut events = pin!(events);
     let now = Instant::now();
     let mut keeper = Keeper::new(client, options);
     let mut due = Some(now);
@@ -137,8 +128,6 @@ async fn lead(client: &Client, options: &Options, mut wants: watch::Receiver<Opt
                 Ok(()) => due = sooner(due, GATHER.0),
                 Err(_) => return,
             },
-            // An error is tried again by the watch itself; what it missed it lists.
-            Some(_) = events.next() => due = sooner(due, GATHER.1),
             () = keeper.changed() => due = sooner(due, GATHER.1),
             () = sleep_until(due.unwrap_or(now)), if due.is_some() => {
                 let wanted = wants.borrow_and_update().clone();
@@ -155,7 +144,7 @@ async fn lead(client: &Client, options: &Options, mut wants: watch::Receiver<Opt
 fn next(done: Result<Option<Instant>, KeepError>) -> Option<Instant> {
     match done {
         Ok(next) => next,
-        // Several at once: what is there is read anew each time.
+        // Several at once.
         Err(KeepError::TooEarly(next)) => Some(next.max(Instant::now() + GATHER.1)),
         Err(error) => {
             tracing::warn!(%error, "own addresses are not up to date; trying again");

@@ -116,17 +116,29 @@ struct State {
     /// When the server was last heard.
     heard: Option<Instant>,
     problem: Option<Diagnostic>,
-    /// Of each object that cannot be read, what is wrong.
-    bad: BTreeMap<Arc<str>, Diagnostic>,
+    /// Of each object with which something is wrong, what.
+    bad: BTreeMap<Arc<str>, Wrong>,
+}
+
+/// What is wrong with an object.
+#[derive(Debug, PartialEq)]
+struct Wrong {
+    /// It cannot be read at all.
+    left_out: bool,
+    found: Vec<Diagnostic>,
 }
 
 impl State {
+    fn count_bad(&mut self) {
+        self.watch.bad_objects = self.bad.values().filter(|wrong| wrong.left_out).count() as u64;
+    }
+
     /// What is wrong with the watch of `kind` and with objects that it brought.
     fn problems(&self, kind: ObjectKind) -> Vec<Diagnostic> {
-        let named = self.problem.iter().chain(self.bad.values().take(MOST_NAMED));
+        let named = self.problem.iter().chain(self.bad.values().take(MOST_NAMED).flat_map(|wrong| &wrong.found));
         let mut all: Vec<_> = named.cloned().collect();
         if let Some(more) = self.bad.len().checked_sub(MOST_NAMED).filter(|more| *more > 0) {
-            let text = format!("{more} more cannot be read and are left out. Correct those that are named first.");
+            let text = format!("{more} more have bad values, which are left out. Correct those that are named first.");
             all.push(Diagnostic::error(Reason::InvalidObject, ObjectRef::new(kind.as_str(), "", "*"), text));
         }
         all

@@ -10,7 +10,14 @@ mod settle;
 mod tree;
 mod watch;
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use maesh_compiler::kinds::Door;
 use tokio::sync::mpsc;
@@ -30,9 +37,17 @@ pub const STANDARD_INPUT: &str = "-";
 /// Batches that may wait for the compiler.
 const QUEUE: usize = 16;
 
+/// How far the reading is.
+#[derive(Debug, Default)]
+struct Progress {
+    found: AtomicUsize,
+    read: AtomicUsize,
+}
+
 /// Reads and watches manifests until it is dropped.
 #[derive(Debug)]
 pub struct Manifests {
+    progress: Arc<Progress>,
     stop: std::sync::mpsc::Sender<watch::Signal>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
@@ -47,10 +62,16 @@ impl Manifests {
     pub fn start(paths: Vec<PathBuf>, door: Door) -> std::io::Result<(Self, Batches)> {
         let (batches, receiver) = mpsc::channel(QUEUE);
         let (stop, signals) = std::sync::mpsc::channel();
-        let watched = stop.clone();
-        let run = move || watch::run(paths, door, watched, &signals, &batches);
+        let progress = Arc::new(Progress::default());
+        let (watched, shared) = (stop.clone(), progress.clone());
+        let run = move || watch::run(paths, door, shared, watched, &signals, &batches);
         let thread = std::thread::Builder::new().name("manifests".into()).spawn(run)?;
-        Ok((Self { stop, thread: Some(thread) }, receiver))
+        Ok((Self { progress, stop, thread: Some(thread) }, receiver))
+    }
+
+    /// How many files are read, and how many there are, as far as is known.
+    pub fn progress(&self) -> (usize, usize) {
+        (self.progress.read.load(Ordering::Relaxed), self.progress.found.load(Ordering::Relaxed))
     }
 }
 

@@ -34,7 +34,10 @@ struct Cluster {
     services: Mutex<BTreeMap<String, Value>>,
     events: Mutex<Vec<Value>>,
     leases: Leases,
-    open: Mutex<Vec<tokio::sync::mpsc::UnboundedSender<Value>>>,
+    /// Watches that are open, by path.
+    open: Mutex<Vec<(String, tokio::sync::mpsc::UnboundedSender<Value>)>>,
+    /// Requests but for watches and Leases: `GET /api/v1/namespaces/maesh/services`.
+    asked: Mutex<Vec<String>>,
 }
 
 impl Cluster {
@@ -48,9 +51,10 @@ impl Cluster {
         }
         if asked.is_watch() {
             let (sender, events) = tokio::sync::mpsc::unbounded_channel();
-            self.open.lock().push(sender);
+            self.open.lock().push((asked.path.clone(), sender));
             return Reply::Events(events);
         }
+        self.asked.lock().push(asked.line());
         if asked.path == "/version" {
             let version = json!({"major": "1", "minor": "35", "gitVersion": "v1.35.0", "gitCommit": "", "gitTreeState": "",
                 "buildDate": "", "goVersion": "", "compiler": "", "platform": ""});
@@ -181,12 +185,65 @@ async fn traffic_distribution_is_part_of_an_address() {
         }
     };
     within("it prefers the caller's node", until(&|| prefers() == Some(true))).await;
-    cluster.services.lock().get_mut("maesh-own-1").unwrap()["spec"]
-        .as_object_mut()
-        .unwrap()
-        .remove("trafficDistribution");
-    // Looked at again with the next change.
-    want.send_replace(wants(2));
+    let mut changed = cluster.services.lock()["maesh-own-1"].clone();
+    changed["spec"].as_object_mut().unwrap().remove("trafficDistribution");
+    changed["metadata"]["resourceVersion"] = json!("2");
+    cluster.services.lock().insert("maesh-own-1".into(), changed.clone());
+    let event = json!({"type": "MODIFIED", "object": changed});
+    let open = cluster.open.lock().clone();
+    open.iter().filter(|(path, _)| path == SERVICES).for_each(|(_, watch)| drop(watch.send(event.clone())));
     within("it prefers it again", until(&|| prefers() == Some(true))).await;
+    drop(want);
+    duties.shutdown().await;
+}
+
+/// Where there are many addresses, one that changes is one write, and nothing is read.
+#[tokio::test]
+async fn a_change_of_one_address_reads_no_other() {
+    let cluster = Arc::new(Cluster::default());
+    let answers = cluster.clone();
+    let peer = Peer::start(move |asked| answers.answer(&asked)).await;
+    let client = peer.client(Limits::default());
+    let terms =
+        Terms { lease: Duration::from_secs(30), right: Duration::from_secs(20), retry: Duration::from_millis(300) };
+    let candidate = Candidate::start(client.clone(), "maesh", "maesh", "me", terms);
+    // All the same port, so each has an address of its own; those two that the cluster refuses are among them.
+    let wants = |count: usize| {
+        let of = |n: usize| Want {
+            service: ServiceName::new("shop", format!("s{n}")),
+            ports: [(5432, Transport::Tcp)].into(),
+        };
+        Some(Wants { own: (0..count).map(of).collect(), shared: BTreeSet::new() })
+    };
+    let (want, wanted) = watch::channel(wants(40));
+    let (_leaving, leaving) = watch::channel(false);
+    let options = Options {
+        namespace: "maesh".into(),
+        selector: [("app".to_owned(), "proxy".to_owned())].into(),
+        horizon: Duration::from_secs(3600),
+        writes_per_second: 1000,
+        budget: 0,
+        owner: None,
+        recorder: None,
+    };
+    let mut duties = tokio::task::JoinSet::new();
+    duties.spawn(addresses::keep(client, options, wanted, candidate.leadership(), leaving));
+    let until = async |count: usize| {
+        while cluster.services.lock().len() < count {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    within("all but the refused one stand", until(39)).await;
+    for more in 1..=3 {
+        // What the pass before did last belongs to it.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        cluster.asked.lock().clear();
+        want.send_replace(wants(40 + more));
+        within("one more stands", until(39 + more)).await;
+        let asked = std::mem::take(&mut *cluster.asked.lock());
+        let name = format!("{SERVICES}/maesh-own-{}", 40 + more);
+        // It is asked whether somebody else has the name.
+        assert_eq!(asked, [format!("GET {name}"), format!("PATCH {name}")]);
+    }
     duties.shutdown().await;
 }

@@ -66,9 +66,9 @@ impl PartialEq for Acknowledged {
 
 impl Eq for Acknowledged {}
 
-/// What one stream says of its subscriber.
+/// What one stream reports about its subscriber.
 #[derive(Debug)]
-pub(super) struct Seen {
+pub(super) struct StreamState {
     pub(super) identity: Option<Identity>,
     pub(super) elsewhere: bool,
     pub(super) ready: bool,
@@ -115,8 +115,8 @@ impl Registry {
     }
 
     /// What a stream says now. Returns its set of listeners, with the memory that equal sets of other streams have.
-    pub(super) fn update(&self, id: u64, seen: Seen) -> ListenerSet {
-        let Seen { identity, elsewhere, ready, mut listening, failed, rejected, acknowledged } = seen;
+    pub(super) fn update(&self, id: u64, seen: StreamState) -> ListenerSet {
+        let StreamState { identity, elsewhere, ready, mut listening, failed, rejected, acknowledged } = seen;
         let mut streams = self.streams.lock();
         // The newest first: they are on their way to the same.
         let others = streams.open.iter().rev().filter(|(other, _)| **other != id).filter_map(|(_, it)| it.as_ref());

@@ -12,8 +12,8 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::Server;
 use crate::{
-    ConnectionTable,
-    auth::{Authenticate, Nobody},
+    AcceptFailures, ConnectionTable,
+    auth::{Authenticate, NoAuthentication},
     io::{InProcess, Io},
 };
 
@@ -64,7 +64,9 @@ impl Server {
         let (way, connections) = InProcess::new();
         let server = self.clone();
         tokio::spawn(async move {
-            if let Err(error) = server.serve(ReceiverStream::new(connections), Arc::new(Nobody::loopback())).await {
+            if let Err(error) =
+                server.serve(ReceiverStream::new(connections), Arc::new(NoAuthentication::loopback())).await
+            {
                 tracing::warn!(%error, "serving within the process ended");
             }
         });
@@ -101,13 +103,15 @@ async fn accept(
     connections: mpsc::Sender<Io>,
 ) -> io::Result<()> {
     let tls = tls.map(TlsAcceptor::from);
+    let mut failures = AcceptFailures::new("subscribers");
     loop {
+        unauthenticated.room().await;
         let (stream, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) if passing(&error) => continue,
             Err(error) => {
                 // Out of descriptors, most likely: others may be closed meanwhile.
-                tracing::warn!(%error, "cannot accept a subscriber; trying again in 100 ms");
+                failures.log(&error);
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
             }

@@ -46,7 +46,7 @@ pub(super) struct Session {
 
 /// What a request was, for the counters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Heard {
+pub(super) enum RequestKind {
     Interest,
     Ack,
     Nack,
@@ -73,9 +73,9 @@ pub(super) struct Push {
 }
 
 impl Session {
-    pub(super) fn hear(&mut self, request: DeltaDiscoveryRequest, store: &Store) -> Result<Heard, Violation> {
+    pub(super) fn hear(&mut self, request: DeltaDiscoveryRequest, store: &Store) -> Result<RequestKind, Violation> {
         match &request.node {
-            Some(said) => self.introduce(node::introduced(said)),
+            Some(said) => self.introduce(node::read_node(said)),
             None if !self.introduced => return Err(Violation::NoNode),
             None => {}
         }
@@ -97,7 +97,7 @@ impl Session {
                 return Err(Violation::TooMuch);
             }
             self.types.insert(request.type_url, first);
-            return Ok(Heard::Interest);
+            return Ok(RequestKind::Interest);
         };
         subscription.change(
             request.resource_names_subscribe,
@@ -109,20 +109,20 @@ impl Session {
             return Err(Violation::TooMuch);
         }
         if request.response_nonce.is_empty() {
-            return Ok(Heard::Interest);
+            return Ok(RequestKind::Interest);
         }
         let Some(answered) = subscription.in_flight.take_if(|sent| sent.nonce == request.response_nonce) else {
-            return Ok(Heard::Stale);
+            return Ok(RequestKind::Stale);
         };
         let kind = Kind::of_type_url(&request.type_url);
         Ok(match request.error_detail {
             None => {
                 self.judge(kind, &answered, &HashMap::new());
-                Heard::Ack
+                RequestKind::Ack
             }
             Some(error) => {
                 self.judge(kind, &answered, &rejections(&error, &answered));
-                Heard::Nack
+                RequestKind::Nack
             }
         })
     }
@@ -181,8 +181,8 @@ impl Session {
     }
 
     /// What the controller is to know, if it changed since it was last taken.
-    pub(super) fn take_changed(&mut self) -> Option<super::registry::Seen> {
-        std::mem::take(&mut self.changed).then(|| super::registry::Seen {
+    pub(super) fn take_changed(&mut self) -> Option<super::registry::StreamState> {
+        std::mem::take(&mut self.changed).then(|| super::registry::StreamState {
             identity: self.identity.clone(),
             elsewhere: self.elsewhere,
             // On a new stream a proxy that lost none of its listeners must not seem to have none for a moment.
@@ -205,7 +205,7 @@ impl Session {
         std::mem::take(&mut self.advanced)
     }
 
-    fn introduce(&mut self, said: node::Introduced) {
+    fn introduce(&mut self, said: node::NodeInfo) {
         // Who it is stands for the whole stream; how it is may change.
         if !self.introduced {
             self.introduced = true;

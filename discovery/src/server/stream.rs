@@ -19,7 +19,7 @@ use tonic_prost::ProstCodec;
 
 use super::{
     Shared,
-    session::{Heard, Session, Violation},
+    session::{RequestKind, Session, Violation},
 };
 use crate::{
     auth::{Authenticate, Credentials, Principal, Refused},
@@ -207,9 +207,9 @@ impl Stream {
             self.principal.may_be(identity).map_err(Status::permission_denied)?;
         }
         match heard {
-            Heard::Ack => self.shared.counters.acks.fetch_add(1, Ordering::Relaxed),
-            Heard::Nack => self.shared.counters.nacks.fetch_add(1, Ordering::Relaxed),
-            Heard::Interest | Heard::Stale => 0,
+            RequestKind::Ack => self.shared.counters.acks.fetch_add(1, Ordering::Relaxed),
+            RequestKind::Nack => self.shared.counters.nacks.fetch_add(1, Ordering::Relaxed),
+            RequestKind::Interest | RequestKind::Stale => 0,
         };
         Ok(())
     }

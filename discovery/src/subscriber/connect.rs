@@ -44,9 +44,9 @@ impl ConnectError {
     }
 }
 
-/// Which controllers are taken.
+/// Which controllers the subscriber accepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Take {
+pub(super) enum AcceptedControllers {
     /// Those whose view of the cluster is fresh.
     Fresh,
     /// Any.
@@ -82,7 +82,7 @@ impl Connector {
         &mut self,
         config: &SubscriberConfig,
         requests: mpsc::UnboundedReceiver<DeltaDiscoveryRequest>,
-        take: Take,
+        take: AcceptedControllers,
     ) -> Result<Open, ConnectError> {
         let limit = config.timing.connect;
         let token = config.token.read().map_err(ConnectError::Token)?;
@@ -123,7 +123,7 @@ pub(super) async fn open_at(
     };
     let host = controllers.first().map_or("", |controller| host(controller));
     let (address, io) = tcp(host, address, tls.as_ref(), config.timing.connect).await?;
-    stream(config, address, io, token, requests, Take::Any).await
+    stream(config, address, io, token, requests, AcceptedControllers::Any).await
 }
 
 /// A connection to `address` and what it is called; `host` is who its certificate is to name.
@@ -159,7 +159,7 @@ async fn stream(
     io: Io,
     token: Option<String>,
     requests: mpsc::UnboundedReceiver<DeltaDiscoveryRequest>,
-    take: Take,
+    take: AcceptedControllers,
 ) -> Result<Open, ConnectError> {
     let handshake = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
@@ -190,7 +190,7 @@ async fn stream(
         let value = value.map_err(|_| ConnectError::Token(io::Error::other("it has impossible characters")))?;
         request.metadata_mut().insert("authorization", value);
     }
-    if take == Take::Any {
+    if take == AcceptedControllers::Any {
         request.metadata_mut().insert(mark::ACCEPT_STALE, MetadataValue::from_static("true"));
     }
     let path = http::uri::PathAndQuery::from_static(xds::PATH);

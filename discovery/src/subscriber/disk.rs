@@ -19,7 +19,7 @@ use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 
 use self::record::{Record, Records, Unusable, fill};
-use super::state::{Changes, Encoded, Held, OnDisk, State};
+use super::state::{Changes, Encoded, KindState, OnDisk, State};
 use maesh_config::{Kind, Resource, wire};
 
 /// A log is not made anew before it has so many bytes.
@@ -80,7 +80,7 @@ impl Disk {
             let reached = if news { reached } else { 0 };
             Box::new(move || append_to(&log, changes, reached))
         } else {
-            let kept = Kept::of(state, reached);
+            let kept = StateCopy::of(state, reached);
             Box::new(move || {
                 *log.lock() = Some(write_whole(&path, kept)?);
                 Ok(())
@@ -118,22 +118,22 @@ impl Log {
 #[derive(Debug)]
 pub(super) struct Saving(JoinHandle<io::Result<()>>);
 
-/// What is held at one moment; it shares names and bytes with the state.
-struct Kept {
+/// A copy of the state at one moment, to be written to disk. It shares names and bytes with the state.
+struct StateCopy {
     reached: u64,
-    kinds: Vec<KeptKind>,
+    kinds: Vec<KindCopy>,
 }
 
-struct KeptKind {
+struct KindCopy {
     kind: Kind,
     complete: bool,
     resources: Vec<(Arc<str>, Encoded)>,
     absent: Vec<Arc<str>>,
 }
 
-impl Kept {
+impl StateCopy {
     fn of(state: &State, reached: u64) -> Self {
-        let kind = |held: &Held| KeptKind {
+        let kind = |held: &KindState| KindCopy {
             kind: held.kind,
             complete: held.complete,
             resources: held.resources.iter().map(|(name, encoded)| (name.clone(), encoded.clone())).collect(),
@@ -143,7 +143,7 @@ impl Kept {
     }
 }
 
-impl Held {
+impl KindState {
     /// Reads everything that is held; what cannot be read is forgotten (the file of a newer version).
     pub(super) fn read_all(&mut self) -> Vec<Arc<Resource>> {
         let kind = self.kind;
@@ -166,13 +166,13 @@ fn beside(path: &Path) -> PathBuf {
 }
 
 /// Replaces the file by one with everything that is held.
-fn write_whole(path: &Path, kept: Kept) -> io::Result<Log> {
+fn write_whole(path: &Path, kept: StateCopy) -> io::Result<Log> {
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent)?;
     }
     let mut out = record::Writer::new(BufWriter::with_capacity(256 << 10, File::create(beside(path))?))?;
     let all_complete: Vec<_> = kept.kinds.iter().filter(|it| it.complete).map(|it| it.kind).collect();
-    for KeptKind { kind, resources, absent, .. } in kept.kinds {
+    for KindCopy { kind, resources, absent, .. } in kept.kinds {
         out.put(&Record::of_kind(kind, false))?;
         for (name, encoded) in resources {
             out.put(&Record::of(&name, OnDisk::Here(encoded)))?;

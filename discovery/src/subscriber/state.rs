@@ -31,13 +31,13 @@ const REASONS: usize = 64 << 10;
 /// Everything held, by kind.
 #[derive(Debug)]
 pub(super) struct State {
-    pub(super) kinds: Vec<Held>,
+    pub(super) kinds: Vec<KindState>,
     keep_bytes: bool,
 }
 
-/// Everything held of one kind.
+/// The resources of one kind that this subscriber has, and what it subscribes to.
 #[derive(Debug)]
-pub(super) struct Held {
+pub(super) struct KindState {
     pub(super) kind: Kind,
     on_demand: bool,
     /// Names asked for, of a kind on demand.
@@ -134,7 +134,7 @@ impl Received {
 
 impl State {
     pub(super) fn new(wildcard: &[Kind], on_demand: &[Kind], keep_bytes: bool) -> Self {
-        let held = |kind: Kind| Held {
+        let held = |kind: Kind| KindState {
             kind,
             on_demand: !wildcard.contains(&kind),
             wanted: HashSet::new(),
@@ -154,7 +154,7 @@ impl State {
 
     /// What changed since the last time, which is forgotten with this.
     pub(super) fn take_changes(&mut self) -> Vec<Changes> {
-        self.kinds.iter_mut().filter_map(Held::take_changes).collect()
+        self.kinds.iter_mut().filter_map(KindState::take_changes).collect()
     }
 
     /// About how many bytes everything that is held takes on disk.
@@ -165,13 +165,13 @@ impl State {
         resources.chain(absent).sum()
     }
 
-    pub(super) fn held(&mut self, kind: Kind) -> Option<&mut Held> {
+    pub(super) fn held(&mut self, kind: Kind) -> Option<&mut KindState> {
         self.kinds.iter_mut().find(|held| held.kind == kind)
     }
 
     /// The requests that begin a stream: what is wanted, and what is there already.
     pub(super) fn open(&mut self) -> Vec<DeltaDiscoveryRequest> {
-        self.kinds.iter_mut().filter_map(Held::open).collect()
+        self.kinds.iter_mut().filter_map(KindState::open).collect()
     }
 
     /// A type that this stream has a subscription to, for requests that say something else.
@@ -202,7 +202,7 @@ impl State {
                 changed.entry(kind).or_default().insert(name, wanted);
             }
         }
-        let tell = |held: &mut Held| {
+        let tell = |held: &mut KindState| {
             let changed = changed.remove(&held.kind)?;
             if !held.opened {
                 return held.open();
@@ -302,7 +302,7 @@ impl Unsaved {
     }
 }
 
-impl Held {
+impl KindState {
     fn wants(&self, name: &str) -> bool {
         !self.on_demand || self.wanted.contains(name)
     }

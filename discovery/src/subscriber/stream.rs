@@ -19,7 +19,7 @@ use tokio::{
 use super::{
     Status, SubscriberConfig,
     backoff::Backoff,
-    connect::{ConnectError, Connector, Open, Take},
+    connect::{AcceptedControllers, ConnectError, Connector, Open},
     disk::{Disk, Saving},
     state::{Received, State},
     witness::Witnesses,
@@ -340,9 +340,9 @@ impl Runner {
 
     /// Which controllers to take now. Where one refuses because its view of the cluster is old, another may know more;
     /// where all do for long, what they have is better than nothing.
-    fn take(&self) -> Take {
+    fn take(&self) -> AcceptedControllers {
         let long = self.stale_since.is_some_and(|since| since.elapsed() >= self.config.timing.behind);
-        if long { Take::Any } else { Take::Fresh }
+        if long { AcceptedControllers::Any } else { AcceptedControllers::Fresh }
     }
 
     /// Whether to go along with a controller that is so far.

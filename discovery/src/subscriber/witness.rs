@@ -32,13 +32,13 @@ use maesh_config::Kind;
 #[derive(Debug)]
 pub(super) struct Witnesses {
     replicas: watch::Sender<BTreeSet<SocketAddr>>,
-    said: watch::Sender<Said>,
+    said: watch::Sender<ReportedState>,
     _streams: JoinSet<()>,
 }
 
-/// What is said.
+/// What this proxy reports about itself to the other replicas of the controller.
 #[derive(Clone, Debug, Default, PartialEq)]
-struct Said {
+struct ReportedState {
     ready: bool,
     listeners: BTreeMap<Arc<str>, Verdict>,
 }
@@ -79,7 +79,7 @@ impl Witnesses {
 async fn to_all(
     config: Arc<SubscriberConfig>,
     mut replicas: watch::Receiver<BTreeSet<SocketAddr>>,
-    said: watch::Receiver<Said>,
+    said: watch::Receiver<ReportedState>,
 ) {
     let mut running = HashSet::new();
     let mut streams = JoinSet::new();
@@ -106,7 +106,7 @@ async fn to_one(
     config: Arc<SubscriberConfig>,
     replica: SocketAddr,
     replicas: watch::Receiver<BTreeSet<SocketAddr>>,
-    mut said: watch::Receiver<Said>,
+    mut said: watch::Receiver<ReportedState>,
 ) -> SocketAddr {
     let mut backoff = Backoff::new(config.timing.backoff_first, config.timing.backoff_last);
     while replicas.borrow().contains(&replica) {
@@ -127,11 +127,11 @@ async fn to_one(
 async fn stream(
     config: &SubscriberConfig,
     replica: SocketAddr,
-    said: &mut watch::Receiver<Said>,
+    said: &mut watch::Receiver<ReportedState>,
     heard: &mut bool,
 ) -> Result<(), ConnectError> {
     let (requests, outgoing) = mpsc::unbounded_channel();
-    let say = |said: &Said| DeltaDiscoveryRequest {
+    let say = |said: &ReportedState| DeltaDiscoveryRequest {
         node: Some(node::witness(&config.identity, said.ready, &Witness { listeners: said.listeners.clone() })),
         type_url: Kind::Mesh.type_url().to_owned(),
         ..Default::default()

@@ -8,7 +8,7 @@ use super::{
     tcp::{End, complete, listen, over_tcp},
     *,
 };
-use crate::auth::Nobody;
+use crate::auth::NoAuthentication;
 use maesh_config::model::Mesh;
 
 fn mesh(controllers: &[SocketAddr]) -> Resource {
@@ -33,7 +33,7 @@ struct Replica {
 async fn replica(at: &str) -> Replica {
     let store = complete(&[mesh(&[]), listener(80, true), listener(81, true)]);
     let server = serve(&store);
-    let (address, _end) = listen(&server, None, Arc::new(Nobody::loopback()), at).await;
+    let (address, _end) = listen(&server, None, Arc::new(NoAuthentication::loopback()), at).await;
     Replica { store, server, address: address.parse().unwrap(), _end }
 }
 

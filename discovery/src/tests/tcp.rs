@@ -7,7 +7,7 @@ use tokio::{net::TcpListener, task::JoinHandle};
 
 use super::*;
 use crate::{
-    auth::{Authenticate, Nobody, SharedSecret},
+    auth::{Authenticate, NoAuthentication, SharedSecret},
     tls::{CertificateFiles, ClientTls, ServerTls},
 };
 
@@ -171,7 +171,7 @@ async fn tls_below_1_3_is_not_spoken() {
 #[tokio::test]
 async fn one_controller_of_several_is_enough() {
     let server = serve(&complete(&[name("shop/web", 1)]));
-    let (address, _end) = listen(&server, None, Arc::new(Nobody::loopback()), "127.0.0.1:0").await;
+    let (address, _end) = listen(&server, None, Arc::new(NoAuthentication::loopback()), "127.0.0.1:0").await;
     let controllers = ["127.0.0.1:1", &address, "127.0.0.1:2"];
     let mut role = role(over_tcp(&server, &controllers, None, Token::None));
     role.step().await;

@@ -14,7 +14,7 @@ use super::{
     reply::kind,
 };
 use crate::{
-    locality::Lies,
+    locality::AddressLocation,
     proxies::SPREAD,
     snapshot::{Member, Snapshot},
     zone::{Entry, How, Node},
@@ -163,8 +163,8 @@ pub fn explain(snapshot: &Snapshot, name: &str, caller: Caller) -> Result<Explan
     let addresses: Vec<IpAddr> = v4.addresses.into_iter().chain(v6.addresses).collect();
     let lies = caller.address().map(|address| (address, snapshot.places.lies(address)));
     let on = lies.and_then(|(_, lies)| match lies {
-        Lies::Known(node) | Lies::InRange(node, _) => Some(node),
-        Lies::Resolver | Lies::Nowhere => None,
+        AddressLocation::Known(node) | AddressLocation::InRange(node, _) => Some(node),
+        AddressLocation::Resolver | AddressLocation::Nowhere => None,
     });
     Ok(Explanation {
         name: name.trim_end_matches('.').to_owned(),
@@ -186,13 +186,13 @@ pub fn explain(snapshot: &Snapshot, name: &str, caller: Caller) -> Result<Explan
 
 /// One reply, read again.
 #[derive(Default)]
-struct Asked {
+struct ReadReply {
     facts: Option<Facts>,
     addresses: Vec<IpAddr>,
     ttl: Option<u32>,
 }
 
-fn ask(snapshot: &Snapshot, wire: &[u8], kind: u16, caller: Caller) -> Asked {
+fn ask(snapshot: &Snapshot, wire: &[u8], kind: u16, caller: Caller) -> ReadReply {
     let (source, subnet) = match caller {
         Caller::Behind(address) => (Ipv4Addr::UNSPECIFIED.into(), Some(address.to_canonical())),
         Caller::Direct(address) => (address, None),
@@ -201,8 +201,8 @@ fn ask(snapshot: &Snapshot, wire: &[u8], kind: u16, caller: Caller) -> Asked {
     let mut out = Vec::new();
     let query = query(wire, kind, subnet);
     match answer(&query, source, snapshot, Transport::Tcp, 0, &mut out) {
-        Action::Reply(facts) => Asked { facts: Some(facts), ..read(&out) },
-        Action::Drop => Asked::default(),
+        Action::Reply(facts) => ReadReply { facts: Some(facts), ..read(&out) },
+        Action::Drop => ReadReply::default(),
     }
 }
 
@@ -230,8 +230,8 @@ fn query(wire: &[u8], kind: u16, subnet: Option<IpAddr>) -> Vec<u8> {
 }
 
 /// The addresses in the answer section of a reply.
-fn read(reply: &[u8]) -> Asked {
-    let mut asked = Asked::default();
+fn read(reply: &[u8]) -> ReadReply {
+    let mut asked = ReadReply::default();
     let (Some(header), Some(question)) = (Header::read(reply), Question::read(reply)) else { return asked };
     let mut at = question.end();
     for _ in 0..header.answers() {
@@ -250,18 +250,18 @@ fn read(reply: &[u8]) -> Asked {
     asked
 }
 
-fn located(snapshot: &Snapshot, address: IpAddr, lies: Lies) -> Located {
+fn located(snapshot: &Snapshot, address: IpAddr, lies: AddressLocation) -> Located {
     let name = |number: u32| {
         let on = snapshot.members.iter().find(|member| member.target.node == number)?;
         Some(on.proxy.node.to_string())
     };
     match lies {
-        Lies::Known(node) => Located::Address { node: name(node) },
-        Lies::InRange(node, length) => {
+        AddressLocation::Known(node) => Located::Address { node: name(node) },
+        AddressLocation::InRange(node, length) => {
             Located::Range { range: format!("{}/{length}", crate::locality::masked(address, length)), node: name(node) }
         }
-        Lies::Resolver => Located::Resolver,
-        Lies::Nowhere => Located::Unknown,
+        AddressLocation::Resolver => Located::Resolver,
+        AddressLocation::Nowhere => Located::Unknown,
     }
 }
 

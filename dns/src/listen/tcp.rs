@@ -2,7 +2,7 @@
 
 use std::{io, net::SocketAddr, sync::Arc, sync::atomic::Ordering::Relaxed, time::Duration};
 
-use maesh_discovery::{ConnectionSlot, ConnectionTable};
+use maesh_discovery::{AcceptFailures, ConnectionSlot, ConnectionTable};
 use rustls::ServerConfig;
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -39,15 +39,18 @@ impl Server {
 
     /// Accepts connections until it is stopped. No error ends it.
     pub(crate) async fn accept(self: Arc<Self>, listener: TcpListener) {
-        let mut warned = false;
+        let mut failures = AcceptFailures::new("resolvers");
+        let next = async || {
+            self.table.room().await;
+            listener.accept().await
+        };
         loop {
             let accepted = tokio::select! {
-                accepted = listener.accept() => accepted,
+                accepted = next() => accepted,
                 () = self.stopping.cancelled() => return,
             };
             match accepted {
                 Ok((stream, peer)) => {
-                    warned = false;
                     self.clone().spawn(stream, peer);
                 }
                 Err(error) => {
@@ -57,9 +60,7 @@ impl Server {
                     if transient.contains(&error.kind()) {
                         continue;
                     }
-                    if !std::mem::replace(&mut warned, true) {
-                        tracing::warn!(%error, "cannot accept DNS connections; trying again every {PAUSE:?}");
-                    }
+                    failures.log(&error);
                     tokio::select! {
                         () = sleep(PAUSE) => {}
                         () = self.stopping.cancelled() => return,

@@ -20,7 +20,7 @@ use crate::{
 const AT_ONCE: usize = 64;
 
 /// Everything the task needs.
-pub(crate) struct Keeper {
+pub(crate) struct UpdateTask {
     /// What it keeps.
     pub(crate) state: State,
     /// What is to be applied.
@@ -37,7 +37,7 @@ pub(crate) struct Keeper {
     pub(crate) leaving: watch::Receiver<bool>,
 }
 
-impl Keeper {
+impl UpdateTask {
     /// Runs until `stopping`; afterwards the last snapshot stays.
     pub(crate) async fn run(mut self, stopping: CancellationToken) {
         let mut ticks = ticks(self.probe);

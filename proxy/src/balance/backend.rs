@@ -57,6 +57,13 @@ pub(crate) struct Upstreams {
     all: Vec<Arc<Endpoint>>,
 }
 
+impl Upstreams {
+    /// Whether one of the endpoints has this address, on any port.
+    pub(crate) fn has_endpoint_at(&self, address: IpAddr) -> bool {
+        self.all.iter().any(|endpoint| endpoint.address.ip().to_canonical() == address)
+    }
+}
+
 /// An endpoint, and who should use it.
 pub(crate) struct Candidate {
     /// The endpoint.

@@ -84,6 +84,12 @@ pub(crate) struct Caller {
     begun: AtomicU32,
     /// The request, counted from 1, whose head is malformed in a way that its parser does not see; 0 for none.
     malformed: AtomicU32,
+    /// A head, or in HTTP/2 a frame or header block, has begun to arrive and is not complete.
+    partial_head: AtomicBool,
+    /// When it began, in HTTP/2.
+    partial_since: AtomicU32,
+    /// The request of HTTP/1.1, counted from 1, whose body has not come to its end; 0 for none.
+    uploading: AtomicU32,
     /// Bytes that have come since somebody asked.
     received: AtomicUsize,
     /// Streams of HTTP/2 that are open.
@@ -123,6 +129,9 @@ impl Caller {
             last_share: LastShare::default(),
             begun: AtomicU32::new(0),
             malformed: AtomicU32::new(0),
+            partial_head: AtomicBool::new(false),
+            partial_since: AtomicU32::new(0),
+            uploading: AtomicU32::new(0),
             received: AtomicUsize::new(0),
             streams: AtomicUsize::new(0),
             unfinished: AtomicBool::new(false),
@@ -138,24 +147,53 @@ impl Caller {
             // The rest of an upload has come after its answer.
             2 if self.last.load(Ordering::Relaxed) == Last::Flushed as u8 && !self.activity.is_uploading() => {
                 self.last.store(Last::Nothing as u8, Ordering::Relaxed);
-                self.rest();
-                Stage::Idle
+                self.rest()
             }
             2 => Stage::Busy,
             _ => Stage::Free,
         }
     }
 
-    /// Nothing is under way from now on.
-    fn rest(&self) {
+    /// The request is over. What comes next may have begun to arrive together with it.
+    fn rest(&self) -> Stage {
+        let stage = if self.partial_head.load(Ordering::Relaxed) { Stage::Head } else { Stage::Idle };
         self.since.store(self.shared.clock.coarse(), Ordering::Relaxed);
-        self.stage.store(Stage::Idle as u8, Ordering::Relaxed);
+        self.stage.store(stage as u8, Ordering::Relaxed);
+        stage
     }
 
     fn enter(&self, stage: Stage) {
         if self.stage() != Stage::Free {
             self.stage.store(stage as u8, Ordering::Relaxed);
         }
+    }
+
+    /// Notes whether a head has begun to arrive and is not complete.
+    pub(crate) fn set_partial_head(&self, partial: bool) {
+        self.partial_head.store(partial, Ordering::Relaxed);
+    }
+
+    /// A frame or header block of HTTP/2 has begun to arrive, and is not complete.
+    pub(crate) fn partial_head_began(&self) {
+        self.partial_since.store(self.shared.clock.coarse(), Ordering::Relaxed);
+        self.set_partial_head(true);
+    }
+
+    /// For how long a frame or header block of HTTP/2 has been incomplete; `None` while nothing is.
+    pub(crate) fn partial_head(&self) -> Option<Duration> {
+        let is_partial = self.partial_head.load(Ordering::Relaxed);
+        is_partial.then(|| self.shared.clock.since(self.partial_since.load(Ordering::Relaxed)))
+    }
+
+    /// Notes which request of HTTP/1.1, counted from 1, has a body that has not come to its end; 0 for none.
+    pub(crate) fn set_uploading(&self, request: u32) {
+        self.uploading.store(request, Ordering::Relaxed);
+    }
+
+    /// Whether the body of the request that has begun last has not come to its end.
+    pub(crate) fn is_uploading(&self) -> bool {
+        let uploading = self.uploading.load(Ordering::Relaxed);
+        uploading != 0 && uploading == self.begun.load(Ordering::Relaxed)
     }
 
     /// The first bytes of a head arrived.

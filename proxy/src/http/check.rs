@@ -1,6 +1,6 @@
 //! What a request must be before anything is done with it: well-formed, of a known form, within the limits.
 
-use http::{HeaderMap, HeaderValue, Method, Uri, Version, header, request};
+use http::{HeaderMap, HeaderValue, Method, Uri, Version, header, request, uri::PathAndQuery};
 use hyper::ext::Protocol;
 
 use super::{caller::Caller, upgrade};
@@ -15,6 +15,9 @@ pub(super) fn check(caller: &Caller, head: &mut request::Parts) -> Result<Option
     }
     if head.uri.path_and_query().is_some_and(|target| target.as_str().len() > limits.target) {
         return Err(Reason::UriTooLong);
+    }
+    if head.version != Version::HTTP_2 {
+        add_path(&mut head.uri)?;
     }
     if caller.is_malformed() || !has_right_form(&head.method, &head.uri) {
         return Err(Reason::BadRequest);
@@ -63,6 +66,18 @@ fn check_method(head: &mut request::Parts) -> Result<(), Reason> {
         Some(protocol) if upgrade::is_protocol(protocol.as_str().as_bytes()) => Err(Reason::NotImplemented),
         Some(_) => Err(Reason::BadRequest),
     }
+}
+
+/// An absolute target may have a query and no path, which is then `/` (RFC 9112 section 3.2.2).
+fn add_path(target: &mut Uri) -> Result<(), Reason> {
+    let Some(query) = target.path_and_query().map(PathAndQuery::as_str).filter(|path| path.starts_with('?')) else {
+        return Ok(());
+    };
+    let path = PathAndQuery::try_from(format!("/{query}")).map_err(|_| Reason::BadRequest)?;
+    let mut parts = std::mem::take(target).into_parts();
+    parts.path_and_query = Some(path);
+    *target = Uri::from_parts(parts).map_err(|_| Reason::BadRequest)?;
+    Ok(())
 }
 
 /// Whether the target has a form that its method may have (RFC 9112 section 3.2). `*` is for OPTIONS only, an authority

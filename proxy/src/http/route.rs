@@ -3,7 +3,11 @@
 //! The listener's port decides the port; `Host` decides the Service, and only on shared ports. Pure but for look-ups in
 //! the directory.
 
-use std::{borrow::Cow, net::IpAddr, sync::Arc};
+use std::{
+    borrow::Cow,
+    net::{IpAddr, Ipv6Addr},
+    sync::Arc,
+};
 
 use maesh_config::model::Protocol;
 
@@ -26,7 +30,7 @@ impl<'a> Host<'a> {
             Some(rest) => {
                 let end = rest.iter().position(|byte| *byte == b']')?;
                 valid_port(&rest[end + 1..])?;
-                &rest[..end]
+                address(&rest[..end])?
             }
             None => match raw.iter().position(|byte| *byte == b':') {
                 Some(colon) => {
@@ -55,6 +59,13 @@ impl<'a> Host<'a> {
     pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
+}
+
+/// An address of IPv6, with or without a zone: nothing else stands between brackets (RFC 3986 section 3.2.2).
+fn address(text: &[u8]) -> Option<&[u8]> {
+    let without_zone = text.split(|byte| *byte == b'%').next()?;
+    std::str::from_utf8(without_zone).ok()?.parse::<Ipv6Addr>().ok()?;
+    Some(text)
 }
 
 fn is_of_host(byte: u8) -> bool {
@@ -180,6 +191,10 @@ mod tests {
             ("", None),
             (".", None),
             (":80", None),
+            ("[fe80::1%25eth0]", Some("fe80::1%25eth0")),
+            ("[web.shop.maesh]", None),
+            ("[127.0.0.1]", None),
+            ("[]", None),
             ("[fd00::1", None),
             ("[fd00::1]x", None),
             ("web:80:90", None),

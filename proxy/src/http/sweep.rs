@@ -21,6 +21,9 @@ impl Connection for Caller {
             Stage::Head if self.since() > limits.head_timeout => self.end(),
             // Neither side has moved a byte for as long as the backend's policy allows.
             Stage::Busy if self.activity.left() == Some(Duration::ZERO) => self.end(),
+            Stage::Free if self.http2 && self.partial_head().is_some_and(|partial| partial > limits.head_timeout) => {
+                self.end();
+            }
             // Its streams go on; GOAWAY is sent only once, however often it is asked for.
             Stage::Free if self.http2 && self.quiet() > idle => self.send_away(),
             Stage::Free if self.http2 => end_unused(self, limits.keep_alive),

@@ -106,7 +106,7 @@ impl Wanted {
         head.headers.insert(header::UPGRADE, self.protocol.clone());
     }
 
-    /// The endpoint agreed, to the protocol that it `chose` where it says one: gives the response the form that the caller
+    /// The endpoint agreed, to the protocol that it `chose`; over HTTP/2 it chooses none: gives the response the form that the caller
     /// understands.
     pub(crate) fn agreed(
         self,
@@ -124,7 +124,7 @@ impl Wanted {
             response.headers_mut().remove(SEC_WEBSOCKET_ACCEPT);
         } else {
             response.headers_mut().insert(header::CONNECTION, UPGRADE);
-            response.headers_mut().insert(header::UPGRADE, chose.unwrap_or(self.protocol));
+            response.headers_mut().insert(header::UPGRADE, chose.ok_or(Reason::UpstreamProtocol)?);
         }
         Ok(Tunnel::new(endpoint, websocket, idle))
     }

@@ -1,21 +1,16 @@
 //! Accepting connections, and finding out what they speak.
 
 use std::{
-    io,
-    net::{IpAddr, SocketAddr},
+    io::{self, Write as _},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr},
     os::fd::AsRawFd,
     sync::{Arc, atomic::Ordering},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::{Bytes, BytesMut};
-use maesh_config::model::Protocol;
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-    task::AbortHandle,
-    time::timeout,
-};
+use maesh_config::{ServiceName, model::Protocol};
+use tokio::{io::AsyncReadExt, net::TcpStream, task::AbortHandle, time::timeout};
 
 use super::socket::AsyncListener;
 use crate::{
@@ -58,13 +53,15 @@ async fn accept(workers: Workers, here: Arc<Worker>, socket: Socket, listening: 
             return;
         }
     };
+    let shared = here.shared.clone();
     loop {
         let (stream, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
                 // An error of one connection does not concern the listener; a lack of descriptors does.
                 if !matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) {
-                    tracing::warn!(%error, "cannot accept");
+                    shared.admission.lingering().clear();
+                    shared.logs.accept_failures.lock().log(&error);
                     tokio::time::sleep(OUT_OF_FILES).await;
                 }
                 continue;
@@ -73,13 +70,20 @@ async fn accept(workers: Workers, here: Arc<Worker>, socket: Socket, listening: 
         if !only.is_empty() && !stream.local_addr().is_ok_and(|local| only.contains(&local.ip().to_canonical())) {
             continue;
         }
+        // Before anything waits its turn on a worker: what is accepted is charged to its caller, or goes at once.
+        let has_descriptors = shared.admission.has_descriptors(stream.as_raw_fd());
+        let permit = has_descriptors.then(|| shared.admission.connection(peer.ip().to_canonical())).flatten();
+        let Some(permit) = permit else {
+            refuse(&shared, stream, peer.ip().to_canonical(), &listening);
+            continue;
+        };
         let worker = workers.idlest(&here).clone();
         worker.load.fetch_add(1, Ordering::Relaxed);
         let (handle, listening) = (worker.handle().clone(), listening.clone());
         // Registered with the event loop of the worker that serves it.
         let serve = async move {
             if let Ok(stream) = TcpStream::from_std(stream) {
-                connection(&worker, stream, peer, listening).await;
+                connection(&worker, stream, peer, listening, permit).await;
             }
             worker.load.fetch_sub(1, Ordering::Relaxed);
         };
@@ -87,16 +91,23 @@ async fn accept(workers: Workers, here: Arc<Worker>, socket: Socket, listening: 
     }
 }
 
-async fn connection(worker: &Arc<Worker>, stream: TcpStream, peer: SocketAddr, listening: Arc<Listening>) {
+async fn connection(
+    worker: &Arc<Worker>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    listening: Arc<Listening>,
+    permit: ConnectionPermit,
+) {
     let shared = &worker.shared;
     let caller = peer.ip().to_canonical();
     // A failure means that the connection is closed already. Reading will notice.
     let _ = stream.set_nodelay(true);
-    let has_descriptors = shared.admission.has_descriptors(stream.as_raw_fd());
-    let Some(permit) = has_descriptors.then(|| shared.admission.connection(caller)).flatten() else {
-        return refuse(shared, stream, &listening).await;
-    };
     let Ok(_end) = shared.own_ends.note(Way::Arrived, peer) else {
+        if let Some((called, port)) = owner_of_stream(shared, &listening) {
+            looped(shared, &called.name, port, caller);
+        } else {
+            shared.telemetry.refused(Reason::LoopDetected);
+        }
         shared.telemetry.loops.inc();
         return reset(&stream, caller, Reason::LoopDetected);
     };
@@ -173,19 +184,63 @@ async fn open(stream: &mut TcpStream, first: &mut BytesMut) -> io::Result<Speaks
 }
 
 /// Too many are open.
-async fn refuse(shared: &Shared, mut stream: TcpStream, listening: &Listening) {
-    let (http, owner) = {
-        let facts = listening.facts.load();
-        (facts.http, facts.owner.clone())
-    };
-    match owner.and_then(|(service, port)| Some((shared.directory.named(&service)?, port))) {
-        Some((called, port)) if !http => shared.telemetry.stream(&called.name, port).refused(Reason::Overloaded),
-        _ => shared.telemetry.refused(Reason::Overloaded),
+fn refuse(shared: &Shared, mut stream: std::net::TcpStream, caller: IpAddr, listening: &Listening) {
+    // A caller that is an endpoint of what it calls, and has all connections that it may have, passes streams on to where
+    // they came from. On a developer's machine everything may have the one address of loopback, which says nothing.
+    let is_anybody = caller == IpAddr::from(Ipv4Addr::LOCALHOST) || caller == IpAddr::from(Ipv6Addr::LOCALHOST);
+    let is_endpoint =
+        |called: &Called| called.serving.load().as_ref().is_some_and(|serving| serving.leads_to(caller)) && !is_anybody;
+    match owner_of_stream(shared, listening) {
+        Some((called, port)) if is_endpoint(&called) => {
+            shared.telemetry.loops.inc();
+            looped(shared, &called.name, port, caller);
+        }
+        Some((called, port)) => {
+            shared.telemetry.stream(&called.name, port).refused(Reason::Overloaded);
+            log_refused(shared, Some(&called.name), caller);
+        }
+        None => {
+            shared.telemetry.refused(Reason::Overloaded);
+            log_refused(shared, None, caller);
+        }
     }
-    if http {
-        // The caller may be gone; that is fine.
-        let _ = stream.write_all(&http::last_words(Reason::Overloaded)).await;
+    if listening.facts.load().http {
+        // The buffer of a new connection has room for it. The caller may be gone; that is fine.
+        if stream.write_all(&http::last_words(Reason::Overloaded)).is_ok() && stream.shutdown(Shutdown::Write).is_ok() {
+            shared.admission.lingering().add(stream, Instant::now());
+        }
     }
+}
+
+/// Says that connections of `caller` are refused.
+fn log_refused(shared: &Shared, service: Option<&ServiceName>, caller: IpAddr) {
+    if let Some(left_out) = shared.logs.refused.lock().note(Instant::now()) {
+        let service = service.map(tracing::field::display);
+        tracing::warn!(
+            %caller, service, left_out,
+            "connection refused: the caller has all connections that it may have, or the proxy has; see \
+             maesh_proxy_connections_open. Look for a caller that opens connections in a loop, or raise the limit of open files"
+        );
+    }
+}
+
+/// Counts and logs a stream to `service` that led back to the mesh.
+fn looped(shared: &Shared, service: &ServiceName, port: u16, caller: IpAddr) {
+    shared.telemetry.stream(service, port).refused(Reason::LoopDetected);
+    if let Some(left_out) = shared.logs.loops.lock().note(Instant::now()) {
+        tracing::warn!(
+            %service, port, %caller, left_out,
+            "stream ended: an endpoint of the Service leads back to the mesh. Check the Service's EndpointSlices, and where \
+             the programs behind them connect to"
+        );
+    }
+}
+
+/// The Service whose streams arrive at a listener, and its port; `None` where it carries HTTP.
+fn owner_of_stream(shared: &Shared, listening: &Listening) -> Option<(Arc<Called>, u16)> {
+    let facts = listening.facts.load();
+    let (service, port) = facts.owner.as_ref().filter(|_| !facts.http)?;
+    Some((shared.directory.named(service)?, *port))
 }
 
 /// Carries a stream of TLS, untouched, to the Service that owns the port, or on a shared port to the one whose name it
@@ -246,7 +301,7 @@ async fn serve_tcp(worker: &Arc<Worker>, stream: TcpStream, first: Bytes, caller
     let begins = endpoint.local_addr().ok().filter(|_| shared.own_ends.any());
     let Ok(_end) = begins.map(|begins| shared.own_ends.note(Way::Opened, begins)).transpose() else {
         shared.telemetry.loops.inc();
-        counts.refused(Reason::LoopDetected);
+        looped(shared, &called.name, port, caller);
         return reset(&stream, caller, Reason::LoopDetected);
     };
     counts.connections.inc();

@@ -78,6 +78,9 @@ pub(crate) enum ProtocolError {
     /// 101 although nobody asked to leave HTTP, or before the request was sent to its end.
     #[error("switched protocols unasked, or before the request was sent to its end")]
     Unasked,
+    /// 101 in HTTP/1.0, or without saying for what.
+    #[error("switched protocols in HTTP/1.0, or without Upgrade")]
+    Upgrade,
     /// A frame or a head that HTTP/2 does not allow.
     #[error("HTTP/2 protocol error")]
     Http2,

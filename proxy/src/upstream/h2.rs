@@ -33,7 +33,10 @@ use tokio::{
 };
 
 use self::upload::Uploading;
-use super::{Answer, Ask, BodyError, Failure, ProtocolError, ResponseBody, Then, Upgraded, Upload, has_no_body};
+use super::{
+    Answer, Ask, BodyError, Failure, ProtocolError, ResponseBody, ResponseLimits, Then, Upgraded, Upload, has_no_body,
+    length::content_length,
+};
 use crate::{
     connect::{self, ConnectError, Connector},
     fields,
@@ -50,7 +53,7 @@ const STREAM_WINDOW: u32 = 64 * 1024;
 /// from those that do.
 const CONNECTION_WINDOW: u32 = STREAM_WINDOW * STREAMS;
 
-/// Bytes of a response's head, as HPACK counts them.
+/// Bytes of a response's head, as HPACK counts them, that are let in at all.
 const HEAD: u32 = 256 * 1024;
 
 /// Bytes of uploads that one stream may have waiting in the connection.
@@ -205,7 +208,12 @@ async fn run(
 }
 
 /// Sends a request and awaits the head of its response. What remains of the upload goes on by itself.
-pub(super) async fn exchange<U: Upload>(stream: Stream, ask: &Ask<'_>, upload: Option<U>) -> Result<Answer, Failure> {
+pub(super) async fn exchange<U: Upload>(
+    stream: Stream,
+    ask: &Ask<'_>,
+    upload: Option<U>,
+    limits: &ResponseLimits,
+) -> Result<Answer, Failure> {
     let Stream { mut sender, guard, reused } = stream;
     let ends = upload.is_none() && !ask.upgrade;
     let (mut response, send) = sender.send_request(request(ask), ends).map_err(|error| unsent(error, &guard))?;
@@ -232,7 +240,9 @@ pub(super) async fn exchange<U: Upload>(stream: Stream, ask: &Ask<'_>, upload: O
     .await;
     let (mut parts, recv) = answered?.into_parts();
     parts.version = Version::HTTP_11;
+    limits.check(&parts.headers)?;
     fields::trim(&mut parts.headers);
+    content_length(&mut parts.headers, parts.status)?;
     if let Some(mut send) = idle.filter(|_| ask.upgrade) {
         if parts.status.is_success() {
             return Ok(Answer { head: parts, then: Then::Upgraded(Upgraded::of_stream(send, recv, guard)) });
@@ -297,14 +307,24 @@ fn failure(error: h2::Error, guard: &Guard, reused: bool) -> Failure {
     let refused = of_stream && error.reason() == Some(Reason::REFUSED_STREAM);
     // Streams above the last one of a GOAWAY fail with it; those below go on.
     let gone = error.is_go_away() && error.is_remote() && error.reason() == Some(Reason::NO_ERROR);
+    if refused && error.is_library() {
+        // Not the endpoint's word: the head is larger than what is let in.
+        return Failure::Protocol(ProtocolError::HeadTooLarge);
+    }
     if !of_stream || refused {
         guard.spend();
     }
     if refused || gone {
         return Failure::Refused(error);
     }
-    let broken =
-        [Reason::PROTOCOL_ERROR, Reason::FRAME_SIZE_ERROR, Reason::COMPRESSION_ERROR, Reason::FLOW_CONTROL_ERROR];
+    // The last one is for a head in more frames than are let in.
+    let broken = [
+        Reason::PROTOCOL_ERROR,
+        Reason::FRAME_SIZE_ERROR,
+        Reason::COMPRESSION_ERROR,
+        Reason::FLOW_CONTROL_ERROR,
+        Reason::ENHANCE_YOUR_CALM,
+    ];
     if !error.is_remote() && error.reason().is_some_and(|reason| broken.contains(&reason)) {
         return Failure::Protocol(ProtocolError::Http2);
     }

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use maesh_discovery::{Opaque, Server, ServerOptions, Store, auth::Nobody};
+use maesh_discovery::{Opaque, Server, ServerOptions, Store, auth::NoAuthentication};
 use maesh_test_support::{need_tool, until};
 use prost::Message;
 use tokio::{net::TcpListener, task::JoinHandle};
@@ -150,7 +150,7 @@ async fn serve(store: &Arc<Store>, address: &str) -> (Server, SocketAddr, JoinHa
     let listener = TcpListener::bind(address).await.unwrap();
     let address = listener.local_addr().unwrap();
     let serving = server.clone();
-    let end = tokio::spawn(async move { serving.listen(listener, None, Arc::new(Nobody::loopback())).await });
+    let end = tokio::spawn(async move { serving.listen(listener, None, Arc::new(NoAuthentication::loopback())).await });
     (server, address, end)
 }
 

@@ -38,6 +38,8 @@ pub enum Source {
         names: &'static [&'static str],
         /// Settings given to the linker as `-X NAME=VALUE`.
         variables: &'static [&'static str],
+        /// Build tags.
+        tags: &'static [&'static str],
         /// The file with the modules' versions, beside another version's: `go.mod` where there is one only. Their sums
         /// are in the file of the same name that ends in `.sum`.
         modules: &'static str,
@@ -68,6 +70,7 @@ pub const TOOLS: &[Tool] = &[
             package: "go.etcd.io/etcd/server/v3",
             names: &[],
             variables: &[],
+            tags: &[],
             modules: GO_MOD,
         },
     },
@@ -80,6 +83,7 @@ pub const TOOLS: &[Tool] = &[
             package: "go.etcd.io/etcd/etcdctl/v3",
             names: &[],
             variables: &[],
+            tags: &[],
             modules: GO_MOD,
         },
     },
@@ -100,6 +104,7 @@ pub const TOOLS: &[Tool] = &[
                 "k8s.io/client-go/pkg/version.gitMajor=1",
                 "k8s.io/client-go/pkg/version.gitMinor=35",
             ],
+            tags: &[],
             modules: GO_MOD,
         },
     },
@@ -107,7 +112,14 @@ pub const TOOLS: &[Tool] = &[
         name: "coredns",
         version: "1.15.0",
         needed_for: "names through a real CoreDNS",
-        source: Source::Go { folder: "tests/tools/coredns", package: ".", names: &[], variables: &[], modules: GO_MOD },
+        source: Source::Go {
+            folder: "tests/tools/coredns",
+            package: ".",
+            names: &[],
+            variables: &[],
+            tags: &[],
+            modules: GO_MOD,
+        },
     },
     Tool {
         name: "coredns-old",
@@ -118,6 +130,7 @@ pub const TOOLS: &[Tool] = &[
             package: ".",
             names: &[],
             variables: &[],
+            tags: &[],
             modules: "old.mod",
         },
     },
@@ -130,6 +143,7 @@ pub const TOOLS: &[Tool] = &[
             package: "helm.sh/helm/v4/cmd/helm",
             names: &["helm"],
             variables: &["helm.sh/helm/v4/internal/version.version=v4.3.1"],
+            tags: &[],
             modules: GO_MOD,
         },
     },
@@ -149,6 +163,21 @@ pub const TOOLS: &[Tool] = &[
                 "helm.sh/helm/v3/pkg/lint/rules.k8sVersionMajor=1",
                 "helm.sh/helm/v3/pkg/lint/rules.k8sVersionMinor=37",
             ],
+            tags: &[],
+            modules: GO_MOD,
+        },
+    },
+    Tool {
+        name: "promtool",
+        version: "3.16.0",
+        needed_for: "the alerts and the dashboard",
+        source: Source::Go {
+            folder: "tests/tools/promtool",
+            package: "github.com/prometheus/prometheus/cmd/promtool",
+            names: &[],
+            variables: &[],
+            // Without the ways to find targets, which tests do not need, it builds in half the time.
+            tags: &["remove_all_sd"],
             modules: GO_MOD,
         },
     },
@@ -167,6 +196,7 @@ pub const TOOLS: &[Tool] = &[
             package: ".",
             names: &[],
             variables: &[],
+            tags: &[],
             modules: GO_MOD,
         },
     },
@@ -233,9 +263,9 @@ impl Tool {
     pub fn folder(&self) -> PathBuf {
         let mut hash = Xxh3::new();
         let stem = match self.source {
-            Source::Go { folder, package, names, variables, modules } => {
+            Source::Go { folder, package, names, variables, tags, modules } => {
                 let modules = if modules == GO_MOD { &[][..] } else { &[modules] };
-                for part in [&[package][..], names, variables, modules].concat() {
+                for part in [&[package][..], names, variables, tags, modules].concat() {
                     hash.update(part.as_bytes());
                     hash.update(&[0]);
                 }

@@ -151,6 +151,12 @@ fn build(sources: &Path, folder: &Path, packages: &[&str], target: Option<&str>)
     for package in packages {
         command.args(["--package", package]);
     }
+    // As in the image that is shipped. In versions before, the allocator was no feature.
+    let has_feature =
+        fs::read_to_string(sources.join("cli/Cargo.toml")).is_ok_and(|text| text.contains("\njemalloc = "));
+    if packages.contains(&"maesh") && has_feature {
+        command.args(["--features", image::FEATURES]);
+    }
     let mut built = folder.join("debug");
     if let Some(target) = target {
         if program("musl-gcc").is_none() {

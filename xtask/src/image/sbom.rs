@@ -69,7 +69,7 @@ pub(super) fn document(target: &str, digest: &str, created: i64) -> Result<Value
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
     command.current_dir(repository()).args(["metadata", "--format-version", "1", "--locked", "--quiet"]);
-    let text = quietly(command.args(["--filter-platform", target]))?;
+    let text = quietly(command.args(["--features", super::FEATURES, "--filter-platform", target]))?;
     let metadata: Metadata = serde_json::from_str(&text).context("the answer of cargo metadata")?;
     let lock = fs::read_to_string(repository().join("Cargo.lock")).context("Cargo.lock")?;
     let compiler = quietly(Command::new("rustc").current_dir(repository()).arg("--version"))?;

@@ -10,7 +10,7 @@ use maesh_controller::{
 };
 use maesh_discovery::{
     Server,
-    auth::{Authenticate, Nobody, SharedSecret},
+    auth::{Authenticate, NoAuthentication, SharedSecret},
     tls::{CertificateFiles, ServerTls},
 };
 use tokio::{net::TcpListener, sync::watch};
@@ -83,8 +83,8 @@ impl Trust {
             Some(path) => {
                 Arc::new(SharedSecret::from_file(path).with_context(|| format!("--secret-file {}", path.display()))?)
             }
-            None if args.insecure => Arc::new(Nobody::insecure()),
-            None => Arc::new(Nobody::loopback()),
+            None if args.insecure => Arc::new(NoAuthentication::insecure()),
+            None => Arc::new(NoAuthentication::loopback()),
         })
     }
 }

@@ -4,6 +4,8 @@
 //! the cluster's controller leaves behind are deleted only then; on the way back, ours stay until its slices lead
 //! wherever ours do. Between, kube-proxy uses both.
 
+use std::collections::BTreeSet;
+
 use k8s_openapi::{api::discovery::v1::EndpointSlice, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use kube::{
     Api, Client,
@@ -50,9 +52,9 @@ impl Direct {
     pub(super) fn new(client: &Client, namespace: &str) -> Self {
         let api = Api::<EndpointSlice>::namespaced(client.clone(), namespace);
         let labels = format!("{OWN_ADDRESS},{MANAGED_BY}={OURS}");
-        let ours = Listed::new("EndpointSlices of own addresses", api.clone(), &labels, |slice: EndpointSlice| {
-            Some(Ours { uid: slice.metadata.uid.clone(), slice: slices::essence(slice) })
-        });
+        let read = |slice: EndpointSlice| Some(Ours { uid: slice.metadata.uid.clone(), slice: slices::essence(slice) });
+        let address = |_: &str, ours: &Ours| slices::service(&ours.slice.metadata).map(str::to_owned);
+        let ours = Listed::new("EndpointSlices of own addresses", api.clone(), &labels, read, address);
         Self { api, metadata: Api::namespaced(client.clone(), namespace), ours, theirs: None }
     }
 
@@ -85,18 +87,27 @@ impl Direct {
                 Some(Theirs { uid: slice.metadata.uid, service })
             };
             let labels = format!("{MANAGED_BY}={CLUSTERS}");
-            self.theirs = Some(Listed::new("EndpointSlices of the cluster", self.metadata.clone(), &labels, read));
+            let api = self.metadata.clone();
+            let address = |_: &str, theirs: &Theirs| Some(theirs.service.clone());
+            self.theirs = Some(Listed::new("EndpointSlices of the cluster", api, &labels, read, address));
         }
     }
 
     /// Whether Service `name` has slices of ours.
     pub(super) fn has(&self, name: &str) -> bool {
-        self.of(name).next().is_some()
+        self.ours.of(name).next().is_some()
     }
 
-    fn of<'a>(&'a self, service: &'a str) -> impl Iterator<Item = (&'a String, &'a Ours)> {
-        let ours = self.ours.there().into_iter().flatten();
-        ours.filter(move |(_, ours)| slices::service(&ours.slice.metadata) == Some(service))
+    /// The Services that have slices of ours.
+    pub(super) fn addresses(&self) -> impl Iterator<Item = &String> {
+        self.ours.addresses()
+    }
+
+    /// The Services of whose slices there is news since the last call.
+    pub(super) fn take_touched(&mut self) -> BTreeSet<String> {
+        let mut touched = self.ours.take_touched();
+        touched.extend(self.theirs.as_mut().map(Listed::take_touched).unwrap_or_default());
+        touched
     }
 
     /// Writes the slices of an address where they are not as they should be.
@@ -131,11 +142,10 @@ impl Direct {
         writes: &mut Writes<'_>,
     ) -> Result<(), KeepError> {
         let wanted: Vec<_> = from.slices(address).into_iter().filter_map(|slice| slice.metadata.name).collect();
-        let others = self.of(address.name).filter(|(name, _)| !wanted.contains(name));
+        let others = self.ours.of(address.name).filter(|(name, _)| !wanted.contains(name));
         let others: Vec<_> = others.map(|(name, ours)| (name.clone(), ours.uid.clone())).collect();
         self.delete(others, writes).await?;
-        let theirs = self.theirs.as_ref().and_then(Listed::there).into_iter().flatten();
-        let theirs = theirs.filter(|(_, theirs)| theirs.service == address.name);
+        let theirs = self.theirs.iter().flat_map(|theirs| theirs.of(address.name));
         let theirs: Vec<_> = theirs.map(|(name, theirs)| (name.clone(), theirs.uid.clone())).collect();
         for (name, uid) in theirs {
             writes.delete(&self.api, &name, uid).await?;
@@ -155,10 +165,10 @@ impl Direct {
     ) -> Result<(), KeepError> {
         let selector = format!("{SERVICE}={name},{MANAGED_BY}={CLUSTERS}");
         let theirs = timeout(READ, self.api.list(&ListParams::default().labels(&selector))).await??.items;
-        if !slices::covered(self.of(name).map(|(_, ours)| &ours.slice), &theirs, ports) {
+        if !slices::covered(self.ours.of(name).map(|(_, ours)| &ours.slice), &theirs, ports) {
             return Ok(());
         }
-        let ours: Vec<_> = self.of(name).map(|(name, ours)| (name.clone(), ours.uid.clone())).collect();
+        let ours: Vec<_> = self.ours.of(name).map(|(name, ours)| (name.clone(), ours.uid.clone())).collect();
         self.delete(ours, writes).await
     }
 

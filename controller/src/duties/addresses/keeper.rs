@@ -1,4 +1,7 @@
 //! One leader's work: what is wanted and what is there, and the writes that lie between.
+//!
+//! What is there is listed once, when this replica begins to lead, and followed from then on. A change is written without
+//! a list: only those addresses are looked at that are to be different, or of whose objects there is news.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,7 +12,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Service;
 use kube::{
     Api, Client,
-    api::{ListParams, Patch, PatchParams},
+    api::{Patch, PatchParams},
 };
 use maesh_compiler::{
     kinds::OWN_ADDRESS,
@@ -21,6 +24,7 @@ use tokio::time::{Instant, timeout};
 use super::{
     KeepError, MANAGER, Options, READ, budget,
     direct::Direct,
+    listed::Listed,
     object,
     pace::Pace,
     proxies::{Proxies, Proxy},
@@ -34,6 +38,9 @@ use crate::leader::Leadership;
 pub(super) struct Keeper {
     client: Client,
     services: Api<Service>,
+    /// The Services of own addresses, whole enough to compare them. Its first list is the server's own word, and no cache's:
+    /// what another leader gave must not be given twice.
+    there: Listed<Service, Service>,
     options: Options,
     pace: Pace,
     /// The cluster knows `trafficDistribution: PreferSameNode`, and hints for nodes.
@@ -50,18 +57,23 @@ pub(super) struct Keeper {
     /// Numbers whose names somebody else's objects have.
     taken: BTreeSet<u32>,
     refused: Refused,
+    /// Addresses that are as they should be, with the ports that they have.
+    settled: Addresses,
+    /// From which proxies addresses chose when that was so; `None` where they listed all.
+    settled_from: Option<Vec<Proxy>>,
     /// Where to go on. While more changes than may be written, the last addresses would else never have their turn.
     next: u32,
 }
 
-/// What is there, by name.
-type There = BTreeMap<String, Service>;
-
 impl Keeper {
     pub(super) fn new(client: &Client, options: &Options) -> Self {
+        let services: Api<Service> = Api::namespaced(client.clone(), &options.namespace);
+        let (read, address) =
+            (|service| Some(object::essence(service)), |name: &str, _: &Service| Some(name.to_owned()));
         Self {
             client: client.clone(),
-            services: Api::namespaced(client.clone(), &options.namespace),
+            there: Listed::new("Services of own addresses", services.clone(), OWN_ADDRESS, read, address),
+            services,
             pace: Pace::new(options.writes_per_second, Instant::now()),
             prefer_same_node: None,
             addresses: None,
@@ -71,6 +83,8 @@ impl Keeper {
             few: None,
             taken: BTreeSet::new(),
             refused: Refused::new(options.recorder.clone()),
+            settled: Addresses::new(),
+            settled_from: None,
             next: 0,
             options: options.clone(),
         }
@@ -86,6 +100,7 @@ impl Keeper {
         };
         tokio::select! {
             () = proxies => {}
+            () = self.there.changed() => {}
             () = self.direct.changed() => {}
         }
     }
@@ -97,19 +112,22 @@ impl Keeper {
         leadership: &Leadership,
     ) -> Result<Option<Instant>, KeepError> {
         let known = self.proxies.as_ref().is_none_or(|proxies| proxies.count().is_some()) && self.direct.is_known();
-        if !known {
+        if !known || self.there.there().is_none() {
             // News will come.
             return Ok(None);
         }
         let prefer_same_node = self.prefer_same_node().await?;
-        let there = read(&self.services).await?;
         let now = u64::try_from(Timestamp::now().as_second()).unwrap_or(0);
-        let addresses = self.give(&there, wants, now);
-        let (few, again) = self.few(&addresses, &there).await?;
-        self.direct.mind_theirs(few.is_some() || there.keys().any(|name| self.direct.has(name)));
+        let addresses = self.give(wants, now);
+        let (few, again) = self.few(&addresses).await?;
+        let is_there = |name: &String| self.there.there().is_some_and(|there| there.contains_key(name));
+        let has_ours = self.direct.addresses().any(is_there);
+        self.direct.mind_theirs(few.is_some() || has_ours);
+        self.unsettle(&few);
         let from = few.as_ref().map(|proxies| Candidates::new(proxies, &self.options.namespace, prefer_same_node));
         let mut step = Step {
             services: &self.services,
+            there: &mut self.there,
             options: &self.options,
             prefer_same_node,
             direct: &mut self.direct,
@@ -117,17 +135,27 @@ impl Keeper {
         };
         let mut moved = false;
         for (number, ports) in addresses.range(self.next..).chain(addresses.range(..self.next)) {
+            if self.settled.get(number) == Some(ports) {
+                continue;
+            }
+            self.settled.remove(number);
             let name = own_address::name(*number);
             if self.refused.waits(&name, Instant::now()) {
                 continue;
             }
-            let found = there.get(&name);
+            let found = step.there.there().and_then(|there| there.get(&name)).cloned();
             let done = match &from {
-                Some(from) => step.list_few(*number, &name, ports, found, from).await,
-                None => step.list_all(&name, ports, found).await,
+                Some(from) => step.list_few(*number, &name, ports, found.as_ref(), from).await,
+                None => step.list_all(&name, ports, found.as_ref()).await,
             };
             match done {
-                Ok(()) => self.refused.clear(&name),
+                Ok(()) => {
+                    self.refused.clear(&name);
+                    // Slices that are still needed are looked at with every change, until those of the cluster are ready.
+                    if from.is_some() || !step.direct.has(&name) {
+                        self.settled.insert(*number, ports.clone());
+                    }
+                }
                 // A slice in the way is waited for instead: until then the address is served by its selector.
                 Err(error @ KeepError::Foreign("Service", _)) if *number != SHARED => {
                     tracing::warn!(%error, "the name of an own address is taken; its Services get another one");
@@ -144,17 +172,24 @@ impl Keeper {
         }
         self.next = 0;
         let is_wanted = |name: &str| own_address::number(name).is_some_and(|number| addresses.contains_key(&number));
-        for (name, service) in &there {
-            if is_wanted(name) || self.refused.waits(name, Instant::now()) {
+        let there = step.there.there().into_iter().flatten().filter(|(name, _)| !is_wanted(name));
+        let unwanted: Vec<_> = there.map(|(name, service)| (name.clone(), service.metadata.uid.clone())).collect();
+        for (name, uid) in unwanted {
+            if self.refused.waits(&name, Instant::now()) {
                 continue;
             }
             // Its slices go with it.
-            match step.writes.delete(&self.services, name, service.metadata.uid.clone()).await {
-                Err(error) if error.is_of_one() => self.refused.add(name, None, error.to_string(), Instant::now()),
-                done => done?,
+            match step.writes.delete(&self.services, &name, uid).await {
+                Err(error) if error.is_of_one() => self.refused.add(&name, None, error.to_string(), Instant::now()),
+                done => {
+                    done?;
+                    step.there.forget(&name);
+                }
             }
         }
-        self.refused.retain(|name| is_wanted(name) || there.contains_key(name));
+        let there = self.there.there();
+        self.refused.retain(|name| is_wanted(name) || there.is_some_and(|there| there.contains_key(name)));
+        self.settled.retain(|number, _| addresses.contains_key(number));
         if moved {
             return Ok(Some(Instant::now()));
         }
@@ -164,8 +199,9 @@ impl Keeper {
     }
 
     /// Gives each Service its place.
-    fn give(&mut self, there: &There, wants: &Wants, now: u64) -> Addresses {
-        let mut given = self.addresses.take().unwrap_or_else(|| object::addresses(there.values()));
+    fn give(&mut self, wants: &Wants, now: u64) -> Addresses {
+        let there = self.there.there().into_iter().flat_map(BTreeMap::values);
+        let mut given = self.addresses.take().unwrap_or_else(|| object::addresses(there));
         let horizon = self.options.horizon.as_secs();
         let shared = share(given.remove(&SHARED).unwrap_or_default(), &wants.shared, now, horizon);
         let (mut addresses, without) = allocate(given, &wants.own, &self.taken, now, horizon);
@@ -181,13 +217,10 @@ impl Keeper {
     }
 
     /// Where addresses list a few proxies only, all there are to choose from; and when to look at them again.
-    async fn few(
-        &mut self,
-        addresses: &Addresses,
-        there: &There,
-    ) -> Result<(Option<Vec<Proxy>>, Option<Instant>), KeepError> {
+    async fn few(&mut self, addresses: &Addresses) -> Result<(Option<Vec<Proxy>>, Option<Instant>), KeepError> {
         // What the leader before did not bring to an end counts as well: one is enough.
-        let before = self.few.unwrap_or_else(|| there.values().any(|service| object::selector(service).is_none()));
+        let mut there = self.there.there().into_iter().flat_map(BTreeMap::values);
+        let before = self.few.unwrap_or_else(|| there.any(|service| object::selector(service).is_none()));
         let ports = addresses.values().map(BTreeMap::len).sum();
         let proxies = self.proxies.as_ref().and_then(Proxies::count).unwrap_or(0);
         let few = budget::few(before, ports, proxies, self.options.budget);
@@ -199,6 +232,17 @@ impl Keeper {
         match self.proxies.as_mut().filter(|_| few) {
             None => Ok((None, None)),
             Some(proxies) => proxies.with_zones().await.map(|(proxies, again)| (Some(proxies), again)),
+        }
+    }
+
+    /// Has those addresses looked at again of whose objects there is news; all of them when they choose from others.
+    fn unsettle(&mut self, from: &Option<Vec<Proxy>>) {
+        if self.settled_from != *from {
+            self.settled_from.clone_from(from);
+            self.settled.clear();
+        }
+        for name in self.there.take_touched().into_iter().chain(self.direct.take_touched()) {
+            own_address::number(&name).and_then(|number| self.settled.remove(&number));
         }
     }
 
@@ -215,6 +259,7 @@ impl Keeper {
 /// The way of one address to what it should be.
 struct Step<'a> {
     services: &'a Api<Service>,
+    there: &'a mut Listed<Service, Service>,
     options: &'a Options,
     prefer_same_node: bool,
     direct: &'a mut Direct,
@@ -272,15 +317,11 @@ impl Step<'_> {
         let owner = self.options.owner.as_ref();
         let wanted = object::service(name, ports, selector, owner, self.prefer_same_node);
         let parameters = PatchParams::apply(MANAGER).force();
-        self.writes.write(self.services.patch(name, &parameters, &Patch::Apply(&wanted))).await
+        let written = self.writes.write(self.services.patch(name, &parameters, &Patch::Apply(&wanted))).await?;
+        let written = object::essence(written);
+        self.there.put(name, written.clone());
+        Ok(written)
     }
-}
-
-/// From the server itself, not from a watch that may be behind: what another leader gave must not be given twice.
-async fn read(services: &Api<Service>) -> Result<There, KeepError> {
-    let ours = ListParams::default().labels(OWN_ADDRESS);
-    let there = timeout(READ, services.list(&ours)).await??.items;
-    Ok(there.into_iter().filter_map(|service| Some((service.metadata.name.clone()?, service))).collect())
 }
 
 /// In how many seconds the next port that was left is free.

@@ -1,8 +1,14 @@
 //! What a watch says is there, reduced to what is needed of it.
 //!
-//! It may be a moment behind: good enough for what can be done twice, not for what must not be given twice.
+//! It may be a moment behind: good enough for what can be done twice, not for what must not be given twice. Objects belong
+//! to own addresses, by name: those of one address are found without a look at the others, and which addresses have news
+//! is known.
 
-use std::{collections::BTreeMap, fmt, pin::Pin};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    pin::Pin,
+};
 
 use futures_util::{Stream, StreamExt as _};
 use kube::{
@@ -21,6 +27,12 @@ pub(super) struct Listed<K, T> {
     what: &'static str,
     events: Events<K>,
     read: fn(K) -> Option<T>,
+    /// The own address that an object belongs to.
+    address: fn(&str, &T) -> Option<String>,
+    /// Names of objects by own address.
+    of: BTreeMap<String, BTreeSet<String>>,
+    /// Own addresses of which there is news since this was last taken.
+    touched: BTreeSet<String>,
     /// What came so far of a list that is not complete.
     coming: BTreeMap<String, T>,
     there: Option<BTreeMap<String, T>>,
@@ -33,9 +45,50 @@ where
     T: PartialEq,
 {
     /// Watches those with `labels`, while [`Self::changed`] is awaited. What `read` does not read counts as not there.
-    pub(super) fn new(what: &'static str, api: Api<K>, labels: &str, read: fn(K) -> Option<T>) -> Self {
+    pub(super) fn new(
+        what: &'static str,
+        api: Api<K>,
+        labels: &str,
+        read: fn(K) -> Option<T>,
+        address: fn(&str, &T) -> Option<String>,
+    ) -> Self {
         let events = watcher(api, crate::api::watching().labels(labels)).default_backoff();
-        Self { what, events: Box::pin(events), read, coming: BTreeMap::new(), there: None, failed: false }
+        Self::of_events(what, Box::pin(events), read, address)
+    }
+
+    fn of_events(
+        what: &'static str,
+        events: Events<K>,
+        read: fn(K) -> Option<T>,
+        address: fn(&str, &T) -> Option<String>,
+    ) -> Self {
+        Self {
+            what,
+            events,
+            read,
+            address,
+            of: BTreeMap::new(),
+            touched: BTreeSet::new(),
+            coming: BTreeMap::new(),
+            there: None,
+            failed: false,
+        }
+    }
+
+    /// Those of one own address.
+    pub(super) fn of<'a>(&'a self, address: &str) -> impl Iterator<Item = (&'a String, &'a T)> {
+        let names = self.of.get(address).into_iter().flatten();
+        names.filter_map(|name| self.there.as_ref()?.get_key_value(name))
+    }
+
+    /// The own addresses to which any belong.
+    pub(super) fn addresses(&self) -> impl Iterator<Item = &String> {
+        self.of.keys()
+    }
+
+    /// The own addresses of which there is news since the last call.
+    pub(super) fn take_touched(&mut self) -> BTreeSet<String> {
+        std::mem::take(&mut self.touched)
     }
 
     /// What is there; `None` until everything was listed once.
@@ -45,12 +98,54 @@ where
 
     /// Takes in what was just written, so that its event is no news.
     pub(super) fn put(&mut self, name: &str, written: T) {
-        self.there.as_mut().map(|there| there.insert(name.to_owned(), written));
+        self.set(name, Some(written));
     }
 
     /// Takes in that it was just deleted.
     pub(super) fn forget(&mut self, name: &str) {
-        self.there.as_mut().map(|there| there.remove(name));
+        self.set(name, None);
+    }
+
+    /// Sets what is there under a name; returns the own addresses that this concerns.
+    fn set(&mut self, name: &str, now: Option<T>) -> Vec<String> {
+        let Some(there) = &mut self.there else { return Vec::new() };
+        let before = there.remove(name).and_then(|before| (self.address)(name, &before));
+        let after = now.as_ref().and_then(|now| (self.address)(name, now));
+        if let Some(now) = now {
+            there.insert(name.to_owned(), now);
+        }
+        if before != after {
+            if let Some(before) = &before
+                && let Some(names) = self.of.get_mut(before)
+            {
+                names.remove(name);
+                if names.is_empty() {
+                    self.of.remove(before);
+                }
+            }
+            if let Some(after) = &after {
+                self.of.entry(after.clone()).or_default().insert(name.to_owned());
+            }
+        }
+        before.into_iter().chain(after).collect()
+    }
+
+    /// Takes over a complete list. Whether it is news.
+    fn replace(&mut self, now: BTreeMap<String, T>) -> bool {
+        let before = self.there.replace(now);
+        let now = self.there.iter().flatten();
+        let differs = |(name, it): &(&String, &T)| before.as_ref().and_then(|before| before.get(*name)) != Some(*it);
+        let changed = now.clone().filter(differs);
+        let is_gone = |(name, _): &(&String, &T)| self.there.as_ref().is_none_or(|now| !now.contains_key(*name));
+        let gone = before.iter().flatten().filter(is_gone);
+        self.touched.extend(changed.chain(gone).filter_map(|(name, it)| (self.address)(name, it)));
+        self.of.clear();
+        for (name, it) in now {
+            if let Some(address) = (self.address)(name, it) {
+                self.of.entry(address).or_default().insert(name.clone());
+            }
+        }
+        before != self.there
     }
 
     /// Waits for news. May be dropped at any time; an error is tried again by the watch itself, and what it missed it
@@ -79,26 +174,27 @@ where
                 self.coming.extend(name.zip((self.read)(object)));
             }
             Event::InitDone => {
-                let now = Some(std::mem::take(&mut self.coming));
-                return std::mem::replace(&mut self.there, now) != self.there;
+                let now = std::mem::take(&mut self.coming);
+                return self.replace(now);
             }
             Event::Apply(object) => {
-                let (Some(name), Some(there)) = (object.meta().name.clone(), &mut self.there) else { return false };
-                return match (self.read)(object) {
-                    Some(now) if there.get(&name) == Some(&now) => false,
-                    Some(now) => {
-                        there.insert(name, now);
-                        true
-                    }
-                    None => there.remove(&name).is_some(),
-                };
+                let Some(name) = object.meta().name.clone() else { return false };
+                let now = (self.read)(object);
+                return self.change(&name, now);
             }
-            Event::Delete(object) => {
-                let name = object.meta().name.as_ref();
-                return name.is_some_and(|name| self.there.as_mut().is_some_and(|there| there.remove(name).is_some()));
-            }
+            Event::Delete(object) => return object.meta().name.as_ref().is_some_and(|name| self.change(name, None)),
         }
         false
+    }
+
+    /// What is there under a name. Whether that is news.
+    fn change(&mut self, name: &str, now: Option<T>) -> bool {
+        let is_news = self.there.as_ref().is_some_and(|there| there.get(name) != now.as_ref());
+        if is_news {
+            let touched = self.set(name, now);
+            self.touched.extend(touched);
+        }
+        is_news
     }
 
     /// Said once, and aloud only where it holds something up.
@@ -130,14 +226,8 @@ mod tests {
 
     #[test]
     fn only_what_is_new_is_news() {
-        let mut listed = Listed {
-            what: "nodes",
-            events: Box::pin(futures_util::stream::empty()),
-            read: zone,
-            coming: BTreeMap::new(),
-            there: None,
-            failed: false,
-        };
+        let address = |_: &str, zone: &String| Some(zone.clone());
+        let mut listed = Listed::of_events("nodes", Box::pin(futures_util::stream::empty()), zone, address);
         use Event::{Apply, Delete, Init, InitApply, InitDone};
         for (case, event, news, there) in [
             ("a list begins", Init, false, None),
@@ -159,6 +249,10 @@ mod tests {
                 there.iter().map(|(name, zone)| format!("{name}={zone}")).collect::<Vec<_>>().join(" ")
             };
             assert_eq!(listed.there().map(text).as_deref(), there, "{case}");
+            let mut grouped: Vec<_> = listed.addresses().flat_map(|zone| listed.of(zone)).collect();
+            grouped.sort();
+            assert_eq!(grouped, listed.there().into_iter().flatten().collect::<Vec<_>>(), "{case}");
+            assert_eq!(!listed.take_touched().is_empty(), news, "{case}");
         }
         assert!(listed.changed().now_or_never().is_none(), "a watch that ended brings no news");
     }

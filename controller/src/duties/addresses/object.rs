@@ -78,6 +78,14 @@ pub(super) fn service_ports(ports: &Ports) -> Vec<ServicePort> {
     ports.iter().map(port).collect()
 }
 
+/// What decides whether a Service is as it is wanted, and which one it is.
+pub(super) fn essence(mut service: Service) -> Service {
+    let ObjectMeta { name, uid, labels, annotations, .. } = std::mem::take(&mut service.metadata);
+    service.metadata = ObjectMeta { name, uid, labels, annotations, ..ObjectMeta::default() };
+    service.status = None;
+    service
+}
+
 /// The number in a target port.
 pub(super) fn port_number(port: IntOrString) -> Option<i32> {
     match port {

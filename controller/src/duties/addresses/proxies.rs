@@ -73,7 +73,7 @@ impl Proxies {
     pub(super) fn new(client: &Client, options: &Options) -> Self {
         let labels: Vec<_> = options.selector.iter().map(|(key, value)| format!("{key}={value}")).collect();
         let pods = Api::namespaced(client.clone(), &options.namespace);
-        let pods = Listed::new("pods of the proxies", pods, &labels.join(","), Proxy::read);
+        let pods = Listed::new("pods of the proxies", pods, &labels.join(","), Proxy::read, |_, _| None);
         Self { pods, nodes: Api::all(client.clone()), zones: BTreeMap::new(), asked: None }
     }
 

@@ -12,12 +12,12 @@ use kube::{
     api::{ListParams, WatchEvent, WatchParams},
 };
 use maesh_compiler::{
-    diagnostic::{Diagnostic, ObjectRef, Reason},
-    kinds::{Door, Object, ObjectId, ObjectKind, Registration},
+    diagnostic::ObjectRef,
+    kinds::{BadField, Door, Object, ObjectId, ObjectKind, Registration},
 };
 use tokio::{sync::mpsc, time::Instant};
 
-use super::{Options, State, Watches, absent, object::Raw, problem};
+use super::{Options, State, Watches, Wrong, absent, object::Raw, problem};
 use crate::{
     api::{ApiError, chain},
     source::{Batch, Event},
@@ -234,7 +234,7 @@ impl Follow {
             state.watch.lists += 1;
             state.watch.synced = true;
             state.bad = list.bad.into_iter().collect();
-            state.watch.bad_objects = state.bad.len() as u64;
+            state.count_bad();
         });
         let reached = Event::Reached(self.kind, number(&version));
         self.at(version);
@@ -254,24 +254,19 @@ impl Follow {
             match event? {
                 WatchEvent::Added(raw) | WatchEvent::Modified(raw) => {
                     match self.registration.read(&raw.value, &self.door) {
-                        Ok(object) => {
-                            self.mended(&raw).await?;
+                        Ok((object, values)) => {
+                            self.note(&raw, Wrong::inside(self.registration, &raw, &values)).await?;
                             self.takes_effect(Event::Apply(object), &raw).await?;
                         }
                         Err(error) => {
                             // Left out, as in a list: what a replica says must not depend on when it was started.
                             self.takes_effect(self.deletion(&raw), &raw).await?;
-                            let (name, bad) = bad(self.registration, &raw, &error);
-                            self.watches.change(self.kind, |state| {
-                                state.bad.insert(name, bad);
-                                state.watch.bad_objects = state.bad.len() as u64;
-                            });
-                            self.tell_problems().await?;
+                            self.note(&raw, Some(Wrong::whole(self.registration, &raw, &error))).await?;
                         }
                     }
                 }
                 WatchEvent::Deleted(raw) => {
-                    self.mended(&raw).await?;
+                    self.note(&raw, None).await?;
                     self.takes_effect(self.deletion(&raw), &raw).await?;
                 }
                 WatchEvent::Bookmark(mark) => self.at(mark.metadata.resource_version),
@@ -293,14 +288,22 @@ impl Follow {
         Event::Delete(ObjectId::new(self.kind, self.door.interner.get(namespace), name))
     }
 
-    /// An object that may have been bad is good, or gone.
-    async fn mended(&self, raw: &Raw) -> Result<(), Ended> {
-        let mended = self.watches.change(self.kind, |state| {
-            let mended = !state.bad.is_empty() && state.bad.remove(key(raw).as_str()).is_some();
-            state.watch.bad_objects = state.bad.len() as u64;
-            mended
+    /// Notes what is wrong with an object, and says it where that is news.
+    async fn note(&self, raw: &Raw, wrong: Option<Wrong>) -> Result<(), Ended> {
+        let news = self.watches.change(self.kind, |state| {
+            if wrong.is_none() && state.bad.is_empty() {
+                return false;
+            }
+            let key = key(raw);
+            let same = state.bad.get(key.as_str()) == wrong.as_ref();
+            match wrong {
+                Some(wrong) => state.bad.insert(key.into(), wrong),
+                None => state.bad.remove(key.as_str()),
+            };
+            state.count_bad();
+            !same
         });
-        if mended { self.tell_problems().await } else { Ok(()) }
+        if news { self.tell_problems().await } else { Ok(()) }
     }
 
     /// Notes how far we are.
@@ -362,14 +365,18 @@ impl Follow {
 #[derive(Default)]
 struct List {
     objects: Vec<Object>,
-    bad: Vec<(Arc<str>, Diagnostic)>,
+    bad: Vec<(Arc<str>, Wrong)>,
 }
 
 impl List {
     fn add(&mut self, follow: &Follow, raw: &Raw) {
         match follow.registration.read(&raw.value, &follow.door) {
-            Ok(object) => self.objects.push(object),
-            Err(error) => self.bad.push(bad(follow.registration, raw, &error)),
+            Ok((object, values)) => {
+                let wrong = Wrong::inside(follow.registration, raw, &values);
+                self.bad.extend(wrong.map(|wrong| (key(raw).into(), wrong)));
+                self.objects.push(object);
+            }
+            Err(error) => self.bad.push((key(raw).into(), Wrong::whole(follow.registration, raw, &error))),
         }
     }
 }
@@ -390,12 +397,22 @@ fn key(raw: &Raw) -> String {
     format!("{namespace}/{name}")
 }
 
-fn bad(kind: &Registration, raw: &Raw, error: &maesh_compiler::kinds::BadField) -> (Arc<str>, Diagnostic) {
+impl Wrong {
+    /// An object that cannot be read.
+    fn whole(kind: &Registration, raw: &Raw, error: &BadField) -> Self {
+        Self { left_out: true, found: vec![error.diagnostic(reference(kind, raw), true)] }
+    }
+
+    /// Values of an object that stands; `None` when all are good.
+    fn inside(kind: &Registration, raw: &Raw, values: &[BadField]) -> Option<Self> {
+        let found: Vec<_> = values.iter().map(|value| value.diagnostic(reference(kind, raw), false)).collect();
+        (!found.is_empty()).then_some(Self { left_out: false, found })
+    }
+}
+
+fn reference(kind: &Registration, raw: &Raw) -> ObjectRef {
     let (namespace, name) = raw.name();
-    let text = format!("{error}; the object is left out. Correct the field.");
-    let object = ObjectRef::new(kind.name, namespace, name);
-    let diagnostic = Diagnostic::error(Reason::InvalidObject, object, text).field(error.path.as_str());
-    (key(raw).into(), diagnostic)
+    ObjectRef::new(kind.name, namespace, name)
 }
 
 /// Servers before streamed lists, or with them switched off, call the request invalid.

@@ -4,24 +4,28 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     fs::{self, Metadata},
     io::{self, Read},
-    os::unix::fs::MetadataExt,
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
 };
 
 use maesh_compiler::{
-    diagnostic::{Diagnostic, ObjectRef, Reason, did_you_mean},
-    kinds::{Door, Object, ObjectId, ObjectKind},
+    diagnostic::{Diagnostic, ObjectRef, Reason, Severity, did_you_mean},
+    kinds::{BadField, Door, Object, ObjectId, ObjectKind},
 };
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{
-    LARGEST_FILE, MOST_FILES, STANDARD_INPUT,
+    LARGEST_FILE, MOST_FILES, Progress, STANDARD_INPUT,
     parse::{self, Parsed},
 };
 
 /// Directories deeper than this are not entered: links can make circles.
 const DEEPEST: usize = 32;
+
+/// What is said of a pipe, a socket or a device: reading it may never end.
+const NO_FILE: &str =
+    "is neither a file nor a folder; it is not read. To read a pipe, name - and give it as standard input.";
 
 /// Everything on disk that was asked for.
 #[derive(Debug)]
@@ -29,6 +33,7 @@ pub(super) struct Files {
     /// Paths as they were given, and as the system knows them.
     roots: Vec<(PathBuf, PathBuf)>,
     door: Door,
+    progress: Arc<Progress>,
     files: BTreeMap<PathBuf, File>,
     /// Standard input, where it was asked for: it is read once.
     input: Option<File>,
@@ -83,7 +88,7 @@ struct Found {
 
 impl Files {
     /// The files of `roots`. Where standard input is among them, it is read to its end.
-    pub(super) fn new(mut roots: Vec<PathBuf>, door: Door) -> Self {
+    pub(super) fn new(mut roots: Vec<PathBuf>, door: Door, progress: Arc<Progress>) -> Self {
         let given = roots.len();
         roots.retain(|root| root != Path::new(STANDARD_INPUT));
         let input = (roots.len() < given).then(|| File::standard_input(io::stdin().lock(), &door));
@@ -92,7 +97,7 @@ impl Files {
             (root, absolute)
         };
         let roots = roots.into_iter().map(absolute).collect();
-        Self { roots, door, files: BTreeMap::new(), input, problems: Vec::new() }
+        Self { roots, door, progress, files: BTreeMap::new(), input, problems: Vec::new() }
     }
 
     /// Looks at the disk again and reads what changed, and what is in `again`; leaves alone what `held` says. Returns
@@ -105,7 +110,9 @@ impl Files {
         }
         let kept = |path: &PathBuf| held(path) || found.unseen.iter().any(|unseen| path.starts_with(unseen));
         self.files.retain(|path, _| found.files.contains_key(path) || kept(path));
-        for (path, (real, name)) in &found.files {
+        self.progress.found.store(found.files.len(), Ordering::Relaxed);
+        for (read, (path, (real, name))) in found.files.iter().enumerate() {
+            self.progress.read.store(read, Ordering::Relaxed);
             if held(path) || held(real) {
                 continue;
             }
@@ -114,6 +121,7 @@ impl Files {
             let file = self.files.entry(path.clone()).or_insert_with(new);
             file.look(path, again, &self.door);
         }
+        self.progress.read.store(found.files.len(), Ordering::Relaxed);
         self.problems = found.problems;
         found.directories
     }
@@ -148,12 +156,26 @@ impl Files {
             let slip = |meant: &&str| *meant != kind && meant.get(..1) == kind.get(..1);
             let meant = did_you_mean(kind, known).filter(slip);
             let meant = meant.map_or_else(String::new, |meant| format!(" Did you mean {meant}?"));
+            if let Some(meant) = meant_kind(api_version, kind) {
+                let bad = BadField::version(meant.registration(), api_version);
+                let mut bad = bad.diagnostic(first.object.clone(), true).at(&file.name, first.line);
+                bad.severity = Severity::Warning;
+                problems.push(bad);
+                continue;
+            }
             let text = format!("the mesh does not read {kind} of {api_version}; skipped{more}.{meant}");
             let skipped = Diagnostic::warning(Reason::UnknownKind, first.object.clone(), text);
             problems.push(skipped.field("kind").value(kind).using("nothing").at(&file.name, first.line));
         }
         (objects, problems)
     }
+}
+
+/// The kind that is read and was meant, where Kubernetes' own groups have no such kind. Another project's group may.
+fn meant_kind(api_version: &str, kind: &str) -> Option<ObjectKind> {
+    let group = api_version.rsplit_once('/').map_or("", |(group, _)| group);
+    let built_in = !group.contains('.') || group.ends_with(".k8s.io");
+    ObjectKind::ALL.into_iter().find(|known| built_in && known.as_str() == kind)
 }
 
 fn duplicate(first: &Object, second: &Object) -> Diagnostic {
@@ -164,10 +186,17 @@ fn duplicate(first: &Object, second: &Object) -> Diagnostic {
     let ((first_file, first_line), (file, line)) = (place(first), place(second));
     let meta = second.meta();
     let object = ObjectRef::new(second.kind().as_str(), &meta.namespace, &meta.name);
-    let text = format!(
-        "is written twice, in {first_file} line {first_line} and in {file} line {line}; using the one in {first_file}. \
-         Remove or rename one of them."
-    );
+    let text = if first_file == file {
+        format!(
+            "is written twice, in line {first_line} and in line {line}; using the one of line {first_line}. Remove or \
+             rename one of them."
+        )
+    } else {
+        format!(
+            "is written twice, in {first_file} line {first_line} and in {file} line {line}; using the one in \
+             {first_file}. Remove or rename one of them."
+        )
+    };
     Diagnostic::error(Reason::DuplicateObject, object, text)
         .field("metadata.name")
         .value(&*meta.name)
@@ -222,9 +251,18 @@ impl Found {
                     let real = fs::canonicalize(&path).unwrap_or_else(|_| path.clone());
                     if self.real.insert(real) {
                         self.directory(&path, depth + 1);
+                    } else if is_link {
+                        let text = "is a link to a folder that is read already; it is not read again. Remove it.";
+                        self.warning(&path, text);
                     }
                 }
-                Ok(metadata) if metadata.is_file() && is_manifest(&path) => self.file(&path, &metadata),
+                Ok(metadata) if metadata.is_dir() => {
+                    let text = format!(
+                        "is deeper than {DEEPEST} folders; it is not read. Name it beside the others, or move it."
+                    );
+                    self.problem(&path, &text);
+                }
+                Ok(metadata) if is_manifest(&path) => self.file(&path, &metadata),
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::NotFound && is_link && is_manifest(&path) => {
                     self.problem(&path, "is a link to something that does not exist. Correct or remove it.");
@@ -238,7 +276,7 @@ impl Found {
 
     fn file(&mut self, path: &Path, metadata: &Metadata) {
         if !metadata.is_file() {
-            return self.problem(path, "is neither a file nor a directory. Name one.");
+            return self.problem(path, NO_FILE);
         }
         if self.files.len() >= MOST_FILES {
             if self.files.len() == MOST_FILES && !self.problems.iter().any(|p| p.reason == Reason::UnreadableFile) {
@@ -268,6 +306,12 @@ impl Found {
             path,
             &format!("cannot be read: {error}; what it said before stays in force. Check its name and permissions."),
         );
+    }
+
+    fn warning(&mut self, path: &Path, text: &str) {
+        let name = self.name(path);
+        let warning = Diagnostic::warning(Reason::UnreadableFile, ObjectRef::file(&name), text).at(&name, 0);
+        self.problems.push(warning.using("nothing"));
     }
 
     fn problem(&mut self, path: &Path, text: &str) {
@@ -303,12 +347,15 @@ impl File {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return,
             Err(error) => return self.failed(Reason::UnreadableFile, &cannot(&error)),
         };
+        if !metadata.is_file() {
+            return self.failed(Reason::UnreadableFile, NO_FILE);
+        }
         let stamp = Stamp::of(&metadata);
         if !again && self.stamp == Some(stamp) {
             return;
         }
         self.stamp = Some(stamp);
-        let bytes = match fs::File::open(path).and_then(read) {
+        let bytes = match open(path).and_then(read) {
             Ok(bytes) => bytes,
             Err(error) => {
                 self.hash = None;
@@ -357,9 +404,22 @@ impl File {
                 problem.message = format!("{} Its last good objects stay in force.", problem.message).into();
             }
             parsed.objects = std::mem::take(&mut self.said.objects);
+        } else if parsed.is_comments {
+            // On purpose, as when a document is taken out of a file: an accident leaves no comments behind.
+            let held = self.said.objects.len();
+            if held > 0 {
+                let text = format!(
+                    "holds only comments; the {held} objects that it held are removed. Write them again, or delete the file."
+                );
+                let only = Diagnostic::warning(Reason::OnlyComments, ObjectRef::file(&self.name), text);
+                parsed.problems.push(only.using("nothing").at(&self.name, 0));
+            }
         } else {
             let stay = |object: &&Arc<Object>| parsed.bad.contains(&object.id());
             let last_good: Vec<_> = self.said.objects.iter().filter(stay).cloned().collect();
+            for object in &last_good {
+                stays(&mut parsed.problems, object);
+            }
             parsed.objects.extend(last_good);
         }
         self.said = parsed;
@@ -375,8 +435,28 @@ impl File {
     }
 }
 
+/// Says of an object that cannot be read that its last good version stays.
+fn stays(problems: &mut [Diagnostic], object: &Object) {
+    let (meta, kind) = (object.meta(), object.kind().as_str());
+    for problem in problems.iter_mut().filter(|problem| problem.severity == Severity::Error) {
+        let about = &problem.object;
+        let namespace = about.namespace.as_deref().unwrap_or(if meta.namespace.is_empty() { "" } else { "default" });
+        if (&*about.kind, namespace, &*about.name) == (kind, &*meta.namespace, &*meta.name) {
+            let stays = "its last good version stays in force";
+            problem.message = problem.message.replace("the object is left out", stays).into();
+            problem.using = Some("its last good version".into());
+        }
+    }
+}
+
 fn cannot(error: &io::Error) -> String {
     format!("cannot be read: {error}. Check its permissions.")
+}
+
+/// Opens a file to read it. What became a pipe a moment ago is not waited for.
+fn open(path: &Path) -> io::Result<fs::File> {
+    let file = fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("it is no file")) }
 }
 
 /// Reads all of a file, of bounded size.

@@ -4,13 +4,16 @@ use std::sync::Arc;
 
 use maesh_compiler::{
     diagnostic::{Diagnostic, ObjectRef, Reason},
-    kinds::{Door, OLD_PREFIX, Object, ObjectId, ObjectKind, Origin, PREFIX},
+    kinds::{BadField, Door, OLD_PREFIX, Object, ObjectId, ObjectKind, Origin, PREFIX, Registration},
 };
 use serde::de::IgnoredAny;
 use serde_json::Value;
 use serde_saphyr::{Spanned, UserMessageFormatter};
 
 use super::tree::Tree;
+
+/// Entries of a list or map of which the lines are kept; the line of the list does for the others.
+const MOST_LINES: usize = 64;
 
 /// What a file says.
 #[derive(Debug, Default)]
@@ -23,6 +26,8 @@ pub(super) struct Parsed {
     pub(super) unknown: Vec<Unknown>,
     /// Objects that are there but could not be read.
     pub(super) bad: Vec<ObjectId>,
+    /// There is nothing in it but comments.
+    pub(super) is_comments: bool,
     /// Some of it is not YAML at all.
     pub(super) broken: bool,
 }
@@ -53,7 +58,10 @@ pub(super) fn parse(file: &Arc<str>, text: &str, door: &Door) -> Parsed {
             }
         }
     }
-    reader.parsed
+    let mut parsed = reader.parsed;
+    parsed.is_comments =
+        text.lines().map(str::trim).all(|line| line.is_empty() || line.starts_with('#') || line == "---");
+    parsed
 }
 
 /// The values of a document that is several JSON objects one after the other, each with the number of lines before it;
@@ -192,29 +200,31 @@ impl Reader<'_> {
         let origin = Origin { file: self.file.clone(), line, fields };
         let mut value = tree.into_value();
         let unquoted = texts_from_scalars(&mut value);
-        match Object::read(kind, &value, self.door) {
-            Ok(mut read) => {
+        let registration = kind.registration();
+        let bad_version = bad_version(registration, &value);
+        let read = bad_version.map_or_else(|| registration.read(&value, self.door), Err);
+        match read {
+            Ok((mut read, bad)) => {
+                for bad in bad {
+                    let line = origin.line_of(&bad.path);
+                    self.parsed.problems.push(bad.diagnostic(object.clone(), false).at(self.file, line));
+                }
                 let meta = read.meta_mut();
                 meta.origin = Some(Arc::new(origin));
-                for (key, text) in unquoted {
-                    let field = format!("metadata.annotations[{key}]");
+                for Unquoted { what, key, field, text } in unquoted {
                     let say = format!(
-                        "annotation {key} is {text} without quotes, which Kubernetes refuses; using \"{text}\". Put it \
-                         in quotes."
+                        "{what} {key} is {text} without quotes, which Kubernetes refuses; using \"{text}\". Put it in \
+                         quotes."
                     );
                     let bad = Diagnostic::of(Reason::InvalidAnnotation, kind.as_str(), meta, &field, say);
-                    self.parsed.problems.push(bad.value(&text).using(text));
+                    let reason = if what == "annotation" { bad.reason } else { Reason::InvalidObject };
+                    self.parsed.problems.push(Diagnostic { reason, ..bad }.value(&text).using(text));
                 }
                 self.parsed.objects.push(Arc::new(read));
             }
             Err(error) => {
-                let text = format!("{error}; the object is left out. Correct the field.");
-                let mut bad = Diagnostic::error(Reason::InvalidObject, object.clone(), text);
-                bad = bad.field(error.path.as_str()).at(self.file, origin.line_of(&error.path));
-                if let Some(value) = &error.value {
-                    bad = bad.value(value);
-                }
-                self.parsed.problems.push(bad);
+                let bad = error.diagnostic(object.clone(), true);
+                self.parsed.problems.push(bad.at(self.file, origin.line_of(&error.path)));
                 if !object.name.is_empty() {
                     let namespace = match (kind.namespaced(), object.namespace) {
                         (false, _) => "".into(),
@@ -240,21 +250,35 @@ impl Reader<'_> {
                 fields.extend(ours.map(|(key, at)| (format!("metadata.annotations[{key}]").into(), self.line(at))));
             }
         }
-        let Some(spec) = tree.get("spec") else { return fields };
-        fields.push(("spec".into(), self.line(spec)));
-        if let Tree::Map(entries) = &spec.value {
-            fields.extend(entries.iter().map(|(key, at)| (format!("spec.{key}").into(), self.line(at))));
-        }
-        if let Some(Spanned { value: Tree::List(ports), .. }) = spec.value.get("ports") {
-            for (i, port) in ports.iter().enumerate() {
-                fields.push((format!("spec.ports[{i}]").into(), self.line(port)));
-                if let Tree::Map(entries) = &port.value {
-                    let of_port = |(key, at): &(String, _)| (format!("spec.ports[{i}].{key}").into(), self.line(at));
-                    fields.extend(entries.iter().map(of_port));
-                }
+        if let Tree::Map(entries) = tree {
+            for (key, at) in entries.iter().filter(|(key, _)| key != "metadata") {
+                self.lines_below(key, at, &mut fields);
             }
         }
         fields
+    }
+
+    /// Lines of a field, of the fields in it, and of those in its lists of maps.
+    fn lines_below(&self, path: &str, at: &Spanned<Tree>, fields: &mut Vec<(Box<str>, u32)>) {
+        fields.push((path.into(), self.line(at)));
+        let Tree::Map(entries) = &at.value else { return self.lines_of_list(path, at, fields) };
+        for (key, at) in entries.iter().take(MOST_LINES) {
+            let path = format!("{path}.{key}");
+            fields.push((path.as_str().into(), self.line(at)));
+            self.lines_of_list(&path, at, fields);
+        }
+    }
+
+    fn lines_of_list(&self, path: &str, at: &Spanned<Tree>, fields: &mut Vec<(Box<str>, u32)>) {
+        let Tree::List(list) = &at.value else { return };
+        for (i, entry) in list.iter().take(MOST_LINES).enumerate() {
+            let path = format!("{path}[{i}]");
+            fields.push((path.as_str().into(), self.line(entry)));
+            if let Tree::Map(entries) = &entry.value {
+                let below = entries.iter().take(MOST_LINES);
+                fields.extend(below.map(|(key, at)| (format!("{path}.{key}").into(), self.line(at))));
+            }
+        }
     }
 }
 
@@ -262,22 +286,44 @@ fn is_ours(key: &str) -> bool {
     key.starts_with(PREFIX) || key.starts_with(OLD_PREFIX)
 }
 
-/// Takes numbers and booleans that someone wrote without quotes as the texts that they were meant to be, and drops
-/// empty annotations. Returns those of the mesh's.
-fn texts_from_scalars(object: &mut Value) -> Vec<(String, String)> {
-    let mut ours = Vec::new();
-    let Some(Value::Object(annotations)) = object.pointer_mut("/metadata/annotations") else { return ours };
-    annotations.retain(|_, value| !value.is_null());
-    for (key, value) in annotations {
-        if let Value::Number(_) | Value::Bool(_) = value {
-            let text = value.to_string();
-            if is_ours(key) {
-                ours.push((key.clone(), text.clone()));
+/// A text that someone wrote without quotes.
+struct Unquoted {
+    what: &'static str,
+    key: String,
+    field: String,
+    text: String,
+}
+
+/// Takes numbers and booleans that someone wrote without quotes as the texts that they were meant to be, and drops empty
+/// ones: in annotations, labels and selectors. Returns those that count; annotations of others do not.
+fn texts_from_scalars(object: &mut Value) -> Vec<Unquoted> {
+    let mut all = Vec::new();
+    for (what, pointer, path) in [
+        ("annotation", "/metadata/annotations", "metadata.annotations"),
+        ("label", "/metadata/labels", "metadata.labels"),
+        ("selector", "/spec/selector", "spec.selector"),
+    ] {
+        let Some(Value::Object(entries)) = object.pointer_mut(pointer) else { continue };
+        entries.retain(|_, value| !value.is_null());
+        for (key, value) in entries {
+            if let Value::Number(_) | Value::Bool(_) = value {
+                let text = value.to_string();
+                if what != "annotation" || is_ours(key) {
+                    let (field, text) = (format!("{path}[{key}]"), text.clone());
+                    all.push(Unquoted { what, key: key.clone(), field, text });
+                }
+                *value = Value::String(text);
             }
-            *value = Value::String(text);
         }
     }
-    ours
+    all
+}
+
+/// What is wrong where the object is of a version that is not read.
+fn bad_version(kind: &Registration, object: &Value) -> Option<BadField> {
+    let written = object.get("apiVersion")?.as_str()?;
+    let version = written.rsplit('/').next().unwrap_or_default();
+    (!kind.versions.contains(&version)).then(|| BadField::version(kind, written))
 }
 
 /// Values that the anchors and aliases of a file may stand for: a file of a few lines could stand for millions, and

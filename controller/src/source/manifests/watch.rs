@@ -22,7 +22,7 @@ use notify::{
 };
 use tokio::sync::mpsc;
 
-use super::{LOOK_AGAIN, files::Files, settle::Settling};
+use super::{LOOK_AGAIN, Progress, files::Files, settle::Settling};
 use crate::source::{Batch, Event};
 
 /// What wakes the thread.
@@ -38,6 +38,7 @@ pub(super) enum Signal {
 pub(super) fn run(
     paths: Vec<PathBuf>,
     door: Door,
+    progress: Arc<Progress>,
     signal: Sender<Signal>,
     signals: &Receiver<Signal>,
     batches: &mpsc::Sender<Batch>,
@@ -47,7 +48,7 @@ pub(super) fn run(
         let _ = signal.send(Signal::Disk(event));
     };
     let mut this = Watching {
-        files: Files::new(paths, door),
+        files: Files::new(paths, door, progress),
         settling: Settling::default(),
         watcher: notify::recommended_watcher(forward).map_err(|error| error.to_string()),
         watched: BTreeSet::new(),

@@ -31,7 +31,7 @@ impl Talk {
         self.store.apply_opaque(&[], &[(TYPE.into(), name.into())]);
     }
 
-    fn say(&mut self, request: DeltaDiscoveryRequest) -> Result<Heard, Violation> {
+    fn say(&mut self, request: DeltaDiscoveryRequest) -> Result<RequestKind, Violation> {
         let node = Some(Node { id: "n".to_owned(), ..Node::default() });
         self.session.hear(DeltaDiscoveryRequest { node, type_url: TYPE.to_owned(), ..request }, &self.store)
     }
@@ -54,7 +54,7 @@ impl Talk {
         .unwrap();
     }
 
-    fn answer(&mut self, nonce: &str, error: Option<&str>) -> Heard {
+    fn answer(&mut self, nonce: &str, error: Option<&str>) -> RequestKind {
         let error = error.map(|message| Status { code: 3, message: message.to_owned(), details: Vec::new() });
         let answer =
             DeltaDiscoveryRequest { response_nonce: nonce.to_owned(), error_detail: error, ..Default::default() };
@@ -68,7 +68,7 @@ impl Talk {
     /// The next response, acknowledged, in short: `a=1 -b!`, where `!` marks completion; "" for none.
     fn hear(&mut self) -> String {
         let Some(response) = self.next() else { return String::new() };
-        assert_eq!(self.answer(&response.nonce, None), Heard::Ack);
+        assert_eq!(self.answer(&response.nonce, None), RequestKind::Ack);
         said(&response)
     }
 }
@@ -216,11 +216,11 @@ fn one_response_is_unanswered_at_most_and_the_next_has_the_newest() {
         talk.put("a", bytes);
         assert!(talk.next().is_none());
     }
-    assert_eq!(talk.answer("not a nonce of ours", None), Heard::Stale);
+    assert_eq!(talk.answer("not a nonce of ours", None), RequestKind::Stale);
     assert!(talk.next().is_none(), "a stale answer frees nothing");
-    assert_eq!(talk.answer(&first.nonce, None), Heard::Ack);
+    assert_eq!(talk.answer(&first.nonce, None), RequestKind::Ack);
     assert_eq!(talk.hear(), "a=4");
-    assert_eq!(talk.answer(&first.nonce, None), Heard::Stale, "answered once");
+    assert_eq!(talk.answer(&first.nonce, None), RequestKind::Stale, "answered once");
 }
 
 #[test]
@@ -235,7 +235,7 @@ fn a_stale_answer_may_still_change_interest() {
         response_nonce: "old".to_owned(),
         ..Default::default()
     });
-    assert_eq!(heard, Ok(Heard::Stale));
+    assert_eq!(heard, Ok(RequestKind::Stale));
     assert_eq!(talk.hear(), "b=1!");
 }
 
@@ -245,7 +245,7 @@ fn what_was_rejected_is_not_sent_again_until_it_changes() {
     talk.put("a", "bad");
     talk.subscribe(&["*"]);
     let response = talk.next().unwrap();
-    assert_eq!(talk.answer(&response.nonce, Some("a is bad")), Heard::Nack);
+    assert_eq!(talk.answer(&response.nonce, Some("a is bad")), RequestKind::Nack);
     assert_eq!(talk.hear(), "");
     talk.put("a", "good");
     assert_eq!(talk.hear(), "a=good");
@@ -262,7 +262,7 @@ fn large_sets_come_in_chunks_and_the_last_one_says_so() {
     let mut chunks = Vec::new();
     while let Some(push) = talk.session.next(&talk.store, 300).unwrap() {
         assert!(push.bytes <= 300 || push.response.resources.len() == 1, "{} bytes", push.bytes);
-        assert_eq!(talk.answer(&push.response.nonce, None), Heard::Ack);
+        assert_eq!(talk.answer(&push.response.nonce, None), RequestKind::Ack);
         chunks.push((push.response.resources.len(), said(&push.response).ends_with('!')));
     }
     assert_eq!(chunks, [(2, false), (2, false), (1, false), (1, true)]);

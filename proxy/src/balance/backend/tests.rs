@@ -1,31 +1,12 @@
-use std::time::Duration;
-
-use maesh_config::model::{Balance, Scheme};
-
 use super::*;
+use crate::fixtures;
 
 fn policy() -> BackendPolicy {
-    BackendPolicy {
-        scheme: Scheme::Http,
-        balance: Balance::P2c,
-        local_only: false,
-        connect_timeout: Duration::from_secs(5),
-        idle_timeout: None,
-        concurrency: 1024,
-        not_understood: None,
-    }
+    fixtures::policy(1024)
 }
 
 fn facts(last: u8, zones: &[&str]) -> model::Endpoint {
-    model::Endpoint {
-        address: SocketAddr::from(([10, 0, 0, last], 80)),
-        ready: true,
-        serving: true,
-        terminating: false,
-        node: None,
-        for_zones: zones.iter().map(|zone| Arc::from(*zone)).collect(),
-        for_nodes: Vec::new(),
-    }
+    model::Endpoint { for_zones: zones.iter().map(|zone| Arc::from(*zone)).collect(), ..fixtures::endpoint(last, 80) }
 }
 
 fn terminating(last: u8) -> model::Endpoint {

@@ -41,9 +41,6 @@ use crate::{
     state::Phase,
 };
 
-/// Largest rest of an upload for which a connection is kept after an early answer.
-const SMALL_REST: u64 = 64 * 1024;
-
 /// How long what a caller still sends is discarded before its connection is closed: since its last byte, and in all.
 const LINGER_SILENCE: Duration = Duration::from_secs(2);
 const LINGER: Duration = Duration::from_secs(30);
@@ -69,10 +66,10 @@ pub(super) async fn serve(io: CallerIo, caller: &Arc<Caller>) {
     let service = service_fn(|request: Request<Incoming>| {
         let grpc = answer::is_grpc(request.headers());
         let exchange = Exchange::begin(caller, request.method(), grpc, caller.activity.clone());
-        let upload = request.body().size_hint().upper();
+        let has_length = request.body().size_hint().upper().is_some();
         let (head, body) = request.into_parts();
         let body = RequestBody::h1(body, exchange.activity.clone());
-        respond(exchange, slot.clone(), upload, ProxiedRequest::new(head, body))
+        respond(exchange, slot.clone(), has_length, ProxiedRequest::new(head, body))
     });
     let mut connection = builder.serve_connection(io, service);
     let mut is_shut = false;
@@ -122,11 +119,11 @@ async fn linger(io: CallerIo) {
     }
 }
 
-/// Takes one request, whose body has at most `upload` bytes where it says so, through the pipeline.
+/// Takes one request through the pipeline. `has_length`: it says how long its body is.
 async fn respond(
     mut exchange: Box<Exchange>,
     slot: TunnelSlot,
-    upload: Option<u64>,
+    has_length: bool,
     request: Box<ProxiedRequest>,
 ) -> Result<Response<Download>, Infallible> {
     let waits = request.head.headers.contains_key(header::EXPECT);
@@ -146,9 +143,10 @@ async fn respond(
         *slot.lock() = Some((tunnel, exchange));
         return Ok(Response::from_parts(head, Download::new(Recorded::nothing(), None)));
     }
+    // hyper closes the connection where it cannot read the rest of the upload at once.
     let early = exchange.reason.is_some()
         && exchange.activity.is_uploading()
-        && (waits || upload.is_none_or(|upload| upload > SMALL_REST));
+        && (waits || !has_length || exchange.caller.is_uploading());
     if early
         || exchange.sends_caller_away()
         || exchange.reason.is_some_and(ends_connection)

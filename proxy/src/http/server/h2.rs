@@ -4,6 +4,7 @@
 //! from another stream. What is held for a caller is counted ([`buffers`](crate::buffers)), and a stream that holds
 //! too much is reset. No PING is sent: a caller that is gone is found by TCP keepalive.
 
+mod frames;
 mod stream;
 mod upload;
 
@@ -19,6 +20,7 @@ use h2::server;
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 
+pub(super) use self::frames::{FrameBounds, Progress};
 pub(crate) use self::{
     stream::reserve,
     upload::{Received, Slot},

@@ -1,7 +1,8 @@
 //! The bytes of a caller's HTTP connection.
 //!
-//! Between the socket and the parser for four reasons. Bytes read while the protocol was being recognised come first. What
+//! Between the socket and the parser for five reasons. Bytes read while the protocol was being recognised come first. What
 //! hyper would read in another way than others is not let in ([`framing`](super::h1::Framing)).
+//! A head, or a header block of HTTP/2, that does not come to its end is noticed.
 //! While a head of HTTP/1.1 arrives, a copy of its beginning is kept, because hyper answers what it cannot parse by
 //! itself, and its answer says too little: it is replaced by one with a reason. And it knows whether the caller has ended
 //! its side, and whether everything was written.
@@ -17,7 +18,10 @@ use bytes::{Buf, Bytes};
 use hyper::rt::{Read, ReadBufCursor, Write};
 use tokio::net::TcpStream;
 
-use super::h1::Framing;
+use super::{
+    h1::Framing,
+    h2::{FrameBounds, Progress},
+};
 use crate::{
     http::{
         answer,
@@ -30,17 +34,13 @@ use crate::{
 /// Bytes of a head that are kept to explain why it was refused: a target one byte too long, and some more.
 const KEPT: usize = 17 * 1024;
 
-/// Bytes of the preface of HTTP/2, and of what stands before the payload of a frame.
-const PREFACE: usize = 24;
-const FRAME_HEAD: usize = 9;
-
 /// The stream of a caller's HTTP connection.
 pub(crate) struct CallerIo {
     stream: Socket,
     /// What was read before, or is held back.
     first: Bytes,
     framing: Framing,
-    opening: Opening,
+    frames: FrameBounds,
     caller: Arc<Caller>,
     remembered: bool,
     /// The caller has ended its side.
@@ -59,7 +59,7 @@ impl CallerIo {
             stream,
             first,
             framing: Framing::new(),
-            opening: Opening::default(),
+            frames: FrameBounds::new(),
             caller,
             remembered: false,
             at_end: false,
@@ -92,6 +92,8 @@ impl CallerIo {
     /// Looks at `bytes` of HTTP/1.1 before they are let in; returns how many of them are.
     fn look(framing: &mut Framing, head: &mut Vec<u8>, caller: &Caller, bytes: &[u8]) -> usize {
         let passed = framing.pass(bytes);
+        caller.set_partial_head(framing.is_within_head());
+        caller.set_uploading(framing.unfinished());
         if framing.is_refused() {
             caller.set_malformed(framing.malformed());
         }
@@ -106,6 +108,18 @@ impl CallerIo {
         let room = KEPT.saturating_sub(head.len());
         head.extend_from_slice(&bytes[..passed.min(room)]);
         passed
+    }
+
+    /// Follows `bytes` of HTTP/2.
+    fn follow(frames: &mut FrameBounds, caller: &Caller, bytes: &[u8]) {
+        match frames.pass(bytes) {
+            Progress::Complete => caller.set_partial_head(false),
+            Progress::Began => caller.partial_head_began(),
+            Progress::Incomplete => {}
+        }
+        if frames.is_opened() && caller.stage() == Stage::Head {
+            caller.opened();
+        }
     }
 
     /// Whether bytes of HTTP/1.1 are let in now. After a request to leave HTTP they are once it is answered.
@@ -124,10 +138,10 @@ impl CallerIo {
 
     /// Reads what is neither HTTP/1.1 nor to be looked at.
     fn poll_read_through(&mut self, cx: &mut Context<'_>, buf: &mut ReadBufCursor<'_>) -> Poll<io::Result<()>> {
-        let Self { stream, first, opening, caller, .. } = self;
+        let Self { stream, first, frames, caller, .. } = self;
         let mut look = |bytes: &[u8]| {
-            if caller.stage() == Stage::Head && opening.pass(bytes) {
-                caller.opened();
+            if caller.http2 {
+                Self::follow(frames, caller, bytes);
             }
             bytes.len()
         };
@@ -146,7 +160,13 @@ impl CallerIo {
 
     /// Replaces what hyper says about a head that it could not parse; `written` is the beginning of its answer.
     fn explain(&mut self, written: &[u8]) -> bool {
-        let Some(reason) = refused(written, &self.head, self.caller.shared.config.limits.target) else { return false };
+        let target = self.caller.shared.config.limits.target;
+        let reason = match refused(written, &self.head, target) {
+            None => return false,
+            // To hyper a length above its limit is a head that is too large.
+            Some(Reason::HeadersTooLarge) if self.framing.is_refused() => Reason::BadRequest,
+            Some(reason) => reason,
+        };
         self.caller.shared.telemetry.refused(reason);
         self.last_words = Some(answer::last_words(reason).into());
         true
@@ -163,31 +183,6 @@ impl CallerIo {
     /// Whether bytes written now can be an answer of hyper's own.
     fn between_answers(&self) -> bool {
         matches!(self.caller.stage(), Stage::Idle | Stage::Head)
-    }
-}
-
-/// How much was seen of what begins a connection of HTTP/2: the preface, and a frame with settings.
-#[derive(Default)]
-struct Opening {
-    seen: usize,
-    /// Bytes in the frame.
-    length: usize,
-}
-
-impl Opening {
-    /// Follows `bytes`; says whether the frame is complete.
-    fn pass(&mut self, bytes: &[u8]) -> bool {
-        for byte in bytes {
-            // Three bytes after the preface are the length of the frame (RFC 9113 section 4.1).
-            if (PREFACE..PREFACE + 3).contains(&self.seen) {
-                self.length = self.length << 8 | usize::from(*byte);
-            }
-            self.seen += 1;
-            if self.seen >= PREFACE + FRAME_HEAD + self.length {
-                return true;
-            }
-        }
-        false
     }
 }
 

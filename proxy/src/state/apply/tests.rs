@@ -2,7 +2,7 @@ use std::net::SocketAddr;
 
 use maesh_config::{
     Resource,
-    model::{Answer, Balance, Endpoints, NamePort, PortEndpoints, Protocol, Scheme, Service, ServicePort},
+    model::{Answer, Endpoints, NamePort, PortEndpoints, Protocol, Service, ServicePort},
 };
 use maesh_discovery::update::Ack;
 use prometheus_client::registry::Registry;
@@ -11,6 +11,7 @@ use super::*;
 use crate::{
     admission::{Admission, Budget},
     config::{Config, Limits},
+    fixtures,
     state::{InFlight, Shared},
     telemetry::Telemetry,
 };
@@ -54,30 +55,13 @@ fn service(ports: &[u16], concurrency: u32) -> Resource {
         protocol: Protocol::Http,
         leaving: false,
         routes: Vec::new(),
-        backend: BackendPolicy {
-            scheme: Scheme::Http,
-            balance: Balance::P2c,
-            local_only: false,
-            connect_timeout: Duration::from_secs(5),
-            idle_timeout: None,
-            concurrency,
-            not_understood: None,
-        },
+        backend: fixtures::policy(concurrency),
     };
     Resource::Service(Service { name: web(), ports: ports.iter().map(port).collect() })
 }
 
 fn endpoints(hosts: &[u8]) -> Resource {
-    let endpoint = |host: &u8| EndpointFacts {
-        address: SocketAddr::from(([10, 0, 0, *host], 8080)),
-        ready: true,
-        serving: true,
-        terminating: false,
-        node: None,
-        for_zones: Vec::new(),
-        for_nodes: Vec::new(),
-    };
-    let endpoints = hosts.iter().map(endpoint).collect();
+    let endpoints = hosts.iter().map(|host| fixtures::endpoint(*host, 8080)).collect();
     let ports = vec![PortEndpoints { number: 80, protocol: Protocol::Http, endpoints }];
     Resource::Endpoints(Endpoints { service: web(), ports })
 }

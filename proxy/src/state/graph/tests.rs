@@ -1,11 +1,10 @@
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::BTreeMap;
 
-use maesh_config::model::{
-    Answer, Backend as RouteBackend, Balance, NamePort, PortEndpoints, Route, Scheme, ServicePort,
-};
+use maesh_config::model::{Answer, Backend as RouteBackend, NamePort, PortEndpoints, Route, ServicePort};
 use proptest::prelude::*;
 
 use super::*;
+use crate::fixtures::{self, policy};
 
 /// What is there once all effects are carried out.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -87,18 +86,6 @@ fn key(name: &str) -> Arc<str> {
     service_name(name).to_string().into()
 }
 
-fn policy(concurrency: u32) -> BackendPolicy {
-    BackendPolicy {
-        scheme: Scheme::Http,
-        balance: Balance::P2c,
-        local_only: false,
-        connect_timeout: Duration::from_secs(5),
-        idle_timeout: None,
-        concurrency,
-        not_understood: None,
-    }
-}
-
 fn set_name(name: &str) -> Event {
     let ports = vec![NamePort { number: 80, protocol: Protocol::Http, name: None, listen: 80 }];
     let service = service_name(name);
@@ -127,15 +114,7 @@ fn set_service(name: &str, ports: &[u16], to: &[(&str, u16)]) -> Event {
 }
 
 fn set_endpoints(name: &str, ports: &[u16], host: u8) -> Event {
-    let endpoint = |number: u16| model::Endpoint {
-        address: SocketAddr::from(([10, 0, 0, host], number)),
-        ready: true,
-        serving: true,
-        terminating: false,
-        node: None,
-        for_zones: Vec::new(),
-        for_nodes: Vec::new(),
-    };
+    let endpoint = |number: u16| fixtures::endpoint(host, number);
     let port =
         |number: &u16| PortEndpoints { number: *number, protocol: Protocol::Http, endpoints: vec![endpoint(*number)] };
     let ports = ports.iter().map(port).collect();

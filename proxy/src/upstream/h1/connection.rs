@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::BytesMut;
-use http::{Method, StatusCode};
+use http::{Method, StatusCode, Version, header, response};
 use tokio::net::TcpStream;
 
 use super::{
@@ -153,6 +153,11 @@ impl<U: Upload> Sending<U> {
     }
 }
 
+/// Whether a 101 leaves HTTP: HTTP/1.0 cannot, and it has to say for what (RFC 9110 sections 7.8 and 15.2.2).
+fn switches(head: &response::Parts) -> bool {
+    head.version == Version::HTTP_11 && head.headers.get(header::UPGRADE).is_some_and(|protocol| !protocol.is_empty())
+}
+
 /// The response's side of an exchange, until its head is here.
 struct Receiving<'a> {
     limits: &'a ResponseLimits,
@@ -198,7 +203,9 @@ impl Receiving<'_> {
             };
             self.looked = 0;
             match head.parts.status {
-                StatusCode::SWITCHING_PROTOCOLS if self.upgrade => return Ok(Some(head)),
+                StatusCode::SWITCHING_PROTOCOLS if self.upgrade => {
+                    return if switches(&head.parts) { Ok(Some(head)) } else { Err(ProtocolError::Upgrade.into()) };
+                }
                 StatusCode::SWITCHING_PROTOCOLS => return Err(ProtocolError::Unasked.into()),
                 status if status.is_informational() => {
                     self.interim += 1;

@@ -6,10 +6,10 @@
 use std::mem::MaybeUninit;
 
 use bytes::BytesMut;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header, response};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header, response};
 use smallvec::SmallVec;
 
-use super::super::{ProtocolError, has_no_body};
+use super::super::{ProtocolError, has_no_body, length::content_length};
 
 /// Fields for which there is room on the stack. More are allowed, and cost an allocation.
 const USUAL_FIELDS: usize = 64;
@@ -21,6 +21,17 @@ pub(crate) struct Limits {
     pub(crate) bytes: usize,
     /// Fields of the head.
     pub(crate) fields: usize,
+}
+
+impl Limits {
+    /// Whether fields that came by HTTP/2 are within the limits: what they measure is what they would in HTTP/1.1.
+    pub(crate) fn check(&self, fields: &HeaderMap) -> Result<(), ProtocolError> {
+        if fields.len() > self.fields {
+            return Err(ProtocolError::TooManyFields);
+        }
+        let size: usize = fields.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+        if size > self.bytes { Err(ProtocolError::HeadTooLarge) } else { Ok(()) }
+    }
 }
 
 /// How the end of a body is found.
@@ -68,6 +79,7 @@ pub(crate) fn parse(buffer: &mut BytesMut, limits: &Limits, method: &Method) -> 
     let keep_alive = !ends_by_closing && !ambiguous && persists(&headers, version);
     let (mut parts, ()) = http::Response::new(()).into_parts();
     parts.status = status;
+    parts.version = if version == 0 { Version::HTTP_10 } else { Version::HTTP_11 };
     parts.headers = headers;
     if let Some(reason) = reason.and_then(|reason| hyper::ext::ReasonPhrase::try_from(reason).ok()) {
         parts.extensions.insert(reason);
@@ -136,11 +148,7 @@ fn frame(headers: &mut HeaderMap, status: StatusCode, version: u8, method: &Meth
         let framing = if has_no_body(status, method) { Framing::Empty } else { Framing::Chunked };
         return Ok(Framed { framing, said: true, ambiguous });
     }
-    let length = content_length(headers)?;
-    if status == StatusCode::NO_CONTENT || status.is_informational() {
-        // Neither has a length (RFC 9110 section 8.6).
-        headers.remove(header::CONTENT_LENGTH);
-    }
+    let length = content_length(headers, status)?;
     let framing = match length {
         _ if has_no_body(status, method) => Framing::Empty,
         Some(0) => Framing::Empty,
@@ -156,41 +164,6 @@ fn is_chunked(headers: &HeaderMap, version: u8) -> Result<bool, ProtocolError> {
     let Some(coding) = codings.next() else { return Ok(false) };
     let chunked = coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked");
     if version == 0 || !chunked || codings.next().is_some() { Err(ProtocolError::TransferCoding) } else { Ok(true) }
-}
-
-/// The length that the fields say. Equal ones are made one; different or malformed ones are an error.
-fn content_length(headers: &mut HeaderMap) -> Result<Option<u64>, ProtocolError> {
-    let mut values = headers.get_all(header::CONTENT_LENGTH).iter();
-    let Some(first) = values.next() else { return Ok(None) };
-    // Whatever is not as everybody writes it is written anew.
-    let plain = first.as_bytes();
-    if values.next().is_none() && !plain.contains(&b',') && (plain.len() == 1 || !plain.starts_with(b"0")) {
-        return digits(plain).map(Some).ok_or(ProtocolError::ContentLength);
-    }
-    let mut length = None;
-    for value in headers.get_all(header::CONTENT_LENGTH) {
-        for one in value.as_bytes().split(|byte| *byte == b',') {
-            let one = digits(one.trim_ascii()).ok_or(ProtocolError::ContentLength)?;
-            if length.is_some_and(|length| length != one) {
-                return Err(ProtocolError::ContentLength);
-            }
-            length = Some(one);
-        }
-    }
-    if let Some(length) = length {
-        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
-    }
-    Ok(length)
-}
-
-fn digits(text: &[u8]) -> Option<u64> {
-    if text.is_empty() {
-        return None;
-    }
-    text.iter().try_fold(0_u64, |number, byte| {
-        let digit = byte.is_ascii_digit().then(|| u64::from(byte - b'0'))?;
-        number.checked_mul(10)?.checked_add(digit)
-    })
 }
 
 /// Whether the endpoint keeps the connection after this response (RFC 9112 section 9.3).

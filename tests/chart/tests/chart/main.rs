@@ -4,6 +4,8 @@
 //! leaves them out. Files that are rendered and checked in are written anew when `MAESH_WRITE` is set.
 
 mod helm;
+mod promql;
+mod queries;
 mod render;
 mod server;
 mod snippets;

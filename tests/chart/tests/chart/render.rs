@@ -90,7 +90,6 @@ fn chart_refuses_values_that_it_does_not_know_or_cannot_keep() {
             ("multicast DNS", "zones={local},clusterDomain=example.internal", "local is reserved"),
             ("reverse lookup", "zones={10.in-addr.arpa}", "is reserved"),
             ("a zone in another", "zones={maesh,shop.maesh}", "shop.maesh lies within maesh"),
-            ("an address that nobody may look for", "addressing=auto,coredns.mode=manual", "set coredns.tellsCaller"),
             ("a probe of something else", "proxy.livenessProbe.exec.command={true}", "livenessProbe"),
             ("sysctls of all pods", "podSecurityContext.sysctls[0].name=a", "podSecurityContext"),
             ("a name that is none", "fullnameOverride=Mesh", "fullnameOverride"),

@@ -133,6 +133,29 @@ fn chart_refuses_a_second_installation() {
     }
 }
 
+/// `addressing: auto` needs no further value, whoever writes the stanza: the controller may list the pods and Services that
+/// say which software the cluster's DNS is. With `coredns.mode: manual` it still may not read its configuration.
+#[test]
+fn chart_lets_the_controller_find_out_about_the_clusters_dns() {
+    let (Some(helm), Some(server)) = (newest(), ApiServer::start_or_skip()) else { return };
+    server.apply(NAMESPACE).unwrap();
+    for (mode, may_read) in [("manual", "no"), ("auto", "yes")] {
+        let options = ["--set", &format!("addressing=auto,coredns.mode={mode}")].map(str::to_owned);
+        let all = objects(&template(&helm, &options).unwrap());
+        for object in all.iter().filter(|object| text(object, "/apiVersion").starts_with("rbac.")) {
+            server.apply(&object.to_string()).unwrap();
+        }
+        for (verb, what, want) in
+            [("list", "pods", "yes"), ("list", "services", "yes"), ("get", "configmaps/coredns", may_read)]
+        {
+            let mut kubectl = server.kubectl();
+            kubectl.args(["auth", "can-i", verb, what, "--namespace=kube-system"]);
+            let output = kubectl.arg("--as=system:serviceaccount:maesh:maesh-controller").output().unwrap();
+            assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), want, "{mode}: {verb} {what}");
+        }
+    }
+}
+
 /// The command that the notes print gives a stanza.
 #[test]
 fn chart_notes_print_a_stanza() {
@@ -144,7 +167,7 @@ fn chart_notes_print_a_stanza() {
     let install = install.args(["--namespace", "maesh", "--set", "dns.clusterIP=10.96.0.53,coredns.mode=manual"]);
     let notes = succeeded("helm install", &install.output().unwrap());
     let from = notes.find("kubectl -n maesh get service").unwrap();
-    let to = from + notes[from..].find("   and append").unwrap();
+    let to = from + notes[from..].find("   and put it at the beginning of the Corefile").unwrap();
     let kubectl = server.kubectl();
     let mut shell = server.namespace().command("sh");
     shell.env("KUBECONFIG", server.kubeconfig()).arg("-c");

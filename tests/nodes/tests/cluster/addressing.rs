@@ -26,6 +26,7 @@ fn cluster_names_answer_as_the_values_and_annotations_say() {
     for (values, annotation, want) in [
         (&["addressing=service"][..], None, Answer::Service),
         (&["addressing=service"], Some("addressing=node"), Answer::Proxy),
+        (&["addressing=auto"], None, Answer::Proxy),
         (&["addressing=auto", "coredns.tellsCaller=false"], None, Answer::Service),
         (&["addressing=auto", "coredns.tellsCaller=true"], None, Answer::Proxy),
         (&["addressing=node"], Some("addressing=service"), Answer::Service),

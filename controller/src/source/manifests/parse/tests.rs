@@ -26,7 +26,7 @@ fn a_bad_document_does_not_hide_the_others() {
     assert!(said[0].starts_with("f.yaml:"), "{said:#?}");
     assert_eq!(
         said[1],
-        "f.yaml:14: Service b: spec.ports is a number, not a list; the object is left out. Correct the field."
+        "f.yaml:14: Service b: spec.ports is 80, not a list; the object is left out. Correct the field."
     );
     assert_eq!(parsed.bad.len(), 1);
 }
@@ -62,7 +62,7 @@ fn lines_of_fields() {
         ("spec.ports[0]", 10),
         ("spec.ports[1].port", 13),
         ("spec.ports[1].appProtocol", 12),
-        ("kind", 2),
+        ("kind", 3),
     ] {
         assert_eq!(origin.line_of(field), line, "{field}");
     }

@@ -14,6 +14,9 @@ use smallvec::SmallVec;
 /// Bytes of a line of a head that are looked at. A length that is not among them is malformed.
 const LINE: usize = 256;
 
+/// Largest length of a body: hyper takes two more for signs.
+const LONGEST: u64 = u64::MAX - 2;
+
 /// Digits of a chunk's size.
 const DIGITS: u8 = 16;
 
@@ -79,6 +82,19 @@ impl Framing {
     /// What follows is held back until this request is answered.
     pub(in crate::http::server) fn undecided(&self) -> Option<u32> {
         (self.state == State::Undecided).then_some(self.heads)
+    }
+
+    /// A head has begun to arrive, and is not complete.
+    pub(in crate::http::server) fn is_within_head(&self) -> bool {
+        self.state == State::Fields || self.state == State::RequestLine && !self.line.is_empty()
+    }
+
+    /// The request, counted from 1, whose body has not come to its end; 0 for none.
+    pub(in crate::http::server) fn unfinished(&self) -> u32 {
+        match self.state {
+            State::RequestLine | State::Fields | State::Undecided => 0,
+            _ => self.heads,
+        }
     }
 
     /// The connection goes on in HTTP.
@@ -229,7 +245,7 @@ fn skip(left: u64, bytes: &[u8]) -> (usize, u64) {
 
 fn number(digits: &[u8]) -> Option<u64> {
     let is_number = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
-    std::str::from_utf8(digits).ok().filter(|_| is_number)?.parse().ok()
+    std::str::from_utf8(digits).ok().filter(|_| is_number)?.parse().ok().filter(|length| *length <= LONGEST)
 }
 
 #[cfg(test)]

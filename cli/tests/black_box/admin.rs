@@ -1,0 +1,213 @@
+//! The admin endpoint from outside, and how a process ends.
+#![allow(clippy::unwrap_used, reason = "a test ends where something is missing")]
+
+use std::{
+    io::{Read as _, Write as _},
+    os::unix::process::CommandExt as _,
+    process::Stdio,
+};
+
+use crate::support::{
+    Dev,
+    backend::Backend,
+    command,
+    http::{Client, get},
+    manifest::{save, service, slices},
+};
+use serde_json::Value;
+
+#[test]
+fn a_body_that_does_not_come_is_another_error_than_one_that_is_too_long() {
+    let folder = tempfile::tempdir().unwrap();
+    let dev = Dev::start(folder.path());
+    for (case, length, body, want) in
+        [("too long", 5000, "x".repeat(5000), " 413 "), ("slow", 5, "inf".to_owned(), " 408 ")]
+    {
+        let request = format!("PUT /api/log-level HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n{body}");
+        let mut stream = std::net::TcpStream::connect(dev.admin()).unwrap();
+        stream.set_read_timeout(Some(crate::support::PATIENCE)).unwrap();
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut head = [0; 64];
+        let read = stream.read(&mut head).unwrap();
+        let head = String::from_utf8_lossy(&head[..read]).into_owned();
+        assert!(head.contains(want), "{case}: {head}");
+    }
+}
+
+fn dev_with_web(web: &Backend) -> (tempfile::TempDir, Dev) {
+    let folder = tempfile::tempdir().unwrap();
+    save(folder.path(), "web.yaml", &(service("shop", "web", 8080, "") + &slices("shop", "web", &[web.address])));
+    let dev = Dev::start(folder.path());
+    (folder, dev)
+}
+
+#[test]
+fn health_metrics_and_status() {
+    let web = Backend::http("web");
+    let (_folder, dev) = dev_with_web(&web);
+    for path in ["/livez", "/readyz"] {
+        assert_eq!(get(dev.admin(), "admin", path).unwrap().status, 200, "{path}");
+    }
+    for _ in 0..3 {
+        assert_eq!(get(dev.served_at("web.shop.maesh"), "web.shop.maesh", "/").unwrap().status, 200);
+    }
+    assert_eq!(get(dev.served_at("web.shop.maesh"), "x.y.maesh", "/").unwrap().status, 404);
+    let metrics = get(dev.admin(), "admin", "/metrics").unwrap();
+    let requests = |label: &str| {
+        let counts =
+            metrics.body.lines().filter(|line| line.starts_with("maesh_http_requests_total{") && line.contains(label));
+        counts.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum::<f64>()
+    };
+    assert_eq!(requests("service=\"web\""), 3.0, "{}", metrics.body);
+    assert!(metrics.body.contains("unknown_host"), "{}", metrics.body);
+    let index: Value = serde_json::from_str(&get(dev.admin(), "admin", "/api").unwrap().body).unwrap();
+    for path in index["paths"].as_array().unwrap() {
+        let answer = get(dev.admin(), "admin", path.as_str().unwrap()).unwrap();
+        assert_eq!(answer.status, 200, "{path}");
+        serde_json::from_str::<Value>(&answer.body).unwrap_or_else(|error| panic!("{path}: {error}: {}", answer.body));
+    }
+    let services = get(dev.admin(), "admin", "/api/services").unwrap();
+    assert!(services.body.contains("web.shop.maesh"), "{}", services.body);
+    let page = get(dev.admin(), "admin", "/").unwrap();
+    assert_eq!(page.status, 200);
+    for part in ["<td>web.shop.maesh</td>", "href=\"/metrics\"", "href=\"/api/services\""] {
+        assert!(page.body.contains(part), "{part}: {}", page.body);
+    }
+    assert_eq!(get(dev.admin(), "admin", "/nothing").unwrap().status, 404);
+}
+
+#[test]
+fn the_log_level_changes_at_run_time() {
+    let web = Backend::http("web");
+    let (_folder, dev) = dev_with_web(&web);
+    let put = |body: &str| {
+        let request = format!("PUT /api/log-level HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+        Client::connect(dev.admin()).unwrap().send(request.as_bytes()).unwrap()
+    };
+    assert_eq!(put("debug").status, 200);
+    assert_eq!(get(dev.admin(), "a", "/api/log-level").unwrap().body.trim(), r#"{"level":"debug"}"#);
+    let of_a_page = "PUT /api/log-level HTTP/1.1\r\nHost: a\r\nOrigin: http://a\r\nContent-Length: 4\r\n\r\ninfo";
+    assert_eq!(Client::connect(dev.admin()).unwrap().send(of_a_page.as_bytes()).unwrap().status, 403);
+    assert_eq!(get(dev.admin(), "a", "/api/log-level").unwrap().body.trim(), r#"{"level":"debug"}"#);
+    let refused = put("loud=very");
+    assert_eq!(refused.status, 400, "{refused:?}");
+    assert!(refused.body.contains("loud=very"), "{refused:?}");
+}
+
+#[test]
+fn requests_in_flight_finish_and_a_second_signal_ends_at_once() {
+    // HUP: a terminal that was closed, or somebody who meant to have files read again.
+    for signal in ["TERM", "HUP"] {
+        let slow = Backend::http_slow("slow");
+        let (_folder, mut dev) = dev_with_web(&slow);
+        let mut client = Client::connect(dev.served_at("web.shop.maesh")).unwrap();
+        let in_flight = std::thread::spawn(move || client.get("web.shop.maesh", "/"));
+        crate::support::await_condition("the request is at the backend", || (slow.arrived() > 0).then_some(()));
+        dev.signal(signal);
+        crate::support::await_condition("it drains", || {
+            get(dev.admin(), "a", "/readyz").ok().is_none_or(|answer| answer.status == 503).then_some(())
+        });
+        slow.release();
+        let answer = in_flight.join().unwrap().unwrap();
+        assert_eq!((answer.status, answer.by()), (200, "slow"), "{signal}: {answer:?}");
+        assert_eq!(dev.wait().code(), Some(0), "{signal}");
+    }
+
+    let slow = Backend::http_slow("slow");
+    let (_folder, mut dev) = dev_with_web(&slow);
+    let mut client = Client::connect(dev.served_at("web.shop.maesh")).unwrap();
+    let in_flight = std::thread::spawn(move || client.get("web.shop.maesh", "/"));
+    crate::support::await_condition("the request is at the backend", || (slow.arrived() > 0).then_some(()));
+    dev.signal("INT");
+    crate::support::await_condition("it drains", || {
+        get(dev.admin(), "a", "/readyz").ok().is_none_or(|answer| answer.status == 503).then_some(())
+    });
+    dev.signal("INT");
+    assert_eq!(dev.wait().code(), Some(130));
+    slow.release();
+    assert!(in_flight.join().unwrap().is_err());
+}
+
+/// A user who is not root: port 80 is refused by the system, so 8080 is served instead.
+#[test]
+fn a_port_that_the_system_refuses_is_served_8000_higher() {
+    if !rustix_is_root() || port_80_is_free_for_all() {
+        return maesh_test_support::skip(
+            "needs root to become another user, and ports below 1024 refused to that user",
+        );
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let binary = folder.path().join("maesh");
+    std::fs::copy(env!("CARGO_BIN_EXE_maesh"), &binary).unwrap();
+    let manifests = folder.path().join("manifests");
+    std::fs::create_dir(&manifests).unwrap();
+    save(&manifests, "web.yaml", &(service("shop", "web", 80, "") + "---\n" + &service("shop", "web2", 8080, "")));
+    allow_others(folder.path());
+    let mut child = std::process::Command::new(&binary)
+        .args([
+            "dev",
+            "--output",
+            "json",
+            "--dns",
+            "127.0.0.1:0",
+            "--admin",
+            "127.0.0.1:0",
+            "--address-range",
+            "127.98.0.0/16",
+        ])
+        .arg(&manifests)
+        .uid(65534)
+        .gid(65534)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = String::new();
+    let mut stdout = child.stdout.take().unwrap();
+    while !said.contains("\"ready\"") || !said.ends_with('\n') {
+        let mut buffer = [0; 4096];
+        match stdout.read(&mut buffer) {
+            Ok(length @ 1..) => said.push_str(&String::from_utf8_lossy(&buffer[..length])),
+            _ => break,
+        }
+    }
+    let _ = child.kill();
+    let _ = child.wait();
+    let ready: Value = said
+        .lines()
+        .find(|line| line.contains("\"ready\""))
+        .map(|line| serde_json::from_str(line).unwrap())
+        .expect("ready");
+    let ports: Vec<_> =
+        ready["services"].as_array().unwrap().iter().map(|entry| entry["ports"][0]["listen"].as_u64()).collect();
+    assert_eq!(ports, [Some(8080), Some(8080)], "one shared listener serves both: {ready}");
+}
+
+fn rustix_is_root() -> bool {
+    std::fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0)
+}
+
+fn port_80_is_free_for_all() -> bool {
+    std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start")
+        .is_ok_and(|first| first.trim().parse::<u16>().is_ok_and(|first| first <= 80))
+}
+
+fn allow_others(path: &std::path::Path) {
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+#[test]
+fn version_and_completion_and_help() {
+    for (arguments, says) in [
+        (&["version"][..], "maesh 0."),
+        (&["version", "-o", "json"], "\"version\":"),
+        (&["completion", "bash"], "_maesh"),
+        (&["--help"], "maesh demo"),
+        (&["dev", "--help"], "--address-range"),
+    ] {
+        let output = command(arguments).output().unwrap();
+        assert!(output.status.success(), "{arguments:?}");
+        assert!(String::from_utf8_lossy(&output.stdout).contains(says), "{arguments:?}");
+    }
+    assert_eq!(command(&["dev"]).output().unwrap().status.code(), Some(2), "usage");
+}

@@ -1,0 +1,269 @@
+//! `maesh explain` from outside: from a `maesh dev`, and from a cluster through the proxy of a real API server.
+#![allow(clippy::unwrap_used, reason = "a test ends where something is missing")]
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    process::Command,
+};
+
+use crate::support::{
+    Dev, PATIENCE, await_condition,
+    backend::Backend,
+    command,
+    http::get,
+    manifest::{save, service, slices},
+    resolver::ask,
+    roles::{Mesh, Role},
+};
+use hickory_proto::rr::RecordType;
+use maesh_testkube::ApiServer;
+use serde_json::Value;
+
+const POD: &str = "---\napiVersion: v1\nkind: Pod\nmetadata: {name: client, namespace: shop}\nspec: {serviceAccountName: \
+                   client, nodeName: local, containers: []}\nstatus: {podIP: 127.0.0.9, phase: Running}\n";
+
+/// Exit code and what was printed.
+fn run(mut command: Command) -> (Option<i32>, String) {
+    let output = command.output().unwrap();
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8_lossy(&text).into_owned())
+}
+
+fn explain(dev: &Dev, arguments: &[&str]) -> (Option<i32>, String) {
+    let mut command = command(&["explain"]);
+    command.args(arguments).args(["--admin", &dev.admin().to_string()]);
+    run(command)
+}
+
+fn report(dev: &Dev, name: &str) -> Value {
+    let (_, text) = explain(dev, &[name, "-o", "json"]);
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
+}
+
+#[test]
+fn a_dev_explains_names_that_work_and_names_that_do_not() {
+    let web = Backend::http("web");
+    let folder = tempfile::tempdir().unwrap();
+    let misspelt = "maesh.containo.us/scheme: htp";
+    let manifests = [
+        service("shop", "web", 8080, misspelt).replace("10.96.0.77", "10.96.0.78")
+            + &slices("shop", "web", &[web.address])
+            + POD,
+        service("shop", "empty", 8081, ""),
+        service("shop", "db", 5432, "maesh.containo.us/traffic-type: tcp") + &slices("shop", "db", &[web.address]),
+        service("shop", "off", 8082, "maesh.containo.us/bypass: \"true\"") + &slices("shop", "off", &[web.address]),
+        service("kube-system", "kube-dns", 53, ""),
+    ];
+    for (number, text) in manifests.iter().enumerate() {
+        save(folder.path(), &format!("{number}.yaml"), text);
+    }
+    let dev = Dev::start(folder.path());
+    for (arguments, code, says) in [
+        (&["web.shop.maesh"][..], 0, &["Service shop/web", "listener shared/8080/tcp", "try: curl", "\"htp\""][..]),
+        (&["web.shop.traefik.mesh"], 0, &["Service shop/web"]),
+        (
+            &["shop/web", "--from", "shop/client"],
+            0,
+            &["pod shop/client (127.0.0.9), node local", "pod is on node local"],
+        ),
+        (&["web", "--from", "client"], 0, &["Service shop/web"]),
+        (&["10.96.0.78"], 0, &["Service shop/web"]),
+        (&["empty.shop.maesh"], 1, &["has no endpoint; add an EndpointSlice"]),
+        (&["db.shop.maesh"], 0, &["Service's alone", "5432/tcp"]),
+        (&["off.shop.maesh"], 0, &["bypassed (annotation bypass)", "around the mesh"]),
+        (&["wb.shop.maesh"], 1, &["NXDOMAIN", "did you mean shop/web?"]),
+        (&["web.elsewhere.maesh"], 1, &["did you mean shop/web?"]),
+        (&["kube-dns.kube-system.maesh"], 1, &["leaves it alone"]),
+        (&["example.com.org"], 1, &["names no Service", "REFUSED"]),
+        (&["web.shop.maesh", "--port", "99"], 1, &["no meshed port 99; it has 8080"]),
+        (&["web.shop.maesh", "--from", "nobody"], 1, &["no pod nobody is known"]),
+        (&["web.shop.maesh", "--from", "203.0.113.9"], 0, &["203.0.113.9 (no pod or node is known there)"]),
+    ] {
+        let (ended, text) = explain(&dev, arguments);
+        assert_eq!(ended, Some(code), "{arguments:?}\n{text}");
+        for part in says {
+            assert!(text.contains(part), "{arguments:?}: nothing says {part:?} in\n{text}");
+        }
+    }
+}
+
+#[test]
+fn what_is_explained_is_what_happens() {
+    let web = Backend::http("web");
+    let folder = tempfile::tempdir().unwrap();
+    save(folder.path(), "web.yaml", &(service("shop", "web", 8080, "") + &slices("shop", "web", &[web.address])));
+    let mut dev = Dev::start(folder.path());
+    let before = report(&dev, "web.shop.maesh");
+    assert_eq!(before["proxy"]["ports"][0]["held"], "unused", "asking is no use: {before}");
+    let answer = ask("127.0.0.1".parse().unwrap(), dev.dns(), "web.shop.maesh", RecordType::A, PATIENCE).unwrap();
+    let addresses: Vec<IpAddr> = serde_json::from_value(before["dns"]["addresses"].clone()).unwrap();
+    assert_eq!(addresses, answer.addresses);
+    assert_eq!(get(dev.served_at("web.shop.maesh"), "web.shop.maesh", "/").unwrap().status, 200);
+    let after = report(&dev, "web.shop.maesh");
+    let route = &after["proxy"]["ports"][0]["routes"][0]["backends"][0];
+    assert_eq!((&route["usable"], &route["endpoints"][0]["address"]), (&1.into(), &web.address.to_string().into()));
+    assert_eq!((&after["served"], &after["problems"]), (&true.into(), &serde_json::json!([])));
+
+    // The endpoint is not ready any more: the proxy says so in both ways.
+    let gone = slices("shop", "web", &[web.address]).replace("ready: true", "ready: false, serving: false");
+    save(folder.path(), "web.yaml", &(service("shop", "web", 8080, "") + &gone));
+    dev.await_changed("web.shop.maesh");
+    let refused = get(dev.served_at("web.shop.maesh"), "web.shop.maesh", "/").unwrap();
+    let reason = refused.field("x-maesh-reason").unwrap_or_else(|| panic!("answered: {refused:?}"));
+    let now = report(&dev, "web.shop.maesh");
+    assert_eq!(now["proxy"]["ports"][0]["refusal"]["reason"], reason.as_str(), "{now}");
+    assert_eq!(now["served"], false);
+}
+
+#[test]
+fn what_cannot_be_asked_is_said_with_the_next_step() {
+    let nowhere = tempfile::tempdir().unwrap();
+    let bad = nowhere.path().join("bad");
+    std::fs::write(&bad, "clusters: [").unwrap();
+    let refused = nowhere.path().join("refused");
+    let text = "apiVersion: v1\nkind: Config\ncurrent-context: c\nclusters: [{name: c, cluster: {server: \
+                'http://127.0.0.1:1'}}]\ncontexts: [{name: c, context: {cluster: c, user: u}}]\nusers: [{name: u, user: {}}]\n";
+    std::fs::write(&refused, text).unwrap();
+    let (bad, refused) = (bad.display().to_string(), refused.display().to_string());
+    for (arguments, code, says) in [
+        (&["--admin", "127.0.0.1:1"][..], 1, &["no `maesh dev` answers at 127.0.0.1:1", "--admin"][..]),
+        (&["--kubeconfig", "/nowhere/config"], 1, &["/nowhere/config", "--kubeconfig"]),
+        (&["--kubeconfig", &bad], 1, &[&bad, "--kubeconfig"]),
+        (&["--kubeconfig", &refused], 1, &["http://127.0.0.1:1 was not reached", "check that the cluster runs"]),
+        (&["--kubeconfig", &refused, "--context", "x"], 1, &["--context"]),
+        (&["--port", "0"], 2, &["--port"]),
+        (&["--admin", "127.0.0.1:1", "--context", "x"], 2, &["cannot be used with"]),
+    ] {
+        let mut command = command(&["explain", "web.shop.maesh"]);
+        command.args(arguments).env("HOME", nowhere.path());
+        let (ended, text) = run(command);
+        assert_eq!(ended, Some(code), "{arguments:?}\n{text}");
+        for part in says {
+            assert!(text.contains(part), "{arguments:?}: nothing says {part:?} in\n{text}");
+        }
+    }
+}
+
+#[test]
+fn questions_to_the_admin_endpoint_are_bounded() {
+    let folder = tempfile::tempdir().unwrap();
+    let dev = Dev::start(folder.path());
+    let ask = |path: &str| get(dev.admin(), "admin", path).unwrap();
+    for path in ["/api/explain/dns", "/api/explain/dns?name=a&from=b", "/api/explain/proxy?name=a&port=x"] {
+        assert_eq!(ask(path).status, 400, "{path}");
+    }
+    assert_eq!(ask(&format!("/api/explain/dns?name={}", "a".repeat(3000))).status, 414);
+    let index = ask("/api").body;
+    for path in ["/api/explain/controller", "/api/explain/dns", "/api/explain/proxy"] {
+        assert!(index.contains(path), "{index}");
+    }
+}
+
+/// The pods of the mesh, as a cluster has them: the API server's proxy finds the processes at these addresses.
+fn pods() -> String {
+    let mut text = "apiVersion: v1\nkind: Namespace\nmetadata: {name: maesh}\n".to_owned();
+    for (role, name, component, node) in PODS {
+        text += &format!(
+            "---\napiVersion: v1\nkind: Pod\nmetadata:\n  name: {name}\n  namespace: maesh\n  labels: \
+             {{app.kubernetes.io/name: maesh, app.kubernetes.io/component: {component}}}\nspec:\n  nodeName: {node}\n  \
+             containers:\n  - name: {component}\n    image: maesh\n    ports: [{{name: admin, containerPort: {}}}]\n",
+            role.admin().port()
+        );
+    }
+    text
+}
+
+const PODS: [(Role, &str, &str, &str); 5] = [
+    (Role::Controller, "controller", "controller", "n1"),
+    (Role::Dns1, "dns-1", "dns", "n1"),
+    (Role::Dns2, "dns-2", "dns", "n2"),
+    (Role::Proxy1, "proxy-1", "proxy", "n1"),
+    (Role::Proxy2, "proxy-2", "proxy", "n2"),
+];
+
+fn tell_status(server: &ApiServer, namespace: &str, pod: &str, address: IpAddr) {
+    let status = format!(
+        r#"{{"status":{{"podIP":"{address}","podIPs":[{{"ip":"{address}"}}],"phase":"Running","conditions":[{{"type":"Ready","status":"True"}}]}}}}"#
+    );
+    let mut kubectl = server.kubectl();
+    kubectl.args(["-n", namespace, "patch", "pod", pod, "--subresource", "status", "--type", "merge", "-p", &status]);
+    let output = kubectl.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+fn nodes() -> String {
+    let node = |number: u8| {
+        format!(
+            "---\napiVersion: v1\nkind: Node\nmetadata: {{name: n{number}}}\n\
+             spec: {{podCIDR: 10.244.{number}.0/24, podCIDRs: [10.244.{number}.0/24]}}\n"
+        )
+    };
+    node(1) + &node(2)
+}
+
+#[test]
+fn a_cluster_explains_through_its_api_server() {
+    let Some(server) = ApiServer::start_or_skip() else { return };
+    let web: SocketAddr = "10.244.1.7:8080".parse().unwrap();
+    let client = "---\napiVersion: v1\nkind: Pod\nmetadata: {name: client, namespace: shop}\nspec: {nodeName: n2, \
+                  containers: [{name: c, image: c}]}\n";
+    let namespace = "apiVersion: v1\nkind: Namespace\nmetadata: {name: shop}\n";
+    let web = "---\n".to_owned() + &service("shop", "web", 8080, "") + &slices("shop", "web", &[web]);
+    server.apply(&(namespace.to_owned() + &nodes() + &web + client)).unwrap();
+    server.apply(&pods()).unwrap();
+    tell_status(&server, "shop", "client", "10.244.2.20".parse().unwrap());
+    for (role, pod, ..) in PODS {
+        tell_status(&server, "maesh", pod, role.address());
+    }
+    let explain = |arguments: &[&str]| {
+        let mut command = server.namespace().command(env!("CARGO_BIN_EXE_maesh"));
+        command.args(["explain", "web.shop.maesh"]).args(arguments).arg("--kubeconfig").arg(server.kubeconfig());
+        run(command)
+    };
+    // Nobody runs yet: each role is named, with what to do.
+    let (code, text) = explain(&[]);
+    assert_eq!(code, Some(1), "{text}");
+    for pod in ["controller", "dns-1", "dns-2"] {
+        assert!(text.contains(&format!("pod maesh/{pod} (port 5380)")), "{text}");
+    }
+
+    let _mesh = server.namespace().run(|| {
+        let mut mesh = Mesh::start(&server);
+        mesh.await_ready();
+        mesh
+    });
+    let by_proxy = |from: &str, proxy: &str| {
+        await_condition(&format!("{from} is sent to {proxy}"), || {
+            let (code, text) = explain(&["--from", from]);
+            (code == Some(0) && text.contains(&format!("(proxy {proxy} on "))).then_some(text)
+        })
+    };
+    let text = by_proxy("shop/client", "proxy-2");
+    for part in [
+        "pod shop/client (10.244.2.20), node n2",
+        "because: the caller's pod is on node n2; the proxy there listens on every port of the name",
+        "proxy      proxy-2, ready",
+        "listener shared/8080/tcp at 10.89.1.2:8080",
+        "10.244.1.7:8080",
+        "nothing is wrong",
+    ] {
+        assert!(text.contains(part), "nothing says {part:?} in\n{text}");
+    }
+    let text = by_proxy("10.244.1.99", "proxy-1");
+    assert!(text.contains("lies in 10.244.1.0/24, the pod range of node n1"), "{text}");
+    let (_, text) = explain(&["-o", "json", "--from", "10.89.200.1"]);
+    let report: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(
+        (&report["dns"]["rule"], &report["dns"]["located"]["by"]),
+        (&"spread".into(), &"unknown".into()),
+        "{text}"
+    );
+
+    let (code, text) = explain(&["--namespace", "shop"]);
+    assert!(code == Some(1) && text.contains("no pod there has the label"), "{text}");
+    let nobody = server.kubeconfig_for("nobody", &[]).unwrap();
+    let mut command = server.namespace().command(env!("CARGO_BIN_EXE_maesh"));
+    command.args(["explain", "web.shop.maesh", "--kubeconfig"]).arg(nobody);
+    let (code, text) = run(command);
+    assert!(code == Some(1) && text.contains("ask for the right to list pods"), "{text}");
+}

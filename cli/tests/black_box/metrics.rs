@@ -1,0 +1,162 @@
+//! The metrics of a mesh that has carried something: the page of the reference that lists them,
+//! `docs/reference/metrics.md`, and what Prometheus's own checks say of them.
+#![allow(clippy::unwrap_used, reason = "a test ends where something is missing")]
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::Write as _,
+    process::{Command, Output, Stdio},
+};
+
+use crate::support::{
+    Dev, PATIENCE, await_condition,
+    backend::Backend,
+    echo, http,
+    local::{Part, Roles},
+    manifest::{save, service, slices},
+    resolver::ask,
+    served_at,
+};
+use hickory_proto::rr::RecordType;
+use maesh_test_support::{
+    generated::{NOTE, is_current},
+    need_tool,
+};
+
+/// A family of metrics.
+#[derive(Default)]
+struct Family {
+    kind: String,
+    help: String,
+    labels: BTreeSet<String>,
+}
+
+/// Reads what `/metrics` says.
+fn families(text: &str) -> BTreeMap<String, Family> {
+    let mut families = BTreeMap::<String, Family>::new();
+    let mut of_sample = String::new();
+    for line in text.lines() {
+        if let Some((name, help)) = line.strip_prefix("# HELP ").and_then(|rest| rest.split_once(' ')) {
+            families.entry(name.to_owned()).or_default().help = help.trim_end_matches('.').to_owned();
+            of_sample = name.to_owned();
+        } else if let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|rest| rest.split_once(' ')) {
+            families.entry(name.to_owned()).or_default().kind = kind.to_owned();
+            of_sample = name.to_owned();
+        } else if let Some((_, labels)) = line.split_once('{') {
+            let labels = labels.split_once('}').map_or("", |(labels, _)| labels);
+            let names = labels.split("\",").filter_map(|label| label.split_once('=')).map(|(name, _)| name.to_owned());
+            families.get_mut(&of_sample).unwrap().labels.extend(names.filter(|name| name != "le"));
+        }
+    }
+    families
+}
+
+/// Which role has a metric, by its name.
+fn role_of(name: &str) -> &'static str {
+    match name {
+        name if name.starts_with("maesh_dns_") => "dns",
+        name if name.starts_with("maesh_controller_") => "controller",
+        _ => "proxy",
+    }
+}
+
+#[test]
+fn reference_page_is_current() {
+    let folder = tempfile::tempdir().unwrap();
+    let (web, db) = (Backend::http("web"), Backend::echo());
+    save(folder.path(), "web.yaml", &(service("shop", "web", 8080, "") + &slices("shop", "web", &[web.address])));
+    let tcp = service("shop", "db", 5432, "maesh.containo.us/traffic-type: tcp");
+    save(folder.path(), "db.yaml", &(tcp + &slices("shop", "db", &[db.address])));
+    let nobody = service("shop", "nobody", 5433, "maesh.containo.us/traffic-type: tcp");
+    save(folder.path(), "nobody.yaml", &nobody);
+    let dev = Dev::start(folder.path());
+    // Labels are known once something was counted.
+    let at = served_at(dev.entry("web.shop.maesh"));
+    assert_eq!(http::get(at, "web.shop.maesh", "/").unwrap().status, 200);
+    assert_eq!(http::get(at, "unknown.shop.maesh", "/").unwrap().status, 404);
+    assert_eq!(echo(served_at(dev.entry("db.shop.maesh")), b"hello"), b"hello");
+    // It may be reset before this side has seen that it is there.
+    let _refused = std::net::TcpStream::connect(served_at(dev.entry("nobody.shop.maesh")));
+    let wanted = ["http_requests_total{", "http_refused_total{", "tcp_connections_total{", "tcp_refused_total{"];
+    let text = await_condition("everything is counted", || {
+        let text = http::get(dev.admin(), "admin", "/metrics").unwrap().body;
+        wanted.iter().all(|name| text.contains(name)).then_some(text)
+    });
+    let families = families(&text);
+
+    let mut page = format!(
+        "{NOTE}\n# Metrics\n\nEvery role serves its metrics at `/metrics` of its admin port, in the OpenMetrics text format: \
+         controller 5381, dns 5382, proxy 5383. `maesh dev` serves all of them at 5380. Which metric answers which \
+         question is in [Troubleshooting](../operations.md#metrics).\n"
+    );
+    for (role, note) in [
+        ("proxy", "Labels `namespace`, `service` and `port` are those of the Service that was called."),
+        ("dns", ""),
+        ("controller", ""),
+    ] {
+        page += &format!("\n## {role}\n\n");
+        if !note.is_empty() {
+            page += &format!("{note}\n\n");
+        }
+        page += "| metric | type | labels | meaning |\n|---|---|---|---|\n";
+        for (name, Family { kind, help, labels }) in families.iter().filter(|(name, _)| role_of(name) == role) {
+            assert!(name.starts_with("maesh_"), "{name} lacks the mesh's prefix");
+            let total = if kind == "counter" { "_total" } else { "" };
+            let labels: Vec<String> = labels.iter().map(|label| format!("`{label}`")).collect();
+            page += &format!("| `{name}{total}` | {kind} | {} | {help} |\n", labels.join(", "));
+        }
+    }
+    is_current("docs/reference/metrics.md", &page, "cargo xtask docs");
+}
+
+/// The older text format, which `promtool check metrics` reads. In it a counter's name ends in `_total` everywhere.
+fn older_format(text: &str) -> String {
+    let counter = |line: &str| line.strip_prefix("# TYPE ")?.strip_suffix(" counter").map(str::to_owned);
+    let counters: BTreeSet<String> = text.lines().filter_map(counter).collect();
+    let lines = text.lines().filter(|line| *line != "# EOF").map(|line| {
+        let words: Vec<&str> = line.splitn(4, ' ').collect();
+        match words[..] {
+            ["#", what, name, rest] if counters.contains(name) => format!("# {what} {name}_total {rest}\n"),
+            _ => format!("{line}\n"),
+        }
+    });
+    lines.collect()
+}
+
+#[test]
+fn prometheus_finds_nothing_wrong_with_the_metrics_of_any_role() {
+    let Some(promtool) = need_tool("promtool") else { return };
+    let check = |text: &str| -> Output {
+        let mut check = Command::new(&promtool);
+        let check =
+            check.args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut check = check.spawn().unwrap();
+        check.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+        check.wait_with_output().unwrap()
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let web = Backend::http("web");
+    save(folder.path(), "web.yaml", &(service("shop", "web", 8080, "") + &slices("shop", "web", &[web.address])));
+    let roles = Roles::start(folder.path());
+    let proxy = roles.address(Part::Proxy1);
+    await_condition("a request is served", || {
+        http::get((proxy, 8080).into(), "web.shop.maesh", "/").is_ok_and(|answer| answer.status == 200).then_some(())
+    });
+    ask(roles.place(1, 1), roles.dns(), "web.shop.maesh", RecordType::A, PATIENCE).unwrap();
+    for (part, counted) in [
+        (Part::Controller, "maesh_controller_pushes_total"),
+        (Part::Dns, "maesh_dns_queries_total{"),
+        (Part::Proxy1, "maesh_http_requests_total{"),
+    ] {
+        let text = await_condition("something is counted", || {
+            let text = http::get(roles.admin(part), "admin", "/metrics").ok()?.body;
+            text.contains(counted).then_some(text)
+        });
+        assert!(text.ends_with("# EOF\n"), "{part:?}: OpenMetrics ends with that line");
+        let checked = check(&older_format(&text));
+        let said = String::from_utf8_lossy(&checked.stderr);
+        assert!(checked.status.success() && said.is_empty(), "{part:?}: {said}\n{text}");
+        let without_help: Vec<&str> = text.lines().filter(|line| !line.starts_with("# HELP")).collect();
+        assert!(!check(&older_format(&without_help.join("\n"))).status.success(), "a metric without help passes");
+    }
+}

@@ -1,0 +1,142 @@
+//! A process that may open few files, and callers that take what they get.
+#![allow(clippy::unwrap_used, reason = "a test ends where something is missing")]
+
+use std::{
+    io::{Read as _, Write as _},
+    net::{Ipv4Addr, SocketAddr, TcpStream},
+};
+
+use crate::support::{
+    Dev, PATIENCE, await_condition,
+    backend::Backend,
+    command,
+    http::get,
+    local::{Part, Roles},
+    manifest::{save, service, slices},
+};
+use socket2::{Domain, Socket, Type};
+
+/// A connection from an address of loopback.
+fn from(source: Ipv4Addr, to: SocketAddr) -> std::io::Result<TcpStream> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    socket.bind(&SocketAddr::from((source, 0)).into())?;
+    socket.connect_timeout(&to.into(), PATIENCE)?;
+    socket.set_read_timeout(Some(PATIENCE))?;
+    Ok(socket.into())
+}
+
+/// The answer to one request from `source`; empty where the connection is closed before.
+fn ask_from(source: Ipv4Addr, to: SocketAddr, host: &str) -> String {
+    let Ok(mut stream) = from(source, to) else { return String::new() };
+    let _ = stream.write_all(format!("GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").as_bytes());
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer);
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+#[test]
+fn two_greedy_callers_leave_room_for_a_third_and_for_probes() {
+    const OPEN_FILES: u32 = 512;
+    let (web, echo) = (Backend::http("web"), Backend::echo());
+    let folder = tempfile::tempdir().unwrap();
+    save(folder.path(), "web.yaml", &(service("shop", "web", 8080, "") + &slices("shop", "web", &[web.address])));
+    let tcp = "maesh.containo.us/traffic-type: tcp";
+    save(folder.path(), "db.yaml", &(service("shop", "db", 5432, tcp) + &slices("shop", "db", &[echo.address])));
+    let mut dev = Dev::start_limited(folder.path(), OPEN_FILES);
+    let (web_at, db_at) = (dev.served_at("web.shop.maesh"), dev.served_at("db.shop.maesh"));
+    let greedy = [Ipv4Addr::new(127, 0, 0, 2), Ipv4Addr::new(127, 0, 0, 3)];
+    let other = Ipv4Addr::new(127, 0, 0, 4);
+    let mut held = Vec::new();
+    for caller in greedy {
+        for number in 0..OPEN_FILES {
+            // Opaque streams of which each takes two files, and connections of HTTP that say nothing.
+            let Ok(mut stream) = from(caller, if number % 2 == 0 { db_at } else { web_at }) else { continue };
+            let _ = stream.write_all(b"x");
+            held.push(stream);
+        }
+        assert!(ask_from(caller, web_at, "web.shop").contains("overloaded"), "{caller} has all that it may have");
+    }
+    for _ in 0..5 {
+        let answer = ask_from(other, web_at, "web.shop");
+        assert!(answer.contains("200 OK"), "a third caller: {answer}; logs:\n{}", dev.logs());
+        let mut stream = from(other, db_at).unwrap();
+        stream.write_all(b"hello").unwrap();
+        let mut back = [0; 5];
+        stream.read_exact(&mut back).unwrap();
+        assert_eq!(&back, b"hello");
+        for path in ["/livez", "/readyz", "/metrics"] {
+            assert_eq!(get(dev.admin(), "admin", path).unwrap().status, 200, "{path}");
+        }
+    }
+    // What is configured still arrives.
+    save(folder.path(), "new.yaml", &(service("shop", "new", 8081, "") + &slices("shop", "new", &[web.address])));
+    dev.await_changed("new.shop.maesh");
+    drop(held);
+    await_condition("what was held is given back", || {
+        ask_from(greedy[0], web_at, "web.shop").contains("200 OK").then_some(())
+    });
+}
+
+/// Connections to one port that say nothing, from many addresses; opened again when they are closed.
+struct Silent {
+    at: SocketAddr,
+    open: Vec<Option<TcpStream>>,
+}
+
+impl Silent {
+    const COUNT: usize = 220;
+
+    fn new(at: SocketAddr) -> Self {
+        Self { at, open: (0..Self::COUNT).map(|_| None).collect() }
+    }
+
+    fn top_up(&mut self) {
+        for (number, stream) in self.open.iter_mut().enumerate() {
+            let is_open = stream.as_mut().is_some_and(|stream| {
+                stream.read(&mut [0; 512]).is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock)
+            });
+            if !is_open {
+                let source = Ipv4Addr::new(127, 0, 3, u8::try_from(number / 10 + 1).unwrap());
+                *stream = from(source, self.at).ok().filter(|stream| stream.set_nonblocking(true).is_ok());
+            }
+        }
+    }
+}
+
+#[test]
+fn few_files_leave_room_for_probes_of_every_role_whatever_is_connected() {
+    const OPEN_FILES: u32 = 300;
+    let web = Backend::http("web");
+    let (folder, logs) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    save(folder.path(), "web.yaml", &(service("shop", "web", 8080, "") + &slices("shop", "web", &[web.address])));
+    let roles = Roles::start_limited(folder.path(), OPEN_FILES, logs.path());
+    let web_at = SocketAddr::new(roles.address(Part::Proxy1), 8080);
+    for (part, port) in [(Part::Controller, roles.discovery()), (Part::Dns, roles.dns()), (Part::Proxy1, web_at)] {
+        let mut silent = [roles.admin(part), port].map(Silent::new);
+        let mut most = 0;
+        for round in 0..8 {
+            silent.iter_mut().for_each(Silent::top_up);
+            for path in ["/livez", "/readyz", "/metrics"] {
+                let answer = get(roles.admin(part), "admin", path);
+                let answer = answer.unwrap_or_else(|error| panic!("{part:?} {path}, round {round}: {error}"));
+                assert_eq!(answer.status, 200, "{part:?} {path}, round {round}");
+            }
+            most = most.max(std::fs::read_dir(format!("/proc/{}/fd", roles.id(part))).unwrap().count());
+        }
+        assert!(most < OPEN_FILES as usize - 10, "{part:?} had {most} files open");
+        assert!(!roles.log(part).contains("cannot accept"), "{part:?}: {}", roles.log(part));
+    }
+}
+
+#[test]
+fn too_few_files_are_said_at_the_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut shell = std::process::Command::new("sh");
+    let maesh = command(&[]);
+    shell.args(["-c", "ulimit -n 120 && exec \"$@\"", "sh"]).arg(maesh.get_program());
+    shell.args(["dev", "--dns", "127.0.0.1:0", "--admin", "127.0.0.1:0"]).arg(folder.path());
+    let output = shell.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("may open 120 files") && said.contains("ulimit -n"), "{said}");
+}

@@ -1,0 +1,102 @@
+//! A port that is about to carry something else, or does: what becomes of the HTTP/1.1 connections that were kept.
+
+use std::{net::SocketAddr, time::Duration};
+
+use crate::support::{Fed, LOCAL, Raw, config, endpoints, get, hasty, policy, within};
+use maesh_config::model::{Protocol, Scheme};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+/// A Service in force with an endpoint, and a connection to it that was used once and is kept.
+async fn kept() -> (Fed, endpoints::Server, Raw, SocketAddr) {
+    let fed = Fed::new(config()).await;
+    fed.begin().await;
+    let server = endpoints::echo(false, "one").await;
+    let address = fed.http("web.shop", Scheme::Http, &[server.address]).await;
+    let mut kept = Raw::to(address).await;
+    kept.say(&get("web.shop", "/")).await;
+    let (head, _) = kept.hear().await;
+    assert!(head.starts_with("http/1.1 200") && !head.contains("connection: close"), "{head}");
+    (fed, server, kept, address)
+}
+
+/// A port that carries something else from now on: who keeps a connection is served, and sent to look again.
+#[tokio::test]
+async fn a_port_that_leaves_serves_and_sends_its_callers_away() {
+    let (fed, _server, mut kept, address) = kept().await;
+    fed.define_leaving("web.shop", address.port(), Protocol::Http);
+    fed.push_service("web.shop").await;
+    kept.say(&get("web.shop", "/")).await;
+    let (head, _) = kept.hear().await;
+    assert!(head.starts_with("http/1.1 200") && head.contains("connection: close"), "{head}");
+    assert_eq!(kept.rest().await, "", "and closed");
+}
+
+/// An answer that was under way all the time that a port was leaving: its connection does not stay longer than others.
+#[tokio::test]
+async fn what_was_busy_while_a_port_left_ends_once_it_is_idle() {
+    let fed = Fed::new(hasty()).await;
+    fed.begin().await;
+    let server = tokio::net::TcpListener::bind((LOCAL, 0)).await.expect("bound");
+    let address = fed.http("web.shop", Scheme::Http, &[server.local_addr().expect("bound")]).await;
+    let (mut idle, mut busy) = (Raw::to(address).await, Raw::to(address).await);
+    // Refused and kept, so that it is idle.
+    idle.say(&get("nobody.shop", "/")).await;
+    assert!(idle.hear().await.0.starts_with("http/1.1 404"));
+    busy.say(&get("web.shop", "/")).await;
+    let (mut endpoint, _) = within(server.accept()).await.expect("a connection");
+    within(endpoint.read(&mut [0; 1024])).await.expect("a request");
+    endpoint.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\n").await.expect("written");
+    let head = busy.head().await;
+    assert!(head.starts_with("http/1.1 200") && !head.contains("connection: close"), "{head}");
+    fed.define_leaving("web.shop", address.port(), Protocol::Http);
+    fed.push_service("web.shop").await;
+    assert_eq!(idle.rest().await, "", "it was looked at while the port was leaving, and so were all");
+    fed.define("web.shop", address.port(), Protocol::Tcp, policy(Scheme::Http), Vec::new());
+    fed.push_service("web.shop").await;
+    endpoint.write_all(b"late").await.expect("written");
+    assert_eq!(busy.rest().await, "late", "and closed");
+}
+
+/// A stream that began while its port was leaving may go on for days: nobody is sent away for it when the port is gone.
+#[tokio::test]
+async fn a_stream_that_goes_on_keeps_no_port_leaving() {
+    let mut config = hasty();
+    config.limits.head_timeout = Duration::from_secs(1);
+    let fed = Fed::new(config).await;
+    fed.begin().await;
+    let server = tokio::net::TcpListener::bind((LOCAL, 0)).await.expect("bound");
+    let address = fed.http("web.shop", Scheme::Http, &[server.local_addr().expect("bound")]).await;
+    fed.define_leaving("web.shop", address.port(), Protocol::Http);
+    fed.push_service("web.shop").await;
+    let mut busy = Raw::to(address).await;
+    busy.say(&get("web.shop", "/")).await;
+    let (mut endpoint, _) = within(server.accept()).await.expect("a connection");
+    within(endpoint.read(&mut [0; 1024])).await.expect("a request");
+    endpoint.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\n").await.expect("written");
+    assert!(busy.head().await.starts_with("http/1.1 200"));
+    fed.define("web.shop", address.port(), Protocol::Tcp, policy(Scheme::Http), Vec::new());
+    fed.push_service("web.shop").await;
+    let other = endpoints::echo(false, "other").await;
+    let other = fed.http("other.shop", Scheme::Http, &[other.address]).await;
+    let (mut idle, mut slow) = (Raw::to(other).await, Raw::to(other).await);
+    idle.say(&get("other.shop", "/")).await;
+    assert!(idle.hear().await.0.starts_with("http/1.1 200"));
+    slow.say("GET / HT").await;
+    assert_eq!(slow.rest().await, "", "all connections were looked at since");
+    idle.say(&get("other.shop", "/")).await;
+    assert!(idle.hear().await.0.starts_with("http/1.1 200"));
+    endpoint.write_all(b"late").await.expect("written");
+    assert!(busy.rest().await.ends_with("late"));
+}
+
+/// Whoever was not sent away in time is with the first refusal.
+#[tokio::test]
+async fn a_port_that_left_ends_its_callers_connections() {
+    let (fed, _server, mut kept, address) = kept().await;
+    fed.define("web.shop", address.port(), Protocol::Tcp, policy(Scheme::Http), Vec::new());
+    fed.push_service("web.shop").await;
+    kept.say(&get("web.shop", "/")).await;
+    let (head, _) = kept.hear().await;
+    assert!(head.contains("x-maesh-reason: no_route") && head.contains("connection: close"), "{head}");
+    assert_eq!(kept.rest().await, "", "and closed");
+}

@@ -1,0 +1,384 @@
+//! A proxy fed by hand, and endpoints that are real sockets on loopback.
+#![allow(unreachable_pub)]
+
+pub mod endpoints;
+pub mod frames;
+
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use maesh_config::{
+    Kind, Resource, ServiceName,
+    model::{
+        Answer, Backend, BackendPolicy, Balance, Bind, Claim, Endpoint, Endpoints, Listener, ListenerId, Mesh, Name,
+        NamePort, PortEndpoints, Protocol, Route, Scheme, Service, ServicePort, Transport, Workload, WorkloadKind,
+    },
+};
+use maesh_discovery::update::{Ack, Demand, Interest, Rejected, Update};
+use maesh_proxy::{Config, Limits, Proxy, start};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    sync::{mpsc, watch},
+};
+
+pub const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+/// What the mesh is made of, as a controller would compile it.
+#[derive(Default)]
+pub struct World {
+    services: Vec<Service>,
+    endpoints: Vec<Endpoints>,
+    workloads: Vec<Workload>,
+}
+
+/// A proxy and what feeds it.
+pub struct Fed {
+    pub proxy: Option<Proxy>,
+    updates: mpsc::Sender<Update>,
+    pub demands: Arc<Mutex<Vec<Demand>>>,
+    world: Arc<Mutex<World>>,
+    pub connected: watch::Sender<bool>,
+    pub report: watch::Receiver<bool>,
+    /// Resources are delivered on demand.
+    pub answering: watch::Sender<bool>,
+}
+
+pub fn service(name: &str) -> ServiceName {
+    let (name, namespace) = name.split_once('.').expect("service.namespace");
+    ServiceName::new(namespace, name)
+}
+
+pub fn policy(scheme: Scheme) -> BackendPolicy {
+    BackendPolicy {
+        scheme,
+        balance: Balance::P2c,
+        local_only: false,
+        connect_timeout: Duration::from_secs(5),
+        idle_timeout: Some(Duration::from_secs(3600)),
+        concurrency: 1024,
+        not_understood: None,
+    }
+}
+
+pub fn endpoint(address: SocketAddr) -> Endpoint {
+    Endpoint {
+        address,
+        ready: true,
+        serving: true,
+        terminating: false,
+        node: None,
+        for_zones: Vec::new(),
+        for_nodes: Vec::new(),
+    }
+}
+
+pub fn config() -> Config {
+    Config {
+        shared: vec![LOCAL],
+        loopback_endpoints: true,
+        workers: 2,
+        drain_horizon: Duration::ZERO,
+        drain_timeout: Duration::from_secs(5),
+        ..Config::default()
+    }
+}
+
+/// One worker, and little patience with idle connections while a port is leaving.
+pub fn hasty() -> Config {
+    let limits = Limits { keep_alive_leaving: Duration::from_millis(100), ..Limits::default() };
+    Config { workers: 1, limits, ..config() }
+}
+
+/// A port that nobody uses at this moment. Bound ports of tests come from the system, so it is rarely taken again.
+pub fn free_port() -> u16 {
+    std::net::TcpListener::bind((LOCAL, 0)).expect("a port").local_addr().expect("bound").port()
+}
+
+impl Fed {
+    pub async fn new(config: Config) -> Self {
+        let (updates, received) = mpsc::channel(16);
+        let (interest, mut wanted) = Interest::new();
+        let (report, reported) = watch::channel(false);
+        let (connected, connection) = watch::channel(true);
+        let (answering, _) = watch::channel(true);
+        let proxy = start(config, received, interest, report, connection).await.expect("started");
+        let (demands, world) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(World::default())));
+        let fed = Self {
+            proxy: Some(proxy),
+            updates: updates.clone(),
+            demands: demands.clone(),
+            world: world.clone(),
+            connected,
+            report: reported,
+            answering: answering.clone(),
+        };
+        let mut answers = answering.subscribe();
+        tokio::spawn(async move {
+            while let Some(demand) = wanted.recv().await {
+                demands.lock().expect("lock").push(demand.clone());
+                let Demand::Subscribe(kind, name) = demand else { continue };
+                if answers.wait_for(|answering| *answering).await.is_err() {
+                    return;
+                }
+                let found = find(&world.lock().expect("lock"), kind, &name);
+                let (upserts, removed) = match found {
+                    Some(resource) => (vec![Arc::new(resource)], Vec::new()),
+                    None => (Vec::new(), vec![name]),
+                };
+                let update = Update { kind, upserts, removed, complete: false, ack: Ack::unheard() };
+                if updates.send(update).await.is_err() {
+                    return;
+                }
+            }
+        });
+        fed
+    }
+
+    pub async fn push(&self, kind: Kind, upserts: Vec<Resource>, removed: Vec<&str>) -> Vec<Rejected> {
+        let (ack, answer) = Ack::new();
+        let update = Update {
+            kind,
+            upserts: upserts.into_iter().map(Arc::new).collect(),
+            removed: removed.into_iter().map(Arc::from).collect(),
+            complete: true,
+            ack,
+        };
+        self.updates.send(update).await.expect("the proxy runs");
+        answer.await.expect("answered")
+    }
+
+    /// The mesh without any Service, complete.
+    pub async fn begin(&self) {
+        self.mesh(false).await;
+        self.push(Kind::Listener, Vec::new(), Vec::new()).await;
+        self.push(Kind::Name, Vec::new(), Vec::new()).await;
+    }
+
+    pub async fn mesh(&self, access_control: bool) {
+        let zones = ["maesh", "traefik.mesh"].iter().map(|zone| zone.parse().expect("zone")).collect();
+        let mesh = Mesh {
+            zones,
+            cluster_domain: "cluster.local".into(),
+            fail_to_plain: true,
+            bypass: false,
+            access_control,
+            controllers: Vec::new(),
+        };
+        self.push(Kind::Mesh, vec![Resource::Mesh(mesh)], Vec::new()).await;
+    }
+
+    /// Opens a shared HTTP listener and returns its address.
+    pub async fn listen(&self, hosts: &[(&str, &str)]) -> SocketAddr {
+        self.listen_on(free_port(), None, true, hosts).await
+    }
+
+    pub async fn listen_on(
+        &self,
+        port: u16,
+        owner: Option<(&str, u16)>,
+        http: bool,
+        hosts: &[(&str, &str)],
+    ) -> SocketAddr {
+        let listener = listener(port, owner, http, hosts);
+        let rejected = self.push(Kind::Listener, vec![Resource::Listener(listener)], Vec::new()).await;
+        assert_eq!(rejected, Vec::new());
+        SocketAddr::new(LOCAL, port)
+    }
+
+    /// Names a Service whose port `number` is reached on `listen`.
+    pub async fn name(&self, name: &str, number: u16, listen: u16, protocol: Protocol, plain: &[IpAddr]) {
+        let name = Name {
+            service: service(name),
+            answer: Answer::Node,
+            plain: plain.to_vec(),
+            headless: false,
+            ports: vec![NamePort { number, protocol, name: None, listen }],
+        };
+        self.push(Kind::Name, vec![Resource::Name(name)], Vec::new()).await;
+    }
+
+    /// Puts a pod in the world; delivered when it is asked for.
+    pub fn define_pod(&self, address: IpAddr, namespace: &str, node: &str) {
+        let workload = Workload {
+            address: address.into(),
+            kind: WorkloadKind::Pod,
+            namespace: Some(namespace.into()),
+            name: "caller".into(),
+            service_account: Some("default".into()),
+            node: Some(node.into()),
+            zone: None,
+        };
+        self.world.lock().expect("lock").workloads.push(workload);
+    }
+
+    /// Puts a Service in the world; delivered when it is asked for, or at once with `push`.
+    pub fn define(&self, name: &str, number: u16, protocol: Protocol, policy: BackendPolicy, routes: Vec<Route>) {
+        self.define_port(name, ServicePort { number, name: None, protocol, leaving: false, routes, backend: policy });
+    }
+
+    /// A Service that is served in this way not for much longer.
+    pub fn define_leaving(&self, name: &str, number: u16, protocol: Protocol) {
+        let (routes, backend) = (Vec::new(), policy(Scheme::Http));
+        self.define_port(name, ServicePort { number, name: None, protocol, leaving: true, routes, backend });
+    }
+
+    fn define_port(&self, name: &str, port: ServicePort) {
+        let made = Service { name: service(name), ports: vec![port] };
+        let mut world = self.world.lock().expect("lock");
+        world.services.retain(|old| old.name != made.name);
+        world.services.push(made);
+    }
+
+    pub fn define_endpoints(&self, name: &str, number: u16, protocol: Protocol, endpoints: Vec<Endpoint>) -> Endpoints {
+        let mut endpoints = endpoints;
+        endpoints.sort();
+        let made = Endpoints { service: service(name), ports: vec![PortEndpoints { number, protocol, endpoints }] };
+        let mut world = self.world.lock().expect("lock");
+        world.endpoints.retain(|old| old.service != made.service);
+        world.endpoints.push(made.clone());
+        made
+    }
+
+    pub async fn push_service(&self, name: &str) {
+        let found = find(&self.world.lock().expect("lock"), Kind::Service, &service(name).to_string());
+        self.push(Kind::Service, vec![found.expect("defined")], Vec::new()).await;
+    }
+
+    /// Changes the endpoints of a Service; in force when this returns.
+    pub async fn push_endpoints(&self, name: &str, number: u16, protocol: Protocol, endpoints: Vec<Endpoint>) {
+        let made = self.define_endpoints(name, number, protocol, endpoints);
+        self.push(Kind::Endpoints, vec![Resource::Endpoints(made)], Vec::new()).await;
+    }
+
+    /// A whole HTTP Service with these endpoints on a shared listener of its own; returns the listener's address.
+    pub async fn http(&self, name: &str, scheme: Scheme, endpoints: &[SocketAddr]) -> SocketAddr {
+        let address = self.listen(&[]).await;
+        self.define(name, address.port(), Protocol::Http, policy(scheme), Vec::new());
+        let endpoints = endpoints.iter().map(|address| endpoint(*address)).collect();
+        self.define_endpoints(name, address.port(), Protocol::Http, endpoints);
+        self.name(name, address.port(), address.port(), Protocol::Http, &[]).await;
+        address
+    }
+
+    pub fn metrics(&self) -> String {
+        let registry = self.proxy.as_ref().expect("running").registry();
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry.lock()).expect("encoded");
+        text
+    }
+}
+
+pub fn listener(port: u16, owner: Option<(&str, u16)>, http: bool, hosts: &[(&str, &str)]) -> Listener {
+    let bind = if owner.is_some() { Bind::Address(LOCAL) } else { Bind::Shared };
+    Listener {
+        id: ListenerId::new(bind, port, Transport::Tcp),
+        bind,
+        port,
+        transport: Transport::Tcp,
+        owner: owner.map(|(name, number)| (service(name), number)),
+        http,
+        tls: false,
+        hosts: hosts.iter().map(|(host, name)| Claim { host: (*host).into(), service: service(name) }).collect(),
+        sni: Vec::new(),
+    }
+}
+
+pub fn to(name: &str, port: u16, weight: u32) -> Backend {
+    Backend { service: service(name), port, weight }
+}
+
+fn find(world: &World, kind: Kind, name: &str) -> Option<Resource> {
+    match kind {
+        Kind::Service => {
+            let found = world.services.iter().find(|service| service.name.to_string() == name)?;
+            Some(Resource::Service(found.clone()))
+        }
+        Kind::Endpoints => {
+            let found = world.endpoints.iter().find(|endpoints| endpoints.service.to_string() == name)?;
+            Some(Resource::Endpoints(found.clone()))
+        }
+        Kind::Workload => {
+            let found = world.workloads.iter().find(|workload| &*workload.resource_name() == name)?;
+            Some(Resource::Workload(found.clone()))
+        }
+        _ => None,
+    }
+}
+
+/// A connection that says and hears bytes.
+pub struct Raw {
+    pub stream: TcpStream,
+    heard: Vec<u8>,
+}
+
+impl Raw {
+    pub async fn to(address: SocketAddr) -> Self {
+        Self { stream: TcpStream::connect(address).await.expect("connected"), heard: Vec::new() }
+    }
+
+    pub async fn say(&mut self, text: &str) {
+        self.stream.write_all(text.as_bytes()).await.expect("written");
+    }
+
+    /// Reads one response with a Content-Length (or none): head and body.
+    pub async fn hear(&mut self) -> (String, String) {
+        let head = self.head().await;
+        let mut bytes = std::mem::take(&mut self.heard);
+        let length = head
+            .lines()
+            .find_map(|line| line.strip_prefix("content-length: "))
+            .map_or(0, |length| length.trim().parse::<usize>().expect("a number"));
+        while bytes.len() < length {
+            let mut some = [0; 1024];
+            let read = within(self.stream.read(&mut some)).await.expect("read");
+            assert!(read > 0, "closed within the body");
+            bytes.extend_from_slice(&some[..read]);
+        }
+        self.heard = bytes.split_off(length);
+        (head, String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// Reads the head of a response.
+    pub async fn head(&mut self) -> String {
+        let mut bytes = std::mem::take(&mut self.heard);
+        let end = loop {
+            if let Some(at) = bytes.windows(4).position(|four| four == b"\r\n\r\n") {
+                break at + 4;
+            }
+            let mut some = [0; 1024];
+            let read = within(self.stream.read(&mut some)).await.expect("read");
+            assert!(read > 0, "closed after {:?}", String::from_utf8_lossy(&bytes));
+            bytes.extend_from_slice(&some[..read]);
+        };
+        self.heard = bytes.split_off(end);
+        String::from_utf8(bytes).expect("text").to_ascii_lowercase()
+    }
+
+    /// Reads until the other side closes.
+    pub async fn rest(&mut self) -> String {
+        let mut bytes = std::mem::take(&mut self.heard);
+        // A reset is an end too.
+        let _ = within(self.stream.read_to_end(&mut bytes)).await;
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+}
+
+/// One request on a connection of its own.
+pub async fn ask(address: SocketAddr, request: &str) -> (String, String) {
+    let mut raw = Raw::to(address).await;
+    raw.say(request).await;
+    raw.hear().await
+}
+
+pub fn get(host: &str, path: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n")
+}
+
+/// No wait of a test is longer than this.
+pub async fn within<F: Future>(future: F) -> F::Output {
+    tokio::time::timeout(Duration::from_secs(20), future).await.expect("in time")
+}
