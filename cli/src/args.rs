@@ -382,7 +382,7 @@ pub struct DnsArgs {
     )]
     pub tls_listen: Vec<SocketAddr>,
     /// Certificate chain for DNS over TLS (PEM; read again when it changes). While it cannot be used, the port is closed
-    #[arg(long, env = "MAESH_TLS_CERTIFICATE", requires = "tls_certificate_key", value_name = "FILE")]
+    #[arg(long, env = "MAESH_TLS_CERTIFICATE", requires_all = ["tls_certificate_key", "tls_listen"], value_name = "FILE")]
     pub tls_certificate: Option<PathBuf>,
     /// Private key of --tls-certificate (PEM; read again when it changes)
     #[arg(long, env = "MAESH_TLS_CERTIFICATE_KEY", requires = "tls_certificate", value_name = "FILE")]

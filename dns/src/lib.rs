@@ -191,14 +191,9 @@ async fn serve_tls(config: Tls, sockets: Vec<Socket>, server: tcp::Server) {
     let serve = async {
         let certificate = tls::certificate(&config.files, config.look).await;
         let server = Arc::new(tcp::Server { tls: Some(certificate.config()), ..server });
-        for socket in &sockets {
-            match tls::listener(socket) {
-                Ok(listener) => drop(server.tasks.spawn(server.clone().accept(listener))),
-                Err(error) => tracing::error!(%error, "cannot listen for DNS over TLS"),
-            }
-        }
-        tracing::info!(certificate = %config.files.chain.display(), "answering DNS over TLS");
-        config.files.keep_current(&certificate, config.look).await;
+        let accept = |listener| drop(server.tasks.spawn(server.clone().accept(listener)));
+        let listen = tls::listen(sockets, config.look, accept);
+        tokio::join!(listen, config.files.keep_current(&certificate, config.look));
     };
     tokio::select! {
         () = serve => {}

@@ -75,9 +75,85 @@ pub(crate) async fn certificate(files: &CertificateFiles, look: Duration) -> Ser
     }
 }
 
+/// Listens on each of `sockets`, which are bound, and gives it to `accept`. A port that another process listens on is tried
+/// again every `look`.
+pub(crate) async fn listen(mut sockets: Vec<Socket>, look: Duration, mut accept: impl FnMut(TcpListener)) {
+    let mut warned = false;
+    loop {
+        sockets.retain(|socket| {
+            let address = socket.local_addr().ok().and_then(|address| address.as_socket());
+            match listener(socket) {
+                Ok(listener) => {
+                    tracing::info!(address = ?address, "answering DNS over TLS");
+                    accept(listener);
+                    return false;
+                }
+                Err(error) if !warned => tracing::error!(
+                    address = ?address,
+                    %error,
+                    "cannot listen for DNS over TLS; end the process that has this port, or change --tls-listen; trying again \
+                     every {look:?}"
+                ),
+                Err(_) => {}
+            }
+            true
+        });
+        if sockets.is_empty() {
+            return;
+        }
+        warned = true;
+        tokio::time::sleep(look).await;
+    }
+}
+
 /// Listens on a socket that is bound.
-pub(crate) fn listener(socket: &Socket) -> io::Result<TcpListener> {
+fn listener(socket: &Socket) -> io::Result<TcpListener> {
     let socket = socket.try_clone()?;
     socket.listen(BACKLOG)?;
     TcpListener::from_std(socket.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{net::Ipv4Addr, sync::mpsc};
+
+    use socket2::{Domain, Protocol, Type};
+
+    use super::*;
+
+    fn bound(port: u16) -> Socket {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).expect("a socket");
+        socket.set_reuse_address(true).expect("set");
+        socket.set_nonblocking(true).expect("set");
+        socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)).into()).expect("bound");
+        socket
+    }
+
+    fn address(socket: &Socket) -> SocketAddr {
+        socket.local_addr().ok().and_then(|address| address.as_socket()).expect("an address")
+    }
+
+    #[tokio::test]
+    async fn a_port_that_another_process_has_is_listened_on_once_it_is_free() {
+        let other = bound(0);
+        let taken = bound(address(&other).port());
+        other.listen(1).expect("listening");
+        let free = bound(0);
+        let (listening, begun) = mpsc::channel();
+        let (taken_address, free_address) = (address(&taken), address(&free));
+        let accept = move |listener: TcpListener| listening.send(listener).expect("received");
+        let listens = tokio::spawn(listen(vec![taken, free], Duration::from_millis(10), accept));
+        let mut listener = None;
+        while listener.is_none() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            listener = begun.try_recv().ok();
+        }
+        let first = listener.and_then(|listener| listener.local_addr().ok());
+        assert_eq!(first, Some(free_address), "one that is taken keeps no other from being listened on");
+        assert!(!listens.is_finished());
+        drop(other);
+        listens.await.expect("both are listened on");
+        let second = begun.try_recv().expect("the other one");
+        assert_eq!(second.local_addr().ok(), Some(taken_address));
+    }
 }
