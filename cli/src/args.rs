@@ -3,6 +3,7 @@
 //! Nothing reads flags or the environment later.
 
 mod cluster_dns;
+mod defaults;
 mod inspect;
 mod own;
 #[cfg(test)]
@@ -114,7 +115,7 @@ pub enum Output {
 #[derive(Debug, Clone, Args)]
 pub struct MeshArgs {
     /// DNS zone of the mesh; repeat it for several. The first is the one that the mesh itself uses
-    #[arg(long = "zone", env = "MAESH_ZONES", value_delimiter = ',', default_values = ["maesh", "traefik.mesh"])]
+    #[arg(long = "zone", env = "MAESH_ZONES", value_delimiter = ',', default_values = defaults::ZONES)]
     pub zones: Vec<Zone>,
     /// Protocol of a port that does not say its own
     #[arg(long, env = "MAESH_DEFAULT_MODE", default_value = "http", value_name = "TYPE")]
@@ -132,10 +133,10 @@ pub struct MeshArgs {
     #[arg(long, env = "MAESH_REQUIRE_ANNOTATION")]
     pub require_annotation: bool,
     /// Namespace of the mesh itself
-    #[arg(long, env = "MAESH_NAMESPACE", default_value = "maesh", value_name = "NAMESPACE")]
+    #[arg(long, env = "MAESH_NAMESPACE", default_value = defaults::NAMESPACE, value_name = "NAMESPACE")]
     pub namespace: String,
     /// The cluster's DNS domain
-    #[arg(long, env = "MAESH_CLUSTER_DOMAIN", default_value = "cluster.local", value_name = "DOMAIN")]
+    #[arg(long, env = "MAESH_CLUSTER_DOMAIN", default_value = defaults::CLUSTER_DOMAIN, value_name = "DOMAIN")]
     pub cluster_domain: String,
     /// If no proxy is ready, names resolve to the Service's ClusterIP
     #[arg(long, env = "MAESH_FAIL_TO_PLAIN", default_value_t = true, action = clap::ArgAction::Set, value_name = "BOOL")]
@@ -157,14 +158,14 @@ impl Default for MeshArgs {
     /// What the command line without any flag gives.
     fn default() -> Self {
         Self {
-            zones: ["maesh", "traefik.mesh"].iter().filter_map(|zone| zone.parse().ok()).collect(),
+            zones: defaults::ZONES.iter().filter_map(|zone| zone.parse().ok()).collect(),
             default_mode: Mode::Http,
             acl: false,
             watch_namespace: Vec::new(),
             ignore_namespace: Vec::new(),
             require_annotation: false,
-            namespace: "maesh".into(),
-            cluster_domain: "cluster.local".into(),
+            namespace: defaults::NAMESPACE.into(),
+            cluster_domain: defaults::CLUSTER_DOMAIN.into(),
             fail_to_plain: true,
             bypass: false,
             deny_endpoint_cidr: Vec::new(),
@@ -282,17 +283,17 @@ pub struct ControllerArgs {
     #[arg(long, env = "MAESH_READ_ONLY")]
     pub read_only: bool,
     /// Lease in the mesh's namespace whose holder writes to the cluster
-    #[arg(long, env = "MAESH_LEASE", default_value = "maesh-controller", value_name = "NAME")]
+    #[arg(long, env = "MAESH_LEASE", default_value = defaults::CONTROLLER, value_name = "NAME")]
     pub lease: String,
     /// Name of this replica: the pod's name
-    #[arg(long, env = "MAESH_POD_NAME", default_value = "maesh-controller", value_name = "NAME")]
+    #[arg(long, env = "MAESH_POD_NAME", default_value = defaults::CONTROLLER, value_name = "NAME")]
     pub id: String,
     /// Drain window: how long the old address or protocol of a Service keeps working after a change, because clients
     /// cache DNS answers
-    #[arg(long, env = "MAESH_HORIZON", default_value = "45s", value_parser = duration::parse, value_name = "DURATION")]
+    #[arg(long, env = "MAESH_HORIZON", default_value = defaults::HORIZON, value_parser = duration::parse, value_name = "DURATION")]
     pub horizon: Duration,
     /// Who writes the stanza in the cluster's DNS
-    #[arg(long, env = "MAESH_COREDNS_MODE", default_value = "manual", value_name = "MODE")]
+    #[arg(long, env = "MAESH_COREDNS_MODE", default_value = defaults::COREDNS_MODE, value_name = "MODE")]
     pub coredns_mode: CorednsMode,
     #[command(flatten)]
     pub dns_service: DnsServiceArgs,
@@ -422,7 +423,7 @@ pub struct ProxyArgs {
     #[arg(long, env = "MAESH_NODE_ZONE", value_name = "ZONE")]
     pub zone: Option<String>,
     /// Drain window: how long to go on accepting connections after SIGTERM, because clients cache the address
-    #[arg(long, env = "MAESH_DRAIN_HORIZON", default_value = "45s", value_parser = duration::parse, value_name = "DURATION")]
+    #[arg(long, env = "MAESH_DRAIN_HORIZON", default_value = defaults::HORIZON, value_parser = duration::parse, value_name = "DURATION")]
     pub drain_horizon: Duration,
     /// How long requests in flight may take after that
     #[arg(long, env = "MAESH_DRAIN_TIMEOUT", default_value = "5s", value_parser = duration::parse, value_name = "DURATION")]

@@ -5,7 +5,7 @@ use std::{net::IpAddr, time::Duration};
 use clap::{Args, Subcommand, ValueEnum};
 use maesh_config::{Zone, duration};
 
-use super::{ClusterArgs, DnsArgs, Output};
+use super::{ClusterArgs, DnsArgs, Output, defaults};
 
 /// The role, or a command for the cluster's DNS.
 ///
@@ -49,7 +49,7 @@ pub struct ClusterDnsArgs {
 #[derive(Debug, Clone, Args)]
 pub struct StanzaArgs {
     /// DNS zone of the mesh; repeat it for several
-    #[arg(long = "zone", env = "MAESH_ZONES", value_delimiter = ',', default_values = ["maesh", "traefik.mesh"])]
+    #[arg(long = "zone", env = "MAESH_ZONES", value_delimiter = ',', default_values = defaults::ZONES)]
     pub zones: Vec<Zone>,
     #[command(flatten)]
     pub service: DnsServiceArgs,
@@ -71,7 +71,7 @@ pub struct InstallArgs {
     #[arg(long)]
     pub unverified: bool,
     /// How long the cluster's DNS may take to read the change
-    #[arg(long, env = "MAESH_DNS_DEADLINE", default_value = "240s", value_parser = duration::parse, value_name = "DURATION")]
+    #[arg(long, env = "MAESH_DNS_DEADLINE", default_value = defaults::DNS_DEADLINE, value_parser = duration::parse, value_name = "DURATION")]
     pub deadline: Duration,
 }
 
@@ -80,7 +80,7 @@ pub struct RemoveArgs {
     #[command(flatten)]
     pub common: ClusterDnsArgs,
     /// How long the cluster's DNS may take to read the change; 0s means do not wait
-    #[arg(long, env = "MAESH_DNS_DEADLINE", default_value = "240s", value_parser = duration::parse, value_name = "DURATION")]
+    #[arg(long, env = "MAESH_DNS_DEADLINE", default_value = defaults::DNS_DEADLINE, value_parser = duration::parse, value_name = "DURATION")]
     pub deadline: Duration,
 }
 

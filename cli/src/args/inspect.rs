@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::Args;
 
-use super::Output;
+use super::{Output, defaults};
 
 /// Which mesh to look at.
 #[derive(Debug, Clone, Args)]
@@ -17,7 +17,7 @@ pub struct ClusterArgs {
     #[arg(long, value_name = "NAME")]
     pub context: Option<String>,
     /// Namespace in which the mesh is installed
-    #[arg(long, short = 'n', env = "MAESH_NAMESPACE", default_value = "maesh", value_name = "NAMESPACE")]
+    #[arg(long, short = 'n', env = "MAESH_NAMESPACE", default_value = defaults::NAMESPACE, value_name = "NAMESPACE")]
     pub namespace: String,
 }
 

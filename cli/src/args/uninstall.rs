@@ -6,7 +6,7 @@ use clap::Args;
 use maesh_config::duration;
 use maesh_controller::duties::uninstall;
 
-use super::{CorednsMode, StanzaArgs};
+use super::{CorednsMode, StanzaArgs, defaults};
 
 /// How the mesh is uninstalled; the same for the controller and for `maesh uninstall`.
 #[derive(Debug, Clone, Args)]
@@ -20,10 +20,10 @@ pub struct LeaveArgs {
     )]
     pub marker: String,
     /// The controller's Deployment, which owns the objects that the mesh creates in its namespace
-    #[arg(long, env = "MAESH_DEPLOYMENT", default_value = "maesh-controller", value_name = "NAME")]
+    #[arg(long, env = "MAESH_DEPLOYMENT", default_value = defaults::CONTROLLER, value_name = "NAME")]
     pub deployment: String,
     /// How long the cluster's DNS may take to stop forwarding to the mesh after the stanza was removed
-    #[arg(long, env = "MAESH_DNS_DEADLINE", default_value = "240s", value_parser = duration::parse, value_name = "DURATION")]
+    #[arg(long, env = "MAESH_DNS_DEADLINE", default_value = defaults::DNS_DEADLINE, value_parser = duration::parse, value_name = "DURATION")]
     pub dns_deadline: Duration,
 }
 
@@ -52,17 +52,17 @@ pub struct UninstallArgs {
     #[arg(long, requires = "kubeconfig", value_name = "NAME")]
     pub context: Option<String>,
     /// Namespace of the mesh
-    #[arg(long, env = "MAESH_NAMESPACE", default_value = "maesh", value_name = "NAMESPACE")]
+    #[arg(long, env = "MAESH_NAMESPACE", default_value = defaults::NAMESPACE, value_name = "NAMESPACE")]
     pub namespace: String,
     #[command(flatten)]
     pub leave: LeaveArgs,
     /// Who removes the stanza in the cluster's DNS: with `auto` this program does, with `manual` you do
-    #[arg(long, env = "MAESH_COREDNS_MODE", default_value = "manual", value_name = "MODE")]
+    #[arg(long, env = "MAESH_COREDNS_MODE", default_value = defaults::COREDNS_MODE, value_name = "MODE")]
     pub coredns_mode: CorednsMode,
     #[command(flatten)]
     pub stanza: StanzaArgs,
     /// Drain window: how long clients may cache a DNS answer
-    #[arg(long, env = "MAESH_HORIZON", default_value = "45s", value_parser = duration::parse, value_name = "DURATION")]
+    #[arg(long, env = "MAESH_HORIZON", default_value = defaults::HORIZON, value_parser = duration::parse, value_name = "DURATION")]
     pub horizon: Duration,
     /// How long to wait for a controller to begin, before this program does the work itself
     #[arg(long, default_value = "20s", value_parser = duration::parse, value_name = "DURATION")]
