@@ -243,10 +243,18 @@ impl Lab {
 
     /// What Events of ours say of an object in kube-system.
     pub(crate) fn events_of(&self, name: &str) -> String {
-        let of_name =
-            "{range .items[?(@.regarding.name==\"NAME\")]}{.reason}: {.note} ({.regarding.uid}){\"\\n\"}{end}";
-        let output = format!("jsonpath={}", of_name.replace("NAME", name));
-        self.output(&["--namespace", "kube-system", "get", "events.events.k8s.io", "--output", &output])
+        let events = self.output(&["--namespace", "kube-system", "get", "events.events.k8s.io", "--output", "json"]);
+        // The API server writes some too: it repairs addresses of Services, for instance.
+        let events: Value = serde_json::from_str(&events).unwrap_or_default();
+        let is_ours = |event: &&Value| {
+            event["regarding"]["name"] == name && event["reportingController"] == "maesh.containo.us/controller"
+        };
+        let text = |event: &Value| {
+            let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+            let (reason, note) = (text(&event["reason"]), text(&event["note"]));
+            format!("{reason}: {note} ({})\n", text(&event["regarding"]["uid"]))
+        };
+        events["items"].as_array().into_iter().flatten().filter(is_ours).map(text).collect()
     }
 
     /// Empty while it is not there.
