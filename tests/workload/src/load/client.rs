@@ -73,15 +73,7 @@ impl Client {
                 tcp.close().await?;
                 Ok(seen)
             }
-            Kind::H2c | Kind::H2cKept => {
-                // A server may say GOAWAY before it looks at the first request; clients of HTTP/2 then connect once more
-                // (RFC 9113 section 8.7). Twice in a row is a failure.
-                match self.on_new(Sender::second(connect(address).await?).await?, target).await {
-                    Err(Failure::Unsent(_)) => {}
-                    outcome => return outcome,
-                }
-                self.on_new(Sender::second(connect(address).await?).await?, target).await
-            }
+            Kind::H2c | Kind::H2cKept => self.on_new(Sender::second(connect(address).await?).await?, target).await,
             _ => self.on_new(Sender::first(connect(address).await?).await?, target).await,
         }
     }
