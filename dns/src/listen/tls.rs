@@ -84,12 +84,12 @@ pub(crate) async fn listen(mut sockets: Vec<Socket>, look: Duration, mut accept:
             let address = socket.local_addr().ok().and_then(|address| address.as_socket());
             match listener(socket) {
                 Ok(listener) => {
-                    tracing::info!(address = ?address, "answering DNS over TLS");
+                    tracing::info!(address = address.map(tracing::field::display), "answering DNS over TLS");
                     accept(listener);
                     return false;
                 }
                 Err(error) if !warned => tracing::error!(
-                    address = ?address,
+                    address = address.map(tracing::field::display),
                     %error,
                     "cannot listen for DNS over TLS; end the process that has this port, or change --tls-listen; trying again \
                      every {look:?}"
