@@ -5,7 +5,11 @@
 //! swaps its certificate in place; a subscriber reads its authority's certificates anew for each connection, which are
 //! few.
 
-use std::{io, path::PathBuf, sync::Arc, time::Duration};
+mod certificate;
+mod files;
+mod validity;
+
+use std::{io, path::PathBuf, sync::Arc};
 
 use arc_swap::ArcSwap;
 use rustls::{
@@ -15,9 +19,16 @@ use rustls::{
     sign::CertifiedKey,
     version::{TLS12, TLS13},
 };
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject};
+use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
+
+use self::certificate::certificates;
+pub use self::{
+    certificate::Certificate,
+    files::CertificateFiles,
+    validity::{NotValid, Validity},
+};
 
 /// The application protocol of the discovery stream: HTTP/2.
 const ALPN: &[u8] = b"h2";
@@ -36,14 +47,26 @@ pub enum TlsError {
         source: io::Error,
     },
     /// A text is not PEM, or holds nothing of what it should.
-    #[error("{what}: {why}")]
+    #[error("{why}")]
     Pem {
-        /// What was expected.
-        what: &'static str,
-        /// What is wrong.
+        /// Which of them.
+        part: Part,
+        /// What is wrong, and what to do.
         why: String,
     },
-    /// Certificate and key do not fit each other, or the library refuses them.
+    /// The key belongs to none of the certificates.
+    #[error("the private key does not belong to the certificate; write a certificate together with its own key")]
+    NotItsKey,
+    /// The key belongs to another certificate of the chain than the first.
+    #[error(
+        "the private key belongs to certificate {number} of the chain; write that certificate first, the one that signed \
+         it next"
+    )]
+    NotFirst {
+        /// Its position; the first is 1.
+        number: usize,
+    },
+    /// The library refuses it.
     #[error("certificate or key: {0}")]
     Refused(#[from] rustls::Error),
     /// What is in these files cannot be used.
@@ -54,6 +77,15 @@ pub enum TlsError {
         /// Why not.
         source: Box<Self>,
     },
+}
+
+/// A chain of certificates, or its key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// The certificates.
+    Chain,
+    /// The private key.
+    Key,
 }
 
 fn provider() -> Arc<CryptoProvider> {
@@ -68,38 +100,37 @@ pub struct ServerTls {
 }
 
 #[derive(Debug)]
-struct Current(ArcSwap<CertifiedKey>);
+struct Current(ArcSwap<Certificate>);
 
 impl ResolvesServerCert for Current {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.0.load_full())
+        Some(self.0.load().key.clone())
     }
 }
 
 impl ServerTls {
-    /// Serves with this chain (PEM, the server's own certificate first) and key (PEM).
+    /// Serves with this certificate.
     ///
     /// # Errors
-    /// When they are unreadable or do not belong together.
-    pub fn new(chain: &[u8], key: &[u8]) -> Result<Self, TlsError> {
-        Self::with(chain, key, &[&TLS13], ALPN)
+    /// When the library refuses the configuration.
+    pub fn new(certificate: Certificate) -> Result<Self, TlsError> {
+        Self::with(certificate, &[&TLS13], ALPN)
     }
 
     /// The same for DNS over TLS, whose clients are not ours: TLS 1.2 is allowed too.
     ///
     /// # Errors
     /// As [`ServerTls::new`].
-    pub fn for_dns(chain: &[u8], key: &[u8]) -> Result<Self, TlsError> {
-        Self::with(chain, key, &[&TLS13, &TLS12], ALPN_DNS)
+    pub fn for_dns(certificate: Certificate) -> Result<Self, TlsError> {
+        Self::with(certificate, &[&TLS13, &TLS12], ALPN_DNS)
     }
 
     fn with(
-        chain: &[u8],
-        key: &[u8],
+        certificate: Certificate,
         versions: &[&'static SupportedProtocolVersion],
         alpn: &[u8],
     ) -> Result<Self, TlsError> {
-        let current = Arc::new(Current(ArcSwap::from_pointee(certified(chain, key)?)));
+        let current = Arc::new(Current(ArcSwap::from_pointee(certificate)));
         let mut config = ServerConfig::builder_with_provider(provider())
             .with_protocol_versions(versions)?
             .with_no_client_auth()
@@ -114,97 +145,13 @@ impl ServerTls {
     }
 
     /// What handshakes use now.
-    #[cfg(test)]
-    pub(super) fn current(&self) -> Arc<CertifiedKey> {
+    pub fn current(&self) -> Arc<Certificate> {
         self.current.0.load_full()
     }
 
-    /// Handshakes from now on use this chain and key.
-    ///
-    /// # Errors
-    /// As [`ServerTls::new`]; the present ones stay in use.
-    pub fn replace(&self, chain: &[u8], key: &[u8]) -> Result<(), TlsError> {
-        self.current.0.store(Arc::new(certified(chain, key)?));
-        Ok(())
-    }
-}
-
-/// A server's certificate and key in two files, as a Secret is mounted.
-#[derive(Clone, Debug)]
-pub struct CertificateFiles {
-    /// The chain, PEM.
-    pub chain: PathBuf,
-    /// The key, PEM.
-    pub key: PathBuf,
-}
-
-impl CertificateFiles {
-    /// Reads them once.
-    ///
-    /// # Errors
-    /// When they cannot be read or used.
-    pub fn load(&self) -> Result<ServerTls, TlsError> {
-        let (chain, key) = self.read()?;
-        ServerTls::new(&chain, &key).map_err(|error| self.named(error))
-    }
-
-    /// Reads them once, for DNS over TLS.
-    ///
-    /// # Errors
-    /// When they cannot be read or used.
-    pub fn load_for_dns(&self) -> Result<ServerTls, TlsError> {
-        let (chain, key) = self.read()?;
-        ServerTls::for_dns(&chain, &key).map_err(|error| self.named(error))
-    }
-
-    /// `source` with the names of the files that it is about.
-    fn named(&self, source: TlsError) -> TlsError {
-        let (chain, key) = (self.chain.display(), self.key.display());
-        let files = match &source {
-            TlsError::Pem { what: CERTIFICATES, .. } => chain.to_string(),
-            TlsError::Pem { .. } => key.to_string(),
-            _ => format!("{chain} and {key}"),
-        };
-        TlsError::Files { files, source: Box::new(source) }
-    }
-
-    /// Looks every `interval` whether they changed, and uses what is new. Files that cannot be used, such as a chain that
-    /// was replaced a moment before its key, leave the present ones in use; they are looked at again. Never returns.
-    pub async fn keep_current(&self, tls: &ServerTls, interval: Duration) {
-        let mut used = self.read().ok();
-        let mut warned = None;
-        loop {
-            tokio::time::sleep(interval).await;
-            let found = match self.read() {
-                Ok(found) => found,
-                Err(error) => {
-                    warn_once(&mut warned, &error);
-                    continue;
-                }
-            };
-            if used.as_ref() == Some(&found) {
-                continue;
-            }
-            match tls.replace(&found.0, &found.1) {
-                Ok(()) => {
-                    tracing::info!(chain = %self.chain.display(), "serving with a new certificate");
-                    (used, warned) = (Some(found), None);
-                }
-                Err(error) => warn_once(&mut warned, &self.named(error)),
-            }
-        }
-    }
-
-    fn read(&self) -> Result<(Vec<u8>, Vec<u8>), TlsError> {
-        Ok((read(&self.chain)?, read(&self.key)?))
-    }
-}
-
-fn warn_once(warned: &mut Option<String>, error: &TlsError) {
-    let text = error.to_string();
-    if warned.as_ref() != Some(&text) {
-        tracing::warn!(error = text, "cannot use the new certificate; the present one stays in use");
-        *warned = Some(text);
+    /// Handshakes from now on use this certificate.
+    pub fn replace(&self, certificate: Certificate) {
+        self.current.0.store(Arc::new(certificate));
     }
 }
 
@@ -227,8 +174,9 @@ impl ClientTls {
 
     fn config(&self) -> Result<ClientConfig, TlsError> {
         let mut roots = RootCertStore::empty();
-        for certificate in certificates(&read(&self.ca)?)? {
-            roots.add(certificate)?;
+        let named = |source| TlsError::Files { files: self.ca.display().to_string(), source: Box::new(source) };
+        for certificate in certificates(&files::read(&self.ca)?).map_err(named)? {
+            roots.add(certificate).map_err(|error| named(error.into()))?;
         }
         let mut config = ClientConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&TLS13])?
@@ -239,25 +187,5 @@ impl ClientTls {
     }
 }
 
-fn read(path: &PathBuf) -> Result<Vec<u8>, TlsError> {
-    std::fs::read(path).map_err(|source| TlsError::Read { path: path.clone(), source })
-}
-
-/// What a chain consists of.
-const CERTIFICATES: &str = "certificates";
-
-fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let bad = |why: String| TlsError::Pem { what: CERTIFICATES, why };
-    let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
-    let all = all.map_err(|error| bad(error.to_string()))?;
-    if all.is_empty() { Err(bad("there are none".to_owned())) } else { Ok(all) }
-}
-
-fn certified(chain: &[u8], key: &[u8]) -> Result<CertifiedKey, TlsError> {
-    let chain = certificates(chain)?;
-    let key = PrivateKeyDer::from_pem_slice(key)
-        .map_err(|error| TlsError::Pem { what: "private key", why: error.to_string() })?;
-    let certified = CertifiedKey::new(chain, aws_lc_rs::sign::any_supported_type(&key)?);
-    certified.keys_match()?;
-    Ok(certified)
-}
+#[cfg(test)]
+mod tests;

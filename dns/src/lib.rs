@@ -168,6 +168,7 @@ pub fn start(
         let address = |(socket, asked): (&Socket, &SocketAddr)| {
             socket.local_addr().ok().and_then(|bound| bound.as_socket()).unwrap_or(*asked)
         };
+        metrics.expect_certificate();
         tls_addresses = sockets.iter().zip(&tls.listen).map(address).collect();
         tasks.spawn(serve_tls(tls, sockets, server(config.tls_limits)));
     }
@@ -190,6 +191,7 @@ async fn serve_tls(config: Tls, sockets: Vec<Socket>, server: tcp::Server) {
     let stopping = server.stopping.clone();
     let serve = async {
         let certificate = tls::certificate(&config.files, config.look).await;
+        server.metrics.set_certificate(certificate.clone());
         let server = Arc::new(tcp::Server { tls: Some(certificate.config()), ..server });
         let accept = |listener| drop(server.tasks.spawn(server.clone().accept(listener)));
         let listen = tls::listen(sockets, config.look, accept);

@@ -6,13 +6,15 @@
 use std::{
     fmt,
     sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        Arc, OnceLock,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     time::Instant,
 };
 
 use arc_swap::ArcSwap;
+use jiff::Timestamp;
+use maesh_discovery::tls::ServerTls;
 use parking_lot::Mutex;
 use prometheus_client::{
     collector::Collector,
@@ -109,6 +111,10 @@ struct Shared {
     writers: Mutex<Vec<Arc<Counters>>>,
     connections: Connections,
     probed_dead: AtomicU64,
+    /// Whether DNS over TLS is configured.
+    over_tls: AtomicBool,
+    /// Its certificate, once there was one that can be used.
+    certificate: OnceLock<ServerTls>,
     snapshot: Arc<ArcSwap<Snapshot>>,
 }
 
@@ -119,6 +125,8 @@ impl Metrics {
             writers: Mutex::default(),
             connections: Connections::default(),
             probed_dead: AtomicU64::default(),
+            over_tls: AtomicBool::default(),
+            certificate: OnceLock::new(),
             snapshot,
         }));
         registry.register_collector(Box::new(metrics.clone()));
@@ -135,6 +143,17 @@ impl Metrics {
     /// Counters of connections.
     pub(crate) fn connections(&self) -> &Connections {
         &self.0.connections
+    }
+
+    /// From now on there is DNS over TLS, if there is a certificate.
+    pub(crate) fn expect_certificate(&self) {
+        self.0.over_tls.store(true, Relaxed);
+    }
+
+    /// Sets what DNS over TLS serves with, now and after changes.
+    pub(crate) fn set_certificate(&self, certificate: ServerTls) {
+        // There is one at most.
+        let _ = self.0.certificate.set(certificate);
     }
 
     /// Sets how many proxies our own probes do not reach.
@@ -186,7 +205,7 @@ impl Collector for Metrics {
             sum(&|c| &c.dropped),
         )?;
 
-        let Shared { connections, probed_dead, snapshot, .. } = &*self.0;
+        let Shared { connections, probed_dead, snapshot, over_tls, certificate, .. } = &*self.0;
         out.gauge("maesh_dns_connections", "Open TCP connections", connections.tcp.load(Relaxed))?;
         out.gauge("maesh_dns_tls_connections", "Open connections of DNS over TLS", connections.tls.load(Relaxed))?;
         let closed = [
@@ -199,6 +218,14 @@ impl Collector for Metrics {
             "maesh_dns_connections_closed",
             "TCP and TLS connections that dns closed, or failed to accept, by reason",
             named(&closed, "reason").into_iter(),
+        )?;
+        let expires =
+            certificate.get().and_then(|tls| tls.current().validity().until()).map_or(0, Timestamp::as_second);
+        out.optional_gauge(
+            "maesh_dns_tls_certificate_expiry_timestamp_seconds",
+            "When the certificate of DNS over TLS expires, in seconds since 1970: of its chain, the certificate that \
+             expires first. 0 while there is none that can be used, no value without DNS over TLS",
+            over_tls.load(Relaxed).then_some(expires),
         )?;
         out.gauge(
             "maesh_dns_proxies_unreachable",
@@ -252,7 +279,11 @@ impl Encoder<'_, '_> {
     }
 
     fn gauge(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
-        let value = i64::try_from(value).unwrap_or(i64::MAX);
-        ConstGauge::new(value).encode(self.0.encode_descriptor(name, help, None, MetricType::Gauge)?)
+        self.optional_gauge(name, help, Some(i64::try_from(value).unwrap_or(i64::MAX)))
+    }
+
+    fn optional_gauge(&mut self, name: &str, help: &str, value: Option<i64>) -> fmt::Result {
+        let gauge = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        value.map_or(Ok(()), |value| ConstGauge::new(value).encode(gauge))
     }
 }

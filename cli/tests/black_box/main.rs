@@ -7,6 +7,7 @@ mod check;
 mod churn;
 mod crowd;
 mod dev;
+mod dns_certificate;
 mod dns_peers;
 mod explain;
 mod hung_proxy;

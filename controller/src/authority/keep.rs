@@ -12,7 +12,7 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
 };
 use kube::{Api, Client, api::PostParams};
-use maesh_discovery::tls::{ServerTls, TlsError};
+use maesh_discovery::tls::{Certificate, ServerTls, TlsError};
 use tokio::{
     sync::watch,
     time::{sleep, timeout},
@@ -165,11 +165,11 @@ impl Keeper {
         };
         let Options { server, terms, .. } = &self.options;
         let served = mint::serving(authority, server, rand::random(), now, terms)?;
-        let (chain, key) = (served.chain.as_bytes(), served.key.as_bytes());
+        let certificate = Certificate::parse(served.chain.as_bytes(), served.key.as_bytes())?;
         let known = self.tls.borrow().clone();
         match known {
-            Some(tls) => tls.replace(chain, key)?,
-            None => drop(self.tls.send_replace(Some(ServerTls::new(chain, key)?))),
+            Some(tls) => tls.replace(certificate),
+            None => drop(self.tls.send_replace(Some(ServerTls::new(certificate)?))),
         }
         tracing::info!(authority = authority.name, until = %served.until, "serving with a new certificate");
         self.held = Some(Held { authority: authority.certificate.clone(), issued: now, until: served.until });

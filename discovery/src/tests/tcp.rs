@@ -8,7 +8,7 @@ use tokio::{net::TcpListener, task::JoinHandle};
 use super::*;
 use crate::{
     auth::{Authenticate, NoAuthentication, SharedSecret},
-    tls::{CertificateFiles, ClientTls, ServerTls},
+    tls::{Certificate, ClientTls, ServerTls},
 };
 
 const SERVER: &str = "maesh-controller.maesh.svc";
@@ -31,7 +31,7 @@ fn papers() -> Papers {
 
 impl Papers {
     fn server(&self) -> ServerTls {
-        ServerTls::new(self.chain.as_bytes(), self.key.as_bytes()).unwrap()
+        ServerTls::new(Certificate::parse(self.chain.as_bytes(), self.key.as_bytes()).unwrap()).unwrap()
     }
 }
 
@@ -102,7 +102,7 @@ async fn certificates_change_while_streams_are_open() {
     role.step().await;
 
     // The stream that is open goes on.
-    tls.replace(second.chain.as_bytes(), second.key.as_bytes()).unwrap();
+    tls.replace(Certificate::parse(second.chain.as_bytes(), second.key.as_bytes()).unwrap());
     store.apply(&upserts([name("shop/web", 2)]));
     role.step().await;
     assert_eq!(role.subscribed.status.connects(), 1);
@@ -176,57 +176,4 @@ async fn one_controller_of_several_is_enough() {
     let mut role = role(over_tcp(&server, &controllers, None, Token::None));
     role.step().await;
     assert_eq!(role.names(Kind::Name), ["shop/web"]);
-}
-
-#[tokio::test(start_paused = true)]
-async fn files_are_read_again_once_they_fit_each_other() {
-    let folder = tempfile::tempdir().unwrap();
-    let files = CertificateFiles { chain: folder.path().join("tls.crt"), key: folder.path().join("tls.key") };
-    let (first, second) = (papers(), papers());
-    let write = |chain: &str, key: &str| {
-        std::fs::write(&files.chain, chain).unwrap();
-        std::fs::write(&files.key, key).unwrap();
-    };
-    write(&first.chain, &first.key);
-    let tls = files.load().unwrap();
-    let before = tls.current();
-    let (watched, kept) = (files.clone(), tls.clone());
-    tokio::spawn(async move { watched.keep_current(&kept, Duration::from_secs(3)).await });
-    for (case, chain, key, changed) in [
-        ("nothing changed", &first.chain, &first.key, false),
-        ("the chain before its key", &second.chain, &first.key, false),
-        ("no chain at all", &String::new(), &first.key, false),
-        ("both", &second.chain, &second.key, true),
-    ] {
-        write(chain, key);
-        tokio::time::sleep(Duration::from_secs(7)).await;
-        assert_eq!(!Arc::ptr_eq(&tls.current(), &before), changed, "{case}");
-    }
-}
-
-#[test]
-fn a_bad_file_is_named() {
-    let folder = tempfile::tempdir().unwrap();
-    let files = CertificateFiles { chain: folder.path().join("tls.crt"), key: folder.path().join("tls.key") };
-    let (first, second) = (papers(), papers());
-    for (case, chain, key, named) in [
-        ("no chain", None, Some(first.key.as_str()), &["tls.crt"][..]),
-        ("no key", Some(first.chain.as_str()), None, &["tls.key"]),
-        ("an empty chain", Some(""), Some(&first.key), &["tls.crt"]),
-        ("a chain that is no PEM", Some("-----BEGIN CERTIFICATE-----\nx"), Some(&first.key), &["tls.crt"]),
-        ("a key that is none", Some(&first.chain), Some(&first.chain), &["tls.key"]),
-        ("the key of another", Some(&first.chain), Some(&second.key), &["tls.crt", "tls.key"]),
-    ] {
-        for (path, text) in [(&files.chain, chain), (&files.key, key)] {
-            let _ = std::fs::remove_file(path);
-            if let Some(text) = text {
-                std::fs::write(path, text).unwrap();
-            }
-        }
-        for error in [files.load().unwrap_err(), files.load_for_dns().unwrap_err()] {
-            let said = error.to_string();
-            let names: Vec<_> = ["tls.crt", "tls.key"].into_iter().filter(|name| said.contains(name)).collect();
-            assert_eq!(names, named, "{case}: {said}");
-        }
-    }
 }

@@ -1,7 +1,8 @@
 //! DNS over TLS (RFC 7858).
 //!
 //! The port is bound at the start and listened on once there is a certificate that can be used. Until then, and whatever
-//! happens to the certificate later, UDP and TCP are answered. Handshakes use what the files held last that could be used.
+//! happens to the certificate later, UDP and TCP are answered. Handshakes use what the files held last that could be used,
+//! also when it has expired: clients that do not verify it still get answers.
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -64,8 +65,8 @@ pub(crate) async fn certificate(files: &CertificateFiles, look: Duration) -> Ser
                 if warned.as_ref() != Some(&text) {
                     tracing::warn!(
                         error = text,
-                        "no certificate for DNS over TLS, whose port stays closed; UDP and TCP are answered; looking again \
-                         every {look:?}"
+                        "no certificate for DNS over TLS: its port stays closed until both files can be used; UDP and TCP are \
+                         answered; the files are read again every {look:?}"
                     );
                     warned = Some(text);
                 }

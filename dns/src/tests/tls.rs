@@ -146,3 +146,47 @@ async fn clients_of_all_kinds() {
     assert!(responder.metric("maesh_dns_queries_total{transport=\"tls\",type=\"A\"}") >= Some(4));
     assert!(responder.metric("maesh_dns_connections_closed_total{reason=\"handshake_failed\"}") >= Some(1));
 }
+
+/// A certificate that signs itself, valid from 2010 until this year.
+fn papers_until(year: i32) -> Papers {
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let mut params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).expect("a name");
+    params.not_before = rcgen::date_time_ymd(2010, 1, 1);
+    params.not_after = rcgen::date_time_ymd(year, 1, 1);
+    let signed = params.self_signed(&key).expect("signed");
+    Papers { chain: signed.pem(), key: key.serialize_pem(), der: signed.der().clone() }
+}
+
+#[tokio::test]
+async fn the_end_of_the_certificate_is_a_metric() {
+    const EXPIRY: &str = "maesh_dns_tls_certificate_expiry_timestamp_seconds";
+    let folder = tempfile::tempdir().expect("a folder");
+    let without = Responder::synced(config()).await;
+    assert_eq!(without.metric(EXPIRY), None, "no DNS over TLS");
+    let responder = Responder::synced(config_with_tls(folder.path())).await;
+    assert_eq!(responder.metric(EXPIRY), Some(0), "no certificate");
+    let is = async |papers: &Papers, version: &str, seconds: u64| {
+        mount(folder.path(), version, &papers.chain, &papers.key);
+        let counted = async {
+            while responder.metric(EXPIRY) != Some(seconds) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(PATIENCE, counted).await.unwrap_or_else(|_| panic!("{version}: {:?}", responder.metric(EXPIRY)));
+        assert_eq!(told(&over_udp(responder.at(), &query(1, "db.shop.maesh")).await), WANT, "{version}");
+    };
+    let expired = papers_until(2020);
+    is(&expired, "expired", 1_577_836_800).await;
+    let refused = async {
+        loop {
+            match connect(&responder, &expired, &[&TLS13], &[]).await {
+                // The port opens a moment later.
+                Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => tokio::task::yield_now().await,
+                other => return other.expect_err("it has expired").to_string(),
+            }
+        }
+    };
+    let refused = timeout(PATIENCE, refused).await.expect("in time");
+    assert!(refused.contains("expired"), "{refused}");
+    is(&papers_until(2100), "valid", 4_102_444_800).await;
+}

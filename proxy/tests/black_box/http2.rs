@@ -92,7 +92,7 @@ async fn many_streams_at_once() {
 /// What is reached at its ClusterIP, because no controller answers, has no scheme that is known.
 #[tokio::test]
 async fn grpc_to_a_plain_address_is_http2() {
-    let fed = Fed::new(Config { first_use: std::time::Duration::from_millis(100), ..config() }).await;
+    let fed = Fed::new(Config { first_use: Duration::from_millis(100), ..config() }).await;
     fed.begin().await;
     fed.answering.send_replace(false);
     let server = endpoints::grpc().await;

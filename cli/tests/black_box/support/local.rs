@@ -71,8 +71,22 @@ impl Roles {
 
     /// Starts a controller on the manifests in `folder`, and dns with these further flags; waits until both are ready.
     pub fn start_dns(folder: &Path, flags: impl FnOnce(IpAddr) -> Vec<String>) -> Self {
+        Self::start_dns_as(folder, None, flags)
+    }
+
+    /// The same, where each process may open so many files. Their logs are in the folder `logs`.
+    pub fn start_dns_limited(
+        folder: &Path,
+        open_files: u32,
+        logs: &Path,
+        flags: impl FnOnce(IpAddr) -> Vec<String>,
+    ) -> Self {
+        Self::start_dns_as(folder, Some(Limited { open_files, logs: logs.to_owned() }), flags)
+    }
+
+    fn start_dns_as(folder: &Path, limited: Option<Limited>, flags: impl FnOnce(IpAddr) -> Vec<String>) -> Self {
         let prefix = range().rsplitn(3, '.').nth(2).expect("an address range").to_owned();
-        let mut roles = Self { prefix, running: Vec::new(), limited: None };
+        let mut roles = Self { prefix, running: Vec::new(), limited };
         let (manifests, controller) = (folder.display().to_string(), roles.socket(Part::Controller, 5390).to_string());
         roles.spawn(Part::Controller, &["controller", "--manifests", &manifests, "--listen", &controller]);
         let dns = roles.dns().to_string();

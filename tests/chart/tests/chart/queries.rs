@@ -128,14 +128,16 @@ fn chart_queries_name_only_metrics_and_labels_that_exist() {
 }
 
 /// A mesh without trouble, a minute between values. Cases replace single series.
-const HEALTHY: [(&str, &str); 6] = [
+const HEALTHY: [(&str, &str); 7] = [
     ("maesh_controller_services", "12x60"),
     ("maesh_controller_proxies_connected", "3x60"),
     ("maesh_controller_proxies_ready", "3x60"),
     ("maesh_controller_nacks_total", "0x60"),
     (r#"maesh_dns_responses_total{rcode="NOERROR"}"#, "0+600x60"),
     (r#"maesh_dns_responses_total{rcode="SERVFAIL"}"#, "0x60"),
+    (EXPIRY, "2592000x60"),
 ];
+const EXPIRY: &str = "maesh_dns_tls_certificate_expiry_timestamp_seconds";
 
 /// What is tried, the series that differ from [`HEALTHY`], and at which minutes which alerts fire.
 type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a [(u32, &'a [&'a str])]);
@@ -148,6 +150,7 @@ fn chart_alerts_fire_when_they_should() {
     let servfail = r#"maesh_dns_responses_total{rcode="SERVFAIL"}"#;
     let (away, unready) = ("MaeshControllerAway", "MaeshProxiesNotReady");
     let (refused, fails) = ("MaeshConfigurationRefused", "MaeshDnsFails");
+    let expires = "MaeshDnsCertificateExpires";
     let cases: &[Case<'_>] = &[
         ("nothing is wrong", &[], &[(1, &[]), (30, &[]), (60, &[])]),
         (
@@ -184,6 +187,19 @@ fn chart_alerts_fire_when_they_should() {
             &[(servfail, "0x9 1+1x20 21x30")],
             &[(9, &[]), (18, &[fails]), (30, &[fails]), (40, &[])],
         ),
+        (
+            // The clock of these tests begins in 1970.
+            "a certificate that is replaced seven days and half an hour before its end",
+            &[(EXPIRY, "606600x30 2592000x30")],
+            &[(29, &[]), (31, &[]), (60, &[])],
+        ),
+        (
+            "one of two pods serves with a certificate that ends in less than seven days",
+            &[(r#"maesh_dns_tls_certificate_expiry_timestamp_seconds{pod="other"}"#, "605400x60")],
+            &[(10, &[]), (27, &[expires])],
+        ),
+        ("no certificate that can be used", &[(EXPIRY, "0x60")], &[(5, &[]), (20, &[expires])]),
+        ("no DNS over TLS", &[(EXPIRY, "_x60")], &[(30, &[])]),
         ("SERVFAIL for a moment", &[(servfail, "0x9 3x60")], &[(11, &[]), (14, &[]), (20, &[])]),
     ];
     let mut fired = BTreeSet::new();
