@@ -73,6 +73,9 @@ pub struct Limits {
     /// The same for connections that were there while a port was leaving, which their callers may not have been told:
     /// well within the time for which that is served.
     pub keep_alive_leaving: Duration,
+    /// How long an HTTP/2 connection that is to be sent away may be without its first request. A new connection is sent
+    /// away with the answer to that: many callers take a GOAWAY before it for a failed request.
+    pub first_request: Duration,
 }
 
 impl Default for Config {
@@ -112,6 +115,7 @@ impl Default for Limits {
             head_timeout: Duration::from_secs(30),
             keep_alive: Duration::from_secs(180),
             keep_alive_leaving: Duration::from_secs(20),
+            first_request: Duration::from_secs(1),
         }
     }
 }

@@ -94,6 +94,7 @@ pub(crate) struct Outcome {
 pub(crate) fn run(options: &Options) -> Result<()> {
     let since = Instant::now();
     let (mut passed, mut failed, mut skipped, mut strictly) = (0, 0, Vec::new(), 0);
+    let mut times = Vec::new();
     if options.setup {
         // A program that cannot be had is a skip of the tests that need it, which say so themselves.
         for missing in setup::install() {
@@ -117,11 +118,13 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         for skip in &outcome.skipped {
             println!("SKIPPED: {skip}");
         }
-        println!("{name}: {}, {} s", outcome.summary(), since.elapsed().as_secs());
+        let seconds = since.elapsed().as_secs();
+        println!("{name}: {}, {seconds} s", outcome.summary());
+        times.push(format!("{name} {seconds}"));
         strictly += outcome.skipped.iter().filter(|skip| !options.may_skip(skip)).count();
         skipped.extend(outcome.skipped.into_iter().map(|skip| format!("{name}: {skip}")));
     }
-    println!("all stages: {} s", since.elapsed().as_secs());
+    println!("all stages: {} s ({})", since.elapsed().as_secs(), times.join(", "));
     if !skipped.is_empty() {
         let counted = if options.strict { format!(", {strictly} of them counted as failed") } else { String::new() };
         println!("{} skipped{counted}:", skipped.len());

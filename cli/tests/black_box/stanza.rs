@@ -1,7 +1,7 @@
 //! `maesh dns status|install|uninstall|print` from outside: a real API server, CoreDNS as its pods.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-#[path = "../../../controller/tests/stanza/lab.rs"]
+#[path = "../../../controller/tests/black_box/lab.rs"]
 mod lab;
 
 use std::{process::Command, thread, time::Duration};

@@ -209,6 +209,11 @@ impl Caller {
         self.enter(Stage::Busy);
     }
 
+    /// Whether any request has begun.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.begun.load(Ordering::Relaxed) > 0
+    }
+
     /// The last byte of an answer is on its way to the socket.
     pub(crate) fn answer_ended(&self) {
         self.last.store(Last::Answered as u8, Ordering::Relaxed);

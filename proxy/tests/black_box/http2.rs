@@ -1,14 +1,18 @@
 //! HTTP/2 on either side: with gRPC and its trailers, and WebSocket over extended CONNECT.
 
-use crate::support::{Fed, Raw, ask, config, endpoints, get, hasty, policy, within};
+use crate::support::{
+    Fed, Raw, ask, config, endpoints,
+    frames::{END_STREAM, Frames, GOAWAY, HEADERS, PING, block},
+    get, hasty, policy, within,
+};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Version};
 use http_body_util::{BodyExt, Empty, Full, StreamBody, combinators::BoxBody};
 use hyper::{body::Frame, client::conn::http2::SendRequest, ext::Protocol as Extended};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use maesh_config::model::{Protocol, Scheme};
-use maesh_proxy::Config;
-use std::net::SocketAddr;
+use maesh_proxy::{Config, Limits};
+use std::{net::SocketAddr, time::Duration};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -88,7 +92,7 @@ async fn many_streams_at_once() {
 /// What is reached at its ClusterIP, because no controller answers, has no scheme that is known.
 #[tokio::test]
 async fn grpc_to_a_plain_address_is_http2() {
-    let fed = Fed::new(Config { first_use: std::time::Duration::from_millis(100), ..config() }).await;
+    let fed = Fed::new(Config { first_use: Duration::from_millis(100), ..config() }).await;
     fed.begin().await;
     fed.answering.send_replace(false);
     let server = endpoints::grpc().await;
@@ -296,6 +300,18 @@ async fn a_port_that_left_says_goaway() {
     is_sent_away(&sender).await;
 }
 
+/// Whether the proxy has said no GOAWAY by the time that it answers a PING.
+async fn hears_no_goaway(caller: &mut Frames) -> bool {
+    caller.write(PING, 0, 0, b"12345678").await;
+    loop {
+        match within(caller.read()).await.expect("a frame").kind {
+            PING => return true,
+            GOAWAY => return false,
+            _ => {}
+        }
+    }
+}
+
 async fn is_sent_away(sender: &SendRequest<Body>) {
     within(async {
         while !sender.is_closed() {
@@ -329,6 +345,40 @@ async fn slow() -> (tokio::sync::watch::Sender<Step>, endpoints::Server) {
     })
     .await;
     (step, server)
+}
+
+/// A connection that was opened just before the proxy ends: a GOAWAY before its first request fails that with many callers.
+#[tokio::test]
+async fn a_new_connection_hears_goaway_with_its_first_answer() {
+    let (step, server) = slow().await;
+    let limits = Limits { first_request: Duration::from_secs(60), ..Limits::default() };
+    let mut fed = Fed::new(Config { limits, drain_timeout: Duration::from_secs(60), ..config() }).await;
+    fed.begin().await;
+    let address = fed.http("web.shop", Scheme::H2c, &[server.address]).await;
+    let (mut busy, mut used) = (caller(address).await, caller(address).await);
+    within(used.send_request(request("http://web.shop.maesh/"))).await.expect("an answer");
+    // Keeps the drain from ending.
+    let slow = tokio::spawn(busy.send_request(request("http://web.shop.maesh/slow")));
+    within(step.subscribe().wait_for(|step| *step == Step::Begun)).await.expect("begun");
+    let mut new = Frames::connect(address).await;
+    assert!(hears_no_goaway(&mut new).await);
+    let drained = tokio::spawn(fed.proxy.take().expect("running").drain());
+    is_sent_away(&used).await;
+
+    assert!(hears_no_goaway(&mut new).await, "before its first request");
+    let head = [(":method", "GET"), (":scheme", "http"), (":authority", "web.shop.maesh"), (":path", "/")];
+    new.write_block(END_STREAM, 1, &block(&head)).await;
+    let (mut is_answered, mut is_sent_away) = (false, false);
+    while !(is_answered && is_sent_away) {
+        let frame = within(new.read()).await.expect("a frame");
+        is_answered |= frame.kind == HEADERS && frame.stream == 1;
+        is_sent_away |= frame.kind == GOAWAY;
+    }
+    drop(new);
+    step.send_replace(Step::End);
+    within(slow).await.expect("no panic").expect("an answer");
+    drop(busy);
+    assert_eq!(within(drained).await.expect("drained"), 0);
 }
 
 #[tokio::test]

@@ -34,7 +34,7 @@ pub(super) fn run(stage: Stage, on_context: Option<&str>) -> Result<Outcome> {
         Stage::Unit => tests(&["--lib", "--bins"], &[], None),
         Stage::Examples => tests(&["--doc"], &[], None),
         // Of the names in there, those of the chart and of the cluster have stages of their own.
-        Stage::BlackBox => tests(&["--test", "*"], &["--skip", "chart_", "--skip", "cluster_"], None),
+        Stage::BlackBox => tests(&["--test", "*"], &[&side_by_side(), "--skip", "chart_", "--skip", "cluster_"], None),
         Stage::Cluster => {
             crate::cluster::images()?;
             // There is one cluster on a machine.
@@ -44,7 +44,7 @@ pub(super) fn run(stage: Stage, on_context: Option<&str>) -> Result<Outcome> {
             crate::image::run(&crate::image::Options::default())?;
             Ok(Outcome { passed: 1, ..Outcome::default() })
         }
-        Stage::Chart => tests(&["--test", "chart"], &[], None),
+        Stage::Chart => tests(&["--test", "chart"], &[&side_by_side()], None),
         // One at a time: they measure, and fill the machine by themselves.
         Stage::Long => {
             crate::cluster::images()?;
@@ -56,6 +56,13 @@ pub(super) fn run(stage: Stage, on_context: Option<&str>) -> Result<Outcome> {
         }
         Stage::Demo => demo(),
     }
+}
+
+/// How many tests of a program run at the same time: more than there are cores, because tests beside real programs mostly
+/// wait for a timer or for a program to start.
+fn side_by_side() -> String {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    format!("--test-threads={}", cores.max(6))
 }
 
 fn cargo(arguments: &[&str]) -> Command {

@@ -19,6 +19,7 @@ use futures_util::task::AtomicWaker;
 use h2::server;
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
+use tokio::time::timeout;
 
 pub(super) use self::frames::{FrameBounds, Progress};
 pub(crate) use self::{
@@ -82,28 +83,35 @@ pub(super) async fn serve(io: CallerIo, caller: &Arc<Caller>) {
 async fn run(mut server: Server, connection: &Arc<Connection>) -> Result<(), h2::Error> {
     let caller = &connection.caller;
     let mut closing = caller.worker.closing();
-    let mut told = pin!(async {
+    let mut sent_away = pin!(async {
         tokio::select! {
             // An error means that the proxy is ending, and the connection with it.
             _ = closing.wait_for(|closing| *closing) => {}
             () = caller.is_sent_away() => {}
         }
+        // Polled after each stream that is accepted, so that this needs no waker of its own.
+        let first_request = poll_fn(|_| if caller.has_begun() { Poll::Ready(()) } else { Poll::Pending });
+        // Either will do.
+        let _ = timeout(caller.shared.config.limits.first_request, first_request).await;
     });
-    let mut is_told = false;
+    let mut is_sent_away = false;
     let mut shedding = pin!(connection.held.shedding());
     poll_fn(|cx| {
         connection.waker.register(cx.waker());
-        if !is_told && told.as_mut().poll(cx).is_ready() {
-            is_told = true;
-            server.graceful_shutdown();
-        }
         if shedding.as_mut().poll(cx).is_ready() {
             shedding.set(connection.held.shedding());
             // Polled at once, so that it hears of the next time.
             let _ = shedding.as_mut().poll(cx);
             connection.shed();
         }
-        accept(&mut server, connection, cx)
+        let ended = accept(&mut server, connection, cx);
+        if ended.is_pending() && !is_sent_away && sent_away.as_mut().poll(cx).is_ready() {
+            is_sent_away = true;
+            server.graceful_shutdown();
+            // Sends it.
+            return accept(&mut server, connection, cx);
+        }
+        ended
     })
     .await
 }

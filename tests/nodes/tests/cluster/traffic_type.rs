@@ -71,6 +71,8 @@ fn cluster_a_service_becomes_tcp_and_http_again_and_no_connection_fails() {
             (caller, address)
         })
         .collect();
+    let began_with: Vec<(String, String)> =
+        cluster.mesh_pods("proxy").into_iter().map(|proxy| (proxy.name, proxy.address)).collect();
     let all = |what: &dyn Fn(&Pod, IpAddr) -> bool| callers.iter().all(|(caller, proxy)| what(caller, *proxy));
     let shared = |caller: &Pod, proxy| cluster.answers(caller) == [proxy];
     let own = |caller: &Pod, proxy| matches!(cluster.answers(caller)[..], [at] if at != proxy && at != plain);
@@ -116,7 +118,11 @@ fn cluster_a_service_becomes_tcp_and_http_again_and_no_connection_fails() {
     }
     let requests = || report.requests.iter().filter(|request| request.plan != STREAMS);
     let failed: Vec<&Request> = requests().filter(|request| request.failure.is_some()).collect();
-    println!("{} requests over HTTP, {} failed", requests().count(), failed.len());
+    println!(
+        "{} requests over HTTP, {} failed; proxies when it began: {began_with:?}",
+        requests().count(),
+        failed.len()
+    );
     assert!(failed.is_empty(), "{failed:?}");
     let proxies: Vec<String> = callers.iter().map(|(_, proxy)| proxy.to_string()).collect();
     let used: Vec<&String> = requests().filter_map(|request| request.address.as_ref()).collect();

@@ -1,7 +1,5 @@
 //! API servers that fall silent, refuse, lag behind or send what cannot be read.
 
-#![allow(clippy::unwrap_used, reason = "tests")]
-
 mod lagging;
 mod peer;
 mod refused;

@@ -1,10 +1,5 @@
 //! The stanza on a real kube-apiserver, with CoreDNS processes in the place of its pods.
 
-#![allow(clippy::unwrap_used, reason = "tests")]
-
-#[path = "stanza/lab.rs"]
-mod lab;
-
 use std::time::Duration;
 
 use maesh_controller::{
@@ -21,7 +16,7 @@ use maesh_controller::{
 use maesh_test_support::until;
 use tokio::{runtime::Runtime, sync::watch};
 
-use self::lab::{COREFILE, Lab, RIGHTS, USER};
+use crate::lab::{COREFILE, Lab, RIGHTS, USER};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const TIMES: Times = Times {

@@ -1,10 +1,6 @@
 //! A folder of manifests, from the outside: files are written as editors and volumes write them, and what is
 //! published is looked at.
 
-#![allow(clippy::unwrap_used, reason = "tests")]
-
-mod support;
-
 use std::{
     fs,
     io::Write as _,
@@ -13,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::support::Kept;
 use maesh_compiler::{
     compile::{Addressing, Compiler, Config, Range},
     diagnostic::{Diagnostic, Reason, Severity},
@@ -21,7 +18,6 @@ use maesh_controller::{
     serve::{Controller, Published},
     source::manifests::{Manifests, SETTLE},
 };
-use support::Kept;
 use tempfile::TempDir;
 use tokio::sync::{mpsc, watch};
 

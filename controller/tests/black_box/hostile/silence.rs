@@ -20,7 +20,7 @@ use maesh_controller::{
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
-use crate::{
+use super::{
     peer::{Asked, Peer, Reply},
     within,
 };

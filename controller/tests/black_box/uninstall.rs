@@ -1,7 +1,5 @@
 //! Taking the mesh away, on a real kube-apiserver: the order, failures on the way, and a change of mind.
 
-#![allow(clippy::unwrap_used, reason = "tests")]
-
 use std::{
     sync::{Arc, Mutex},
     time::Duration,

@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-use crate::{
+use super::{
     peer::{Asked, Peer, Reply},
     within,
 };

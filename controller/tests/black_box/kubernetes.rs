@@ -1,11 +1,8 @@
 //! The Kubernetes API as a source, against a real kube-apiserver and etcd.
 
-#![allow(clippy::unwrap_used, reason = "tests")]
-
-mod support;
-
 use std::{path::Path, sync::Arc, time::Duration};
 
+use crate::support::Kept;
 use maesh_compiler::{
     compile::{Compiler, Config},
     diagnostic::Reason,
@@ -18,7 +15,6 @@ use maesh_controller::{
 };
 use maesh_test_support::{tool, until};
 use maesh_testkube::ApiServer;
-use support::Kept;
 use tokio::{runtime::Runtime, sync::watch};
 
 const SHOP: &str = r#"

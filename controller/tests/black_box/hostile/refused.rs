@@ -20,7 +20,7 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use crate::{
+use super::{
     peer::{Asked, Peer, Reply},
     silence::Leases,
     within,

@@ -2,11 +2,6 @@
 //!
 //! In the first test no controller of the cluster runs, and the test writes what it would; in the second they all do.
 
-#![allow(clippy::unwrap_used, reason = "tests")]
-
-#[path = "own/replica.rs"]
-mod replica;
-
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
@@ -25,7 +20,7 @@ use maesh_testkube::{ApiServer, Process};
 use serde_json::json;
 use tokio::time::sleep;
 
-use self::replica::{PATIENCE, Replica, on, owning, runtime, want};
+use crate::replica::{PATIENCE, Replica, on, owning, runtime, want};
 
 const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 /// Three ports times ten proxies are more, one port times ten less than four fifths of it.

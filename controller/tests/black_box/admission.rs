@@ -1,7 +1,5 @@
 //! Who may subscribe, by real tokens of a real kube-apiserver: with it there, away and back.
 
-#![allow(clippy::unwrap_used, reason = "tests")]
-
 use std::{sync::Arc, time::Duration};
 
 use k8s_openapi::api::{

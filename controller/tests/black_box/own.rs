@@ -1,10 +1,5 @@
 //! Own addresses as Services, on a real kube-apiserver that gives them their ClusterIPs.
 
-#![allow(clippy::unwrap_used, reason = "tests")]
-
-#[path = "own/replica.rs"]
-mod replica;
-
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
@@ -16,7 +11,7 @@ use maesh_controller::source::kubernetes;
 use maesh_testkube::ApiServer;
 use tokio::time::sleep;
 
-use self::replica::{PATIENCE, Replica, on, owning, runtime, want};
+use crate::replica::{PATIENCE, Replica, on, owning, runtime, want};
 
 /// More than any test has.
 const BUDGET: u32 = 20_000;

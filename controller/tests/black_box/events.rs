@@ -1,7 +1,5 @@
 //! Events on a real kube-apiserver: one for what stands, however often it is said and whoever leads.
 
-#![allow(clippy::unwrap_used, reason = "tests")]
-
 use std::time::Duration;
 
 use k8s_openapi::api::events::v1::Event;

@@ -24,7 +24,7 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 
-use crate::{
+use super::{
     peer::{Asked, Peer, Reply},
     within,
 };

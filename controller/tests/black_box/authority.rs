@@ -1,8 +1,6 @@
 //! The authority of the discovery stream on a real kube-apiserver: made, published, renewed under streams, and gone on
 //! with by another leader.
 
-#![allow(clippy::unwrap_used, reason = "tests")]
-
 use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
 
 use k8s_openapi::api::{

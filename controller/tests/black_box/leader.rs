@@ -1,7 +1,5 @@
 //! Two replicas and one Lease, on a real kube-apiserver.
 
-#![allow(clippy::unwrap_used, reason = "tests")]
-
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::coordination::v1::Lease;
