@@ -315,6 +315,10 @@ pub struct TrustArgs {
     /// Name in the certificates of --ca, which dns and proxies verify
     #[arg(long, env = "MAESH_SERVER_NAME", default_value = "maesh-controller.maesh.svc", value_name = "NAME")]
     pub server_name: String,
+    /// Keep a certificate for DNS over TLS, signed by --ca, in the Secret of this name in the mesh's namespace. It is for the
+    /// names and the ClusterIP of --dns-service
+    #[arg(long, env = "MAESH_DNS_CERTIFICATE_SECRET", requires = "ca", value_name = "NAME")]
+    pub dns_certificate_secret: Option<String>,
     /// ServiceAccount of dns in the mesh's namespace; its pods authenticate with tokens for the audience `maesh`
     #[arg(
         long,

@@ -5,6 +5,9 @@
 //! key that never leaves its memory. Both change without a restart: an authority signs nothing before it has been
 //! published for [`Terms::spread`], and is believed until nothing that it signed can be in use.
 //!
+//! If asked to, the leader also keeps a certificate for DNS over TLS in a Secret that dns mounts, signed by the same
+//! authorities.
+//!
 //! [`plan`] decides, [`mint`] makes, [`keep()`] does it.
 
 mod book;
@@ -16,7 +19,7 @@ use std::time::Duration;
 
 pub use self::{
     book::{Authority, Book, Bundle},
-    keep::{Options, keep},
+    keep::{DnsCertificate, Options, keep},
     mint::MintError,
 };
 
@@ -29,6 +32,8 @@ pub struct Terms {
     pub renew_before: Duration,
     /// Life of a replica's certificate, which is replaced at half of it.
     pub serving: Duration,
+    /// Life of the certificate of DNS over TLS, which is replaced at half of it; zero without one.
+    pub dns: Duration,
     /// Longest time that a published certificate takes to be in every subscriber's file. Kubelets need a minute or two;
     /// one that is cut off from the API server for longer has to come back before its pods can open new streams.
     pub spread: Duration,
@@ -44,6 +49,7 @@ impl Default for Terms {
             authority: 365 * 24 * HOUR,
             renew_before: 120 * 24 * HOUR,
             serving: 24 * HOUR,
+            dns: Duration::ZERO,
             spread: HOUR,
             look: Duration::from_secs(10),
         }
@@ -51,8 +57,15 @@ impl Default for Terms {
 }
 
 impl Terms {
+    /// With a certificate for DNS over TLS. Its clients verify it with copies of the authorities' certificates, which
+    /// people and programs such as CoreDNS renew in weeks rather than minutes. The certificate has to outlast an outage
+    /// of the controllers.
+    pub fn with_dns() -> Self {
+        Self { dns: 30 * 24 * HOUR, spread: 30 * 24 * HOUR, ..Self::default() }
+    }
+
     /// How long an authority is still believed once another signs: as long as anything that it signed.
     fn afterwards(&self) -> Duration {
-        self.serving + self.spread
+        self.serving.max(self.dns) + self.spread
     }
 }

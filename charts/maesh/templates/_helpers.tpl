@@ -46,6 +46,11 @@ app.kubernetes.io/component: {{ index . 1 }}
 {{ include "maesh.fullname" . }}-ca
 {{- end }}
 
+{{/* Name of the Secret with the certificate of DNS over TLS: yours, or the one that the controller keeps. */}}
+{{- define "maesh.dnsCertificate" -}}
+{{ .Values.dns.tls.secretName | default (printf "%s-dns-tls" (include "maesh.fullname" .)) }}
+{{- end }}
+
 {{/* DNS name of the controller's Service, which is also the name in its certificate. */}}
 {{- define "maesh.server" -}}
 {{ include "maesh.fullname" . }}-controller.{{ .Release.Namespace }}.svc

@@ -30,20 +30,35 @@ fn write(folder: &Path, ca: &CertifiedIssuer<'_, KeyPair>, until: i32) {
     std::fs::write(folder.join("tls.crt"), params.signed_by(&key, ca).unwrap().pem()).unwrap();
 }
 
-/// Asks over TLS, and verifies the certificate. The answer's last four bytes are its address.
-fn ask_tls(server: SocketAddr, client: &Arc<ClientConfig>) -> std::io::Result<Ipv4Addr> {
+/// A client that trusts only these CA certificates.
+pub(crate) fn client(roots: RootCertStore) -> Arc<ClientConfig> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let client = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    Arc::new(client.with_root_certificates(roots).with_no_client_auth())
+}
+
+/// Asks dns at `server` over TLS for the address of `name`, and verifies its certificate.
+pub(crate) fn ask_tls(server: SocketAddr, client: &Arc<ClientConfig>, name: &str) -> std::io::Result<Ipv4Addr> {
     let stream = TcpStream::connect_timeout(&server, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     let connection = ClientConnection::new(client.clone(), ServerName::try_from(NAME).unwrap()).unwrap();
     let mut stream = StreamOwned::new(connection, stream);
-    let mut query = vec![0, 32, 0x12, 0x34, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
-    query.extend(b"\x03web\x04shop\x05maesh\x00\x00\x01\x00\x01");
+    let mut query = vec![0, 0, 0x12, 0x34, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+    for label in name.split('.') {
+        query.push(label.len() as u8);
+        query.extend(label.bytes());
+    }
+    query.extend(b"\x00\x00\x01\x00\x01");
     query[1] = query.len() as u8 - 2;
     stream.write_all(&query)?;
     let mut length = [0; 2];
     stream.read_exact(&mut length)?;
     let mut reply = vec![0; usize::from(u16::from_be_bytes(length))];
     stream.read_exact(&mut reply)?;
+    if reply[3] & 15 != 0 || reply[7] != 1 {
+        return Err(std::io::Error::other("no answer"));
+    }
+    // The record is the last of the answer, and its address the last of the record.
     Ok(Ipv4Addr::from(<[u8; 4]>::try_from(&reply[reply.len() - 4..]).unwrap()))
 }
 
@@ -58,9 +73,7 @@ fn an_expired_certificate_is_logged_and_counted_and_replaced_without_a_restart()
     let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
     let mut roots = RootCertStore::empty();
     roots.add(ca.der().clone()).unwrap();
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let client = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-    let client = Arc::new(client.with_root_certificates(roots).with_no_client_auth());
+    let client = client(roots);
 
     write(folder.path(), &ca, 2021);
     let mut tls = None;
@@ -89,7 +102,7 @@ fn an_expired_certificate_is_logged_and_counted_and_replaced_without_a_restart()
         log.contains("the certificate expired at 2021-01-01T00:00:00Z").then_some(log)
     });
     assert!(log.contains("tls.crt") && log.contains("clients refuse"), "{log}");
-    let refused = await_condition("the port is open", || match ask_tls(tls, &client) {
+    let refused = await_condition("the port is open", || match ask_tls(tls, &client, "web.shop.maesh") {
         Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => None,
         other => Some(other),
     });
@@ -99,7 +112,8 @@ fn an_expired_certificate_is_logged_and_counted_and_replaced_without_a_restart()
     assert_eq!(answer.addresses, [Ipv4Addr::new(10, 96, 0, 77)], "UDP does not depend on it");
 
     write(folder.path(), &ca, 2100);
-    let told = await_condition("a client that verifies gets an answer", || ask_tls(tls, &client).ok());
+    let told =
+        await_condition("a client that verifies gets an answer", || ask_tls(tls, &client, "web.shop.maesh").ok());
     assert_eq!(told, Ipv4Addr::new(10, 96, 0, 77));
     assert_eq!(metric().as_deref(), Some("4102444800"));
     assert_eq!(roles.log(Part::Dns).matches("the certificate expired").count(), 1, "{}", roles.log(Part::Dns));

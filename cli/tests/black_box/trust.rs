@@ -1,18 +1,29 @@
 //! The controller with the chart's flags and exactly the chart's rights on a real API server: its authority and its
-//! token review, and a dns process that has what is mounted into its pod.
+//! token review, a dns process that has what is mounted into its pod, and its certificate for DNS over TLS.
 #![allow(clippy::unwrap_used, reason = "a test ends where something is missing")]
 
 use std::{
     fs,
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr},
     path::Path,
     process::{Child, Command, Stdio},
     time::Duration,
 };
 
-use maesh_test_support::until;
+use hickory_proto::rr::RecordType;
+use k8s_openapi::api::core::v1::Secret;
+use maesh_test_support::{need_tool, until};
 use maesh_testkube::ApiServer;
+use rustls::{
+    RootCertStore,
+    pki_types::{CertificateDer, pem::PemObject as _},
+};
 use serde_json::Value;
+
+use crate::{
+    dns_certificate::{ask_tls, client},
+    support::resolver::ask,
+};
 
 const PATIENCE: Duration = Duration::from_secs(40);
 const OBJECTS: &str = "
@@ -28,6 +39,11 @@ apiVersion: v1
 kind: Service
 metadata: {name: bad, namespace: default, annotations: {maesh.containo.us/traffic-type: many}}
 spec: {ports: [{port: 80}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: maesh-dns, namespace: maesh}
+spec: {ports: [{port: 853}]}
 ";
 
 /// A process that is killed when dropped.
@@ -35,9 +51,13 @@ struct Running(Child, std::path::PathBuf);
 
 impl Running {
     fn start(server: &ApiServer, name: &str, arguments: &[&str]) -> Self {
+        Self::start_program(server, name, Path::new(env!("CARGO_BIN_EXE_maesh")), arguments)
+    }
+
+    fn start_program(server: &ApiServer, name: &str, program: &Path, arguments: &[&str]) -> Self {
         let log = server.namespace().folder().join(format!("{name}.log"));
         let file = fs::File::create(&log).unwrap();
-        let mut command: Command = server.namespace().command(env!("CARGO_BIN_EXE_maesh"));
+        let mut command: Command = server.namespace().command(program);
         command.args(arguments).stdin(Stdio::null()).stdout(file.try_clone().unwrap()).stderr(file);
         Self(command.spawn().unwrap(), log)
     }
@@ -100,6 +120,52 @@ fn kubeconfig(server: &ApiServer, token: &str) -> std::path::PathBuf {
     file
 }
 
+/// dns started without a certificate. Kubelet mounts the Secret, and clients that trust the published CA get answers: one
+/// of ours, and CoreDNS with the stanza of docs/dns.md.
+fn dns_over_tls_is_answered(server: &ApiServer, ca: &Path, dns: &Running) {
+    let address = |namespace: &str, name: &str| {
+        kubectl(server, &["get", "service", name, "--namespace", namespace, "--output", "jsonpath={.spec.clusterIP}"])
+    };
+    let want: Ipv4Addr = address("default", "bad").parse().unwrap();
+    let at: SocketAddr = "127.0.0.1:5701".parse().unwrap();
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(CertificateDer::pem_file_iter(ca).unwrap().map(Result::unwrap));
+    let client = client(roots);
+    let told = || server.namespace().run(|| ask_tls(at, &client, "bad.default.maesh")).unwrap();
+    assert_eq!(told().unwrap_err().kind(), std::io::ErrorKind::ConnectionRefused, "there is no certificate");
+    let log = dns.log();
+    assert!(log.contains("no certificate for DNS over TLS") && log.contains("tls.crt: No such file"), "{log}");
+
+    let secret: Secret =
+        serde_json::from_str(&kubectl(server, &["get", "secret", "maesh-dns-tls", "--output", "json"])).unwrap();
+    assert_eq!(secret.type_.as_deref(), Some("kubernetes.io/tls"));
+    let data = secret.data.unwrap();
+    for file in ["tls.key", "tls.crt"] {
+        fs::write(server.namespace().folder().join(file), &data[file].0).unwrap();
+    }
+    assert!(until(PATIENCE, || told().is_ok_and(|told| told == want)), "{:?}\n{}", told(), dns.log());
+    let certificate = maesh_discovery::tls::Certificate::parse(&data["tls.crt"].0, &data["tls.key"].0).unwrap();
+    assert!(certificate.has_name(&address("maesh", "maesh-dns")), "the Service's address is one of the names");
+
+    let Some(coredns) = need_tool("coredns") else { return };
+    let corefile = server.namespace().folder().join("Corefile");
+    let text = format!(
+        "maesh:5600 {{\n    bind 127.0.0.1\n    errors\n    rewrite edns0 subnet set 32 128\n    forward . tls://{at} {{\n        \
+         tls {}\n        tls_servername maesh-dns.maesh.svc\n    }}\n}}\n",
+        ca.display()
+    );
+    fs::write(&corefile, text).unwrap();
+    let coredns = Running::start_program(server, "coredns", &coredns, &["-conf", corefile.to_str().unwrap()]);
+    let answered = || {
+        let asked = || {
+            let at = "127.0.0.1:5600".parse().unwrap();
+            ask(Ipv4Addr::LOCALHOST.into(), at, "bad.default.maesh", RecordType::A, Duration::from_secs(5))
+        };
+        server.namespace().run(asked).unwrap().is_ok_and(|answer| answer.addresses == [want])
+    };
+    assert!(until(PATIENCE, answered), "{}", coredns.log());
+}
+
 #[test]
 fn the_rights_of_the_chart_suffice_and_strangers_get_nothing() {
     let Some(server) = ApiServer::start_or_skip() else { return };
@@ -112,10 +178,12 @@ fn the_rights_of_the_chart_suffice_and_strangers_get_nothing() {
         );
     }
     server.apply(&objects).unwrap();
-    let rights = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/chart/rights.json");
-    let rights: Vec<Value> = serde_json::from_str(&fs::read_to_string(rights).unwrap()).unwrap();
-    for right in rights.iter().filter(|it| it.pointer("/metadata/namespace").is_none_or(|space| space == "maesh")) {
-        server.apply(&right.to_string()).unwrap();
+    for file in ["rights.json", "rights-dns-tls.json"] {
+        let rights = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/chart").join(file);
+        let rights: Vec<Value> = serde_json::from_str(&fs::read_to_string(rights).unwrap()).unwrap();
+        for right in rights.iter().filter(|it| it.pointer("/metadata/namespace").is_none_or(|space| space == "maesh")) {
+            server.apply(&right.to_string()).unwrap();
+        }
     }
     let config = kubeconfig(&server, &token(&server, "maesh-controller", false)).display().to_string();
     let controller = Running::start(
@@ -128,6 +196,7 @@ fn the_rights_of_the_chart_suffice_and_strangers_get_nothing() {
             "--listen=127.0.0.1:5390",
             "--admin=127.0.0.1:5381",
             "--ca=maesh-ca",
+            "--dns-certificate-secret=maesh-dns-tls",
             "--server-name=maesh-controller.maesh.svc",
             "--dns-account=maesh-dns",
             "--proxy-account=maesh-proxy",
@@ -136,9 +205,11 @@ fn the_rights_of_the_chart_suffice_and_strangers_get_nothing() {
     );
     assert!(until(PATIENCE, || is_ready(&server, "127.0.0.1:5381")), "{}", controller.log());
 
-    // Both objects go with the ServiceAccount, and are nobody else's.
+    // The objects go with the ServiceAccount, and are nobody else's.
     let uid = kubectl(&server, &["get", "serviceaccount", "maesh-controller", "--output", "jsonpath={.metadata.uid}"]);
-    for object in ["secret/maesh-ca", "configmap/maesh-ca"] {
+    let made = || kubectl(&server, &["get", "secrets", "--output", "name"]).contains("secret/maesh-dns-tls");
+    assert!(until(PATIENCE, made), "{}", controller.log());
+    for object in ["secret/maesh-ca", "configmap/maesh-ca", "secret/maesh-dns-tls"] {
         let owner = kubectl(&server, &["get", object, "--output", "jsonpath={.metadata.ownerReferences[*].uid}"]);
         assert_eq!(owner, uid, "{object}");
     }
@@ -155,6 +226,9 @@ fn the_rights_of_the_chart_suffice_and_strangers_get_nothing() {
         let listen = format!("--listen=127.0.0.1:{}", 5500 + number);
         let (ca, file) = (format!("--tls-ca={}", ca.display()), format!("--token-file={}", file.display()));
         let id = format!("--id={account}-1");
+        let tls_listen = format!("--tls-listen=127.0.0.1:{}", 5700 + number);
+        let [chain, key] = ["tls.crt", "tls.key"].map(|file| folder.join(file).display().to_string());
+        let (chain, key) = (format!("--tls-certificate={chain}"), format!("--tls-certificate-key={key}"));
         let arguments = [
             "dns",
             &admin,
@@ -162,6 +236,9 @@ fn the_rights_of_the_chart_suffice_and_strangers_get_nothing() {
             &ca,
             &file,
             &id,
+            &tls_listen,
+            &chain,
+            &key,
             "--node=n1",
             "--controller=127.0.0.1:5390",
             "--tls-server-name=maesh-controller.maesh.svc",
@@ -172,6 +249,7 @@ fn the_rights_of_the_chart_suffice_and_strangers_get_nothing() {
     assert!(until(PATIENCE, || is_ready(&server, "127.0.0.1:5401")), "{}\n{}", ours.log(), controller.log());
     assert!(until(PATIENCE, || stranger.log().contains("no subscriber of this mesh")), "{}", stranger.log());
     assert!(!is_ready(&server, "127.0.0.1:5402"));
+    dns_over_tls_is_answered(&server, &ca, &ours);
     // The leader says on the object what is wrong with it.
     let described = || {
         let output = server.kubectl().args(["describe", "service", "bad"]).output().unwrap();

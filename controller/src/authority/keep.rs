@@ -1,5 +1,7 @@
 //! Does what was decided: reads and writes the Secret and the ConfigMap, and hands each replica its certificate.
 
+mod dns;
+
 use std::{collections::BTreeMap, time::Duration};
 
 use jiff::Timestamp;
@@ -18,10 +20,11 @@ use tokio::{
     time::{sleep, timeout},
 };
 
+pub use self::dns::DnsCertificate;
 use super::{
     Terms,
     book::{Book, Bundle},
-    mint::{self, MintError},
+    mint::{self, MintError, Subject},
     plan::{self, Held, Step},
 };
 use crate::{
@@ -51,6 +54,8 @@ pub struct Options {
     pub name: String,
     /// The name by which subscribers know the server.
     pub server: String,
+    /// The certificate of DNS over TLS, if one is wanted.
+    pub dns: Option<DnsCertificate>,
     /// How long things last.
     pub terms: Terms,
 }
@@ -62,6 +67,8 @@ enum KeepError {
     Api(#[from] kube::Error),
     #[error("{kind} {name} is there and is not the mesh's; rename or delete it, the mesh makes its own")]
     Foreign { kind: &'static str, name: String },
+    #[error("Secret {secret} with the certificate of DNS over TLS: {source}")]
+    Dns { secret: String, source: Box<Self> },
     #[error("no answer of the API server within {PATIENCE:?}")]
     Slow,
     #[error(transparent)]
@@ -108,7 +115,7 @@ pub async fn keep(client: Client, options: Options, leadership: Leadership, tls:
 fn warn_once(said: &mut Option<String>, error: &KeepError) {
     let text = error.to_string();
     if said.as_ref() != Some(&text) {
-        tracing::warn!(error = text, "the authority of the discovery stream is not up to date; trying on");
+        tracing::warn!(error = text, "the CA or a certificate that it signs is not up to date; trying again");
         *said = Some(text);
     }
 }
@@ -130,7 +137,7 @@ impl Keeper {
     async fn look(&mut self) -> Result<(), KeepError> {
         for _ in 0..STEPS {
             let secret = self.secrets.get_opt(&self.options.name).await?;
-            self.own("Secret", secret.as_ref().map(|it| &it.metadata))?;
+            own("Secret", &self.options.name, secret.as_ref().map(|it| &it.metadata))?;
             let book = secret.as_ref().and_then(read);
             if let Some(book) = &book {
                 self.book = Some(book.clone());
@@ -139,11 +146,11 @@ impl Keeper {
                 return Ok(());
             }
             let map = self.maps.get_opt(&self.options.name).await?;
-            self.own("ConfigMap", map.as_ref().map(|it| &it.metadata))?;
+            own("ConfigMap", &self.options.name, map.as_ref().map(|it| &it.metadata))?;
             let published = map.as_ref().map(published);
             let now = Timestamp::now();
             match plan::step(book.as_ref(), published.as_ref(), now, &self.options.terms) {
-                Step::Rest => return Ok(()),
+                Step::Rest => return self.keep_dns_certificate(now).await,
                 Step::Publish(bundle) => self.publish(map, &bundle).await?,
                 Step::Write(book) => self.write(secret, &book).await?,
                 Step::Create { keep, signs_from } => {
@@ -164,7 +171,8 @@ impl Keeper {
             return Ok(());
         };
         let Options { server, terms, .. } = &self.options;
-        let served = mint::serving(authority, server, rand::random(), now, terms)?;
+        let subject = Subject { title: "maesh controller", names: vec![server.clone()], life: terms.serving };
+        let served = mint::serving(authority, subject, rand::random(), now)?;
         let certificate = Certificate::parse(served.chain.as_bytes(), served.key.as_bytes())?;
         let known = self.tls.borrow().clone();
         match known {
@@ -176,24 +184,29 @@ impl Keeper {
         Ok(())
     }
 
-    /// Fails if an object is there and is somebody else's.
-    fn own(&self, kind: &'static str, object: Option<&ObjectMeta>) -> Result<(), KeepError> {
-        let ours = object.is_none_or(|it| it.labels.as_ref().is_some_and(|labels| labels.contains_key(LABEL)));
-        if ours { Ok(()) } else { Err(KeepError::Foreign { kind, name: self.options.name.clone() }) }
-    }
-
-    /// Writes the book over the Secret as it was read: whoever was faster is not overwritten.
     async fn write(&self, secret: Option<Secret>, book: &Book) -> Result<(), KeepError> {
         let text = serde_json::to_vec(book).unwrap_or_default();
-        let data = Some(BTreeMap::from([(BOOK.to_owned(), ByteString(text))]));
+        self.write_secret(&self.options.name, None, secret, [(BOOK, text)].into()).await
+    }
+
+    /// Writes `data` over a Secret as it was read: whoever was faster is not overwritten.
+    async fn write_secret(
+        &self,
+        name: &str,
+        kind: Option<&str>,
+        secret: Option<Secret>,
+        data: BTreeMap<&str, Vec<u8>>,
+    ) -> Result<(), KeepError> {
+        let data = Some(data.into_iter().map(|(key, value)| (key.to_owned(), ByteString(value))).collect());
         let parameters = PostParams::default();
         let written = match secret {
             Some(secret) => {
                 let wanted = Secret { data, ..secret };
-                self.leadership.write(self.secrets.replace(&self.options.name, &parameters, &wanted)).await?
+                self.leadership.write(self.secrets.replace(name, &parameters, &wanted)).await?
             }
             None => {
-                let wanted = Secret { metadata: self.metadata().await, data, ..Secret::default() };
+                let (metadata, type_) = (self.metadata(name).await, kind.map(str::to_owned));
+                let wanted = Secret { metadata, type_, data, ..Secret::default() };
                 self.leadership.write(self.secrets.create(&parameters, &wanted)).await?
             }
         };
@@ -209,7 +222,8 @@ impl Keeper {
                 self.leadership.write(self.maps.replace(&self.options.name, &parameters, &wanted)).await?
             }
             None => {
-                let wanted = ConfigMap { metadata: self.metadata().await, data, ..ConfigMap::default() };
+                let wanted =
+                    ConfigMap { metadata: self.metadata(&self.options.name).await, data, ..ConfigMap::default() };
                 self.leadership.write(self.maps.create(&parameters, &wanted)).await?
             }
         };
@@ -218,10 +232,10 @@ impl Keeper {
 
     /// Metadata of a new object. It goes with the ServiceAccount that this replica runs as, which is the chart's: so an
     /// uninstall takes it along, also where no controller runs any more.
-    async fn metadata(&self) -> ObjectMeta {
+    async fn metadata(&self, name: &str) -> ObjectMeta {
         let labels = [(LABEL, "true"), ("app.kubernetes.io/part-of", "maesh")];
         ObjectMeta {
-            name: Some(self.options.name.clone()),
+            name: Some(name.to_owned()),
             labels: Some(labels.map(|(key, value)| (key.to_owned(), value.to_owned())).into()),
             owner_references: self.owner().await.map(|owner| vec![owner]),
             ..ObjectMeta::default()
@@ -243,6 +257,12 @@ impl Keeper {
             ..OwnerReference::default()
         })
     }
+}
+
+/// Fails if an object is there and is somebody else's.
+fn own(kind: &'static str, name: &str, object: Option<&ObjectMeta>) -> Result<(), KeepError> {
+    let ours = object.is_none_or(|it| it.labels.as_ref().is_some_and(|labels| labels.contains_key(LABEL)));
+    if ours { Ok(()) } else { Err(KeepError::Foreign { kind, name: name.to_owned() }) }
 }
 
 /// Where another was faster, it is looked at again.

@@ -24,7 +24,7 @@ pub enum MintError {
     NoKey(String),
 }
 
-/// A replica's certificate with its key.
+/// A server's certificate with its key.
 pub(super) struct Served {
     /// PEM.
     pub(super) chain: String,
@@ -48,20 +48,28 @@ pub(super) fn authority(
     Ok(Authority { name: name.to_owned(), certificate, key: Some(key.serialize_pem()), signs_from, until })
 }
 
-/// A certificate for the server `server`, signed by `authority` at `now`, with the serial number `serial`.
+/// What a server's certificate says.
+pub(super) struct Subject<'a> {
+    /// For people.
+    pub(super) title: &'a str,
+    /// DNS names and IP addresses.
+    pub(super) names: Vec<String>,
+    pub(super) life: Duration,
+}
+
+/// A certificate for a server, signed by `authority` at `now`, with the serial number `serial`.
 pub(super) fn serving(
     authority: &Authority,
-    server: &str,
+    subject: Subject<'_>,
     serial: u64,
     now: Timestamp,
-    terms: &Terms,
 ) -> Result<Served, MintError> {
     let key = authority.key.as_deref().ok_or_else(|| MintError::NoKey(authority.name.clone()))?;
     let issuer = Issuer::new(issuer(&authority.name), KeyPair::from_pem(key)?);
-    let until = after(now, terms.serving).min(authority.until);
+    let until = after(now, subject.life).min(authority.until);
     let key = KeyPair::generate()?;
-    let mut params = CertificateParams::new(vec![server.to_owned()])?;
-    params.distinguished_name = named("maesh controller");
+    let mut params = CertificateParams::new(subject.names)?;
+    params.distinguished_name = named(subject.title);
     params.serial_number = Some(SerialNumber::from(serial));
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];

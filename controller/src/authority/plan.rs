@@ -84,6 +84,27 @@ pub(super) fn sign<'a>(book: &'a Book, held: Option<&Held>, now: Timestamp) -> O
     (held.authority != signer.certificate || now.as_second() >= half).then_some(signer)
 }
 
+/// By whom the certificate of DNS over TLS is to be signed anew at `now`; `None`: it stays, or there is nobody. `held` is the
+/// one in the Secret, if it has all names and is signed by one of the book.
+///
+/// Where the CA's Secret was lost and the time of the new authority has not come, the certificate is replaced when a tenth
+/// of its life is left: late, because clients have to learn of the new authority, but before it ends, because dns reads it
+/// from files that kubelets renew.
+pub(super) fn sign_dns<'a>(book: &'a Book, held: Option<&Held>, now: Timestamp) -> Option<&'a Authority> {
+    let ends_soon = held.is_some_and(|held| {
+        let (issued, until) = (held.issued.as_second(), held.until.as_second());
+        now.as_second() >= until - (until - issued) / 10
+    });
+    let signer = sign(book, held.filter(|_| !ends_soon), now)?;
+    // A new one that ends no later is of no use.
+    let is_better = |held: &Held| {
+        held.until <= now
+            || held.authority.trim() != signer.certificate.trim()
+            || held.until.as_second() < signer.until.as_second()
+    };
+    held.is_none_or(is_better).then_some(signer)
+}
+
 /// `time` after `now`, as far as there is a time.
 pub(super) fn after(now: Timestamp, time: std::time::Duration) -> Timestamp {
     now.saturating_add(time).unwrap_or(Timestamp::MAX)

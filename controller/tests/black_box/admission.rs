@@ -96,6 +96,7 @@ impl Controller {
             namespace: "maesh".into(),
             name: "maesh-ca".into(),
             server: SERVER.into(),
+            dns: None,
             terms: authority::Terms::default(),
         };
         tokio::spawn(authority::keep(client.clone(), options, candidate.leadership(), tls));

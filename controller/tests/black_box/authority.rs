@@ -5,19 +5,22 @@ use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
 
 use k8s_openapi::api::{
     coordination::v1::Lease,
-    core::v1::{ConfigMap, Secret},
+    core::v1::{ConfigMap, Secret, Service},
 };
-use kube::{Api, Client, api::DeleteParams};
+use kube::{
+    Api, Client,
+    api::{DeleteParams, Patch, PatchParams, PostParams},
+};
 use maesh_config::Kind;
 use maesh_controller::{
-    authority::{self, Bundle, Options, Terms},
+    authority::{self, Bundle, DnsCertificate, Options, Terms},
     leader,
     source::kubernetes,
 };
 use maesh_discovery::{
     Connect, Server, ServerOptions, Store, Subscribed, SubscriberConfig, Timing, Token,
     auth::SharedSecret,
-    tls::{ClientTls, ServerTls},
+    tls::{Certificate, ClientTls, ServerTls},
     update::{Identity, Role},
 };
 use maesh_testkube::ApiServer;
@@ -31,12 +34,14 @@ use tokio::{
 
 const PATIENCE: Duration = Duration::from_secs(30);
 const SERVER: &str = "maesh-controller.default.svc";
+const DNS_SECRET: &str = "maesh-dns-tls";
 const SECRET: &str = "a secret of some length";
 /// An authority is replaced every four seconds.
 const TERMS: Terms = Terms {
     authority: Duration::from_secs(16),
     renew_before: Duration::from_secs(12),
     serving: Duration::from_secs(4),
+    dns: Duration::from_secs(8),
     spread: Duration::from_secs(2),
     look: Duration::from_millis(200),
 };
@@ -61,8 +66,18 @@ impl Replica {
         };
         let candidate = leader::Candidate::start(client.clone(), "default", "maesh", me, terms);
         let (tls, mut served) = watch::channel(None);
-        let options =
-            Options { namespace: "default".into(), name: "maesh-ca".into(), server: SERVER.into(), terms: TERMS };
+        let dns = DnsCertificate {
+            secret: DNS_SECRET.into(),
+            service: "maesh-dns".into(),
+            cluster_domain: "cluster.local".into(),
+        };
+        let options = Options {
+            namespace: "default".into(),
+            name: "maesh-ca".into(),
+            server: SERVER.into(),
+            dns: Some(dns),
+            terms: TERMS,
+        };
         let keeping = tokio::spawn(authority::keep(client.clone(), options, candidate.leadership(), tls));
         let found = timeout(PATIENCE, served.wait_for(Option::is_some)).await.unwrap().unwrap().clone();
         // Kept alive by its task for as long as the receiver is.
@@ -252,6 +267,108 @@ fn what_somebody_else_made_is_left_alone() {
         maps.delete("maesh-ca", &DeleteParams::default()).await.unwrap();
         let replica = timeout(PATIENCE, starting).await.unwrap().unwrap();
         assert!(maps.get("maesh-ca").await.unwrap().data.unwrap()["ca.crt"].contains("BEGIN CERTIFICATE"));
+        replica.keeping.abort();
+    });
+}
+
+/// What clients of DNS over TLS see: the certificate in the Secret, and the published CA certificates.
+struct Published {
+    secrets: Api<Secret>,
+    maps: Api<ConfigMap>,
+}
+
+impl Published {
+    async fn certificate(&self) -> Option<(Certificate, Secret)> {
+        let secret = self.secrets.get_opt(DNS_SECRET).await.unwrap()?;
+        let data = secret.data.as_ref()?;
+        Some((Certificate::parse(&data.get("tls.crt")?.0, &data.get("tls.key")?.0).ok()?, secret))
+    }
+
+    /// Those that sign the certificate.
+    async fn signers(&self, certificate: &Certificate) -> BTreeSet<String> {
+        let text = self.maps.get("maesh-ca").await.unwrap().data.unwrap().remove("ca.crt").unwrap();
+        let now = jiff::Timestamp::now();
+        Bundle::parse(&text).0.into_iter().filter(|ca| certificate.is_signed_by(ca, now)).collect()
+    }
+
+    /// Waits for a certificate that `suits`.
+    async fn becomes(&self, case: &str, suits: impl Fn(&Certificate, &Secret) -> bool) -> Secret {
+        let found = timeout(PATIENCE, async {
+            loop {
+                if let Some((certificate, secret)) = self.certificate().await
+                    && suits(&certificate, &secret)
+                {
+                    return secret;
+                }
+                sleep(Duration::from_millis(50)).await;
+            }
+        });
+        found.await.unwrap_or_else(|_| panic!("{case}"))
+    }
+}
+
+#[test]
+fn dns_has_a_certificate_that_the_published_authorities_sign() {
+    let Some(server) = ApiServer::start_or_skip() else { return };
+    let runtime = server
+        .namespace()
+        .run(|| tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap());
+    let runtime = runtime.unwrap();
+    server
+        .apply(&format!("apiVersion: v1\nkind: Secret\nmetadata: {{name: {DNS_SECRET}, namespace: default}}\n"))
+        .unwrap();
+    let kubeconfig = server.kubeconfig().to_owned();
+    on(&runtime, async move {
+        let client = kubernetes::client(Some(&kubeconfig), None).await.unwrap();
+        let replica = Replica::start(&client, "first").await;
+        let secrets = Api::<Secret>::namespaced(client.clone(), "default");
+        let published = Published { secrets: secrets.clone(), maps: Api::namespaced(client.clone(), "default") };
+        let services = Api::<Service>::namespaced(client.clone(), "default");
+
+        // A Secret of that name that is somebody else's is left alone, for several looks.
+        let until = Instant::now() + Duration::from_secs(2);
+        while Instant::now() < until {
+            let theirs = secrets.get(DNS_SECRET).await.unwrap();
+            assert!(theirs.data.is_none() && theirs.metadata.labels.is_none(), "{theirs:?}");
+            sleep(Duration::from_millis(100)).await;
+        }
+        secrets.delete(DNS_SECRET, &DeleteParams::default()).await.unwrap();
+
+        let secret = published.becomes("there is one", |_, _| true).await;
+        assert_eq!(secret.type_.as_deref(), Some("kubernetes.io/tls"));
+        let (certificate, _) = published.certificate().await.unwrap();
+        for name in ["maesh-dns", "maesh-dns.default", "maesh-dns.default.svc", "maesh-dns.default.svc.cluster.local"] {
+            assert!(certificate.has_name(name), "{name}");
+        }
+        assert!(!certificate.has_name(SERVER), "it is no controller's");
+
+        // The Service comes later: its address becomes one of the names.
+        let service = serde_json::json!({"metadata": {"name": "maesh-dns"}, "spec": {"ports": [{"port": 53}]}});
+        let service = services.create(&PostParams::default(), &serde_json::from_value(service).unwrap()).await.unwrap();
+        let address = service.spec.unwrap().cluster_ip.unwrap();
+        published.becomes("the ClusterIP", |certificate, _| certificate.has_name(&address)).await;
+
+        // One that is damaged or deleted is made again.
+        let damaged = serde_json::json!({"data": {"tls.crt": "bm9uZQ=="}});
+        secrets.patch(DNS_SECRET, &PatchParams::default(), &Patch::Merge(damaged)).await.unwrap();
+        published.becomes("repaired", |_, _| true).await;
+        secrets.delete(DNS_SECRET, &DeleteParams::default()).await.unwrap();
+        published.becomes("made again", |_, _| true).await;
+
+        // Through two replacements of the authority, a published one signs it at any time. The ConfigMap is read after the
+        // Secret: an authority is published before it signs, and is believed on.
+        let (mut signers, mut seen) = (BTreeSet::new(), BTreeSet::new());
+        let until = Instant::now() + PATIENCE;
+        while signers.len() < 3 {
+            assert!(Instant::now() < until, "{} authorities so far", signers.len());
+            let (certificate, secret) = published.certificate().await.unwrap();
+            let signed_by = published.signers(&certificate).await;
+            assert!(!signed_by.is_empty(), "none of the published ones: {:?}", certificate.validity());
+            signers.extend(signed_by);
+            seen.insert(secret.metadata.resource_version);
+            sleep(Duration::from_millis(50)).await;
+        }
+        assert!(seen.len() < 40, "written {} times", seen.len());
         replica.keeping.abort();
     });
 }

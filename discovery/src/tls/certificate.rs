@@ -1,7 +1,8 @@
 //! A certificate with its key, read from PEM; and what is wrong with either, in words that say what to do.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
+use jiff::Timestamp;
 use rustls::{
     InconsistentKeys, RootCertStore,
     client::{verify_server_cert_signed_by_trust_anchor, verify_server_name},
@@ -46,7 +47,9 @@ impl Certificate {
     }
 
     /// Whether a client that trusts only the CA certificate `ca` (PEM) accepts it at `now`.
-    pub fn is_signed_by(&self, ca: &str, now: UnixTime) -> bool {
+    pub fn is_signed_by(&self, ca: &str, now: Timestamp) -> bool {
+        let Ok(seconds) = u64::try_from(now.as_second()) else { return false };
+        let now = UnixTime::since_unix_epoch(Duration::from_secs(seconds));
         let mut roots = RootCertStore::empty();
         let trusted = certificates(ca.as_bytes()).is_ok_and(|all| all.into_iter().all(|it| roots.add(it).is_ok()));
         trusted

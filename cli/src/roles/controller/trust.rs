@@ -6,7 +6,7 @@ use anyhow::{Context as _, bail};
 use kube::Client;
 use maesh_controller::{
     admission::{Accounts, Admission},
-    authority::{self, Options, Terms},
+    authority::{self, DnsCertificate, Options, Terms},
 };
 use maesh_discovery::{
     Server,
@@ -35,7 +35,13 @@ impl Trust {
         let namespace = args.mesh.namespace.clone();
         if let (Some(name), Some(duties)) = (args.trust.ca.clone(), duties) {
             let server = args.trust.server_name.clone();
-            let options = Options { namespace: namespace.clone(), name, server, terms: Terms::default() };
+            let dns = args.trust.dns_certificate_secret.clone().map(|secret| DnsCertificate {
+                secret,
+                service: args.dns_service.dns_service.clone(),
+                cluster_domain: args.mesh.cluster_domain.clone(),
+            });
+            let terms = if dns.is_some() { Terms::with_dns() } else { Terms::default() };
+            let options = Options { namespace: namespace.clone(), name, server, dns, terms };
             let (tls, served) = watch::channel(None);
             duties.add(authority::keep(client.clone(), options, duties.leadership(), tls));
             self.tls = Some(served);

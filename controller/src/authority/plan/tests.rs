@@ -1,4 +1,4 @@
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use proptest::prelude::*;
 use rand::SeedableRng as _;
@@ -9,9 +9,13 @@ const TERMS: Terms = Terms {
     authority: Duration::from_secs(1000),
     renew_before: Duration::from_secs(400),
     serving: Duration::from_secs(50),
+    dns: Duration::ZERO,
     spread: Duration::from_secs(20),
     look: Duration::from_secs(1),
 };
+
+/// With DNS over TLS, whose clients have copies of the authorities' certificates that are far behind.
+const WITH_DNS: Terms = Terms { dns: Duration::from_secs(100), spread: Duration::from_secs(100), ..TERMS };
 
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(second).unwrap()
@@ -171,6 +175,44 @@ fn what_a_replica_serves_with() {
 }
 
 #[test]
+fn when_the_certificate_of_dns_is_signed_anew() {
+    let both = |from| vec![authority("a", Some(0), 900), authority("b", from, 1500)];
+    let lost = |from| vec![authority("a-", None, 900), authority("b", from, 1500)];
+    let held =
+        |name: &str, issued, until| Some(Held { authority: certificate(name), issued: at(issued), until: at(until) });
+    for (case, book, held, want) in [
+        ("nothing yet, or of no use", both(None), None, Some("a")),
+        ("fresh", both(Some(520)), held("a", 460, 560), None),
+        ("a moment before its half", both(Some(520)), held("a", 451, 551), None),
+        ("half of it is over", both(Some(520)), held("a", 450, 550), Some("a")),
+        ("it has ended", both(Some(520)), held("a", 300, 400), Some("a")),
+        ("another signs now", both(Some(500)), held("a", 490, 590), Some("b")),
+        ("the Secret of the CA is lost, the new one's time has not come", lost(Some(600)), held("a-", 411, 511), None),
+        ("and it ends soon", lost(Some(600)), held("a-", 410, 510), Some("b")),
+        (
+            "the CA ends with it: a new one would end no later",
+            vec![authority("a", Some(0), 520)],
+            held("a", 420, 520),
+            None,
+        ),
+        ("the CA ends a little later", vec![authority("a", Some(0), 521)], held("a", 420, 520), Some("a")),
+        ("nobody can sign", vec![authority("a-", None, 900)], None, None),
+    ] {
+        let book = Book(book);
+        assert_eq!(sign_dns(&book, held.as_ref(), at(500)).map(|it| &*it.name), want, "{case}");
+    }
+}
+
+#[test]
+fn nothing_that_an_authority_signed_outlives_the_belief_in_it() {
+    for terms in [Terms::default(), Terms::with_dns(), TERMS, WITH_DNS] {
+        let whole = terms.spread + terms.afterwards();
+        assert!(terms.afterwards() >= terms.serving.max(terms.dns) + terms.spread, "{terms:?}");
+        assert!(whole < terms.renew_before, "the next one takes over before the last one ends: {terms:?}");
+    }
+}
+
+#[test]
 fn a_bundle_is_what_a_file_says_and_nothing_else() {
     let (a, b) = (certificate("a"), certificate("b"));
     for (case, text, want) in [
@@ -195,13 +237,15 @@ struct World {
     history: Vec<(i64, Bundle)>,
     /// What each replica remembers and serves with.
     replicas: [(Option<Book>, Option<Held>); 2],
+    /// Which certificate of DNS over TLS was in its Secret since when.
+    dns: Vec<(i64, Held)>,
 }
 
 impl World {
     /// A leader takes one step; it may be another one each time.
-    fn lead(&mut self) {
-        match step(self.book.as_ref(), self.published.as_ref(), at(self.now), &TERMS) {
-            Step::Rest => {}
+    fn lead(&mut self, terms: &Terms) {
+        match step(self.book.as_ref(), self.published.as_ref(), at(self.now), terms) {
+            Step::Rest => self.sign_dns(terms),
             Step::Write(book) => self.book = Some(book),
             Step::Publish(bundle) => {
                 self.history.push((self.now, bundle.clone()));
@@ -215,6 +259,24 @@ impl World {
                 self.book = Some(Book(keep));
             }
         }
+    }
+
+    /// The leader has the certificate of DNS over TLS signed where that is due.
+    fn sign_dns(&mut self, terms: &Terms) {
+        let (Some(book), now) = (&self.book, at(self.now)) else { return };
+        let held = self.dns.last().map(|(_, held)| held);
+        // Only what an authority of the book signed counts.
+        let held = held.filter(|held| book.0.iter().any(|it| it.certificate == held.authority) && now < held.until);
+        if let Some(signer) = sign_dns(book, held, now) {
+            let until = after(now, terms.dns).min(signer.until);
+            let held = Held { authority: signer.certificate.clone(), issued: now, until };
+            self.dns.push((self.now, held));
+        }
+    }
+
+    /// What dns serves with whose kubelet is `behind` seconds behind.
+    fn served_by_dns(&self, behind: i64) -> Option<&Held> {
+        self.dns.iter().rfind(|(since, _)| *since <= self.now - behind).map(|(_, held)| held)
     }
 
     /// A replica looks at the book if it can, and has its certificate renewed where that is due.
@@ -246,7 +308,9 @@ proptest! {
         seed in any::<u64>(),
         lost in prop::collection::vec((0_usize..6000, prop::bool::ANY), 0..3),
         behind in 0_i64..18,
+        with_dns in prop::bool::ANY,
     ) {
+        let terms = if with_dns { &WITH_DNS } else { &TERMS };
         let mut world = World::default();
         let mut gone_at = None;
         let mut chance = rand::rngs::SmallRng::seed_from_u64(seed);
@@ -254,13 +318,13 @@ proptest! {
             world.now = i64::try_from(second).unwrap();
             for (when, secret) in &lost {
                 // Not twice within the time that certificates last: then nobody could know.
-                let recently = gone_at.is_some_and(|at| second - at < 200);
+                let recently = gone_at.is_some_and(|at| second - at < 400);
                 if *when == second && !recently && world.history.len() > 1 {
                     gone_at = Some(second);
                     if *secret { world.book = None } else { world.published = None }
                 }
             }
-            if chance.random_bool(0.6) { world.lead() }
+            if chance.random_bool(0.6) { world.lead(terms) }
             // The one replica sees the book each second, the other one is cut off from it most of the time.
             world.serve(0, true);
             world.serve(1, second % 60 == 0 || world.replicas[1].1.is_none());
@@ -272,5 +336,39 @@ proptest! {
             }
         }
         prop_assert!(world.made >= 5, "authorities were renewed: {}", world.made);
+    }
+
+    /// The same for clients of DNS over TLS, whose copies of the authorities' certificates are a third of that certificate's
+    /// life behind, and for dns, whose kubelet is a little behind. The leader is away for a while, too.
+    #[test]
+    fn clients_believe_dns_at_any_time(
+        seed in any::<u64>(),
+        lost in prop::collection::vec((0_usize..6000, prop::bool::ANY), 0..3),
+        away in 0_usize..6000,
+        behind in 0_i64..8,
+        copied in 0_i64..35,
+    ) {
+        let mut world = World::default();
+        let mut gone_at = None;
+        let mut chance = rand::rngs::SmallRng::seed_from_u64(seed);
+        let mut authorities = BTreeSet::new();
+        for second in 0..6000_usize {
+            world.now = i64::try_from(second).unwrap();
+            for (when, secret) in &lost {
+                let recently = gone_at.is_some_and(|at| second - at < 400);
+                if *when == second && !recently && world.history.len() > 1 {
+                    gone_at = Some(second);
+                    if *secret { world.book = None } else { world.published = None }
+                }
+            }
+            let is_away = (away..away + 20).contains(&second);
+            if !is_away && chance.random_bool(0.6) { world.lead(&WITH_DNS) }
+            let (Some(believed), Some(held)) = (world.believed(copied), world.served_by_dns(behind)) else { continue };
+            authorities.insert(held.authority.clone());
+            prop_assert!(held.until > at(world.now), "second {second}: {held:?} {:?}", world.book);
+            prop_assert!(believed.0.contains(&held.authority), "second {second}: {held:?} {believed:?} {:?}", world.book);
+        }
+        prop_assert!(authorities.len() >= 5, "authorities were renewed: {}", authorities.len());
+        prop_assert!(world.dns.len() < 6000 / 40, "not signed more often than needed: {}", world.dns.len());
     }
 }

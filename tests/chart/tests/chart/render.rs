@@ -126,6 +126,56 @@ fn chart_has_the_rights_that_are_written_down() {
     }
 }
 
+/// The certificate of DNS over TLS: the controller keeps one, and has rights on its Secret, only where you give none.
+#[test]
+fn chart_has_the_controller_keep_a_certificate_for_dns_only_if_asked() {
+    let Some(helm) = newest() else { return };
+    let rights_of = |all: &[Value]| -> Vec<Value> {
+        let rights = all.iter().filter(|object| text(object, "/apiVersion").starts_with("rbac.")).cloned();
+        let unlabelled = rights.map(|mut object| {
+            object["metadata"].as_object_mut().unwrap().remove("labels");
+            object
+        });
+        unlabelled.collect()
+    };
+    let without = rights_of(&objects(&template(&helm, &[]).unwrap()));
+    for (case, options, kept, mounted) in [
+        ("off", "dns.tls.enabled=false", None, None),
+        ("off, with a Secret", "dns.tls.secretName=mine", None, None),
+        ("your own", "dns.tls.enabled=true,dns.tls.secretName=mine", None, Some("mine")),
+        ("the mesh's", "dns.tls.enabled=true", Some("maesh-dns-tls"), Some("maesh-dns-tls")),
+        (
+            "the mesh's, under another name",
+            "dns.tls.enabled=true,fullnameOverride=net",
+            Some("net-dns-tls"),
+            Some("net-dns-tls"),
+        ),
+    ] {
+        let all = objects(&template(&helm, &["--set".to_owned(), options.to_owned()]).unwrap());
+        let pod = |role: &str| {
+            let found = all
+                .iter()
+                .find(|object| text(object, "/kind") == "Deployment" && text(object, "/metadata/name").ends_with(role));
+            found.unwrap_or_else(|| panic!("no {role}")).pointer("/spec/template/spec").unwrap()
+        };
+        let flags = pod("controller").pointer("/containers/0/args").unwrap().as_array().unwrap();
+        let flag = flags.iter().find_map(|flag| flag.as_str()?.strip_prefix("--dns-certificate-secret="));
+        assert_eq!(flag, kept, "{case}");
+        let volumes = pod("dns")["volumes"].as_array().unwrap();
+        let secrets: Vec<_> = volumes.iter().filter_map(|volume| volume.get("secret")).collect();
+        assert_eq!(secrets.first().map(|secret| text(secret, "/secretName")), mounted, "{case}");
+        assert!(secrets.iter().all(|secret| secret["optional"] == true), "{case}: dns waits for it");
+        if case != "the mesh's" {
+            let more = rights_of(&all).len() - without.len();
+            assert_eq!(more, if kept.is_some() { 2 } else { 0 }, "{case}");
+            continue;
+        }
+        let more: Vec<Value> = rights_of(&all).into_iter().filter(|right| !without.contains(right)).collect();
+        let more = serde_json::to_string_pretty(&more).unwrap() + "\n";
+        is_current("tests/chart/rights-dns-tls.json", &more, WRITE_FILES);
+    }
+}
+
 #[test]
 fn chart_may_change_the_named_config_maps_of_the_clusters_dns_only() {
     let Some(helm) = newest() else { return };

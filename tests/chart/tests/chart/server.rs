@@ -164,8 +164,13 @@ fn chart_notes_print_a_stanza() {
     let mut install = server.namespace().command(&helm);
     isolate(&mut install, server.namespace().folder());
     install.env("KUBECONFIG", server.kubeconfig()).args(["install", "maesh"]).arg(chart());
-    let install = install.args(["--namespace", "maesh", "--set", "dns.clusterIP=10.96.0.53,coredns.mode=manual"]);
+    let values = "dns.clusterIP=10.96.0.53,coredns.mode=manual,dns.tls.enabled=true";
+    let install = install.args(["--namespace", "maesh", "--set", values]);
     let notes = succeeded("helm install", &install.output().unwrap());
+    let over_tls = "\n\ndns answers over TLS too, on port 853 of Service maesh-dns. Its certificate is for\nmaesh-dns.maesh.svc. To verify \
+                    it, clients need the CA certificates:\n   kubectl -n maesh get configmap maesh-ca -o \
+                    jsonpath='{.data.ca\\.crt}'\n";
+    assert!(notes.contains(over_tls), "{notes}");
     let from = notes.find("kubectl -n maesh get service").unwrap();
     let to = from + notes[from..].find("   and put it at the beginning of the Corefile").unwrap();
     let kubectl = server.kubectl();
