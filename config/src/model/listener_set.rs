@@ -3,7 +3,11 @@
 //! A thousand proxies listen on the same ten thousand listeners. Each of their sets is a pointer to one that all of them
 //! share, so that they cost the memory of one, and that nothing needs to be compared to know that two are equal.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    hash::{Hash, Hasher},
+    sync::Arc,
+};
 
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -85,6 +89,12 @@ impl PartialEq for ListenerSet {
 }
 
 impl Eq for ListenerSet {}
+
+impl Hash for ListenerSet {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.fingerprint);
+    }
+}
 
 impl Extend<ListenerId> for ListenerSet {
     fn extend<T: IntoIterator<Item = ListenerId>>(&mut self, ids: T) {
