@@ -6,24 +6,11 @@ use std::path::Path;
 use crate::support::{
     Dev,
     backend::Backend,
-    http::get,
-    manifest::{save, service, slices},
+    manifest::{self, folder_with_web, save, service},
     resolver::ask,
 };
 use hickory_proto::rr::RecordType;
 use serde_json::Value;
-
-/// A folder in which `web.shop.maesh` works, whatever else is in it.
-fn folder_with_web(web: &Backend) -> tempfile::TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    save(folder.path(), "a-web.yaml", &(service("shop", "web", 8080, "") + &slices("shop", "web", &[web.address])));
-    folder
-}
-
-fn assert_web_serves(dev: &Dev) {
-    let answer = get(dev.served_at("web.shop.maesh"), "web.shop.maesh", "/").unwrap();
-    assert_eq!((answer.status, answer.by()), (200, "web"), "{answer:?}");
-}
 
 /// The first diagnostic that names this file or object, among those before `ready`.
 fn early(dev: &Dev, holds: impl Fn(&Value) -> bool) -> &Value {
@@ -44,7 +31,7 @@ fn malformed_yaml_is_reported_with_file_and_line() {
     assert_eq!(event["event"], "error", "{event}");
     assert!(event["line"].as_u64().is_some_and(|line| (1..=4).contains(&line)), "{event}");
     assert!(event["message"].as_str().is_some_and(|message| message.len() > 20), "{event}");
-    assert_web_serves(&dev);
+    dev.assert_web_serves();
 }
 
 #[test]
@@ -56,7 +43,7 @@ fn an_emptied_file_keeps_its_last_good_objects() {
     let event = dev.await_event("about the emptied file", |event| names(event, "a-web.yaml"));
     assert_eq!(event["event"], "error", "{event}");
     assert!(event["using"].as_str().is_some_and(|using| !using.is_empty()), "{event}");
-    assert_web_serves(&dev);
+    dev.assert_web_serves();
 }
 
 #[test]
@@ -76,7 +63,7 @@ fn impossible_ports_are_reported_and_the_others_serve() {
     }
     let ports = dev.entry("odd.shop.maesh")["ports"].as_array().unwrap();
     assert_eq!(ports.iter().map(|port| port["port"].as_u64()).collect::<Vec<_>>(), [Some(8081)]);
-    assert_web_serves(&dev);
+    dev.assert_web_serves();
 }
 
 #[test]
@@ -94,7 +81,7 @@ fn an_unknown_annotation_value_is_a_warning_and_the_default_is_used() {
     assert_eq!(event["using"], "http", "{event}");
     assert!(event["reason"].is_string() && names(event, "odd.yaml") && event["line"].is_u64(), "{event}");
     assert_eq!(dev.entry("odd.shop.maesh")["ports"][0]["protocol"], "http");
-    assert_web_serves(&dev);
+    dev.assert_web_serves();
 }
 
 #[test]
@@ -107,7 +94,7 @@ fn a_name_in_two_files_is_an_error_that_names_both() {
     assert_eq!(event["event"], "error", "{event}");
     assert!(event["message"].as_str().is_some_and(|message| message.contains("a-web.yaml")), "{event}");
     assert_eq!(dev.entry("web.shop.maesh")["ports"][0]["port"], 8080, "the first file stays");
-    assert_web_serves(&dev);
+    dev.assert_web_serves();
 }
 
 #[test]
@@ -116,11 +103,11 @@ fn a_path_of_300_characters_is_read_like_any_other() {
     let folder = tempfile::tempdir().unwrap();
     let deep = folder.path().join("d".repeat(150)).join("e".repeat(150));
     std::fs::create_dir_all(&deep).unwrap();
-    save(&deep, "web.yaml", &(service("shop", "web", 8080, "") + &slices("shop", "web", &[web.address])));
+    save(&deep, "web.yaml", &manifest::web(&web));
     save(&deep, "bad.yaml", "kind: [");
     let dev = Dev::start(folder.path());
     assert_eq!(early(&dev, |event| names(event, "bad.yaml"))["event"], "error");
-    assert_web_serves(&dev);
+    dev.assert_web_serves();
 }
 
 #[test]
@@ -145,7 +132,7 @@ fn another_kind_is_named_once_and_skipped() {
     let about: Vec<_> = dev.early.iter().filter(|event| event.to_string().contains("Deployment")).collect();
     assert_eq!(about.len(), 1, "{about:#?}");
     assert_eq!(about[0]["event"], "warning");
-    assert_web_serves(&dev);
+    dev.assert_web_serves();
 }
 
 #[test]
@@ -253,7 +240,7 @@ fn services_that_cannot_be_carried_leave_the_rest_served() {
     save(folder.path(), "both.yaml", &service("resolver", "10.96.7.2", both));
     save(folder.path(), "quoted.yaml", &service("quoted", "10.96.7.3", "{name: http, port: '80 80'}"));
     let mut dev = Dev::start(folder.path());
-    assert_web_serves(&dev);
+    dev.assert_web_serves();
     for (name, file, reason, plain) in [
         ("syslog.ops.maesh", "udp.yaml", "UnsupportedProtocol", "10.96.7.1"),
         ("resolver.ops.maesh", "both.yaml", "UnsupportedProtocol", "10.96.7.2"),
@@ -290,7 +277,7 @@ fn links_that_lead_nowhere_or_back() {
     link("z-bad.yaml", "a-link.yaml");
     save(folder.path(), "z-bad.yaml", "kind: [\n");
     let dev = Dev::start(folder.path());
-    assert_web_serves(&dev);
+    dev.assert_web_serves();
     let dangling = early(&dev, |event| names(event, "dangling.yaml"));
     assert!(dangling["message"].as_str().unwrap().contains("a link to something that does not exist"), "{dangling}");
     let bad = early(&dev, |event| event["reason"] == "UnparsableFile");
@@ -301,9 +288,9 @@ fn links_that_lead_nowhere_or_back() {
 #[test]
 fn manifests_come_from_standard_input() {
     let web = Backend::http("web");
-    let text = service("shop", "web", 8080, "") + &slices("shop", "web", &[web.address]);
+    let text = manifest::web(&web);
     let dev = Dev::start_on_input(&text);
-    assert_web_serves(&dev);
+    dev.assert_web_serves();
     let bad = Dev::start_on_input("kind: [\n");
     let event = early(&bad, |event| event["event"] == "error");
     assert_eq!(event["file"], "standard input", "{event}");

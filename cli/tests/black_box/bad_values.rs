@@ -8,7 +8,7 @@ use crate::support::{
     Dev,
     backend::Backend,
     http::get,
-    manifest::{save, service, slices},
+    manifest::{folder_with_web, save, service, slices, web},
     resolver::ask,
 };
 use hickory_proto::rr::RecordType;
@@ -20,15 +20,6 @@ fn about<'a>(dev: &'a Dev, file: &str) -> Vec<&'a Value> {
     dev.early.iter().filter(is_of).collect()
 }
 
-fn web(backend: &Backend) -> String {
-    service("shop", "web", 8080, "") + &slices("shop", "web", &[backend.address])
-}
-
-fn assert_web_serves(dev: &Dev) {
-    let answer = get(dev.served_at("web.shop.maesh"), "web.shop.maesh", "/").unwrap();
-    assert_eq!((answer.status, answer.by()), (200, "web"), "{answer:?}");
-}
-
 fn an(kind: &str, version: &str, rest: &str) -> String {
     format!("apiVersion: {version}\nkind: {kind}\nmetadata: {{name: odd, namespace: shop}}\n{rest}\n")
 }
@@ -36,8 +27,7 @@ fn an(kind: &str, version: &str, rest: &str) -> String {
 #[test]
 fn every_bad_value_is_named_with_its_path() {
     let backend = Backend::http("web");
-    let folder = tempfile::tempdir().unwrap();
-    save(folder.path(), "a-web.yaml", &web(&backend));
+    let folder = folder_with_web(&backend);
     let slice = |rest: &str| {
         "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: SLICE, namespace: shop, labels: \
          {kubernetes.io/service-name: web}}\n"
@@ -133,7 +123,7 @@ fn every_bad_value_is_named_with_its_path() {
     }
     let odd = |entry: &&Value| entry["name"].as_str().unwrap().contains(char::is_uppercase);
     assert_eq!(dev.ready["services"].as_array().unwrap().iter().find(odd), None);
-    assert_web_serves(&dev);
+    dev.assert_web_serves();
 }
 
 /// A slice of which one endpoint and one port is good.
@@ -153,7 +143,7 @@ fn what_is_good_in_an_object_is_served() {
     let ports = "  - {name: other, port: '99'}\n  - 7\n";
     save(folder.path(), "web.yaml", &(service("shop", "web", 8080, "") + ports + &slice));
     let dev = Dev::start(folder.path());
-    assert_web_serves(&dev);
+    dev.assert_web_serves();
     let fields: Vec<_> =
         about(&dev, "web.yaml").iter().map(|event| event["field"].as_str().unwrap().to_owned()).collect();
     let want = [
@@ -240,7 +230,7 @@ fn what_is_no_file_is_named_and_never_read() {
     let deep: std::path::PathBuf = std::iter::repeat_n("d", 40).collect();
     std::fs::create_dir_all(folder.path().join(&deep)).unwrap();
     let dev = Dev::start(folder.path());
-    assert_web_serves(&dev);
+    dev.assert_web_serves();
     for (file, says) in [
         ("pipe.yaml", "neither a file nor a folder"),
         ("zero.yaml", "neither a file nor a folder"),

@@ -3,20 +3,12 @@
 use std::{net::SocketAddr, time::Duration};
 
 use crate::support::{
-    Fed, Raw, ask, config, endpoint, endpoints,
+    Fed, Raw, ask, config, echoing, endpoint, endpoints,
     frames::{END_HEADERS, END_STREAM, Frames, HEADERS, block},
     get, policy, within,
 };
 use maesh_config::model::{BackendPolicy, Protocol, Scheme};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-
-async fn echoing() -> (Fed, SocketAddr, endpoints::Server) {
-    let fed = Fed::new(config()).await;
-    fed.begin().await;
-    let server = endpoints::echo(false, "one").await;
-    let address = fed.http("web.shop", Scheme::Http, &[server.address]).await;
-    (fed, address, server)
-}
 
 /// Forms of a target (RFC 9112 section 3.2) with which a method has no business never reach an endpoint.
 #[tokio::test]

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use crate::support::{Fed, LOCAL, ask, config, endpoint, endpoints, free_port, get, policy, service, to, within};
+use crate::support::{
+    Fed, LOCAL, ask, config, echoing_with, endpoint, endpoints, free_port, get, policy, service, to, within,
+};
 use maesh_config::{
     Kind, Resource,
     model::{Endpoint, Protocol, Route, Scheme, Workload, WorkloadKind},
@@ -78,10 +80,7 @@ async fn what_was_kept_over_a_restart_is_served_at_once_and_let_go_of_when_unuse
 async fn unused_services_are_let_go_of() {
     let mut config = config();
     config.idle_service = Duration::from_millis(200);
-    let fed = Fed::new(config).await;
-    fed.begin().await;
-    let server = endpoints::echo(false, "one").await;
-    let address = fed.http("web.shop", Scheme::Http, &[server.address]).await;
+    let (fed, address, _server) = echoing_with(config).await;
     assert_eq!(fed.demands.lock().expect("lock").len(), 0, "nothing is asked for before it is used");
     assert!(ask(address, &get("web.shop", "/")).await.0.starts_with("http/1.1 200"));
     let key = service("web.shop").to_string();

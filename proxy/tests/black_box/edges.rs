@@ -9,7 +9,9 @@ use std::{
     time::Duration,
 };
 
-use crate::support::{Fed, LOCAL, Raw, ask, config, endpoint, endpoints, free_port, get, policy, service, within};
+use crate::support::{
+    Fed, LOCAL, Raw, ask, config, echoing_with, endpoint, endpoints, free_port, get, policy, service, within,
+};
 use maesh_config::{
     Kind,
     model::{BackendPolicy, Endpoint, Protocol, Scheme},
@@ -94,10 +96,7 @@ async fn traffic_that_stays_on_the_callers_node_waits_for_its_node() {
 
 #[tokio::test]
 async fn callers_are_asked_for_once_and_let_go_of_when_unused() {
-    let fed = Fed::new(Config { idle_service: Duration::from_millis(300), ..config() }).await;
-    fed.begin().await;
-    let server = endpoints::echo(false, "one").await;
-    let address = fed.http("web.shop", Scheme::Http, &[server.address]).await;
+    let (fed, address, _server) = echoing_with(Config { idle_service: Duration::from_millis(300), ..config() }).await;
     for _ in 0..3 {
         assert!(ask(address, &get("web.shop", "/")).await.0.starts_with("http/1.1 200"));
     }
@@ -162,10 +161,7 @@ async fn nothing_is_dialled_that_is_the_proxys_own_or_no_endpoint() {
 
 #[tokio::test]
 async fn a_proxy_outside_of_dev_does_not_dial_loopback() {
-    let fed = Fed::new(Config { loopback_endpoints: false, ..config() }).await;
-    fed.begin().await;
-    let server = endpoints::echo(false, "one").await;
-    let address = fed.http("web.shop", Scheme::Http, &[server.address]).await;
+    let (_fed, address, _server) = echoing_with(Config { loopback_endpoints: false, ..config() }).await;
     let (head, _) = ask(address, &get("web.shop", "/")).await;
     assert!(head.contains("x-maesh-reason: no_endpoints"), "{head}");
 }

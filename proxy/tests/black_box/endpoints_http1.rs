@@ -236,22 +236,28 @@ async fn what_an_endpoint_said_before_it_closed_is_passed_on() {
     }
 }
 
-/// An endpoint that has answered and goes on reading gets the rest of the upload.
-#[tokio::test]
-async fn an_upload_goes_on_after_the_answer() {
-    const LENGTH: usize = 300_000;
-    let (got, seen) = watch::channel(0);
-    let got = Arc::new(got);
+/// An endpoint that answers once it has the head, and then reads a body of `length`; and how much of that it has read.
+async fn answers_before_it_reads(length: usize) -> (SocketAddr, watch::Receiver<usize>) {
+    let got = watch::Sender::new(0);
+    let seen = got.subscribe();
     let endpoint = endpoints::raw(move |mut stream| {
         let got = got.clone();
         async move {
             let Some((_, rest)) = read_head(&mut stream).await else { return };
             stream.write_all(OK).await.expect("written");
-            let body = read_exactly(&mut stream, rest, LENGTH).await;
+            let body = read_exactly(&mut stream, rest, length).await;
             got.send_replace(body.len());
         }
     })
     .await;
+    (endpoint, seen)
+}
+
+/// An endpoint that has answered and goes on reading gets the rest of the upload.
+#[tokio::test]
+async fn an_upload_goes_on_after_the_answer() {
+    const LENGTH: usize = 300_000;
+    let (endpoint, mut seen) = answers_before_it_reads(LENGTH).await;
     let (_fed, address) = fed(endpoint).await;
     let mut raw = Raw::to(address).await;
     raw.say(&format!("POST / HTTP/1.1\r\nHost: web.shop\r\nContent-Length: {LENGTH}\r\n\r\n")).await;
@@ -260,7 +266,7 @@ async fn an_upload_goes_on_after_the_answer() {
     for _ in 0..3 {
         raw.say(&"x".repeat(LENGTH / 3)).await;
     }
-    within(seen.clone().wait_for(|got| *got == LENGTH)).await.expect("all of it");
+    within(seen.wait_for(|got| *got == LENGTH)).await.expect("all of it");
 }
 
 /// Callers that write everything before they read anything, to an endpoint that answers before it has read everything.
@@ -316,18 +322,7 @@ async fn an_upload_may_go_on_for_long_after_the_answer() {
     let limits = Limits { head_timeout: Duration::from_millis(200), ..Limits::default() };
     let fed = Fed::new(Config { limits, ..config() }).await;
     fed.begin().await;
-    let got = watch::Sender::new(0);
-    let told = got.clone();
-    let endpoint = endpoints::raw(move |mut stream| {
-        let got = told.clone();
-        async move {
-            let Some((_, rest)) = read_head(&mut stream).await else { return };
-            stream.write_all(OK).await.expect("written");
-            let body = read_exactly(&mut stream, rest, LENGTH).await;
-            got.send_replace(body.len());
-        }
-    })
-    .await;
+    let (endpoint, mut seen) = answers_before_it_reads(LENGTH).await;
     let address = fed.http("web.shop", Scheme::Http, &[endpoint]).await;
     let mut raw = Raw::to(address).await;
     raw.say(&format!("POST / HTTP/1.1\r\nHost: web.shop\r\nContent-Length: {LENGTH}\r\n\r\n")).await;
@@ -337,7 +332,7 @@ async fn an_upload_may_go_on_for_long_after_the_answer() {
         // Longer than a head may take, and than the sweep needs to see it.
         tokio::time::sleep(Duration::from_millis(900)).await;
     }
-    within(got.subscribe().wait_for(|got| *got == LENGTH)).await.expect("all of it");
+    within(seen.wait_for(|got| *got == LENGTH)).await.expect("all of it");
 }
 
 /// Trailers pass both ways; those that would frame or route do not.

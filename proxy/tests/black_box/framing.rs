@@ -1,18 +1,8 @@
 //! Where a request of HTTP/1.1 ends: nothing that others could read in another way is served.
 
-use std::net::SocketAddr;
-
-use crate::support::{Fed, Raw, config, endpoints, get, within};
+use crate::support::{Fed, Raw, config, echoing, endpoints, get, within};
 use maesh_config::model::Scheme;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-
-async fn echoing() -> (Fed, SocketAddr, endpoints::Server) {
-    let fed = Fed::new(config()).await;
-    fed.begin().await;
-    let server = endpoints::echo(false, "one").await;
-    let address = fed.http("web.shop", Scheme::Http, &[server.address]).await;
-    (fed, address, server)
-}
 
 fn chunked(host: &str, body: &str) -> String {
     format!("POST / HTTP/1.1\r\nHost: {host}\r\nTransfer-Encoding: chunked\r\n\r\n{body}")

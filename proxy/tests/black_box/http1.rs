@@ -2,24 +2,12 @@
 
 use std::net::IpAddr;
 
-use crate::support::{
-    Fed, Raw, ask, config,
-    endpoints::{self, Server},
-    get,
-};
+use crate::support::{Raw, ask, echoing, get};
 use maesh_config::{
     Kind, Resource,
-    model::{Protocol, Scheme, Workload, WorkloadKind},
+    model::{Protocol, Workload, WorkloadKind},
 };
 use tokio::io::AsyncWriteExt;
-
-async fn echoing() -> (Fed, std::net::SocketAddr, Server) {
-    let fed = Fed::new(config()).await;
-    fed.begin().await;
-    let server = endpoints::echo(false, "one").await;
-    let address = fed.http("web.shop", Scheme::Http, &[server.address]).await;
-    (fed, address, server)
-}
 
 #[tokio::test]
 async fn names_of_a_service() {

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use crate::support::{
-    Fed, Raw, config, endpoints,
+    Fed, Raw, config, echoing_with, endpoints,
     frames::{DATA, END_HEADERS, END_STREAM, Frames, GOAWAY, HEADERS, OK, PREFACE, block},
     get, within,
 };
@@ -15,10 +15,7 @@ use tokio::{
 };
 
 async fn fed(limits: Limits) -> (Fed, SocketAddr, endpoints::Server) {
-    let fed = Fed::new(Config { limits, ..config() }).await;
-    fed.begin().await;
-    let server = endpoints::echo(false, "one").await;
-    let address = fed.http("web.shop", Scheme::Http, &[server.address]).await;
+    let (fed, address, server) = echoing_with(Config { limits, ..config() }).await;
     (fed, address, server)
 }
 

@@ -2,16 +2,13 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use crate::support::{Fed, LOCAL, Raw, config, endpoints, get, hasty, policy, within};
+use crate::support::{Fed, LOCAL, Raw, echoing, endpoints, get, hasty, policy, within};
 use maesh_config::model::{Protocol, Scheme};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// A Service in force with an endpoint, and a connection to it that was used once and is kept.
 async fn kept() -> (Fed, endpoints::Server, Raw, SocketAddr) {
-    let fed = Fed::new(config()).await;
-    fed.begin().await;
-    let server = endpoints::echo(false, "one").await;
-    let address = fed.http("web.shop", Scheme::Http, &[server.address]).await;
+    let (fed, address, server) = echoing().await;
     let mut kept = Raw::to(address).await;
     kept.say(&get("web.shop", "/")).await;
     let (head, _) = kept.hear().await;

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use crate::support::{Fed, LOCAL, Raw, ask, config, endpoint, endpoints, free_port, get, listener, policy, within};
+use crate::support::{
+    Fed, LOCAL, Raw, ask, config, echoing_with, endpoint, endpoints, free_port, get, listener, policy, within,
+};
 use http_body_util::BodyExt;
 use maesh_config::{
     Kind, Resource,
@@ -119,10 +121,7 @@ async fn a_refused_listener_that_is_removed_is_not_tried_again() {
 
 #[tokio::test]
 async fn a_listener_that_lingers_can_come_back() {
-    let fed = Fed::new(Config { linger: Duration::from_millis(200), ..config() }).await;
-    fed.begin().await;
-    let server = endpoints::echo(false, "one").await;
-    let address = fed.http("web.shop", Scheme::Http, &[server.address]).await;
+    let (fed, address, _server) = echoing_with(Config { linger: Duration::from_millis(200), ..config() }).await;
     let id = listener(address.port(), None, true, &[]).id;
     fed.push(Kind::Listener, vec![], vec![&id.0]).await;
     assert!(ask(address, &get("web.shop", "/")).await.0.starts_with("http/1.1 200"), "it lingers");
@@ -142,10 +141,7 @@ async fn limits_on_connections() {
     let mut config = Config { workers: 1, ..config() };
     config.limits.connections_per_caller = 2;
     config.limits.head_timeout = Duration::from_millis(300);
-    let fed = Fed::new(config).await;
-    fed.begin().await;
-    let server = endpoints::echo(false, "one").await;
-    let address = fed.http("web.shop", Scheme::Http, &[server.address]).await;
+    let (_fed, address, _server) = echoing_with(config).await;
     let mut first = Raw::to(address).await;
     first.say(&get("web.shop", "/")).await;
     first.hear().await;
@@ -164,10 +160,7 @@ async fn limits_on_connections() {
 async fn a_refused_caller_that_sends_its_request_late_reads_why() {
     let mut config = config();
     config.limits.connections_per_caller = 1;
-    let fed = Fed::new(config).await;
-    fed.begin().await;
-    let server = endpoints::echo(false, "one").await;
-    let address = fed.http("web.shop", Scheme::Http, &[server.address]).await;
+    let (fed, address, _server) = echoing_with(config).await;
     let mut first = Raw::to(address).await;
     first.say(&get("web.shop", "/")).await;
     first.hear().await;

@@ -2,6 +2,8 @@
 
 use std::{net::SocketAddr, path::Path};
 
+use super::backend::Backend;
+
 /// A Service with one port.
 pub fn service(namespace: &str, name: &str, port: u16, annotations: &str) -> String {
     format!(
@@ -22,6 +24,18 @@ pub fn slices(namespace: &str, service: &str, addresses: &[SocketAddr]) -> Strin
         )
     };
     addresses.iter().enumerate().map(one).collect()
+}
+
+/// `web.shop.maesh` and its one backend.
+pub fn web(backend: &Backend) -> String {
+    service("shop", "web", 8080, "") + &slices("shop", "web", &[backend.address])
+}
+
+/// A folder in which `web.shop.maesh` works, whatever else is put into it.
+pub fn folder_with_web(backend: &Backend) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().expect("a folder");
+    save(folder.path(), "a-web.yaml", &web(backend));
+    folder
 }
 
 /// Writes a file as a careful editor does: beside it, then renamed into place.

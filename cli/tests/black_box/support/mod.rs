@@ -191,6 +191,12 @@ impl Dev {
     pub fn wait(&mut self) -> ExitStatus {
         wait(&mut self.child)
     }
+
+    /// A request by the name `web.shop.maesh` is answered by the backend `web`.
+    pub fn assert_web_serves(&self) {
+        let answer = http::get(self.served_at("web.shop.maesh"), "web.shop.maesh", "/").expect("an answer");
+        assert_eq!((answer.status, answer.by()), (200, "web"), "{answer:?}");
+    }
 }
 
 impl Drop for Dev {

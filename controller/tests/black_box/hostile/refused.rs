@@ -12,7 +12,7 @@ use maesh_controller::{
     api::Limits,
     duties::{
         addresses::{self, Options},
-        events,
+        events::{self, Recorder},
     },
     leader::{Candidate, Terms},
 };
@@ -86,105 +86,93 @@ impl Cluster {
     }
 }
 
+/// A replica that leads and keeps own addresses in a cluster that answers so.
+struct Replica {
+    cluster: Arc<Cluster>,
+    want: watch::Sender<Option<Wants>>,
+    peer: Peer,
+    candidate: Candidate,
+    _leaving: watch::Sender<bool>,
+    duties: tokio::task::JoinSet<()>,
+}
+
+impl Replica {
+    async fn start(wants: Wants, writes_per_second: u32, recorder: Option<Recorder>) -> Self {
+        let cluster = Arc::new(Cluster::default());
+        let answers = cluster.clone();
+        let peer = Peer::start(move |asked| answers.answer(&asked)).await;
+        let client = peer.client(Limits::default());
+        let terms =
+            Terms { lease: Duration::from_secs(30), right: Duration::from_secs(20), retry: Duration::from_millis(300) };
+        let candidate = Candidate::start(client.clone(), "maesh", "maesh", "me", terms);
+        let (want, wanted) = watch::channel(Some(wants));
+        let (leaving, is_leaving) = watch::channel(false);
+        let options = Options {
+            namespace: "maesh".into(),
+            selector: [("app".to_owned(), "proxy".to_owned())].into(),
+            horizon: Duration::from_secs(3600),
+            writes_per_second,
+            budget: 0,
+            owner: None,
+            recorder,
+        };
+        let mut duties = tokio::task::JoinSet::new();
+        duties.spawn(addresses::keep(client, options, wanted, candidate.leadership(), is_leaving));
+        Self { cluster, want, peer, candidate, _leaving: leaving, duties }
+    }
+
+    /// Waits until the cluster is as said.
+    async fn until(&self, what: &str, holds: impl Fn(&Cluster) -> bool) {
+        within(what, async {
+            while !holds(&self.cluster) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        })
+        .await;
+    }
+}
+
+/// So many Services with the same port: each has an address of its own.
+fn wants(count: usize) -> Wants {
+    let of =
+        |n: usize| Want { service: ServiceName::new("shop", format!("s{n}")), ports: [(5432, Transport::Tcp)].into() };
+    Wants { own: (0..count).map(of).collect(), shared: BTreeSet::new() }
+}
+
 #[tokio::test]
 async fn one_refused_address_does_not_keep_others_from_being_written() {
-    let cluster = Arc::new(Cluster::default());
-    let answers = cluster.clone();
-    let peer = Peer::start(move |asked| answers.answer(&asked)).await;
-    let client = peer.client(Limits::default());
-    let terms =
-        Terms { lease: Duration::from_secs(30), right: Duration::from_secs(20), retry: Duration::from_millis(300) };
-    let candidate = Candidate::start(client.clone(), "maesh", "maesh", "me", terms);
     let (recorder, notes) = events::recorder();
-    let want = |name: &str| Want {
-        service: ServiceName::new("shop", name),
-        // All the same, so each needs an address of its own.
-        ports: [(5432, Transport::Tcp)].into(),
-    };
-    let wants = Wants { own: ["a", "b", "c", "d"].map(want).into(), shared: BTreeSet::new() };
-    let (_wants, wanted) = watch::channel(Some(wants));
-    let (_leaving, leaving) = watch::channel(false);
-    let options = Options {
-        namespace: "maesh".into(),
-        selector: [("app".to_owned(), "proxy".to_owned())].into(),
-        horizon: Duration::from_secs(3600),
-        writes_per_second: 20,
-        budget: 0,
-        owner: None,
-        recorder: Some(recorder),
-    };
-    let leadership = candidate.leadership();
-    let mut duties = tokio::task::JoinSet::new();
-    duties.spawn(addresses::keep(client.clone(), options, wanted, leadership.clone(), leaving));
+    let mut replica = Replica::start(wants(4), 20, Some(recorder)).await;
     let who = events::Options { namespace: "maesh".into(), replica: "me".into() };
-    duties.spawn(events::keep(client, who, leadership, notes));
-
-    let names = || cluster.services.lock().keys().cloned().collect::<Vec<_>>().join(" ");
-    let written = async {
-        while names() != "maesh-own-1 maesh-own-3 maesh-own-4" {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    within("all but the refused one are written, beside the name that is taken", written).await;
-    let said = || {
+    let client = replica.peer.client(Limits::default());
+    replica.duties.spawn(events::keep(client, who, replica.candidate.leadership(), notes));
+    let names = |cluster: &Cluster| cluster.services.lock().keys().cloned().collect::<Vec<_>>().join(" ");
+    let written = |cluster: &Cluster| names(cluster) == "maesh-own-1 maesh-own-3 maesh-own-4";
+    replica.until("all but the refused one are written, beside the name that is taken", written).await;
+    let said = |cluster: &Cluster| {
         let events = cluster.events.lock();
         events.iter().map(|event| (event["regarding"]["name"].clone(), event["note"].clone())).collect::<Vec<_>>()
     };
-    let told = async {
-        while said().is_empty() {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    within("the Service on the refused one is told", told).await;
-    let said = said();
+    replica.until("the Service on the refused one is told", |cluster| !said(cluster).is_empty()).await;
+    let said = said(&replica.cluster);
     assert_eq!(said.len(), 1, "{said:?}");
     assert!(said[0].1.as_str().unwrap().contains("exceeded quota"), "{said:?}");
-    for service in cluster.services.lock().values() {
+    for service in replica.cluster.services.lock().values() {
         assert_eq!(service["spec"]["trafficDistribution"], "PreferSameNode");
     }
-    duties.shutdown().await;
+    replica.duties.shutdown().await;
 }
 
 /// Somebody took `trafficDistribution` out of an own address: it is put back.
 #[tokio::test]
 async fn traffic_distribution_is_part_of_an_address() {
-    let cluster = Arc::new(Cluster::default());
-    let answers = cluster.clone();
-    let peer = Peer::start(move |asked| answers.answer(&asked)).await;
-    let client = peer.client(Limits::default());
-    let terms =
-        Terms { lease: Duration::from_secs(30), right: Duration::from_secs(20), retry: Duration::from_millis(300) };
-    let candidate = Candidate::start(client.clone(), "maesh", "maesh", "me", terms);
-    let wants = |n: usize| {
-        let of = |n: usize| Want {
-            service: ServiceName::new("shop", format!("s{n}")),
-            ports: [(5432 + n as u16, Transport::Tcp)].into(),
-        };
-        Some(Wants { own: (0..n).map(of).collect(), shared: BTreeSet::new() })
-    };
-    let (want, wanted) = watch::channel(wants(1));
-    let (_leaving, leaving) = watch::channel(false);
-    let options = Options {
-        namespace: "maesh".into(),
-        selector: [("app".to_owned(), "proxy".to_owned())].into(),
-        horizon: Duration::from_secs(3600),
-        writes_per_second: 20,
-        budget: 0,
-        owner: None,
-        recorder: None,
-    };
-    let mut duties = tokio::task::JoinSet::new();
-    duties.spawn(addresses::keep(client, options, wanted, candidate.leadership(), leaving));
-    let prefers = || {
+    let mut replica = Replica::start(wants(1), 20, None).await;
+    let prefers = |cluster: &Cluster| {
         let services = cluster.services.lock();
-        services.get("maesh-own-1").map(|service| service["spec"]["trafficDistribution"] == "PreferSameNode")
+        services.get("maesh-own-1").is_some_and(|service| service["spec"]["trafficDistribution"] == "PreferSameNode")
     };
-    let until = async |holds: &dyn Fn() -> bool| {
-        while !holds() {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    within("it prefers the caller's node", until(&|| prefers() == Some(true))).await;
+    replica.until("it prefers the caller's node", prefers).await;
+    let cluster = replica.cluster.clone();
     let mut changed = cluster.services.lock()["maesh-own-1"].clone();
     changed["spec"].as_object_mut().unwrap().remove("trafficDistribution");
     changed["metadata"]["resourceVersion"] = json!("2");
@@ -192,58 +180,27 @@ async fn traffic_distribution_is_part_of_an_address() {
     let event = json!({"type": "MODIFIED", "object": changed});
     let open = cluster.open.lock().clone();
     open.iter().filter(|(path, _)| path == SERVICES).for_each(|(_, watch)| drop(watch.send(event.clone())));
-    within("it prefers it again", until(&|| prefers() == Some(true))).await;
-    drop(want);
-    duties.shutdown().await;
+    replica.until("it prefers it again", prefers).await;
+    replica.duties.shutdown().await;
 }
 
 /// Where there are many addresses, one that changes is one write, and nothing is read.
 #[tokio::test]
 async fn a_change_of_one_address_reads_no_other() {
-    let cluster = Arc::new(Cluster::default());
-    let answers = cluster.clone();
-    let peer = Peer::start(move |asked| answers.answer(&asked)).await;
-    let client = peer.client(Limits::default());
-    let terms =
-        Terms { lease: Duration::from_secs(30), right: Duration::from_secs(20), retry: Duration::from_millis(300) };
-    let candidate = Candidate::start(client.clone(), "maesh", "maesh", "me", terms);
-    // All the same port, so each has an address of its own; those two that the cluster refuses are among them.
-    let wants = |count: usize| {
-        let of = |n: usize| Want {
-            service: ServiceName::new("shop", format!("s{n}")),
-            ports: [(5432, Transport::Tcp)].into(),
-        };
-        Some(Wants { own: (0..count).map(of).collect(), shared: BTreeSet::new() })
-    };
-    let (want, wanted) = watch::channel(wants(40));
-    let (_leaving, leaving) = watch::channel(false);
-    let options = Options {
-        namespace: "maesh".into(),
-        selector: [("app".to_owned(), "proxy".to_owned())].into(),
-        horizon: Duration::from_secs(3600),
-        writes_per_second: 1000,
-        budget: 0,
-        owner: None,
-        recorder: None,
-    };
-    let mut duties = tokio::task::JoinSet::new();
-    duties.spawn(addresses::keep(client, options, wanted, candidate.leadership(), leaving));
-    let until = async |count: usize| {
-        while cluster.services.lock().len() < count {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    within("all but the refused one stand", until(39)).await;
+    // Those two that the cluster refuses are among them.
+    let mut replica = Replica::start(wants(40), 1000, None).await;
+    let stand = |count: usize| move |cluster: &Cluster| cluster.services.lock().len() >= count;
+    replica.until("all but the refused one stand", stand(39)).await;
     for more in 1..=3 {
         // What the pass before did last belongs to it.
         tokio::time::sleep(Duration::from_secs(1)).await;
-        cluster.asked.lock().clear();
-        want.send_replace(wants(40 + more));
-        within("one more stands", until(39 + more)).await;
-        let asked = std::mem::take(&mut *cluster.asked.lock());
+        replica.cluster.asked.lock().clear();
+        replica.want.send_replace(Some(wants(40 + more)));
+        replica.until("one more stands", stand(39 + more)).await;
+        let asked = std::mem::take(&mut *replica.cluster.asked.lock());
         let name = format!("{SERVICES}/maesh-own-{}", 40 + more);
         // It is asked whether somebody else has the name.
         assert_eq!(asked, [format!("GET {name}"), format!("PATCH {name}")]);
     }
-    duties.shutdown().await;
+    replica.duties.shutdown().await;
 }

@@ -87,6 +87,20 @@ pub fn config() -> Config {
     }
 }
 
+/// A proxy with the Service `web.shop`, the address of that, and its endpoint, which says what it was asked.
+pub async fn echoing() -> (Fed, SocketAddr, endpoints::Server) {
+    echoing_with(config()).await
+}
+
+/// The same with another configuration.
+pub async fn echoing_with(config: Config) -> (Fed, SocketAddr, endpoints::Server) {
+    let fed = Fed::new(config).await;
+    fed.begin().await;
+    let server = endpoints::echo(false, "one").await;
+    let address = fed.http("web.shop", Scheme::Http, &[server.address]).await;
+    (fed, address, server)
+}
+
 /// One worker, and little patience with idle connections while a port is leaving.
 pub fn hasty() -> Config {
     let limits = Limits { keep_alive_leaving: Duration::from_millis(100), ..Limits::default() };
