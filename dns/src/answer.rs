@@ -13,13 +13,13 @@ use std::net::IpAddr;
 pub use explain::{BadQuestion, Caller, Explanation, Located, ProxySeen, Rule, explain};
 use query::{Edns, HEADER, Header, Question, Subnet, Unreadable};
 pub(crate) use reply::Rcode;
-use reply::{Full, Owner, Reply, Section, UDP_SIZE, kind};
+use reply::{NoRoom, Owner, Reply, Section, UDP_SIZE, kind};
 
 use crate::{
     locality::CallerLookup,
     proxies::{Choice, SPREAD, Target},
     snapshot::Snapshot,
-    zone::{Addresses, Entry, How, Node},
+    zone::{Addresses, NameAnswer, Node, ZoneEntry},
 };
 
 /// Version of the Kubernetes DNS specification that the names follow.
@@ -55,14 +55,14 @@ pub struct Facts {
     /// How the caller's node was determined, if the answer depended on it.
     pub(crate) found: Option<CallerLookup>,
     /// Who was named, if a Service was asked for.
-    pub(crate) named: Option<Named>,
+    pub(crate) named: Option<AnswerSource>,
     /// Something did not fit.
     pub(crate) truncated: bool,
 }
 
 /// Who an answer about a Service names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Named {
+pub(crate) enum AnswerSource {
     /// The proxy of the caller's node.
     Local,
     /// Some of the other proxies.
@@ -79,7 +79,7 @@ pub(crate) enum Named {
     Withheld,
 }
 
-impl Named {
+impl AnswerSource {
     /// Every case, with its name in the metrics.
     pub(crate) const ALL: [(Self, &'static str); 7] = [
         (Self::Local, "local"),
@@ -166,7 +166,7 @@ const NOBODY: Chosen<'static> = Chosen::Proxies(Choice::Nobody);
 /// Everything decided about a Service for one caller.
 struct Decision<'a> {
     chosen: Chosen<'a>,
-    named: Named,
+    named: AnswerSource,
     found: Option<CallerLookup>,
 }
 
@@ -199,8 +199,10 @@ impl ZoneQuestion<'_> {
                 if decided.exists(entry) {
                     let written = match node {
                         Node::Service(_) => self.addresses(&mut reply, decided.chosen),
-                        Node::Port { port, target, .. } if asks(kind::SRV) && decided.named != Named::Withheld => {
-                            let plain = matches!(decided.named, Named::Plain | Named::FailToPlain);
+                        Node::Port { port, target, .. }
+                            if asks(kind::SRV) && decided.named != AnswerSource::Withheld =>
+                        {
+                            let plain = matches!(decided.named, AnswerSource::Plain | AnswerSource::FailToPlain);
                             let number = if plain { port.number } else { port.listen };
                             (true, self.srv(&mut reply, number, target, decided.chosen))
                         }
@@ -237,46 +239,46 @@ impl ZoneQuestion<'_> {
     }
 
     /// Chooses the addresses of a Service for this caller.
-    fn decide<'s>(&'s self, entry: &'s Entry) -> Decision<'s> {
+    fn decide<'s>(&'s self, entry: &'s ZoneEntry) -> Decision<'s> {
         let snapshot = self.snapshot;
         let plain = |named| Decision { chosen: Chosen::Addresses(&entry.plain), named, found: None };
         if snapshot.bypass {
-            return plain(Named::Plain);
+            return plain(AnswerSource::Plain);
         }
         let caller = || {
             let subnet = self.edns.and_then(|edns| edns.subnet).and_then(Subnet::whole);
             snapshot.places.caller(subnet, self.source)
         };
         let set = match &entry.how {
-            How::Plain => return plain(Named::Plain),
-            How::Unserved if snapshot.plain_allowed => return plain(Named::Plain),
-            How::Unserved => return Decision { chosen: NOBODY, named: Named::Withheld, found: None },
-            _ if snapshot.plain_everywhere => return plain(Named::FailToPlain),
-            How::Fixed(addresses) => {
-                let fixed = Decision { chosen: Chosen::Addresses(addresses), named: Named::Fixed, found: None };
+            NameAnswer::Plain => return plain(AnswerSource::Plain),
+            NameAnswer::Unserved if snapshot.plain_allowed => return plain(AnswerSource::Plain),
+            NameAnswer::Unserved => return Decision { chosen: NOBODY, named: AnswerSource::Withheld, found: None },
+            _ if snapshot.plain_everywhere => return plain(AnswerSource::FailToPlain),
+            NameAnswer::Fixed(addresses) => {
+                let fixed = Decision { chosen: Chosen::Addresses(addresses), named: AnswerSource::Fixed, found: None };
                 if snapshot.stranded.is_empty() || entry.plain.is_empty() {
                     return fixed;
                 }
                 // From here on the answer differs from caller to caller.
                 let (node, found) = caller();
                 let stranded = node.is_some_and(|node| snapshot.stranded.binary_search(&node).is_ok());
-                let decision = if stranded { plain(Named::FailToPlain) } else { fixed };
+                let decision = if stranded { plain(AnswerSource::FailToPlain) } else { fixed };
                 return Decision { found: Some(found), ..decision };
             }
-            How::Node(set) => *set,
+            NameAnswer::Node(set) => *set,
         };
         let (node, found) = caller();
         let proxies = |choice, named| Decision { chosen: Chosen::Proxies(choice), named, found: Some(found) };
         match snapshot.proxies.nearest(set, node) {
-            local @ Choice::Local(_) => proxies(local, Named::Local),
-            spread @ Choice::Spread(_) => proxies(spread, Named::Spread),
-            Choice::Nobody if snapshot.plain_allowed => plain(Named::FailToPlain),
-            Choice::Nobody => proxies(snapshot.proxies.last_known(node), Named::LastKnown),
+            local @ Choice::Local(_) => proxies(local, AnswerSource::Local),
+            spread @ Choice::Spread(_) => proxies(spread, AnswerSource::Spread),
+            Choice::Nobody if snapshot.plain_allowed => plain(AnswerSource::FailToPlain),
+            Choice::Nobody => proxies(snapshot.proxies.last_known(node), AnswerSource::LastKnown),
         }
     }
 
     /// Writes the addresses of the type asked for as the answer: whether there are any, and whether all fitted.
-    fn addresses(&self, reply: &mut Reply<'_>, chosen: Chosen<'_>) -> (bool, Result<(), Full>) {
+    fn addresses(&self, reply: &mut Reply<'_>, chosen: Chosen<'_>) -> (bool, Result<(), NoRoom>) {
         let (section, owner) = (Section::Answer, Owner::QUESTION);
         match self.question.kind {
             kind::A => self.v4(reply, section, owner, chosen),
@@ -293,7 +295,7 @@ impl ZoneQuestion<'_> {
     }
 
     /// Writes an SRV for the Service whose name starts at `target`, and its addresses with it.
-    fn srv(&self, reply: &mut Reply<'_>, port: u16, target: usize, chosen: Chosen<'_>) -> Result<(), Full> {
+    fn srv(&self, reply: &mut Reply<'_>, port: u16, target: usize, chosen: Chosen<'_>) -> Result<(), NoRoom> {
         reply.srv(port, &self.question.name()[target..])?;
         let (section, owner) = (Section::Additional, Owner::suffix(target));
         // What does not fit here is left out without a word (RFC 2181 section 9).
@@ -309,7 +311,7 @@ impl ZoneQuestion<'_> {
         section: Section,
         owner: Owner,
         chosen: Chosen<'_>,
-    ) -> (bool, Result<(), Full>) {
+    ) -> (bool, Result<(), NoRoom>) {
         match chosen {
             Chosen::Addresses(list) => (!list.v4.is_empty(), reply.v4(section, owner, &list.v4, self.rotation)),
             Chosen::Proxies(choice) => {
@@ -324,7 +326,7 @@ impl ZoneQuestion<'_> {
         section: Section,
         owner: Owner,
         chosen: Chosen<'_>,
-    ) -> (bool, Result<(), Full>) {
+    ) -> (bool, Result<(), NoRoom>) {
         match chosen {
             Chosen::Addresses(list) => (!list.v6.is_empty(), reply.v6(section, owner, &list.v6, self.rotation)),
             Chosen::Proxies(choice) => {
@@ -339,8 +341,8 @@ impl ZoneQuestion<'_> {
         &self,
         choice: Choice<'_>,
         family: impl Fn(&Target) -> Option<A>,
-        mut write: impl FnMut(A) -> Result<(), Full>,
-    ) -> (bool, Result<(), Full>) {
+        mut write: impl FnMut(A) -> Result<(), NoRoom>,
+    ) -> (bool, Result<(), NoRoom>) {
         match choice {
             Choice::Nobody => (false, Ok(())),
             Choice::Local(target) => match family(target) {
@@ -353,7 +355,7 @@ impl ZoneQuestion<'_> {
                 for address in start.iter().chain(end).filter_map(family).take(SPREAD) {
                     any = true;
                     if write(address).is_err() {
-                        return (true, Err(Full));
+                        return (true, Err(NoRoom));
                     }
                 }
                 (any, Ok(()))
@@ -364,9 +366,9 @@ impl ZoneQuestion<'_> {
 
 impl Decision<'_> {
     /// A headless Service without endpoints has no name, as in the cluster's own zone, where the answer would be those.
-    fn exists(&self, entry: &Entry) -> bool {
+    fn exists(&self, entry: &ZoneEntry) -> bool {
         match self.named {
-            Named::Plain | Named::FailToPlain => !(entry.headless && entry.plain.is_empty()),
+            AnswerSource::Plain | AnswerSource::FailToPlain => !(entry.headless && entry.plain.is_empty()),
             _ => true,
         }
     }

@@ -38,7 +38,7 @@ use maesh_discovery::{
     update::{Connected, Update, Updates},
 };
 use metrics::Metrics;
-pub use probe::{How as ProbeHow, Probe};
+pub use probe::{Probe, ProbeKind};
 use prometheus_client::registry::Registry;
 pub use snapshot::Snapshot;
 use socket2::Socket;
@@ -113,7 +113,7 @@ pub struct Dns {
     ready: watch::Receiver<bool>,
     lameduck: Duration,
     leaving: Arc<watch::Sender<bool>>,
-    udp: Vec<udp::Server>,
+    udp: Vec<udp::UdpServer>,
     stopping: CancellationToken,
     tasks: TaskTracker,
     snapshot: Arc<ArcSwap<Snapshot>>,
@@ -146,7 +146,7 @@ pub fn start(
     let (leaving, tasks) = (Arc::new(watch::channel(false).0), TaskTracker::new());
     let stopping = CancellationToken::new();
     let answering = Arc::new(Answering { snapshot: snapshot.clone(), counters: metrics.writer().into() });
-    let server = |limits: StreamLimits| tcp::Server {
+    let server = |limits: StreamLimits| tcp::StreamServer {
         answering: answering.clone(),
         limits,
         table: ConnectionTable::new(limits.connections),
@@ -160,7 +160,7 @@ pub fn start(
     for bound in bound {
         let listener = tokio::net::TcpListener::from_std(bound.tcp)?;
         tasks.spawn(streams.clone().accept(listener));
-        udp.push(udp::Server::start(bound.udp, bound.address, config.threads.get(), &snapshot, &metrics)?);
+        udp.push(udp::UdpServer::start(bound.udp, bound.address, config.threads.get(), &snapshot, &metrics)?);
     }
     let mut tls_addresses = Vec::new();
     if let Some(tls) = config.tls {
@@ -187,12 +187,12 @@ pub fn start(
 }
 
 /// Answers DNS over TLS on `sockets`, which are bound, from the moment when there is a certificate.
-async fn serve_tls(config: Tls, sockets: Vec<Socket>, server: tcp::Server) {
+async fn serve_tls(config: Tls, sockets: Vec<Socket>, server: tcp::StreamServer) {
     let stopping = server.stopping.clone();
     let serve = async {
         let certificate = tls::certificate(&config.files, config.look).await;
         server.metrics.set_certificate(certificate.clone());
-        let server = Arc::new(tcp::Server { tls: Some(certificate.config()), ..server });
+        let server = Arc::new(tcp::StreamServer { tls: Some(certificate.config()), ..server });
         let accept = |listener| drop(server.tasks.spawn(server.clone().accept(listener)));
         let listen = tls::listen(sockets, config.look, accept);
         tokio::join!(listen, config.files.keep_current(&certificate, config.look));

@@ -60,7 +60,7 @@ pub struct BindError {
 
 /// The sockets of one address.
 #[derive(Debug)]
-pub(crate) struct Bound {
+pub(crate) struct BoundSockets {
     /// Datagrams; its threads block on it.
     pub(crate) udp: Socket,
     /// Streams; non-blocking.
@@ -70,14 +70,14 @@ pub(crate) struct Bound {
 }
 
 /// Binds both transports to `address`, and to the same port if it is 0.
-pub(crate) fn bind(address: SocketAddr) -> Result<Bound, BindError> {
+pub(crate) fn bind(address: SocketAddr) -> Result<BoundSockets, BindError> {
     let mut tries = if address.port() == 0 { TRIES } else { 1 };
     loop {
         tries -= 1;
         let udp = udp_socket(address).map_err(|source| BindError { address, transport: "UDP", source })?;
         let bound = udp.local_addr().ok().and_then(|bound| bound.as_socket()).unwrap_or(address);
         match tcp_socket(bound) {
-            Ok(tcp) => return Ok(Bound { udp, tcp, address: bound }),
+            Ok(tcp) => return Ok(BoundSockets { udp, tcp, address: bound }),
             Err(error) if tries > 0 && error.kind() == io::ErrorKind::AddrInUse => {}
             Err(source) => return Err(BindError { address: bound, transport: "TCP", source }),
         }
@@ -94,7 +94,7 @@ fn udp_socket(address: SocketAddr) -> io::Result<Socket> {
     // The system may grant less, which only makes bursts that are lost smaller.
     let _ = socket.set_recv_buffer_size(RECEIVE_BUFFER);
     if address.ip().is_unspecified() {
-        udp::tell_destination(&socket, address.is_ipv6())?;
+        udp::request_destination(&socket, address.is_ipv6())?;
     }
     socket.bind(&address.into())?;
     Ok(socket)

@@ -18,9 +18,9 @@ use crate::sharded::Sharded;
 
 /// What is known of one address, in four bytes: the number of its node, or one of two special values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Place(u32);
+pub(crate) struct AddressNode(u32);
 
-impl Place {
+impl AddressNode {
     /// A resolver of the cluster, which asks for callers everywhere.
     pub(crate) const RESOLVER: Self = Self(u32::MAX);
     /// Known, but on no node.
@@ -75,9 +75,9 @@ pub(crate) enum AddressLocation {
 
 /// Every address and range whose node is known.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Places {
-    v4: Sharded<u32, Place>,
-    v6: Sharded<u128, Place>,
+pub(crate) struct AddressNodes {
+    v4: Sharded<u32, AddressNode>,
+    v6: Sharded<u128, AddressNode>,
     ranges: Arc<Ranges>,
 }
 
@@ -88,7 +88,7 @@ struct Ranges {
     v6: Vec<(u8, HashMap<u128, u32, RandomState>)>,
 }
 
-impl Places {
+impl AddressNodes {
     /// Finds the caller's node: by `subnet`, the address of a client subnet of full length, if there is one, else by
     /// the packet's `source`.
     pub(crate) fn caller(&self, subnet: Option<IpAddr>, source: IpAddr) -> (Option<u32>, CallerLookup) {
@@ -106,21 +106,21 @@ impl Places {
 
     /// The node of a canonical address.
     fn node_of(&self, address: IpAddr) -> Option<u32> {
-        match self.lies(address) {
+        match self.locate(address) {
             AddressLocation::Known(node) | AddressLocation::InRange(node, _) => Some(node),
             AddressLocation::Resolver | AddressLocation::Nowhere => None,
         }
     }
 
-    /// Where a canonical address lies. What is known of exactly this address comes first; a resolver lies nowhere that
+    /// Where a canonical address is. What is known of exactly this address comes first; a resolver is nowhere that
     /// matters.
-    pub(crate) fn lies(&self, address: IpAddr) -> AddressLocation {
+    pub(crate) fn locate(&self, address: IpAddr) -> AddressLocation {
         let exact = match address {
             IpAddr::V4(v4) => self.v4.get(&v4.to_bits()),
             IpAddr::V6(v6) => self.v6.get(&v6.to_bits()),
         };
         match exact.map(|place| (*place, place.on())) {
-            Some((Place::RESOLVER, _)) => AddressLocation::Resolver,
+            Some((AddressNode::RESOLVER, _)) => AddressLocation::Resolver,
             Some((_, Some(node))) => AddressLocation::Known(node),
             _ => self
                 .ranges
@@ -130,7 +130,7 @@ impl Places {
     }
 
     /// Sets what is known of one address; returns what was.
-    pub(crate) fn set(&mut self, address: IpAddr, place: Place) -> Option<Place> {
+    pub(crate) fn set(&mut self, address: IpAddr, place: AddressNode) -> Option<AddressNode> {
         match address.to_canonical() {
             IpAddr::V4(v4) => self.v4.insert(v4.to_bits(), place),
             IpAddr::V6(v6) => self.v6.insert(v6.to_bits(), place),
@@ -138,7 +138,7 @@ impl Places {
     }
 
     /// Forgets one address; returns what was known.
-    pub(crate) fn unset(&mut self, address: IpAddr) -> Option<Place> {
+    pub(crate) fn unset(&mut self, address: IpAddr) -> Option<AddressNode> {
         match address.to_canonical() {
             IpAddr::V4(v4) => self.v4.remove(&v4.to_bits()),
             IpAddr::V6(v6) => self.v6.remove(&v6.to_bits()),
@@ -219,13 +219,13 @@ mod tests {
         text.parse().expect("an address")
     }
 
-    fn places() -> Places {
-        let mut places = Places::default();
-        places.set(ip("10.1.0.9"), Place::node(1));
-        places.set(ip("10.9.9.9"), Place::node(2));
-        places.set(ip("10.1.0.53"), Place::RESOLVER);
-        places.set(ip("10.1.0.60"), Place::NOWHERE);
-        places.set(ip("fd00::9"), Place::node(4));
+    fn places() -> AddressNodes {
+        let mut places = AddressNodes::default();
+        places.set(ip("10.1.0.9"), AddressNode::node(1));
+        places.set(ip("10.9.9.9"), AddressNode::node(2));
+        places.set(ip("10.1.0.53"), AddressNode::RESOLVER);
+        places.set(ip("10.1.0.60"), AddressNode::NOWHERE);
+        places.set(ip("fd00::9"), AddressNode::node(4));
         for (range, node) in [("10.1.0.0/16", 5), ("10.1.0.0/24", 6), ("fd00:7::/64", 7), ("0.0.0.0/0", 8)] {
             places.set_range(range.parse().expect("a range"), node);
         }
@@ -260,7 +260,7 @@ mod tests {
     fn what_is_removed_is_unknown() {
         let mut places = places();
         assert_eq!(places.unset_range("10.1.0.0/24".parse().expect("a range")), Some(6));
-        assert_eq!(places.unset(ip("::ffff:10.9.9.9")), Some(Place::node(2)));
+        assert_eq!(places.unset(ip("::ffff:10.9.9.9")), Some(AddressNode::node(2)));
         assert_eq!(places.caller(Some(ip("10.1.0.77")), ip("10.9.9.9")), (Some(5), CallerLookup::Subnet));
     }
 

@@ -24,7 +24,7 @@ use prometheus_client::{
 };
 
 use crate::{
-    answer::{Action, Facts, Named, Rcode, Transport},
+    answer::{Action, AnswerSource, Facts, Rcode, Transport},
     locality::CallerLookup,
     snapshot::Snapshot,
 };
@@ -41,7 +41,7 @@ pub(crate) struct Counters {
     queries: [[AtomicU64; KINDS.len() + 2]; TRANSPORTS.len()],
     rcodes: [AtomicU64; Rcode::ALL.len()],
     found: [AtomicU64; CallerLookup::ALL.len()],
-    named: [AtomicU64; Named::ALL.len()],
+    named: [AtomicU64; AnswerSource::ALL.len()],
     truncated: AtomicU64,
     dropped: AtomicU64,
 }
@@ -72,7 +72,7 @@ impl Counters {
             add_to(&self.found, &CallerLookup::ALL, &found);
         }
         if let Some(named) = named {
-            add_to(&self.named, &Named::ALL, &named);
+            add_to(&self.named, &AnswerSource::ALL, &named);
         }
         if truncated {
             add(&self.truncated);
@@ -192,7 +192,7 @@ impl Collector for Metrics {
             "Responses that depend on the caller's node, by how that node was determined: the EDNS client subnet, the source address, or not at all",
             named(&found, "found").into_iter(),
         )?;
-        let who: Vec<_> = (0..).zip(Named::ALL).map(|(n, (_, name))| (name, sum(&|c| &c.named[n]))).collect();
+        let who: Vec<_> = (0..).zip(AnswerSource::ALL).map(|(n, (_, name))| (name, sum(&|c| &c.named[n]))).collect();
         out.family("maesh_dns_named", "Responses for names of Services, by whose addresses they contain: proxies (local, spread, last_known, fixed), the ClusterIP (plain, fail_to_plain), or none (withheld)", named(&who, "who").into_iter())?;
         out.counter(
             "maesh_dns_truncated",

@@ -32,7 +32,7 @@ const LIMIT: u8 = 2;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Probe {
     /// What is asked.
-    pub how: How,
+    pub how: ProbeKind,
     /// Time between two rounds.
     pub every: Duration,
     /// Time a proxy has to answer. A second lets the system repeat a packet that was lost.
@@ -48,7 +48,7 @@ pub struct Probe {
 impl Default for Probe {
     fn default() -> Self {
         Self {
-            how: How::Connect,
+            how: ProbeKind::Connect,
             every: Duration::from_secs(2),
             within: Duration::from_millis(1500),
             relief: Duration::from_secs(10),
@@ -59,7 +59,7 @@ impl Default for Probe {
 
 /// What a probe asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum How {
+pub enum ProbeKind {
     /// A TCP connection to a port on which the proxy listens.
     Connect,
     /// `GET /readyz` on this port, which also tells of a proxy that is draining.
@@ -71,7 +71,7 @@ pub enum How {
 
 /// What a probe found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Outcome {
+pub(crate) enum ProbeOutcome {
     /// It serves.
     Alive,
     /// It said that it does not, or nothing listens.
@@ -81,7 +81,7 @@ pub(crate) enum Outcome {
 }
 
 /// What was found in one round, by the proxies' ids.
-pub(crate) type Round = Vec<(Arc<str>, Outcome)>;
+pub(crate) type Round = Vec<(Arc<str>, ProbeOutcome)>;
 
 /// Who failed how often.
 #[derive(Debug, Default)]
@@ -94,11 +94,11 @@ impl Failures {
         for (id, outcome) in round {
             let failed = before.get(&id).copied().unwrap_or(0);
             match outcome {
-                Outcome::Alive => {}
-                Outcome::Refused => {
+                ProbeOutcome::Alive => {}
+                ProbeOutcome::Refused => {
                     self.0.insert(id, REFUSED);
                 }
-                Outcome::Silent => {
+                ProbeOutcome::Silent => {
                     self.0.insert(id, failed.saturating_add(1));
                 }
             }
@@ -108,10 +108,10 @@ impl Failures {
 }
 
 /// Where `proxy` is to be asked; `None` if there is nothing to ask.
-pub(crate) fn target(proxy: &Proxy, how: How) -> Option<SocketAddr> {
+pub(crate) fn target(proxy: &Proxy, how: ProbeKind) -> Option<SocketAddr> {
     let port = match how {
-        How::Connect => *proxy.listening.first()?,
-        How::Ready { port } => port,
+        ProbeKind::Connect => *proxy.listening.first()?,
+        ProbeKind::Ready { port } => port,
     };
     Some(SocketAddr::new(*proxy.addresses.first()?, port))
 }
@@ -130,20 +130,20 @@ pub(crate) async fn round(targets: Vec<(Arc<str>, SocketAddr)>, probe: Probe) ->
     probes.join_all().await
 }
 
-async fn ask(address: SocketAddr, probe: Probe) -> Outcome {
+async fn ask(address: SocketAddr, probe: Probe) -> ProbeOutcome {
     let answer = async {
         let mut stream = TcpStream::connect(address).await?;
         match probe.how {
-            How::Connect => Ok(true),
-            How::Ready { .. } => says_ready(&mut stream, address).await,
+            ProbeKind::Connect => Ok(true),
+            ProbeKind::Ready { .. } => says_ready(&mut stream, address).await,
         }
     };
     match timeout(probe.within, answer).await {
-        Ok(Ok(true)) => Outcome::Alive,
-        Ok(Ok(false)) => Outcome::Refused,
-        Ok(Err(error)) if error.kind() == io::ErrorKind::TimedOut => Outcome::Silent,
-        Ok(Err(_)) => Outcome::Refused,
-        Err(_) => Outcome::Silent,
+        Ok(Ok(true)) => ProbeOutcome::Alive,
+        Ok(Ok(false)) => ProbeOutcome::Refused,
+        Ok(Err(error)) if error.kind() == io::ErrorKind::TimedOut => ProbeOutcome::Silent,
+        Ok(Err(_)) => ProbeOutcome::Refused,
+        Err(_) => ProbeOutcome::Silent,
     }
 }
 
@@ -162,7 +162,7 @@ mod tests {
 
     #[test]
     fn who_is_left_out() {
-        use Outcome::{Alive, Refused, Silent};
+        use ProbeOutcome::{Alive, Refused, Silent};
         let mut failures = Failures::default();
         for (case, outcome, out) in [
             ("one timeout may be a lost packet", Silent, false),
@@ -183,15 +183,15 @@ mod tests {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("its address");
         let found = round(vec![("p".into(), address)], Probe::default()).await;
-        assert_eq!(found, [("p".into(), Outcome::Alive)]);
+        assert_eq!(found, [("p".into(), ProbeOutcome::Alive)]);
         drop(listener);
         let found = round(vec![("p".into(), address)], Probe::default()).await;
-        assert_eq!(found, [("p".into(), Outcome::Refused)]);
+        assert_eq!(found, [("p".into(), ProbeOutcome::Refused)]);
     }
 
     #[tokio::test]
     async fn a_draining_proxy_says_so() {
-        for (answer, want) in [("200 OK", Outcome::Alive), ("503 Service Unavailable", Outcome::Refused)] {
+        for (answer, want) in [("200 OK", ProbeOutcome::Alive), ("503 Service Unavailable", ProbeOutcome::Refused)] {
             let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
             let address = listener.local_addr().expect("its address");
             let server = async {
@@ -201,7 +201,7 @@ mod tests {
                 assert!(request[..length].starts_with(b"GET /readyz HTTP/1.1\r\n"));
                 stream.write_all(format!("HTTP/1.1 {answer}\r\n\r\n").as_bytes()).await.expect("written");
             };
-            let probe = Probe { how: How::Ready { port: address.port() }, ..Probe::default() };
+            let probe = Probe { how: ProbeKind::Ready { port: address.port() }, ..Probe::default() };
             let (found, ()) = tokio::join!(round(vec![("p".into(), address)], probe), server);
             assert_eq!(found, [("p".into(), want)], "{answer}");
         }

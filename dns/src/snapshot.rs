@@ -8,14 +8,14 @@ use std::{sync::Arc, time::Instant};
 use maesh_config::model::Proxy;
 
 use crate::{
-    locality::Places,
+    locality::AddressNodes,
     proxies::{Proxies, Target},
-    zone::{Addresses, Content},
+    zone::{Addresses, ZoneContent},
 };
 
 /// A proxy with everything that people may want to know of it; no answer needs it.
 #[derive(Clone, Debug)]
-pub(crate) struct Member {
+pub(crate) struct ProxyRecord {
     /// What the stream says of it.
     pub(crate) proxy: Arc<Proxy>,
     /// How answers name it.
@@ -34,13 +34,13 @@ pub struct Snapshot {
     /// When it was made.
     pub(crate) made: Instant,
     /// The zones and what is in them.
-    pub(crate) content: Content,
+    pub(crate) content: ZoneContent,
     /// Where callers are.
-    pub(crate) places: Places,
+    pub(crate) places: AddressNodes,
     /// Where they may be sent.
     pub(crate) proxies: Arc<Proxies>,
     /// The same ones by name, for whoever asks why.
-    pub(crate) members: Arc<[Member]>,
+    pub(crate) members: Arc<[ProxyRecord]>,
     /// Addresses of `ns.dns.ZONE`.
     pub(crate) name_server: Arc<Addresses>,
     /// Every name answers the plain addresses, on purpose.
@@ -61,8 +61,8 @@ impl Snapshot {
             synced: false,
             revision: 0,
             made: now,
-            content: Content::default(),
-            places: Places::default(),
+            content: ZoneContent::default(),
+            places: AddressNodes::default(),
             proxies: Arc::default(),
             members: Arc::default(),
             name_server,

@@ -23,10 +23,10 @@ use maesh_discovery::update::{Rejected, Update};
 
 use crate::{
     intern::Interner,
-    locality::{Place, Places},
+    locality::{AddressNode, AddressNodes},
     proxies::{Proxies, Target},
-    snapshot::{Member, Snapshot},
-    zone::{self, Addresses, Content, Entry, How},
+    snapshot::{ProxyRecord, Snapshot},
+    zone::{self, Addresses, NameAnswer, ZoneContent, ZoneEntry},
 };
 
 /// The kinds without which nothing can be answered.
@@ -41,8 +41,8 @@ pub(crate) struct KnownProxy {
 }
 
 impl KnownProxy {
-    fn member(&self, dead: &HashSet<Arc<str>>) -> Member {
-        Member { proxy: self.proxy.clone(), target: self.target.clone(), dead: dead.contains(&self.proxy.id) }
+    fn member(&self, dead: &HashSet<Arc<str>>) -> ProxyRecord {
+        ProxyRecord { proxy: self.proxy.clone(), target: self.target.clone(), dead: dead.contains(&self.proxy.id) }
     }
 }
 
@@ -50,8 +50,8 @@ impl KnownProxy {
 #[derive(Debug)]
 pub(crate) struct State {
     published: Arc<ArcSwap<Snapshot>>,
-    content: Content,
-    places: Places,
+    content: ZoneContent,
+    places: AddressNodes,
     mesh: Option<Mesh>,
     nodes: Interner<NodeName>,
     /// Sets of ports that names need.
@@ -69,7 +69,7 @@ pub(crate) struct State {
     /// Proxies must be worked out again.
     stale: bool,
     current: Arc<Proxies>,
-    members: Arc<[Member]>,
+    members: Arc<[ProxyRecord]>,
 }
 
 impl State {
@@ -77,8 +77,8 @@ impl State {
     pub(crate) fn new(published: Arc<ArcSwap<Snapshot>>) -> Self {
         Self {
             published,
-            content: Content::default(),
-            places: Places::default(),
+            content: ZoneContent::default(),
+            places: AddressNodes::default(),
             mesh: None,
             nodes: Interner::default(),
             sets: Interner::default(),
@@ -122,7 +122,7 @@ impl State {
         if still {
             stranded.extend_from_slice(&self.stranded);
         }
-        changed | self.strand(stranded)
+        changed | self.set_stranded(stranded)
     }
 
     /// Forgets which proxies our own probes did not reach, because the stream has had the time to say what holds now;
@@ -137,11 +137,11 @@ impl State {
     /// proxies are dead at this moment. Whether that changes anything.
     pub(crate) fn forget_stranded(&mut self) -> bool {
         let stranded = self.without_a_proxy();
-        self.strand(stranded)
+        self.set_stranded(stranded)
     }
 
     /// These nodes are stranded, and no others. A number that is held is not given to a new node.
-    fn strand(&mut self, mut nodes: Vec<u32>) -> bool {
+    fn set_stranded(&mut self, mut nodes: Vec<u32>) -> bool {
         nodes.sort_unstable();
         nodes.dedup();
         nodes.iter().for_each(|node| self.nodes.hold(*node));
@@ -167,7 +167,7 @@ impl State {
     /// Makes everything applied so far visible to queries from `now` on.
     pub(crate) fn publish(&mut self, now: Instant) {
         if std::mem::take(&mut self.stale) {
-            self.current = Arc::new(self.work_out());
+            self.current = Arc::new(self.compute_proxies());
             self.members = self.proxies.values().map(|known| known.member(&self.dead)).collect();
         }
         let before = self.published.load();
@@ -194,7 +194,7 @@ impl State {
         self.mesh.is_some() && NEEDED.iter().all(|kind| self.complete.contains(kind))
     }
 
-    fn work_out(&mut self) -> Proxies {
+    fn compute_proxies(&mut self) -> Proxies {
         let ready = |known: &&KnownProxy| known.proxy.ready && !self.dead.contains(&known.proxy.id);
         let ready: Vec<Target> = self.proxies.values().filter(ready).map(|known| known.target.clone()).collect();
         let last = if !ready.is_empty() {
@@ -254,13 +254,13 @@ impl State {
         let ports = zone::listen_ports(name);
         self.stale |= !self.sets.contains(&ports);
         let set = self.sets.acquire(&ports);
-        let entry = Entry::new(name, set);
-        if !matches!(entry.how, How::Node(_)) {
+        let entry = ZoneEntry::new(name, set);
+        if !matches!(entry.how, NameAnswer::Node(_)) {
             self.sets.release(set);
         }
         let old = self.content.services.insert(key, Arc::new(entry));
         match old.as_deref() {
-            Some(Entry { how: How::Node(set), .. }) => self.sets.release(*set),
+            Some(ZoneEntry { how: NameAnswer::Node(set), .. }) => self.sets.release(*set),
             Some(_) => {}
             None => {
                 let count = self.content.namespaces.get(&*namespace).copied().unwrap_or(0);
@@ -273,7 +273,7 @@ impl State {
     fn remove_name(&mut self, service: &ServiceName) {
         let Ok((key, namespace)) = zone::key(service) else { return };
         let Some(old) = self.content.services.remove(&*key) else { return };
-        if let How::Node(set) = old.how {
+        if let NameAnswer::Node(set) = old.how {
             self.sets.release(set);
         }
         match self.content.namespaces.get(&*namespace).copied() {
@@ -306,11 +306,11 @@ impl State {
             return Ok(());
         }
         let place = match (workload.kind, node) {
-            (WorkloadKind::Resolver, _) => Place::RESOLVER,
-            (_, Some(node)) => Place::node(self.nodes.acquire(&node)),
-            (_, None) => Place::NOWHERE,
+            (WorkloadKind::Resolver, _) => AddressNode::RESOLVER,
+            (_, Some(node)) => AddressNode::node(self.nodes.acquire(&node)),
+            (_, None) => AddressNode::NOWHERE,
         };
-        if let Some(old) = self.places.set(workload.address.addr(), place).and_then(Place::on) {
+        if let Some(old) = self.places.set(workload.address.addr(), place).and_then(AddressNode::on) {
             self.nodes.release(old);
         }
         Ok(())
@@ -318,7 +318,7 @@ impl State {
 
     fn remove_workload(&mut self, name: &str) {
         let old = if let Ok(address) = name.parse::<IpAddr>() {
-            self.places.unset(address).and_then(Place::on)
+            self.places.unset(address).and_then(AddressNode::on)
         } else if let Ok(range) = name.parse::<IpNet>() {
             self.places.unset_range(range)
         } else {
@@ -342,15 +342,15 @@ impl State {
             v6: addresses.v6.first().copied(),
         };
         let old = self.proxies.insert(proxy.id.clone(), KnownProxy { proxy: Arc::new(proxy.clone()), target });
-        self.let_go(old);
+        self.release_proxy(old);
     }
 
     fn remove_proxy(&mut self, id: &str) {
         let old = self.proxies.remove(id);
-        self.let_go(old);
+        self.release_proxy(old);
     }
 
-    fn let_go(&mut self, old: Option<KnownProxy>) {
+    fn release_proxy(&mut self, old: Option<KnownProxy>) {
         if let Some(KnownProxy { target, .. }) = old {
             self.nodes.release(target.node);
             self.classes.release(target.class);

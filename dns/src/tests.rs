@@ -26,7 +26,7 @@ use tokio::{
 };
 
 use crate::{
-    Config, Dns, Probe, ProbeHow, StreamLimits,
+    Config, Dns, Probe, ProbeKind, StreamLimits,
     fixture::{mesh, name, proxy, update, workload, world},
     start,
 };
@@ -303,7 +303,7 @@ async fn what_cannot_be_applied_is_named_and_the_rest_holds() {
 #[tokio::test]
 async fn dead_proxies_are_left_out_while_the_stream_is_down() {
     let relief = Duration::from_millis(300);
-    let probe = Probe { how: ProbeHow::Connect, every: Duration::from_millis(20), relief, ..Probe::default() };
+    let probe = Probe { how: ProbeKind::Connect, every: Duration::from_millis(20), relief, ..Probe::default() };
     let responder = Responder::synced(Config { probe, ..config() }).await;
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let port = listener.local_addr().expect("its address").port();
@@ -349,7 +349,7 @@ async fn dead_proxies_are_left_out_while_the_stream_is_down() {
 #[tokio::test]
 async fn a_stream_that_returns_with_an_update_is_noticed() {
     let relief = Duration::from_millis(10);
-    let probe = Probe { how: ProbeHow::Connect, every: Duration::from_millis(10), relief, ..Probe::default() };
+    let probe = Probe { how: ProbeKind::Connect, every: Duration::from_millis(10), relief, ..Probe::default() };
     let responder = Responder::synced(Config { probe, ..config() }).await;
     for gone in ["p2", "p3"] {
         responder.apply(crate::fixture::removal(Kind::Proxy, gone)).await;
@@ -373,7 +373,7 @@ async fn a_stream_that_returns_with_an_update_is_noticed() {
 async fn beside_a_dead_proxy_fixed_addresses_give_way_while_the_stream_is_down() {
     let (relief, catch_up) = (Duration::from_millis(50), Duration::from_millis(300));
     let probe =
-        Probe { how: ProbeHow::Connect, every: Duration::from_millis(20), relief, catch_up, ..Probe::default() };
+        Probe { how: ProbeKind::Connect, every: Duration::from_millis(20), relief, catch_up, ..Probe::default() };
     let responder = Responder::synced(Config { probe, ..config() }).await;
     let listener = async |address: &str| tokio::net::TcpListener::bind((address, 0)).await.expect("a port");
     let (dying, living) = (listener("127.0.0.1").await, listener("127.0.0.2").await);

@@ -46,7 +46,7 @@ impl Addresses {
 
 /// How a Service's name is answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum How {
+pub(crate) enum NameAnswer {
     /// By proxies that listen on all of the set of ports of this number.
     Node(u32),
     /// By these addresses.
@@ -59,9 +59,9 @@ pub(crate) enum How {
 
 /// One Service.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Entry {
+pub(crate) struct ZoneEntry {
     /// How its name is answered.
-    pub(crate) how: How,
+    pub(crate) how: NameAnswer,
     /// Its plain addresses.
     pub(crate) plain: Addresses,
     /// It has no ClusterIP.
@@ -90,7 +90,7 @@ pub(crate) struct BadName {
     label: String,
 }
 
-impl Entry {
+impl ZoneEntry {
     /// The entry of `name`; `set` is the number of [`listen_ports`].
     pub(crate) fn new(name: &Name, set: u32) -> Self {
         let ports = name.ports.iter().filter_map(|port| {
@@ -104,10 +104,10 @@ impl Entry {
         });
         Self {
             how: match &name.answer {
-                Answer::Node => How::Node(set),
-                Answer::Fixed(addresses) => How::Fixed(Addresses::new(addresses)),
-                Answer::Plain => How::Plain,
-                Answer::Unserved => How::Unserved,
+                Answer::Node => NameAnswer::Node(set),
+                Answer::Fixed(addresses) => NameAnswer::Fixed(Addresses::new(addresses)),
+                Answer::Plain => NameAnswer::Plain,
+                Answer::Unserved => NameAnswer::Unserved,
             },
             plain: Addresses::new(&name.plain),
             headless: name.headless,
@@ -153,11 +153,11 @@ pub(crate) fn wire_of(zone: &Zone) -> Box<[u8]> {
 
 /// Everything in the zones.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Content {
+pub(crate) struct ZoneContent {
     /// The zones in wire format, longest first, so that of nested ones the inner answers.
     pub(crate) zones: Arc<[Box<[u8]>]>,
     /// Services by their two labels.
-    pub(crate) services: Sharded<Labels, Arc<Entry>>,
+    pub(crate) services: Sharded<Labels, Arc<ZoneEntry>>,
     /// How many Services each namespace has, by its label.
     pub(crate) namespaces: Sharded<Labels, u32>,
 }
@@ -174,13 +174,13 @@ pub(crate) enum Node<'a> {
     /// Nothing itself, but names lie below it.
     Empty,
     /// A Service.
-    Service(&'a Entry),
+    Service(&'a ZoneEntry),
     /// `_tcp.SERVICE`: nothing itself, but ports of the Service lie below it.
-    Ports(&'a Entry),
+    Ports(&'a ZoneEntry),
     /// `_PORT._tcp.SERVICE`; the Service's name starts at `target` in the name asked for.
     Port {
         /// Its Service.
-        entry: &'a Entry,
+        entry: &'a ZoneEntry,
         /// The port.
         port: &'a Port,
         /// Where the Service's name starts.
@@ -190,7 +190,7 @@ pub(crate) enum Node<'a> {
     Missing,
 }
 
-impl Content {
+impl ZoneContent {
     /// Finds `name`, in wire format and lower case: where its zone starts in it, and what it is. `None` if it is in
     /// none of the zones.
     pub(crate) fn find(&self, name: &[u8]) -> Option<(usize, Node<'_>)> {
@@ -230,7 +230,7 @@ impl Content {
     }
 
     /// The port of `entry` that `transport` and `label` name, or the name above its ports if there is no `label`.
-    fn port_of<'a>(transport: &[u8], label: Option<&[u8]>, entry: Option<&'a Entry>, target: usize) -> Node<'a> {
+    fn port_of<'a>(transport: &[u8], label: Option<&[u8]>, entry: Option<&'a ZoneEntry>, target: usize) -> Node<'a> {
         let transport = match transport {
             b"\x04_tcp" => Transport::Tcp,
             b"\x04_udp" => Transport::Udp,

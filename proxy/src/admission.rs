@@ -126,9 +126,9 @@ impl Budget {
 
 /// Counts what is open against the budget.
 #[derive(Clone)]
-pub(crate) struct Admission(Arc<Inner>);
+pub(crate) struct Admission(Arc<AdmissionInner>);
 
-struct Inner {
+struct AdmissionInner {
     budget: Budget,
     /// Connections of callers.
     connections: AtomicUsize,
@@ -143,7 +143,7 @@ struct Inner {
 impl Admission {
     /// Nothing is open.
     pub(crate) fn new(budget: Budget) -> Self {
-        Self(Arc::new(Inner {
+        Self(Arc::new(AdmissionInner {
             lingering: Lingering::new(budget.lingering),
             budget,
             connections: AtomicUsize::new(0),

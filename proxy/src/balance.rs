@@ -12,7 +12,7 @@ mod pick;
 mod share;
 mod source;
 
-pub(crate) use backend::{BackendPort, Candidate, Endpoint, InFlight, Place, Upstreams};
+pub(crate) use backend::{BackendPort, Candidate, Endpoint, InFlight, Locality, Upstreams};
 pub(crate) use latency::{FAILURE, Latency};
 pub(crate) use pick::{fitting, pick};
 pub(crate) use share::{LastShare, Share, Shares};

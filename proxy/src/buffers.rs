@@ -30,11 +30,11 @@ pub(crate) struct Buffers {
     most: usize,
     most_per_caller: usize,
     total: Gauge<u64, AtomicU64>,
-    by_caller: Mutex<HashMap<IpAddr, Arc<Held>, ahash::RandomState>>,
+    by_caller: Mutex<HashMap<IpAddr, Arc<CallerBytes>, ahash::RandomState>>,
 }
 
 /// What is held for one caller address.
-pub(crate) struct Held {
+pub(crate) struct CallerBytes {
     all: Arc<Buffers>,
     caller: IpAddr,
     bytes: AtomicUsize,
@@ -44,7 +44,7 @@ pub(crate) struct Held {
 
 /// A number of bytes held for a caller; given back when dropped.
 pub(crate) struct Charge {
-    of: Arc<Held>,
+    of: Arc<CallerBytes>,
     bytes: usize,
 }
 
@@ -66,7 +66,7 @@ impl Buffers {
     }
 
     /// What is held for `caller`, for one more connection of it.
-    pub(crate) fn of(self: &Arc<Self>, caller: IpAddr) -> Arc<Held> {
+    pub(crate) fn of(self: &Arc<Self>, caller: IpAddr) -> Arc<CallerBytes> {
         let mut all = self.by_caller.lock();
         if let Some(held) = all.get(&caller) {
             return held.clone();
@@ -75,7 +75,7 @@ impl Buffers {
         if all.len() == all.capacity() {
             all.retain(|_, held| Arc::strong_count(held) > 1);
         }
-        let held = Held { all: self.clone(), caller, bytes: AtomicUsize::new(0), shed: Notify::new() };
+        let held = CallerBytes { all: self.clone(), caller, bytes: AtomicUsize::new(0), shed: Notify::new() };
         let held = Arc::new(held);
         all.insert(caller, held.clone());
         held
@@ -95,7 +95,7 @@ impl Buffers {
     }
 }
 
-impl Held {
+impl CallerBytes {
     /// Nothing yet, to be changed.
     pub(crate) fn charge(self: &Arc<Self>) -> Charge {
         Charge { of: self.clone(), bytes: 0 }

@@ -18,7 +18,7 @@ use crate::{
     http::{Host, find_called, named, port_on, speaks_http2},
     listener::Opened,
     reason::Reason,
-    state::{BackendPort, Called, Claims, Destination, Facts, Phase, Port, Shared, directory_name},
+    state::{BackendPort, Claims, Destination, Facts, Phase, Port, ServiceEntry, Shared, directory_name},
 };
 
 /// Endpoints of one backend that are shown at most.
@@ -78,7 +78,7 @@ pub struct PortSeen {
     /// The listener that takes it; `None` while none is open.
     pub listener: Option<ListenerSeen>,
     /// Whether the routes and endpoints of the Service are here.
-    pub held: Held,
+    pub held: ServiceState,
     /// Where requests go, in order of precedence. The first one that matches has them all.
     pub routes: Vec<RouteSeen>,
     /// What the proxy answers by itself instead.
@@ -100,7 +100,7 @@ pub struct ListenerSeen {
 /// Whether the configuration of a Service is in the proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Held {
+pub enum ServiceState {
     /// It is in force.
     InForce,
     /// Nobody called it through this proxy lately: it is asked for at the next call.
@@ -195,7 +195,7 @@ impl Explainer {
     }
 
     /// The Service that the host means: by its name, or because a route claims it on a listener.
-    fn called(&self, host: &Host<'_>, question: &Question) -> Result<Arc<Called>, Reason> {
+    fn called(&self, host: &Host<'_>, question: &Question) -> Result<Arc<ServiceEntry>, Reason> {
         let caller = address(question);
         find_called(&self.shared, &Claims::default(), host, caller).or_else(|reason| {
             let opened = self.opened.load();
@@ -209,7 +209,7 @@ impl Explainer {
         })
     }
 
-    fn port(&self, called: &Arc<Called>, port: &NamePort, question: &Question) -> PortSeen {
+    fn port(&self, called: &Arc<ServiceEntry>, port: &NamePort, question: &Question) -> PortSeen {
         let (listener, refusal) = match self.listener(called, port) {
             None => (None, None),
             Some((seen, facts)) => (Some(seen), self.reaches(called, port, &facts, question).err()),
@@ -222,9 +222,9 @@ impl Explainer {
             listen: port.listen,
             listener,
             held: match served {
-                Some(_) => Held::InForce,
-                None if called.is_wanted() => Held::Awaited,
-                None => Held::Unused,
+                Some(_) => ServiceState::InForce,
+                None if called.is_wanted() => ServiceState::Awaited,
+                None => ServiceState::Unused,
             },
             routes: Vec::new(),
             refusal: refusal.map(Refusal::from),
@@ -242,7 +242,7 @@ impl Explainer {
     }
 
     /// The open listener that takes what is sent to this port.
-    fn listener(&self, called: &Called, port: &NamePort) -> Option<(ListenerSeen, Arc<Facts>)> {
+    fn listener(&self, called: &ServiceEntry, port: &NamePort) -> Option<(ListenerSeen, Arc<Facts>)> {
         let own = (directory_name(&called.name), port.number);
         let opened = self.opened.load();
         let with_facts = opened.iter().map(|open| (open, open.listening.facts.load_full()));
@@ -261,7 +261,13 @@ impl Explainer {
     }
 
     /// Whether the listener's own look-up leads to this port.
-    fn reaches(&self, called: &Arc<Called>, port: &NamePort, facts: &Facts, question: &Question) -> Result<(), Reason> {
+    fn reaches(
+        &self,
+        called: &Arc<ServiceEntry>,
+        port: &NamePort,
+        facts: &Facts,
+        question: &Question,
+    ) -> Result<(), Reason> {
         let caller = address(question);
         let (found, number) = if facts.owner.is_some() || port.protocol == Protocol::Http {
             named(&self.shared, facts, Some(question.host.as_bytes()), caller)?
@@ -279,7 +285,7 @@ impl Explainer {
             return vec![RouteSeen { own: true, backends: vec![self.backend(1, Some(&port.own), question)] }];
         }
         let seen = |(weight, to): &(u32, Destination<Arc<BackendPort>>)| self.backend(*weight, to.backend(), question);
-        let route = |route: &crate::state::Weighted| RouteSeen {
+        let route = |route: &crate::state::WeightedRoute| RouteSeen {
             own: false,
             backends: route.backends().iter().map(seen).collect(),
         };

@@ -26,7 +26,7 @@ mod silence;
 mod sweep;
 mod upgrade;
 
-pub(crate) use answer::last_words;
+pub(crate) use answer::final_response;
 pub(crate) use caller::Caller;
 pub(crate) use forward::speaks_http2;
 pub(crate) use route::{Host, find as find_called, named, port_on};

@@ -19,7 +19,7 @@ use arc_swap::ArcSwap;
 use maesh_config::model::{Bind, Listener, Transport};
 use tokio::task::AbortHandle;
 
-use self::accept::Socket;
+use self::accept::ListeningSocket;
 use crate::{
     sockets::{Listen, Sockets},
     state::{Facts, Listening, NotOpened, Ports, Shared},
@@ -84,7 +84,7 @@ pub(crate) struct Opened {
     pub(crate) listening: Arc<Listening>,
 }
 
-struct Open {
+struct OpenListener {
     listening: Arc<Listening>,
     at: (Bind, u16),
     /// What the sockets are bound to.
@@ -93,10 +93,10 @@ struct Open {
     addresses: Vec<SocketAddr>,
     accepting: Vec<AbortHandle>,
     /// Sockets of the previous process. Connections wait in them, and are accepted once the configuration is complete.
-    waiting: Vec<Socket>,
+    waiting: Vec<ListeningSocket>,
 }
 
-impl Drop for Open {
+impl Drop for OpenListener {
     fn drop(&mut self) {
         for accepting in &self.accepting {
             accepting.abort();
@@ -113,11 +113,11 @@ pub(crate) struct Listeners {
     complete: bool,
     /// The process is ending: nothing is opened any more.
     closed: bool,
-    open: HashMap<Arc<str>, Open>,
+    open: HashMap<Arc<str>, OpenListener>,
     /// The open listener of each address and port.
     at: HashMap<(Bind, u16), Arc<str>>,
     /// Listeners that are no longer configured, and until when they still accept.
-    lingering: HashMap<Arc<str>, (Open, Instant)>,
+    lingering: HashMap<Arc<str>, (OpenListener, Instant)>,
     next: AtomicUsize,
     /// The addresses that are listened on.
     listening: HashSet<SocketAddr>,
@@ -179,9 +179,9 @@ impl Listeners {
         let bound: Vec<_> = sockets.iter().map(|(bound, _)| *bound).collect();
         let served = |ip: &IpAddr| SocketAddr::new(*ip, bound[0].port());
         let addresses = if only.is_empty() { bound.clone() } else { only.iter().map(served).collect() };
-        let mut open = Open { listening, at, bound, addresses, accepting: Vec::new(), waiting: Vec::new() };
+        let mut open = OpenListener { listening, at, bound, addresses, accepting: Vec::new(), waiting: Vec::new() };
         for (_, Listen { socket, adopted }) in sockets {
-            let socket = Socket { socket, only: only.clone() };
+            let socket = ListeningSocket { socket, only: only.clone() };
             if adopted && !self.complete {
                 open.waiting.push(socket);
             } else {
@@ -222,7 +222,7 @@ impl Listeners {
         Ok(listening)
     }
 
-    fn accept(&self, open: &mut Open, socket: Socket) {
+    fn accept(&self, open: &mut OpenListener, socket: ListeningSocket) {
         let first = self.next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         open.accepting.push(accept::start(&self.workers, first, socket, open.listening.clone()));
     }
@@ -241,7 +241,7 @@ impl Listeners {
         (self.open, self.lingering) = (all, lingering);
     }
 
-    fn insert(&mut self, id: &Arc<str>, open: Open) {
+    fn insert(&mut self, id: &Arc<str>, open: OpenListener) {
         self.changed |= open.addresses.iter().any(|address| self.listening.insert(*address));
         self.at.insert(open.at, id.clone());
         self.open.insert(id.clone(), open);
@@ -260,7 +260,7 @@ impl Listeners {
 
     /// The open ones by id, with the addresses that are bound.
     pub(crate) fn opened(&self) -> Vec<Opened> {
-        let opened = |(id, open): (&Arc<str>, &Open)| Opened {
+        let opened = |(id, open): (&Arc<str>, &OpenListener)| Opened {
             id: id.clone(),
             addresses: open.addresses.clone(),
             listening: open.listening.clone(),
@@ -283,7 +283,7 @@ impl Listeners {
     }
 
     /// Stops accepting for good.
-    fn shut(&mut self, open: Open) {
+    fn shut(&mut self, open: OpenListener) {
         let (bound, addresses) = (open.bound.clone(), open.addresses.clone());
         // Ends its tasks first, so that they do not report that their sockets were closed.
         drop(open);

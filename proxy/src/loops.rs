@@ -60,7 +60,7 @@ struct Streams {
 
 /// What the proxy has to do with a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Way {
+pub(crate) enum StreamOrigin {
     /// It opened the stream.
     Opened,
     /// It accepted the stream.
@@ -68,10 +68,10 @@ pub(crate) enum Way {
 }
 
 impl Streams {
-    fn count(&mut self, way: Way) -> &mut u32 {
+    fn count(&mut self, way: StreamOrigin) -> &mut u32 {
         match way {
-            Way::Opened => &mut self.opened,
-            Way::Arrived => &mut self.arrived,
+            StreamOrigin::Opened => &mut self.opened,
+            StreamOrigin::Arrived => &mut self.arrived,
         }
     }
 }
@@ -80,13 +80,13 @@ impl Streams {
 #[derive(Debug)]
 pub(crate) struct OwnEnd {
     begins: SocketAddr,
-    way: Way,
+    way: StreamOrigin,
     of: Arc<Mutex<HashMap<SocketAddr, Streams>>>,
 }
 
 /// The stream leads in a circle.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Circle;
+pub(crate) struct LoopDetected;
 
 impl OwnEnds {
     pub(crate) fn new(shared: &[IpAddr]) -> Self {
@@ -103,7 +103,7 @@ impl OwnEnds {
     ///
     /// # Errors
     /// When a stream of the other way begins there: it is the same one.
-    pub(crate) fn note(&self, way: Way, begins: SocketAddr) -> Result<Option<OwnEnd>, Circle> {
+    pub(crate) fn note(&self, way: StreamOrigin, begins: SocketAddr) -> Result<Option<OwnEnd>, LoopDetected> {
         let begins = SocketAddr::new(begins.ip().to_canonical(), begins.port());
         if !self.own.contains(&begins.ip()) {
             return Ok(None);
@@ -111,11 +111,11 @@ impl OwnEnds {
         let mut ends = self.ends.lock();
         let streams = ends.entry(begins).or_default();
         let other = match way {
-            Way::Opened => streams.arrived,
-            Way::Arrived => streams.opened,
+            StreamOrigin::Opened => streams.arrived,
+            StreamOrigin::Arrived => streams.opened,
         };
         if other > 0 {
-            return Err(Circle);
+            return Err(LoopDetected);
         }
         *streams.count(way) += 1;
         Ok(Some(OwnEnd { begins, way, of: self.ends.clone() }))
@@ -172,10 +172,12 @@ mod tests {
     #[test]
     fn a_stream_that_comes_back_is_noticed_whichever_end_is_seen_first() {
         let ends = OwnEnds::new(&["10.244.1.9".parse().expect("an address")]);
-        assert!(ends.note(Way::Arrived, at("10.244.1.7:40000")).expect("another's").is_none());
-        for (first, second) in [(Way::Opened, Way::Arrived), (Way::Arrived, Way::Opened)] {
+        assert!(ends.note(StreamOrigin::Arrived, at("10.244.1.7:40000")).expect("another's").is_none());
+        for (first, second) in
+            [(StreamOrigin::Opened, StreamOrigin::Arrived), (StreamOrigin::Arrived, StreamOrigin::Opened)]
+        {
             let seen = ends.note(first, at("10.244.1.9:40000")).expect("the first").expect("own");
-            assert_eq!(ends.note(second, at("[::ffff:10.244.1.9]:40000")).expect_err("the same stream"), Circle);
+            assert_eq!(ends.note(second, at("[::ffff:10.244.1.9]:40000")).expect_err("the same stream"), LoopDetected);
             assert!(ends.note(second, at("10.244.1.9:40001")).expect("another").is_some());
             drop(seen);
             assert!(ends.note(second, at("10.244.1.9:40000")).expect("the port is used again").is_some());
@@ -187,10 +189,13 @@ mod tests {
     #[test]
     fn streams_to_different_endpoints_may_share_a_local_port() {
         let ends = OwnEnds::new(&["10.244.1.9".parse().expect("an address")]);
-        let one = ends.note(Way::Opened, at("10.244.1.9:40000")).expect("no circle");
-        let two = ends.note(Way::Opened, at("10.244.1.9:40000")).expect("no circle");
+        let one = ends.note(StreamOrigin::Opened, at("10.244.1.9:40000")).expect("no circle");
+        let two = ends.note(StreamOrigin::Opened, at("10.244.1.9:40000")).expect("no circle");
         drop(one);
-        assert_eq!(ends.note(Way::Arrived, at("10.244.1.9:40000")).expect_err("the second is still open"), Circle);
+        assert_eq!(
+            ends.note(StreamOrigin::Arrived, at("10.244.1.9:40000")).expect_err("the second is still open"),
+            LoopDetected
+        );
         drop(two);
         assert!(ends.ends.lock().is_empty());
     }

@@ -22,7 +22,7 @@ use crate::{
     explain::Explainer,
     listener::{Listeners, Opened},
     sockets::Sockets,
-    state::{Apply, Phase, Shared, Wanted},
+    state::{Apply, Phase, Shared, WantedResource},
     tcp,
     telemetry::Telemetry,
     worker::Workers,
@@ -121,7 +121,7 @@ pub async fn start(
     let opened = Arc::new(ArcSwap::from_pointee(Vec::new()));
     let (report, ready) = (Arc::new(report), Arc::new(watch::Sender::new(false)));
     let (stop_accepting, accepting) = oneshot::channel();
-    let run = Run {
+    let run = UpdateTask {
         shared: shared.clone(),
         apply,
         listeners,
@@ -232,7 +232,7 @@ impl Drop for Proxy {
 }
 
 /// What the writing task owns.
-struct Run {
+struct UpdateTask {
     shared: Arc<Shared>,
     apply: Apply,
     listeners: Listeners,
@@ -241,11 +241,11 @@ struct Run {
     ready: Arc<watch::Sender<bool>>,
 }
 
-impl Run {
+impl UpdateTask {
     async fn run(
         mut self,
         mut updates: Updates,
-        mut wanted: mpsc::UnboundedReceiver<Wanted>,
+        mut wanted: mpsc::UnboundedReceiver<WantedResource>,
         mut accepting: oneshot::Receiver<()>,
     ) {
         let mut release = interval(RELEASE);

@@ -35,9 +35,9 @@ const WAITING: usize = 16 * 1024;
 
 /// A connected socket. A copy of the handle lets one task read while another one writes; no more than one of each.
 #[derive(Clone)]
-pub(crate) struct Socket(Arc<Inner>);
+pub(crate) struct Socket(Arc<SocketInner>);
 
-struct Inner {
+struct SocketInner {
     stream: TcpStream,
     out: Mutex<Out>,
 }
@@ -56,9 +56,9 @@ struct Out {
 }
 
 /// Waits for the end of a connection that nobody reads from.
-pub(crate) struct Broken(Arc<Inner>);
+pub(crate) struct DisconnectWatch(Arc<SocketInner>);
 
-impl Broken {
+impl DisconnectWatch {
     /// Until the peer has reset the connection, or the system has given it up.
     pub(crate) async fn wait(&self) {
         // An error means that the event loop is ending, and the connection with it.
@@ -69,7 +69,7 @@ impl Broken {
 impl Socket {
     /// Takes a socket over.
     pub(crate) fn new(stream: TcpStream) -> Self {
-        Self(Arc::new(Inner { stream, out: Mutex::default() }))
+        Self(Arc::new(SocketInner { stream, out: Mutex::default() }))
     }
 
     /// Frees the buffer for small writes, if nothing is in it.
@@ -81,8 +81,8 @@ impl Socket {
     }
 
     /// A view of whether the connection is broken.
-    pub(crate) fn broken(&self) -> Broken {
-        Broken(self.0.clone())
+    pub(crate) fn broken(&self) -> DisconnectWatch {
+        DisconnectWatch(self.0.clone())
     }
 
     /// Bytes that the kernel has taken so far.
@@ -161,7 +161,7 @@ impl Socket {
 
     /// Writes `parts`, or puts them aside for the outbox, as much as fits.
     pub(crate) fn poll_write_parts(&self, cx: &mut Context<'_>, parts: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        match self.put_aside(cx, parts) {
+        match self.queue(cx, parts) {
             Some(length) => Poll::Ready(Ok(length)),
             None => self.poll_through(cx, parts),
         }
@@ -213,8 +213,8 @@ impl Socket {
         }
     }
 
-    /// Puts `bytes` aside for the outbox. Says no where that gains nothing, or where bytes of before are stuck.
-    fn put_aside(&self, cx: &Context<'_>, bytes: &[IoSlice<'_>]) -> Option<usize> {
+    /// Queues `bytes` for the outbox. `None` where that gains nothing, or where bytes of before are stuck.
+    fn queue(&self, cx: &Context<'_>, bytes: &[IoSlice<'_>]) -> Option<usize> {
         let length = bytes.iter().map(|part| part.len()).sum::<usize>();
         if !outbox::is_open() {
             return None;
@@ -234,7 +234,7 @@ impl Socket {
     }
 }
 
-impl Inner {
+impl SocketInner {
     /// The outbox's part. What cannot be sent is left to the owner, who is told.
     fn send_waiting(&self) {
         let mut out = self.out.lock();

@@ -26,7 +26,7 @@ use rustix::net::{Shutdown, shutdown};
 use socket2::{Domain, Protocol, Socket, Type};
 
 pub use self::keeper::Keeper;
-use self::link::{Link, Told};
+use self::link::{KeeperLink, KeeperUpdate};
 
 /// Connections that wait in the kernel for being accepted.
 const BACKLOG: i32 = 4096;
@@ -36,18 +36,18 @@ const BACKLOG: i32 = 4096;
 const ADOPTION: Duration = Duration::from_secs(10);
 
 /// Makes listening sockets, or takes them from a keeper.
-pub(crate) struct Sockets(Option<Kept>);
+pub(crate) struct Sockets(Option<KeeperClient>);
 
-/// The state that is needed to work with a keeper.
-struct Kept {
-    held: Arc<Mutex<Held>>,
+/// The proxy's state for working with a keeper.
+struct KeeperClient {
+    held: Arc<Mutex<KeptSockets>>,
     until: Instant,
-    link: mpsc::Sender<Told>,
+    link: mpsc::Sender<KeeperUpdate>,
 }
 
 /// Sockets of which a keeper has copies, or should, by what they are bound to.
 #[derive(Default)]
-struct Held {
+struct KeptSockets {
     open: HashMap<SocketAddr, Arc<TcpListener>>,
     /// Sockets of the previous process that no listener has asked for yet.
     adopted: HashMap<SocketAddr, Arc<TcpListener>>,
@@ -74,11 +74,11 @@ impl Sockets {
     /// # Errors
     /// When there is a keeper, and it does not give what it has: its copies would keep the ports taken.
     pub(crate) fn with_keeper(path: &Path, kept: Gauge) -> io::Result<Self> {
-        let held = Arc::new(Mutex::new(Held::default()));
-        let link = Link::new(path, held.clone(), kept)?;
+        let held = Arc::new(Mutex::new(KeptSockets::default()));
+        let link = KeeperLink::new(path, held.clone(), kept)?;
         let (sender, told) = mpsc::channel();
         std::thread::Builder::new().name("sockets".into()).spawn(move || link.run(&told))?;
-        Ok(Self(Some(Kept { held, until: Instant::now() + ADOPTION, link: sender })))
+        Ok(Self(Some(KeeperClient { held, until: Instant::now() + ADOPTION, link: sender })))
     }
 
     /// A socket that listens on `address`; on `::` for both families.
@@ -92,7 +92,7 @@ impl Sockets {
         let socket = Arc::new(listen(address)?);
         let bound = socket.local_addr()?;
         held.open.insert(bound, socket.clone());
-        kept.tell(Told::Opened(bound));
+        kept.send(KeeperUpdate::Opened(bound));
         Ok(Listen { socket, adopted: false })
     }
 
@@ -118,20 +118,20 @@ impl Sockets {
     /// This process stops listening and leaves its sockets to the keeper, for a process that may come after it.
     pub(crate) fn leave(&mut self) {
         if let Some(kept) = &mut self.0 {
-            *kept.held.lock() = Held { left: true, ..Held::default() };
+            *kept.held.lock() = KeptSockets { left: true, ..KeptSockets::default() };
         }
     }
 }
 
-impl Kept {
+impl KeeperClient {
     fn close(&self, address: SocketAddr, socket: &TcpListener) {
         end(address, socket);
-        self.tell(Told::Closed(address));
+        self.send(KeeperUpdate::Closed(address));
     }
 
-    fn tell(&self, told: Told) {
+    fn send(&self, update: KeeperUpdate) {
         // The receiver outlives this sender.
-        let _ = self.link.send(told);
+        let _ = self.link.send(update);
     }
 }
 

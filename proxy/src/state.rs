@@ -35,11 +35,11 @@ use tokio::sync::{Notify, mpsc};
 pub(crate) use self::{
     apply::{Apply, NotOpened, Ports},
     claims::Claims,
-    demand::{Found, find_port, ready_port},
+    demand::{PortLookup, find_port, ready_port},
     listening::{Facts, Listening},
 };
 use self::{shard::Sharded, workloads::Workloads};
-pub(crate) use crate::balance::{BackendPort, Endpoint, InFlight, Place};
+pub(crate) use crate::balance::{BackendPort, Endpoint, InFlight, Locality};
 use crate::{
     admission::Admission,
     buffers::Buffers,
@@ -75,7 +75,7 @@ pub(crate) struct Shared {
     pub(crate) buffers: Arc<Buffers>,
     /// Local ends of opaque streams, to notice streams that lead back to this proxy.
     pub(crate) own_ends: OwnEnds,
-    wanted: mpsc::UnboundedSender<Wanted>,
+    wanted: mpsc::UnboundedSender<WantedResource>,
 }
 
 /// Bounds what is logged of connections that are not accepted or not carried.
@@ -96,9 +96,9 @@ impl Default for ConnectionLogs {
 }
 
 /// A resource that the data path needs and does not have.
-pub(crate) enum Wanted {
+pub(crate) enum WantedResource {
     /// A Service that was called for the first time.
-    Service(Arc<Called>),
+    Service(Arc<ServiceEntry>),
     /// What is at the address of a caller.
     Workload(IpAddr),
 }
@@ -121,7 +121,7 @@ impl Shared {
         config: Config,
         telemetry: Telemetry,
         admission: Admission,
-    ) -> (Arc<Self>, mpsc::UnboundedReceiver<Wanted>) {
+    ) -> (Arc<Self>, mpsc::UnboundedReceiver<WantedResource>) {
         let (wanted, wanted_here) = mpsc::unbounded_channel();
         let shared = Self {
             buffers: Buffers::new(
@@ -152,17 +152,17 @@ impl Shared {
     }
 
     /// Notes that `caller` connects, so that what is at its address is known when something depends on it.
-    pub(crate) fn meet(&self, caller: IpAddr) {
-        if self.workloads.meet(caller, self.clock.coarse()) {
+    pub(crate) fn request_workload(&self, caller: IpAddr) {
+        if self.workloads.note_use(caller, self.clock.coarse()) {
             // A closed channel means that the proxy is ending.
-            let _ = self.wanted.send(Wanted::Workload(caller));
+            let _ = self.wanted.send(WantedResource::Workload(caller));
         }
     }
 
     /// Waits, for as long as for a Service at its first use, until what is at the address of `caller` is known.
-    pub(crate) async fn know(&self, caller: IpAddr) {
+    pub(crate) async fn wait_for_workload(&self, caller: IpAddr) {
         if self.workloads.at(caller).is_none() {
-            self.meet(caller);
+            self.request_workload(caller);
             self.workloads.settled(caller, &self.clock, self.config.first_use).await;
         }
     }
@@ -208,24 +208,24 @@ pub(crate) struct MeshFacts {
 #[derive(Default)]
 pub(crate) struct Directory {
     /// By `service.namespace`.
-    by_name: Sharded<Box<str>, Arc<Called>>,
+    by_name: Sharded<Box<str>, Arc<ServiceEntry>>,
     /// By ClusterIP.
-    by_address: Sharded<IpAddr, Arc<Called>>,
+    by_address: Sharded<IpAddr, Arc<ServiceEntry>>,
 }
 
 impl Directory {
     /// The Service `service.namespace` (lower case).
-    pub(crate) fn named(&self, name: &str) -> Option<Arc<Called>> {
+    pub(crate) fn named(&self, name: &str) -> Option<Arc<ServiceEntry>> {
         self.by_name.get(name)
     }
 
     /// The Service with this ClusterIP.
-    pub(crate) fn at(&self, address: IpAddr) -> Option<Arc<Called>> {
+    pub(crate) fn at(&self, address: IpAddr) -> Option<Arc<ServiceEntry>> {
         self.by_address.get(&address)
     }
 
     /// The Service of this name.
-    pub(crate) fn service(&self, name: &ServiceName) -> Option<Arc<Called>> {
+    pub(crate) fn service(&self, name: &ServiceName) -> Option<Arc<ServiceEntry>> {
         self.named(&directory_name(name))
     }
 }
@@ -236,13 +236,13 @@ pub(crate) fn directory_name(service: &ServiceName) -> Box<str> {
 }
 
 /// A Service that callers can name; lives as long as its name.
-pub(crate) struct Called {
+pub(crate) struct ServiceEntry {
     /// Its name.
     pub(crate) name: ServiceName,
     /// What its name says.
     pub(crate) facts: ArcSwap<NameFacts>,
     /// Its routes and policies in force, once they are here.
-    pub(crate) serving: ArcSwapOption<Serving>,
+    pub(crate) serving: ArcSwapOption<ActiveService>,
     /// Coarse time of its last use.
     used: AtomicU32,
     /// It has been asked for; the time is in `wanted_at`.
@@ -268,7 +268,7 @@ pub(crate) struct NameFacts {
 }
 
 /// Routes and policies of one Service, in force.
-pub(crate) struct Serving {
+pub(crate) struct ActiveService {
     /// Its ports, by number and protocol.
     pub(crate) ports: Vec<Arc<Port>>,
     /// Counts this Service while one of its HTTP ports will soon be served in another way. It is not a part of the port,
@@ -276,7 +276,7 @@ pub(crate) struct Serving {
     _leaving: Option<Leaving>,
 }
 
-impl Serving {
+impl ActiveService {
     /// These ports; counted in `leaving` if one of them will soon be served in another way.
     fn new(ports: Vec<Arc<Port>>, leaving: &Arc<AtomicUsize>) -> Self {
         let leaves = ports.iter().any(|port| port.leaving && port.protocol == Protocol::Http);
@@ -287,7 +287,7 @@ impl Serving {
     pub(crate) fn leads_to(&self, address: IpAddr) -> bool {
         let has = |backend: &BackendPort| backend.upstreams.load().has_endpoint_at(address);
         self.ports.iter().any(|port| {
-            let mut routed = port.routes.iter().flat_map(Weighted::backends);
+            let mut routed = port.routes.iter().flat_map(WeightedRoute::backends);
             has(&port.own) || routed.any(|(_, to)| to.backend().is_some_and(|backend| has(backend)))
         })
     }
@@ -308,7 +308,7 @@ pub(crate) struct Port {
     /// connection, after a new DNS answer.
     pub(crate) leaving: bool,
     /// Where requests go, in order of precedence; what none matches goes to `own`.
-    pub(crate) routes: Vec<Weighted>,
+    pub(crate) routes: Vec<WeightedRoute>,
     /// The Service's own endpoints.
     pub(crate) own: Arc<BackendPort>,
     /// Requests that no route takes are refused: a policy of the port is not understood.
@@ -344,7 +344,7 @@ pub(crate) enum Counts {
 }
 
 /// Weighted backends of one route.
-pub(crate) struct Weighted {
+pub(crate) struct WeightedRoute {
     /// Sum of all weights.
     total: u64,
     /// Each backend with its weight.
@@ -396,7 +396,7 @@ impl Port {
     }
 }
 
-impl Weighted {
+impl WeightedRoute {
     /// Each backend with its weight.
     pub(crate) fn backends(&self) -> &[(u32, Destination<Arc<BackendPort>>)] {
         &self.backends

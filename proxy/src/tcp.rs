@@ -24,7 +24,7 @@ use std::{
 
 use bytes::Bytes;
 pub(crate) use dial::dial;
-use direction::{Broken, Direction};
+use direction::{BrokenSide, Direction};
 use tokio::{
     io::Interest,
     net::TcpStream,
@@ -43,12 +43,12 @@ pub struct Relayed {
     /// Bytes carried from the endpoint to the caller.
     pub to_caller: u64,
     /// Why it ended.
-    pub end: End,
+    pub end: RelayEnd,
 }
 
 /// Why a relayed stream ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
+pub enum RelayEnd {
     /// Both sides said that they are done.
     Closed,
     /// The caller reset the connection; so was the endpoint's.
@@ -74,9 +74,9 @@ pub async fn relay(caller: TcpStream, first_bytes: Bytes, endpoint: TcpStream, i
     let end = carry(&caller, &endpoint, &mut up, &mut down, idle).await;
     // Without lingering, closing is a reset. Where that cannot be set, the socket is gone already.
     match end {
-        End::Closed | End::Idle => {}
-        End::CallerReset => drop(endpoint.set_zero_linger()),
-        End::EndpointReset => drop(caller.set_zero_linger()),
+        RelayEnd::Closed | RelayEnd::Idle => {}
+        RelayEnd::CallerReset => drop(endpoint.set_zero_linger()),
+        RelayEnd::EndpointReset => drop(caller.set_zero_linger()),
     }
     Relayed { to_endpoint: up.carried(), to_caller: down.carried(), end }
 }
@@ -87,10 +87,10 @@ async fn carry(
     up: &mut Direction,
     down: &mut Direction,
     idle: Option<Duration>,
-) -> End {
+) -> RelayEnd {
     let mut caller_error = pin!(caller.ready(Interest::ERROR));
     let mut endpoint_error = pin!(endpoint.ready(Interest::ERROR));
-    let mut silence = Silence::default();
+    let mut silence = IdleCount::default();
     let step = idle.map(|idle| idle / LOOKS);
     let mut look = pin!(sleep(step.unwrap_or(Duration::MAX)));
     poll_fn(|cx| {
@@ -100,15 +100,15 @@ async fn carry(
         // Who reads learns of a reset by reading, after everything that came before it. Where nobody reads, because
         // the other side does not take what is held, or because this side's end was read already, it is asked for.
         if !up.reads() && caller_error.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(End::CallerReset);
+            return Poll::Ready(RelayEnd::CallerReset);
         }
         if !down.reads() && endpoint_error.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(End::EndpointReset);
+            return Poll::Ready(RelayEnd::EndpointReset);
         }
         let Some(step) = step else { return Poll::Pending };
         while look.as_mut().poll(cx).is_ready() {
             if silence.lasts(up.carried() + down.carried()) {
-                return Poll::Ready(End::Idle);
+                return Poll::Ready(RelayEnd::Idle);
             }
             look.as_mut().reset(Instant::now() + step);
         }
@@ -124,31 +124,31 @@ fn both(
     endpoint: &TcpStream,
     up: &mut Direction,
     down: &mut Direction,
-) -> Option<End> {
+) -> Option<RelayEnd> {
     let upwards = up.poll(cx, caller, endpoint);
     let downwards = down.poll(cx, endpoint, caller);
     match (upwards, downwards) {
-        (Poll::Ready(Err(Broken::Source)), _) => Some(End::CallerReset),
-        (_, Poll::Ready(Err(Broken::Source))) => Some(End::EndpointReset),
+        (Poll::Ready(Err(BrokenSide::Source)), _) => Some(RelayEnd::CallerReset),
+        (_, Poll::Ready(Err(BrokenSide::Source))) => Some(RelayEnd::EndpointReset),
         // Noticed by writing: what it had said before was moved just now, or is moved here.
-        (_, Poll::Ready(Err(Broken::Target))) => Some(End::CallerReset),
-        (Poll::Ready(Err(Broken::Target)), _) => Some(End::EndpointReset),
+        (_, Poll::Ready(Err(BrokenSide::Target))) => Some(RelayEnd::CallerReset),
+        (Poll::Ready(Err(BrokenSide::Target)), _) => Some(RelayEnd::EndpointReset),
         // Closing says it to both; a shutdown each would only be two more system calls.
-        (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => Some(End::Closed),
-        (Poll::Ready(Ok(())), Poll::Pending) => up.pass_end(endpoint).err().map(|_| End::EndpointReset),
-        (Poll::Pending, Poll::Ready(Ok(()))) => down.pass_end(caller).err().map(|_| End::CallerReset),
+        (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => Some(RelayEnd::Closed),
+        (Poll::Ready(Ok(())), Poll::Pending) => up.pass_end(endpoint).err().map(|_| RelayEnd::EndpointReset),
+        (Poll::Pending, Poll::Ready(Ok(()))) => down.pass_end(caller).err().map(|_| RelayEnd::CallerReset),
         (Poll::Pending, Poll::Pending) => None,
     }
 }
 
 /// How long nothing has been carried, in looks.
 #[derive(Default)]
-struct Silence {
+struct IdleCount {
     seen: u64,
     looks: u32,
 }
 
-impl Silence {
+impl IdleCount {
     /// Takes a look at the sum of what was `carried`; says whether it has been the same for [`LOOKS`] of them.
     fn lasts(&mut self, carried: u64) -> bool {
         if carried == self.seen {

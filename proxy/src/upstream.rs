@@ -39,7 +39,7 @@ pub(crate) use self::{
 use crate::{clock::Clock, connect::Connector};
 
 /// A request without its body.
-pub(crate) struct Ask<'a> {
+pub(crate) struct OutboundRequest<'a> {
     /// Method, target and fields as the endpoint's protocol wants them, without framing.
     pub(crate) head: &'a request::Parts,
     /// It asks to leave HTTP.
@@ -51,11 +51,11 @@ pub(crate) struct Answer {
     /// Status and fields, without those that belong to the connection's framing.
     pub(crate) head: response::Parts,
     /// What follows.
-    pub(crate) then: Then,
+    pub(crate) then: ResponseRest,
 }
 
 /// What follows the head of a response.
-pub(crate) enum Then {
+pub(crate) enum ResponseRest {
     /// A body.
     Body(ResponseBody),
     /// The endpoint agreed to leave HTTP.
@@ -71,7 +71,7 @@ fn has_no_body(status: StatusCode, method: &Method) -> bool {
 }
 
 /// What one worker needs to reach endpoints.
-pub(crate) struct Local {
+pub(crate) struct WorkerUpstream {
     /// Its place among the workers, and in every peer's pools.
     index: usize,
     clock: Clock,
@@ -81,7 +81,7 @@ pub(crate) struct Local {
     pooled: Mutex<Vec<Arc<Peer>>>,
 }
 
-impl Local {
+impl WorkerUpstream {
     /// Nothing is connected yet.
     pub(crate) fn new(index: usize, clock: Clock, connector: Connector, limits: ResponseLimits) -> Arc<Self> {
         Arc::new(Self { index, clock, connector, limits, pooled: Mutex::default() })
@@ -139,11 +139,11 @@ pub(crate) enum Reuse {
 
 /// Sends one request over HTTP/1.1. `upload` is read only once a connection is there.
 pub(crate) async fn exchange_h1<U: Upload>(
-    local: &Arc<Local>,
+    local: &Arc<WorkerUpstream>,
     peer: &Arc<Peer>,
     within: std::time::Duration,
     reuse: Reuse,
-    ask: &Ask<'_>,
+    ask: &OutboundRequest<'_>,
     upload: Option<U>,
 ) -> Result<Answer, Failure> {
     let pooled = if reuse == Reuse::Allowed { peer.pools.take(local) } else { None };
@@ -152,15 +152,15 @@ pub(crate) async fn exchange_h1<U: Upload>(
         // Boxed to keep the future of the usual way small.
         None => Box::pin(pool::connect_h1(local, peer, within)).await?,
     };
-    h1::exchange(connection, pool::Slot::new(peer, local), ask, upload, &local.limits).await
+    h1::exchange(connection, pool::PoolSlot::new(peer, local), ask, upload, &local.limits).await
 }
 
 /// Sends one request over HTTP/2.
 pub(crate) async fn exchange_h2<U: Upload>(
-    local: &Arc<Local>,
+    local: &Arc<WorkerUpstream>,
     peer: &Arc<Peer>,
     within: std::time::Duration,
-    ask: &Ask<'_>,
+    ask: &OutboundRequest<'_>,
     upload: Option<U>,
 ) -> Result<Answer, Failure> {
     let stream = match pool::free_h2(local, peer, within) {

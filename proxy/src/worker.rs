@@ -25,7 +25,7 @@ use crate::{
     connect::Connector,
     socket::run_outbox,
     state::Shared,
-    upstream::{Local, ResponseLimits},
+    upstream::{ResponseLimits, WorkerUpstream},
 };
 
 /// How often connections that have been idle for too long are looked for.
@@ -39,11 +39,11 @@ const RESPONSE_FIELDS: usize = 1024;
 pub(crate) struct Worker {
     pub(crate) shared: Arc<Shared>,
     /// Its connections to endpoints.
-    pub(crate) upstream: Arc<Local>,
+    pub(crate) upstream: Arc<WorkerUpstream>,
     /// Connections on it.
     pub(crate) load: AtomicUsize,
     handle: Handle,
-    callers: Mutex<HashMap<u64, Arc<dyn Connection>, ahash::RandomState>>,
+    callers: Mutex<HashMap<u64, Arc<dyn CallerConnection>, ahash::RandomState>>,
     next: AtomicU64,
     random: AtomicU64,
     closing: watch::Receiver<bool>,
@@ -70,7 +70,7 @@ impl Worker {
     }
 
     /// Lets the sweep know of a connection.
-    pub(crate) fn enlist(&self, caller: Arc<dyn Connection>) -> u64 {
+    pub(crate) fn enlist(&self, caller: Arc<dyn CallerConnection>) -> u64 {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         self.callers.lock().insert(id, caller);
         id
@@ -95,7 +95,7 @@ impl Worker {
 }
 
 /// A connection that does not notice by itself when its time is up.
-pub(crate) trait Connection: Send + Sync {
+pub(crate) trait CallerConnection: Send + Sync {
     /// Ends the connection if it took too long for something. `leaving`: a port is being taken out of service.
     fn sweep(&self, limits: &Limits, leaving: bool);
     /// Ends the connection if it is between requests and was quiet for `quiet`.
@@ -132,7 +132,7 @@ impl Workers {
             let runtime = Builder::new_current_thread().enable_all().build()?;
             let worker = Arc::new(Worker {
                 shared: shared.clone(),
-                upstream: Local::new(
+                upstream: WorkerUpstream::new(
                     index,
                     shared.clock.clone(),
                     Connector::new(&shared.config, &shared.telemetry),

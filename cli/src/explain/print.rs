@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use maesh_compiler::compile::explain::{CallerSeen, EndpointSeen};
-use maesh_proxy::explain::{BackendSeen, Held, PortSeen};
+use maesh_proxy::explain::{BackendSeen, PortSeen, ServiceState};
 
 use super::report::{Dns, Problem, Proxy, Report, Severity};
 
@@ -101,9 +101,11 @@ fn of_port(out: &mut String, port: &PortSeen) {
     };
     line(out, "  port", &format!("{number}/{}: {by}", port.protocol));
     match port.held {
-        Held::InForce => {}
-        Held::Unused => line(out, "", "nobody called it through this proxy yet; the first call fetches its endpoints"),
-        Held::Awaited => line(out, "", "asked for, and not here yet"),
+        ServiceState::InForce => {}
+        ServiceState::Unused => {
+            line(out, "", "nobody called it through this proxy yet; the first call fetches its endpoints")
+        }
+        ServiceState::Awaited => line(out, "", "asked for, and not here yet"),
     }
     for route in &port.routes {
         let all: u32 = route.backends.iter().map(|backend| backend.weight).sum();

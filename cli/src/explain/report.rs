@@ -420,7 +420,7 @@ fn of_proxy(part: &Part<proxy::Explanation>) -> Vec<Problem> {
             );
             found.push(problem(Severity::Error, message));
         }
-        if port.held == proxy::Held::Awaited {
+        if port.held == proxy::ServiceState::Awaited {
             found.push(problem(
                 Severity::Warning,
                 "the proxy has asked for this Service and has not received it; requests go to the plain address",

@@ -3,7 +3,7 @@
 use std::{num::NonZeroUsize, process::ExitCode, sync::Arc, time::Duration};
 
 use maesh_discovery::{Subscribed, tls::CertificateFiles, update::Role};
-use maesh_dns::{Caller, Config, Probe, ProbeHow, StartError, StreamLimits, Tls};
+use maesh_dns::{Caller, Config, Probe, ProbeKind, StartError, StreamLimits, Tls};
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 
@@ -44,7 +44,7 @@ pub async fn run(args: DnsArgs, log_level: LogLevel) -> anyhow::Result<ExitCode>
         threads: NonZeroUsize::new(args.threads).unwrap_or(defaults.threads),
         lameduck: args.lameduck,
         probe: Probe {
-            how: args.probe_port.map_or(defaults.probe.how, |port| ProbeHow::Ready { port }),
+            how: args.probe_port.map_or(defaults.probe.how, |port| ProbeKind::Ready { port }),
             ..defaults.probe
         },
     };

@@ -1,7 +1,7 @@
 //! Why a caller is answered what it is answered.
 //!
 //! The question is put to [`answer()`] itself, as the packet that the cluster's DNS would send, so nothing said here can
-//! differ from what callers get. What surrounds the answer (who lies where, which proxies there are) is read from the
+//! differ from what callers get. What surrounds the answer (which address is where, which proxies there are) is read from the
 //! same snapshot. It changes nothing.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -9,15 +9,15 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Action, Facts, Named, Rcode, Transport, answer,
+    Action, AnswerSource, Facts, Rcode, Transport, answer,
     query::{CLIENT_SUBNET, Header, OPT, Question, Record},
     reply::kind,
 };
 use crate::{
     locality::AddressLocation,
     proxies::SPREAD,
-    snapshot::{Member, Snapshot},
-    zone::{Entry, How, Node},
+    snapshot::{ProxyRecord, Snapshot},
+    zone::{NameAnswer, Node, ZoneEntry},
 };
 
 /// Proxies shown at most, besides those answered.
@@ -77,7 +77,7 @@ pub enum Located {
         /// Its node, where a proxy on it is known.
         node: Option<String>,
     },
-    /// It lies in the range of a node's pods.
+    /// It is in the range of a node's pods.
     Range {
         /// The range.
         range: String,
@@ -128,7 +128,7 @@ pub struct Explanation {
     pub service: bool,
     /// Which rule chose the addresses; `None` where no Service is answered.
     pub rule: Option<Rule>,
-    /// Where the caller lies; `None` without one.
+    /// Where the caller is; `None` without one.
     pub located: Option<Located>,
     /// The global switch is on: every name answers plain addresses.
     pub bypass: bool,
@@ -161,8 +161,8 @@ pub fn explain(snapshot: &Snapshot, name: &str, caller: Caller) -> Result<Explan
         _ => None,
     };
     let addresses: Vec<IpAddr> = v4.addresses.into_iter().chain(v6.addresses).collect();
-    let lies = caller.address().map(|address| (address, snapshot.places.lies(address)));
-    let on = lies.and_then(|(_, lies)| match lies {
+    let location = caller.address().map(|address| (address, snapshot.places.locate(address)));
+    let on = location.and_then(|(_, location)| match location {
         AddressLocation::Known(node) | AddressLocation::InRange(node, _) => Some(node),
         AddressLocation::Resolver | AddressLocation::Nowhere => None,
     });
@@ -172,7 +172,7 @@ pub fn explain(snapshot: &Snapshot, name: &str, caller: Caller) -> Result<Explan
         ttl: v4.ttl.or(v6.ttl),
         service: entry.is_some(),
         rule: facts.and_then(|facts| facts.named).map(Rule::from),
-        located: lies.map(|(address, lies)| located(snapshot, address, lies)),
+        located: location.map(|(address, location)| located(snapshot, address, location)),
         bypass: snapshot.bypass,
         collapsed: snapshot.plain_everywhere,
         ready_proxies: snapshot.proxies.ready().len(),
@@ -250,12 +250,12 @@ fn read(reply: &[u8]) -> ReadReply {
     asked
 }
 
-fn located(snapshot: &Snapshot, address: IpAddr, lies: AddressLocation) -> Located {
+fn located(snapshot: &Snapshot, address: IpAddr, location: AddressLocation) -> Located {
     let name = |number: u32| {
         let on = snapshot.members.iter().find(|member| member.target.node == number)?;
         Some(on.proxy.node.to_string())
     };
-    match lies {
+    match location {
         AddressLocation::Known(node) => Located::Address { node: name(node) },
         AddressLocation::InRange(node, length) => {
             Located::Range { range: format!("{}/{length}", crate::locality::masked(address, length)), node: name(node) }
@@ -265,12 +265,12 @@ fn located(snapshot: &Snapshot, address: IpAddr, lies: AddressLocation) -> Locat
     }
 }
 
-fn proxies(snapshot: &Snapshot, entry: Option<&Entry>, on: Option<u32>, answered: &[IpAddr]) -> Vec<ProxySeen> {
+fn proxies(snapshot: &Snapshot, entry: Option<&ZoneEntry>, on: Option<u32>, answered: &[IpAddr]) -> Vec<ProxySeen> {
     let set = entry.and_then(|entry| match entry.how {
-        How::Node(set) => Some(set),
-        How::Fixed(_) | How::Plain | How::Unserved => None,
+        NameAnswer::Node(set) => Some(set),
+        NameAnswer::Fixed(_) | NameAnswer::Plain | NameAnswer::Unserved => None,
     });
-    let seen = |member: &Member| ProxySeen {
+    let seen = |member: &ProxyRecord| ProxySeen {
         id: member.proxy.id.to_string(),
         node: member.proxy.node.to_string(),
         addresses: member.proxy.addresses.clone(),
@@ -286,16 +286,16 @@ fn proxies(snapshot: &Snapshot, entry: Option<&Entry>, on: Option<u32>, answered
     all
 }
 
-impl From<Named> for Rule {
-    fn from(named: Named) -> Self {
+impl From<AnswerSource> for Rule {
+    fn from(named: AnswerSource) -> Self {
         match named {
-            Named::Local => Self::Local,
-            Named::Spread => Self::Spread,
-            Named::LastKnown => Self::LastKnown,
-            Named::Fixed => Self::Fixed,
-            Named::Plain => Self::Plain,
-            Named::FailToPlain => Self::FailToPlain,
-            Named::Withheld => Self::Withheld,
+            AnswerSource::Local => Self::Local,
+            AnswerSource::Spread => Self::Spread,
+            AnswerSource::LastKnown => Self::LastKnown,
+            AnswerSource::Fixed => Self::Fixed,
+            AnswerSource::Plain => Self::Plain,
+            AnswerSource::FailToPlain => Self::FailToPlain,
+            AnswerSource::Withheld => Self::Withheld,
         }
     }
 }

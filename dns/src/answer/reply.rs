@@ -101,7 +101,7 @@ pub(super) struct Reply<'a> {
 
 /// The record does not fit.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Full;
+pub(super) struct NoRoom;
 
 impl<'a> Reply<'a> {
     /// Starts a reply with the header and the question, `question` bytes long, of `query`.
@@ -168,7 +168,7 @@ impl<'a> Reply<'a> {
     }
 
     /// Adds an address.
-    fn address(&mut self, section: Section, owner: Owner, address: IpAddr) -> Result<(), Full> {
+    fn address(&mut self, section: Section, owner: Owner, address: IpAddr) -> Result<(), NoRoom> {
         match address {
             IpAddr::V4(v4) => self.record(section, owner, kind::A, |out| out.extend_from_slice(&v4.octets())),
             IpAddr::V6(v6) => self.record(section, owner, kind::AAAA, |out| out.extend_from_slice(&v6.octets())),
@@ -176,17 +176,17 @@ impl<'a> Reply<'a> {
     }
 
     /// Adds IPv4 addresses from the one at `first` on, around.
-    pub(super) fn v4(&mut self, section: Section, owner: Owner, list: &[Ipv4Addr], first: usize) -> Result<(), Full> {
+    pub(super) fn v4(&mut self, section: Section, owner: Owner, list: &[Ipv4Addr], first: usize) -> Result<(), NoRoom> {
         turned(list, first).try_for_each(|address| self.address(section, owner, (*address).into()))
     }
 
     /// Adds IPv6 addresses from the one at `first` on, around.
-    pub(super) fn v6(&mut self, section: Section, owner: Owner, list: &[Ipv6Addr], first: usize) -> Result<(), Full> {
+    pub(super) fn v6(&mut self, section: Section, owner: Owner, list: &[Ipv6Addr], first: usize) -> Result<(), NoRoom> {
         turned(list, first).try_for_each(|address| self.address(section, owner, (*address).into()))
     }
 
     /// Adds the zone's SOA, where the zone starts `apex` bytes into the name asked for.
-    pub(super) fn soa(&mut self, section: Section, apex: usize, serial: u32) -> Result<(), Full> {
+    pub(super) fn soa(&mut self, section: Section, apex: usize, serial: u32) -> Result<(), NoRoom> {
         let zone = Owner::suffix(apex).0.to_be_bytes();
         self.record(section, Owner::suffix(apex), kind::SOA, |out| {
             out.extend_from_slice(b"\x02ns\x03dns");
@@ -200,7 +200,7 @@ impl<'a> Reply<'a> {
     }
 
     /// Adds the zone's NS, and our addresses.
-    pub(super) fn ns(&mut self, apex: usize, addresses: &Addresses) -> Result<(), Full> {
+    pub(super) fn ns(&mut self, apex: usize, addresses: &Addresses) -> Result<(), NoRoom> {
         let zone = Owner::suffix(apex).0.to_be_bytes();
         let mut server = 0;
         self.record(Section::Answer, Owner::suffix(apex), kind::NS, |out| {
@@ -217,12 +217,12 @@ impl<'a> Reply<'a> {
     }
 
     /// Adds a TXT with one string.
-    pub(super) fn txt(&mut self, text: &str) -> Result<(), Full> {
+    pub(super) fn txt(&mut self, text: &str) -> Result<(), NoRoom> {
         self.record(Section::Answer, Owner::QUESTION, kind::TXT, |out| string(out, text))
     }
 
     /// Adds the record that stands for "ask for a type, not for any", RFC 8482 section 4.2.
-    pub(super) fn hinfo(&mut self) -> Result<(), Full> {
+    pub(super) fn hinfo(&mut self) -> Result<(), NoRoom> {
         self.record(Section::Answer, Owner::QUESTION, kind::HINFO, |out| {
             string(out, "RFC8482");
             string(out, "");
@@ -230,7 +230,7 @@ impl<'a> Reply<'a> {
     }
 
     /// Adds an SRV; the target is written in full (RFC 2782).
-    pub(super) fn srv(&mut self, port: u16, target: &[u8]) -> Result<(), Full> {
+    pub(super) fn srv(&mut self, port: u16, target: &[u8]) -> Result<(), NoRoom> {
         self.record(Section::Answer, Owner::QUESTION, kind::SRV, |out| {
             // Priority 0, weight 100: there is one target.
             out.extend_from_slice(&[0, 0, 0, 100]);
@@ -246,7 +246,7 @@ impl<'a> Reply<'a> {
         owner: Owner,
         kind: u16,
         write: impl FnOnce(&mut Vec<u8>),
-    ) -> Result<(), Full> {
+    ) -> Result<(), NoRoom> {
         let start = self.out.len();
         let ([o0, o1], [k0, k1], [c0, c1]) = (owner.0.to_be_bytes(), kind.to_be_bytes(), IN.to_be_bytes());
         let [t0, t1, t2, t3] = TTL.to_be_bytes();
@@ -254,7 +254,7 @@ impl<'a> Reply<'a> {
         write(self.out);
         if self.out.len() > self.limit {
             self.out.truncate(start);
-            return Err(Full);
+            return Err(NoRoom);
         }
         let length = (self.out.len() - start - 12) as u16;
         self.out[start + 10..start + 12].copy_from_slice(&length.to_be_bytes());

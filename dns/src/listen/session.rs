@@ -45,7 +45,7 @@ pub(crate) struct Answering {
 
 /// Why a connection ended without an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum End {
+pub(crate) enum SessionEnd {
     /// By the peer, between two queries or within one.
     Closed,
     /// What came is no query.
@@ -91,16 +91,16 @@ impl<'a> Session<'a> {
     }
 
     /// Answers what comes, each query and each answer within `idle`.
-    pub(crate) async fn serve<S>(&mut self, stream: &mut S, idle: Duration) -> io::Result<End>
+    pub(crate) async fn serve<S>(&mut self, stream: &mut S, idle: Duration) -> io::Result<SessionEnd>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
         loop {
             match timeout(idle, self.fill(stream)).await {
-                Err(_) => return Ok(End::Idle),
+                Err(_) => return Ok(SessionEnd::Idle),
                 Ok(whole) => {
                     if !whole? {
-                        return Ok(End::Closed);
+                        return Ok(SessionEnd::Closed);
                     }
                 }
             }
@@ -112,14 +112,14 @@ impl<'a> Session<'a> {
                     stream.flush().await
                 });
                 match sent.await {
-                    Err(_) => return Ok(End::Idle),
+                    Err(_) => return Ok(SessionEnd::Idle),
                     Ok(sent) => sent?,
                 }
                 self.output.clear();
                 match progress {
                     Progress::Done => break,
                     Progress::Full => {}
-                    Progress::Malformed => return Ok(End::Malformed),
+                    Progress::Malformed => return Ok(SessionEnd::Malformed),
                 }
             }
             for buffer in [&mut self.input, &mut self.output] {

@@ -12,7 +12,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     StreamLimits,
-    session::{Answering, End, Session},
+    session::{Answering, Session, SessionEnd},
     tls,
 };
 use crate::{answer::Transport, metrics::Metrics};
@@ -21,7 +21,7 @@ use crate::{answer::Transport, metrics::Metrics};
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// What the connections of one kind share.
-pub(crate) struct Server {
+pub(crate) struct StreamServer {
     pub(crate) answering: Arc<Answering>,
     pub(crate) limits: StreamLimits,
     pub(crate) table: ConnectionTable,
@@ -32,7 +32,7 @@ pub(crate) struct Server {
     pub(crate) tasks: TaskTracker,
 }
 
-impl Server {
+impl StreamServer {
     fn transport(&self) -> Transport {
         if self.tls.is_some() { Transport::Tls } else { Transport::Tcp }
     }
@@ -79,10 +79,10 @@ impl Server {
             connections.open(self.transport()).fetch_add(1, Relaxed);
             tokio::select! {
                 ended = self.serve(stream, peer, &slot) => match ended {
-                    Ok(End::Idle) => {
+                    Ok(SessionEnd::Idle) => {
                         connections.idle.fetch_add(1, Relaxed);
                     }
-                    Ok(End::Closed | End::Malformed) => {}
+                    Ok(SessionEnd::Closed | SessionEnd::Malformed) => {}
                     Err(error) => tracing::debug!(%error, %peer, "a DNS connection failed"),
                 },
                 () = slot.close().cancelled() => {
@@ -94,7 +94,7 @@ impl Server {
         });
     }
 
-    async fn serve(&self, mut stream: TcpStream, peer: SocketAddr, slot: &ConnectionSlot) -> io::Result<End> {
+    async fn serve(&self, mut stream: TcpStream, peer: SocketAddr, slot: &ConnectionSlot) -> io::Result<SessionEnd> {
         stream.set_nodelay(true)?;
         let mut session = Session::new(&self.answering, self.transport(), peer, slot);
         let Some(config) = &self.tls else { return session.serve(&mut stream, self.limits.idle).await };

@@ -19,7 +19,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use batch::Batch;
-pub(crate) use batch::tell_destination;
+pub(crate) use batch::request_destination;
 use socket2::Socket;
 
 use crate::{
@@ -34,13 +34,13 @@ const PAUSE: Duration = Duration::from_millis(10);
 
 /// The threads that answer on one socket.
 #[derive(Debug)]
-pub(crate) struct Server {
+pub(crate) struct UdpServer {
     socket: Arc<Socket>,
     stopping: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
 }
 
-impl Server {
+impl UdpServer {
     /// Starts `threads` threads that answer what arrives at `socket`, which is bound to `address`.
     ///
     /// # Errors
@@ -79,7 +79,7 @@ impl Server {
     }
 }
 
-impl Drop for Server {
+impl Drop for UdpServer {
     fn drop(&mut self) {
         self.stop();
     }

@@ -11,9 +11,9 @@ fn wire(name: &str) -> Vec<u8> {
     wire
 }
 
-fn content() -> Content {
+fn content() -> ZoneContent {
     let zones = ["sub.traefik.mesh", "traefik.mesh", "maesh"].into_iter().map(|zone| wire(zone).into()).collect();
-    let mut content = Content { zones, ..Content::default() };
+    let mut content = ZoneContent { zones, ..ZoneContent::default() };
     let name = Name {
         service: ServiceName::new("shop", "web"),
         answer: Answer::Plain,
@@ -25,7 +25,7 @@ fn content() -> Content {
         ],
     };
     let (key, namespace) = key(&name.service).expect("a good name");
-    content.services.insert(key, Arc::new(Entry::new(&name, 0)));
+    content.services.insert(key, Arc::new(ZoneEntry::new(&name, 0)));
     content.namespaces.insert(namespace, 1);
     content
 }

@@ -24,7 +24,7 @@ use crate::upstream::Peer;
 
 /// Where the proxy is, as the hints of endpoints name it.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Place {
+pub(crate) struct Locality {
     /// Its node.
     pub(crate) node: Option<NodeName>,
     /// Zone of that node.
@@ -136,7 +136,7 @@ impl BackendPort {
         &self,
         policy: BackendPolicy,
         endpoints: &[model::Endpoint],
-        place: &Place,
+        place: &Locality,
         workers: usize,
     ) -> SmallVec<[Arc<Endpoint>; 4]> {
         let old = self.upstreams.load_full();
@@ -193,8 +193,8 @@ enum Hints {
 }
 
 impl Hints {
-    fn of(endpoints: &[model::Endpoint], place: &Place) -> Self {
-        let hold = |hint: fn(&model::Endpoint, &Place) -> Option<bool>| {
+    fn of(endpoints: &[model::Endpoint], place: &Locality) -> Self {
+        let hold = |hint: fn(&model::Endpoint, &Locality) -> Option<bool>| {
             let mut ready = endpoints.iter().filter(|facts| facts.ready).map(|facts| hint(facts, place));
             ready.try_fold(false, |any, here| here.map(|here| any | here)).unwrap_or(false)
         };
@@ -207,7 +207,7 @@ impl Hints {
         }
     }
 
-    fn are_for(self, facts: &model::Endpoint, place: &Place) -> bool {
+    fn are_for(self, facts: &model::Endpoint, place: &Locality) -> bool {
         let here = match self {
             Self::Ignored => None,
             Self::Nodes => to_node(facts, place),
@@ -218,13 +218,13 @@ impl Hints {
 }
 
 /// Whether an endpoint is hinted to our node; `None` if to no node.
-fn to_node(facts: &model::Endpoint, place: &Place) -> Option<bool> {
+fn to_node(facts: &model::Endpoint, place: &Locality) -> Option<bool> {
     let here = || place.node.as_ref().is_some_and(|node| facts.for_nodes.contains(node));
     (!facts.for_nodes.is_empty()).then(here)
 }
 
 /// Whether an endpoint is hinted to our zone; `None` if to no zone.
-fn to_zone(facts: &model::Endpoint, place: &Place) -> Option<bool> {
+fn to_zone(facts: &model::Endpoint, place: &Locality) -> Option<bool> {
     let here = || place.zone.as_ref().is_some_and(|zone| facts.for_zones.contains(zone));
     (!facts.for_zones.is_empty()).then(here)
 }

@@ -80,7 +80,7 @@ fn text(reason: Reason) -> String {
 
 /// A whole HTTP/1.1 answer as bytes, after which the connection is closed: for connections on which no request could
 /// be read.
-pub(crate) fn last_words(reason: Reason) -> Vec<u8> {
+pub(crate) fn final_response(reason: Reason) -> Vec<u8> {
     let (status, text) = (reason.status(), text(reason));
     let mut answer = String::with_capacity(256);
     // Writing to a String cannot fail.

@@ -9,11 +9,11 @@ use std::{
 
 use http::{StatusCode, request};
 
-use super::body::replay::Reader;
+use super::body::replay::ReplayReader;
 use crate::{
     balance::FAILURE,
     state::Endpoint,
-    upstream::{self, Answer, Ask, Failure, Reuse},
+    upstream::{self, Answer, Failure, OutboundRequest, Reuse},
     worker::Worker,
 };
 
@@ -34,9 +34,9 @@ impl Attempts<'_> {
         endpoint: &Endpoint,
         connect_timeout: Duration,
         reuse: Reuse,
-        upload: Option<Reader>,
+        upload: Option<ReplayReader>,
     ) -> Result<Answer, Failure> {
-        let (local, ask) = (&self.worker.upstream, Ask { head: self.head, upgrade: self.upgrade });
+        let (local, ask) = (&self.worker.upstream, OutboundRequest { head: self.head, upgrade: self.upgrade });
         let began = Instant::now();
         let answer = if self.http2 {
             upstream::exchange_h2(local, &endpoint.peer, connect_timeout, &ask, upload).await?

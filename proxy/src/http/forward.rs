@@ -13,7 +13,7 @@ use super::{
     caller::Caller,
     policy::{
         concurrency,
-        retry::{self, Again, Tries},
+        retry::{self, RetriesLeft, RetryKind},
     },
     request::ProxiedRequest,
 };
@@ -21,11 +21,11 @@ use crate::{
     balance::{self, FAILURE},
     reason::Reason,
     state::{BackendPort, Endpoint, InFlight},
-    upstream::{Answer, Failure, Reuse, Then, Upgraded},
+    upstream::{Answer, Failure, ResponseRest, Reuse, Upgraded},
 };
 
 /// A response, and what its body depends on.
-pub(crate) struct Sent {
+pub(crate) struct ForwardedResponse {
     pub(crate) head: response::Parts,
     pub(crate) body: Body,
     pub(crate) in_flight: InFlight,
@@ -61,7 +61,7 @@ pub(crate) async fn send(
     backend: &Arc<BackendPort>,
     mut request: Box<ProxiedRequest>,
     to: ToEndpoint,
-) -> Result<Sent, Reason> {
+) -> Result<ForwardedResponse, Reason> {
     let worker = &caller.worker;
     let shared = &worker.shared;
     let mut in_flight = concurrency::of_all(backend)?;
@@ -71,7 +71,7 @@ pub(crate) async fn send(
     let body = if http2 && upgrade { None } else { request.take_body() };
     let (upload, head) = (body.map(Replay::new), &request.head);
     let attempts = Attempts { worker, head, http2, upgrade };
-    let mut tries = Tries::new();
+    let mut tries = RetriesLeft::new();
     let mut avoided: SmallVec<[Arc<Endpoint>; 2]> = SmallVec::new();
     let mut reuse = Reuse::Allowed;
     let mut made = 0;
@@ -111,8 +111,8 @@ pub(crate) async fn send(
         let replay = retry::Request { idempotent: head.method.is_idempotent(), replayable, gone };
         match tries.again(&failure, replay) {
             None => return Err(retry::reason(&failure)),
-            Some(Again::Elsewhere) => avoided.push(endpoint),
-            Some(Again::Anew) => reuse = Reuse::Refused,
+            Some(RetryKind::Elsewhere) => avoided.push(endpoint),
+            Some(RetryKind::Anew) => reuse = Reuse::Refused,
         }
         match failure {
             Failure::Connect(_) => shared.telemetry.retries_connect.inc(),
@@ -121,15 +121,15 @@ pub(crate) async fn send(
     }
 }
 
-fn sent(answer: Answer, in_flight: InFlight, attempts: u32) -> Sent {
+fn sent(answer: Answer, in_flight: InFlight, attempts: u32) -> ForwardedResponse {
     let Answer { head, then } = answer;
     match then {
-        Then::Body(body) => {
+        ResponseRest::Body(body) => {
             let whole = body.is_whole().then(Instant::now);
-            Sent { head, body: Body::of(body), in_flight, attempts, whole, switched: None }
+            ForwardedResponse { head, body: Body::of(body), in_flight, attempts, whole, switched: None }
         }
-        Then::Upgraded(upgraded) => {
-            Sent { head, body: Body::empty(), in_flight, attempts, whole: None, switched: Some(upgraded) }
+        ResponseRest::Upgraded(upgraded) => {
+            ForwardedResponse { head, body: Body::empty(), in_flight, attempts, whole: None, switched: Some(upgraded) }
         }
     }
 }

@@ -13,17 +13,17 @@ use super::{
     caller::Caller,
     check::check,
     exchange::Exchange,
-    forward::{self, Sent, ToEndpoint},
+    forward::{self, ForwardedResponse, ToEndpoint},
     headers::{self, Forwarded},
     hops,
     policy::concurrency,
     request::ProxiedRequest,
     route,
-    upgrade::{self, Tunnel, Wanted},
+    upgrade::{self, Tunnel, UpgradeRequest},
 };
 use crate::{
     reason::Reason,
-    state::{BackendPort, Found, Port, Target, find_port, ready_port},
+    state::{BackendPort, Port, PortLookup, Target, find_port, ready_port},
 };
 
 /// Most fields that the proxy adds to a request: room for all of them is made at once.
@@ -54,7 +54,7 @@ async fn find(caller: &Caller, host: Option<&HeaderValue>) -> Result<Arc<Port>, 
     let shared = &caller.shared;
     // A name of one label depends on the caller's namespace.
     if host.is_some_and(|host| !host.as_bytes().contains(&b'.')) {
-        Box::pin(shared.know(caller.address)).await;
+        Box::pin(shared.wait_for_workload(caller.address)).await;
     }
     let (called, number) = {
         let facts = caller.listening.facts.load();
@@ -66,10 +66,10 @@ async fn find(caller: &Caller, host: Option<&HeaderValue>) -> Result<Arc<Port>, 
         None => Box::pin(find_port(shared, &called, number, Protocol::Http)).await,
     };
     match found {
-        Found::Port(port) => Ok(port),
-        Found::NoPort => Err(Reason::NoRoute),
-        Found::Absent => Err(Reason::UnknownHost),
-        Found::NotSynced => Err(Reason::NotSynced),
+        PortLookup::Port(port) => Ok(port),
+        PortLookup::NoPort => Err(Reason::NoRoute),
+        PortLookup::Absent => Err(Reason::UnknownHost),
+        PortLookup::NotSynced => Err(Reason::NotSynced),
     }
 }
 
@@ -94,7 +94,7 @@ async fn forward(
 ) -> Result<Answered, LocalAnswer> {
     let http2 = forward::speaks_http2(backend, exchange.grpc)?;
     if backend.upstreams.load().policy.local_only {
-        Box::pin(caller.shared.know(caller.address)).await;
+        Box::pin(caller.shared.wait_for_workload(caller.address)).await;
     }
     // HTTP/1.1 takes a connection to the endpoint for each exchange, and the caller's HTTP/2 connection may have many.
     if caller.http2 && !http2 {
@@ -106,7 +106,8 @@ async fn forward(
         exchange.activity.limit(idle);
     }
     let to = ToEndpoint { http2, upgrade: wanted.is_some() };
-    let Sent { head, body, in_flight, attempts, whole, switched } = forward::send(caller, backend, request, to).await?;
+    let ForwardedResponse { head, body, in_flight, attempts, whole, switched } =
+        forward::send(caller, backend, request, to).await?;
     exchange.in_flight = Some(in_flight);
     exchange.attempts = attempts;
     exchange.complete = whole;
@@ -130,7 +131,7 @@ fn prepare(
     port: &Port,
     host: Option<&HeaderValue>,
     http2: bool,
-) -> Result<Option<Wanted>, Reason> {
+) -> Result<Option<UpgradeRequest>, Reason> {
     let fields = &mut request.head.headers;
     fields.reserve(FIELDS_ADDED);
     hops::count(fields)?;
@@ -140,7 +141,7 @@ fn prepare(
     let forwarded = Forwarded {
         caller: &caller.address_text,
         trusted: caller.trusted,
-        websocket: wanted.as_ref().is_some_and(Wanted::is_websocket),
+        websocket: wanted.as_ref().is_some_and(UpgradeRequest::is_websocket),
         host,
         port: &port.number_text,
     };

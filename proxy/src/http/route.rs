@@ -13,7 +13,7 @@ use maesh_config::model::Protocol;
 
 use crate::{
     reason::Reason,
-    state::{Called, Claims, Facts, MeshFacts, Shared},
+    state::{Claims, Facts, MeshFacts, ServiceEntry, Shared},
 };
 
 /// Longest `Host` that can name anything: DNS names have at most 253 characters.
@@ -127,7 +127,7 @@ pub(crate) fn named(
     facts: &Facts,
     host: Option<&[u8]>,
     caller: IpAddr,
-) -> Result<(Arc<Called>, u16), Reason> {
+) -> Result<(Arc<ServiceEntry>, u16), Reason> {
     let parsed = host.map(|host| Host::parse(host).ok_or(Reason::BadRequest)).transpose()?;
     if let Some((service, number)) = &facts.owner {
         let called = shared.directory.named(service).ok_or_else(|| shared.unknown())?;
@@ -140,7 +140,12 @@ pub(crate) fn named(
 }
 
 /// Finds the Service that `host` means on a shared port whose claims are `claims`.
-pub(crate) fn find(shared: &Shared, claims: &Claims, host: &Host<'_>, caller: IpAddr) -> Result<Arc<Called>, Reason> {
+pub(crate) fn find(
+    shared: &Shared,
+    claims: &Claims,
+    host: &Host<'_>,
+    caller: IpAddr,
+) -> Result<Arc<ServiceEntry>, Reason> {
     let mesh = shared.mesh.load();
     let claimed = |host: &str| claims.find(host).and_then(|service| shared.directory.service(service));
     let found = match meaning(host.as_str(), &mesh) {
@@ -155,13 +160,13 @@ pub(crate) fn find(shared: &Shared, claims: &Claims, host: &Host<'_>, caller: Ip
     found.ok_or_else(|| shared.unknown())
 }
 
-fn in_own_namespace(shared: &Shared, name: &str, caller: IpAddr) -> Option<Arc<Called>> {
+fn in_own_namespace(shared: &Shared, name: &str, caller: IpAddr) -> Option<Arc<ServiceEntry>> {
     let workload = shared.workloads.at(caller)?;
     shared.directory.named(&format!("{name}.{}", workload.namespace.as_ref()?))
 }
 
 /// The port of `called` that a shared listener on `listen` serves.
-pub(crate) fn port_on(called: &Called, listen: u16, protocol: Protocol) -> Option<u16> {
+pub(crate) fn port_on(called: &ServiceEntry, listen: u16, protocol: Protocol) -> Option<u16> {
     let facts = called.facts.load();
     facts.ports.iter().find(|port| port.listen == listen && port.protocol == protocol).map(|port| port.number)
 }

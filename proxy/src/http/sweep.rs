@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use super::caller::{Caller, Stage};
-use crate::{config::Limits, worker::Connection};
+use crate::{config::Limits, worker::CallerConnection};
 
 /// How long a connection of HTTP/2 that was asked to end may take for it.
 const GOAWAY_GRACE: Duration = Duration::from_secs(10);
 
-impl Connection for Caller {
+impl CallerConnection for Caller {
     /// Ends the connection if its head takes too long, or it was idle for too long.
     fn sweep(&self, limits: &Limits, leaving: bool) {
         if leaving {

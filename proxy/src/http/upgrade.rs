@@ -13,7 +13,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, hea
 use hyper::ext::Protocol;
 
 pub(crate) use self::{
-    sides::{Caller, Stream},
+    sides::{CallerSide, StreamSide},
     tunnel::Tunnel,
 };
 use super::{body::Body, headers, request::ProxiedRequest};
@@ -25,7 +25,7 @@ const SEC_WEBSOCKET_KEY: HeaderName = HeaderName::from_static("sec-websocket-key
 const SEC_WEBSOCKET_ACCEPT: HeaderName = HeaderName::from_static("sec-websocket-accept");
 
 /// A caller's wish to leave HTTP.
-pub(crate) struct Wanted {
+pub(crate) struct UpgradeRequest {
     /// What to speak: the caller's own word.
     protocol: HeaderValue,
     /// The caller asked by extended CONNECT.
@@ -33,11 +33,15 @@ pub(crate) struct Wanted {
 }
 
 /// The wish to leave HTTP of a request, if it has one that can be passed on to an endpoint of this protocol.
-pub(crate) fn wanted(head: &request::Parts, to_http2: bool, from_http2: bool) -> Result<Option<Wanted>, Reason> {
+pub(crate) fn wanted(
+    head: &request::Parts,
+    to_http2: bool,
+    from_http2: bool,
+) -> Result<Option<UpgradeRequest>, Reason> {
     if from_http2 {
         // Which protocols it may ask for was checked before.
         let asks = head.extensions.get::<Protocol>().is_some();
-        return Ok(asks.then_some(Wanted { protocol: WEBSOCKET, extended: true }));
+        return Ok(asks.then_some(UpgradeRequest { protocol: WEBSOCKET, extended: true }));
     }
     let asks =
         head.headers.contains_key(header::UPGRADE) && headers::has_token(&head.headers, &header::CONNECTION, "upgrade");
@@ -46,7 +50,7 @@ pub(crate) fn wanted(head: &request::Parts, to_http2: bool, from_http2: bool) ->
         return Ok(None);
     }
     let protocol = protocols(&head.headers)?;
-    Ok(protocol.map(|protocol| Wanted { protocol, extended: false }))
+    Ok(protocol.map(|protocol| UpgradeRequest { protocol, extended: false }))
 }
 
 /// The protocols that a request would leave HTTP for, without those that are HTTP again: the endpoint would get requests that
@@ -81,7 +85,7 @@ fn is_http(protocol: &[u8]) -> bool {
     [&b"h2c"[..], b"h2", b"http"].iter().any(|http| name.eq_ignore_ascii_case(http))
 }
 
-impl Wanted {
+impl UpgradeRequest {
     /// The protocol asked for is WebSocket.
     pub(crate) fn is_websocket(&self) -> bool {
         self.protocol.as_bytes().eq_ignore_ascii_case(b"websocket")

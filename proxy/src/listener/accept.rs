@@ -16,9 +16,9 @@ use super::socket::AsyncListener;
 use crate::{
     admission::ConnectionPermit,
     http,
-    loops::Way,
+    loops::StreamOrigin,
     reason::Reason,
-    state::{Called, Found, InFlight, Listening, Shared, Target, find_port},
+    state::{InFlight, Listening, PortLookup, ServiceEntry, Shared, Target, find_port},
     tcp,
     tls::{self, Opening},
     worker::{Worker, Workers},
@@ -31,21 +31,26 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const OUT_OF_FILES: Duration = Duration::from_millis(50);
 
 /// A listening socket, and for which local addresses it is there.
-pub(super) struct Socket {
+pub(super) struct ListeningSocket {
     pub(super) socket: Arc<std::net::TcpListener>,
     /// Connections to other addresses are closed; empty where the socket is bound to what it serves.
     pub(super) only: Arc<[IpAddr]>,
 }
 
 /// Starts accepting on `socket`, on the worker at place `first`.
-pub(super) fn start(workers: &Workers, first: usize, socket: Socket, listening: Arc<Listening>) -> AbortHandle {
+pub(super) fn start(
+    workers: &Workers,
+    first: usize,
+    socket: ListeningSocket,
+    listening: Arc<Listening>,
+) -> AbortHandle {
     let here = workers.nth(first).clone();
     let accepting = accept(workers.clone(), here.clone(), socket, listening);
     here.handle().spawn(accepting).abort_handle()
 }
 
-async fn accept(workers: Workers, here: Arc<Worker>, socket: Socket, listening: Arc<Listening>) {
-    let Socket { socket, only } = socket;
+async fn accept(workers: Workers, here: Arc<Worker>, socket: ListeningSocket, listening: Arc<Listening>) {
+    let ListeningSocket { socket, only } = socket;
     let listener = match AsyncListener::new(socket) {
         Ok(listener) => listener,
         Err(error) => {
@@ -102,7 +107,7 @@ async fn connection(
     let caller = peer.ip().to_canonical();
     // A failure means that the connection is closed already. Reading will notice.
     let _ = stream.set_nodelay(true);
-    let Ok(_end) = shared.own_ends.note(Way::Arrived, peer) else {
+    let Ok(_end) = shared.own_ends.note(StreamOrigin::Arrived, peer) else {
         if let Some((called, port)) = owner_of_stream(shared, &listening) {
             looped(shared, &called.name, port, caller);
         } else {
@@ -111,7 +116,7 @@ async fn connection(
         shared.telemetry.loops.inc();
         return reset(&stream, caller, Reason::LoopDetected);
     };
-    shared.meet(caller);
+    shared.request_workload(caller);
     dispatch(worker, stream, caller, listening, permit).await;
 }
 
@@ -130,7 +135,7 @@ async fn dispatch(
     };
     if let Some((service, port)) = owner.filter(|_| !http) {
         let called = shared.directory.named(&service);
-        return serve_tcp(worker, stream, Bytes::new(), caller, Carried { called, port, protocol: Protocol::Tcp })
+        return serve_tcp(worker, stream, Bytes::new(), caller, OpaqueTarget { called, port, protocol: Protocol::Tcp })
             .await;
     }
     let mut first = BytesMut::with_capacity(4096);
@@ -188,8 +193,9 @@ fn refuse(shared: &Shared, mut stream: std::net::TcpStream, caller: IpAddr, list
     // A caller that is an endpoint of what it calls, and has all connections that it may have, passes streams on to where
     // they came from. On a developer's machine everything may have the one address of loopback, which says nothing.
     let is_anybody = caller == IpAddr::from(Ipv4Addr::LOCALHOST) || caller == IpAddr::from(Ipv6Addr::LOCALHOST);
-    let is_endpoint =
-        |called: &Called| called.serving.load().as_ref().is_some_and(|serving| serving.leads_to(caller)) && !is_anybody;
+    let is_endpoint = |called: &ServiceEntry| {
+        called.serving.load().as_ref().is_some_and(|serving| serving.leads_to(caller)) && !is_anybody
+    };
     match owner_of_stream(shared, listening) {
         Some((called, port)) if is_endpoint(&called) => {
             shared.telemetry.loops.inc();
@@ -206,7 +212,9 @@ fn refuse(shared: &Shared, mut stream: std::net::TcpStream, caller: IpAddr, list
     }
     if listening.facts.load().http {
         // The buffer of a new connection has room for it. The caller may be gone; that is fine.
-        if stream.write_all(&http::last_words(Reason::Overloaded)).is_ok() && stream.shutdown(Shutdown::Write).is_ok() {
+        if stream.write_all(&http::final_response(Reason::Overloaded)).is_ok()
+            && stream.shutdown(Shutdown::Write).is_ok()
+        {
             shared.admission.lingering().add(stream, Instant::now());
         }
     }
@@ -237,7 +245,7 @@ fn looped(shared: &Shared, service: &ServiceName, port: u16, caller: IpAddr) {
 }
 
 /// The Service whose streams arrive at a listener, and its port; `None` where it carries HTTP.
-fn owner_of_stream(shared: &Shared, listening: &Listening) -> Option<(Arc<Called>, u16)> {
+fn owner_of_stream(shared: &Shared, listening: &Listening) -> Option<(Arc<ServiceEntry>, u16)> {
     let facts = listening.facts.load();
     let (service, port) = facts.owner.as_ref().filter(|_| !facts.http)?;
     Some((shared.directory.named(service)?, *port))
@@ -256,19 +264,20 @@ async fn serve_tls(
     let shared = &worker.shared;
     if let Some((service, port)) = listening.facts.load().owner.clone() {
         let called = shared.directory.named(&service);
-        return serve_tcp(worker, stream, first, caller, Carried { called, port, protocol: Protocol::Http }).await;
+        return serve_tcp(worker, stream, first, caller, OpaqueTarget { called, port, protocol: Protocol::Http }).await;
     }
     // TLS without a server name belongs to no Service.
     let Some(host) = name.as_ref().and_then(|name| http::Host::parse(name.as_bytes())) else { return };
     if host.is_one_label() {
-        shared.know(caller).await;
+        shared.wait_for_workload(caller).await;
     }
     let carried = {
         let facts = listening.facts.load();
-        let on = |called: &Arc<Called>, protocol| http::port_on(called, facts.port, protocol).map(|it| (it, protocol));
+        let on =
+            |called: &Arc<ServiceEntry>, protocol| http::port_on(called, facts.port, protocol).map(|it| (it, protocol));
         http::find_called(shared, &facts.sni, &host, caller).ok().and_then(|called| {
             let (port, protocol) = on(&called, Protocol::Tcp).or_else(|| on(&called, Protocol::Http))?;
-            Some(Carried { called: Some(called), port, protocol })
+            Some(OpaqueTarget { called: Some(called), port, protocol })
         })
     };
     if let Some(carried) = carried {
@@ -277,17 +286,17 @@ async fn serve_tls(
 }
 
 /// The port of a Service to which an opaque stream belongs.
-struct Carried {
-    called: Option<Arc<Called>>,
+struct OpaqueTarget {
+    called: Option<Arc<ServiceEntry>>,
     port: u16,
     /// What the port carries otherwise.
     protocol: Protocol,
 }
 
 /// Carries a stream of which `first` was already read, or resets it.
-async fn serve_tcp(worker: &Arc<Worker>, stream: TcpStream, first: Bytes, caller: IpAddr, carried: Carried) {
+async fn serve_tcp(worker: &Arc<Worker>, stream: TcpStream, first: Bytes, caller: IpAddr, carried: OpaqueTarget) {
     let shared = &worker.shared;
-    let Carried { called: Some(called), port, protocol } = carried else {
+    let OpaqueTarget { called: Some(called), port, protocol } = carried else {
         return reset(&stream, caller, Reason::UnknownHost);
     };
     let counts = shared.telemetry.stream(&called.name, port);
@@ -299,7 +308,7 @@ async fn serve_tcp(worker: &Arc<Worker>, stream: TcpStream, first: Bytes, caller
         }
     };
     let begins = endpoint.local_addr().ok().filter(|_| shared.own_ends.any());
-    let Ok(_end) = begins.map(|begins| shared.own_ends.note(Way::Opened, begins)).transpose() else {
+    let Ok(_end) = begins.map(|begins| shared.own_ends.note(StreamOrigin::Opened, begins)).transpose() else {
         shared.telemetry.loops.inc();
         looped(shared, &called.name, port, caller);
         return reset(&stream, caller, Reason::LoopDetected);
@@ -320,16 +329,16 @@ async fn serve_tcp(worker: &Arc<Worker>, stream: TcpStream, first: Bytes, caller
 async fn endpoint_for(
     worker: &Arc<Worker>,
     caller: IpAddr,
-    called: &Arc<Called>,
+    called: &Arc<ServiceEntry>,
     port: u16,
     protocol: Protocol,
 ) -> Result<(TcpStream, InFlight, Option<Duration>), Reason> {
     let shared = &worker.shared;
     let port = match find_port(shared, called, port, protocol).await {
-        Found::Port(port) => port,
-        Found::NoPort => return Err(Reason::NoRoute),
-        Found::Absent => return Err(Reason::UnknownHost),
-        Found::NotSynced => return Err(Reason::NotSynced),
+        PortLookup::Port(port) => port,
+        PortLookup::NoPort => return Err(Reason::NoRoute),
+        PortLookup::Absent => return Err(Reason::UnknownHost),
+        PortLookup::NotSynced => return Err(Reason::NotSynced),
     };
     let backend = match port.target(worker.draw()) {
         Target::Backend(backend) => backend,
@@ -342,7 +351,7 @@ async fn endpoint_for(
         (upstreams.policy.idle_timeout, upstreams.policy.local_only)
     };
     if local_only {
-        shared.know(caller).await;
+        shared.wait_for_workload(caller).await;
     }
     let (endpoint, in_flight) = tcp::dial(worker, caller, backend).await?;
     Ok((endpoint, in_flight, idle))

@@ -7,13 +7,13 @@ use std::{
     task::{Poll, Waker},
 };
 
-use super::Inner;
+use super::SocketInner;
 
 /// So many sockets wait for each other at most.
 const MOST: usize = 64;
 
 thread_local! {
-    static LISTED: RefCell<Vec<Arc<Inner>>> = const { RefCell::new(Vec::new()) };
+    static LISTED: RefCell<Vec<Arc<SocketInner>>> = const { RefCell::new(Vec::new()) };
     static SENDER: RefCell<Option<Waker>> = const { RefCell::new(None) };
     static OPEN: Cell<bool> = const { Cell::new(false) };
 }
@@ -39,7 +39,7 @@ pub(super) fn is_open() -> bool {
 }
 
 /// Puts a socket on the list.
-pub(super) fn list(socket: &Arc<Inner>) {
+pub(super) fn list(socket: &Arc<SocketInner>) {
     let count = LISTED.with_borrow_mut(|listed| {
         listed.push(socket.clone());
         listed.len()

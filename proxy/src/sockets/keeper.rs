@@ -21,7 +21,7 @@ use rustix::{
     },
 };
 
-use super::wire::{self, Connection, Message};
+use super::wire::{self, KeeperConnection, Message};
 
 /// More sockets than any proxy opens: all of an own address's ports on both families.
 const MOST: usize = 40_000;
@@ -112,7 +112,7 @@ impl Keeper {
 
     /// Gives a proxy what is kept, then keeps what it has.
     fn exchange(&mut self, socket: OwnedFd, taken: &mut bool) -> io::Result<()> {
-        let proxy = Connection::new(socket)?;
+        let proxy = KeeperConnection::new(socket)?;
         self.kept.retain(|_, socket| wire::listens(socket));
         for socket in self.kept.values() {
             proxy.keep(socket)?;

@@ -16,8 +16,8 @@ use parking_lot::Mutex;
 use prometheus_client::metrics::gauge::Gauge;
 
 use super::{
-    Held, end,
-    wire::{Connection, Message},
+    KeptSockets, end,
+    wire::{KeeperConnection, Message},
 };
 
 /// How often the proxy tries to connect to a keeper that does not run.
@@ -32,30 +32,30 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// Longest time in which a keeper has given what it has.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// What the keeper is to be told.
-pub(super) enum Told {
+/// A change of the open sockets, sent to the keeper.
+pub(super) enum KeeperUpdate {
     Opened(SocketAddr),
     Closed(SocketAddr),
 }
 
-/// The way to the keeper.
-pub(super) struct Link {
+/// The connection to the keeper, and what was sent on it.
+pub(super) struct KeeperLink {
     path: PathBuf,
-    held: Arc<Mutex<Held>>,
-    keeper: Option<Connection>,
+    held: Arc<Mutex<KeptSockets>>,
+    keeper: Option<KeeperConnection>,
     kept: HashSet<SocketAddr>,
     count: Gauge,
-    in_vain: u32,
+    failures: u32,
 }
 
-impl Link {
+impl KeeperLink {
     /// A link; what the keeper has from the process before is adopted in `held`.
     ///
     /// # Errors
     /// When there is a keeper, and it does not give what it has.
-    pub(super) fn new(path: &Path, held: Arc<Mutex<Held>>, count: Gauge) -> io::Result<Self> {
-        let mut link = Self { path: path.to_owned(), held, keeper: None, kept: HashSet::new(), count, in_vain: 0 };
-        match reach_patiently(path) {
+    pub(super) fn new(path: &Path, held: Arc<Mutex<KeptSockets>>, count: Gauge) -> io::Result<Self> {
+        let mut link = Self { path: path.to_owned(), held, keeper: None, kept: HashSet::new(), count, failures: 0 };
+        match connect_with_retries(path) {
             Ok((keeper, before)) => {
                 if !before.is_empty() {
                     tracing::info!(sockets = before.len(), "goes on with the sockets of the process before");
@@ -65,65 +65,65 @@ impl Link {
                     before.into_iter().map(|(address, socket)| (address, Arc::new(socket))).collect();
                 link.keeper = Some(keeper);
             }
-            Err(error) if absent(&error) => link.missed(&error),
+            Err(error) if absent(&error) => link.count_failure(&error),
             Err(error) => return Err(error),
         }
-        link.tally();
+        link.update_gauge();
         Ok(link)
     }
 
     /// Sends what the proxy opens and closes, and connects again where needed, until the proxy ends.
-    pub(super) fn run(mut self, told: &Receiver<Told>) {
+    pub(super) fn run(mut self, updates: &Receiver<KeeperUpdate>) {
         let mut next = Instant::now() + RETRY;
         loop {
-            match told.recv_timeout(next.saturating_duration_since(Instant::now())) {
-                Ok(told) => self.tell(&told),
+            match updates.recv_timeout(next.saturating_duration_since(Instant::now())) {
+                Ok(update) => self.send(&update),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
             if Instant::now() >= next {
-                self.look();
+                self.reconnect();
                 next = Instant::now() + RETRY;
             }
-            self.tally();
+            self.update_gauge();
         }
     }
 
-    fn tell(&mut self, told: &Told) {
+    fn send(&mut self, update: &KeeperUpdate) {
         let Some(keeper) = &self.keeper else { return };
-        let sent = match told {
-            Told::Opened(address) => {
+        let sent = match update {
+            KeeperUpdate::Opened(address) => {
                 // It may have been closed meanwhile.
                 let Some(socket) = self.held.lock().open.get(address).cloned() else { return };
                 self.kept.insert(*address);
                 keeper.keep(&socket)
             }
-            Told::Closed(address) => {
+            KeeperUpdate::Closed(address) => {
                 self.kept.remove(address);
                 keeper.close(*address)
             }
         };
-        self.judge(sent);
+        self.disconnect_if_failed(sent);
     }
 
     /// Connects to a keeper that was started or restarted, and sends it every socket.
-    fn look(&mut self) {
+    fn reconnect(&mut self) {
         // After a drain the sockets belong to the next process.
         if self.keeper.as_ref().is_some_and(|keeper| !keeper.ended()) || self.held.lock().left {
             return;
         }
-        self.lose();
-        match reach(&self.path) {
+        self.disconnect();
+        match connect(&self.path) {
             Ok((keeper, theirs)) => {
-                let sent = self.tell_all(&keeper, &theirs);
-                (self.keeper, self.in_vain) = (Some(keeper), 0);
-                self.judge(sent);
+                let sent = self.send_all(&keeper, &theirs);
+                (self.keeper, self.failures) = (Some(keeper), 0);
+                self.disconnect_if_failed(sent);
             }
-            Err(error) => self.missed(&error),
+            Err(error) => self.count_failure(&error),
         }
     }
 
-    fn tell_all(&mut self, keeper: &Connection, theirs: &[(SocketAddr, TcpListener)]) -> io::Result<()> {
+    fn send_all(&mut self, keeper: &KeeperConnection, theirs: &[(SocketAddr, TcpListener)]) -> io::Result<()> {
         let ours: Vec<_> = {
             let held = self.held.lock();
             held.open.iter().chain(&held.adopted).map(|(address, socket)| (*address, socket.clone())).collect()
@@ -136,65 +136,65 @@ impl Link {
         ours.iter().try_for_each(|(_, socket)| keeper.keep(socket))
     }
 
-    fn judge(&mut self, sent: io::Result<()>) {
+    fn disconnect_if_failed(&mut self, sent: io::Result<()>) {
         if let Err(error) = sent {
             tracing::warn!(%error, "the keeper of the sockets does not listen");
-            self.lose();
+            self.disconnect();
         }
     }
 
-    fn lose(&mut self) {
+    fn disconnect(&mut self) {
         self.keeper = None;
         self.kept.clear();
     }
 
-    fn missed(&mut self, error: &io::Error) {
-        self.in_vain = self.in_vain.saturating_add(1);
+    fn count_failure(&mut self, error: &io::Error) {
+        self.failures = self.failures.saturating_add(1);
         let keeper = self.path.display();
-        if self.in_vain == SAY {
+        if self.failures == SAY {
             tracing::warn!(%error, %keeper, "nobody keeps the sockets: after a crash callers are refused until this process is back");
         } else {
             tracing::debug!(%error, %keeper, "no keeper of the sockets");
         }
     }
 
-    fn tally(&self) {
+    fn update_gauge(&self) {
         #[allow(clippy::cast_possible_wrap)]
         self.count.set(self.kept.len() as i64);
     }
 }
 
 /// A keeper, and what it has.
-type Reached = (Connection, Vec<(SocketAddr, TcpListener)>);
+type Connected = (KeeperConnection, Vec<(SocketAddr, TcpListener)>);
 
 /// There is no keeper, so nothing is kept.
 fn absent(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
 }
 
-/// Tries to reach a running keeper until it answers or the time is up. The proxy cannot start without that.
-fn reach_patiently(path: &Path) -> io::Result<Reached> {
+/// Tries to connect to a running keeper until it answers or the time is up. The proxy cannot start without that.
+fn connect_with_retries(path: &Path) -> io::Result<Connected> {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        match reach(path) {
-            Err(error) if may_pass(&error) && Instant::now() < deadline => {
+        match connect(path) {
+            Err(error) if may_retry(&error) && Instant::now() < deadline => {
                 tracing::debug!(%error, "the keeper of the sockets is asked again");
                 std::thread::park_timeout(PAUSE);
             }
-            reached => return reached,
+            connected => return connected,
         }
     }
 }
 
 /// A keeper that is there may answer the next time.
-fn may_pass(error: &io::Error) -> bool {
+fn may_retry(error: &io::Error) -> bool {
     !absent(error) && error.kind() != io::ErrorKind::PermissionDenied
 }
 
 /// Connects to a keeper and takes what it has.
-fn reach(path: &Path) -> io::Result<Reached> {
+fn connect(path: &Path) -> io::Result<Connected> {
     let deadline = Instant::now() + PATIENCE;
-    let keeper = Connection::to(path)?;
+    let keeper = KeeperConnection::to(path)?;
     let mut kept = Vec::new();
     while let Some(message) = keeper.receive()? {
         match message {

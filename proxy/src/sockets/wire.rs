@@ -57,9 +57,9 @@ pub(super) fn listens(socket: impl AsFd) -> bool {
 }
 
 /// A connection between the two.
-pub(super) struct Connection(OwnedFd);
+pub(super) struct KeeperConnection(OwnedFd);
 
-impl Connection {
+impl KeeperConnection {
     /// The other side is waited for no longer than it can take; by a keeper only until it has taken what it is sent.
     pub(super) fn new(socket: OwnedFd) -> io::Result<Self> {
         set_socket_timeout(&socket, Timeout::Send, Some(PATIENCE))?;

@@ -17,10 +17,10 @@ use maesh_config::{
 use maesh_discovery::update::{Interest, Rejected, Update};
 
 use super::{
-    Called, Destination, Endpoint, MeshFacts, NameFacts, Place, Port, Serving, Shared, Wanted, Weighted,
-    directory_name,
+    ActiveService, Destination, Endpoint, Locality, MeshFacts, NameFacts, Port, ServiceEntry, Shared, WantedResource,
+    WeightedRoute, directory_name,
     graph::{BackendId, Effect, Event, Graph, PublishedPort},
-    refused::Refused,
+    refused::RefusedListeners,
     runtime::Runtime,
 };
 use crate::loops::Dialable;
@@ -53,10 +53,10 @@ pub(crate) struct Apply {
     shared: Arc<Shared>,
     interest: Interest,
     graph: Graph,
-    names: HashMap<ServiceName, Arc<Called>>,
+    names: HashMap<ServiceName, Arc<ServiceEntry>>,
     runtime: Runtime,
     /// Listeners that wait for another try to open them.
-    refused: Refused,
+    refused: RefusedListeners,
     /// Endpoints that left with requests in flight, since the last acknowledgement.
     leaving: Vec<Arc<Endpoint>>,
 }
@@ -64,8 +64,8 @@ pub(crate) struct Apply {
 /// Changes of the tables of one batch: each shard is copied once for all of them.
 #[derive(Default)]
 struct Tables {
-    by_name: Vec<(Box<str>, Option<Arc<Called>>)>,
-    by_address: Vec<(IpAddr, Option<Arc<Called>>)>,
+    by_name: Vec<(Box<str>, Option<Arc<ServiceEntry>>)>,
+    by_address: Vec<(IpAddr, Option<Arc<ServiceEntry>>)>,
     workloads: Vec<Arc<Workload>>,
     workloads_gone: Vec<Arc<str>>,
 }
@@ -74,7 +74,7 @@ impl Apply {
     /// Nothing is in force yet.
     pub(crate) fn new(shared: Arc<Shared>, interest: Interest) -> Self {
         let config = &shared.config;
-        let place = Place { node: config.node.clone(), zone: config.zone.clone() };
+        let place = Locality { node: config.node.clone(), zone: config.zone.clone() };
         // A zone that was given is not asked for.
         let node = config.node_address.filter(|_| place.zone.is_none()).map(Workload::resource_name_of);
         let dialable = Dialable::new(&config.shared, config.loopback_endpoints);
@@ -85,7 +85,7 @@ impl Apply {
             graph,
             names: HashMap::new(),
             runtime: Runtime::default(),
-            refused: Refused::default(),
+            refused: RefusedListeners::default(),
             leaving: Vec::new(),
         }
     }
@@ -120,13 +120,13 @@ impl Apply {
     }
 
     /// Gets what the data path needs and does not have.
-    pub(crate) fn demand(&mut self, wanted: &Wanted, ports: &mut impl Ports) {
+    pub(crate) fn demand(&mut self, wanted: &WantedResource, ports: &mut impl Ports) {
         match wanted {
-            Wanted::Service(called) => {
+            WantedResource::Service(called) => {
                 self.graph.handle(Event::Used(called.name.clone()));
                 self.carry_out(ports);
             }
-            Wanted::Workload(address) => {
+            WantedResource::Workload(address) => {
                 self.interest.subscribe(Kind::Workload, Workload::resource_name_of(*address));
             }
         }
@@ -269,7 +269,7 @@ impl Apply {
                 called.clone()
             }
             None => {
-                let called = Arc::new(Called::new(name.service.clone(), facts));
+                let called = Arc::new(ServiceEntry::new(name.service.clone(), facts));
                 tables.by_name.push((directory_name(&name.service), Some(called.clone())));
                 self.names.insert(name.service.clone(), called.clone());
                 called
@@ -317,7 +317,7 @@ impl Apply {
                 Destination::NotUnderstood => Destination::NotUnderstood,
             };
             let route = |backends: &Vec<(u32, Destination<BackendId>)>| {
-                Weighted::new(backends.iter().map(|(weight, to)| (*weight, destination(to))).collect())
+                WeightedRoute::new(backends.iter().map(|(weight, to)| (*weight, destination(to))).collect())
             };
             let routes = port.routes.iter().map(route).collect();
             let mut made = Port::new(&self.shared, name, port.number, port.protocol, routes, own);
@@ -326,7 +326,7 @@ impl Apply {
             ports.push(Arc::new(made));
         }
         self.shared.telemetry.retain_ports(name, |number| ports.iter().any(|port| port.number == number));
-        called.serving.store(Some(Arc::new(Serving::new(ports, &self.shared.leaving))));
+        called.serving.store(Some(Arc::new(ActiveService::new(ports, &self.shared.leaving))));
         called.arrived(false);
     }
 }

@@ -17,10 +17,12 @@ use maesh_config::{
 
 use crate::loops::Dialable;
 
-use super::{ArcSwap, ArcSwapOption, BackendPort, Called, Counts, NameFacts, Place, Port, Shared, Wanted};
+use super::{
+    ArcSwap, ArcSwapOption, BackendPort, Counts, Locality, NameFacts, Port, ServiceEntry, Shared, WantedResource,
+};
 
 /// What became of a port that was asked for.
-pub(crate) enum Found {
+pub(crate) enum PortLookup {
     /// Here it is.
     Port(Arc<Port>),
     /// The Service has no such port.
@@ -31,7 +33,7 @@ pub(crate) enum Found {
     NotSynced,
 }
 
-impl Called {
+impl ServiceEntry {
     /// A Service of which only the name is known.
     pub(crate) fn new(name: ServiceName, facts: NameFacts) -> Self {
         Self {
@@ -80,17 +82,27 @@ impl Called {
 }
 
 /// The port `number` of `called` if its configuration is in force; never waits.
-pub(crate) fn ready_port(shared: &Shared, called: &Called, number: u16, protocol: Protocol) -> Option<Found> {
+pub(crate) fn ready_port(
+    shared: &Shared,
+    called: &ServiceEntry,
+    number: u16,
+    protocol: Protocol,
+) -> Option<PortLookup> {
     called.touch(shared);
     let serving = called.serving.load();
     let serving = serving.as_ref()?;
-    Some(serving.port(number, protocol).map_or(Found::NoPort, |port| Found::Port(port.clone())))
+    Some(serving.port(number, protocol).map_or(PortLookup::NoPort, |port| PortLookup::Port(port.clone())))
 }
 
 /// The port `number` of `called`, as it is in force; on first use this waits for it at most [`first_use`].
 ///
 /// [`first_use`]: crate::Config::first_use
-pub(crate) async fn find_port(shared: &Shared, called: &Arc<Called>, number: u16, protocol: Protocol) -> Found {
+pub(crate) async fn find_port(
+    shared: &Shared,
+    called: &Arc<ServiceEntry>,
+    number: u16,
+    protocol: Protocol,
+) -> PortLookup {
     if let Some(found) = ready_port(shared, called, number, protocol) {
         return found;
     }
@@ -99,18 +111,18 @@ pub(crate) async fn find_port(shared: &Shared, called: &Arc<Called>, number: u16
         return found;
     }
     if called.absent.load(Ordering::Acquire) {
-        return Found::Absent;
+        return PortLookup::Absent;
     }
     plain(shared, called, number, protocol)
 }
 
 /// Waits until the configuration of `called` has arrived or its time is up. Callers that come later wait less, and
 /// not at all once the first one has waited in vain.
-async fn wait(shared: &Shared, called: &Arc<Called>) {
+async fn wait(shared: &Shared, called: &Arc<ServiceEntry>) {
     if !called.wanted.swap(true, Ordering::AcqRel) {
         called.wanted_at.store(u64::from(shared.clock.coarse()), Ordering::Relaxed);
         // A closed channel means that the proxy is ending.
-        let _ = shared.wanted.send(Wanted::Service(called.clone()));
+        let _ = shared.wanted.send(WantedResource::Service(called.clone()));
     }
     #[allow(clippy::cast_possible_truncation)]
     let waited = shared.clock.since(called.wanted_at.load(Ordering::Relaxed) as u32);
@@ -128,18 +140,18 @@ async fn wait(shared: &Shared, called: &Arc<Called>) {
 }
 
 /// The plain address of a Service as a backend.
-fn plain(shared: &Shared, called: &Called, number: u16, protocol: Protocol) -> Found {
+fn plain(shared: &Shared, called: &ServiceEntry, number: u16, protocol: Protocol) -> PortLookup {
     let facts = called.facts.load();
     if shared.mesh.load().access_control || facts.headless || facts.cluster_ips.is_empty() {
-        return Found::NotSynced;
+        return PortLookup::NotSynced;
     }
     if !facts.ports.iter().any(|port| port.number == number && port.protocol == protocol) {
-        return Found::NoPort;
+        return PortLookup::NoPort;
     }
     shared.telemetry.plain_fallback.inc();
     let mut made = called.plain.lock();
     if let Some((_, _, port)) = made.iter().find(|(of, carries, _)| *of == number && *carries == protocol) {
-        return Found::Port(port.clone());
+        return PortLookup::Port(port.clone());
     }
     let endpoint = |address| model::Endpoint {
         address: SocketAddr::new(address, number),
@@ -155,10 +167,10 @@ fn plain(shared: &Shared, called: &Called, number: u16, protocol: Protocol) -> F
     let endpoints: Vec<_> = endpoints.into_iter().filter(|it| dialable.allows(it.address)).collect();
     let own = BackendPort::new(called.name.clone(), plain_policy());
     // Nothing hints at any of them.
-    own.replace(plain_policy(), &endpoints, &Place::default(), shared.config.workers);
+    own.replace(plain_policy(), &endpoints, &Locality::default(), shared.config.workers);
     let port = Arc::new(Port::new(shared, &called.name, number, protocol, Vec::new(), Arc::new(own)));
     made.push((number, protocol, port.clone()));
-    Found::Port(port)
+    PortLookup::Port(port)
 }
 
 /// How a plain address is spoken to: nothing is known but that it is there.
@@ -181,7 +193,7 @@ impl Port {
         service: &ServiceName,
         number: u16,
         protocol: Protocol,
-        routes: Vec<super::Weighted>,
+        routes: Vec<super::WeightedRoute>,
         own: Arc<BackendPort>,
     ) -> Self {
         let counts = match protocol {

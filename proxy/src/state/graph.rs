@@ -8,7 +8,7 @@
 //! effect only when the Service and the endpoints of every backend it sends to are here or known absent. Until then the
 //! version before stays in force. Endpoints take effect at once.
 
-mod entry;
+mod service;
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -21,8 +21,8 @@ use maesh_config::{
     model::{self, BackendPolicy, Endpoints, Listener, Mesh, Name, Protocol, Route, Service, Workload},
 };
 
-use self::entry::{Backend, Entry, Fetched, stream_port};
-use super::{Destination, Place};
+use self::service::{Backend, Fetched, GraphService, stream_port};
+use super::{Destination, Locality};
 use crate::loops::Dialable;
 
 /// What happened.
@@ -101,12 +101,12 @@ pub(crate) struct PublishedPort {
 /// The state machine.
 #[derive(Debug)]
 pub(crate) struct Graph {
-    place: Place,
+    place: Locality,
     /// Name of the node's own workload, where that is asked for its zone.
     node: Option<Arc<str>>,
     dialable: Dialable,
     names: HashSet<ServiceName>,
-    services: HashMap<ServiceName, Entry>,
+    services: HashMap<ServiceName, GraphService>,
     listeners: HashSet<Arc<str>>,
     complete: HashSet<Kind>,
     effects: Vec<Effect>,
@@ -114,7 +114,7 @@ pub(crate) struct Graph {
 
 impl Graph {
     /// A graph that has seen nothing. `node` is the workload from which the proxy's zone is learnt, if it is not given.
-    pub(crate) fn new(place: Place, node: Option<Arc<str>>, dialable: Dialable) -> Self {
+    pub(crate) fn new(place: Locality, node: Option<Arc<str>>, dialable: Dialable) -> Self {
         let effects = node.iter().map(|node| Effect::Subscribe(Kind::Workload, node.clone())).collect();
         Self {
             place,
@@ -159,7 +159,7 @@ impl Graph {
     }
 
     /// Where the proxy is.
-    pub(crate) fn place(&self) -> &Place {
+    pub(crate) fn place(&self) -> &Locality {
         &self.place
     }
 
@@ -265,7 +265,7 @@ impl Graph {
 
     /// The entry of a Service of which something was received. One that was not asked for was kept over a restart: it
     /// will not be sent again, so it is held like one in use until nobody used it for the idle time.
-    fn hold_received(&mut self, name: &ServiceName) -> &mut Entry {
+    fn hold_received(&mut self, name: &ServiceName) -> &mut GraphService {
         let kept = !self.services.contains_key(name);
         let entry = self.hold(name);
         entry.used |= kept;
@@ -273,13 +273,13 @@ impl Graph {
     }
 
     /// The entry of a Service. Asks for it if it is new.
-    fn hold(&mut self, name: &ServiceName) -> &mut Entry {
+    fn hold(&mut self, name: &ServiceName) -> &mut GraphService {
         let effects = &mut self.effects;
         self.services.entry(name.clone()).or_insert_with(|| {
             let key: Arc<str> = name.to_string().into();
             effects.push(Effect::Subscribe(Kind::Service, key.clone()));
             effects.push(Effect::Subscribe(Kind::Endpoints, key));
-            Entry::default()
+            GraphService::default()
         })
     }
 
@@ -352,7 +352,7 @@ impl Graph {
 
     /// The ports of a Service with their backends; `None` while something that it needs is not here.
     fn resolve(&self, service: &Service) -> Option<Vec<PublishedPort>> {
-        let known = |it: &ServiceName| self.services.get(it).is_some_and(Entry::is_known);
+        let known = |it: &ServiceName| self.services.get(it).is_some_and(GraphService::is_known);
         if !service.backends().iter().all(known) {
             return None;
         }

@@ -21,23 +21,23 @@ const ROUND: usize = 64;
 
 /// The listeners that wait for another try, by identity.
 #[derive(Default)]
-pub(super) struct Refused(HashMap<Arc<str>, Entry>);
+pub(super) struct RefusedListeners(HashMap<Arc<str>, RefusedListener>);
 
-struct Entry {
+struct RefusedListener {
     listener: Arc<Listener>,
     message: String,
     pause: Duration,
     due: Instant,
 }
 
-impl Refused {
+impl RefusedListeners {
     /// Notes that `listener` could not be opened at `now`. Whether that, or the reason, is news.
     pub(super) fn insert(&mut self, listener: Arc<Listener>, message: &str, now: Instant) -> bool {
         let before = self.0.remove(&listener.id.0);
         let pause = before.as_ref().map_or(FIRST, |before| (before.pause * 2).min(LAST));
         let is_news = before.is_none_or(|before| before.message != message);
         let id = listener.id.0.clone();
-        self.0.insert(id, Entry { listener, message: message.to_owned(), pause, due: now + pause });
+        self.0.insert(id, RefusedListener { listener, message: message.to_owned(), pause, due: now + pause });
         is_news
     }
 
@@ -74,7 +74,7 @@ mod tests {
 
     #[test]
     fn pauses_double_up_to_the_longest() {
-        let (mut refused, begin) = (Refused::default(), Instant::now());
+        let (mut refused, begin) = (RefusedListeners::default(), Instant::now());
         let mut now = begin;
         let mut pauses = Vec::new();
         for _ in 0..8 {
@@ -92,14 +92,14 @@ mod tests {
 
     #[test]
     fn only_what_changes_is_news() {
-        let (mut refused, now) = (Refused::default(), Instant::now());
+        let (mut refused, now) = (RefusedListeners::default(), Instant::now());
         let news = ["taken", "taken", "no right", "no right"].map(|why| refused.insert(listener(80), why, now));
         assert_eq!(news, [true, false, true, false]);
     }
 
     #[test]
     fn a_round_is_bounded_and_all_get_their_turn() {
-        let (mut refused, mut now) = (Refused::default(), Instant::now());
+        let (mut refused, mut now) = (RefusedListeners::default(), Instant::now());
         for port in 1..=150 {
             refused.insert(listener(port), "taken", now);
         }

@@ -45,7 +45,7 @@ impl Workloads {
     }
 
     /// Notes that `address` calls at `now`; whether it is to be asked for.
-    pub(super) fn meet(&self, address: IpAddr, now: u32) -> bool {
+    pub(super) fn note_use(&self, address: IpAddr, now: u32) -> bool {
         let mut asked = self.asked.lock();
         if let Some(known) = asked.get_mut(&address) {
             known.used = now;
@@ -121,8 +121,8 @@ mod tests {
     fn addresses_asked_for_are_bounded() {
         let workloads = Workloads::default();
         let address = |last: usize| IpAddr::from(u32::try_from(last).expect("small").to_be_bytes());
-        assert!((0..MOST).all(|last| workloads.meet(address(last), 0)));
-        assert!(!workloads.meet(address(MOST), 0), "there is no room");
-        assert!(!workloads.meet(address(0), 0), "asked for already");
+        assert!((0..MOST).all(|last| workloads.note_use(address(last), 0)));
+        assert!(!workloads.note_use(address(MOST), 0), "there is no room");
+        assert!(!workloads.note_use(address(0), 0), "asked for already");
     }
 }

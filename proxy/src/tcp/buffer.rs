@@ -31,7 +31,7 @@ pub(super) struct Buffer {
 
 impl Buffer {
     /// An empty one.
-    pub(super) fn lend() -> Self {
+    pub(super) fn acquire() -> Self {
         let lent = LENT.get();
         LENT.set(lent + 1);
         let size = if lent < PLENTY { LARGE } else { SMALL };

@@ -24,15 +24,15 @@ const TURN: usize = 2 * 1024 * 1024;
 
 /// Carries bytes one way.
 pub(super) struct Direction {
-    held: Held,
+    held: PendingBytes,
     carried: u64,
     /// Moving average of what one read yields.
     average: usize,
-    end: End,
+    end: SourceEnd,
 }
 
 /// What was read from the source and not yet written to the target.
-enum Held {
+enum PendingBytes {
     Nothing,
     First(Bytes),
     Copied(Buffer),
@@ -41,7 +41,7 @@ enum Held {
 
 /// How far the source's end has come.
 #[derive(PartialEq, Eq)]
-enum End {
+enum SourceEnd {
     NotSeen,
     Read,
     Passed,
@@ -49,7 +49,7 @@ enum End {
 
 /// Which side of a direction is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Broken {
+pub(super) enum BrokenSide {
     /// Reading failed.
     Source,
     /// Writing failed.
@@ -59,8 +59,8 @@ pub(super) enum Broken {
 impl Direction {
     /// A direction in which `first` was read already.
     pub(super) fn new(first: Bytes) -> Self {
-        let held = if first.is_empty() { Held::Nothing } else { Held::First(first) };
-        Self { held, carried: 0, average: 0, end: End::NotSeen }
+        let held = if first.is_empty() { PendingBytes::Nothing } else { PendingBytes::First(first) };
+        Self { held, carried: 0, average: 0, end: SourceEnd::NotSeen }
     }
 
     /// Bytes that the target has taken.
@@ -70,7 +70,7 @@ impl Direction {
 
     /// Whether it waits for its source; else for its target, or for nothing any more.
     pub(super) fn reads(&self) -> bool {
-        self.end == End::NotSeen && matches!(self.held, Held::Nothing)
+        self.end == SourceEnd::NotSeen && matches!(self.held, PendingBytes::Nothing)
     }
 
     /// Moves what can be moved. Ready when the source has ended and the target has taken everything.
@@ -79,11 +79,11 @@ impl Direction {
         cx: &mut Context<'_>,
         source: &TcpStream,
         target: &TcpStream,
-    ) -> Poll<Result<(), Broken>> {
+    ) -> Poll<Result<(), BrokenSide>> {
         let mut turn = 0;
         loop {
-            turn += ready!(self.write(cx, target)).map_err(|_| Broken::Target)?;
-            if self.end != End::NotSeen {
+            turn += ready!(self.write(cx, target)).map_err(|_| BrokenSide::Target)?;
+            if self.end != SourceEnd::NotSeen {
                 return Poll::Ready(Ok(()));
             }
             if turn >= TURN {
@@ -91,14 +91,14 @@ impl Direction {
                 let _ = pin!(yield_now()).poll(cx);
                 return Poll::Pending;
             }
-            ready!(self.read(cx, source)).map_err(|_| Broken::Source)?;
+            ready!(self.read(cx, source)).map_err(|_| BrokenSide::Source)?;
         }
     }
 
     /// Tells the target that the source has ended, once.
     pub(super) fn pass_end(&mut self, target: &TcpStream) -> io::Result<()> {
-        if self.end == End::Read {
-            self.end = End::Passed;
+        if self.end == SourceEnd::Read {
+            self.end = SourceEnd::Passed;
             SockRef::from(target).shutdown(std::net::Shutdown::Write)?;
         }
         Ok(())
@@ -109,16 +109,16 @@ impl Direction {
         let mut written = 0;
         loop {
             let outcome = match &mut self.held {
-                Held::Nothing => return Poll::Ready(Ok(written)),
-                Held::First(bytes) => send(target, bytes).map(|sent| {
+                PendingBytes::Nothing => return Poll::Ready(Ok(written)),
+                PendingBytes::First(bytes) => send(target, bytes).map(|sent| {
                     bytes.advance(sent);
                     (sent, bytes.is_empty())
                 }),
-                Held::Copied(buffer) => send(target, buffer.waiting()).map(|sent| {
+                PendingBytes::Copied(buffer) => send(target, buffer.waiting()).map(|sent| {
                     buffer.advance(sent);
                     (sent, buffer.waiting().is_empty())
                 }),
-                Held::Piped(pipe) => target
+                PendingBytes::Piped(pipe) => target
                     .try_io(Interest::WRITABLE, || Ok(pipe.empty(target)?))
                     .map(|sent| (sent, pipe.waiting() == 0)),
             };
@@ -127,7 +127,7 @@ impl Direction {
                     self.carried += sent as u64;
                     written += sent;
                     if all {
-                        self.held = Held::Nothing;
+                        self.held = PendingBytes::Nothing;
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready!(target.poll_write_ready(cx))?,
@@ -142,7 +142,7 @@ impl Direction {
         loop {
             ready!(source.poll_read_ready(cx))?;
             match self.receive(source) {
-                Ok(0) => self.end = End::Read,
+                Ok(0) => self.end = SourceEnd::Read,
                 Ok(length) => self.average = self.average - self.average / 4 + length / 4,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
@@ -155,19 +155,19 @@ impl Direction {
     fn receive(&mut self, source: &TcpStream) -> io::Result<usize> {
         if self.carried >= BULK
             && self.average >= LONG
-            && let Some(mut pipe) = Pipe::lend()
+            && let Some(mut pipe) = Pipe::acquire()
         {
             let length = source.try_io(Interest::READABLE, || Ok(pipe.fill(source)?))?;
             if length > 0 {
-                self.held = Held::Piped(pipe);
+                self.held = PendingBytes::Piped(pipe);
             }
             return Ok(length);
         }
-        let mut buffer = Buffer::lend();
+        let mut buffer = Buffer::acquire();
         let length = receive(source, buffer.room())?;
         if length > 0 {
             buffer.fill(length);
-            self.held = Held::Copied(buffer);
+            self.held = PendingBytes::Copied(buffer);
         }
         Ok(length)
     }

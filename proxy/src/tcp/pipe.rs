@@ -51,7 +51,7 @@ pub(super) struct Pipe {
 
 impl Pipe {
     /// An empty one; `None` where the thread has lent many or the system refuses.
-    pub(super) fn lend() -> Option<Self> {
+    pub(super) fn acquire() -> Option<Self> {
         let lent = LENT.get();
         if lent >= MOST_LENT.load(Ordering::Relaxed) {
             return None;

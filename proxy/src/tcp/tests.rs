@@ -96,7 +96,7 @@ async fn bulk_both_ways_at_once() {
         ("small writes", &[700][..], 64 << 10),
     ] {
         let went = both_texts(length, length + 7, sizes, reads).await;
-        assert_eq!(went, Relayed { to_endpoint: length, to_caller: length + 7, end: End::Closed }, "{case}");
+        assert_eq!(went, Relayed { to_endpoint: length, to_caller: length + 7, end: RelayEnd::Closed }, "{case}");
     }
 }
 
@@ -110,7 +110,7 @@ proptest! {
         reads in 64_usize..200_000,
     ) {
         let went = runtime().block_on(both_texts(up, down, &sizes, reads));
-        prop_assert_eq!(went, Relayed { to_endpoint: up, to_caller: down, end: End::Closed });
+        prop_assert_eq!(went, Relayed { to_endpoint: up, to_caller: down, end: RelayEnd::Closed });
     }
 }
 
@@ -124,7 +124,7 @@ async fn first_bytes_come_first() {
     endpoint.read_to_string(&mut text).await.unwrap();
     assert_eq!(text, "hello world");
     drop(endpoint);
-    assert_eq!(went.await.unwrap(), Relayed { to_endpoint: 11, to_caller: 0, end: End::Closed });
+    assert_eq!(went.await.unwrap(), Relayed { to_endpoint: 11, to_caller: 0, end: RelayEnd::Closed });
 }
 
 #[tokio::test]
@@ -148,7 +148,7 @@ async fn a_half_close_leaves_the_other_half_open() {
         assert_eq!(first.read(&mut [0]).await.unwrap(), 0);
         let went = timeout(PATIENCE, went).await.unwrap().unwrap();
         let carried = if caller_first { (8, 6) } else { (6, 8) };
-        assert_eq!((went.end, (went.to_endpoint, went.to_caller)), (End::Closed, carried), "{caller_first}");
+        assert_eq!((went.end, (went.to_endpoint, went.to_caller)), (RelayEnd::Closed, carried), "{caller_first}");
     }
 }
 
@@ -171,7 +171,7 @@ async fn a_reset_is_passed_on() {
         one.set_zero_linger().unwrap();
         drop(one);
         let end = timeout(PATIENCE, went).await.unwrap().unwrap().end;
-        assert_eq!(end, if caller_resets { End::CallerReset } else { End::EndpointReset }, "{case}");
+        assert_eq!(end, if caller_resets { RelayEnd::CallerReset } else { RelayEnd::EndpointReset }, "{case}");
         // After an end was read, a reset shows when writing.
         let seen = if half_closed { other.write(b"y").await.is_err() } else { is_reset(&mut other).await };
         assert!(seen, "{case}");
@@ -188,7 +188,7 @@ async fn what_came_before_a_reset_arrives() {
     caller.read_exact(&mut words).await.unwrap();
     assert_eq!(&words, b"last words");
     assert!(is_reset(&mut caller).await);
-    assert_eq!(went.await.unwrap(), Relayed { to_endpoint: 0, to_caller: 10, end: End::EndpointReset });
+    assert_eq!(went.await.unwrap(), Relayed { to_endpoint: 0, to_caller: 10, end: RelayEnd::EndpointReset });
 }
 
 #[tokio::test]
@@ -202,7 +202,7 @@ async fn a_reset_is_passed_on_although_the_other_side_does_not_read() {
         one.set_zero_linger().unwrap();
         drop(one);
         let end = timeout(PATIENCE, went).await.unwrap().unwrap().end;
-        assert_eq!(end, if caller_resets { End::CallerReset } else { End::EndpointReset });
+        assert_eq!(end, if caller_resets { RelayEnd::CallerReset } else { RelayEnd::EndpointReset });
         assert!(is_reset(&mut other).await);
     }
 }
@@ -288,7 +288,7 @@ async fn silence_on_both_sides_ends_a_stream() {
     }
     let last = Instant::now();
     assert!(last - began > idle * 3);
-    assert_eq!(went.await.unwrap().end, End::Idle);
+    assert_eq!(went.await.unwrap().end, RelayEnd::Idle);
     let silent = Instant::now() - last;
     assert!(silent >= idle && silent <= idle + idle / LOOKS + Duration::from_secs(1), "cut after {silent:?}");
 }
@@ -309,10 +309,10 @@ fn pipes_are_lent_again_only_when_empty() {
         let (mut near, far) = pair().await;
         near.write_all(b"left over").await.unwrap();
         far.readable().await.unwrap();
-        let mut dirty = pipe::Pipe::lend().unwrap();
+        let mut dirty = pipe::Pipe::acquire().unwrap();
         assert_eq!(dirty.fill(&far).unwrap(), 9);
         drop(dirty);
-        let clean = pipe::Pipe::lend().unwrap();
+        let clean = pipe::Pipe::acquire().unwrap();
         assert_eq!(clean.waiting(), 0);
         // Nothing of the other stream comes out of it.
         near.write_all(b"new").await.unwrap();
@@ -328,11 +328,11 @@ fn pipes_are_lent_again_only_when_empty() {
 
 #[test]
 fn lending_is_bounded() {
-    let buffers: Vec<_> = (0..2_000).map(|_| buffer::Buffer::lend()).collect();
+    let buffers: Vec<_> = (0..2_000).map(|_| buffer::Buffer::acquire()).collect();
     let room: usize = buffers.into_iter().map(|mut buffer| buffer.room().len()).sum();
     assert!(room <= 33 << 20, "{room} bytes for 2,000 slow streams");
-    let pipes: Vec<_> = std::iter::from_fn(pipe::Pipe::lend).take(10_000).collect();
+    let pipes: Vec<_> = std::iter::from_fn(pipe::Pipe::acquire).take(10_000).collect();
     assert!(pipes.len() <= 128, "{} pipes", pipes.len());
     drop(pipes);
-    assert!(pipe::Pipe::lend().is_some());
+    assert!(pipe::Pipe::acquire().is_some());
 }

@@ -45,7 +45,7 @@ pub fn read(bytes: &[u8]) -> Hello {
 
 /// The body of the ClientHello, put together from its records.
 fn handshake(bytes: &[u8]) -> Result<Cow<'_, [u8]>, Hello> {
-    let mut rest = Reader(bytes);
+    let mut rest = HelloReader(bytes);
     let mut message: Cow<'_, [u8]> = Cow::Borrowed(&[]);
     loop {
         let record = record(&mut rest, message.is_empty())?;
@@ -54,7 +54,7 @@ fn handshake(bytes: &[u8]) -> Result<Cow<'_, [u8]>, Hello> {
         } else {
             message.to_mut().extend_from_slice(record);
         }
-        let mut reader = Reader(&message);
+        let mut reader = HelloReader(&message);
         // A stream that begins with another handshake message is not one that a client opens.
         if reader.byte().is_some_and(|kind| kind != CLIENT_HELLO) {
             return Err(Hello::NotTls);
@@ -73,7 +73,7 @@ fn handshake(bytes: &[u8]) -> Result<Cow<'_, [u8]>, Hello> {
 }
 
 /// The payload of the next record.
-fn record<'a>(bytes: &mut Reader<'a>, first: bool) -> Result<&'a [u8], Hello> {
+fn record<'a>(bytes: &mut HelloReader<'a>, first: bool) -> Result<&'a [u8], Hello> {
     let foreign = if first { Hello::NotTls } else { Hello::Unnamed };
     let checked = |value: Option<u8>, right: fn(u8) -> bool| match value {
         Some(value) if right(value) => Ok(()),
@@ -93,12 +93,12 @@ fn record<'a>(bytes: &mut Reader<'a>, first: bool) -> Result<&'a [u8], Hello> {
 
 /// The name in the body of a ClientHello.
 fn server_name(hello: &[u8]) -> Option<Box<str>> {
-    let mut hello = Reader(hello);
+    let mut hello = HelloReader(hello);
     hello.take(2 + 32)?;
     let _session = hello.vector(1)?;
     let _ciphers = hello.vector(2)?;
     let _compression = hello.vector(1)?;
-    let mut extensions = Reader(hello.vector(2)?);
+    let mut extensions = HelloReader(hello.vector(2)?);
     let mut found = None;
     while !extensions.0.is_empty() {
         let kind = extensions.number(2)?;
@@ -107,8 +107,8 @@ fn server_name(hello: &[u8]) -> Option<Box<str>> {
             return None;
         }
     }
-    let mut body = Reader(found?);
-    let mut names = Reader(body.vector(2)?);
+    let mut body = HelloReader(found?);
+    let mut names = HelloReader(body.vector(2)?);
     if !body.0.is_empty() {
         return None;
     }
@@ -138,9 +138,9 @@ fn host_name(bytes: &[u8]) -> Option<Box<str>> {
 }
 
 /// Reads from the front; `None` where there is too little.
-struct Reader<'a>(&'a [u8]);
+struct HelloReader<'a>(&'a [u8]);
 
-impl<'a> Reader<'a> {
+impl<'a> HelloReader<'a> {
     fn take(&mut self, length: usize) -> Option<&'a [u8]> {
         let (taken, rest) = self.0.split_at_checked(length)?;
         self.0 = rest;

@@ -28,70 +28,70 @@ pub(crate) enum BodyError {
 }
 
 /// The body of a response.
-pub(crate) struct ResponseBody(Source);
+pub(crate) struct ResponseBody(ResponseSource);
 
-enum Source {
+enum ResponseSource {
     Empty,
     Full(Bytes),
-    H1(Box<h1::Body>),
-    H2(Box<h2::Body>),
+    H1(Box<h1::H1Body>),
+    H2(Box<h2::H2Body>),
 }
 
 impl ResponseBody {
     /// No body.
     pub(crate) fn empty() -> Self {
-        Self(Source::Empty)
+        Self(ResponseSource::Empty)
     }
 
     /// A body that is here.
     pub(crate) fn full(data: Bytes) -> Self {
-        Self(if data.is_empty() { Source::Empty } else { Source::Full(data) })
+        Self(if data.is_empty() { ResponseSource::Empty } else { ResponseSource::Full(data) })
     }
 
-    pub(super) fn h1(body: h1::Body) -> Self {
-        Self(Source::H1(Box::new(body)))
+    pub(super) fn h1(body: h1::H1Body) -> Self {
+        Self(ResponseSource::H1(Box::new(body)))
     }
 
-    pub(super) fn h2(body: h2::Body) -> Self {
-        Self(Source::H2(Box::new(body)))
+    pub(super) fn h2(body: h2::H2Body) -> Self {
+        Self(ResponseSource::H2(Box::new(body)))
     }
 
     /// All of it is here.
     pub(crate) fn is_whole(&self) -> bool {
-        matches!(self.0, Source::Empty | Source::Full(_))
+        matches!(self.0, ResponseSource::Empty | ResponseSource::Full(_))
     }
 
     /// See [`http_body::Body::poll_frame`].
     pub(crate) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match &mut self.0 {
-            Source::Empty => Poll::Ready(None),
-            Source::Full(data) => {
+            ResponseSource::Empty => Poll::Ready(None),
+            ResponseSource::Full(data) => {
                 let data = std::mem::take(data);
-                self.0 = Source::Empty;
+                self.0 = ResponseSource::Empty;
                 Poll::Ready(Some(Ok(Frame::data(data))))
             }
-            Source::H1(body) => body.poll_frame(cx),
-            Source::H2(body) => body.poll_frame(cx),
+            ResponseSource::H1(body) => body.poll_frame(cx),
+            ResponseSource::H2(body) => body.poll_frame(cx),
         }
     }
 
     /// See [`http_body::Body::is_end_stream`].
     pub(crate) fn is_end_stream(&self) -> bool {
         match &self.0 {
-            Source::Empty => true,
-            Source::Full(_) => false,
-            Source::H1(body) => body.is_end_stream(),
-            Source::H2(body) => body.is_end_stream(),
+            ResponseSource::Empty => true,
+            ResponseSource::Full(_) => false,
+            ResponseSource::H1(body) => body.is_end_stream(),
+            ResponseSource::H2(body) => body.is_end_stream(),
         }
     }
 
     /// See [`http_body::Body::size_hint`].
     pub(crate) fn size_hint(&self) -> SizeHint {
         match &self.0 {
-            Source::Empty => SizeHint::with_exact(0),
-            Source::Full(data) => SizeHint::with_exact(data.len() as u64),
-            Source::H1(body) => body.size_hint(),
-            Source::H2(_) => SizeHint::default(),
+            ResponseSource::Empty => SizeHint::with_exact(0),
+            ResponseSource::Full(data) => SizeHint::with_exact(data.len() as u64),
+            ResponseSource::H1(body) => body.size_hint(),
+            ResponseSource::H2(_) => SizeHint::default(),
         }
     }
 }

@@ -19,6 +19,6 @@ mod request;
 mod tests;
 mod writer;
 
-pub(super) use connection::Connection;
-pub(crate) use head::Limits as ResponseLimits;
-pub(super) use {connection::exchange, reader::Body};
+pub(super) use connection::PooledConnection;
+pub(crate) use head::ResponseLimits;
+pub(super) use {connection::exchange, reader::H1Body};

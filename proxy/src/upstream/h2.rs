@@ -34,8 +34,8 @@ use tokio::{
 
 use self::upload::Uploading;
 use super::{
-    Answer, Ask, BodyError, Failure, ProtocolError, ResponseBody, ResponseLimits, Then, Upgraded, Upload, has_no_body,
-    length::content_length,
+    Answer, BodyError, Failure, OutboundRequest, ProtocolError, ResponseBody, ResponseLimits, ResponseRest, Upgraded,
+    Upload, has_no_body, length::content_length,
 };
 use crate::{
     connect::{self, ConnectError, Connector},
@@ -66,12 +66,12 @@ const NO_BODY: Duration = Duration::from_secs(5);
 const UNTOLD: usize = usize::MAX - 1;
 
 /// A connection of HTTP/2 to an endpoint, shared by many requests.
-pub(super) struct Connection {
+pub(super) struct SharedConnection {
     sender: client::SendRequest<Bytes>,
-    state: Arc<State>,
+    state: Arc<SharedState>,
 }
 
-struct State {
+struct SharedState {
     /// Requests on it now.
     streams: AtomicU32,
     /// How many there may be.
@@ -83,27 +83,27 @@ struct State {
 }
 
 /// One request on a shared connection.
-pub(super) struct Stream {
+pub(super) struct RequestStream {
     sender: client::SendRequest<Bytes>,
-    guard: Guard,
+    guard: StreamGuard,
     /// The connection has carried a request before.
     reused: bool,
 }
 
 /// Holds a request's place on its connection until the last copy is dropped.
 #[derive(Clone)]
-pub(super) struct Guard(Arc<Held>);
+pub(super) struct StreamGuard(Arc<StreamCount>);
 
-struct Held(Arc<State>);
+struct StreamCount(Arc<SharedState>);
 
-impl Drop for Held {
+impl Drop for StreamCount {
     fn drop(&mut self) {
         self.0.streams.fetch_sub(1, Ordering::Relaxed);
         self.0.freed.notify_one();
     }
 }
 
-impl Connection {
+impl SharedConnection {
     /// Connects, and waits for the endpoint's first SETTINGS; at the latest until `within` has passed.
     pub(super) async fn open(
         connector: &Connector,
@@ -132,7 +132,7 @@ impl Connection {
             .enable_push(false)
             .handshake(io)
             .await?;
-        let state = Arc::new(State {
+        let state = Arc::new(SharedState {
             streams: AtomicU32::new(0),
             limit: AtomicU32::new(0),
             spent: AtomicBool::new(false),
@@ -168,17 +168,17 @@ impl Connection {
     }
 
     /// Takes a place for one request.
-    pub(super) fn stream(&self, reused: bool) -> Stream {
+    pub(super) fn stream(&self, reused: bool) -> RequestStream {
         self.state.streams.fetch_add(1, Ordering::Relaxed);
-        let guard = Guard(Arc::new(Held(self.state.clone())));
-        Stream { sender: self.sender.clone(), guard, reused }
+        let guard = StreamGuard(Arc::new(StreamCount(self.state.clone())));
+        RequestStream { sender: self.sender.clone(), guard, reused }
     }
 }
 
 /// Runs a connection until it ends. `told` hears once the endpoint's limits are known, or why they never will be.
 async fn run(
     connection: client::Connection<TokioIo<Socket>, Bytes>,
-    state: Arc<State>,
+    state: Arc<SharedState>,
     told: oneshot::Sender<Result<(), h2::Error>>,
 ) {
     let mut connection = pin!(connection);
@@ -209,12 +209,12 @@ async fn run(
 
 /// Sends a request and awaits the head of its response. What remains of the upload goes on by itself.
 pub(super) async fn exchange<U: Upload>(
-    stream: Stream,
-    ask: &Ask<'_>,
+    stream: RequestStream,
+    ask: &OutboundRequest<'_>,
     upload: Option<U>,
     limits: &ResponseLimits,
 ) -> Result<Answer, Failure> {
-    let Stream { mut sender, guard, reused } = stream;
+    let RequestStream { mut sender, guard, reused } = stream;
     let ends = upload.is_none() && !ask.upgrade;
     let (mut response, send) = sender.send_request(request(ask), ends).map_err(|error| unsent(error, &guard))?;
     drop(sender);
@@ -245,7 +245,7 @@ pub(super) async fn exchange<U: Upload>(
     content_length(&mut parts.headers, parts.status)?;
     if let Some(mut send) = idle.filter(|_| ask.upgrade) {
         if parts.status.is_success() {
-            return Ok(Answer { head: parts, then: Then::Upgraded(Upgraded::of_stream(send, recv, guard)) });
+            return Ok(Answer { head: parts, then: ResponseRest::Upgraded(Upgraded::of_stream(send, recv, guard)) });
         }
         // It fails only where the stream is over.
         let _ = send.send_data(Bytes::new(), true);
@@ -263,14 +263,14 @@ pub(super) async fn exchange<U: Upload>(
         tokio::spawn(await_end(recv, guard));
         ResponseBody::empty()
     } else {
-        ResponseBody::h2(Body { recv, unreleased: 0, data_ended: false, _guard: guard })
+        ResponseBody::h2(H2Body { recv, unreleased: 0, data_ended: false, _guard: guard })
     };
-    Ok(Answer { head: parts, then: Then::Body(body) })
+    Ok(Answer { head: parts, then: ResponseRest::Body(body) })
 }
 
 /// Waits for the end of a response that has no body. An endpoint that sends one all the same, or is too slow to end,
 /// gets a reset of the stream.
-async fn await_end(mut recv: RecvStream, guard: Guard) {
+async fn await_end(mut recv: RecvStream, guard: StreamGuard) {
     let data = async { while let Some(Ok(b"")) = recv.data().await.as_ref().map(|data| data.as_deref()) {} };
     // Whichever it was, dropping the stream does what is left to do.
     let _ = timeout(NO_BODY, data).await;
@@ -278,7 +278,7 @@ async fn await_end(mut recv: RecvStream, guard: Guard) {
 }
 
 /// The request as the `h2` crate takes it.
-fn request(ask: &Ask<'_>) -> Request<()> {
+fn request(ask: &OutboundRequest<'_>) -> Request<()> {
     let mut request = Request::new(());
     *request.method_mut() = ask.head.method.clone();
     *request.uri_mut() = ask.head.uri.clone();
@@ -291,7 +291,7 @@ fn request(ask: &Ask<'_>) -> Request<()> {
 }
 
 /// Reads an error of a request that was not even queued.
-fn unsent(error: h2::Error, guard: &Guard) -> Failure {
+fn unsent(error: h2::Error, guard: &StreamGuard) -> Failure {
     guard.spend();
     if error.is_go_away() || error.is_io() || error.is_reset() {
         Failure::Unsent
@@ -301,7 +301,7 @@ fn unsent(error: h2::Error, guard: &Guard) -> Failure {
 }
 
 /// Reads an error of a request whose response has not begun.
-fn failure(error: h2::Error, guard: &Guard, reused: bool) -> Failure {
+fn failure(error: h2::Error, guard: &StreamGuard, reused: bool) -> Failure {
     use h2::Reason;
     let of_stream = error.is_reset();
     let refused = of_stream && error.reason() == Some(Reason::REFUSED_STREAM);
@@ -331,7 +331,7 @@ fn failure(error: h2::Error, guard: &Guard, reused: bool) -> Failure {
     Failure::Closed { source: Box::new(error), reused: reused && !of_stream }
 }
 
-impl Guard {
+impl StreamGuard {
     /// No other request is to be put on the connection.
     fn spend(&self) {
         self.0.0.spent.store(true, Ordering::Relaxed);
@@ -339,15 +339,15 @@ impl Guard {
 }
 
 /// The body of a response.
-pub(super) struct Body {
+pub(super) struct H2Body {
     recv: RecvStream,
     /// Bytes given to the caller for which the endpoint was not yet allowed to send more.
     unreleased: usize,
     data_ended: bool,
-    _guard: Guard,
+    _guard: StreamGuard,
 }
 
-impl Body {
+impl H2Body {
     /// See [`http_body::Body::poll_frame`].
     pub(super) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         if self.unreleased > 0 {

@@ -20,7 +20,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::{Local, Peer, h1, h2};
+use super::{Peer, WorkerUpstream, h1, h2};
 use crate::{clock::Clock, connect::ConnectError};
 
 /// Time after which an unused connection is closed: less than the 5 s after which many servers do.
@@ -46,39 +46,39 @@ pub(crate) struct Pools(Box<[OnceLock<Box<Pool>>]>);
 
 #[derive(Default)]
 struct Pool {
-    kept: Mutex<Kept>,
+    kept: Mutex<IdleConnections>,
     /// Told when a request on a connection of HTTP/2 has ended.
     freed: Arc<Notify>,
 }
 
 #[derive(Default)]
-struct Kept {
+struct IdleConnections {
     /// Unused ones, with the coarse time of their last use.
-    h1: Vec<(Box<h1::Connection>, u32)>,
-    h2: Vec<(h2::Connection, u32)>,
+    h1: Vec<(Box<h1::PooledConnection>, u32)>,
+    h2: Vec<(h2::SharedConnection, u32)>,
     /// The attempt under way to make another connection of HTTP/2.
-    connecting: Option<Outcome>,
+    connecting: Option<ConnectOutcome>,
     /// The worker's sweep knows of this pool.
     listed: bool,
 }
 
 /// How an attempt to connect went, once it is over.
-type Outcome = watch::Receiver<Option<Result<(), ConnectError>>>;
+type ConnectOutcome = watch::Receiver<Option<Result<(), ConnectError>>>;
 
 /// Where a connection of HTTP/1.1 belongs when nobody uses it.
-pub(super) struct Slot {
+pub(super) struct PoolSlot {
     peer: Arc<Peer>,
-    local: Arc<Local>,
+    local: Arc<WorkerUpstream>,
 }
 
-impl Slot {
+impl PoolSlot {
     /// The pool of `local` at `peer`.
-    pub(super) fn new(peer: &Arc<Peer>, local: &Arc<Local>) -> Self {
+    pub(super) fn new(peer: &Arc<Peer>, local: &Arc<WorkerUpstream>) -> Self {
         Self { peer: peer.clone(), local: local.clone() }
     }
 
     /// Keeps a parked connection for the next request.
-    pub(super) fn put(&self, connection: Box<h1::Connection>) {
+    pub(super) fn put(&self, connection: Box<h1::PooledConnection>) {
         let mut kept = self.peer.pools.of(self.local.index).kept.lock();
         // Asked under the lock: whoever retires a peer says so before it clears the pool.
         if self.peer.is_retired() || kept.h1.len() >= KEPT {
@@ -91,7 +91,7 @@ impl Slot {
 
 /// Lets the sweep of `local` know of the pool behind `kept`, which is unlocked first: the sweep locks its list before it
 /// locks a pool.
-fn list(mut kept: MutexGuard<'_, Kept>, peer: &Arc<Peer>, local: &Local) {
+fn list(mut kept: MutexGuard<'_, IdleConnections>, peer: &Arc<Peer>, local: &WorkerUpstream) {
     let listed = std::mem::replace(&mut kept.listed, true);
     drop(kept);
     if !listed {
@@ -110,7 +110,7 @@ impl Pools {
     }
 
     /// The connection of HTTP/1.1 that was used last, of those that are still open.
-    pub(super) fn take(&self, local: &Local) -> Option<Box<h1::Connection>> {
+    pub(super) fn take(&self, local: &WorkerUpstream) -> Option<Box<h1::PooledConnection>> {
         let pool = self.0[local.index].get()?;
         loop {
             let (connection, since) = pool.kept.lock().h1.pop()?;
@@ -157,28 +157,28 @@ impl Pools {
 
 /// A new connection of HTTP/1.1.
 pub(super) async fn connect_h1(
-    local: &Local,
+    local: &WorkerUpstream,
     peer: &Peer,
     within: Duration,
-) -> Result<Box<h1::Connection>, ConnectError> {
-    Ok(h1::Connection::new(local.connector.connect(peer.address, within).await?))
+) -> Result<Box<h1::PooledConnection>, ConnectError> {
+    Ok(h1::PooledConnection::new(local.connector.connect(peer.address, within).await?))
 }
 
 /// Where a request over HTTP/2 finds itself.
-enum Place {
+enum StreamSlot {
     /// On a connection.
-    Here(h2::Stream),
+    Here(h2::RequestStream),
     /// Another connection is being made.
-    Connecting(Outcome),
+    Connecting(ConnectOutcome),
     /// No connection has room, and no more may be made.
     Full,
 }
 
 /// A place on a connection of HTTP/2 to `peer` that is there already and has room.
-pub(super) fn free_h2(local: &Arc<Local>, peer: &Arc<Peer>, within: Duration) -> Option<h2::Stream> {
+pub(super) fn free_h2(local: &Arc<WorkerUpstream>, peer: &Arc<Peer>, within: Duration) -> Option<h2::RequestStream> {
     match place(peer.pools.of(local.index), local, peer, within, true).0 {
-        Place::Here(stream) => Some(stream),
-        Place::Connecting(_) | Place::Full => None,
+        StreamSlot::Here(stream) => Some(stream),
+        StreamSlot::Connecting(_) | StreamSlot::Full => None,
     }
 }
 
@@ -186,10 +186,10 @@ pub(super) fn free_h2(local: &Arc<Local>, peer: &Arc<Peer>, within: Duration) ->
 ///
 /// Opens another connection when none has room, and ahead of need when all are busy. Waits at most `within` for room.
 pub(super) async fn stream_h2(
-    local: &Arc<Local>,
+    local: &Arc<WorkerUpstream>,
     peer: &Arc<Peer>,
     within: Duration,
-) -> Result<h2::Stream, ConnectError> {
+) -> Result<h2::RequestStream, ConnectError> {
     let pool = peer.pools.of(local.index);
     let deadline = Instant::now() + within;
     let (mut waited, mut stillborn) = (false, 0);
@@ -198,8 +198,8 @@ pub(super) async fn stream_h2(
         let freed = pool.freed.notified();
         let (place, count) = place(pool, local, peer, within, !waited);
         match place {
-            Place::Here(stream) => return Ok(stream),
-            Place::Connecting(mut outcome) => {
+            StreamSlot::Here(stream) => return Ok(stream),
+            StreamSlot::Connecting(mut outcome) => {
                 if waited && count == 0 {
                     stillborn += 1;
                 }
@@ -220,7 +220,7 @@ pub(super) async fn stream_h2(
                     }
                 }
             }
-            Place::Full => {
+            StreamSlot::Full => {
                 if timeout_at(deadline, freed).await.is_err() {
                     return Err(ConnectError::Busy { to: peer.address });
                 }
@@ -230,7 +230,13 @@ pub(super) async fn stream_h2(
 }
 
 /// Looks for room, and starts to connect where there is none or little. Also says how many connections there are.
-fn place(pool: &Pool, local: &Arc<Local>, peer: &Arc<Peer>, within: Duration, reused: bool) -> (Place, usize) {
+fn place(
+    pool: &Pool,
+    local: &Arc<WorkerUpstream>,
+    peer: &Arc<Peer>,
+    within: Duration,
+    reused: bool,
+) -> (StreamSlot, usize) {
     let mut kept = pool.kept.lock();
     kept.h2.retain(|(connection, _)| !connection.is_spent());
     let count = kept.h2.len();
@@ -245,23 +251,25 @@ fn place(pool: &Pool, local: &Arc<Local>, peer: &Arc<Peer>, within: Duration, re
             if busy && count < H2_CONNECTIONS && kept.connecting.is_none() {
                 kept.connecting = Some(connect_h2(pool, local, peer, within));
             }
-            (Place::Here(stream), count)
+            (StreamSlot::Here(stream), count)
         }
         // One that allows nothing at the moment is not made to allow more by further connections.
-        None if count >= H2_MOST || kept.h2.iter().any(|(connection, _)| connection.is_shut()) => (Place::Full, count),
+        None if count >= H2_MOST || kept.h2.iter().any(|(connection, _)| connection.is_shut()) => {
+            (StreamSlot::Full, count)
+        }
         None => {
             let outcome = kept.connecting.get_or_insert_with(|| connect_h2(pool, local, peer, within)).clone();
-            (Place::Connecting(outcome), count)
+            (StreamSlot::Connecting(outcome), count)
         }
     }
 }
 
 /// Starts to make a connection of HTTP/2. The attempt has a task of its own, because it belongs to all who wait for it.
-fn connect_h2(pool: &Pool, local: &Arc<Local>, peer: &Arc<Peer>, within: Duration) -> Outcome {
+fn connect_h2(pool: &Pool, local: &Arc<WorkerUpstream>, peer: &Arc<Peer>, within: Duration) -> ConnectOutcome {
     let (result, outcome) = watch::channel(None);
     let (local, peer, freed) = (local.clone(), peer.clone(), pool.freed.clone());
     tokio::spawn(async move {
-        let made = h2::Connection::open(&local.connector, peer.address, within, freed).await;
+        let made = h2::SharedConnection::open(&local.connector, peer.address, within, freed).await;
         let mut kept = peer.pools.of(local.index).kept.lock();
         kept.connecting = None;
         let made = match made {

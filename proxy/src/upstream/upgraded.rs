@@ -10,59 +10,59 @@ use bytes::{Buf as _, Bytes};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::h2::{Guard, reserve};
-use crate::socket::{Broken, Socket};
+use super::h2::{StreamGuard, reserve};
+use crate::socket::{DisconnectWatch, Socket};
 
 /// The endpoint's side of an exchange that left HTTP.
-pub(crate) struct Upgraded(Way);
+pub(crate) struct Upgraded(Transport);
 
-enum Way {
+enum Transport {
     /// A connection of HTTP/1.1, and what the endpoint already said on it.
     Socket(TokioIo<Socket>, Bytes),
     /// A stream of HTTP/2.
-    Stream(Box<Stream>),
+    Stream(Box<UpgradedStream>),
 }
 
-struct Stream {
+struct UpgradedStream {
     send: h2::SendStream<Bytes>,
     recv: h2::RecvStream,
     /// What was received and not read yet.
     received: Bytes,
-    _guard: Guard,
+    _guard: StreamGuard,
 }
 
 impl Upgraded {
     pub(super) fn of_socket(socket: Socket, first: Bytes) -> Self {
-        Self(Way::Socket(TokioIo::new(socket), first))
+        Self(Transport::Socket(TokioIo::new(socket), first))
     }
 
-    pub(super) fn of_stream(send: h2::SendStream<Bytes>, recv: h2::RecvStream, guard: Guard) -> Self {
-        Self(Way::Stream(Box::new(Stream { send, recv, received: Bytes::new(), _guard: guard })))
+    pub(super) fn of_stream(send: h2::SendStream<Bytes>, recv: h2::RecvStream, guard: StreamGuard) -> Self {
+        Self(Transport::Stream(Box::new(UpgradedStream { send, recv, received: Bytes::new(), _guard: guard })))
     }
 }
 
 impl Upgraded {
     /// To be told when the connection breaks, where it is one.
-    pub(crate) fn broken(&self) -> Option<Broken> {
+    pub(crate) fn broken(&self) -> Option<DisconnectWatch> {
         match &self.0 {
-            Way::Socket(socket, _) => Some(socket.inner().broken()),
-            Way::Stream(_) => None,
+            Transport::Socket(socket, _) => Some(socket.inner().broken()),
+            Transport::Stream(_) => None,
         }
     }
 
     /// Lets the endpoint see that the caller's side ended with a reset (RFC 8441 section 5).
     pub(crate) fn reset(&mut self) {
         match &mut self.0 {
-            Way::Socket(socket, _) => socket.inner().reset_on_close(),
-            Way::Stream(stream) => stream.send.send_reset(h2::Reason::CANCEL),
+            Transport::Socket(socket, _) => socket.inner().reset_on_close(),
+            Transport::Stream(stream) => stream.send.send_reset(h2::Reason::CANCEL),
         }
     }
 
     /// Ready once the endpoint has reset the stream, whether or not anybody reads from it.
     pub(crate) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match &mut self.0 {
-            Way::Socket(..) => Poll::Pending,
-            Way::Stream(stream) => stream.send.poll_reset(cx).map(drop),
+            Transport::Socket(..) => Poll::Pending,
+            Transport::Stream(stream) => stream.send.poll_reset(cx).map(drop),
         }
     }
 }
@@ -70,12 +70,12 @@ impl Upgraded {
 impl AsyncRead for Upgraded {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match &mut self.0 {
-            Way::Socket(socket, first) if first.is_empty() => Pin::new(socket).poll_read(cx, buf),
-            Way::Socket(_, first) => {
+            Transport::Socket(socket, first) if first.is_empty() => Pin::new(socket).poll_read(cx, buf),
+            Transport::Socket(_, first) => {
                 give(first, buf);
                 Poll::Ready(Ok(()))
             }
-            Way::Stream(stream) => stream.poll_read(cx, buf),
+            Transport::Stream(stream) => stream.poll_read(cx, buf),
         }
     }
 }
@@ -83,22 +83,22 @@ impl AsyncRead for Upgraded {
 impl AsyncWrite for Upgraded {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match &mut self.0 {
-            Way::Socket(socket, _) => Pin::new(socket).poll_write(cx, bytes),
-            Way::Stream(stream) => stream.poll_write(cx, bytes),
+            Transport::Socket(socket, _) => Pin::new(socket).poll_write(cx, bytes),
+            Transport::Stream(stream) => stream.poll_write(cx, bytes),
         }
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.0 {
-            Way::Socket(socket, _) => Pin::new(socket).poll_flush(cx),
-            Way::Stream(_) => Poll::Ready(Ok(())),
+            Transport::Socket(socket, _) => Pin::new(socket).poll_flush(cx),
+            Transport::Stream(_) => Poll::Ready(Ok(())),
         }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.0 {
-            Way::Socket(socket, _) => Pin::new(socket).poll_shutdown(cx),
-            Way::Stream(stream) => {
+            Transport::Socket(socket, _) => Pin::new(socket).poll_shutdown(cx),
+            Transport::Stream(stream) => {
                 // It fails only where the stream is over.
                 let _ = stream.send.send_data(Bytes::new(), true);
                 Poll::Ready(Ok(()))
@@ -107,7 +107,7 @@ impl AsyncWrite for Upgraded {
     }
 }
 
-impl Stream {
+impl UpgradedStream {
     fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         while self.received.is_empty() {
             match ready!(self.recv.poll_data(cx)) {

@@ -9,7 +9,7 @@ use maesh_config::{
 };
 use maesh_proxy::{
     Config,
-    explain::{Explanation, Held, Question},
+    explain::{Explanation, Question, ServiceState},
 };
 
 const SILENT: &str = "127.0.0.1:1";
@@ -69,7 +69,7 @@ async fn it_says_what_it_does() {
         let now = explain(&fed, host, None);
         assert_eq!(reason(&now), said(&head), "{host}: {now:?}\n{head}");
         if before_first_use.is_none() {
-            assert_eq!(now.ports[0].held, Held::InForce, "{host}");
+            assert_eq!(now.ports[0].held, ServiceState::InForce, "{host}");
             assert_eq!(now.ports[0].listener.as_ref().map(|it| it.shared), Some(true), "{host}");
         }
     }
@@ -95,7 +95,7 @@ async fn asking_is_no_use() {
     fed.http("web.shop", Scheme::Http, &[web.address]).await;
     for _ in 0..3 {
         let unused = explain(&fed, "web.shop.maesh", None);
-        assert_eq!((unused.ports[0].held, unused.ports[0].routes.len()), (Held::Unused, 0), "{unused:?}");
+        assert_eq!((unused.ports[0].held, unused.ports[0].routes.len()), (ServiceState::Unused, 0), "{unused:?}");
     }
     assert!(fed.demands.lock().expect("lock").is_empty(), "asking about a Service asks the controller for nothing");
 }

@@ -2,7 +2,7 @@
 
 use maesh_compiler::compile::explain::{Explanation, PortSeen, ProxySeen};
 use maesh_dns::ProxySeen as DnsProxy;
-use maesh_proxy::explain::{Held, ListenerSeen, PortSeen as ProxyPort, Refusal};
+use maesh_proxy::explain::{ListenerSeen, PortSeen as ProxyPort, Refusal, ServiceState};
 
 use super::*;
 
@@ -93,7 +93,7 @@ fn good() -> Gathered {
         protocol: "http".into(),
         listen: 80,
         listener: Some(ListenerSeen { id: "shared/80/tcp".into(), addresses: vec![], shared: true }),
-        held: Held::InForce,
+        held: ServiceState::InForce,
         routes: vec![],
         refusal: None,
     };
@@ -242,7 +242,7 @@ fn problems_and_whether_the_caller_is_served() {
         ("proxy away", |g| g.proxy.as_mut().unwrap().said = Err("timed out".into()), true, "timed out"),
         ("proxy leaving", |g| carried(g).ready = false, true, "proxy-1 is not ready"),
         ("no listener", |g| carried(g).ports[0].listener = None, false, "no listener open for port 80"),
-        ("awaited", |g| carried(g).ports[0].held = Held::Awaited, true, "has not received it"),
+        ("awaited", |g| carried(g).ports[0].held = ServiceState::Awaited, true, "has not received it"),
         (
             "refused",
             |g| {

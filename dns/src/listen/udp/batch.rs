@@ -174,7 +174,7 @@ fn ip_of(storage: &libc::sockaddr_storage) -> Option<IpAddr> {
 ///
 /// # Errors
 /// The system refuses the option.
-pub(crate) fn tell_destination(socket: &Socket, v6: bool) -> io::Result<()> {
+pub(crate) fn request_destination(socket: &Socket, v6: bool) -> io::Result<()> {
     let (level, option) =
         if v6 { (libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO) } else { (libc::IPPROTO_IP, libc::IP_PKTINFO) };
     let on: libc::c_int = 1;

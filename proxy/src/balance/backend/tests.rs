@@ -18,8 +18,8 @@ fn hinted(last: u8, zone: &str, node: &str) -> model::Endpoint {
     model::Endpoint { for_nodes: vec![node.into()], ..facts(last, &[zone]) }
 }
 
-fn place() -> Place {
-    Place { zone: Some("a".into()), node: Some("n1".into()) }
+fn place() -> Locality {
+    Locality { zone: Some("a".into()), node: Some("n1".into()) }
 }
 
 #[test]

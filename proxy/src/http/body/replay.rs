@@ -24,23 +24,23 @@ pub(crate) const KEPT: usize = 64 * 1024;
 const PIECES: usize = 1024;
 
 /// An upload that several attempts can read.
-pub(crate) struct Replay<B = RequestBody>(Arc<Mutex<Source<B>>>);
+pub(crate) struct Replay<B = RequestBody>(Arc<Mutex<ReplaySource<B>>>);
 
 /// One attempt's way through an upload, from its beginning.
-pub(crate) struct Reader<B = RequestBody> {
-    source: Arc<Mutex<Source<B>>>,
+pub(crate) struct ReplayReader<B = RequestBody> {
+    source: Arc<Mutex<ReplaySource<B>>>,
     /// The piece that comes next.
     at: usize,
     /// Bytes that are still to come, where the caller said how many there are.
     left: Option<u64>,
 }
 
-struct Source<B> {
+struct ReplaySource<B> {
     body: B,
     /// How many bytes it has, where the caller said so.
     length: Option<u64>,
     /// The pieces from `first` on.
-    kept: Vec<Piece>,
+    kept: Vec<UploadPiece>,
     bytes: usize,
     /// Number of the first piece that is kept. Above 0, nothing can be read again.
     first: usize,
@@ -53,7 +53,7 @@ struct Source<B> {
 }
 
 #[derive(Clone)]
-enum Piece {
+enum UploadPiece {
     Data(Bytes),
     Trailers(HeaderMap),
 }
@@ -73,7 +73,7 @@ impl<B: Body<Data = Bytes> + Unpin> Replay<B> {
     /// An upload of which nothing was read.
     pub(crate) fn new(body: B) -> Self {
         let length = body.size_hint().exact();
-        Self(Arc::new(Mutex::new(Source {
+        Self(Arc::new(Mutex::new(ReplaySource {
             body,
             length,
             kept: Vec::new(),
@@ -86,8 +86,8 @@ impl<B: Body<Data = Bytes> + Unpin> Replay<B> {
     }
 
     /// A reader at the beginning.
-    pub(crate) fn reader(&self) -> Reader<B> {
-        Reader { at: 0, left: self.0.lock().length, source: self.0.clone() }
+    pub(crate) fn reader(&self) -> ReplayReader<B> {
+        ReplayReader { at: 0, left: self.0.lock().length, source: self.0.clone() }
     }
 
     /// It can still be read from its beginning.
@@ -103,8 +103,8 @@ impl<B: Body<Data = Bytes> + Unpin> Replay<B> {
     }
 }
 
-impl<B: Body<Data = Bytes> + Unpin> Source<B> {
-    fn poll_piece(&mut self, at: usize, cx: &mut Context<'_>) -> Poll<Option<Result<Piece, UploadError>>> {
+impl<B: Body<Data = Bytes> + Unpin> ReplaySource<B> {
+    fn poll_piece(&mut self, at: usize, cx: &mut Context<'_>) -> Poll<Option<Result<UploadPiece, UploadError>>> {
         let Some(behind) = at.checked_sub(self.first) else { return Poll::Ready(Some(Err(UploadError::Lost))) };
         if let Some(piece) = self.kept.get(behind) {
             return Poll::Ready(Some(Ok(piece.clone())));
@@ -135,16 +135,16 @@ impl<B: Body<Data = Bytes> + Unpin> Source<B> {
                 return Poll::Ready(Some(Err(UploadError::Broken)));
             }
             Some(Ok(frame)) => match frame.into_data() {
-                Ok(data) => Piece::Data(data),
-                Err(frame) => Piece::Trailers(frame.into_trailers().unwrap_or_default()),
+                Ok(data) => UploadPiece::Data(data),
+                Err(frame) => UploadPiece::Trailers(frame.into_trailers().unwrap_or_default()),
             },
         };
         self.keep(&piece);
         Poll::Ready(Some(Ok(piece)))
     }
 
-    fn keep(&mut self, piece: &Piece) {
-        if let Piece::Data(data) = piece {
+    fn keep(&mut self, piece: &UploadPiece) {
+        if let UploadPiece::Data(data) = piece {
             self.bytes += data.len();
         }
         if self.keeping && self.bytes <= KEPT && self.kept.len() < PIECES {
@@ -157,7 +157,7 @@ impl<B: Body<Data = Bytes> + Unpin> Source<B> {
     }
 }
 
-impl<B: Body<Data = Bytes> + Unpin> Body for Reader<B> {
+impl<B: Body<Data = Bytes> + Unpin> Body for ReplayReader<B> {
     type Data = Bytes;
     type Error = UploadError;
 
@@ -168,11 +168,11 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Reader<B> {
             let piece = piece?;
             this.at += 1;
             Ok(match piece {
-                Piece::Data(data) => {
+                UploadPiece::Data(data) => {
                     this.left = this.left.map(|left| left.saturating_sub(data.len() as u64));
                     Frame::data(data)
                 }
-                Piece::Trailers(trailers) => Frame::trailers(trailers),
+                UploadPiece::Trailers(trailers) => Frame::trailers(trailers),
             })
         }))
     }
@@ -186,7 +186,7 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Reader<B> {
     }
 }
 
-impl<B> Drop for Reader<B> {
+impl<B> Drop for ReplayReader<B> {
     fn drop(&mut self) {
         // It may have been the one that the body would wake.
         for waker in self.source.lock().waiting.drain(..) {

@@ -43,7 +43,7 @@ pub(in crate::http) struct Request {
 
 /// How a request is tried again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::http) enum Again {
+pub(in crate::http) enum RetryKind {
     /// On another endpoint, if there is one.
     Elsewhere,
     /// On a connection that is new.
@@ -52,26 +52,26 @@ pub(in crate::http) enum Again {
 
 /// Tries that are left for one request.
 #[derive(Debug)]
-pub(in crate::http) struct Tries {
+pub(in crate::http) struct RetriesLeft {
     connects: u8,
     closed: u8,
     unsent: u8,
 }
 
-impl Tries {
+impl RetriesLeft {
     /// What every request has.
     pub(in crate::http) fn new() -> Self {
         Self { connects: 1, closed: 1, unsent: UNSENT }
     }
 
     /// Whether and how to try again after `failure`; uses up a try.
-    pub(in crate::http) fn again(&mut self, failure: &Failure, request: Request) -> Option<Again> {
+    pub(in crate::http) fn again(&mut self, failure: &Failure, request: Request) -> Option<RetryKind> {
         let (left, again) = match failure {
-            Failure::Connect(_) => (&mut self.connects, Again::Elsewhere),
-            Failure::Unsent => (&mut self.unsent, Again::Anew),
-            Failure::Refused(_) => (&mut self.closed, Again::Anew),
+            Failure::Connect(_) => (&mut self.connects, RetryKind::Elsewhere),
+            Failure::Unsent => (&mut self.unsent, RetryKind::Anew),
+            Failure::Refused(_) => (&mut self.closed, RetryKind::Anew),
             Failure::Closed { reused, .. } if (*reused || request.gone) && request.idempotent => {
-                (&mut self.closed, Again::Anew)
+                (&mut self.closed, RetryKind::Anew)
             }
             Failure::Closed { .. } | Failure::Protocol(_) | Failure::Upload => return None,
         };
@@ -98,7 +98,7 @@ mod tests {
 
     #[test]
     fn what_is_tried_again() {
-        use Again::{Anew, Elsewhere};
+        use RetryKind::{Anew, Elsewhere};
         let plain = Request { idempotent: false, replayable: true, gone: false };
         let idempotent = Request { idempotent: true, ..plain };
         let refused = || Failure::Refused(h2::Reason::REFUSED_STREAM.into());
@@ -114,7 +114,7 @@ mod tests {
             ("not HTTP", Failure::Protocol(ProtocolError::Head), idempotent, &[None]),
             ("the caller's fault", Failure::Upload, idempotent, &[None]),
         ] {
-            let mut tries = Tries::new();
+            let mut tries = RetriesLeft::new();
             for want in want {
                 assert_eq!(tries.again(&failure, request), *want, "{case}");
             }

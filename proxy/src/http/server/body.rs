@@ -17,11 +17,11 @@ use crate::http::{exchange::Activity, headers};
 
 /// The body that a caller sends.
 pub(crate) struct RequestBody {
-    source: Source,
+    source: RequestSource,
     activity: Arc<Activity>,
 }
 
-enum Source {
+enum RequestSource {
     Empty,
     H1(Incoming),
     /// Boxed, so that what holds connections to endpoints does not depend on what holds those of callers.
@@ -31,30 +31,30 @@ enum Source {
 impl RequestBody {
     /// No body.
     pub(super) fn empty(activity: Arc<Activity>) -> Self {
-        Self::new(Source::Empty, activity)
+        Self::new(RequestSource::Empty, activity)
     }
 
     /// The body of a request of HTTP/1.1.
     pub(super) fn h1(body: Incoming, activity: Arc<Activity>) -> Self {
-        Self::new(Source::H1(body), activity)
+        Self::new(RequestSource::H1(body), activity)
     }
 
     /// The body of a request of HTTP/2.
     pub(super) fn h2(body: Received, activity: Arc<Activity>) -> Self {
-        Self::new(Source::H2(body.boxed_unsync()), activity)
+        Self::new(RequestSource::H2(body.boxed_unsync()), activity)
     }
 
     /// Takes it out, and leaves none.
     pub(crate) fn take(&mut self) -> Self {
-        Self { source: std::mem::replace(&mut self.source, Source::Empty), activity: self.activity.clone() }
+        Self { source: std::mem::replace(&mut self.source, RequestSource::Empty), activity: self.activity.clone() }
     }
 
     /// Leaves nothing of it: what is sent is no body of HTTP.
     pub(crate) fn clear(&mut self) {
-        self.source = Source::Empty;
+        self.source = RequestSource::Empty;
     }
 
-    fn new(source: Source, activity: Arc<Activity>) -> Self {
+    fn new(source: RequestSource, activity: Arc<Activity>) -> Self {
         let body = Self { source, activity };
         body.activity.set_uploading(!http_body::Body::is_end_stream(&body));
         body
@@ -67,9 +67,9 @@ impl http_body::Body for RequestBody {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         let frame = match &mut self.source {
-            Source::Empty => None,
-            Source::H1(body) => ready!(Pin::new(body).poll_frame(cx)).map(|frame| frame.map_err(Into::into)),
-            Source::H2(body) => ready!(Pin::new(body).poll_frame(cx)).map(|frame| frame.map_err(Into::into)),
+            RequestSource::Empty => None,
+            RequestSource::H1(body) => ready!(Pin::new(body).poll_frame(cx)).map(|frame| frame.map_err(Into::into)),
+            RequestSource::H2(body) => ready!(Pin::new(body).poll_frame(cx)).map(|frame| frame.map_err(Into::into)),
         };
         self.activity.touch();
         let is_over = !matches!(frame, Some(Ok(_))) || http_body::Body::is_end_stream(&*self);
@@ -79,17 +79,17 @@ impl http_body::Body for RequestBody {
 
     fn is_end_stream(&self) -> bool {
         match &self.source {
-            Source::Empty => true,
-            Source::H1(body) => http_body::Body::is_end_stream(body),
-            Source::H2(body) => body.is_end_stream(),
+            RequestSource::Empty => true,
+            RequestSource::H1(body) => http_body::Body::is_end_stream(body),
+            RequestSource::H2(body) => body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.source {
-            Source::Empty => SizeHint::with_exact(0),
-            Source::H1(body) => http_body::Body::size_hint(body),
-            Source::H2(body) => body.size_hint(),
+            RequestSource::Empty => SizeHint::with_exact(0),
+            RequestSource::H1(body) => http_body::Body::size_hint(body),
+            RequestSource::H2(body) => body.size_hint(),
         }
     }
 }

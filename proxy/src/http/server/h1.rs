@@ -25,8 +25,8 @@ use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use tokio::time::{Instant, timeout_at};
 
-use self::download::Download;
-pub(super) use self::framing::Framing;
+use self::download::CallerBody;
+pub(super) use self::framing::RequestTracker;
 use super::{CallerIo, RequestBody};
 use crate::{
     http::{
@@ -35,7 +35,7 @@ use crate::{
         exchange::{Exchange, Recorded},
         pipeline,
         request::ProxiedRequest,
-        upgrade::{Caller as CallerSide, Tunnel},
+        upgrade::{CallerSide, Tunnel},
     },
     reason::Reason,
     state::Phase,
@@ -125,7 +125,7 @@ async fn respond(
     slot: TunnelSlot,
     has_length: bool,
     request: Box<ProxiedRequest>,
-) -> Result<Response<Download>, Infallible> {
+) -> Result<Response<CallerBody>, Infallible> {
     let waits = request.head.headers.contains_key(header::EXPECT);
     let knows_chunks = request.head.version == Version::HTTP_11;
     let (response, tunnel) = match pipeline::run(&mut exchange, request).await {
@@ -141,7 +141,7 @@ async fn respond(
         debug_assert_eq!(head.status, StatusCode::SWITCHING_PROTOCOLS);
         exchange.caller.upgraded();
         *slot.lock() = Some((tunnel, exchange));
-        return Ok(Response::from_parts(head, Download::new(Recorded::nothing(), None)));
+        return Ok(Response::from_parts(head, CallerBody::new(Recorded::nothing(), None)));
     }
     // hyper closes the connection where it cannot read the rest of the upload at once.
     let early = exchange.reason.is_some()
@@ -155,7 +155,7 @@ async fn respond(
         head.headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     let by_closing = (!knows_chunks && body.size_hint().exact().is_none()).then(|| exchange.caller.clone());
-    Ok(Response::from_parts(head, Download::new(Recorded::new(body, exchange), by_closing)))
+    Ok(Response::from_parts(head, CallerBody::new(Recorded::new(body, exchange), by_closing)))
 }
 
 /// After a request that could be read in two ways, nothing on its connection can be trusted.

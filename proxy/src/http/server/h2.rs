@@ -24,10 +24,10 @@ use tokio::time::timeout;
 pub(super) use self::frames::{FrameBounds, Progress};
 pub(crate) use self::{
     stream::reserve,
-    upload::{Received, Slot},
+    upload::{Received, StreamEntry},
 };
 use super::CallerIo;
-use crate::buffers::{Charge, Charged, Held, SEND_BUFFER, STREAM_WINDOW};
+use crate::buffers::{CallerBytes, Charge, Charged, SEND_BUFFER, STREAM_WINDOW};
 use crate::http::caller::Caller;
 
 /// After so many bytes from a caller it is looked at how many are held for it.
@@ -37,13 +37,13 @@ const LOOK: usize = 16 * 1024;
 const PENDING_RESETS: usize = 32;
 
 /// What the streams of one connection share.
-pub(super) struct Connection {
+pub(super) struct Http2Session {
     pub(super) caller: Arc<Caller>,
-    pub(super) held: Arc<Held>,
+    pub(super) held: Arc<CallerBytes>,
     /// Bytes of uploads that are held.
     uploads: Mutex<Charge>,
     /// Streams that are open.
-    slots: Mutex<Vec<Arc<Slot>>>,
+    slots: Mutex<Vec<Arc<StreamEntry>>>,
     /// The task of the connection.
     waker: AtomicWaker,
 }
@@ -74,13 +74,13 @@ pub(super) async fn serve(io: CallerIo, caller: &Arc<Caller>) {
     let held = caller.shared.buffers.of(caller.address);
     let uploads = Mutex::new(held.charge());
     let connection =
-        Connection { caller: caller.clone(), held, uploads, slots: Mutex::default(), waker: AtomicWaker::new() };
+        Http2Session { caller: caller.clone(), held, uploads, slots: Mutex::default(), waker: AtomicWaker::new() };
     if let Err(error) = run(server, &Arc::new(connection)).await {
         tracing::trace!(caller = %caller.address, %error, "connection ended");
     }
 }
 
-async fn run(mut server: Server, connection: &Arc<Connection>) -> Result<(), h2::Error> {
+async fn run(mut server: Server, connection: &Arc<Http2Session>) -> Result<(), h2::Error> {
     let caller = &connection.caller;
     let mut closing = caller.worker.closing();
     let mut sent_away = pin!(async {
@@ -117,7 +117,7 @@ async fn run(mut server: Server, connection: &Arc<Connection>) -> Result<(), h2:
 }
 
 /// Takes what has come from the caller; ready when the connection has ended.
-fn accept(server: &mut Server, connection: &Arc<Connection>, cx: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
+fn accept(server: &mut Server, connection: &Arc<Http2Session>, cx: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
     loop {
         if connection.caller.is_ended() {
             return Poll::Ready(Ok(()));
@@ -135,10 +135,10 @@ fn accept(server: &mut Server, connection: &Arc<Connection>, cx: &mut Context<'_
     }
 }
 
-impl Connection {
+impl Http2Session {
     /// Counts what is held of uploads, and gives up streams until the caller is within its bound.
     fn look(&self) {
-        let mut slots: Vec<(usize, Arc<Slot>)> = {
+        let mut slots: Vec<(usize, Arc<StreamEntry>)> = {
             let slots = self.slots.lock();
             slots.iter().map(|slot| (slot.held(), slot.clone())).filter(|(held, _)| *held > 0).collect()
         };

@@ -19,7 +19,7 @@ use hyper::rt::{Read, ReadBufCursor, Write};
 use tokio::net::TcpStream;
 
 use super::{
-    h1::Framing,
+    h1::RequestTracker,
     h2::{FrameBounds, Progress},
 };
 use crate::{
@@ -28,7 +28,7 @@ use crate::{
         caller::{Caller, Stage},
     },
     reason::Reason,
-    socket::{Broken, Socket},
+    socket::{DisconnectWatch, Socket},
 };
 
 /// Bytes of a head that are kept to explain why it was refused: a target one byte too long, and some more.
@@ -39,7 +39,7 @@ pub(crate) struct CallerIo {
     stream: Socket,
     /// What was read before, or is held back.
     first: Bytes,
-    framing: Framing,
+    framing: RequestTracker,
     frames: FrameBounds,
     caller: Arc<Caller>,
     remembered: bool,
@@ -48,7 +48,7 @@ pub(crate) struct CallerIo {
     /// The socket did not take what was last offered.
     has_refused: bool,
     head: Vec<u8>,
-    last_words: Option<Bytes>,
+    final_response: Option<Bytes>,
 }
 
 impl CallerIo {
@@ -58,19 +58,19 @@ impl CallerIo {
         Self {
             stream,
             first,
-            framing: Framing::new(),
+            framing: RequestTracker::new(),
             frames: FrameBounds::new(),
             caller,
             remembered: false,
             at_end: false,
             has_refused: false,
             head: Vec::new(),
-            last_words: None,
+            final_response: None,
         }
     }
 
     /// To be told when the connection breaks, whether or not anybody reads from it.
-    pub(crate) fn broken(&self) -> Broken {
+    pub(crate) fn broken(&self) -> DisconnectWatch {
         self.stream.broken()
     }
 
@@ -90,7 +90,7 @@ impl CallerIo {
     }
 
     /// Looks at `bytes` of HTTP/1.1 before they are let in; returns how many of them are.
-    fn look(framing: &mut Framing, head: &mut Vec<u8>, caller: &Caller, bytes: &[u8]) -> usize {
+    fn look(framing: &mut RequestTracker, head: &mut Vec<u8>, caller: &Caller, bytes: &[u8]) -> usize {
         let passed = framing.pass(bytes);
         caller.set_partial_head(framing.is_within_head());
         caller.set_uploading(framing.unfinished());
@@ -168,12 +168,12 @@ impl CallerIo {
             Some(reason) => reason,
         };
         self.caller.shared.telemetry.refused(reason);
-        self.last_words = Some(answer::last_words(reason).into());
+        self.final_response = Some(answer::final_response(reason).into());
         true
     }
 
-    fn poll_last_words(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while let Some(words) = self.last_words.as_mut().filter(|words| words.has_remaining()) {
+    fn poll_final_response(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while let Some(words) = self.final_response.as_mut().filter(|words| words.has_remaining()) {
             let written = ready!(Pin::new(&mut self.stream).poll_write(cx, words))?;
             words.advance(written);
         }
@@ -272,8 +272,8 @@ impl Read for CallerIo {
 
 impl Write for CallerIo {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        if self.between_answers() && (self.last_words.is_some() || self.explain(bytes)) {
-            ready!(self.poll_last_words(cx))?;
+        if self.between_answers() && (self.final_response.is_some() || self.explain(bytes)) {
+            ready!(self.poll_final_response(cx))?;
             return Poll::Ready(Ok(bytes.len()));
         }
         let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
@@ -287,8 +287,8 @@ impl Write for CallerIo {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let first = bufs.first().map_or(&[][..], |buf| buf);
-        if self.between_answers() && (self.last_words.is_some() || self.explain(first)) {
-            ready!(self.poll_last_words(cx))?;
+        if self.between_answers() && (self.final_response.is_some() || self.explain(first)) {
+            ready!(self.poll_final_response(cx))?;
             return Poll::Ready(Ok(bufs.iter().map(|buf| buf.len()).sum()));
         }
         let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
@@ -310,12 +310,12 @@ impl Write for CallerIo {
                 cx.waker().wake_by_ref();
             }
         }
-        ready!(self.poll_last_words(cx))?;
+        ready!(self.poll_final_response(cx))?;
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.poll_last_words(cx))?;
+        ready!(self.poll_final_response(cx))?;
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }

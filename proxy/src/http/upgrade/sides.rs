@@ -13,42 +13,42 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::{
-    buffers::{Charged, Held},
-    http::server::{CallerIo, Received, Slot, reserve},
-    socket::Broken,
+    buffers::{CallerBytes, Charged},
+    http::server::{CallerIo, Received, StreamEntry, reserve},
+    socket::DisconnectWatch,
 };
 
 /// The caller's side of a tunnel.
-pub(crate) enum Caller {
+pub(crate) enum CallerSide {
     /// A connection, and what was already read from it.
     Connection(Box<TokioIo<CallerIo>>, Bytes),
     /// A stream.
-    Stream(Box<Stream>),
+    Stream(Box<StreamSide>),
 }
 
 /// A stream of HTTP/2 that carries bytes.
-pub(crate) struct Stream {
+pub(crate) struct StreamSide {
     send: SendStream<Charged>,
     received: Received,
     /// What was received and not read yet.
     unread: Bytes,
-    held: Arc<Held>,
-    slot: Arc<Slot>,
+    held: Arc<CallerBytes>,
+    slot: Arc<StreamEntry>,
 }
 
-impl Caller {
+impl CallerSide {
     /// A connection from which `unread` was already read.
     pub(crate) fn connection(io: TokioIo<CallerIo>, unread: Bytes) -> Self {
         Self::Connection(Box::new(io), unread)
     }
 
     /// A stream.
-    pub(crate) fn stream(stream: Stream) -> Self {
+    pub(crate) fn stream(stream: StreamSide) -> Self {
         Self::Stream(Box::new(stream))
     }
 
     /// To be told when the connection breaks, where it is one.
-    pub(super) fn broken(&self) -> Option<Broken> {
+    pub(super) fn broken(&self) -> Option<DisconnectWatch> {
         match self {
             Self::Connection(io, _) => Some(io.inner().broken()),
             Self::Stream(_) => None,
@@ -74,8 +74,13 @@ impl Caller {
     }
 }
 
-impl Stream {
-    pub(crate) fn new(send: SendStream<Charged>, received: Received, held: Arc<Held>, slot: Arc<Slot>) -> Self {
+impl StreamSide {
+    pub(crate) fn new(
+        send: SendStream<Charged>,
+        received: Received,
+        held: Arc<CallerBytes>,
+        slot: Arc<StreamEntry>,
+    ) -> Self {
         Self { send, received, unread: Bytes::new(), held, slot }
     }
 
@@ -103,7 +108,7 @@ impl Stream {
     }
 }
 
-impl AsyncRead for Caller {
+impl AsyncRead for CallerSide {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match &mut *self {
             Self::Connection(io, unread) if unread.is_empty() => Pin::new(io).poll_read(cx, buf),
@@ -116,7 +121,7 @@ impl AsyncRead for Caller {
     }
 }
 
-impl AsyncWrite for Caller {
+impl AsyncWrite for CallerSide {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match &mut *self {
             Self::Connection(io, _) => Pin::new(io).poll_write(cx, bytes),

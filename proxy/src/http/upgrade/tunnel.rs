@@ -21,9 +21,9 @@ use tokio_util::io::poll_read_buf;
 
 use super::{
     frames::{Boundary, GOING_AWAY, GOING_AWAY_MASKED},
-    sides::Caller,
+    sides::CallerSide,
 };
-use crate::{http::exchange::Exchange, socket::Broken, upstream::Upgraded};
+use crate::{http::exchange::Exchange, socket::DisconnectWatch, upstream::Upgraded};
 
 /// Bytes read at once from either side, and held at most for each direction.
 const BUFFER: usize = 16 * 1024;
@@ -48,18 +48,18 @@ impl Tunnel {
 
     /// Carries bytes until both sides are done, one of them breaks, both are silent for too long, or a drain has ended
     /// a WebSocket. `exchange` ends with it.
-    pub(crate) async fn carry(self, mut caller: Caller, mut exchange: Box<Exchange>) {
+    pub(crate) async fn carry(self, mut caller: CallerSide, mut exchange: Box<Exchange>) {
         let mut endpoint = self.endpoint;
         let (mut up, mut down) = if self.websocket {
-            (Direction::websocket(&GOING_AWAY_MASKED), Direction::websocket(&GOING_AWAY))
+            (TunnelDirection::websocket(&GOING_AWAY_MASKED), TunnelDirection::websocket(&GOING_AWAY))
         } else {
-            (Direction::opaque(), Direction::opaque())
+            (TunnelDirection::opaque(), TunnelDirection::opaque())
         };
         let end = carry(&mut caller, &mut endpoint, &mut up, &mut down, self.idle, &exchange).await;
         match end {
-            End::Closed | End::Idle => {}
-            End::CallerReset => endpoint.reset(),
-            End::EndpointReset => caller.reset(),
+            TunnelEnd::Closed | TunnelEnd::Idle => {}
+            TunnelEnd::CallerReset => endpoint.reset(),
+            TunnelEnd::EndpointReset => caller.reset(),
         }
         exchange.received = up.carried;
         exchange.sent = down.carried;
@@ -69,7 +69,7 @@ impl Tunnel {
 
 /// How an upgraded stream ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
+enum TunnelEnd {
     /// Both sides said that they are done, or a drain did.
     Closed,
     CallerReset,
@@ -86,13 +86,13 @@ enum Side {
 }
 
 async fn carry(
-    caller: &mut Caller,
+    caller: &mut CallerSide,
     endpoint: &mut Upgraded,
-    up: &mut Direction,
-    down: &mut Direction,
+    up: &mut TunnelDirection,
+    down: &mut TunnelDirection,
     idle: Option<Duration>,
     exchange: &Exchange,
-) -> End {
+) -> TunnelEnd {
     let mut closing = exchange.caller.worker.closing();
     let mut draining = pin!(async {
         // An error means that the proxy is ending.
@@ -114,30 +114,30 @@ async fn carry(
         let downwards = down.poll(cx, Pin::new(&mut *endpoint), Pin::new(&mut *caller));
         match (upwards, downwards) {
             (Poll::Ready(Err(Side::Source)), _) | (_, Poll::Ready(Err(Side::Target))) => {
-                return Poll::Ready(End::CallerReset);
+                return Poll::Ready(TunnelEnd::CallerReset);
             }
             (Poll::Ready(Err(Side::Target)), _) | (_, Poll::Ready(Err(Side::Source))) => {
-                return Poll::Ready(End::EndpointReset);
+                return Poll::Ready(TunnelEnd::EndpointReset);
             }
-            (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => return Poll::Ready(End::Closed),
+            (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => return Poll::Ready(TunnelEnd::Closed),
             _ => {}
         }
         // Who reads learns of a reset by reading, after everything that came before it. Where nobody reads, it is asked
         // for.
         let caller_gone = !up.reads() && caller_broken.as_mut().poll(cx).is_ready();
         if caller_gone || caller.poll_gone(cx).is_ready() {
-            return Poll::Ready(End::CallerReset);
+            return Poll::Ready(TunnelEnd::CallerReset);
         }
         let endpoint_gone = !down.reads() && endpoint_broken.as_mut().poll(cx).is_ready();
         if endpoint_gone || endpoint.poll_gone(cx).is_ready() {
-            return Poll::Ready(End::EndpointReset);
+            return Poll::Ready(TunnelEnd::EndpointReset);
         }
         while look.as_mut().poll(cx).is_ready() {
             let carried = up.carried + down.carried;
             quiet = if carried == seen { quiet + 1 } else { 0 };
             seen = carried;
             if step.is_some() && quiet >= LOOKS {
-                return Poll::Ready(End::Idle);
+                return Poll::Ready(TunnelEnd::Idle);
             }
             look.as_mut().reset(Instant::now() + step.unwrap_or(Duration::from_secs(3600)));
         }
@@ -147,7 +147,7 @@ async fn carry(
 }
 
 /// Until a connection is broken; for ever where there is none.
-async fn wait(connection: Option<Broken>) {
+async fn wait(connection: Option<DisconnectWatch>) {
     match connection {
         Some(connection) => connection.wait().await,
         None => std::future::pending().await,
@@ -155,11 +155,11 @@ async fn wait(connection: Option<Broken>) {
 }
 
 /// Carries bytes one way.
-struct Direction {
+struct TunnelDirection {
     buffer: BytesMut,
     carried: u64,
     unflushed: bool,
-    state: State,
+    state: DirectionState,
     /// Where frames end in what was written, and what ends them early.
     frames: Option<(Boundary, &'static [u8])>,
     /// The target is to get no more than the frame that it is in.
@@ -167,7 +167,7 @@ struct Direction {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum State {
+enum DirectionState {
     Open,
     /// The source has ended; what is in the buffer is still to be written.
     Ending,
@@ -175,13 +175,13 @@ enum State {
     Ended,
 }
 
-impl Direction {
+impl TunnelDirection {
     fn opaque() -> Self {
         Self {
             buffer: BytesMut::new(),
             carried: 0,
             unflushed: false,
-            state: State::Open,
+            state: DirectionState::Open,
             frames: None,
             ends_soon: false,
         }
@@ -199,7 +199,7 @@ impl Direction {
 
     /// Whether it waits for its source; else for its target, or for nothing any more.
     fn reads(&self) -> bool {
-        self.state == State::Open && self.buffer.is_empty()
+        self.state == DirectionState::Open && self.buffer.is_empty()
     }
 
     /// Moves what can be moved. Ready once the target was told the end and has everything.
@@ -214,12 +214,12 @@ impl Direction {
             self.end_here();
             turn += ready!(self.write(cx, target.as_mut())).map_err(|_| Side::Target)?;
             match self.state {
-                State::Open => {}
-                State::Ending => {
+                DirectionState::Open => {}
+                DirectionState::Ending => {
                     ready!(target.as_mut().poll_shutdown(cx)).map_err(|_| Side::Target)?;
-                    self.state = State::Ended;
+                    self.state = DirectionState::Ended;
                 }
-                State::Ended if self.ends_soon => {
+                DirectionState::Ended if self.ends_soon => {
                     // The source may still say something, which nobody is to hear. Unread, it would make the close a reset.
                     self.buffer.clear();
                     let read = ready!(self.read(cx, source.as_mut())).map_err(|_| Side::Source)?;
@@ -228,9 +228,9 @@ impl Direction {
                     }
                     continue;
                 }
-                State::Ended => return Poll::Ready(Ok(())),
+                DirectionState::Ended => return Poll::Ready(Ok(())),
             }
-            if self.state == State::Ended {
+            if self.state == DirectionState::Ended {
                 continue;
             }
             if turn >= TURN {
@@ -238,7 +238,7 @@ impl Direction {
                 return Poll::Pending;
             }
             if ready!(self.read(cx, source.as_mut())).map_err(|_| Side::Source)? == 0 {
-                self.state = State::Ending;
+                self.state = DirectionState::Ending;
             }
         }
     }
@@ -246,14 +246,14 @@ impl Direction {
     /// Puts the closing frame in place of what would follow, where a frame has just ended.
     fn end_here(&mut self) {
         if self.ends_soon
-            && self.state != State::Ended
+            && self.state != DirectionState::Ended
             && let Some((boundary, end)) = &self.frames
             && boundary.is_between()
         {
             self.buffer.clear();
             self.buffer.extend_from_slice(end);
             self.frames = None;
-            self.state = State::Ending;
+            self.state = DirectionState::Ending;
         }
     }
 

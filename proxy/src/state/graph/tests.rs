@@ -63,7 +63,7 @@ struct Run {
 impl Run {
     fn new() -> Self {
         let dialable = Dialable::new(&[], false);
-        Self { graph: Graph::new(Place::default(), None, dialable), outcome: Outcome::default() }
+        Self { graph: Graph::new(Locality::default(), None, dialable), outcome: Outcome::default() }
     }
 
     fn see(&mut self, event: Event) {

@@ -21,7 +21,7 @@ const SIZE_LINE: usize = 18;
 
 /// What comes next in a body.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Piece {
+pub(crate) enum DecodedPiece {
     /// Some of it.
     Data(Bytes),
     /// Its last piece.
@@ -34,14 +34,14 @@ pub(crate) enum Piece {
 
 /// How far the reading of a chunked body is.
 #[derive(Debug)]
-pub(crate) struct Decoder {
-    state: State,
+pub(crate) struct ChunkedDecoder {
+    state: ChunkState,
     /// Bytes of extensions that may still come.
     extensions: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum ChunkState {
     /// A line with a size comes.
     Size,
     /// So much of a chunk comes.
@@ -53,50 +53,50 @@ enum State {
     End,
 }
 
-impl Decoder {
+impl ChunkedDecoder {
     /// Nothing was read.
     pub(crate) fn new() -> Self {
-        Self { state: State::Size, extensions: EXTENSIONS }
+        Self { state: ChunkState::Size, extensions: EXTENSIONS }
     }
 
     /// All of the body was read.
     pub(crate) fn is_done(&self) -> bool {
-        self.state == State::End
+        self.state == ChunkState::End
     }
 
     /// Takes the next piece off the front of `buffer`.
-    pub(crate) fn next(&mut self, buffer: &mut BytesMut) -> Result<Piece, ProtocolError> {
+    pub(crate) fn next(&mut self, buffer: &mut BytesMut) -> Result<DecodedPiece, ProtocolError> {
         loop {
             match self.state {
-                State::Size => {
-                    let Some(size) = self.size(buffer)? else { return Ok(Piece::More) };
-                    self.state = if size == 0 { State::Trailers } else { State::Data(size) };
+                ChunkState::Size => {
+                    let Some(size) = self.size(buffer)? else { return Ok(DecodedPiece::More) };
+                    self.state = if size == 0 { ChunkState::Trailers } else { ChunkState::Data(size) };
                 }
-                State::Data(left) => {
+                ChunkState::Data(left) => {
                     if buffer.is_empty() {
-                        return Ok(Piece::More);
+                        return Ok(DecodedPiece::More);
                     }
                     let length = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
                     let left = left - length as u64;
-                    self.state = if left == 0 { State::DataEnd } else { State::Data(left) };
-                    return Ok(Piece::Data(buffer.split_to(length).freeze()));
+                    self.state = if left == 0 { ChunkState::DataEnd } else { ChunkState::Data(left) };
+                    return Ok(DecodedPiece::Data(buffer.split_to(length).freeze()));
                 }
-                State::DataEnd => {
+                ChunkState::DataEnd => {
                     if !b"\r\n".starts_with(&buffer[..buffer.len().min(2)]) {
                         return Err(ProtocolError::Chunk);
                     }
                     if buffer.len() < 2 {
-                        return Ok(Piece::More);
+                        return Ok(DecodedPiece::More);
                     }
                     buffer.advance(2);
-                    self.state = State::Size;
+                    self.state = ChunkState::Size;
                 }
-                State::Trailers => {
-                    let Some(trailers) = trailers(buffer)? else { return Ok(Piece::More) };
-                    self.state = State::End;
-                    return Ok(if trailers.is_empty() { Piece::End } else { Piece::Trailers(trailers) });
+                ChunkState::Trailers => {
+                    let Some(trailers) = trailers(buffer)? else { return Ok(DecodedPiece::More) };
+                    self.state = ChunkState::End;
+                    return Ok(if trailers.is_empty() { DecodedPiece::End } else { DecodedPiece::Trailers(trailers) });
                 }
-                State::End => return Ok(Piece::End),
+                ChunkState::End => return Ok(DecodedPiece::End),
             }
         }
     }

@@ -12,14 +12,16 @@ use tokio::net::TcpStream;
 
 use super::{
     ResponseLimits,
-    head::{self, Framing, Head},
-    reader::{Body, Rest},
+    head::{self, ResponseFraming, ResponseHead},
+    reader::{H1Body, Rest},
     writer::{WriteError, Writer},
 };
 use crate::{
     connect,
     socket::Socket,
-    upstream::{Answer, Ask, Failure, ProtocolError, ResponseBody, Then, Upgraded, Upload, pool::Slot},
+    upstream::{
+        Answer, Failure, OutboundRequest, ProtocolError, ResponseBody, ResponseRest, Upgraded, Upload, pool::PoolSlot,
+    },
 };
 
 /// Bytes read at once while a head is awaited.
@@ -29,14 +31,14 @@ const READ: usize = 8 * 1024;
 const INTERIM: u32 = 32;
 
 /// A connection of HTTP/1.1. Unused, it is little more than its socket.
-pub(crate) struct Connection {
+pub(crate) struct PooledConnection {
     pub(super) socket: Socket,
     /// What was read and belongs to nobody yet.
     pub(super) buffer: BytesMut,
     reused: bool,
 }
 
-impl Connection {
+impl PooledConnection {
     /// A connection on which nothing was said.
     pub(crate) fn new(stream: TcpStream) -> Box<Self> {
         connect::limit_unacknowledged(&stream);
@@ -61,9 +63,9 @@ impl Connection {
 
 /// Sends a request and awaits the head of its response. What remains, of either, goes on with the body.
 pub(crate) async fn exchange<U: Upload>(
-    mut connection: Box<Connection>,
-    slot: Slot,
-    ask: &Ask<'_>,
+    mut connection: Box<PooledConnection>,
+    slot: PoolSlot,
+    ask: &OutboundRequest<'_>,
     upload: Option<U>,
     limits: &ResponseLimits,
 ) -> Result<Answer, Failure> {
@@ -77,7 +79,7 @@ pub(crate) async fn exchange<U: Upload>(
         receiving.poll(cx, &mut connection)
     })
     .await;
-    let Head { parts, framing, keep_alive } = match head {
+    let ResponseHead { parts, framing, keep_alive } = match head {
         Ok(head) => head,
         Err(Failure::Closed { .. }) if connection.socket.sent() == sent_before => return Err(Failure::Unsent),
         Err(failure) => return Err(failure),
@@ -87,28 +89,28 @@ pub(crate) async fn exchange<U: Upload>(
         if !sending.writer.is_done() || connection.socket.has_unsent() {
             return Err(ProtocolError::Unasked.into());
         }
-        let Connection { socket, buffer, .. } = *connection;
-        return Ok(Answer { head: parts, then: Then::Upgraded(Upgraded::of_socket(socket, buffer.freeze())) });
+        let PooledConnection { socket, buffer, .. } = *connection;
+        return Ok(Answer { head: parts, then: ResponseRest::Upgraded(Upgraded::of_socket(socket, buffer.freeze())) });
     }
-    let reusable = keep_alive && !ask.upgrade && framing != Framing::Close;
+    let reusable = keep_alive && !ask.upgrade && framing != ResponseFraming::Close;
     let rest = sending.rest(&connection.socket, reusable);
     let body = match framing {
-        Framing::Empty => {
+        ResponseFraming::Empty => {
             rest.release(connection, &slot);
             ResponseBody::empty()
         }
-        Framing::Length(length) if connection.buffer.len() as u64 >= length => {
+        ResponseFraming::Length(length) if connection.buffer.len() as u64 >= length => {
             let data = connection.buffer.split_to(usize::try_from(length).unwrap_or(usize::MAX)).freeze();
             rest.release(connection, &slot);
             ResponseBody::full(data)
         }
-        Framing::Length(_) | Framing::Chunked | Framing::Close => {
-            let mut body = Body::new(connection, framing, slot, rest);
+        ResponseFraming::Length(_) | ResponseFraming::Chunked | ResponseFraming::Close => {
+            let mut body = H1Body::new(connection, framing, slot, rest);
             body.decode_received()?;
             ResponseBody::h1(body)
         }
     };
-    Ok(Answer { head: parts, then: Then::Body(body) })
+    Ok(Answer { head: parts, then: ResponseRest::Body(body) })
 }
 
 /// The request's side of an exchange.
@@ -169,7 +171,7 @@ struct Receiving<'a> {
 }
 
 impl Receiving<'_> {
-    fn poll(&mut self, cx: &mut Context<'_>, connection: &mut Connection) -> Poll<Result<Head, Failure>> {
+    fn poll(&mut self, cx: &mut Context<'_>, connection: &mut PooledConnection) -> Poll<Result<ResponseHead, Failure>> {
         loop {
             if let Some(head) = self.head(&mut connection.buffer)? {
                 return Poll::Ready(Ok(head));
@@ -192,7 +194,7 @@ impl Receiving<'_> {
     }
 
     /// Takes the head of a final response off the front of `buffer`.
-    fn head(&mut self, buffer: &mut BytesMut) -> Result<Option<Head>, Failure> {
+    fn head(&mut self, buffer: &mut BytesMut) -> Result<Option<ResponseHead>, Failure> {
         loop {
             if buffer.is_empty() || !self.may_be_complete(buffer) {
                 return Ok(None);

@@ -3,45 +3,45 @@
 use bytes::BytesMut;
 
 use super::{
-    chunked::{self, Piece},
-    head::Framing,
+    chunked::{self, DecodedPiece},
+    head::ResponseFraming,
 };
 use crate::upstream::ProtocolError;
 
 /// How far the reading of a body is.
 #[derive(Debug)]
-pub(crate) enum Decoder {
+pub(crate) enum BodyDecoder {
     /// So many bytes are left.
     Length(u64),
     /// By chunks.
-    Chunked(chunked::Decoder),
+    Chunked(chunked::ChunkedDecoder),
     /// Until the connection ends.
     Close,
 }
 
-impl Decoder {
+impl BodyDecoder {
     /// Nothing was read.
-    pub(crate) fn new(framing: Framing) -> Self {
+    pub(crate) fn new(framing: ResponseFraming) -> Self {
         match framing {
-            Framing::Empty => Self::Length(0),
-            Framing::Length(length) => Self::Length(length),
-            Framing::Chunked => Self::Chunked(chunked::Decoder::new()),
-            Framing::Close => Self::Close,
+            ResponseFraming::Empty => Self::Length(0),
+            ResponseFraming::Length(length) => Self::Length(length),
+            ResponseFraming::Chunked => Self::Chunked(chunked::ChunkedDecoder::new()),
+            ResponseFraming::Close => Self::Close,
         }
     }
 
     /// Takes the next piece off the front of `buffer`.
-    pub(crate) fn next(&mut self, buffer: &mut BytesMut) -> Result<Piece, ProtocolError> {
+    pub(crate) fn next(&mut self, buffer: &mut BytesMut) -> Result<DecodedPiece, ProtocolError> {
         match self {
-            Self::Length(0) => Ok(Piece::End),
+            Self::Length(0) => Ok(DecodedPiece::End),
             Self::Chunked(decoder) => decoder.next(buffer),
-            _ if buffer.is_empty() => Ok(Piece::More),
+            _ if buffer.is_empty() => Ok(DecodedPiece::More),
             Self::Length(left) => {
                 let length = usize::try_from(*left).unwrap_or(usize::MAX).min(buffer.len());
                 *left -= length as u64;
-                Ok(Piece::Data(buffer.split_to(length).freeze()))
+                Ok(DecodedPiece::Data(buffer.split_to(length).freeze()))
             }
-            Self::Close => Ok(Piece::Data(buffer.split().freeze())),
+            Self::Close => Ok(DecodedPiece::Data(buffer.split().freeze())),
         }
     }
 

@@ -16,14 +16,14 @@ const USUAL_FIELDS: usize = 64;
 
 /// What a response's head may measure.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Limits {
+pub(crate) struct ResponseLimits {
     /// Bytes of the head.
     pub(crate) bytes: usize,
     /// Fields of the head.
     pub(crate) fields: usize,
 }
 
-impl Limits {
+impl ResponseLimits {
     /// Whether fields that came by HTTP/2 are within the limits: what they measure is what they would in HTTP/1.1.
     pub(crate) fn check(&self, fields: &HeaderMap) -> Result<(), ProtocolError> {
         if fields.len() > self.fields {
@@ -36,7 +36,7 @@ impl Limits {
 
 /// How the end of a body is found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Framing {
+pub(crate) enum ResponseFraming {
     /// There is none.
     Empty,
     /// After so many bytes.
@@ -49,15 +49,19 @@ pub(crate) enum Framing {
 
 /// The head of a response.
 #[derive(Debug)]
-pub(crate) struct Head {
+pub(crate) struct ResponseHead {
     pub(crate) parts: response::Parts,
-    pub(crate) framing: Framing,
+    pub(crate) framing: ResponseFraming,
     /// The connection can carry another request after this response.
     pub(crate) keep_alive: bool,
 }
 
 /// Takes a head off the front of `buffer`; `None` while it is not complete. `method` is the request's.
-pub(crate) fn parse(buffer: &mut BytesMut, limits: &Limits, method: &Method) -> Result<Option<Head>, ProtocolError> {
+pub(crate) fn parse(
+    buffer: &mut BytesMut,
+    limits: &ResponseLimits,
+    method: &Method,
+) -> Result<Option<ResponseHead>, ProtocolError> {
     let mut usual = [const { MaybeUninit::uninit() }; USUAL_FIELDS];
     let lines = match lines(buffer, &mut usual, limits.bytes) {
         Err(ProtocolError::TooManyFields) if limits.fields > USUAL_FIELDS => {
@@ -75,7 +79,7 @@ pub(crate) fn parse(buffer: &mut BytesMut, limits: &Limits, method: &Method) -> 
     let Framed { framing, said, ambiguous } = frame(&mut headers, status, version, method)?;
     // A HEAD without a length comes from an endpoint that would have ended the body of a GET by closing, and which may
     // close now too.
-    let ends_by_closing = framing == Framing::Close || (*method == Method::HEAD && !said);
+    let ends_by_closing = framing == ResponseFraming::Close || (*method == Method::HEAD && !said);
     let keep_alive = !ends_by_closing && !ambiguous && persists(&headers, version);
     let (mut parts, ()) = http::Response::new(()).into_parts();
     parts.status = status;
@@ -84,7 +88,7 @@ pub(crate) fn parse(buffer: &mut BytesMut, limits: &Limits, method: &Method) -> 
     if let Some(reason) = reason.and_then(|reason| hyper::ext::ReasonPhrase::try_from(reason).ok()) {
         parts.extensions.insert(reason);
     }
-    Ok(Some(Head { parts, framing, keep_alive }))
+    Ok(Some(ResponseHead { parts, framing, keep_alive }))
 }
 
 /// A head cut into pieces. Positions, because the buffer that they refer to is cut as well.
@@ -132,7 +136,7 @@ struct Field {
 }
 
 struct Framed {
-    framing: Framing,
+    framing: ResponseFraming,
     /// A field said how long the body is.
     said: bool,
     /// Two fields said it: whatever follows the response cannot be trusted.
@@ -145,15 +149,15 @@ fn frame(headers: &mut HeaderMap, status: StatusCode, version: u8, method: &Meth
     headers.remove(header::TRANSFER_ENCODING);
     if chunked {
         let ambiguous = headers.remove(header::CONTENT_LENGTH).is_some();
-        let framing = if has_no_body(status, method) { Framing::Empty } else { Framing::Chunked };
+        let framing = if has_no_body(status, method) { ResponseFraming::Empty } else { ResponseFraming::Chunked };
         return Ok(Framed { framing, said: true, ambiguous });
     }
     let length = content_length(headers, status)?;
     let framing = match length {
-        _ if has_no_body(status, method) => Framing::Empty,
-        Some(0) => Framing::Empty,
-        Some(length) => Framing::Length(length),
-        None => Framing::Close,
+        _ if has_no_body(status, method) => ResponseFraming::Empty,
+        Some(0) => ResponseFraming::Empty,
+        Some(length) => ResponseFraming::Length(length),
+        None => ResponseFraming::Close,
     };
     Ok(Framed { framing, said: length.is_some(), ambiguous: false })
 }

@@ -4,9 +4,9 @@ use bytes::BytesMut;
 use http::Method;
 
 use super::{
-    chunked::Piece,
-    decoder::Decoder,
-    head::{self, Limits},
+    chunked::DecodedPiece,
+    decoder::BodyDecoder,
+    head::{self, ResponseLimits},
 };
 
 /// What became of a response.
@@ -35,7 +35,7 @@ pub enum Response {
 
 /// Reads the response to a GET, or to a HEAD, from bytes that arrive in `pieces` and then end.
 pub fn read_response(pieces: &[&[u8]], to_head: bool) -> Response {
-    let limits = Limits { bytes: 64 * 1024, fields: 1024 };
+    let limits = ResponseLimits { bytes: 64 * 1024, fields: 1024 };
     let method = if to_head { Method::HEAD } else { Method::GET };
     let mut buffer = BytesMut::new();
     let mut arriving = pieces.iter();
@@ -49,15 +49,15 @@ pub fn read_response(pieces: &[&[u8]], to_head: bool) -> Response {
             },
         }
     };
-    let mut decoder = Decoder::new(head.framing);
+    let mut decoder = BodyDecoder::new(head.framing);
     let (mut body, mut trailers) = (Vec::new(), 0);
     loop {
         match decoder.next(&mut buffer) {
             Err(_) => return Response::Invalid,
-            Ok(Piece::Data(data)) => body.extend_from_slice(&data),
-            Ok(Piece::Trailers(fields)) => trailers = fields.len(),
-            Ok(Piece::End) => break,
-            Ok(Piece::More) => match arriving.next() {
+            Ok(DecodedPiece::Data(data)) => body.extend_from_slice(&data),
+            Ok(DecodedPiece::Trailers(fields)) => trailers = fields.len(),
+            Ok(DecodedPiece::End) => break,
+            Ok(DecodedPiece::More) => match arriving.next() {
                 Some(piece) => buffer.extend_from_slice(piece),
                 None if decoder.ends_by_closing() => break,
                 None => return Response::Incomplete,

@@ -8,8 +8,8 @@ use std::{
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 
-use super::{chunked::Piece, connection::Connection, decoder::Decoder, head::Framing};
-use crate::upstream::{BodyError, ProtocolError, pool::Slot};
+use super::{chunked::DecodedPiece, connection::PooledConnection, decoder::BodyDecoder, head::ResponseFraming};
+use crate::upstream::{BodyError, ProtocolError, pool::PoolSlot};
 
 /// Bytes read at once, at first and at most. So much of a body is held, whoever does not read it.
 const READ_FIRST: usize = 16 * 1024;
@@ -25,7 +25,7 @@ pub(super) enum Rest {
 
 impl Rest {
     /// The response was read to its end: gives the connection back to its pool, if it can carry another request.
-    pub(super) fn release(self, mut connection: Box<Connection>, slot: &Slot) {
+    pub(super) fn release(self, mut connection: Box<PooledConnection>, slot: &PoolSlot) {
         if matches!(self, Self::Done) && connection.park() {
             slot.put(connection);
         }
@@ -33,32 +33,32 @@ impl Rest {
 }
 
 /// The body of a response that is still arriving.
-pub(crate) struct Body {
+pub(crate) struct H1Body {
     /// The connection, until all is read.
-    open: Option<(Box<Connection>, Rest)>,
-    decoder: Decoder,
+    open: Option<(Box<PooledConnection>, Rest)>,
+    decoder: BodyDecoder,
     /// Pieces that arrived together with the head.
-    decoded: VecDeque<Piece>,
-    slot: Slot,
+    decoded: VecDeque<DecodedPiece>,
+    slot: PoolSlot,
     read: usize,
 }
 
-impl Body {
-    pub(super) fn new(connection: Box<Connection>, framing: Framing, slot: Slot, rest: Rest) -> Self {
-        let (open, decoder) = (Some((connection, rest)), Decoder::new(framing));
+impl H1Body {
+    pub(super) fn new(connection: Box<PooledConnection>, framing: ResponseFraming, slot: PoolSlot, rest: Rest) -> Self {
+        let (open, decoder) = (Some((connection, rest)), BodyDecoder::new(framing));
         Self { open, decoder, decoded: VecDeque::new(), slot, read: READ_FIRST }
     }
 
     /// Decodes the chunks that arrived together with the head, so that a malformed one is found while the caller can
     /// still be given another response.
     pub(super) fn decode_received(&mut self) -> Result<(), ProtocolError> {
-        if !matches!(self.decoder, Decoder::Chunked(_)) {
+        if !matches!(self.decoder, BodyDecoder::Chunked(_)) {
             return Ok(());
         }
         while let Some((connection, _)) = &mut self.open {
             match self.decoder.next(&mut connection.buffer) {
-                Ok(Piece::More) => break,
-                Ok(Piece::End) => self.finish(),
+                Ok(DecodedPiece::More) => break,
+                Ok(DecodedPiece::End) => self.finish(),
                 Ok(piece) => {
                     self.decoded.push_back(piece);
                     if self.decoder.is_done() {
@@ -78,9 +78,9 @@ impl Body {
     pub(crate) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let outcome = ready!(self.poll_piece(cx));
         let frame = match outcome {
-            Ok(Piece::Data(data)) => Some(Ok(Frame::data(data))),
-            Ok(Piece::Trailers(trailers)) => Some(Ok(Frame::trailers(trailers))),
-            Ok(Piece::End | Piece::More) => None,
+            Ok(DecodedPiece::Data(data)) => Some(Ok(Frame::data(data))),
+            Ok(DecodedPiece::Trailers(trailers)) => Some(Ok(Frame::trailers(trailers))),
+            Ok(DecodedPiece::End | DecodedPiece::More) => None,
             Err(error) => {
                 // Nothing on it can be trusted any more; an upload that still runs hears of it.
                 if let Some((connection, _)) = self.open.take() {
@@ -95,14 +95,14 @@ impl Body {
         Poll::Ready(frame)
     }
 
-    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Piece, BodyError>> {
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<DecodedPiece, BodyError>> {
         if let Some(piece) = self.decoded.pop_front() {
             return Poll::Ready(Ok(piece));
         }
-        let Some((connection, _)) = &mut self.open else { return Poll::Ready(Ok(Piece::End)) };
+        let Some((connection, _)) = &mut self.open else { return Poll::Ready(Ok(DecodedPiece::End)) };
         loop {
             match self.decoder.next(&mut connection.buffer).map_err(BodyError::Protocol)? {
-                Piece::More => {}
+                DecodedPiece::More => {}
                 piece => return Poll::Ready(Ok(piece)),
             }
             let room = connection.buffer.capacity() - connection.buffer.len();
@@ -116,7 +116,7 @@ impl Body {
                 return Poll::Pending;
             };
             match read.map_err(BodyError::Io)? {
-                0 if self.decoder.ends_by_closing() => return Poll::Ready(Ok(Piece::End)),
+                0 if self.decoder.ends_by_closing() => return Poll::Ready(Ok(DecodedPiece::End)),
                 0 => return Poll::Ready(Err(BodyError::Truncated)),
                 read if read == room => self.read = (self.read * 2).min(READ_MOST),
                 _ => {}

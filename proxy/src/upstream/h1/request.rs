@@ -4,7 +4,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, header, request};
 
 /// How the end of a request's body is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Framing {
+pub(crate) enum RequestFraming {
     /// There is no body.
     Empty,
     /// After so many bytes.
@@ -13,7 +13,7 @@ pub(crate) enum Framing {
     Chunked,
 }
 
-impl Framing {
+impl RequestFraming {
     /// As a body of this size wants it; `None` is one that is not known yet.
     pub(crate) fn of(size: Option<u64>) -> Self {
         size.map_or(Self::Chunked, Self::Length)
@@ -21,7 +21,7 @@ impl Framing {
 }
 
 /// Appends a head. Its own framing fields are replaced by those of `framing`.
-pub(crate) fn head(parts: &request::Parts, framing: Framing, out: &mut Vec<u8>) {
+pub(crate) fn head(parts: &request::Parts, framing: RequestFraming, out: &mut Vec<u8>) {
     let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
     out.reserve(128 + target.len() + 48 * parts.headers.len());
     out.extend_from_slice(parts.method.as_str().as_bytes());
@@ -30,10 +30,10 @@ pub(crate) fn head(parts: &request::Parts, framing: Framing, out: &mut Vec<u8>) 
     out.extend_from_slice(b" HTTP/1.1\r\n");
     fields(&parts.headers, out);
     match framing {
-        Framing::Empty if wants_length(&parts.method) => out.extend_from_slice(b"content-length: 0\r\n"),
-        Framing::Empty => {}
-        Framing::Length(length) => field(&header::CONTENT_LENGTH, &HeaderValue::from(length), out),
-        Framing::Chunked => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
+        RequestFraming::Empty if wants_length(&parts.method) => out.extend_from_slice(b"content-length: 0\r\n"),
+        RequestFraming::Empty => {}
+        RequestFraming::Length(length) => field(&header::CONTENT_LENGTH, &HeaderValue::from(length), out),
+        RequestFraming::Chunked => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
     }
     out.extend_from_slice(b"\r\n");
 }

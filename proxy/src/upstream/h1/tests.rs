@@ -3,22 +3,22 @@ use http::{HeaderValue, Method, Request, header};
 use proptest::prelude::*;
 
 use super::{
-    chunked::{self, Piece},
-    head::{self, Framing, Limits},
+    chunked::{self, DecodedPiece},
+    head::{self, ResponseFraming, ResponseLimits},
     pieces::{Response, read_response},
     request,
 };
 use crate::upstream::ProtocolError;
 
-const LIMITS: Limits = Limits { bytes: 4096, fields: 100 };
+const LIMITS: ResponseLimits = ResponseLimits { bytes: 4096, fields: 100 };
 
-fn parsed(text: &str, method: &Method) -> Result<Option<head::Head>, ProtocolError> {
+fn parsed(text: &str, method: &Method) -> Result<Option<head::ResponseHead>, ProtocolError> {
     head::parse(&mut BytesMut::from(text), &LIMITS, method)
 }
 
 #[test]
 fn how_a_response_is_framed() {
-    use Framing::{Chunked, Close, Empty, Length};
+    use ResponseFraming::{Chunked, Close, Empty, Length};
     let get = Method::GET;
     let head = Method::HEAD;
     for (case, text, method, framing, keep_alive, length) in [
@@ -92,14 +92,14 @@ fn what_is_no_response() {
 }
 
 fn decoded(text: &[u8]) -> Result<(Vec<u8>, usize, usize), Option<ProtocolError>> {
-    let (mut decoder, mut buffer) = (chunked::Decoder::new(), BytesMut::from(text));
+    let (mut decoder, mut buffer) = (chunked::ChunkedDecoder::new(), BytesMut::from(text));
     let (mut body, mut trailers) = (Vec::new(), 0);
     loop {
         match decoder.next(&mut buffer).map_err(Some)? {
-            Piece::Data(data) => body.extend_from_slice(&data),
-            Piece::Trailers(fields) => trailers = fields.len(),
-            Piece::End => return Ok((body, trailers, buffer.len())),
-            Piece::More => return Err(None),
+            DecodedPiece::Data(data) => body.extend_from_slice(&data),
+            DecodedPiece::Trailers(fields) => trailers = fields.len(),
+            DecodedPiece::End => return Ok((body, trailers, buffer.len())),
+            DecodedPiece::More => return Err(None),
         }
     }
 }
@@ -142,7 +142,7 @@ fn chunks() {
 
 #[test]
 fn a_request_as_bytes() {
-    use request::Framing::{Chunked, Empty, Length};
+    use request::RequestFraming::{Chunked, Empty, Length};
     for (case, method, framing, want) in [
         ("no body", "GET", Empty, "GET /a?b HTTP/1.1\r\nhost: web\r\nx: 1\r\nx: 2\r\n\r\n"),
         (

@@ -11,7 +11,7 @@ use http::request;
 
 use super::{
     chunked,
-    request::{Framing, head},
+    request::{RequestFraming, head},
 };
 use crate::{
     socket::Socket,
@@ -30,7 +30,7 @@ pub(super) enum WriteError {
 /// A request on its way to a socket. Holds one piece of the body at a time.
 pub(super) struct Writer<U> {
     upload: Option<U>,
-    framing: Framing,
+    framing: RequestFraming,
     /// Bytes that the framing still allows.
     left: u64,
     /// The head, or what precedes the data.
@@ -45,10 +45,11 @@ pub(super) struct Writer<U> {
 impl<U: Upload> Writer<U> {
     /// A request of which nothing was sent.
     pub(super) fn new(parts: &request::Parts, upload: Option<U>) -> Self {
-        let framing = upload.as_ref().map_or(Framing::Empty, |upload| Framing::of(upload.size_hint().exact()));
+        let framing =
+            upload.as_ref().map_or(RequestFraming::Empty, |upload| RequestFraming::of(upload.size_hint().exact()));
         let mut prefix = Vec::new();
         head(parts, framing, &mut prefix);
-        let left = if let Framing::Length(length) = framing { length } else { 0 };
+        let left = if let RequestFraming::Length(length) = framing { length } else { 0 };
         Self { upload, framing, left, prefix, written: 0, data: Bytes::new(), suffix: b"" }
     }
 
@@ -111,7 +112,7 @@ impl<U: Upload> Writer<U> {
             Err(frame) => return Poll::Ready(self.end(frame.into_trailers().ok().as_ref())),
         }
         // Known early where there is a length, and then the connection is free earlier.
-        if ended && self.framing != Framing::Chunked {
+        if ended && self.framing != RequestFraming::Chunked {
             return Poll::Ready(self.end(None));
         }
         Poll::Ready(Ok(()))
@@ -119,7 +120,7 @@ impl<U: Upload> Writer<U> {
 
     fn take(&mut self, data: Bytes) -> Result<(), WriteError> {
         self.recycle();
-        if self.framing == Framing::Chunked {
+        if self.framing == RequestFraming::Chunked {
             if !data.is_empty() {
                 chunked::size_line(data.len(), &mut self.prefix);
                 self.suffix = b"\r\n";
@@ -135,12 +136,12 @@ impl<U: Upload> Writer<U> {
     fn end(&mut self, trailers: Option<&http::HeaderMap>) -> Result<(), WriteError> {
         self.upload = None;
         match self.framing {
-            Framing::Chunked => {
+            RequestFraming::Chunked => {
                 self.recycle();
                 chunked::end(trailers, &mut self.prefix);
             }
-            Framing::Length(_) if self.left > 0 => return Err(WriteError::Upload),
-            Framing::Length(_) | Framing::Empty => {}
+            RequestFraming::Length(_) if self.left > 0 => return Err(WriteError::Upload),
+            RequestFraming::Length(_) | RequestFraming::Empty => {}
         }
         Ok(())
     }

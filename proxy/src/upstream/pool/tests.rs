@@ -8,13 +8,13 @@ use tokio::{
 use super::*;
 use crate::{connect::Connector, upstream::ResponseLimits};
 
-fn local() -> Arc<Local> {
-    Local::new(0, Clock::new(), Connector::default(), ResponseLimits { bytes: 1024, fields: 16 })
+fn local() -> Arc<WorkerUpstream> {
+    WorkerUpstream::new(0, Clock::new(), Connector::default(), ResponseLimits { bytes: 1024, fields: 16 })
 }
 
-async fn pair(peer: &Peer, listener: &TcpListener) -> (Box<h1::Connection>, TcpStream) {
+async fn pair(peer: &Peer, listener: &TcpListener) -> (Box<h1::PooledConnection>, TcpStream) {
     let (near, far) = tokio::join!(TcpStream::connect(peer.address), listener.accept());
-    (h1::Connection::new(near.expect("connected")), far.expect("accepted").0)
+    (h1::PooledConnection::new(near.expect("connected")), far.expect("accepted").0)
 }
 
 async fn listening() -> (TcpListener, Arc<Peer>) {
@@ -24,7 +24,7 @@ async fn listening() -> (TcpListener, Arc<Peer>) {
 }
 
 /// Waits until the kernel has what the far side did.
-async fn is_dead(connection: &h1::Connection) {
+async fn is_dead(connection: &h1::PooledConnection) {
     let seen = async {
         while !connection.is_dead(true) {
             tokio::task::yield_now().await;
@@ -37,7 +37,7 @@ async fn is_dead(connection: &h1::Connection) {
 async fn what_the_endpoint_closed_is_never_taken() {
     for case in ["FIN", "RST", "bytes"] {
         let (local, (listener, peer)) = (local(), listening().await);
-        let slot = Slot::new(&peer, &local);
+        let slot = PoolSlot::new(&peer, &local);
         let (alive, _far) = pair(&peer, &listener).await;
         slot.put(alive);
         let (dead, mut far) = pair(&peer, &listener).await;
@@ -60,7 +60,7 @@ async fn what_the_endpoint_closed_is_never_taken() {
 #[tokio::test]
 async fn nothing_is_kept_to_a_retired_peer() {
     let (local, (listener, peer)) = (local(), listening().await);
-    let slot = Slot::new(&peer, &local);
+    let slot = PoolSlot::new(&peer, &local);
     let (connection, mut far) = pair(&peer, &listener).await;
     slot.put(connection);
     peer.retire();
@@ -78,7 +78,7 @@ async fn nothing_is_kept_to_a_retired_peer() {
 #[tokio::test]
 async fn a_pool_is_bounded() {
     let (local, (listener, peer)) = (local(), listening().await);
-    let slot = Slot::new(&peer, &local);
+    let slot = PoolSlot::new(&peer, &local);
     let mut ends = Vec::new();
     for _ in 0..KEPT + 3 {
         let (connection, far) = pair(&peer, &listener).await;

@@ -33,12 +33,12 @@ fn body(pieces: &[&[u8]]) -> Stepped {
     Stepped { pieces, waker: None }
 }
 
-async fn next(reader: &mut Reader<Stepped>) -> Option<Result<Bytes, UploadError>> {
+async fn next(reader: &mut ReplayReader<Stepped>) -> Option<Result<Bytes, UploadError>> {
     let frame = poll_fn(|cx| Pin::new(&mut *reader).poll_frame(cx)).await?;
     Some(frame.map(|frame| frame.into_data().expect("data")))
 }
 
-async fn whole(reader: &mut Reader<Stepped>) -> Result<Vec<u8>, UploadError> {
+async fn whole(reader: &mut ReplayReader<Stepped>) -> Result<Vec<u8>, UploadError> {
     let mut all = Vec::new();
     while let Some(data) = next(reader).await {
         all.extend_from_slice(&data?);
@@ -129,9 +129,9 @@ proptest! {
                 None => prop_assert!(seen[turn] == texts.concat()),
             }
             prop_assert!(lost[turn] || texts.concat().starts_with(&seen[turn]));
-            let length = |piece: &Piece| match piece {
-                Piece::Data(data) => data.len(),
-                Piece::Trailers(_) => 0,
+            let length = |piece: &UploadPiece| match piece {
+                UploadPiece::Data(data) => data.len(),
+                UploadPiece::Trailers(_) => 0,
             };
             let kept: usize = upload.0.lock().kept.iter().map(length).sum();
             prop_assert!(kept <= KEPT);

@@ -12,14 +12,14 @@ use http_body::{Body, Frame, SizeHint};
 use crate::http::{caller::Caller, exchange::Recorded};
 
 /// A response's body. It differs from what the endpoint sends in how it fails.
-pub(super) struct Download {
+pub(super) struct CallerBody {
     body: Recorded,
     /// The caller, where the end of its connection is what ends the body.
     by_closing: Option<Arc<Caller>>,
     failed: Option<<Recorded as Body>::Error>,
 }
 
-impl Download {
+impl CallerBody {
     /// The body of a response; of one that ends with the connection where there is a caller `by_closing`.
     pub(super) fn new(body: Recorded, by_closing: Option<Arc<Caller>>) -> Self {
         if let Some(caller) = &by_closing {
@@ -37,7 +37,7 @@ impl Download {
     }
 }
 
-impl Body for Download {
+impl Body for CallerBody {
     type Data = Bytes;
     type Error = <Recorded as Body>::Error;
 

@@ -22,20 +22,20 @@ const DIGITS: u8 = 16;
 
 /// How far the requests were followed.
 #[derive(Debug)]
-pub(in crate::http::server) struct Framing {
-    state: State,
+pub(in crate::http::server) struct RequestTracker {
+    state: TrackerState,
     /// Heads that were seen to their end.
     heads: u32,
     /// The head that is malformed, counted from 1; 0 for none.
     malformed: u32,
-    head: Head,
+    head: HeadProgress,
     /// The beginning of a line whose end has not come yet.
     line: SmallVec<[u8; 64]>,
 }
 
 /// What was seen of the head that is arriving.
 #[derive(Debug, Default)]
-struct Head {
+struct HeadProgress {
     chunked: bool,
     length: Option<u64>,
     upgrade: bool,
@@ -43,7 +43,7 @@ struct Head {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum TrackerState {
     /// The first line of a head, or empty lines before it.
     RequestLine,
     /// Its other lines.
@@ -68,38 +68,44 @@ enum State {
     Refused,
 }
 
-impl Framing {
+impl RequestTracker {
     /// Nothing was seen.
     pub(in crate::http::server) fn new() -> Self {
-        Self { state: State::RequestLine, heads: 0, malformed: 0, head: Head::default(), line: SmallVec::new() }
+        Self {
+            state: TrackerState::RequestLine,
+            heads: 0,
+            malformed: 0,
+            head: HeadProgress::default(),
+            line: SmallVec::new(),
+        }
     }
 
     /// Nothing more is let in.
     pub(in crate::http::server) fn is_refused(&self) -> bool {
-        self.state == State::Refused
+        self.state == TrackerState::Refused
     }
 
     /// What follows is held back until this request is answered.
     pub(in crate::http::server) fn undecided(&self) -> Option<u32> {
-        (self.state == State::Undecided).then_some(self.heads)
+        (self.state == TrackerState::Undecided).then_some(self.heads)
     }
 
     /// A head has begun to arrive, and is not complete.
     pub(in crate::http::server) fn is_within_head(&self) -> bool {
-        self.state == State::Fields || self.state == State::RequestLine && !self.line.is_empty()
+        self.state == TrackerState::Fields || self.state == TrackerState::RequestLine && !self.line.is_empty()
     }
 
     /// The request, counted from 1, whose body has not come to its end; 0 for none.
     pub(in crate::http::server) fn unfinished(&self) -> u32 {
         match self.state {
-            State::RequestLine | State::Fields | State::Undecided => 0,
+            TrackerState::RequestLine | TrackerState::Fields | TrackerState::Undecided => 0,
             _ => self.heads,
         }
     }
 
     /// The connection goes on in HTTP.
     pub(in crate::http::server) fn decide(&mut self) {
-        self.state = State::RequestLine;
+        self.state = TrackerState::RequestLine;
     }
 
     /// The request whose head is malformed, counted from 1; 0 for none.
@@ -110,26 +116,26 @@ impl Framing {
     /// Follows `bytes`; returns how many of them are let in.
     pub(in crate::http::server) fn pass(&mut self, bytes: &[u8]) -> usize {
         let mut at = 0;
-        while at < bytes.len() && !matches!(self.state, State::Undecided | State::Refused) {
+        while at < bytes.len() && !matches!(self.state, TrackerState::Undecided | TrackerState::Refused) {
             let rest = &bytes[at..];
             at += match self.state {
-                State::RequestLine | State::Fields => self.head_line(rest),
-                State::Body(left) => {
+                TrackerState::RequestLine | TrackerState::Fields => self.head_line(rest),
+                TrackerState::Body(left) => {
                     let (passed, left) = skip(left, rest);
-                    self.state = State::Body(left);
+                    self.state = TrackerState::Body(left);
                     if left == 0 {
                         self.end();
                     }
                     passed
                 }
-                State::Data(left) => {
+                TrackerState::Data(left) => {
                     let (passed, left) = skip(left, rest);
-                    self.state = if left == 0 { State::DataCr } else { State::Data(left) };
+                    self.state = if left == 0 { TrackerState::DataCr } else { TrackerState::Data(left) };
                     passed
                 }
                 state => {
                     self.step(state, rest[0]);
-                    usize::from(self.state != State::Refused)
+                    usize::from(self.state != TrackerState::Refused)
                 }
             };
         }
@@ -137,34 +143,34 @@ impl Framing {
     }
 
     /// One byte of what is between the data of chunks.
-    fn step(&mut self, state: State, byte: u8) {
+    fn step(&mut self, state: TrackerState, byte: u8) {
         self.state = match (state, byte) {
-            (State::Size(size, digits), b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F') if digits < DIGITS => {
+            (TrackerState::Size(size, digits), b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F') if digits < DIGITS => {
                 let digit = char::from(byte).to_digit(16).unwrap_or_default();
-                State::Size(size << 4 | u64::from(digit), digits + 1)
+                TrackerState::Size(size << 4 | u64::from(digit), digits + 1)
             }
-            (State::Size(size, 1..), b';' | b' ' | b'\t') => State::Extension(size),
-            (State::Size(size, 1..) | State::Extension(size), b'\r') => State::SizeEnd(size),
-            (State::Extension(size), byte) if byte != b'\n' => State::Extension(size),
-            (State::SizeEnd(0), b'\n') => State::Trailer,
-            (State::SizeEnd(size), b'\n') => State::Data(size),
-            (State::DataCr, b'\r') => State::DataLf,
-            (State::DataLf, b'\n') => State::Size(0, 0),
-            (State::Trailer, b'\r') => State::EndLf,
+            (TrackerState::Size(size, 1..), b';' | b' ' | b'\t') => TrackerState::Extension(size),
+            (TrackerState::Size(size, 1..) | TrackerState::Extension(size), b'\r') => TrackerState::SizeEnd(size),
+            (TrackerState::Extension(size), byte) if byte != b'\n' => TrackerState::Extension(size),
+            (TrackerState::SizeEnd(0), b'\n') => TrackerState::Trailer,
+            (TrackerState::SizeEnd(size), b'\n') => TrackerState::Data(size),
+            (TrackerState::DataCr, b'\r') => TrackerState::DataLf,
+            (TrackerState::DataLf, b'\n') => TrackerState::Size(0, 0),
+            (TrackerState::Trailer, b'\r') => TrackerState::EndLf,
             // A line that begins with space goes on with the one before it.
-            (State::Trailer, byte) if !matches!(byte, b' ' | b'\t' | b'\n') => State::TrailerRest,
-            (State::TrailerRest, b'\r') => State::TrailerLf,
-            (State::TrailerRest, byte) if byte != b'\n' => State::TrailerRest,
-            (State::TrailerLf, b'\n') => State::Trailer,
-            (State::EndLf, b'\n') => return self.end(),
-            _ => State::Refused,
+            (TrackerState::Trailer, byte) if !matches!(byte, b' ' | b'\t' | b'\n') => TrackerState::TrailerRest,
+            (TrackerState::TrailerRest, b'\r') => TrackerState::TrailerLf,
+            (TrackerState::TrailerRest, byte) if byte != b'\n' => TrackerState::TrailerRest,
+            (TrackerState::TrailerLf, b'\n') => TrackerState::Trailer,
+            (TrackerState::EndLf, b'\n') => return self.end(),
+            _ => TrackerState::Refused,
         };
     }
 
     /// A line of a head, or the part of it that is here; returns how long that is.
     fn head_line(&mut self, bytes: &[u8]) -> usize {
         let end = memchr::memchr(b'\n', bytes);
-        if self.state == State::RequestLine {
+        if self.state == TrackerState::RequestLine {
             // hyper drops the fragment of a target without a word.
             self.head.malformed |= memchr::memchr(b'#', &bytes[..end.unwrap_or(bytes.len())]).is_some();
         }
@@ -182,8 +188,8 @@ impl Framing {
         // Only a whole line ends with CR; of one that is too long, nothing but its beginning matters.
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         match self.state {
-            State::RequestLine if line.is_empty() => {}
-            State::RequestLine => self.state = State::Fields,
+            TrackerState::RequestLine if line.is_empty() => {}
+            TrackerState::RequestLine => self.state = TrackerState::Fields,
             _ if line.is_empty() => self.end_of_head(),
             _ => self.head.note(line),
         }
@@ -194,23 +200,24 @@ impl Framing {
     fn end_of_head(&mut self) {
         self.heads += 1;
         self.state = match (&self.head, self.head.length.unwrap_or(0)) {
-            (Head { malformed: true, .. }, _) => {
+            (HeadProgress { malformed: true, .. }, _) => {
                 self.malformed = self.heads;
-                State::Refused
+                TrackerState::Refused
             }
-            (Head { chunked: true, .. }, _) => State::Size(0, 0),
+            (HeadProgress { chunked: true, .. }, _) => TrackerState::Size(0, 0),
             (_, 0) => return self.end(),
-            (_, length) => State::Body(length),
+            (_, length) => TrackerState::Body(length),
         };
     }
 
     /// The request is complete.
     fn end(&mut self) {
-        self.state = if std::mem::take(&mut self.head).upgrade { State::Undecided } else { State::RequestLine };
+        self.state =
+            if std::mem::take(&mut self.head).upgrade { TrackerState::Undecided } else { TrackerState::RequestLine };
     }
 }
 
-impl Head {
+impl HeadProgress {
     /// Notes what a field says about the end of the request.
     fn note(&mut self, line: &[u8]) {
         let Some(first) = line.first() else { return };

@@ -13,11 +13,11 @@ use http::{HeaderMap, Request, Response, Version, header};
 use http_body::Body as _;
 
 use super::{
-    Connection,
-    upload::{Received, Slot},
+    Http2Session,
+    upload::{Received, StreamEntry},
 };
 use crate::{
-    buffers::{Charge, Charged, Held, SEND_BUFFER},
+    buffers::{CallerBytes, Charge, Charged, SEND_BUFFER},
     fields,
     http::{
         answer::{self, LocalAnswer},
@@ -27,17 +27,17 @@ use crate::{
         request::ProxiedRequest,
         server::{RequestBody, date},
         silence::Silence,
-        upgrade::{Caller as CallerSide, Stream as StreamSide, Tunnel},
+        upgrade::{CallerSide, StreamSide, Tunnel},
     },
 };
 
 /// A stream that is open; its connection forgets it when it is dropped.
-struct Open {
-    connection: Arc<Connection>,
-    slot: Arc<Slot>,
+struct OpenStream {
+    connection: Arc<Http2Session>,
+    slot: Arc<StreamEntry>,
 }
 
-impl Drop for Open {
+impl Drop for OpenStream {
     fn drop(&mut self) {
         self.connection.caller.stream_ended();
         let mut slots = self.connection.slots.lock();
@@ -48,14 +48,14 @@ impl Drop for Open {
 }
 
 /// Serves a stream in a task of its own. What needs no waiting is done here, so that the task holds little.
-pub(super) fn start(connection: &Arc<Connection>, request: Request<RecvStream>, respond: SendResponse<Charged>) {
+pub(super) fn start(connection: &Arc<Http2Session>, request: Request<RecvStream>, respond: SendResponse<Charged>) {
     let caller = &connection.caller;
     caller.stream_opened();
     let (mut head, mut stream) = request.into_parts();
     let window = if stream.is_end_stream() { None } else { Some(stream.flow_control().clone()) };
-    let slot = Slot::new(window);
+    let slot = StreamEntry::new(window);
     connection.slots.lock().push(slot.clone());
-    let open = Open { connection: connection.clone(), slot };
+    let open = OpenStream { connection: connection.clone(), slot };
     fields::trim(&mut head.headers);
     let protocol = head.extensions.remove::<h2::ext::Protocol>();
     if let Some(protocol) = &protocol {
@@ -79,7 +79,7 @@ pub(super) fn start(connection: &Arc<Connection>, request: Request<RecvStream>, 
 }
 
 async fn serve(
-    open: Open,
+    open: OpenStream,
     mut exchange: Box<Exchange>,
     request: Box<ProxiedRequest>,
     tunnelled: Option<Box<Received>>,
@@ -102,7 +102,7 @@ async fn serve(
 
 /// Takes the request through the pipeline; an error is the code to reset the stream with.
 async fn run(
-    open: &Open,
+    open: &OpenStream,
     exchange: &mut Exchange,
     request: Box<ProxiedRequest>,
     respond: &mut SendResponse<Charged>,
@@ -136,7 +136,7 @@ struct Begun {
 
 /// Sends the head of a response; `None` when nothing follows it.
 fn begin(
-    open: &Open,
+    open: &OpenStream,
     exchange: &mut Exchange,
     answered: Result<Answered, LocalAnswer>,
     mut respond: SendResponse<Charged>,
@@ -162,12 +162,12 @@ fn begin(
 }
 
 /// Sends the body of a response.
-async fn download(open: &Open, exchange: Box<Exchange>, send: SendStream<Charged>, body: Body) {
+async fn download(open: &OpenStream, exchange: Box<Exchange>, send: SendStream<Charged>, body: Body) {
     let held = &open.connection.held;
     let mut silence = pin!(Silence::new(&exchange.activity));
     let body = Recorded::new(body, exchange);
     let mut download =
-        Download { send, body, waiting: Bytes::new(), is_last: false, charge: held.charge(), held: held.clone() };
+        BodySender { send, body, waiting: Bytes::new(), is_last: false, charge: held.charge(), held: held.clone() };
     let ended = poll_fn(|cx| {
         if open.slot.poll_given_up(cx).is_ready() {
             return Poll::Ready(Err(Reason::ENHANCE_YOUR_CALM));
@@ -186,7 +186,7 @@ async fn download(open: &Open, exchange: Box<Exchange>, send: SendStream<Charged
 }
 
 /// A response's body on its way to the caller.
-struct Download {
+struct BodySender {
     send: SendStream<Charged>,
     body: Recorded,
     /// A piece for which the caller had no room yet.
@@ -195,10 +195,10 @@ struct Download {
     is_last: bool,
     /// Counts `waiting` while it waits.
     charge: Charge,
-    held: Arc<Held>,
+    held: Arc<CallerBytes>,
 }
 
-impl Download {
+impl BodySender {
     /// Sends what can be sent; ready once all is, or with the code to reset the stream with.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Reason>> {
         loop {

@@ -15,12 +15,12 @@ use h2::{FlowControl, RecvStream};
 use http_body::{Frame, SizeHint};
 use parking_lot::Mutex;
 
-use super::Connection;
+use super::Http2Session;
 use crate::{fields, http::body::replay};
 
 /// A stream, as its connection sees it.
 #[derive(Default)]
-pub(crate) struct Slot {
+pub(crate) struct StreamEntry {
     /// The window of its upload, for as long as somebody may read that.
     window: Mutex<Option<FlowControl>>,
     /// Bytes that were read and are kept, in case that another attempt needs them.
@@ -35,7 +35,7 @@ pub(crate) struct Slot {
     waker: AtomicWaker,
 }
 
-impl Slot {
+impl StreamEntry {
     /// A stream whose upload has this window.
     pub(super) fn new(window: Option<FlowControl>) -> Arc<Self> {
         Arc::new(Self { window: Mutex::new(window), ..Self::default() })
@@ -100,8 +100,8 @@ impl Slot {
 /// What a caller sends on a stream.
 pub(crate) struct Received {
     stream: RecvStream,
-    connection: Arc<Connection>,
-    slot: Arc<Slot>,
+    connection: Arc<Http2Session>,
+    slot: Arc<StreamEntry>,
     length: Option<u64>,
     /// Bytes given on for which the caller may not send others yet.
     unreleased: usize,
@@ -109,7 +109,12 @@ pub(crate) struct Received {
 }
 
 impl Received {
-    pub(super) fn new(stream: RecvStream, connection: Arc<Connection>, slot: Arc<Slot>, length: Option<u64>) -> Self {
+    pub(super) fn new(
+        stream: RecvStream,
+        connection: Arc<Http2Session>,
+        slot: Arc<StreamEntry>,
+        length: Option<u64>,
+    ) -> Self {
         Self { stream, connection, slot, length, unreleased: 0, data_ended: false }
     }
 

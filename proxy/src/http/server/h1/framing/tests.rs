@@ -3,8 +3,8 @@ use proptest::prelude::*;
 use super::*;
 
 /// How much is let in, and what the state is then.
-fn followed(bytes: &[u8]) -> (usize, u32, u32, State) {
-    let mut framing = Framing::new();
+fn followed(bytes: &[u8]) -> (usize, u32, u32, TrackerState) {
+    let mut framing = RequestTracker::new();
     let passed = framing.pass(bytes);
     (passed, framing.heads, framing.malformed, framing.state)
 }
@@ -15,16 +15,21 @@ const POST: &str = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n
 fn requests_are_followed_to_their_end() {
     let get = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
     for (case, bytes, heads, state) in [
-        ("a request", get.to_owned(), 1, State::RequestLine),
-        ("empty lines first", format!("\r\n\n{get}"), 1, State::RequestLine),
-        ("lines that end with LF", "GET / HTTP/1.1\nHost: a\n\nGET".into(), 1, State::RequestLine),
-        ("a head that is not complete", "GET / HTTP/1.1\r\nHost: a\r\n".into(), 0, State::Fields),
-        ("a length", "PUT / HTTP/1.1\r\ncontent-LENGTH: \t3 \r\n\r\n\n\n".into(), 1, State::Body(1)),
-        ("chunks", format!("{POST}3;a=b\r\n\n\n\n\r\n0\r\nX: y\r\n\r\n"), 1, State::RequestLine),
-        ("chunks that go on", format!("{POST}a\r\n01234"), 1, State::Data(5)),
-        ("no chunks", format!("{POST}00\r\n\r\n{get}"), 2, State::RequestLine),
-        ("chunks and a length", format!("{}0", POST.replace("Host: a", "Content-Length: 9")), 1, State::Size(0, 1)),
-        ("upgrade", "GET / HTTP/1.1\r\nUPGRADE: x\r\n\r\n".into(), 1, State::Undecided),
+        ("a request", get.to_owned(), 1, TrackerState::RequestLine),
+        ("empty lines first", format!("\r\n\n{get}"), 1, TrackerState::RequestLine),
+        ("lines that end with LF", "GET / HTTP/1.1\nHost: a\n\nGET".into(), 1, TrackerState::RequestLine),
+        ("a head that is not complete", "GET / HTTP/1.1\r\nHost: a\r\n".into(), 0, TrackerState::Fields),
+        ("a length", "PUT / HTTP/1.1\r\ncontent-LENGTH: \t3 \r\n\r\n\n\n".into(), 1, TrackerState::Body(1)),
+        ("chunks", format!("{POST}3;a=b\r\n\n\n\n\r\n0\r\nX: y\r\n\r\n"), 1, TrackerState::RequestLine),
+        ("chunks that go on", format!("{POST}a\r\n01234"), 1, TrackerState::Data(5)),
+        ("no chunks", format!("{POST}00\r\n\r\n{get}"), 2, TrackerState::RequestLine),
+        (
+            "chunks and a length",
+            format!("{}0", POST.replace("Host: a", "Content-Length: 9")),
+            1,
+            TrackerState::Size(0, 1),
+        ),
+        ("upgrade", "GET / HTTP/1.1\r\nUPGRADE: x\r\n\r\n".into(), 1, TrackerState::Undecided),
     ] {
         assert_eq!(followed(bytes.as_bytes()), (bytes.len(), heads, 0, state), "{case}");
     }
@@ -47,7 +52,7 @@ fn what_is_malformed_is_not_let_in() {
         ("a folded trailer", "0\r\nX\r\n y", 6),
     ] {
         let bytes = format!("{POST}{body}");
-        assert_eq!(followed(bytes.as_bytes()), (POST.len() + bad, 1, 0, State::Refused), "{case}");
+        assert_eq!(followed(bytes.as_bytes()), (POST.len() + bad, 1, 0, TrackerState::Refused), "{case}");
     }
 }
 
@@ -60,7 +65,7 @@ fn a_malformed_head_is_the_last_that_is_let_in() {
         "PUT / HTTP/1.1\r\nContent-Length:\r\n\r\n",
     ] {
         let bytes = format!("GET / HTTP/1.1\r\n\r\n{head}more");
-        assert_eq!(followed(bytes.as_bytes()), (bytes.len() - 4, 2, 2, State::Refused), "{head}");
+        assert_eq!(followed(bytes.as_bytes()), (bytes.len() - 4, 2, 2, TrackerState::Refused), "{head}");
     }
 }
 
@@ -76,7 +81,7 @@ proptest! {
     ) {
         let bytes = parts.concat().into_bytes();
         let whole = followed(&bytes);
-        let mut framing = Framing::new();
+        let mut framing = RequestTracker::new();
         let mut cuts: Vec<_> = cuts.into_iter().map(|cut| cut.min(bytes.len())).chain([0, bytes.len()]).collect();
         cuts.sort_unstable();
         let mut passed = 0;

@@ -38,7 +38,7 @@ impl<T> Fetched<T> {
 
 /// A Service whose configuration is held.
 #[derive(Debug)]
-pub(super) struct Entry {
+pub(super) struct GraphService {
     /// Callers use it.
     pub(super) used: bool,
     /// Other Services that callers use and that send to it.
@@ -61,7 +61,7 @@ pub(super) struct Backend {
     pub(super) users: HashSet<ServiceName>,
 }
 
-impl Default for Entry {
+impl Default for GraphService {
     fn default() -> Self {
         Self {
             used: false,
@@ -75,7 +75,7 @@ impl Default for Entry {
     }
 }
 
-impl Entry {
+impl GraphService {
     /// The Service and its endpoints are here or known absent.
     pub(super) fn is_known(&self) -> bool {
         self.service.is_known() && self.endpoints.is_known()
