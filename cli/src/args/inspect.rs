@@ -72,7 +72,7 @@ fn number(written: &str, port: &str) -> Result<u16, String> {
 /// the caller. Nothing is sent to a backend, and nothing changes.
 ///
 /// Without flags it looks at the cluster of your kubeconfig or, if you have none, at the `maesh dev` on this machine. In a
-/// cluster it asks the mesh's pods through the API server, which needs the rights `get,list pods` and `get pods/proxy` in
+/// cluster it asks the mesh's pods through the API server, which needs the rights to `list pods` and `get pods/proxy` in
 /// the mesh's namespace.
 ///
 /// Exit code: 0 if the caller is served, 1 if it is not, or if no role could be asked.

@@ -69,11 +69,12 @@ pub fn up(options: &Options) -> Result<()> {
     network::make(options)?;
     control::start(options)?;
     node::start_all(options)?;
-    wait("wait --for=condition=Ready node --all")?;
-    eprintln!("{} nodes are ready after {:.1} s", options.nodes, since.elapsed().as_secs_f32());
+    // Meanwhile the nodes become ready.
     for image in &options.images {
         load_image(image)?;
     }
+    wait("wait --for=condition=Ready node --all")?;
+    eprintln!("{} nodes are ready after {:.1} s", options.nodes, since.elapsed().as_secs_f32());
     Kube::ours().apply(include_str!("../manifests/coredns.yaml"))?;
     wait("--namespace=kube-system rollout status deployment/coredns")?;
     eprintln!("CoreDNS is available after {:.1} s", since.elapsed().as_secs_f32());

@@ -161,6 +161,9 @@ fn configure(index: u8, name: &str, options: &Options) -> Result<()> {
         "authorization": { "mode": "Webhook" },
         "tlsCertFile": pki(&format!("{name}-serving.crt")), "tlsPrivateKeyFile": pki(&format!("{name}-serving.key")),
         "volumePluginDir": "/var/lib/kubelet/volumeplugins",
+        // How soon pods see that a ConfigMap has changed. With the default, a minute and more, every change of the
+        // cluster's DNS would be waited for that long.
+        "syncFrequency": "10s",
         // Images come by hand only: one that is collected would be lost.
         "imageGCHighThresholdPercent": 100,
         // The load's logs are read at the end.

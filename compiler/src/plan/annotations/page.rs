@@ -2,31 +2,29 @@
 
 use maesh_test_support::generated::{NOTE, is_current};
 
-use super::{Scope, Side, declared};
+use super::{Scope, declared};
 use crate::kinds::{OLD_PREFIX, PREFIX};
 
 #[test]
 fn reference_page_is_current() {
     let mut page = format!(
-        "{NOTE}\n# Annotations\n\nAnnotations of the mesh stand on a Service, or on a Namespace as the default of its \
-         Services where the table says so. The prefix is `{PREFIX}`. The prefix of Traefik Mesh, `{OLD_PREFIX}`, is read \
+        "{NOTE}\n# Annotations\n\nSet annotations of the mesh on a Service or, where the table allows it, on a Namespace as \
+         the default of its Services. The prefix is `{PREFIX}`. The prefix of Traefik Mesh, `{OLD_PREFIX}`, is read \
          too; if both are there, `{PREFIX}` wins. An annotation on a Service wins over that of its Namespace.\n\nTo set \
          an annotation for one port only, put the number or the name of the port in front: `{PREFIX}8080.traffic-type`, \
          `{PREFIX}web.scheme`. \
-         The table says which annotations allow that.\n\nThe side says whose annotation counts where a route or a split \
-         leads to another Service: that of the Service that was called, or that of the backend that was chosen.\n\nA value that cannot be used never takes a Service out of the mesh: the default is used, \
-         and an [Event](events.md) on the object, `maesh explain` and `/api/diagnostics` of the controller say so.\n\n\
-         | annotation | values | default | example | side | on a Namespace | for one port | what it does |\n|---|---|---|---|---|---|---|---|\n"
+         The table says which annotations allow that.\n\nA name that no annotation has is ignored; the message suggests a similar \
+         name. If the value is none of those in the table, the default is used. In both cases the Service stays in the \
+         mesh, and an [Event](events.md) on the object, `maesh explain` and `/api/diagnostics` of the controller say so. \
+         The values `scheme: https` and `traffic-type: udp` are accepted, and not served in this version: the table says \
+         what happens instead.\n\n\
+         | annotation | values | default | example | on a Namespace | for one port | what it does |\n|---|---|---|---|---|---|---|\n"
     );
     let yes_or_no = |yes| if yes { "yes" } else { "no" };
     for about in super::all() {
         let of_port = declared(about.name).is_some_and(|it| matches!(it.scope(), Scope::Port(_)));
-        let side = match about.side {
-            Side::Called => "called",
-            Side::Backend => "backend",
-        };
         page += &format!(
-            "| `{}` | {} | {} | `{}` | {side} | {} | {} | {} |\n",
+            "| `{}` | {} | {} | `{}` | {} | {} | {} |\n",
             about.name,
             about.values,
             about.default,
