@@ -96,7 +96,7 @@ pub fn leader_view(leadership: Leadership) -> View {
 }
 
 /// How the stanza in the cluster's DNS does, where this replica keeps it.
-pub fn stanza_view(status: watch::Receiver<maesh_controller::duties::stanza::SubscriberStatus>) -> View {
+pub fn stanza_view(status: watch::Receiver<maesh_controller::duties::stanza::Status>) -> View {
     Box::new(move || json!(*status.borrow()))
 }
 
