@@ -42,7 +42,7 @@ const QUERY_LIMIT: usize = 2048;
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Something that must hold before a role is ready.
-pub type Check = Box<dyn Fn() -> Result<(), String> + Send + Sync>;
+pub type ReadinessCheck = Box<dyn Fn() -> Result<(), String> + Send + Sync>;
 /// Makes one answer of the status API.
 pub type View = Box<dyn Fn() -> Value + Send + Sync>;
 /// Makes one answer that depends on parameters and, where answers are rationed, on who asks; the error says what is wrong.
@@ -53,7 +53,7 @@ pub type Parameters = BTreeMap<String, String>;
 /// What the endpoint shows.
 pub struct Admin {
     /// Conditions of readiness, by name.
-    pub checks: Vec<(&'static str, Check)>,
+    pub checks: Vec<(&'static str, ReadinessCheck)>,
     /// Metrics of all roles in this process.
     pub metrics: Arc<Mutex<Registry>>,
     /// The status API, by path below `/api/`.
@@ -121,7 +121,7 @@ impl Admin {
     }
 
     /// One more condition of readiness.
-    pub fn check(&mut self, name: &'static str, check: Check) {
+    pub fn check(&mut self, name: &'static str, check: ReadinessCheck) {
         self.checks.push((name, check));
     }
 
@@ -138,7 +138,7 @@ impl Admin {
     }
 
     fn not_ready(&self) -> Vec<String> {
-        let failed = |(name, check): &(&str, Check)| check().err().map(|why| format!("{name}: {why}"));
+        let failed = |(name, check): &(&str, ReadinessCheck)| check().err().map(|why| format!("{name}: {why}"));
         self.checks.iter().filter_map(failed).collect()
     }
 

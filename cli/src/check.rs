@@ -22,7 +22,7 @@ use tokio::time::{Instant, sleep};
 use self::{
     context::Context,
     outcome::{Checked, Counts, Outcome, Verdict},
-    print::Printer,
+    print::CheckPrinter,
 };
 use crate::{args::CheckArgs, inspect};
 
@@ -33,7 +33,7 @@ const WARNED: u8 = 3;
 
 /// When a check is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum When {
+enum CheckPhase {
     /// Before the mesh is installed, and after.
     Both,
     /// Before it is installed.
@@ -47,7 +47,7 @@ struct Check {
     /// Its name on the command line, and its anchor in the documentation.
     id: &'static str,
     group: &'static str,
-    when: When,
+    when: CheckPhase,
     run: for<'a> fn(&'a Context) -> BoxFuture<'a, Outcome>,
 }
 
@@ -56,7 +56,7 @@ macro_rules! checks {
         &[$(Check {
             id: $id,
             group: stringify!($group),
-            when: When::$when,
+            when: CheckPhase::$when,
             run: |context| Box::pin($run(context)),
         }),*]
     };
@@ -95,7 +95,7 @@ pub async fn run(args: CheckArgs) -> anyhow::Result<ExitCode> {
     let chosen = choose(&args);
     let deadline = Instant::now() + args.wait;
     let mut context = Context::new(inspect::open(&args.cluster).await?);
-    let mut printer = Printer::new(args.output, chosen.len());
+    let mut printer = CheckPrinter::new(args.output, chosen.len());
     let mut all = Vec::new();
     for check in chosen {
         printer.begin(check.id);
@@ -140,10 +140,10 @@ pub fn check_name(text: &str) -> Result<String, String> {
 
 /// The checks that the flags ask for.
 fn choose(args: &CheckArgs) -> Vec<&'static Check> {
-    let made = if args.pre { When::Before } else { When::After };
+    let made = if args.pre { CheckPhase::Before } else { CheckPhase::After };
     let named = |check: &Check| args.only.iter().any(|only| only == check.id);
     let wanted = |check: &&Check| match args.only.is_empty() {
-        true => check.when == When::Both || check.when == made,
+        true => check.when == CheckPhase::Both || check.when == made,
         false => named(check),
     };
     CHECKS.iter().filter(wanted).collect()

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, net::SocketAddr, process::ExitCode, time::Durat
 
 use anyhow::{Context as _, bail};
 use maesh_controller::duties::stanza::{
-    Change, Cluster, ClusterError, Look, Mesh, Report, Right, Stanza, Verdict, Watch, answers, looks, said,
+    Change, Cluster, ClusterError, Look, Mesh, ReloadWatch, Report, Right, Stanza, Verdict, answers, looks, said,
     still_leading, take_out,
 };
 use tokio::time::{Instant, sleep};
@@ -76,7 +76,7 @@ async fn install(args: InstallArgs) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     eprintln!("{}, leading to {forward}", said(&changes));
-    let Some(watch) = Watch::start(Instant::now(), args.deadline, &before) else {
+    let Some(watch) = ReloadWatch::start(Instant::now(), args.deadline, &before) else {
         let text = "written; the cluster's DNS cannot be asked from here, so what came of it was not seen. See it from a \
                     pod: maesh dns status";
         Printed::new("written", text, files).print(args.common.output);
@@ -150,7 +150,7 @@ async fn observe(
     report: &Report,
     mesh: &Mesh,
     forward: std::net::IpAddr,
-    mut watch: Watch,
+    mut watch: ReloadWatch,
 ) -> anyhow::Result<Verdict> {
     loop {
         match cluster.place().await {

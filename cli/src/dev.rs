@@ -311,7 +311,7 @@ fn diagnose(printer: Printer, found: &Diagnostic) {
     printer.diagnostic(severity, fields, message.unwrap_or(&found.message));
 }
 
-fn not_draining(draining: Arc<AtomicBool>) -> admin::Check {
+fn not_draining(draining: Arc<AtomicBool>) -> admin::ReadinessCheck {
     Box::new(move || if draining.load(Ordering::Acquire) { Err("this process is ending".into()) } else { Ok(()) })
 }
 

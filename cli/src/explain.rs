@@ -2,8 +2,8 @@
 //!
 //! Nothing is worked out here a second time: every role is asked what it would do, and what they say is put together.
 
+mod collect;
 mod failures;
-mod gather;
 mod print;
 mod report;
 pub mod views;
@@ -18,8 +18,8 @@ use crate::{
 /// Asks, and prints what was said. Exit code 0: the caller is served.
 pub async fn run(args: ExplainArgs) -> anyhow::Result<ExitCode> {
     let mesh = Mesh::of(args.admin, &args.cluster).await?;
-    let gathered = gather::gather(&mesh, &args).await;
-    let report = report::Report::of(gathered);
+    let collected = collect::collect(&mesh, &args).await;
+    let report = report::Report::of(collected);
     match args.output {
         Output::Json => println!("{}", serde_json::to_string(&report)?),
         Output::Text => print!("{}", print::text(&report)),

@@ -11,7 +11,7 @@ use maesh_config::Zone;
 use maesh_controller::{
     leader::Leadership,
     serve::State,
-    source::kubernetes::{Watch, Watches},
+    source::kubernetes::{WatchStatus, Watches},
 };
 use maesh_discovery::{Server, Subscriber, SubscriberStatus};
 use prometheus_client::{
@@ -28,13 +28,13 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use crate::{
-    admin::{Check, View},
+    admin::{ReadinessCheck, View},
     dev::print::{Entry, Port},
     version::VERSION,
 };
 
 /// A check that follows a role's own readiness.
-pub fn ready(ready: watch::Receiver<bool>, otherwise: &'static str) -> Check {
+pub fn ready(ready: watch::Receiver<bool>, otherwise: &'static str) -> ReadinessCheck {
     Box::new(move || if *ready.borrow() { Ok(()) } else { Err(otherwise.into()) })
 }
 
@@ -76,7 +76,7 @@ pub fn controller_views(state: &Arc<State>, server: &Server, zone: &Zone) -> BTr
 pub fn watches_view(watches: Watches) -> View {
     Box::new(move || {
         let states = watches.states();
-        let one = |(kind, watch): (&ObjectKind, &Watch)| {
+        let one = |(kind, watch): (&ObjectKind, &WatchStatus)| {
             json!({
                 "kind": kind.as_str(),
                 "synced": watch.synced,

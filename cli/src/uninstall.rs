@@ -34,14 +34,14 @@ pub async fn run(args: UninstallArgs) -> anyhow::Result<ExitCode> {
     let since = Instant::now();
     refuse_applied_hooks(&markers, &args).await?;
     mark(&markers, &args).await?;
-    let mut heard = Heard::new(since);
+    let mut heard = ProgressLog::new(since);
     let mut alone: Option<JoinHandle<()>> = None;
     loop {
         match progress(&markers, &args.leave.marker).await {
             Ok(Some(now)) if now.starts_with(hooks::REFUSED) => bail!("{now}"),
             Ok(Some(now)) if now != heard.last => {
                 println!("{now}");
-                heard.hear(Instant::now(), now);
+                heard.note(Instant::now(), now);
             }
             Ok(_) => {}
             Err(error) => eprintln!("the API server does not say how far it is: {error}; asking on"),
@@ -75,19 +75,19 @@ pub async fn run(args: UninstallArgs) -> anyhow::Result<ExitCode> {
 }
 
 /// What the controllers said of how far they are.
-struct Heard {
+struct ProgressLog {
     last: String,
     all: BTreeSet<String>,
     /// Since when nothing new was said. What was said before is not new: who begins again and again gets no further.
     news: Instant,
 }
 
-impl Heard {
+impl ProgressLog {
     fn new(now: Instant) -> Self {
         Self { last: String::new(), all: BTreeSet::new(), news: now }
     }
 
-    fn hear(&mut self, now: Instant, said: String) {
+    fn note(&mut self, now: Instant, said: String) {
         if self.all.insert(said.clone()) {
             self.news = now;
         }
@@ -164,7 +164,7 @@ mod tests {
     fn who_begins_again_and_again_gets_no_further() {
         let start = Instant::now();
         let after = |seconds| start + Duration::from_secs(seconds);
-        let mut heard = Heard::new(start);
+        let mut heard = ProgressLog::new(start);
         for (at, said, want) in [
             (5, "waiting", 5),
             (50, "taking out", 50),
@@ -173,7 +173,7 @@ mod tests {
             (115, "taking out", 50),
             (120, "asked still", 120),
         ] {
-            heard.hear(after(at), said.to_owned());
+            heard.note(after(at), said.to_owned());
             assert_eq!((heard.news, heard.last.as_str()), (after(want), said), "{at} s");
         }
     }

@@ -88,7 +88,7 @@ fn judge_traefik_mesh(services: &[Value], deployments: &[Value], maps: &[Value])
 pub async fn bypass(context: &Context) -> Outcome {
     let zones = context.zones().await;
     let asked = zones.first().map(|zone| format!("/api/explain/dns?name=ns.dns.{zone}")).unwrap_or_default();
-    match context.told_by("dns", &asked).await {
+    match context.answers_of("dns", &asked).await {
         Ok(told) => match told.first() {
             Some((_, said)) => judge_bypass(said, marker(context).await.as_deref(), context.namespace()),
             None => Outcome::skip("no dns could be asked"),
@@ -124,8 +124,10 @@ fn judge_bypass(said: &Value, marker: Option<&str>, namespace: &str) -> Outcome 
 
 /// Every dns and proxy has the newest configuration, and put all of it in force.
 pub async fn in_force(context: &Context) -> Outcome {
-    let (statuses, subscribers) =
-        (context.told_by("controller", "/api/status").await, context.told_by("controller", "/api/subscribers").await);
+    let (statuses, subscribers) = (
+        context.answers_of("controller", "/api/status").await,
+        context.answers_of("controller", "/api/subscribers").await,
+    );
     let pods = context.mesh_pods().await;
     match (statuses, subscribers, &*pods) {
         (Ok(statuses), Ok(subscribers), Ok(pods)) => {

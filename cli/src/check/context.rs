@@ -95,7 +95,7 @@ impl Context {
     ///
     /// # Errors
     /// When nobody may ask.
-    pub async fn told_by(&self, role_asked: &str, path: &str) -> Result<Vec<(String, Value)>, Outcome> {
+    pub async fn answers_of(&self, role_asked: &str, path: &str) -> Result<Vec<(String, Value)>, Outcome> {
         let pods = self.mesh_pods().await;
         let pods = pods.as_ref().as_ref().map_err(Outcome::unread)?;
         let mut told = Vec::new();

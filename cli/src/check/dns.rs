@@ -14,7 +14,7 @@ use serde_json::Value;
 use super::{
     context::{Context, items, name, some_of, text},
     outcome::Outcome,
-    query::{Over, ask},
+    query::{DnsTransport, ask},
 };
 
 /// Where CoreDNS tells its metrics.
@@ -29,7 +29,7 @@ pub async fn zone_is_free(context: &Context) -> Outcome {
         Err(error) => return Outcome::no_cluster_dns(error),
     };
     let zone = zone(context).await;
-    match ask(server, Over::Udp, &zone, RecordType::SOA).await {
+    match ask(server, DnsTransport::Udp, &zone, RecordType::SOA).await {
         Ok(answer) => judge_zone(&answer, &zone),
         Err(error) => unreachable(&format!("the cluster's DNS at {server}"), &error),
     }
@@ -117,7 +117,7 @@ pub async fn coredns_query(context: &Context) -> Outcome {
     let probe = format!("ns.dns.{}", zone(context).await);
     let mut wrong = Vec::new();
     for (pod, server) in servers {
-        match ask(*server, Over::Udp, &probe, RecordType::A).await {
+        match ask(*server, DnsTransport::Udp, &probe, RecordType::A).await {
             Ok(answer) if answer.metadata.response_code == ResponseCode::NoError => {}
             Ok(answer) => wrong.push(format!("{pod} ({})", answer.metadata.response_code)),
             Err(error) => return unreachable(&format!("CoreDNS pod {pod} at {server}"), &error),
@@ -144,7 +144,7 @@ pub async fn mesh_dns(context: &Context) -> Outcome {
     let zone = zone(context).await;
     for ip in &servers {
         let server = SocketAddr::new(*ip, 53);
-        for over in [Over::Udp, Over::Tcp] {
+        for over in [DnsTransport::Udp, DnsTransport::Tcp] {
             let who = || format!("the mesh's DNS at {server} over {}", over.as_str());
             match ask(server, over, &zone, RecordType::SOA).await {
                 Ok(answer) if answer.metadata.response_code == ResponseCode::NoError => {}
@@ -176,7 +176,7 @@ pub async fn negative(context: &Context) -> Outcome {
         return Outcome::skip("the mesh's DNS has no address");
     };
     let probe = format!("no-such-service.no-such-namespace.{}", zone(context).await);
-    match ask(server, Over::Udp, &probe, RecordType::A).await {
+    match ask(server, DnsTransport::Udp, &probe, RecordType::A).await {
         Ok(answer) => judge_negative(&answer),
         Err(error) => unreachable(&format!("the mesh's DNS at {server}"), &error),
     }

@@ -11,7 +11,7 @@ use crate::args::Output;
 const NAMES: usize = 16;
 
 /// Prints checks.
-pub struct Printer {
+pub struct CheckPrinter {
     output: Output,
     group: &'static str,
     /// Checks begun, and all of them: progress for a person who waits.
@@ -21,7 +21,7 @@ pub struct Printer {
     colours: bool,
 }
 
-impl Printer {
+impl CheckPrinter {
     /// For so many checks.
     pub fn new(output: Output, all: usize) -> Self {
         let people = output == Output::Text;

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use maesh_controller::duties::stanza::{ClusterError, MapName, Software, Standing, State, There, Unplaced};
+use maesh_controller::duties::stanza::{ClusterError, FileState, MapName, Software, StanzaState, There, Unplaced};
 
 use serde_json::Value;
 
@@ -102,7 +102,7 @@ pub async fn node_local(context: &Context) -> Outcome {
 pub async fn stanza(context: &Context) -> Outcome {
     let mut outcome = look(context, false).await;
     if outcome.verdict == Verdict::Fail
-        && let Some(why) = told(context).await
+        && let Some(why) = reason_from_controllers(context).await
     {
         outcome.message += &format!("; the controller that leads says: {why}");
     }
@@ -110,10 +110,10 @@ pub async fn stanza(context: &Context) -> Outcome {
 }
 
 /// Why the stanza is not as it should be, by the controllers.
-async fn told(context: &Context) -> Option<String> {
+async fn reason_from_controllers(context: &Context) -> Option<String> {
     // Who does not answer does not lead, or is spoken of by the check `roles`.
-    let told = context.told_by("controller", "/api/stanza").await.ok()?;
-    told.iter().find_map(|(_, said)| why(said))
+    let answers = context.answers_of("controller", "/api/stanza").await.ok()?;
+    answers.iter().find_map(|(_, said)| why(said))
 }
 
 fn why(said: &Value) -> Option<String> {
@@ -144,7 +144,7 @@ async fn look(context: &Context, caches: bool) -> Outcome {
         Err(refusal) => return Outcome::fail(refusal.to_string(), "mend it, then check again"),
     };
     let block = report.stanza.as_ref().filter(|_| !caches).map(|stanza| stanza.block());
-    let of_caches = |standing: &&Standing| is_of_caches(there, &standing.file.map) == caches;
+    let of_caches = |standing: &&FileState| is_of_caches(there, &standing.file.map) == caches;
     let standings: Vec<_> = report.standings.iter().filter(of_caches).collect();
     judge_standings(&standings, forward, block.as_deref())
 }
@@ -154,7 +154,7 @@ fn is_of_caches(there: &There, map: &MapName) -> bool {
     there.place.node_local.as_ref() == Some(map) && !of_kube_dns
 }
 
-fn judge_standings(standings: &[&Standing], forward: IpAddr, block: Option<&str>) -> Outcome {
+fn judge_standings(standings: &[&FileState], forward: IpAddr, block: Option<&str>) -> Outcome {
     for standing in standings {
         let file = format!("{}, key {}", standing.file.map, standing.file.key);
         let fix = match block {
@@ -164,12 +164,12 @@ fn judge_standings(standings: &[&Standing], forward: IpAddr, block: Option<&str>
             }
         };
         match &standing.state {
-            Ok(State::Present) => {}
-            Ok(State::Absent) => return Outcome::fail(format!("{file}: nothing leads to the mesh"), fix),
-            Ok(State::Outdated) => {
+            Ok(StanzaState::Present) => {}
+            Ok(StanzaState::Absent) => return Outcome::fail(format!("{file}: nothing leads to the mesh"), fix),
+            Ok(StanzaState::Outdated) => {
                 return Outcome::fail(format!("{file}: the mesh's part leads elsewhere, or was changed"), fix);
             }
-            Ok(State::Broken) => {
+            Ok(StanzaState::Broken) => {
                 return Outcome::fail(format!("{file}: the mesh's part is there in pieces, or more than once"), fix);
             }
             Err(refusal) => return Outcome::fail(refusal.to_string(), "mend it, then check again"),
@@ -190,14 +190,14 @@ fn first(found: &[IpAddr]) -> IpAddr {
 
 #[cfg(test)]
 mod tests {
-    use maesh_controller::duties::stanza::File;
+    use maesh_controller::duties::stanza::CorefileRef;
 
     use super::*;
 
     #[test]
     fn how_files_stand() {
-        let standing = |state| Standing {
-            file: File {
+        let standing = |state| FileState {
+            file: CorefileRef {
                 map: MapName { namespace: "kube-system".into(), name: "coredns".into() },
                 key: "Corefile".into(),
             },
@@ -205,10 +205,10 @@ mod tests {
         };
         let forward = IpAddr::V4(Ipv4Addr::new(10, 96, 0, 53));
         for (states, want) in [
-            (&[State::Present][..], Verdict::Pass),
-            (&[State::Present, State::Absent], Verdict::Fail),
-            (&[State::Outdated], Verdict::Fail),
-            (&[State::Broken], Verdict::Fail),
+            (&[StanzaState::Present][..], Verdict::Pass),
+            (&[StanzaState::Present, StanzaState::Absent], Verdict::Fail),
+            (&[StanzaState::Outdated], Verdict::Fail),
+            (&[StanzaState::Broken], Verdict::Fail),
             (&[], Verdict::Skip),
         ] {
             let standings: Vec<_> = states.iter().map(|state| standing(*state)).collect();

@@ -20,12 +20,12 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What carries a question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Over {
+pub enum DnsTransport {
     Udp,
     Tcp,
 }
 
-impl Over {
+impl DnsTransport {
     /// Its name.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -39,7 +39,7 @@ impl Over {
 ///
 /// # Errors
 /// When nothing comes back that can be read, in time.
-pub async fn ask(server: SocketAddr, over: Over, name: &str, kind: RecordType) -> anyhow::Result<Message> {
+pub async fn ask(server: SocketAddr, over: DnsTransport, name: &str, kind: RecordType) -> anyhow::Result<Message> {
     let id = u16::try_from(std::process::id() & 0xffff).unwrap_or(1);
     let mut question = Message::new(id, MessageType::Query, OpCode::Query);
     question.metadata.recursion_desired = true;
@@ -48,8 +48,8 @@ pub async fn ask(server: SocketAddr, over: Over, name: &str, kind: RecordType) -
     let bytes = question.to_vec()?;
     let exchange = async {
         match over {
-            Over::Udp => over_udp(server, &bytes).await,
-            Over::Tcp => over_tcp(server, &bytes).await,
+            DnsTransport::Udp => over_udp(server, &bytes).await,
+            DnsTransport::Tcp => over_tcp(server, &bytes).await,
         }
     };
     let answer = tokio::time::timeout(PATIENCE, exchange).await;

@@ -16,15 +16,15 @@ const DESCRIBE: &str = "see why";
 /// A pod like ours would be let in.
 pub async fn pod_security(context: &Context) -> Outcome {
     match try_pod(context, None).await {
-        Tried::In => Outcome::pass("pods like the mesh's are let in (Pod Security, quotas, admission policies)"),
-        Tried::Refused(why) => Outcome::fail(
+        PodAdmission::In => Outcome::pass("pods like the mesh's are let in (Pod Security, quotas, admission policies)"),
+        PodAdmission::Refused(why) => Outcome::fail(
             format!("pods of the mesh would be refused: {why}"),
             format!(
                 "relax what refuses them for namespace {}; they meet Pod Security's profile restricted",
                 context.namespace()
             ),
         ),
-        Tried::Unknown(why) => Outcome::skip(why),
+        PodAdmission::Unknown(why) => Outcome::skip(why),
     }
 }
 
@@ -32,8 +32,8 @@ pub async fn pod_security(context: &Context) -> Outcome {
 pub async fn priority(context: &Context) -> Outcome {
     for class in ["system-node-critical", "system-cluster-critical"] {
         match try_pod(context, Some(class)).await {
-            Tried::In => {}
-            Tried::Refused(why) => {
+            PodAdmission::In => {}
+            PodAdmission::Refused(why) => {
                 return Outcome::fail(
                     format!("pods with priority class {class} are refused: {why}"),
                     format!(
@@ -43,20 +43,20 @@ pub async fn priority(context: &Context) -> Outcome {
                     ),
                 );
             }
-            Tried::Unknown(why) => return Outcome::skip(why),
+            PodAdmission::Unknown(why) => return Outcome::skip(why),
         }
     }
     Outcome::pass("priority classes system-node-critical and system-cluster-critical may be used")
 }
 
-enum Tried {
+enum PodAdmission {
     In,
     Refused(String),
     Unknown(String),
 }
 
 /// Has the API server decide on a pod of the shape of a proxy's, which is not kept.
-async fn try_pod(context: &Context, priority: Option<&str>) -> Tried {
+async fn try_pod(context: &Context, priority: Option<&str>) -> PodAdmission {
     let namespace = context.namespace();
     let mut pod = json!({
         "apiVersion": "v1",
@@ -91,23 +91,25 @@ async fn try_pod(context: &Context, priority: Option<&str>) -> Tried {
     }
     let url = format!("/api/v1/namespaces/{namespace}/pods?dryRun=All");
     match context.cluster.try_out(&url, &pod).await {
-        Ok(_) => Tried::In,
+        Ok(_) => PodAdmission::In,
         Err(error) => judge_refusal(error.code(), &error.to_string(), namespace),
     }
 }
 
-fn judge_refusal(code: u16, why: &str, namespace: &str) -> Tried {
+fn judge_refusal(code: u16, why: &str, namespace: &str) -> PodAdmission {
     match code {
-        404 => Tried::Unknown(format!("namespace {namespace} does not exist yet, so nothing in it refuses pods")),
+        404 => {
+            PodAdmission::Unknown(format!("namespace {namespace} does not exist yet, so nothing in it refuses pods"))
+        }
         // Its name is taken, which is found out last.
-        409 => Tried::In,
+        409 => PodAdmission::In,
         403 if why.contains("cannot create resource") => {
-            Tried::Unknown(format!("you may not create pods in namespace {namespace}, not even for a trial"))
+            PodAdmission::Unknown(format!("you may not create pods in namespace {namespace}, not even for a trial"))
         }
         400 if why.contains("does not support dry run") => {
-            Tried::Unknown(format!("an admission webhook cannot be asked without consequences: {why}"))
+            PodAdmission::Unknown(format!("an admission webhook cannot be asked without consequences: {why}"))
         }
-        _ => Tried::Refused(why.to_owned()),
+        _ => PodAdmission::Refused(why.to_owned()),
     }
 }
 

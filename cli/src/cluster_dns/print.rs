@@ -6,7 +6,7 @@ use std::{
 };
 
 use maesh_config::Zone;
-use maesh_controller::duties::stanza::{Answered, Change, Look, Report, Standing, Stanza, State, There};
+use maesh_controller::duties::stanza::{Answered, Change, FileState, Look, Report, Stanza, StanzaState, There};
 use serde::Serialize;
 
 use crate::args::Output;
@@ -52,13 +52,13 @@ pub struct Seen {
 }
 
 impl Seen {
-    pub fn of(standing: &Standing) -> Self {
+    pub fn of(standing: &FileState) -> Self {
         let map = &standing.file.map;
         let (state, problem) = match &standing.state {
-            Ok(State::Absent) => ("absent", None),
-            Ok(State::Present) => ("present", None),
-            Ok(State::Outdated) => ("outdated", None),
-            Ok(State::Broken) => ("broken", None),
+            Ok(StanzaState::Absent) => ("absent", None),
+            Ok(StanzaState::Present) => ("present", None),
+            Ok(StanzaState::Outdated) => ("outdated", None),
+            Ok(StanzaState::Broken) => ("broken", None),
             Err(refusal) => ("not-understood", Some(refusal.to_string())),
         };
         Self { configmap: format!("{}/{}", map.namespace, map.name), key: standing.file.key.clone(), state, problem }

@@ -103,7 +103,7 @@ fn of_port(out: &mut String, port: &PortSeen) {
     match port.held {
         ServiceState::InForce => {}
         ServiceState::Unused => {
-            line(out, "", "nobody called it through this proxy yet; the first call fetches its endpoints")
+            line(out, "", "nobody called it through this proxy yet; the first call fetches its endpoints");
         }
         ServiceState::Awaited => line(out, "", "asked for, and not here yet"),
     }

@@ -10,8 +10,8 @@ use maesh_proxy::explain as proxy;
 use serde::Serialize;
 
 use super::{
+    collect::{Collected, Part},
     failures::Failures,
-    gather::{Gathered, Part},
 };
 
 /// Everything `maesh explain` has to say.
@@ -96,11 +96,11 @@ fn problem(severity: Severity, message: impl Into<String>) -> Problem {
 
 impl Report {
     /// Puts together what was said.
-    pub fn of(gathered: Gathered) -> Self {
-        let mut problems = problems(&gathered);
+    pub fn of(collected: Collected) -> Self {
+        let mut problems = problems(&collected);
         problems.sort();
         problems.dedup();
-        let Gathered { asked, dev, name, controller, dns, proxy, .. } = gathered;
+        let Collected { asked, dev, name, controller, dns, proxy, .. } = collected;
         let known = controller.said.ok();
         let caller = known.as_ref().and_then(|known| known.caller.clone());
         let meshed = known.as_ref().and_then(|known| known.meshed.clone());
@@ -216,22 +216,22 @@ fn plain(said: &DnsExplanation, meshed: Option<&Meshed>) -> String {
     format!("the plain address: {why}")
 }
 
-fn problems(gathered: &Gathered) -> Vec<Problem> {
+fn problems(collected: &Collected) -> Vec<Problem> {
     let mut found = Vec::new();
-    match &gathered.controller.said {
+    match &collected.controller.said {
         Ok(known) => {
             found.extend(known.not_meshed.iter().map(|why| problem(Severity::Error, why.clone())));
             found.extend(known.caller_unknown.iter().map(|why| problem(Severity::Error, why.clone())));
             found.extend(known.findings.iter().map(finding));
             match &known.meshed {
-                Some(meshed) if lacks(meshed, gathered.port) => {
+                Some(meshed) if lacks(meshed, collected.port) => {
                     let has = meshed.ports.iter().map(|port| port.port.to_string()).collect::<Vec<_>>().join(", ");
-                    let port = gathered.port.unwrap_or_default();
+                    let port = collected.port.unwrap_or_default();
                     let has = if has.is_empty() { "none".to_owned() } else { has };
                     found
                         .push(problem(Severity::Error, format!("the Service has no meshed port {port}; it has {has}")));
                     // Whatever else is said of that port would only say so again.
-                    found.extend(of_dns(gathered));
+                    found.extend(of_dns(collected));
                     return found;
                 }
                 // Endpoints are looked for by port: that there are none says nothing.
@@ -239,15 +239,15 @@ fn problems(gathered: &Gathered) -> Vec<Problem> {
                     Severity::Warning,
                     "the Service has no port that the mesh can carry: it has none, or those it has are left out as said here",
                 )),
-                Some(_) => found.extend(of_endpoints(&known.endpoints, gathered)),
+                Some(_) => found.extend(of_endpoints(&known.endpoints, collected)),
                 None => {}
             }
         }
         Err(why) => found.push(problem(Severity::Warning, format!("the controller could not be asked: {why}"))),
     }
-    found.extend(of_dns(gathered));
-    found.extend(gathered.proxy.as_ref().map(of_proxy).unwrap_or_default());
-    if let (Some(proxy), Some(failures)) = (&gathered.proxy, &gathered.failures) {
+    found.extend(of_dns(collected));
+    found.extend(collected.proxy.as_ref().map(of_proxy).unwrap_or_default());
+    if let (Some(proxy), Some(failures)) = (&collected.proxy, &collected.failures) {
         found.extend(counted(&proxy.by, failures));
     }
     found
@@ -263,11 +263,11 @@ fn finding(finding: &Finding) -> Problem {
     problem(Severity::Warning, format!("{place}{}", finding.message))
 }
 
-fn of_endpoints(endpoints: &[EndpointSeen], gathered: &Gathered) -> Vec<Problem> {
-    let asked = |endpoint: &&EndpointSeen| gathered.port.is_none_or(|port| endpoint.port == port);
+fn of_endpoints(endpoints: &[EndpointSeen], collected: &Collected) -> Vec<Problem> {
+    let asked = |endpoint: &&EndpointSeen| collected.port.is_none_or(|port| endpoint.port == port);
     let mut asked = endpoints.iter().filter(asked).peekable();
     if asked.peek().is_none() {
-        let next = if gathered.dev {
+        let next = if collected.dev {
             "add an EndpointSlice with the label kubernetes.io/service-name, or Pods that its selector selects"
         } else {
             "see whether its selector selects pods, and its targetPort is one of theirs: kubectl get endpointslices"
@@ -286,9 +286,9 @@ fn of_endpoints(endpoints: &[EndpointSeen], gathered: &Gathered) -> Vec<Problem>
     vec![problem(severity, message)]
 }
 
-fn of_dns(gathered: &Gathered) -> Vec<Problem> {
+fn of_dns(collected: &Collected) -> Vec<Problem> {
     let mut found = Vec::new();
-    for part in &gathered.dns {
+    for part in &collected.dns {
         match &part.said {
             Err(why) => found.push(problem(Severity::Warning, format!("dns {} could not be asked: {why}", part.by))),
             Ok(said) if !said.synced => found.push(problem(
@@ -298,7 +298,7 @@ fn of_dns(gathered: &Gathered) -> Vec<Problem> {
             Ok(_) => {}
         }
     }
-    let said: Vec<_> = gathered.dns.iter().filter_map(Part::get).collect();
+    let said: Vec<_> = collected.dns.iter().filter_map(Part::get).collect();
     if said.is_empty() {
         found.push(problem(Severity::Error, "no dns could be asked, so what callers are answered is not known"));
     }
@@ -311,7 +311,7 @@ fn of_dns(gathered: &Gathered) -> Vec<Problem> {
         ));
     }
     let Some(first) = said.first() else { return found };
-    let known = gathered.controller.get();
+    let known = collected.controller.get();
     let meshed = known.and_then(|known| known.meshed.as_ref());
     match first.rule {
         None if first.synced && meshed.is_some() => found.push(problem(Severity::Error, unanswered(first, meshed))),
@@ -340,7 +340,7 @@ fn of_dns(gathered: &Gathered) -> Vec<Problem> {
             found.extend(known.into_iter().flat_map(|known| &known.proxies).flat_map(lacking));
         }
         Some(Rule::Plain) => found.push(problem(Severity::Note, "requests go around the mesh")),
-        Some(Rule::Spread) if first.known_proxies > 1 && gathered.caller.is_some() => {
+        Some(Rule::Spread) if first.known_proxies > 1 && collected.caller.is_some() => {
             found.extend(first.proxies.iter().filter(|proxy| proxy.local).map(|proxy| {
                 problem(Severity::Warning, format!("proxy {} of the caller's node is not used; see its logs", proxy.id))
             }));

@@ -89,7 +89,7 @@ pub async fn run(args: ControllerArgs, log_level: LogLevel) -> anyhow::Result<Ex
     let (controller, published) = started.context("starting the compiler")?;
     let state = controller.state();
     let (duties, recorder) = duties.map(|(duties, client)| duties.with_all(&args, &client, &controller)).unzip();
-    tokio::spawn(findings::tell(published, recorder));
+    tokio::spawn(findings::report(published, recorder));
 
     let mut registry = Registry::default();
     status::register(&mut registry, &state, &server);

@@ -15,19 +15,19 @@ const REFUSED: Duration = Duration::from_secs(10);
 /// Answers that are kept; more than the pods of a large mesh.
 const MOST: usize = 16_384;
 
-type Answer = Result<Principal, Refused>;
+type ReviewResult = Result<Principal, Refused>;
 
 /// Answers by the hash of the token: tokens themselves are not kept.
 #[derive(Default)]
-pub(super) struct Cache(HashMap<[u8; 32], (Instant, Answer)>);
+pub(super) struct Cache(HashMap<[u8; 32], (Instant, ReviewResult)>);
 
 impl Cache {
-    pub(super) fn get(&self, token: &str, now: Instant) -> Option<Answer> {
+    pub(super) fn get(&self, token: &str, now: Instant) -> Option<ReviewResult> {
         self.0.get(&hash(token)).filter(|(until, _)| now < *until).map(|(_, answer)| answer.clone())
     }
 
     /// Keeps an answer, `left` before the token expires.
-    pub(super) fn put(&mut self, token: &str, answer: Answer, now: Instant, left: Duration) {
+    pub(super) fn put(&mut self, token: &str, answer: ReviewResult, now: Instant, left: Duration) {
         if self.0.len() >= MOST {
             self.0.retain(|_, (until, _)| now < *until);
         }

@@ -40,7 +40,7 @@ enum Public {
 }
 
 #[derive(Deserialize)]
-struct Published {
+struct JwkSet {
     keys: Vec<Jwk>,
 }
 
@@ -59,7 +59,7 @@ impl Keys {
     /// Reads a set of keys; those of a sort that tokens of Kubernetes do not have are left out. `None` if it is no set
     /// or has none.
     pub(super) fn parse(text: &str) -> Option<Self> {
-        let published: Published = serde_json::from_str(text).ok()?;
+        let published: JwkSet = serde_json::from_str(text).ok()?;
         let keys: Vec<Key> = published.keys.iter().filter_map(Jwk::key).collect();
         (!keys.is_empty()).then_some(Self(keys))
     }

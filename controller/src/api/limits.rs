@@ -27,7 +27,7 @@ impl<S> Bounded<S> {
     }
 }
 
-type Answer<B> = Pin<Box<dyn Future<Output = Result<Response<BoundedBody<B>>, BoxError>> + Send>>;
+type BoundedResponse<B> = Pin<Box<dyn Future<Output = Result<Response<BoundedBody<B>>, BoxError>> + Send>>;
 
 impl<S, R, B> Service<Request<R>> for Bounded<S>
 where
@@ -38,13 +38,13 @@ where
 {
     type Response = Response<BoundedBody<B>>;
     type Error = BoxError;
-    type Future = Answer<B>;
+    type Future = BoundedResponse<B>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         self.inner.poll_ready(cx).map_err(Into::into)
     }
 
-    fn call(&mut self, request: Request<R>) -> Answer<B> {
+    fn call(&mut self, request: Request<R>) -> BoundedResponse<B> {
         let limits = self.limits;
         let watch = watch_length(request.uri());
         let answer = self.inner.call(request);

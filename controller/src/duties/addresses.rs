@@ -25,7 +25,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use self::keeper::Keeper;
+use self::keeper::AddressKeeper;
 use crate::{api::ApiError, leader::Leadership};
 
 /// How long changes are gathered before they are acted on: of what is wanted, and of what is there. A thousand new
@@ -121,7 +121,7 @@ async fn lead(
     leadership: &Leadership,
 ) {
     let now = Instant::now();
-    let mut keeper = Keeper::new(client, options);
+    let mut keeper = AddressKeeper::new(client, options);
     let mut due = Some(now);
     loop {
         let sooner = |due: Option<Instant>, pause| {

@@ -25,12 +25,12 @@ use maesh_config::Zone;
 
 pub use self::{
     cluster::{Cluster, ClusterError, Mesh, Right, There},
-    edit::{Facts, State, add, beside, facts, remove, state},
+    edit::{Facts, StanzaState, add, beside, facts, remove, state},
     guard::{Guard, Memory, Phase, Status, Times, answers, guard, looks, said},
     leave::{Leave, still_leading, take_out},
-    look::{Answered, Look, Verdict, Watch, look},
+    look::{Answered, Look, ReloadWatch, Verdict, look},
     place::{MapName, Place, Software, Unplaced},
-    plan::{Change, File, Maps, Refusal, Report, Standing},
+    plan::{Change, CorefileRef, FileState, Maps, Report, StanzaRefusal},
     stubs::{NotStubs, add_stubs, has_stubs, remove_stubs},
 };
 

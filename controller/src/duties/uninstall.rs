@@ -104,18 +104,18 @@ pub enum Removed {
 }
 
 /// An answer of the cluster's DNS, when it comes.
-pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, String>> + Send + 'a>>;
+pub type DnsFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, String>> + Send + 'a>>;
 
 /// The mesh's part in the cluster's DNS.
 pub trait ClusterDns: fmt::Debug + Send + Sync {
     /// Takes the stanza out, if it may: before each of its writes it asks who leads. Nothing where there is none.
-    fn remove(&self) -> Answer<'_, Removed>;
+    fn remove(&self) -> DnsFuture<'_, Removed>;
 
     /// The mesh goes, and the stanza stays: says so where it outlasts the mesh.
-    fn kept<'a>(&'a self, why: &'a str) -> Answer<'a, ()>;
+    fn kept<'a>(&'a self, why: &'a str) -> DnsFuture<'a, ()>;
 
     /// Whether any server of the cluster's DNS still asks the mesh.
-    fn asks_the_mesh(&self) -> Answer<'_, bool>;
+    fn asks_the_mesh(&self) -> DnsFuture<'_, bool>;
 }
 
 /// A cluster's DNS that a person looks after, who takes the stanza out before the mesh is taken away.
@@ -123,15 +123,15 @@ pub trait ClusterDns: fmt::Debug + Send + Sync {
 pub struct ByHand;
 
 impl ClusterDns for ByHand {
-    fn remove(&self) -> Answer<'_, Removed> {
+    fn remove(&self) -> DnsFuture<'_, Removed> {
         Box::pin(std::future::ready(Ok(Removed::Gone)))
     }
 
-    fn kept<'a>(&'a self, _: &'a str) -> Answer<'a, ()> {
+    fn kept<'a>(&'a self, _: &'a str) -> DnsFuture<'a, ()> {
         Box::pin(std::future::ready(Ok(())))
     }
 
-    fn asks_the_mesh(&self) -> Answer<'_, bool> {
+    fn asks_the_mesh(&self) -> DnsFuture<'_, bool> {
         Box::pin(std::future::ready(Ok(false)))
     }
 }

@@ -16,17 +16,17 @@ const CALLERS: usize = 1024;
 /// Who has asked how much.
 #[derive(Debug, Default)]
 pub(super) struct Quota {
-    callers: HashMap<IpAddr, Bucket>,
-    all: Bucket,
+    callers: HashMap<IpAddr, QuestionBucket>,
+    all: QuestionBucket,
 }
 
 /// Permits as the time when all would be there again.
 #[derive(Clone, Copy, Debug, Default)]
-struct Bucket {
+struct QuestionBucket {
     full_at: Option<Instant>,
 }
 
-impl Bucket {
+impl QuestionBucket {
     /// The bucket without one permit; `None` if there is none.
     fn taken(self, (burst, period): (u32, Duration), now: Instant) -> Option<Self> {
         let full_at = self.full_at.unwrap_or(now).max(now) + period;

@@ -60,7 +60,7 @@ impl Default for Options {
 
 /// How a watch fares.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Watch {
+pub struct WatchStatus {
     /// Everything was delivered once.
     pub synced: bool,
     /// When the server was last heard.
@@ -105,30 +105,30 @@ pub struct Watches(Arc<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
-    states: Mutex<BTreeMap<ObjectKind, State>>,
+    states: Mutex<BTreeMap<ObjectKind, WatchState>>,
     /// Held while what is wrong is gathered and sent.
     telling: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug, Default)]
-struct State {
-    watch: Watch,
+struct WatchState {
+    watch: WatchStatus,
     /// When the server was last heard.
     heard: Option<Instant>,
     problem: Option<Diagnostic>,
     /// Of each object with which something is wrong, what.
-    bad: BTreeMap<Arc<str>, Wrong>,
+    bad: BTreeMap<Arc<str>, BadObject>,
 }
 
 /// What is wrong with an object.
 #[derive(Debug, PartialEq)]
-struct Wrong {
+struct BadObject {
     /// It cannot be read at all.
     left_out: bool,
     found: Vec<Diagnostic>,
 }
 
-impl State {
+impl WatchState {
     fn count_bad(&mut self) {
         self.watch.bad_objects = self.bad.values().filter(|wrong| wrong.left_out).count() as u64;
     }
@@ -147,7 +147,7 @@ impl State {
 
 impl Watches {
     /// How each of them fares now.
-    pub fn states(&self) -> BTreeMap<ObjectKind, Watch> {
+    pub fn states(&self) -> BTreeMap<ObjectKind, WatchStatus> {
         self.0.states.lock().iter().map(|(kind, state)| (*kind, state.watch.clone())).collect()
     }
 
@@ -156,7 +156,7 @@ impl Watches {
         self.0.telling.lock().await
     }
 
-    fn change<T>(&self, kind: ObjectKind, change: impl FnOnce(&mut State) -> T) -> T {
+    fn change<T>(&self, kind: ObjectKind, change: impl FnOnce(&mut WatchState) -> T) -> T {
         change(self.0.states.lock().entry(kind).or_default())
     }
 

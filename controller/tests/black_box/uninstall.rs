@@ -16,7 +16,7 @@ use kube::{
 use maesh_controller::{
     duties::{
         stanza::{Cluster, Leave, Mesh, Right},
-        uninstall::{Answer, ClusterDns, DONE, Options, PROGRESS, Removed, Uninstall, follow, hooks},
+        uninstall::{ClusterDns, DONE, DnsFuture, Options, PROGRESS, Removed, Uninstall, follow, hooks},
     },
     leader::{Candidate, Terms},
     source::kubernetes,
@@ -44,7 +44,7 @@ struct Script {
 }
 
 impl ClusterDns for Dns {
-    fn remove(&self) -> Answer<'_, Removed> {
+    fn remove(&self) -> DnsFuture<'_, Removed> {
         let mut script = self.0.lock().unwrap();
         let failed = script.failures > 0;
         script.failures = script.failures.saturating_sub(1);
@@ -62,12 +62,12 @@ impl ClusterDns for Dns {
         })
     }
 
-    fn kept<'a>(&'a self, _: &'a str) -> Answer<'a, ()> {
+    fn kept<'a>(&'a self, _: &'a str) -> DnsFuture<'a, ()> {
         self.0.lock().unwrap().log.push("kept");
         Box::pin(std::future::ready(Ok(())))
     }
 
-    fn asks_the_mesh(&self) -> Answer<'_, bool> {
+    fn asks_the_mesh(&self) -> DnsFuture<'_, bool> {
         let mut script = self.0.lock().unwrap();
         let asks = script.asks > 0;
         script.asks = script.asks.saturating_sub(1);

@@ -66,7 +66,7 @@ fn endpoint(ready: bool, serving: bool) -> EndpointSeen {
 }
 
 /// A Service that works, for a caller on node n1.
-fn good() -> Gathered {
+fn good() -> Collected {
     let caller = CallerSeen {
         address: "10.1.0.7".parse().unwrap(),
         kind: "pod".into(),
@@ -105,7 +105,7 @@ fn good() -> Gathered {
         refusal: None,
         ports: vec![port],
     };
-    Gathered {
+    Collected {
         asked: "a test".into(),
         dev: false,
         name: "web.shop.maesh".into(),
@@ -121,20 +121,20 @@ fn good() -> Gathered {
     }
 }
 
-fn known(gathered: &mut Gathered) -> &mut Explanation {
-    gathered.controller.said.as_mut().unwrap()
+fn known(collected: &mut Collected) -> &mut Explanation {
+    collected.controller.said.as_mut().unwrap()
 }
 
-fn meshed_of(gathered: &mut Gathered) -> &mut Meshed {
-    known(gathered).meshed.as_mut().unwrap()
+fn meshed_of(collected: &mut Collected) -> &mut Meshed {
+    known(collected).meshed.as_mut().unwrap()
 }
 
-fn answered(gathered: &mut Gathered) -> &mut DnsExplanation {
-    gathered.dns[0].said.as_mut().unwrap()
+fn answered(collected: &mut Collected) -> &mut DnsExplanation {
+    collected.dns[0].said.as_mut().unwrap()
 }
 
-fn carried(gathered: &mut Gathered) -> &mut proxy::Explanation {
-    gathered.proxy.as_mut().unwrap().said.as_mut().unwrap()
+fn carried(collected: &mut Collected) -> &mut proxy::Explanation {
+    collected.proxy.as_mut().unwrap().said.as_mut().unwrap()
 }
 
 #[test]
@@ -146,7 +146,7 @@ fn nothing_is_wrong_with_what_works() {
 
 #[test]
 fn problems_and_whether_the_caller_is_served() {
-    type Change = fn(&mut Gathered);
+    type Change = fn(&mut Collected);
     let rows: &[(&str, Change, bool, &str)] = &[
         ("not in the mesh", |g| known(g).not_meshed = Some("no Service shop/web".into()), false, "no Service shop/web"),
         ("unknown caller", |g| known(g).caller_unknown = Some("no pod x".into()), false, "no pod x"),
@@ -254,9 +254,9 @@ fn problems_and_whether_the_caller_is_served() {
         ),
     ];
     for (case, change, served, says) in rows {
-        let mut gathered = good();
-        change(&mut gathered);
-        let report = Report::of(gathered);
+        let mut collected = good();
+        change(&mut collected);
+        let report = Report::of(collected);
         let said: Vec<_> = report.problems.iter().map(|problem| problem.message.as_str()).collect();
         assert_eq!(report.served, *served, "{case}: {said:#?}");
         assert!(said.iter().any(|message| message.contains(says)), "{case}: {said:#?}");

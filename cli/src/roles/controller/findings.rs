@@ -18,8 +18,8 @@ const PERIOD: Duration = Duration::from_secs(10);
 /// How often the rest is summed up.
 const SUM: Duration = Duration::from_secs(10);
 
-/// Says everything that is published, until nothing is any more.
-pub async fn tell(mut published: mpsc::UnboundedReceiver<Published>, recorder: Option<Recorder>) {
+/// Logs and records all findings that are published, until the controller ends.
+pub async fn report(mut published: mpsc::UnboundedReceiver<Published>, recorder: Option<Recorder>) {
     let mut log = Log::new(Instant::now());
     loop {
         let due = log.due;

@@ -18,13 +18,13 @@ use tokio::time::timeout;
 use super::{
     KeepError, MANAGER, READ,
     listed::Listed,
-    slices::{self, Address, CLUSTERS, Candidates, MANAGED_BY, OURS, SERVICE},
+    slices::{self, CLUSTERS, Candidates, MANAGED_BY, OURS, SERVICE, WantedSlices},
     writes::Writes,
 };
 
 /// A slice of ours.
 #[derive(Debug, PartialEq)]
-struct Ours {
+struct OwnSlice {
     uid: Option<String>,
     /// Its essence.
     slice: EndpointSlice,
@@ -41,7 +41,7 @@ struct Theirs {
 pub(super) struct Direct {
     api: Api<EndpointSlice>,
     metadata: Api<PartialObjectMeta<EndpointSlice>>,
-    ours: Listed<EndpointSlice, Ours>,
+    ours: Listed<EndpointSlice, OwnSlice>,
     /// Looked at only while some of ours are there or will be: where all proxies are listed, they are large, and change
     /// with every pod.
     theirs: Option<Listed<PartialObjectMeta<EndpointSlice>, Theirs>>,
@@ -52,8 +52,9 @@ impl Direct {
     pub(super) fn new(client: &Client, namespace: &str) -> Self {
         let api = Api::<EndpointSlice>::namespaced(client.clone(), namespace);
         let labels = format!("{OWN_ADDRESS},{MANAGED_BY}={OURS}");
-        let read = |slice: EndpointSlice| Some(Ours { uid: slice.metadata.uid.clone(), slice: slices::essence(slice) });
-        let address = |_: &str, ours: &Ours| slices::service(&ours.slice.metadata).map(str::to_owned);
+        let read =
+            |slice: EndpointSlice| Some(OwnSlice { uid: slice.metadata.uid.clone(), slice: slices::essence(slice) });
+        let address = |_: &str, ours: &OwnSlice| slices::service(&ours.slice.metadata).map(str::to_owned);
         let ours = Listed::new("EndpointSlices of own addresses", api.clone(), &labels, read, address);
         Self { api, metadata: Api::namespaced(client.clone(), namespace), ours, theirs: None }
     }
@@ -113,7 +114,7 @@ impl Direct {
     /// Writes the slices of an address where they are not as they should be.
     pub(super) async fn write(
         &mut self,
-        address: &Address<'_>,
+        address: &WantedSlices<'_>,
         from: &Candidates<'_>,
         writes: &mut Writes<'_>,
     ) -> Result<(), KeepError> {
@@ -129,7 +130,7 @@ impl Direct {
             }
             let parameters = PatchParams::apply(MANAGER).force();
             let written = writes.write(self.api.patch(&name, &parameters, &Patch::Apply(&wanted))).await?;
-            self.ours.put(&name, Ours { uid: written.metadata.uid, slice });
+            self.ours.put(&name, OwnSlice { uid: written.metadata.uid, slice });
         }
         Ok(())
     }
@@ -137,7 +138,7 @@ impl Direct {
     /// Deletes what leads to an address besides what [`Self::write`] writes.
     pub(super) async fn delete_others(
         &mut self,
-        address: &Address<'_>,
+        address: &WantedSlices<'_>,
         from: &Candidates<'_>,
         writes: &mut Writes<'_>,
     ) -> Result<(), KeepError> {

@@ -29,13 +29,13 @@ use super::{
     pace::Pace,
     proxies::{Proxies, Proxy},
     refused::Refused,
-    slices::{Address, Candidates},
+    slices::{Candidates, WantedSlices},
     writes::Writes,
 };
 use crate::leader::Leadership;
 
 /// Keeps own addresses as they are wanted, for as long as this replica leads.
-pub(super) struct Keeper {
+pub(super) struct AddressKeeper {
     client: Client,
     services: Api<Service>,
     /// The Services of own addresses, whole enough to compare them. Its first list is the server's own word, and no cache's:
@@ -65,7 +65,7 @@ pub(super) struct Keeper {
     next: u32,
 }
 
-impl Keeper {
+impl AddressKeeper {
     pub(super) fn new(client: &Client, options: &Options) -> Self {
         let services: Api<Service> = Api::namespaced(client.clone(), &options.namespace);
         let (read, address) =
@@ -125,7 +125,7 @@ impl Keeper {
         self.direct.mind_theirs(few.is_some() || has_ours);
         self.unsettle(&few);
         let from = few.as_ref().map(|proxies| Candidates::new(proxies, &self.options.namespace, prefer_same_node));
-        let mut step = Step {
+        let mut step = AddressUpdate {
             services: &self.services,
             there: &mut self.there,
             options: &self.options,
@@ -257,7 +257,7 @@ impl Keeper {
 }
 
 /// The way of one address to what it should be.
-struct Step<'a> {
+struct AddressUpdate<'a> {
     services: &'a Api<Service>,
     there: &'a mut Listed<Service, Service>,
     options: &'a Options,
@@ -266,7 +266,7 @@ struct Step<'a> {
     writes: Writes<'a>,
 }
 
-impl Step<'_> {
+impl AddressUpdate<'_> {
     /// Has it list every proxy.
     async fn list_all(&mut self, name: &str, ports: &Ports, found: Option<&Service>) -> Result<(), KeepError> {
         let selector = Some(&self.options.selector);
@@ -294,7 +294,7 @@ impl Step<'_> {
         };
         let Some(service) = found.or(made.as_ref()) else { return Ok(()) };
         let uid = service.metadata.uid.as_deref().unwrap_or_default();
-        let address = Address { number, name, uid, ports };
+        let address = WantedSlices { number, name, uid, ports };
         self.direct.write(&address, from, &mut self.writes).await?;
         if !object::says(service, ports, None, self.prefer_same_node) {
             self.write(name, ports, None, found).await?;

@@ -17,11 +17,11 @@ const AGAIN: Duration = Duration::from_secs(30);
 
 /// The refused addresses, by name.
 pub(super) struct Refused {
-    of: BTreeMap<String, Refusal>,
+    of: BTreeMap<String, RefusedWrite>,
     recorder: Option<Recorder>,
 }
 
-struct Refusal {
+struct RefusedWrite {
     why: String,
     again: Instant,
     /// What the Services on it were told.
@@ -50,7 +50,7 @@ impl Refused {
             tracing::warn!(address = name, why, "an own address was refused; the others go on, and it is tried again");
         }
         let told: Vec<_> = services(ports).into_iter().map(|service| refused(name, service, &why)).collect();
-        let before = self.of.insert(name.to_owned(), Refusal { why, again: now + AGAIN, told });
+        let before = self.of.insert(name.to_owned(), RefusedWrite { why, again: now + AGAIN, told });
         let (Some(recorder), Some(refusal)) = (&self.recorder, self.of.get(name)) else { return };
         let before = before.map(|refusal| refusal.told).unwrap_or_default();
         before.iter().filter(|old| !refusal.told.contains(old)).for_each(|old| recorder.cleared(old));

@@ -29,7 +29,7 @@ pub(super) const SERVICE: &str = "kubernetes.io/service-name";
 const OF_EACH_ZONE: usize = 3;
 
 /// An address whose slices are wanted.
-pub(super) struct Address<'a> {
+pub(super) struct WantedSlices<'a> {
     pub(super) number: u32,
     /// The Service's name and uid.
     pub(super) name: &'a str,
@@ -38,14 +38,14 @@ pub(super) struct Address<'a> {
 }
 
 /// A proxy's address of one family.
-type Candidate<'a> = (&'a Proxy, String);
+type ProxyAddress<'a> = (&'a Proxy, String);
 
 /// The proxies that addresses choose from, by family and zone.
 pub(super) struct Candidates<'a> {
     namespace: &'a str,
     /// The cluster knows hints for nodes.
     node_hints: bool,
-    families: Vec<(Family, Vec<Vec<Candidate<'a>>>)>,
+    families: Vec<(Family, Vec<Vec<ProxyAddress<'a>>>)>,
 }
 
 #[derive(Clone, Copy)]
@@ -79,11 +79,11 @@ impl<'a> Candidates<'a> {
 
     /// The slices of one address. One a family, with all ports: spread over several, a port would move from one slice
     /// to the next when others come before it, and be in neither for a moment.
-    pub(super) fn slices(&self, of: &Address<'_>) -> Vec<EndpointSlice> {
+    pub(super) fn slices(&self, of: &WantedSlices<'_>) -> Vec<EndpointSlice> {
         self.families.iter().map(|(family, zones)| self.slice(of, *family, zones)).collect()
     }
 
-    fn slice(&self, of: &Address<'_>, family: Family, zones: &[Vec<Candidate<'_>>]) -> EndpointSlice {
+    fn slice(&self, of: &WantedSlices<'_>, family: Family, zones: &[Vec<ProxyAddress<'_>>]) -> EndpointSlice {
         let (address_type, suffix) = family.names();
         let labels = [(SERVICE, of.name), (MANAGED_BY, OURS), (OWN_ADDRESS, "true")];
         let owner = OwnerReference {
@@ -107,7 +107,7 @@ impl<'a> Candidates<'a> {
         }
     }
 
-    fn endpoint(&self, (proxy, address): &Candidate<'_>) -> Endpoint {
+    fn endpoint(&self, (proxy, address): &ProxyAddress<'_>) -> Endpoint {
         let zone_hint = |zone: &String| vec![ForZone { name: zone.clone() }];
         let node_hint = |node: &String| vec![ForNode { name: node.clone() }];
         // Either every chosen one has a zone or none has, so kube-proxy never has to do without for the lack of one.
@@ -137,9 +137,9 @@ impl<'a> Candidates<'a> {
     }
 }
 
-fn by_zone(proxies: &[Proxy], family: Family) -> Vec<Vec<Candidate<'_>>> {
+fn by_zone(proxies: &[Proxy], family: Family) -> Vec<Vec<ProxyAddress<'_>>> {
     let v6 = matches!(family, Family::V6);
-    let mut from: Vec<Candidate<'_>> =
+    let mut from: Vec<ProxyAddress<'_>> =
         proxies.iter().filter_map(|proxy| Some((proxy, proxy.address(v6)?.to_string()))).collect();
     let better: [fn(&Proxy) -> bool; 3] = [Proxy::is_ready, |proxy| proxy.serving, |proxy| proxy.zone.is_some()];
     for better in better {
@@ -155,7 +155,7 @@ fn by_zone(proxies: &[Proxy], family: Family) -> Vec<Vec<Candidate<'_>>> {
 }
 
 /// The proxies of one zone that address `number` takes.
-fn chosen<'a, 'b>(number: u32, zone: &'b [Candidate<'a>]) -> impl Iterator<Item = &'b Candidate<'a>> {
+fn chosen<'a, 'b>(number: u32, zone: &'b [ProxyAddress<'a>]) -> impl Iterator<Item = &'b ProxyAddress<'a>> {
     let mut best: Vec<_> = Vec::with_capacity(OF_EACH_ZONE + 1);
     for candidate in zone {
         let uid = &candidate.0.uid;

@@ -22,7 +22,7 @@ const ALL: (u32, Duration) = (50, Duration::from_millis(200));
 
 /// Grants so many at once, then one in each period.
 #[derive(Debug)]
-struct Bucket {
+struct EventBucket {
     burst: u32,
     period: Duration,
     left: u32,
@@ -30,7 +30,7 @@ struct Bucket {
     since: Instant,
 }
 
-impl Bucket {
+impl EventBucket {
     fn new((burst, period): (u32, Duration), now: Instant) -> Self {
         Self { burst, period, left: burst, since: now }
     }
@@ -65,13 +65,13 @@ struct Entry {
 #[derive(Debug)]
 pub(super) struct Ledger {
     entries: BTreeMap<Note, Entry>,
-    objects: HashMap<ObjectRef, Bucket>,
-    all: Bucket,
+    objects: HashMap<ObjectRef, EventBucket>,
+    all: EventBucket,
 }
 
 impl Ledger {
     pub(super) fn new(now: Instant) -> Self {
-        Self { entries: BTreeMap::new(), objects: HashMap::new(), all: Bucket::new(ALL, now) }
+        Self { entries: BTreeMap::new(), objects: HashMap::new(), all: EventBucket::new(ALL, now) }
     }
 
     /// Something holds from now on. Said already, it is not said again.
@@ -100,7 +100,7 @@ impl Ledger {
             if entry.due.is_none_or(|due| due > now) {
                 continue;
             }
-            let bucket = self.objects.entry(note.object.clone()).or_insert_with(|| Bucket::new(OBJECT, now));
+            let bucket = self.objects.entry(note.object.clone()).or_insert_with(|| EventBucket::new(OBJECT, now));
             if bucket.is_open(now) {
                 bucket.take();
                 self.all.take();

@@ -23,7 +23,7 @@ use serde_json::{Map, Value, json};
 use tokio::time::timeout;
 
 use super::{
-    Change, MapName, Maps, Place, Refusal, Report, Unplaced,
+    Change, MapName, Maps, Place, Report, StanzaRefusal, Unplaced,
     place::{self, SERVICE, SYSTEM},
     plan,
 };
@@ -100,7 +100,7 @@ pub enum ClusterError {
     Unplaced(#[from] Unplaced),
     /// What the cluster's DNS reads is not understood.
     #[error(transparent)]
-    Refusal(#[from] Refusal),
+    Refusal(#[from] StanzaRefusal),
     /// Another replica leads.
     #[error(transparent)]
     NotLeader(#[from] NotLeader),
@@ -128,7 +128,7 @@ impl There {
     ///
     /// # Errors
     /// If what it reads is not understood.
-    pub fn report(&self, zones: &[Zone], forward: IpAddr) -> Result<Report, Refusal> {
+    pub fn report(&self, zones: &[Zone], forward: IpAddr) -> Result<Report, StanzaRefusal> {
         plan::report(&self.place, &self.texts, zones, forward)
     }
 
@@ -136,12 +136,12 @@ impl There {
     ///
     /// # Errors
     /// If what it reads is not understood.
-    pub fn additions(&self, zones: &[Zone], forward: IpAddr) -> Result<Vec<Change>, Refusal> {
+    pub fn additions(&self, zones: &[Zone], forward: IpAddr) -> Result<Vec<Change>, StanzaRefusal> {
         plan::additions(&self.place, &self.texts, zones, forward)
     }
 
     /// What to write so that nothing of the mesh's is left, as far as what it reads is understood; and what is not.
-    pub fn removals(&self, zones: &[Zone], forward: Option<IpAddr>) -> (Vec<Change>, Option<Refusal>) {
+    pub fn removals(&self, zones: &[Zone], forward: Option<IpAddr>) -> (Vec<Change>, Option<StanzaRefusal>) {
         plan::removals(&self.place, &self.texts, zones, forward)
     }
 

@@ -30,7 +30,7 @@ pub(super) struct Corefile<'a> {
 
 /// A zone on a port, as keys of a block say it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Address {
+pub(super) struct BlockAddress {
     /// Lower-case, without trailing dot; empty for the root.
     pub(super) zone: String,
     pub(super) port: u16,
@@ -38,7 +38,7 @@ pub(super) struct Address {
 
 impl Block<'_> {
     /// The zones that it serves by plain DNS.
-    pub(super) fn addresses(&self) -> impl Iterator<Item = Address> {
+    pub(super) fn addresses(&self) -> impl Iterator<Item = BlockAddress> {
         self.keys.iter().filter_map(|key| address(&key.text))
     }
 
@@ -49,7 +49,7 @@ impl Block<'_> {
 }
 
 /// Reads a key: `zone`, `zone:port` or `dns://zone:port`. Other transports and reverse zones are `None`.
-pub(super) fn address(key: &str) -> Option<Address> {
+pub(super) fn address(key: &str) -> Option<BlockAddress> {
     let key = key.strip_suffix(',').unwrap_or(key);
     let key = match key.split_once("://") {
         Some((transport, rest)) => (transport == DNS).then_some(rest)?,
@@ -59,7 +59,7 @@ pub(super) fn address(key: &str) -> Option<Address> {
         Some((zone, port)) => (zone, port.parse().ok()?),
         None => (key, DEFAULT_PORT),
     };
-    Some(Address { zone: zone.strip_suffix('.').unwrap_or(zone).to_ascii_lowercase(), port })
+    Some(BlockAddress { zone: zone.strip_suffix('.').unwrap_or(zone).to_ascii_lowercase(), port })
 }
 
 /// Finds all blocks.

@@ -6,9 +6,9 @@ use maesh_config::Zone;
 
 use super::{
     KEPT, NotUnderstood, Stanza,
-    corefile::{Address, Block, Corefile, parse},
+    corefile::{Block, BlockAddress, Corefile, parse},
     lexer::{Lexed, byte_order_mark, lex},
-    ours::{self, Marks, line_at, whole_lines},
+    ours::{self, MarkerState, line_at, whole_lines},
 };
 
 /// Traefik Mesh's marks around its blocks, of all its versions: beginning and end.
@@ -19,7 +19,7 @@ const TRAEFIK: [(&str, &str); 2] = [
 
 /// How a Corefile stands to the stanza.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
+pub enum StanzaState {
     /// Nothing of the mesh's is in it.
     Absent,
     /// It is there, as it should be.
@@ -75,26 +75,26 @@ pub fn facts(corefile: &str) -> Result<Facts, NotUnderstood> {
 ///
 /// # Errors
 /// If it is not understood.
-pub fn state(corefile: &str, stanza: &Stanza) -> Result<State, NotUnderstood> {
+pub fn state(corefile: &str, stanza: &Stanza) -> Result<StanzaState, NotUnderstood> {
     let ours = ours::find(corefile, &is_ours(&stanza.zones))?;
     match &ours.spans[..] {
-        [] if ours.kept.is_empty() => Ok(State::Absent),
-        [one] if one.marks != Marks::One => {
+        [] if ours.kept.is_empty() => Ok(StanzaState::Absent),
+        [one] if one.marks != MarkerState::One => {
             // What must rest beside it rests, and nothing else does.
             let beside = ours.cut(corefile);
             let meant = with_others_resting(&ours.taken_out(corefile), stanza)?;
             let text = corefile[one.at.clone()].replace('\r', "");
             let says = match one.marks {
-                Marks::None => words(&text) == words(&stanza.block()),
+                MarkerState::None => words(&text) == words(&stanza.block()),
                 _ => text == stanza.text(),
             };
             Ok(match (says, beside == meant) {
-                (true, true) => State::Present,
-                (false, true) => State::Outdated,
-                (_, false) => State::Broken,
+                (true, true) => StanzaState::Present,
+                (false, true) => StanzaState::Outdated,
+                (_, false) => StanzaState::Broken,
             })
         }
-        _ => Ok(State::Broken),
+        _ => Ok(StanzaState::Broken),
     }
 }
 
@@ -104,7 +104,7 @@ pub fn state(corefile: &str, stanza: &Stanza) -> Result<State, NotUnderstood> {
 /// # Errors
 /// If the text is not understood, or one of the zones is served by somebody else.
 pub fn add(corefile: &str, stanza: &Stanza) -> Result<String, NotUnderstood> {
-    if state(corefile, stanza)? == State::Present {
+    if state(corefile, stanza)? == StanzaState::Present {
         return Ok(corefile.to_owned());
     }
     let own = is_ours(&stanza.zones);
@@ -114,7 +114,7 @@ pub fn add(corefile: &str, stanza: &Stanza) -> Result<String, NotUnderstood> {
     let (mark, rest) = resting.split_at(byte_order_mark(&resting));
     let after = format!("{mark}{}{rest}", stanza.text());
     let undone = ours::find(&after, &own)?.taken_out(&after);
-    if undone != before || state(&after, stanza)? != State::Present {
+    if undone != before || state(&after, stanza)? != StanzaState::Present {
         return Err(NotUnderstood::Irreversible);
     }
     parse(&lex(&after).words)?;
@@ -146,7 +146,7 @@ pub fn beside(corefile: &str, stanza: &Stanza) -> Result<String, NotUnderstood> 
     Ok(resting)
 }
 
-fn is_ours(zones: &[Zone]) -> impl Fn(&Address) -> bool {
+fn is_ours(zones: &[Zone]) -> impl Fn(&BlockAddress) -> bool {
     |address| zones.iter().any(|zone| zone.as_str().eq_ignore_ascii_case(&address.zone))
 }
 
@@ -158,7 +158,7 @@ fn words(text: &str) -> Vec<String> {
 fn with_others_resting(corefile: &str, stanza: &Stanza) -> Result<String, NotUnderstood> {
     let lexed = lex(corefile);
     let found = parse(&lexed.words)?;
-    let collides = |address: &Address| is_ours(&stanza.zones)(address) && address.port == stanza.port;
+    let collides = |address: &BlockAddress| is_ours(&stanza.zones)(address) && address.port == stanza.port;
     let taken: Vec<_> = found.blocks.iter().filter(|block| block.addresses().any(|a| collides(&a))).collect();
     let regions = traefik(corefile, &lexed, &found)?;
     let mut resting = String::with_capacity(corefile.len());

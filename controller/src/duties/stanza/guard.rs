@@ -25,9 +25,10 @@ use tokio::{
 };
 
 pub use self::memory::Memory;
-use self::{backoff::Backoff, conclude::Lacking, memory::Held, tell::Teller};
+use self::{backoff::Backoff, conclude::Lacking, memory::HarmfulChange, tell::ProblemReporter};
 use super::{
-    Answered, Change, Cluster, ClusterError, Look, Mesh, Place, Report, Right, Standing, State, There, Watch, look,
+    Answered, Change, Cluster, ClusterError, FileState, Look, Mesh, Place, ReloadWatch, Report, Right, StanzaState,
+    There, look,
 };
 use crate::{
     duties::events::{Recorder, Tone},
@@ -172,15 +173,15 @@ struct Duty {
     place: Option<(Instant, Place)>,
     backoff: Backoff,
     looked: bool,
-    watch: Option<Watch>,
+    watch: Option<ReloadWatch>,
     /// It is there, and that is not all: said until every server leads to the mesh.
     lacking: Option<Lacking>,
     /// What did harm and is not tried again.
-    held: Option<Held>,
+    held: Option<HarmfulChange>,
     memory: Memory,
     /// What was said before something was in the way.
     before: Status,
-    teller: Teller,
+    teller: ProblemReporter,
 }
 
 impl Duty {
@@ -194,7 +195,7 @@ impl Duty {
             held: None,
             memory: guard.memory.clone(),
             before: Status::default(),
-            teller: Teller::new(&guard.mesh, guard.times.settle),
+            teller: ProblemReporter::new(&guard.mesh, guard.times.settle),
         }
     }
 
@@ -253,7 +254,7 @@ impl Duty {
         let changes = there.additions(&guard.mesh.zones, forward)?;
         let whole = changes.is_empty();
         // Half a write can do harm as well; a text that is somebody else's again cannot.
-        let begun = self.watch.is_some() && report.standings.iter().any(|it| it.state != Ok(State::Absent));
+        let begun = self.watch.is_some() && report.standings.iter().any(|it| it.state != Ok(StanzaState::Absent));
         if (whole || begun) && !self.watch(guard, &there, &report, forward, whole).await? {
             return Ok(());
         }
@@ -286,7 +287,7 @@ impl Duty {
             return Ok(());
         }
         let before = looks(&there.place, &report.cluster_domain, &guard.mesh.zones).await;
-        let Some(watch) = Watch::start(Instant::now(), guard.times.deadline, &before) else {
+        let Some(watch) = ReloadWatch::start(Instant::now(), guard.times.deadline, &before) else {
             let text = format!(
                 "no server of the cluster's DNS ({}) answered this pod for kubernetes.default.svc.{}; nothing is \
                  written, because what came of it could not be seen. Let the controller reach them, or add the stanza by \
@@ -353,6 +354,6 @@ pub fn said(changes: &[Change]) -> String {
 }
 
 /// Something of the mesh's was there, though not as it should be.
-fn was_ours(standing: &Standing) -> bool {
-    matches!(standing.state, Ok(State::Outdated | State::Broken))
+fn was_ours(standing: &FileState) -> bool {
+    matches!(standing.state, Ok(StanzaState::Outdated | StanzaState::Broken))
 }

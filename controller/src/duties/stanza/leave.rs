@@ -9,7 +9,7 @@ use tokio::time::sleep;
 use super::{Answered, Change, Cluster, ClusterError, Mesh, Right, Unplaced, look};
 use crate::duties::{
     events::{Note, Recorder, Tone},
-    uninstall::{Answer, ClusterDns, Removed},
+    uninstall::{ClusterDns, DnsFuture, Removed},
 };
 
 /// How often a write is tried again when somebody else wrote at the same moment.
@@ -70,7 +70,7 @@ pub struct Leave {
 }
 
 impl ClusterDns for Leave {
-    fn remove(&self) -> Answer<'_, Removed> {
+    fn remove(&self) -> DnsFuture<'_, Removed> {
         Box::pin(async {
             match take_out(&self.cluster, &self.mesh, &self.right).await {
                 Ok(_) => Ok(Removed::Gone),
@@ -79,7 +79,7 @@ impl ClusterDns for Leave {
         })
     }
 
-    fn kept<'a>(&'a self, why: &'a str) -> Answer<'a, ()> {
+    fn kept<'a>(&'a self, why: &'a str) -> DnsFuture<'a, ()> {
         Box::pin(async move {
             let Some(recorder) = &self.recorder else { return Ok(()) };
             let (object, uid) = self.cluster.looked_after().await;
@@ -90,7 +90,7 @@ impl ClusterDns for Leave {
         })
     }
 
-    fn asks_the_mesh(&self) -> Answer<'_, bool> {
+    fn asks_the_mesh(&self) -> DnsFuture<'_, bool> {
         Box::pin(async {
             let servers = match self.cluster.servers().await {
                 Ok(servers) if !servers.is_empty() => servers,
@@ -132,14 +132,14 @@ fn not_taken_out(error: ClusterError) -> Result<Removed, String> {
 #[cfg(test)]
 mod tests {
     use super::{
-        super::{File, MapName, Refusal},
+        super::{CorefileRef, MapName, StanzaRefusal},
         *,
     };
 
     #[test]
     fn a_text_that_is_not_understood_may_be_mended_and_does_not_keep_the_mesh_for_ever() {
         let map = MapName { namespace: "kube-system".into(), name: "coredns".into() };
-        let refusal = Refusal::NotThere(File { map, key: "Corefile".into() });
+        let refusal = StanzaRefusal::NotThere(CorefileRef { map, key: "Corefile".into() });
         let Ok(Removed::NotYet(why)) = not_taken_out(refusal.into()) else { panic!("not waited for") };
         assert!(why.contains("kube-system/coredns, key Corefile, is not there"), "{why}");
         assert!(why.ends_with("take them out once it is mended: `maesh dns uninstall`"), "{why}");

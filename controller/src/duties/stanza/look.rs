@@ -1,6 +1,6 @@
 //! Looking whether the cluster's DNS still answers, and whether it leads to the mesh: asked as a pod would ask.
 //!
-//! [`Watch`] judges, purely, what was seen after a write: whether it took effect, and whether it must be undone.
+//! [`ReloadWatch`] judges, purely, what was seen after a write: whether it took effect, and whether it must be undone.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -107,7 +107,7 @@ pub enum Verdict {
 
 /// Judges what is seen after a write.
 #[derive(Clone, Debug)]
-pub struct Watch {
+pub struct ReloadWatch {
     since: Instant,
     deadline: Duration,
     /// Those that answered for plain names before: only of these can be said that the write broke something.
@@ -115,7 +115,7 @@ pub struct Watch {
     failing: BTreeMap<SocketAddr, Instant>,
 }
 
-impl Watch {
+impl ReloadWatch {
     /// Begins at `now`, with what was seen before the write; the cluster's DNS has until `deadline` to take it up.
     /// `None` if no server answered: nothing could be said of what comes after.
     pub fn start(now: Instant, deadline: Duration, before: &BTreeMap<SocketAddr, Look>) -> Option<Self> {
@@ -233,7 +233,7 @@ mod tests {
             ("all are gone", &[BEFORE], &[(9, &[])], Verdict::Wait),
         ] {
             let start = Instant::now();
-            let mut watch = Watch::start(start, Duration::from_secs(240), &looks(before)).expect("one answered");
+            let mut watch = ReloadWatch::start(start, Duration::from_secs(240), &looks(before)).expect("one answered");
             let verdicts = then
                 .iter()
                 .map(|(at, seen)| watch.judge(start + Duration::from_secs(*at), &looks(seen), !seen.contains(&DOWN)));
@@ -242,7 +242,7 @@ mod tests {
         // Half of it was written, and the rest is tried again: what the half broke is not taken for broken before.
         let start = Instant::now();
         let mut watch =
-            Watch::start(start, Duration::from_secs(240), &looks(&[BEFORE, BEFORE])).expect("both answered");
+            ReloadWatch::start(start, Duration::from_secs(240), &looks(&[BEFORE, BEFORE])).expect("both answered");
         let mut look = |at, seen: &[Look]| watch.judge(start + Duration::from_secs(at), &looks(seen), true);
         assert_eq!(look(5, &[BEFORE, DEAD]), Verdict::Wait);
         watch.anew(start + Duration::from_secs(10), &looks(&[BEFORE, DEAD]));
@@ -251,6 +251,6 @@ mod tests {
         assert_eq!(look(246, &[BEFORE, DEAD]), Verdict::Wait);
         assert_eq!(look(254, &[BEFORE, DEAD]), Verdict::Failing(server(2)));
         let start = Instant::now();
-        assert!(Watch::start(start, Duration::ZERO, &looks(&[DEAD])).is_none(), "nothing can be said");
+        assert!(ReloadWatch::start(start, Duration::ZERO, &looks(&[DEAD])).is_none(), "nothing can be said");
     }
 }

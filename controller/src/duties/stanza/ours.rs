@@ -4,13 +4,13 @@ use std::ops::Range;
 
 use super::{
     BEGIN, END, KEPT, NotUnderstood, SUBNET,
-    corefile::{Address, Block, address, parse},
+    corefile::{Block, BlockAddress, address, parse},
     lexer::{Lexed, byte_order_mark, lex},
 };
 
 /// What was found.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Ours {
+pub(super) struct OwnLines {
     /// Whole lines, in order, apart from each other.
     pub(super) spans: Vec<Span>,
     /// Where the prefixes of kept lines are.
@@ -21,12 +21,12 @@ pub(super) struct Ours {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Span {
     pub(super) at: Range<usize>,
-    pub(super) marks: Marks,
+    pub(super) marks: MarkerState,
 }
 
 /// How they are marked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Marks {
+pub(super) enum MarkerState {
     /// Beginning and end.
     Both,
     /// Only one of them.
@@ -35,7 +35,7 @@ pub(super) enum Marks {
     None,
 }
 
-impl Ours {
+impl OwnLines {
     /// Whether there is nothing.
     pub(super) fn is_empty(&self) -> bool {
         self.spans.is_empty() && self.kept.is_empty()
@@ -56,18 +56,18 @@ impl Ours {
 ///
 /// # Errors
 /// Where it cannot be told from what is not ours.
-pub(super) fn find(text: &str, is_ours: &dyn Fn(&Address) -> bool) -> Result<Ours, NotUnderstood> {
+pub(super) fn find(text: &str, is_ours: &dyn Fn(&BlockAddress) -> bool) -> Result<OwnLines, NotUnderstood> {
     let lexed = lex(text);
-    let mut ours = Ours { spans: marked(text, &lexed, is_ours)?, kept: kept(text, &lexed) };
+    let mut ours = OwnLines { spans: marked(text, &lexed, is_ours)?, kept: kept(text, &lexed) };
     let rest = ours.cut(text);
-    let half = ours.spans.iter().find(|span| span.marks == Marks::One);
+    let half = ours.spans.iter().find(|span| span.marks == MarkerState::One);
     let rest_lexed = lex(&rest);
     match parse(&rest_lexed.words) {
         Ok(found) => {
             let unmarked = found.blocks.iter().filter(|block| has_our_shape(block, is_ours));
             let alone = unmarked.filter_map(|block| whole_lines(&rest, &block.span));
             for at in alone {
-                ours.spans.push(Span { at: moved(&at, &ours.spans), marks: Marks::None });
+                ours.spans.push(Span { at: moved(&at, &ours.spans), marks: MarkerState::None });
             }
             ours.spans.sort_by_key(|span| span.at.start);
         }
@@ -82,14 +82,14 @@ pub(super) fn find(text: &str, is_ours: &dyn Fn(&Address) -> bool) -> Result<Our
 
 /// A place in the text without `spans`, as a place in the text with them.
 fn moved(at: &Range<usize>, spans: &[Span]) -> Range<usize> {
-    let marked = || spans.iter().filter(|span| span.marks != Marks::None);
+    let marked = || spans.iter().filter(|span| span.marks != MarkerState::None);
     let start = marked().fold(at.start, |at, span| if span.at.start <= at { at + span.at.len() } else { at });
     let end = marked().fold(at.end, |at, span| if span.at.start < at { at + span.at.len() } else { at });
     start..end
 }
 
 /// Lines between our marks, and around one that is alone.
-fn marked(text: &str, lexed: &Lexed, is_ours: &dyn Fn(&Address) -> bool) -> Result<Vec<Span>, NotUnderstood> {
+fn marked(text: &str, lexed: &Lexed, is_ours: &dyn Fn(&BlockAddress) -> bool) -> Result<Vec<Span>, NotUnderstood> {
     let mut spans: Vec<Span> = Vec::new();
     let mut open: Option<Range<usize>> = None;
     let alone = lexed.comments.iter().filter_map(|comment| whole_lines(text, comment));
@@ -99,12 +99,12 @@ fn marked(text: &str, lexed: &Lexed, is_ours: &dyn Fn(&Address) -> bool) -> Resu
             match open.take() {
                 Some(begin) => {
                     check_between(text, begin.end..line.start, is_ours)?;
-                    spans.push(Span { at: begin.start..line.end, marks: Marks::Both });
+                    spans.push(Span { at: begin.start..line.end, marks: MarkerState::Both });
                 }
                 None => {
                     let from = spans.last().map_or(0, |span| span.at.end);
                     let start = torn_before(text, from..line.start, is_ours);
-                    spans.push(Span { at: start..line.end, marks: Marks::One });
+                    spans.push(Span { at: start..line.end, marks: MarkerState::One });
                 }
             }
         } else if words.strip_prefix(BEGIN).is_some_and(|rest| rest.is_empty() || rest.starts_with(':'))
@@ -118,7 +118,7 @@ fn marked(text: &str, lexed: &Lexed, is_ours: &dyn Fn(&Address) -> bool) -> Resu
 }
 
 /// Refuses blocks that are not the mesh's between our marks. What is no block at all is a broken stanza of ours.
-fn check_between(text: &str, at: Range<usize>, is_ours: &dyn Fn(&Address) -> bool) -> Result<(), NotUnderstood> {
+fn check_between(text: &str, at: Range<usize>, is_ours: &dyn Fn(&BlockAddress) -> bool) -> Result<(), NotUnderstood> {
     let inside = lex(&text[at.clone()]);
     let before = line_at(text, at.start) - 1;
     let ours = |key: &str| address(key).is_some_and(|address| is_ours(&address));
@@ -149,7 +149,7 @@ enum Line {
     Close,
 }
 
-fn line_of_ours(line: &str, is_ours: &dyn Fn(&Address) -> bool) -> Option<Line> {
+fn line_of_ours(line: &str, is_ours: &dyn Fn(&BlockAddress) -> bool) -> Option<Line> {
     let words: Vec<_> = line.split_whitespace().collect();
     match words[..] {
         ["errors"] => Some(Line::Errors),
@@ -163,7 +163,7 @@ fn line_of_ours(line: &str, is_ours: &dyn Fn(&Address) -> bool) -> Option<Line> 
 }
 
 /// A beginning without an end: with it goes what follows in the stanza's own lines, in their order, from its keys on.
-fn torn_after(text: &str, begin: Range<usize>, limit: usize, is_ours: &dyn Fn(&Address) -> bool) -> Span {
+fn torn_after(text: &str, begin: Range<usize>, limit: usize, is_ours: &dyn Fn(&BlockAddress) -> bool) -> Span {
     let mut end = begin.end;
     let mut last = None;
     for line in text[begin.end..limit].split_inclusive('\n') {
@@ -174,12 +174,12 @@ fn torn_after(text: &str, begin: Range<usize>, limit: usize, is_ours: &dyn Fn(&A
         last = Some(next);
         end += line.len();
     }
-    Span { at: begin.start..end, marks: Marks::One }
+    Span { at: begin.start..end, marks: MarkerState::One }
 }
 
 /// An end without a beginning: with it goes what stands before it in the stanza's own lines, if the one that nobody
 /// else would write is among them. Returns where that begins.
-fn torn_before(text: &str, before: Range<usize>, is_ours: &dyn Fn(&Address) -> bool) -> usize {
+fn torn_before(text: &str, before: Range<usize>, is_ours: &dyn Fn(&BlockAddress) -> bool) -> usize {
     let (mut start, mut last, mut certain) = (before.end, None, false);
     for line in text[before.clone()].split_inclusive('\n').rev() {
         let Some(next) = line_of_ours(line, is_ours) else { break };
@@ -194,7 +194,7 @@ fn torn_before(text: &str, before: Range<usize>, is_ours: &dyn Fn(&Address) -> b
 }
 
 /// Whether a block says what ours says, whatever the address.
-pub(super) fn has_our_shape(block: &Block<'_>, is_ours: &dyn Fn(&Address) -> bool) -> bool {
+pub(super) fn has_our_shape(block: &Block<'_>, is_ours: &dyn Fn(&BlockAddress) -> bool) -> bool {
     let keys_are_ours = block.keys.iter().all(|key| address(&key.text).is_some_and(|address| is_ours(&address)));
     let lines: Vec<String> =
         block.lines().map(|line| line.iter().map(|word| word.text.as_str()).collect::<Vec<_>>().join(" ")).collect();

@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, net::IpAddr};
 use maesh_config::Zone;
 
 use super::{
-    Facts, MapName, NotStubs, NotUnderstood, Place, Software, Stanza, State, add, add_stubs, beside, facts, has_stubs,
-    remove, remove_stubs, state,
+    Facts, MapName, NotStubs, NotUnderstood, Place, Software, Stanza, StanzaState, add, add_stubs, beside, facts,
+    has_stubs, remove, remove_stubs, state,
 };
 
 /// The key in which kube-dns and NodeLocal DNSCache look for stub domains.
@@ -19,7 +19,7 @@ pub type Maps = BTreeMap<MapName, Option<BTreeMap<String, String>>>;
 
 /// A key of a ConfigMap.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct File {
+pub struct CorefileRef {
     /// The ConfigMap.
     pub map: MapName,
     /// The key.
@@ -30,7 +30,7 @@ pub struct File {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
     /// Where.
-    pub file: File,
+    pub file: CorefileRef,
     /// What is there.
     pub before: Option<String>,
     /// What is to be there.
@@ -39,21 +39,21 @@ pub struct Change {
 
 /// How one file stands to the stanza.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Standing {
+pub struct FileState {
     /// Where.
-    pub file: File,
+    pub file: CorefileRef,
     /// How, or why it cannot be told.
-    pub state: Result<State, Refusal>,
+    pub state: Result<StanzaState, StanzaRefusal>,
 }
 
 /// Why a file was left as it is.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
+pub enum StanzaRefusal {
     /// A Corefile.
     #[error("{}, key {}, {why}. It was left as it is", file.map, file.key)]
     Corefile {
         /// Where.
-        file: File,
+        file: CorefileRef,
         /// Why.
         why: NotUnderstood,
     },
@@ -61,20 +61,20 @@ pub enum Refusal {
     #[error("{}, key {}, {why}. It was left as it is", file.map, file.key)]
     Stubs {
         /// Where.
-        file: File,
+        file: CorefileRef,
         /// Why.
         why: NotStubs,
     },
     /// The ConfigMap of the cluster's DNS is not there.
     #[error("{}, key {}, is not there, though the cluster's DNS reads it. Look at the cluster's DNS first", .0.map, .0.key)]
-    NotThere(File),
+    NotThere(CorefileRef),
 }
 
 /// Everything there is to say.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
     /// How the files in which the stanza or stub domains stand do.
-    pub standings: Vec<Standing>,
+    pub standings: Vec<FileState>,
     /// The stanza as it should be; `None` where only stub domains carry the zones.
     pub stanza: Option<Stanza>,
     /// CoreDNS takes up changes by itself.
@@ -84,11 +84,11 @@ pub struct Report {
 }
 
 /// The files of a place, as they are to be treated.
-struct Files {
+struct CorefilePlan {
     /// The one with the stanza.
-    host: Option<File>,
+    host: Option<CorefileRef>,
     /// Others that CoreDNS reads.
-    beside: Vec<File>,
+    beside: Vec<CorefileRef>,
     facts: Option<Facts>,
 }
 
@@ -110,43 +110,43 @@ pub(super) fn maps(place: &Place, maps: &Maps) -> Vec<MapName> {
 }
 
 /// Where stub domains are to stand.
-fn stub_files(place: &Place) -> Vec<File> {
+fn stub_files(place: &Place) -> Vec<CorefileRef> {
     let kube_dns = match &place.software {
         Software::KubeDns { map } => Some(map),
         Software::CoreDns { .. } => None,
     };
     let mut maps: Vec<_> = place.node_local.iter().chain(kube_dns).collect();
     maps.dedup();
-    maps.into_iter().map(|map| File { map: map.clone(), key: STUBS.into() }).collect()
+    maps.into_iter().map(|map| CorefileRef { map: map.clone(), key: STUBS.into() }).collect()
 }
 
-fn files(place: &Place, maps: &Maps) -> Result<Files, Refusal> {
+fn files(place: &Place, maps: &Maps) -> Result<CorefilePlan, StanzaRefusal> {
     let Software::CoreDns { map, key, .. } = &place.software else {
-        return Ok(Files { host: None, beside: Vec::new(), facts: None });
+        return Ok(CorefilePlan { host: None, beside: Vec::new(), facts: None });
     };
-    let main = File { map: map.clone(), key: key.clone() };
-    let corefile = text(maps, &main).ok_or_else(|| Refusal::NotThere(main.clone()))?;
-    let facts = facts(corefile).map_err(|why| Refusal::Corefile { file: main.clone(), why })?;
+    let main = CorefileRef { map: map.clone(), key: key.clone() };
+    let corefile = text(maps, &main).ok_or_else(|| StanzaRefusal::NotThere(main.clone()))?;
+    let facts = facts(corefile).map_err(|why| StanzaRefusal::Corefile { file: main.clone(), why })?;
     let imported: Vec<(MapName, String)> =
         facts.imports.iter().filter_map(|pattern| place.software.imported(pattern)).collect();
     let mut beside = Vec::new();
     for (map, suffix) in &imported {
         let keys = maps.get(map).and_then(|data| data.as_ref()).into_iter().flat_map(BTreeMap::keys);
         let keys = keys.filter(|key| key.ends_with(suffix));
-        beside.extend(keys.map(|key| File { map: map.clone(), key: key.clone() }));
+        beside.extend(keys.map(|key| CorefileRef { map: map.clone(), key: key.clone() }));
     }
     let host = match imported.first() {
         Some((map, suffix)) => {
             beside.push(main);
-            File { map: map.clone(), key: format!("maesh{suffix}") }
+            CorefileRef { map: map.clone(), key: format!("maesh{suffix}") }
         }
         None => main,
     };
     beside.retain(|file| *file != host);
-    Ok(Files { host: Some(host), beside, facts: Some(facts) })
+    Ok(CorefilePlan { host: Some(host), beside, facts: Some(facts) })
 }
 
-fn text<'a>(maps: &'a Maps, file: &File) -> Option<&'a str> {
+fn text<'a>(maps: &'a Maps, file: &CorefileRef) -> Option<&'a str> {
     maps.get(&file.map)?.as_ref()?.get(&file.key).map(String::as_str)
 }
 
@@ -154,46 +154,46 @@ fn text<'a>(maps: &'a Maps, file: &File) -> Option<&'a str> {
 ///
 /// # Errors
 /// If the Corefile is not there, or not understood.
-pub(super) fn report(place: &Place, maps: &Maps, zones: &[Zone], forward: IpAddr) -> Result<Report, Refusal> {
+pub(super) fn report(place: &Place, maps: &Maps, zones: &[Zone], forward: IpAddr) -> Result<Report, StanzaRefusal> {
     let files = files(place, maps)?;
     let mut standings = Vec::new();
     let stanza = stanza(&files, zones, forward)?;
     if let (Some(host), Some(stanza)) = (&files.host, &stanza) {
-        let refused = |file: &File, why| Refusal::Corefile { file: file.clone(), why };
+        let refused = |file: &CorefileRef, why| StanzaRefusal::Corefile { file: file.clone(), why };
         let mut is = state(text(maps, host).unwrap_or_default(), stanza).map_err(|why| refused(host, why));
         for file in &files.beside {
             let there = text(maps, file).unwrap_or_default();
             match beside(there, stanza) {
                 Ok(meant) if meant == there => {}
-                Ok(_) if is == Ok(State::Absent) => {}
-                Ok(_) => is = is.map(|_| State::Broken),
-                Err(why) => standings.push(Standing { file: file.clone(), state: Err(refused(file, why)) }),
+                Ok(_) if is == Ok(StanzaState::Absent) => {}
+                Ok(_) => is = is.map(|_| StanzaState::Broken),
+                Err(why) => standings.push(FileState { file: file.clone(), state: Err(refused(file, why)) }),
             }
         }
-        standings.insert(0, Standing { file: host.clone(), state: is });
+        standings.insert(0, FileState { file: host.clone(), state: is });
     }
     for file in &stub_files(place) {
         let there = text(maps, file);
-        let refused = |why| Refusal::Stubs { file: file.clone(), why };
+        let refused = |why| StanzaRefusal::Stubs { file: file.clone(), why };
         let has = has_stubs(there, zones, forward).map_err(refused);
         let state = has.and_then(|has| match has {
-            true => Ok(State::Present),
+            true => Ok(StanzaState::Present),
             false => {
                 add_stubs(there, zones, forward).map_err(refused)?;
                 let removed = remove_stubs(there, zones, Some(forward)).map_err(refused)?;
-                Ok(if removed.as_deref() == there { State::Absent } else { State::Outdated })
+                Ok(if removed.as_deref() == there { StanzaState::Absent } else { StanzaState::Outdated })
             }
         });
-        standings.push(Standing { file: file.clone(), state });
+        standings.push(FileState { file: file.clone(), state });
     }
     let reloads = files.facts.as_ref().is_none_or(|facts| facts.reloads);
     let cluster_domain = files.facts.and_then(|facts| facts.cluster_domain).unwrap_or_else(|| CLUSTER_DOMAIN.into());
     Ok(Report { standings, stanza, reloads, cluster_domain })
 }
 
-fn stanza(files: &Files, zones: &[Zone], forward: IpAddr) -> Result<Option<Stanza>, Refusal> {
+fn stanza(files: &CorefilePlan, zones: &[Zone], forward: IpAddr) -> Result<Option<Stanza>, StanzaRefusal> {
     let (Some(host), Some(facts)) = (&files.host, &files.facts) else { return Ok(None) };
-    let no_port = || Refusal::Corefile { file: host.clone(), why: NotUnderstood::NoPort };
+    let no_port = || StanzaRefusal::Corefile { file: host.clone(), why: NotUnderstood::NoPort };
     let port = facts.port.ok_or_else(no_port)?;
     Ok(Some(Stanza { zones: zones.to_vec(), port, forward }))
 }
@@ -202,7 +202,12 @@ fn stanza(files: &Files, zones: &[Zone], forward: IpAddr) -> Result<Option<Stanz
 ///
 /// # Errors
 /// If one of the files is not understood: then none is to be written.
-pub(super) fn additions(place: &Place, maps: &Maps, zones: &[Zone], forward: IpAddr) -> Result<Vec<Change>, Refusal> {
+pub(super) fn additions(
+    place: &Place,
+    maps: &Maps,
+    zones: &[Zone],
+    forward: IpAddr,
+) -> Result<Vec<Change>, StanzaRefusal> {
     let files = files(place, maps)?;
     let mut changes = Vec::new();
     if let (Some(host), Some(stanza)) = (&files.host, stanza(&files, zones, forward)?) {
@@ -211,13 +216,13 @@ pub(super) fn additions(place: &Place, maps: &Maps, zones: &[Zone], forward: IpA
             let there = text(maps, file);
             let texted = there.unwrap_or_default();
             let after = if edit { add(texted, &stanza) } else { beside(texted, &stanza) };
-            let after = after.map_err(|why| Refusal::Corefile { file: file.clone(), why })?;
+            let after = after.map_err(|why| StanzaRefusal::Corefile { file: file.clone(), why })?;
             changes.push(change(file, there, Some(after)));
         }
     }
     for file in &stub_files(place) {
         let there = text(maps, file);
-        let after = add_stubs(there, zones, forward).map_err(|why| Refusal::Stubs { file: file.clone(), why })?;
+        let after = add_stubs(there, zones, forward).map_err(|why| StanzaRefusal::Stubs { file: file.clone(), why })?;
         changes.push(change(file, there, Some(after)));
     }
     changes.retain(|change| change.before != change.after);
@@ -231,12 +236,12 @@ pub(super) fn removals(
     maps: &Maps,
     zones: &[Zone],
     forward: Option<IpAddr>,
-) -> (Vec<Change>, Option<Refusal>) {
+) -> (Vec<Change>, Option<StanzaRefusal>) {
     let files = files(place, maps);
     let texts = match (&files, &place.software) {
         (Ok(files), _) => files.host.iter().chain(&files.beside).cloned().collect(),
-        (Err(Refusal::Corefile { .. }), Software::CoreDns { map, key, .. }) => {
-            vec![File { map: map.clone(), key: key.clone() }]
+        (Err(StanzaRefusal::Corefile { .. }), Software::CoreDns { map, key, .. }) => {
+            vec![CorefileRef { map: map.clone(), key: key.clone() }]
         }
         _ => Vec::new(),
     };
@@ -245,13 +250,13 @@ pub(super) fn removals(
         // A key of a map of imports that held nothing but ours was not there before.
         let imported =
             !matches!(&place.software, Software::CoreDns { map, key, .. } if *map == file.map && *key == file.key);
-        let removed = remove(there, zones).map_err(|why| Refusal::Corefile { file: file.clone(), why });
+        let removed = remove(there, zones).map_err(|why| StanzaRefusal::Corefile { file: file.clone(), why });
         let after = removed.map(|after| Some(after).filter(|after| !imported || !after.is_empty() || there.is_empty()));
         Some((file, after))
     });
     let of_stubs = stub_files(place).into_iter().map(|file| {
         let removed = remove_stubs(text(maps, &file), zones, forward);
-        let after = removed.map_err(|why| Refusal::Stubs { file: file.clone(), why });
+        let after = removed.map_err(|why| StanzaRefusal::Stubs { file: file.clone(), why });
         (file, after)
     });
     let (mut changes, mut refusal) = (Vec::new(), None);
@@ -265,7 +270,7 @@ pub(super) fn removals(
     (changes, refusal)
 }
 
-fn change(file: &File, before: Option<&str>, after: Option<String>) -> Change {
+fn change(file: &CorefileRef, before: Option<&str>, after: Option<String>) -> Change {
     Change { file: file.clone(), before: before.map(str::to_owned), after }
 }
 

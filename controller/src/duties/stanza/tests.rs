@@ -72,29 +72,29 @@ fn the_stanza_is_these_lines() {
 fn the_state_of_a_corefile_is_told() {
     let (ours, old) = (stanza().text(), before().text());
     for (case, corefile, want) in [
-        ("as kubeadm writes it", KUBEADM.to_owned(), State::Absent),
-        ("empty", String::new(), State::Absent),
-        ("ours at the beginning", format!("{ours}{KUBEADM}"), State::Present),
-        ("ours moved to the end", format!("{KUBEADM}{ours}"), State::Present),
-        ("ours with other ends of lines", format!("{ours}{KUBEADM}").replace('\n', "\r\n"), State::Present),
-        ("by hand", format!("{KUBEADM}{}", stanza().block()), State::Present),
-        ("by hand, another address", format!("{KUBEADM}{}", before().block()), State::Outdated),
-        ("another address", format!("{old}{KUBEADM}"), State::Outdated),
+        ("as kubeadm writes it", KUBEADM.to_owned(), StanzaState::Absent),
+        ("empty", String::new(), StanzaState::Absent),
+        ("ours at the beginning", format!("{ours}{KUBEADM}"), StanzaState::Present),
+        ("ours moved to the end", format!("{KUBEADM}{ours}"), StanzaState::Present),
+        ("ours with other ends of lines", format!("{ours}{KUBEADM}").replace('\n', "\r\n"), StanzaState::Present),
+        ("by hand", format!("{KUBEADM}{}", stanza().block()), StanzaState::Present),
+        ("by hand, another address", format!("{KUBEADM}{}", before().block()), StanzaState::Outdated),
+        ("another address", format!("{old}{KUBEADM}"), StanzaState::Outdated),
         (
             "another plugin",
             format!("{}{KUBEADM}", ours.replace("    errors", "    errors\n    cache 30")),
-            State::Outdated,
+            StanzaState::Outdated,
         ),
-        ("two of it", format!("{ours}{KUBEADM}{ours}"), State::Broken),
-        ("its end mark is gone", format!("{}{KUBEADM}", ours.replace(END, "")), State::Broken),
-        ("its begin mark is gone", format!("{}{KUBEADM}", &ours[ours.find('\n').unwrap() + 1..]), State::Broken),
-        ("Traefik Mesh came back beside it", format!("{ours}{KUBEADM}{TRAEFIK}"), State::Broken),
-        ("only marks", format!("{BEGIN}\n{END}\n{KUBEADM}"), State::Outdated),
+        ("two of it", format!("{ours}{KUBEADM}{ours}"), StanzaState::Broken),
+        ("its end mark is gone", format!("{}{KUBEADM}", ours.replace(END, "")), StanzaState::Broken),
+        ("its begin mark is gone", format!("{}{KUBEADM}", &ours[ours.find('\n').unwrap() + 1..]), StanzaState::Broken),
+        ("Traefik Mesh came back beside it", format!("{ours}{KUBEADM}{TRAEFIK}"), StanzaState::Broken),
+        ("only marks", format!("{BEGIN}\n{END}\n{KUBEADM}"), StanzaState::Outdated),
     ] {
         assert_eq!(state(&corefile, &stanza()), Ok(want), "{case}");
         let after = add(&corefile, &stanza()).unwrap_or_else(|error| panic!("{case}: {error}"));
-        assert_eq!(after == corefile, want == State::Present, "{case}: {after}");
-        assert_eq!(state(&after, &stanza()), Ok(State::Present), "{case}");
+        assert_eq!(after == corefile, want == StanzaState::Present, "{case}: {after}");
+        assert_eq!(state(&after, &stanza()), Ok(StanzaState::Present), "{case}");
     }
 }
 
@@ -196,7 +196,7 @@ fn hostile_text_is_text() {
         ("a zone of ours by another transport", "tls://maesh {\n}\n".to_owned()),
         ("a zone below ours", "shop.maesh:53 {\n}\n".to_owned()),
     ] {
-        assert_eq!(state(&corefile, &stanza()), Ok(State::Absent), "{case}");
+        assert_eq!(state(&corefile, &stanza()), Ok(StanzaState::Absent), "{case}");
         let after = add(&corefile, &stanza()).unwrap_or_else(|error| panic!("{case}: {error}"));
         assert_eq!(after, format!("{ours}{corefile}"), "{case}");
         assert_eq!(remove(&after, &zones()), Ok(corefile), "{case}");
@@ -275,21 +275,21 @@ proptest! {
 fn holds_for(corefile: &str) -> Result<(), TestCaseError> {
     let was = state(corefile, &stanza());
     let Ok(after) = add(corefile, &stanza()) else {
-        prop_assert_ne!(was, Ok(State::Present));
+        prop_assert_ne!(was, Ok(StanzaState::Present));
         return Ok(());
     };
-    prop_assert_eq!(was == Ok(State::Present), after == corefile);
-    prop_assert_eq!(state(&after, &stanza()), Ok(State::Present));
+    prop_assert_eq!(was == Ok(StanzaState::Present), after == corefile);
+    prop_assert_eq!(state(&after, &stanza()), Ok(StanzaState::Present));
     prop_assert_eq!(&add(&after, &stanza()).unwrap(), &after);
     // Whatever else stands in it stays; and where nothing of ours was, that is all of it.
     let removed = remove(&after, &zones()).unwrap();
     prop_assert_eq!(&removed, &remove(corefile, &zones()).unwrap());
-    if was == Ok(State::Absent) {
+    if was == Ok(StanzaState::Absent) {
         prop_assert_eq!(&removed, corefile);
     }
     // It comes and goes with another address as well.
     let moved = add(&after, &before()).unwrap();
-    prop_assert_eq!(state(&moved, &stanza()), Ok(State::Outdated));
+    prop_assert_eq!(state(&moved, &stanza()), Ok(StanzaState::Outdated));
     prop_assert_eq!(remove(&moved, &zones()).unwrap(), removed);
     Ok(())
 }

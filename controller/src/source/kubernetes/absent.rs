@@ -10,14 +10,14 @@ use maesh_compiler::kinds::Registration;
 
 use super::{
     follow::{Ended, FIRST_PAUSE, Follow, LONGEST_PAUSE, succeeded},
-    object::{Raw, Served},
+    object::{Raw, ServedKind},
 };
 use crate::{api::ApiError, source::Event};
 
 /// The way to a kind, in the version at this place of its registration.
 pub(super) fn api(client: &Client, kind: &'static Registration, version_at: usize) -> Api<Raw> {
     let version = kind.versions.get(version_at).copied().unwrap_or("v1");
-    Api::all_with(client.clone(), &Served { kind, version })
+    Api::all_with(client.clone(), &ServedKind { kind, version })
 }
 
 impl Follow {

@@ -17,7 +17,7 @@ use maesh_compiler::{
 };
 use tokio::{sync::mpsc, time::Instant};
 
-use super::{Options, State, Watches, Wrong, absent, object::Raw, problem};
+use super::{BadObject, Options, WatchState, Watches, absent, object::Raw, problem};
 use crate::{
     api::{ApiError, chain},
     source::{Batch, Event},
@@ -255,13 +255,13 @@ impl Follow {
                 WatchEvent::Added(raw) | WatchEvent::Modified(raw) => {
                     match self.registration.read(&raw.value, &self.door) {
                         Ok((object, values)) => {
-                            self.note(&raw, Wrong::inside(self.registration, &raw, &values)).await?;
+                            self.note(&raw, BadObject::inside(self.registration, &raw, &values)).await?;
                             self.takes_effect(Event::Apply(object), &raw).await?;
                         }
                         Err(error) => {
                             // Left out, as in a list: what a replica says must not depend on when it was started.
                             self.takes_effect(self.deletion(&raw), &raw).await?;
-                            self.note(&raw, Some(Wrong::whole(self.registration, &raw, &error))).await?;
+                            self.note(&raw, Some(BadObject::whole(self.registration, &raw, &error))).await?;
                         }
                     }
                 }
@@ -289,7 +289,7 @@ impl Follow {
     }
 
     /// Notes what is wrong with an object, and says it where that is news.
-    async fn note(&self, raw: &Raw, wrong: Option<Wrong>) -> Result<(), Ended> {
+    async fn note(&self, raw: &Raw, wrong: Option<BadObject>) -> Result<(), Ended> {
         let news = self.watches.change(self.kind, |state| {
             if wrong.is_none() && state.bad.is_empty() {
                 return false;
@@ -365,18 +365,18 @@ impl Follow {
 #[derive(Default)]
 struct List {
     objects: Vec<Object>,
-    bad: Vec<(Arc<str>, Wrong)>,
+    bad: Vec<(Arc<str>, BadObject)>,
 }
 
 impl List {
     fn add(&mut self, follow: &Follow, raw: &Raw) {
         match follow.registration.read(&raw.value, &follow.door) {
             Ok((object, values)) => {
-                let wrong = Wrong::inside(follow.registration, raw, &values);
+                let wrong = BadObject::inside(follow.registration, raw, &values);
                 self.bad.extend(wrong.map(|wrong| (key(raw).into(), wrong)));
                 self.objects.push(object);
             }
-            Err(error) => self.bad.push((key(raw).into(), Wrong::whole(follow.registration, raw, &error))),
+            Err(error) => self.bad.push((key(raw).into(), BadObject::whole(follow.registration, raw, &error))),
         }
     }
 }
@@ -386,7 +386,7 @@ fn number(version: &str) -> u64 {
     version.parse().unwrap_or(0)
 }
 
-pub(super) fn succeeded(state: &mut State) {
+pub(super) fn succeeded(state: &mut WatchState) {
     state.watch.last_success = Some(Timestamp::now());
     state.heard = Some(Instant::now());
     state.watch.error = None;
@@ -397,7 +397,7 @@ fn key(raw: &Raw) -> String {
     format!("{namespace}/{name}")
 }
 
-impl Wrong {
+impl BadObject {
     /// An object that cannot be read.
     fn whole(kind: &Registration, raw: &Raw, error: &BadField) -> Self {
         Self { left_out: true, found: vec![error.diagnostic(reference(kind, raw), true)] }

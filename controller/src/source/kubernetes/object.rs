@@ -44,28 +44,28 @@ impl Raw {
 
 /// A kind in one of its versions.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Served {
+pub(super) struct ServedKind {
     pub(super) kind: &'static Registration,
     pub(super) version: &'static str,
 }
 
 impl Resource for Raw {
-    type DynamicType = Served;
+    type DynamicType = ServedKind;
     type Scope = kube::core::DynamicResourceScope;
 
-    fn kind(of: &Served) -> Cow<'_, str> {
+    fn kind(of: &ServedKind) -> Cow<'_, str> {
         of.kind.name.into()
     }
 
-    fn group(of: &Served) -> Cow<'_, str> {
+    fn group(of: &ServedKind) -> Cow<'_, str> {
         of.kind.group.into()
     }
 
-    fn version(of: &Served) -> Cow<'_, str> {
+    fn version(of: &ServedKind) -> Cow<'_, str> {
         of.version.into()
     }
 
-    fn plural(of: &Served) -> Cow<'_, str> {
+    fn plural(of: &ServedKind) -> Cow<'_, str> {
         of.kind.plural.into()
     }
 

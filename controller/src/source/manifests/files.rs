@@ -29,21 +29,21 @@ const NO_FILE: &str =
 
 /// Everything on disk that was asked for.
 #[derive(Debug)]
-pub(super) struct Files {
+pub(super) struct ManifestFiles {
     /// Paths as they were given, and as the system knows them.
     roots: Vec<(PathBuf, PathBuf)>,
     door: ReadContext,
     progress: Arc<Progress>,
-    files: BTreeMap<PathBuf, File>,
+    files: BTreeMap<PathBuf, ManifestFile>,
     /// Standard input, where it was asked for: it is read once.
-    input: Option<File>,
+    input: Option<ManifestFile>,
     /// What is wrong with paths themselves.
     problems: Vec<Diagnostic>,
 }
 
 /// One file.
 #[derive(Debug, Default)]
-struct File {
+struct ManifestFile {
     name: Arc<str>,
     stamp: Option<Stamp>,
     hash: Option<u64>,
@@ -72,7 +72,7 @@ impl Stamp {
 
 /// What a look at the disk found.
 #[derive(Debug, Default)]
-struct Found {
+struct FoundFiles {
     /// The root that is being looked at, as it was given and as the system knows it.
     shown: (PathBuf, PathBuf),
     /// Files by path, with the path they really have, and the one they are called by.
@@ -86,12 +86,12 @@ struct Found {
     problems: Vec<Diagnostic>,
 }
 
-impl Files {
+impl ManifestFiles {
     /// The files of `roots`. Where standard input is among them, it is read to its end.
     pub(super) fn new(mut roots: Vec<PathBuf>, door: ReadContext, progress: Arc<Progress>) -> Self {
         let given = roots.len();
         roots.retain(|root| root != Path::new(STANDARD_INPUT));
-        let input = (roots.len() < given).then(|| File::standard_input(io::stdin().lock(), &door));
+        let input = (roots.len() < given).then(|| ManifestFile::standard_input(io::stdin().lock(), &door));
         let absolute = |root: PathBuf| {
             let absolute = std::path::absolute(&root).unwrap_or_else(|_| root.clone());
             (root, absolute)
@@ -103,7 +103,7 @@ impl Files {
     /// Looks at the disk again and reads what changed, and what is in `again`; leaves alone what `held` says. Returns
     /// the directories that have to be watched.
     pub(super) fn look(&mut self, again: &HashSet<PathBuf>, held: &dyn Fn(&Path) -> bool) -> BTreeSet<PathBuf> {
-        let mut found = Found::default();
+        let mut found = FoundFiles::default();
         for (given, root) in &self.roots {
             found.shown = (given.clone(), root.clone());
             found.root(root);
@@ -117,7 +117,7 @@ impl Files {
                 continue;
             }
             let again = again.contains(path) || again.contains(real);
-            let new = || File { name: name.clone(), ..File::default() };
+            let new = || ManifestFile { name: name.clone(), ..ManifestFile::default() };
             let file = self.files.entry(path.clone()).or_insert_with(new);
             file.look(path, again, &self.door);
         }
@@ -131,7 +131,7 @@ impl Files {
     pub(super) fn merged(&self) -> (HashMap<ObjectId, Arc<Object>>, Vec<Diagnostic>) {
         let mut objects: HashMap<ObjectId, Arc<Object>> = HashMap::new();
         let mut problems = self.problems.clone();
-        let mut unknown: BTreeMap<(&str, &str), (&File, &parse::Unknown, usize)> = BTreeMap::new();
+        let mut unknown: BTreeMap<(&str, &str), (&ManifestFile, &parse::Unknown, usize)> = BTreeMap::new();
         for file in self.input.iter().chain(self.files.values()) {
             problems.extend(file.said.problems.iter().cloned());
             for object in &file.said.objects {
@@ -204,7 +204,7 @@ fn duplicate(first: &Object, second: &Object) -> Diagnostic {
         .at(&file, line)
 }
 
-impl Found {
+impl FoundFiles {
     /// A path as it was asked for: a file of any name, or a directory.
     fn root(&mut self, root: &Path) {
         // A root that is deleted and made again is noticed in the directory around it.
@@ -339,7 +339,7 @@ fn is_manifest(path: &Path) -> bool {
     extension.is_some_and(|extension| ["yaml", "yml", "json"].iter().any(|known| extension.eq_ignore_ascii_case(known)))
 }
 
-impl File {
+impl ManifestFile {
     /// Reads the file if it may have changed, or `again`.
     fn look(&mut self, path: &Path, again: bool, door: &ReadContext) {
         let metadata = match fs::metadata(path) {

@@ -22,7 +22,7 @@ use notify::{
 };
 use tokio::sync::mpsc;
 
-use super::{LOOK_AGAIN, Progress, files::Files, settle::Settling};
+use super::{LOOK_AGAIN, Progress, files::ManifestFiles, settle::Settling};
 use crate::source::{Batch, Event};
 
 /// What wakes the thread.
@@ -48,7 +48,7 @@ pub(super) fn run(
         let _ = signal.send(Signal::Disk(event));
     };
     let mut this = Watching {
-        files: Files::new(paths, door, progress),
+        files: ManifestFiles::new(paths, door, progress),
         settling: Settling::default(),
         watcher: notify::recommended_watcher(forward).map_err(|error| error.to_string()),
         watched: BTreeSet::new(),
@@ -80,7 +80,7 @@ pub(super) fn run(
 }
 
 struct Watching {
-    files: Files,
+    files: ManifestFiles,
     settling: Settling,
     watcher: Result<RecommendedWatcher, String>,
     watched: BTreeSet<PathBuf>,

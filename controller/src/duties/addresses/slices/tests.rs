@@ -37,7 +37,7 @@ fn ports(listens: &[(u16, u16, Transport)]) -> Ports {
 
 fn slices(number: u32, ports: &Ports, proxies: &[Proxy]) -> Vec<EndpointSlice> {
     let name = maesh_compiler::own_address::name(number);
-    let address = Address { number, name: &name, uid: "1", ports };
+    let address = WantedSlices { number, name: &name, uid: "1", ports };
     Candidates::new(proxies, "mesh", true).slices(&address)
 }
 

@@ -8,9 +8,9 @@ use std::{
 use tokio::time::Instant;
 
 use super::{
-    super::{Answered, ClusterError, Look, Refusal, Report, State, There, Verdict, Watch, take_out},
+    super::{Answered, ClusterError, Look, ReloadWatch, Report, StanzaRefusal, StanzaState, There, Verdict, take_out},
     Duty, Guard, Phase, answers, looks,
-    memory::Held,
+    memory::HarmfulChange,
 };
 use crate::duties::events::Tone;
 
@@ -41,7 +41,7 @@ impl Duty {
         let mesh_answers = answers(forward, &guard.mesh.zones).await;
         let now = Instant::now();
         if !std::mem::replace(&mut self.looked, true) && self.watch.is_none() {
-            self.watch = Watch::start(now, guard.times.deadline, &seen);
+            self.watch = ReloadWatch::start(now, guard.times.deadline, &seen);
         }
         let Some(watch) = &mut self.watch else {
             self.look_again(guard, now, &seen);
@@ -51,7 +51,7 @@ impl Duty {
         let verdict = watch.judge(now, &seen, mesh_answers);
         // While something is left to be written, it need not be in force; and what somebody else made of the stanza
         // proves nothing of it.
-        let as_written = report.standings.first().is_some_and(|first| first.state == Ok(State::Present));
+        let as_written = report.standings.first().is_some_and(|first| first.state == Ok(StanzaState::Present));
         let harms = matches!(verdict, Verdict::Failing(_)) || (verdict == Verdict::Refused && as_written);
         if !whole && !harms {
             return Ok(true);
@@ -115,7 +115,7 @@ impl Duty {
     async fn revert(&mut self, guard: &Guard, harm: &str) {
         match take_out(&guard.cluster, &guard.mesh, &guard.right()).await {
             // Stub domains that nobody understands are not in force either.
-            Ok(_) | Err(ClusterError::Refusal(Refusal::Stubs { .. })) => {}
+            Ok(_) | Err(ClusterError::Refusal(StanzaRefusal::Stubs { .. })) => {}
             Err(error) => {
                 self.place = None;
                 self.block(guard, format!("{harm}, and the stanza could not be taken out again: {error}"));
@@ -129,7 +129,7 @@ impl Duty {
             "the stanza was taken out again: {harm}. It is not tried again until the Corefile or the address of the \
              mesh's dns changes. To try it again as it is: maesh dns install"
         );
-        self.held = Some(Held::next(text.clone()));
+        self.held = Some(HarmfulChange::next(text.clone()));
         self.teller.done(&guard.recorder, Tone::Warning, "StanzaReverted", text.clone());
         guard.say(Phase::Reverted, text);
     }

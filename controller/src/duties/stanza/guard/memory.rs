@@ -18,14 +18,14 @@ const ALLOW: &str = "Allow get and patch on it, as the chart's Role of the contr
 
 /// Changes that did harm and are not made again.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Held {
+pub(super) struct HarmfulChange {
     /// Which; `None` until they are seen for the first time.
     of: Option<u64>,
     /// What was said of it.
     pub(super) why: String,
 }
 
-impl Held {
+impl HarmfulChange {
     /// What would be written next is what did harm.
     pub(super) fn next(why: String) -> Self {
         Self { of: None, why }
@@ -48,7 +48,7 @@ impl Held {
 }
 
 /// Forgets what is `held` if it is written `there`, where another leader may have changed it by now.
-fn forget(there: Option<Option<String>>, held: &mut Option<Held>) {
+fn forget(there: Option<Option<String>>, held: &mut Option<HarmfulChange>) {
     if let Some(Some(there)) = there {
         held.take_if(|held| held.text().is_some_and(|text| text == there));
     }
@@ -84,7 +84,7 @@ impl Memory {
     }
 
     /// Another leads, or may have: what is `held` and was written there may have changed since.
-    pub(super) fn lapse(&mut self, held: &mut Option<Held>) {
+    pub(super) fn lapse(&mut self, held: &mut Option<HarmfulChange>) {
         forget(self.there.take(), held);
     }
 
@@ -92,22 +92,22 @@ impl Memory {
     ///
     /// # Errors
     /// If the API server does not say.
-    pub(super) async fn recall(&mut self, held: &mut Option<Held>) -> Result<(), ClusterError> {
+    pub(super) async fn recall(&mut self, held: &mut Option<HarmfulChange>) -> Result<(), ClusterError> {
         if self.there.is_some() {
             return Ok(());
         }
         let found = answer(&self.what, ALLOW, self.leases.get_metadata_opt(&self.lease)).await?;
         let there = found.and_then(|lease| lease.metadata.annotations?.remove(HELD));
         if held.is_none() {
-            *held = there.as_deref().and_then(Held::parse);
+            *held = there.as_deref().and_then(HarmfulChange::parse);
         }
         self.there = Some(there);
         Ok(())
     }
 
     /// Writes down what is `held` by now, if that is new. Where that fails, the next look tries again.
-    pub(super) async fn remember(&mut self, held: Option<&Held>, right: &Right) {
-        let text = held.and_then(Held::text);
+    pub(super) async fn remember(&mut self, held: Option<&HarmfulChange>, right: &Right) {
+        let text = held.and_then(HarmfulChange::text);
         if self.there.as_ref().is_none_or(|there| *there == text) {
             return;
         }
@@ -125,13 +125,13 @@ impl Memory {
 #[cfg(test)]
 mod tests {
     use super::{
-        super::super::{File, MapName},
+        super::super::{CorefileRef, MapName},
         *,
     };
 
     #[test]
     fn what_another_leader_may_have_changed_is_forgotten_and_nothing_else() {
-        let ours = Held { of: Some(7), why: "it died".into() };
+        let ours = HarmfulChange { of: Some(7), why: "it died".into() };
         for (case, there, kept) in [
             ("nothing is known of what is there", None, true),
             ("not written down so far", Some(None), true),
@@ -148,16 +148,16 @@ mod tests {
     fn what_did_harm_is_known_again_until_it_changes() {
         let change = |before: &str| {
             let map = MapName { namespace: "kube-system".into(), name: "coredns".into() };
-            let file = File { map, key: "Corefile".into() };
+            let file = CorefileRef { map, key: "Corefile".into() };
             vec![Change { file, before: Some(before.into()), after: Some(format!("stanza\n{before}")) }]
         };
-        let mut held = Held::next("it died".into());
+        let mut held = HarmfulChange::next("it died".into());
         assert_eq!(held.text(), None, "nothing to write down yet");
         assert!(held.are(&change("a")), "what is seen first");
         assert!(held.are(&change("a")) && !held.are(&change("b")));
-        let mut recalled = Held::parse(&held.text().expect("a text")).expect("its own text");
+        let mut recalled = HarmfulChange::parse(&held.text().expect("a text")).expect("its own text");
         assert_eq!(recalled, held);
         assert!(recalled.are(&change("a")) && !recalled.are(&change("b")));
-        assert_eq!(Held::parse("of another version"), None);
+        assert_eq!(HarmfulChange::parse("of another version"), None);
     }
 }

@@ -10,21 +10,21 @@ use crate::duties::events::{Note, Recorder, Tone};
 
 /// Knows at which object it is said, and what is wrong.
 #[derive(Debug)]
-pub(super) struct Teller {
+pub(super) struct ProblemReporter {
     object: ObjectRef,
     uid: Option<Arc<str>>,
-    wrong: Option<Wrong>,
+    wrong: Option<CurrentProblem>,
     settle: Duration,
 }
 
 #[derive(Debug)]
-struct Wrong {
+struct CurrentProblem {
     since: Instant,
     reason: &'static str,
     text: String,
 }
 
-impl Teller {
+impl ProblemReporter {
     /// Until the cluster's DNS is found, it is said at the Service of the mesh's dns; what is wrong is said after
     /// `settle`.
     pub(super) fn new(mesh: &Mesh, settle: Duration) -> Self {
@@ -44,7 +44,7 @@ impl Teller {
     pub(super) fn wrong(&mut self, now: Instant, reason: &'static str, text: &str) {
         let before = self.wrong.take().filter(|before| before.reason == reason);
         let since = before.map_or(now, |before| before.since);
-        self.wrong = Some(Wrong { since, reason, text: text.to_owned() });
+        self.wrong = Some(CurrentProblem { since, reason, text: text.to_owned() });
     }
 
     /// Nothing is wrong.
@@ -76,9 +76,9 @@ mod tests {
         let start = Instant::now();
         let after = |seconds| start + Duration::from_secs(seconds);
         let mesh = Mesh { namespace: "maesh".into(), service: "maesh-dns".into(), zones: Vec::new() };
-        let mut teller = Teller::new(&mesh, Duration::from_secs(30));
+        let mut teller = ProblemReporter::new(&mesh, Duration::from_secs(30));
         let (recorder, mut notes) = events::recorder();
-        let mut said = |teller: &Teller, seconds| {
+        let mut said = |teller: &ProblemReporter, seconds| {
             teller.remind(after(seconds), &recorder);
             notes.happened().map(|note| format!("{} {}: {}", note.object, note.reason, note.text))
         };

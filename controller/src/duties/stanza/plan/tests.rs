@@ -98,17 +98,23 @@ fn every_platform_is_served_and_left_as_it_was() {
         ),
     ] {
         let before = report(&place, &maps, &zones(), FORWARD).unwrap();
-        assert!(before.standings.iter().all(|standing| standing.state == Ok(State::Absent)), "{case}: {before:?}");
+        assert!(
+            before.standings.iter().all(|standing| standing.state == Ok(StanzaState::Absent)),
+            "{case}: {before:?}"
+        );
         let changes = additions(&place, &maps, &zones(), FORWARD).unwrap();
         let files: Vec<_> =
             changes.iter().map(|change| format!("{} {}", change.file.map.name, change.file.key)).collect();
         assert_eq!(files, touched, "{case}");
         let there = changed(&maps, &changes);
         let after = report(&place, &there, &zones(), FORWARD).unwrap();
-        assert!(after.standings.iter().all(|standing| standing.state == Ok(State::Present)), "{case}: {after:?}");
+        assert!(after.standings.iter().all(|standing| standing.state == Ok(StanzaState::Present)), "{case}: {after:?}");
         assert_eq!(additions(&place, &there, &zones(), FORWARD), Ok(Vec::new()), "{case}");
         let other = report(&place, &there, &zones(), [10, 96, 0, 54].into()).unwrap();
-        assert!(other.standings.iter().all(|standing| standing.state == Ok(State::Outdated)), "{case}: {other:?}");
+        assert!(
+            other.standings.iter().all(|standing| standing.state == Ok(StanzaState::Outdated)),
+            "{case}: {other:?}"
+        );
         for forward in [Some(FORWARD), None] {
             let (changes, refusal) = removals(&place, &there, &zones(), forward);
             assert_eq!(refusal, None, "{case}");

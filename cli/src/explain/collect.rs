@@ -37,7 +37,7 @@ impl<T> Part<T> {
 
 /// Everything that was said.
 #[derive(Clone, Debug)]
-pub struct Gathered {
+pub struct Collected {
     /// Who was asked, for people.
     pub asked: String,
     /// It is a `maesh dev`.
@@ -59,7 +59,7 @@ pub struct Gathered {
 }
 
 /// Asks everybody on the way.
-pub async fn gather(mesh: &Mesh, args: &ExplainArgs) -> Gathered {
+pub async fn collect(mesh: &Mesh, args: &ExplainArgs) -> Collected {
     let dev = matches!(mesh, Mesh::Dev(_));
     let from = args.from.as_deref().or_else(|| dev.then_some("127.0.0.1"));
     let mut query = vec![("name", args.name.name.as_str())];
@@ -95,7 +95,7 @@ pub async fn gather(mesh: &Mesh, args: &ExplainArgs) -> Gathered {
         }
         None => None,
     };
-    Gathered { asked: mesh.describe(), dev, name, port: asked_port, caller, controller, dns, proxy, failures }
+    Collected { asked: mesh.describe(), dev, name, port: asked_port, caller, controller, dns, proxy, failures }
 }
 
 /// Where a caller goes with its answer.
