@@ -13,7 +13,7 @@ use maesh_controller::{
     serve::State,
     source::kubernetes::{Watch, Watches},
 };
-use maesh_discovery::{Server, Status, Subscriber};
+use maesh_discovery::{Server, Subscriber, SubscriberStatus};
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeMetric as _},
@@ -101,7 +101,7 @@ pub fn stanza_view(status: watch::Receiver<maesh_controller::duties::stanza::Sta
 }
 
 /// How a subscriber's stream is.
-pub fn stream_view(status: Arc<Status>, connected: watch::Receiver<bool>) -> View {
+pub fn stream_view(status: Arc<SubscriberStatus>, connected: watch::Receiver<bool>) -> View {
     Box::new(move || {
         json!({
             "version": VERSION,

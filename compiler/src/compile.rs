@@ -24,7 +24,7 @@ use crate::{
     facts::{Fact, View},
     graph::Graph,
     index::Index,
-    kinds::{Door, ObjectKind},
+    kinds::{ObjectKind, ReadContext},
     placement::Placement,
     plan::{Plans, annotations, workload},
     publication::{Outbox, Publication},
@@ -71,8 +71,8 @@ impl Compiler {
     }
 
     /// What a source must keep of objects for this compiler.
-    pub fn door(&self) -> Door {
-        Door { selects_pods: self.config.selects_pods, ..Door::default() }
+    pub fn door(&self) -> ReadContext {
+        ReadContext { selects_pods: self.config.selects_pods, ..ReadContext::default() }
     }
 
     /// Takes in an event; its effects are in the next [`Self::compile`].
@@ -121,15 +121,15 @@ impl Compiler {
         }
     }
 
-    /// From now on, a proxy that is not connected is not there.
-    pub fn settle(&mut self) {
-        self.publication.settle();
+    /// The list of proxies is complete: from now on, a proxy that is not connected counts as gone.
+    pub fn complete_proxies(&mut self) {
+        self.publication.complete_proxies();
         self.changed(&Fact::Settled);
     }
 
     /// Whether the list of proxies is published.
-    pub fn is_settled(&self) -> bool {
-        self.publication.is_settled(&View::new(&self.index))
+    pub fn has_complete_proxies(&self) -> bool {
+        self.publication.has_complete_proxies(&View::new(&self.index))
     }
 
     /// When to compile again although nothing happens.

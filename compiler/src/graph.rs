@@ -11,14 +11,14 @@ use ahash::AHashMap;
 /// Edges between facts and units, and the units that have to run.
 #[derive(Debug)]
 pub(crate) struct Graph<F, U> {
-    facts: Table<F>,
-    units: Table<U>,
+    facts: NodeTable<F>,
+    units: NodeTable<U>,
     marked: BTreeSet<U>,
 }
 
 impl<F: Clone + Eq + Hash, U: Clone + Eq + Hash + Ord> Graph<F, U> {
     pub(crate) fn new() -> Self {
-        Self { facts: Table::new(), units: Table::new(), marked: BTreeSet::new() }
+        Self { facts: NodeTable::new(), units: NodeTable::new(), marked: BTreeSet::new() }
     }
 
     /// `unit` has to run.
@@ -65,7 +65,7 @@ impl<F: Clone + Eq + Hash, U: Clone + Eq + Hash + Ord> Graph<F, U> {
 
 /// Keys by number, each with its edges to the numbers of another table.
 #[derive(Debug)]
-struct Table<K> {
+struct NodeTable<K> {
     ids: AHashMap<K, u32>,
     rows: Vec<Row<K>>,
     /// Rows without a key.
@@ -79,7 +79,7 @@ struct Row<K> {
     edges: Vec<u32>,
 }
 
-impl<K: Clone + Eq + Hash> Table<K> {
+impl<K: Clone + Eq + Hash> NodeTable<K> {
     fn new() -> Self {
         Self { ids: AHashMap::new(), rows: Vec::new(), free: Vec::new() }
     }

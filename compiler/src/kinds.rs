@@ -71,7 +71,7 @@ pub struct Registration {
     /// Which names its objects can have.
     pub names: Names,
     /// Reads an object whose metadata is good, and notes the values in it that cannot be used.
-    pub read: fn(Meta, &Value, &Door, &mut BadValues) -> Result<Object, BadField>,
+    pub read: fn(Meta, &Value, &ReadContext, &mut BadValues) -> Result<Object, BadField>,
 }
 
 impl Registration {
@@ -80,7 +80,7 @@ impl Registration {
     ///
     /// # Errors
     /// The first field that has the wrong type, or is missing although nothing works without it.
-    pub fn read(&self, value: &Value, door: &Door) -> Result<(Object, Vec<BadField>), BadField> {
+    pub fn read(&self, value: &Value, door: &ReadContext) -> Result<(Object, Vec<BadField>), BadField> {
         let mut bad = BadValues::default();
         let object = (self.read)(read::meta(self, value, door)?, value, door, &mut bad)?;
         Ok((object, bad.into_named()))
@@ -220,7 +220,7 @@ pub enum Object {
 
 /// What is kept of objects that come in.
 #[derive(Clone, Debug, Default)]
-pub struct Door {
+pub struct ReadContext {
     /// Shares strings that repeat.
     pub interner: Arc<Interner>,
     /// Keep what is needed to select pods by labels: only where no control plane writes EndpointSlices.
@@ -232,7 +232,7 @@ impl Object {
     ///
     /// # Errors
     /// The first field that has the wrong type, or is missing although nothing works without it.
-    pub fn read(kind: ObjectKind, value: &Value, door: &Door) -> Result<Self, BadField> {
+    pub fn read(kind: ObjectKind, value: &Value, door: &ReadContext) -> Result<Self, BadField> {
         kind.registration().read(value, door).map(|(object, _)| object)
     }
 

@@ -22,7 +22,7 @@ type PortSet = BTreeSet<(u16, Transport)>;
 
 /// A Service that needs an address on which its ports are its alone.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Want {
+pub struct AddressRequest {
     /// The Service.
     pub service: ServiceName,
     /// Its ports.
@@ -42,9 +42,9 @@ pub struct Entry {
 
 /// What is needed of own addresses.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Wants {
+pub struct AddressRequests {
     /// Services that need one, oldest first.
-    pub own: Vec<Want>,
+    pub own: Vec<AddressRequest>,
     /// TCP ports of the one address that all names of addressing mode `service` share.
     pub shared: BTreeSet<u16>,
 }
@@ -67,7 +67,7 @@ pub type Addresses = BTreeMap<u32, Ports>;
 /// left. Numbers in `taken` are somebody else's. `now` and `horizon` are seconds: what was left that long ago is freed.
 pub fn allocate(
     mut addresses: Addresses,
-    wants: &[Want],
+    wants: &[AddressRequest],
     taken: &BTreeSet<u32>,
     now: u64,
     horizon: u64,
@@ -76,7 +76,7 @@ pub fn allocate(
     for ports in addresses.values_mut() {
         ports.retain(|_, entry| entry.leaving.is_none_or(|since| now.saturating_sub(since) < horizon));
     }
-    let mut homes = settled(&addresses, wants);
+    let mut homes = unmoved(&addresses, wants);
     let mut pool = Pool::of(&addresses);
     let mut without = Vec::new();
     for want in wants.iter().filter(|want| !want.ports.is_empty()) {
@@ -131,7 +131,7 @@ pub fn share(mut ports: Ports, wanted: &BTreeSet<u16>, now: u64, horizon: u64) -
 
 /// The Services that need not move, because all the ports they want are theirs on one address: where they stand, or
 /// else what they left and still serves.
-fn settled(addresses: &Addresses, wants: &[Want]) -> BTreeMap<ServiceName, u32> {
+fn unmoved(addresses: &Addresses, wants: &[AddressRequest]) -> BTreeMap<ServiceName, u32> {
     // Whether it stands there, and its ports there, left or not.
     let mut there: BTreeMap<(&ServiceName, u32), (bool, PortSet)> = BTreeMap::new();
     for (number, ports) in addresses {
@@ -170,7 +170,7 @@ impl Pool {
     }
 
     /// A port for each of a Service's; the one it had where it moves, so that nothing is bound twice for it.
-    fn take(&mut self, want: &Want) -> Option<Vec<u16>> {
+    fn take(&mut self, want: &AddressRequest) -> Option<Vec<u16>> {
         let (mut taken, mut fresh) = (Vec::new(), Vec::new());
         for (port, transport) in &want.ports {
             let had = self.of.get(&(want.service.clone(), *port, *transport)).copied();
@@ -206,9 +206,9 @@ mod tests {
 
     const HORIZON: u64 = 45;
 
-    fn want(service: usize, ports: &[u16]) -> Want {
+    fn want(service: usize, ports: &[u16]) -> AddressRequest {
         let service = ServiceName::new("shop", format!("s{service}"));
-        Want { service, ports: ports.iter().map(|port| (*port, Transport::Tcp)).collect() }
+        AddressRequest { service, ports: ports.iter().map(|port| (*port, Transport::Tcp)).collect() }
     }
 
     /// The address of each Service that has one, as `service@address`.

@@ -15,7 +15,7 @@ use maesh_config::{
 use self::{
     address::{Addressing, SharedPorts},
     listener::{Listeners, OwnListener},
-    places::{Listen, Places, Served, Standing},
+    places::{Listen, OwnAddressPlace, OwnAddresses, Served},
 };
 use crate::{
     diagnostic::{Diagnostic, Reason},
@@ -25,15 +25,15 @@ use crate::{
         Plans,
         service::{Age, Plan, Port},
     },
-    publication::former::Former,
+    publication::former::FormerPort,
     step::Step,
 };
 
 /// Where one Service is listened for.
 #[derive(Debug, Default)]
-pub(crate) struct Placed {
+pub(crate) struct ServicePlacement {
     /// Its own address in a cluster, with all of its ports.
-    pub(crate) standing: Option<Standing>,
+    pub(crate) standing: Option<OwnAddressPlace>,
     /// Listeners of the shared address that it left within the drain window.
     left: Vec<(OwnListener, Instant)>,
     /// Listeners without which its name must not resolve to them.
@@ -45,7 +45,7 @@ pub(crate) struct Placed {
 /// Where all Services are listened for.
 #[derive(Debug, Default)]
 pub(crate) struct Placement {
-    placed: AHashMap<ServiceName, Placed>,
+    placed: AHashMap<ServiceName, ServicePlacement>,
     /// Services that need an own address, oldest first.
     owning: BTreeSet<Age>,
     /// Services whose name resolves to the one address that is the same for everybody.
@@ -55,13 +55,13 @@ pub(crate) struct Placement {
     /// They need more ports than the proxies have for them.
     pool_exhausted: bool,
     /// Own addresses of a cluster.
-    places: Places,
+    places: OwnAddresses,
     shared: SharedPorts,
     pub(crate) listeners: Listeners,
 }
 
 impl Placement {
-    pub(crate) fn get(&self, name: &ServiceName) -> Option<&Placed> {
+    pub(crate) fn get(&self, name: &ServiceName) -> Option<&ServicePlacement> {
         self.placed.get(name)
     }
 
@@ -72,12 +72,12 @@ impl Placement {
     }
 
     /// The addresses on which a Service stands, whether or not callers can be sent there.
-    pub(crate) fn addresses(&self, standing: &Standing) -> &[IpAddr] {
+    pub(crate) fn addresses(&self, standing: &OwnAddressPlace) -> &[IpAddr] {
         self.places.addresses(standing)
     }
 
     /// Where a Service stands on an own address of a cluster, with all of its ports.
-    fn standing(&self, plan: &Plan, view: &View<'_>) -> Option<Standing> {
+    fn standing(&self, plan: &Plan, view: &View<'_>) -> Option<OwnAddressPlace> {
         view.note(Fact::Placement(places::owner(plan)?));
         self.places.standing(plan)
     }
@@ -155,20 +155,26 @@ impl Placement {
                 }
                 let together = self.together.iter().filter_map(|name| plans.get(name)).flat_map(|plan| &plan.ports);
                 let shared = together.map(|port| port.number).collect();
-                step.out.want(own_address::Wants { own, shared });
+                step.out.want(own_address::AddressRequests { own, shared });
             }
         }
     }
 
     /// Decides where the port numbers of the shared address listen.
     pub(crate) fn move_ports(&mut self, step: &mut Step<'_>) {
-        for number in self.shared.settle(step.config.first_bindable_port) {
+        for number in self.shared.assign_ports(step.config.first_bindable_port) {
             step.changed(Fact::MovedPort(number));
         }
     }
 
     /// Decides which listeners a Service needs. `former` are ports that carried another protocol until not long ago.
-    pub(crate) fn listen(&mut self, name: &ServiceName, plan: Option<&Plan>, former: &[Former], step: &mut Step<'_>) {
+    pub(crate) fn listen(
+        &mut self,
+        name: &ServiceName,
+        plan: Option<&Plan>,
+        former: &[FormerPort],
+        step: &mut Step<'_>,
+    ) {
         let before = self.placed.remove(name).unwrap_or_default();
         let mut found = Vec::new();
         let mut wanted = Vec::new();
@@ -189,10 +195,10 @@ impl Placement {
     fn place(
         &self,
         plan: &Plan,
-        former: &[Former],
+        former: &[FormerPort],
         mut left: Vec<(OwnListener, Instant)>,
         step: &mut Step<'_>,
-    ) -> (Placed, Vec<OwnListener>) {
+    ) -> (ServicePlacement, Vec<OwnListener>) {
         let name = plan.name();
         let in_cluster = step.config.addressing == Addressing::Cluster;
         let first_bindable = step.config.first_bindable_port;
@@ -232,11 +238,11 @@ impl Placement {
             left.extend(leaving);
         }
         wanted.extend(left.iter().map(|(left, _)| left.clone()));
-        (Placed { standing, left, needs, listens }, wanted)
+        (ServicePlacement { standing, left, needs, listens }, wanted)
     }
 
     /// What is wrong with where a Service is listened for.
-    fn check(&self, plan: &Plan, placed: &Placed, step: &Step<'_>) -> Vec<Diagnostic> {
+    fn check(&self, plan: &Plan, placed: &ServicePlacement, step: &Step<'_>) -> Vec<Diagnostic> {
         let mut found = Vec::new();
         let mut say = |reason, value: &str, text: String| {
             if let Some(service) = step.view.service(plan.name()) {
@@ -275,7 +281,7 @@ impl Placement {
 }
 
 /// Whether a port of the proxies that leads to a Service alone carries HTTP: as it did, where that is not long ago.
-fn carries_http(plan: &Plan, former: &[Former], of: Listen) -> bool {
+fn carries_http(plan: &Plan, former: &[FormerPort], of: Listen) -> bool {
     let is_it = |port: &&Port| port.number == of.number && port.protocol.transport() == of.transport;
     let now = plan.ports.iter().find(is_it);
     let was = former.iter().map(|former| &former.port).find(is_it).filter(|_| !plan.own);

@@ -66,7 +66,7 @@ impl Plans {
 
     /// Decides which Services of a namespace have more ports than there is room for.
     pub(crate) fn limit(&mut self, namespace: &str, step: &mut Step<'_>) {
-        for name in self.port_limit.settle(namespace, step.config.ports_per_namespace) {
+        for name in self.port_limit.recompute(namespace, step.config.ports_per_namespace) {
             step.changed(Fact::OverLimit(name));
         }
     }

@@ -16,7 +16,7 @@ use maesh_config::{
 pub(crate) use self::output::Outbox;
 pub use self::output::{Output, TableEntry, TablePort};
 use self::{
-    former::Former,
+    former::FormerPort,
     proxy::{Bound, ConnectedProxy},
 };
 use crate::{
@@ -33,7 +33,7 @@ struct Published {
     /// Since when it is in the mesh.
     since: Instant,
     /// Ports that carried another protocol within the drain window.
-    former: Vec<Former>,
+    former: Vec<FormerPort>,
     /// Addresses of ready endpoints, kept for Services without a ClusterIP.
     ready: Vec<IpAddr>,
 }
@@ -65,13 +65,13 @@ impl Publication {
         &self.proxies
     }
 
-    /// From now on, a proxy that is not connected is not there.
-    pub(crate) fn settle(&mut self) {
+    /// The list of proxies is complete: from now on, a proxy that is not connected counts as gone.
+    pub(crate) fn complete_proxies(&mut self) {
         self.settled = true;
     }
 
     /// Whether the list of proxies is complete.
-    pub(crate) fn is_settled(&self, view: &View<'_>) -> bool {
+    pub(crate) fn has_complete_proxies(&self, view: &View<'_>) -> bool {
         view.note(Fact::Settled);
         self.settled
     }
@@ -86,7 +86,7 @@ impl Publication {
     }
 
     /// Ports of a Service that carried another protocol until not long ago.
-    pub(crate) fn former(&self, name: &ServiceName) -> &[Former] {
+    pub(crate) fn former(&self, name: &ServiceName) -> &[FormerPort] {
         self.services.get(name).map_or(&[], |published| &published.former)
     }
 
@@ -160,7 +160,7 @@ impl Publication {
         if anyone_ready != self.bound.anyone_ready() {
             step.changed(Fact::AnyoneReady);
         }
-        let settled = self.is_settled(&step.view);
+        let settled = self.has_complete_proxies(&step.view);
         // A proxy that is as it was last published is left out.
         let changed = |proxy: &ConnectedProxy| {
             let news = self.published_proxies.get(&proxy.id) != Some(proxy) && (settled || is_known(proxy, listeners));

@@ -55,7 +55,7 @@ fn main() {
             compiler.take(Event::Apply(object));
         }
     }
-    compiler.settle();
+    compiler.complete_proxies();
     compiler.compile(Instant::now());
     let before = memory();
     let mut all = Vec::new();

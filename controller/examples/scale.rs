@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use maesh_compiler::{
     compile::{Compiler, Config},
-    kinds::{Door, Object, ObjectKind},
+    kinds::{Object, ObjectKind, ReadContext},
 };
 use maesh_controller::source::Event;
 use serde_json::{Value, json};
@@ -52,7 +52,7 @@ fn memory() -> f64 {
     pages * 4096.0 / f64::from(1 << 20)
 }
 
-fn take(compiler: &mut Compiler, door: &Door, kind: ObjectKind, value: &Value) {
+fn take(compiler: &mut Compiler, door: &ReadContext, kind: ObjectKind, value: &Value) {
     if let Ok(object) = Object::read(kind, value, door) {
         compiler.take(Event::Apply(object));
     }

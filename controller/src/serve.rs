@@ -20,7 +20,7 @@ use maesh_compiler::{
     diagnostic::Diagnostic,
     event::Event,
     kinds::ObjectKind,
-    own_address::Wants,
+    own_address::AddressRequests,
 };
 use maesh_config::{Change, ServiceName};
 use parking_lot::{Mutex, RwLock};
@@ -134,7 +134,7 @@ impl State {
 pub struct Controller {
     state: Arc<State>,
     inputs: mpsc::Sender<Input>,
-    wants: watch::Receiver<Option<Wants>>,
+    wants: watch::Receiver<Option<AddressRequests>>,
     quota: Arc<Mutex<Quota>>,
 }
 
@@ -263,7 +263,7 @@ impl Controller {
     }
 
     /// What is needed of own addresses, where they are Services of a cluster; `None` until everything was read once.
-    pub fn wants(&self) -> watch::Receiver<Option<Wants>> {
+    pub fn wants(&self) -> watch::Receiver<Option<AddressRequests>> {
         self.wants.clone()
     }
 
@@ -327,7 +327,7 @@ struct Run<S> {
     state: Arc<State>,
     publish: mpsc::UnboundedSender<Published>,
     due: watch::Sender<Option<Instant>>,
-    wants: watch::Sender<Option<Wants>>,
+    wants: watch::Sender<Option<AddressRequests>>,
     /// How far the source is with each kind.
     reached: BTreeMap<ObjectKind, u64>,
     complete: bool,
@@ -371,7 +371,7 @@ impl<S: Sink> Run<S> {
             Input::Asked(asked) => self.asked.push(asked),
             Input::Source(batch) => batch.into_iter().for_each(|event| self.take_event(event)),
             Input::Proxies(proxies) => self.compiler.proxies(proxies),
-            Input::Settled => self.compiler.settle(),
+            Input::Settled => self.compiler.complete_proxies(),
             Input::Bypass(bypass) => self.compiler.bypass(bypass),
             Input::Due => {}
             Input::Stop => return false,
@@ -399,7 +399,7 @@ impl<S: Sink> Run<S> {
     /// Says once that everything is there, the proxies among it: told earlier, dns would take those that are still on
     /// their way back from a restart of this process for gone.
     fn tell_complete(&mut self) {
-        if !self.told && self.compiler.is_settled() {
+        if !self.told && self.compiler.has_complete_proxies() {
             self.told = true;
             self.sink.complete();
         }

@@ -38,14 +38,14 @@ pub struct ConnectionLimits {
 #[derive(Clone, Debug)]
 pub struct ConnectionTable {
     limits: ConnectionLimits,
-    table: Arc<Mutex<Table>>,
+    table: Arc<Mutex<TableInner>>,
     closed: Arc<AtomicU64>,
-    open: Arc<Open>,
+    open: Arc<OpenCount>,
 }
 
 /// Connections that are not closed yet, those included that are told to close.
 #[derive(Debug, Default)]
-struct Open {
+struct OpenCount {
     count: AtomicUsize,
     one_less: Notify,
 }
@@ -53,11 +53,11 @@ struct Open {
 /// A connection in a [`ConnectionTable`]; dropping it takes it out.
 #[derive(Debug)]
 pub struct ConnectionSlot {
-    table: Arc<Mutex<Table>>,
+    table: Arc<Mutex<TableInner>>,
     source: IpAddr,
     id: u64,
     close: CancellationToken,
-    open: Arc<Open>,
+    open: Arc<OpenCount>,
 }
 
 /// In which order connections are closed: silent ones, which have not sent a whole request yet, before others; of these
@@ -75,7 +75,7 @@ type Rank = (Reverse<usize>, Order);
 type Connections = BTreeMap<Order, CancellationToken>;
 
 #[derive(Debug, Default)]
-struct Table {
+struct TableInner {
     next: u64,
     all: usize,
     sources: HashMap<IpAddr, Connections>,
@@ -134,9 +134,9 @@ impl ConnectionTable {
 
 impl ConnectionSlot {
     /// Its first request is complete: silent connections are closed before it.
-    pub fn speaks(&self) {
+    pub fn mark_active(&self) {
         let mut table = self.table.lock();
-        let [silent, speaks] = self.orders();
+        let [silent, speaks] = self.keys();
         if !table.sources.get(&self.source).is_some_and(|connections| connections.contains_key(&silent)) {
             return;
         }
@@ -151,14 +151,14 @@ impl ConnectionSlot {
     }
 
     /// Where it may be in the table: as a silent one, and as one that speaks.
-    fn orders(&self) -> [Order; 2] {
+    fn keys(&self) -> [Order; 2] {
         [false, true].map(|speaks| Order { speaks, id: self.id })
     }
 }
 
 impl Drop for ConnectionSlot {
     fn drop(&mut self) {
-        let [silent, speaks] = self.orders();
+        let [silent, speaks] = self.keys();
         self.table.lock().change(self.source, |connections| {
             connections.remove(&silent).or_else(|| connections.remove(&speaks));
         });
@@ -167,7 +167,7 @@ impl Drop for ConnectionSlot {
     }
 }
 
-impl Table {
+impl TableInner {
     /// Takes out the connection of `source` that is to be closed first.
     fn remove_next(&mut self, source: IpAddr) -> Option<CancellationToken> {
         self.change(source, |connections| connections.pop_first().map(|(_, close)| close))
@@ -249,7 +249,7 @@ mod tests {
             for (at, source) in sources.iter().enumerate() {
                 slots.push(table.add(source.parse().unwrap()));
                 if speaking.contains(&at) {
-                    slots[at].speaks();
+                    slots[at].mark_active();
                 }
             }
             assert_eq!(closed(&slots), want, "{case}");
@@ -314,7 +314,7 @@ mod tests {
                     1 if !open.is_empty() => {
                         let it = which.get_mut(&mut open);
                         it.1 = true;
-                        slots[it.2].iter().for_each(ConnectionSlot::speaks);
+                        slots[it.2].iter().for_each(ConnectionSlot::mark_active);
                     }
                     _ => {
                         let want = closed_for(&open, source);

@@ -5,7 +5,7 @@
 //! single names. What is ours and where it travels:
 //!
 //! - `system_version_info` is the revision of the server's state; the response that finishes an initial set, or a set
-//!   of names just asked for, says `complete:<revision>` ([`Mark`]).
+//!   of names just asked for, says `complete:<revision>` ([`RevisionMark`]).
 //! - `control_plane.identifier` says which replica speaks and how far its watches are ([`Progress`]).
 //! - `node.metadata` says role, node, addresses, version and readiness. A later request may carry the node
 //!   again, to report a change of readiness.
@@ -30,10 +30,10 @@ pub mod xds;
 pub use connections::{ConnectionLimits, ConnectionSlot, ConnectionTable};
 pub use io::InProcess;
 pub use log_limit::{AcceptFailures, LogLimit};
-pub use mark::{Mark, Progress};
+pub use mark::{Progress, RevisionMark};
 pub use server::{Counters, Server, ServerOptions, Subscriber, Verdict};
 pub use store::{Opaque, Store};
-pub use subscriber::{Connect, Status, Subscribed, SubscriberConfig, Timing, Token, start};
+pub use subscriber::{Connect, Subscribed, SubscriberConfig, SubscriberStatus, Timing, Token, start};
 
 #[cfg(test)]
 mod tests;

@@ -4,25 +4,25 @@ use std::{fmt, str::FromStr, sync::Arc};
 
 /// The revision of a server's state, and whether everything subscribed has been delivered with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Mark {
+pub struct RevisionMark {
     /// Counts changes of this server since it started; comparable within one stream only.
     pub revision: u64,
     /// Everything that was subscribed when this was sent has been sent at least once.
     pub complete: bool,
 }
 
-impl fmt::Display for Mark {
+impl fmt::Display for RevisionMark {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.complete { write!(f, "complete:{}", self.revision) } else { write!(f, "{}", self.revision) }
     }
 }
 
-/// A text that is no [`Mark`]: another server's.
+/// A text that is no [`RevisionMark`]: another server's.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a revision of ours")]
 pub struct ForeignMark;
 
-impl FromStr for Mark {
+impl FromStr for RevisionMark {
     type Err = ForeignMark;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
@@ -88,13 +88,13 @@ mod tests {
     #[test]
     fn marks() {
         for (text, want) in [
-            ("complete:7", Some(Mark { revision: 7, complete: true })),
-            ("0", Some(Mark { revision: 0, complete: false })),
+            ("complete:7", Some(RevisionMark { revision: 7, complete: true })),
+            ("0", Some(RevisionMark { revision: 0, complete: false })),
             ("", None),
             ("complete:", None),
             ("snapshot-7", None),
         ] {
-            let mark = text.parse::<Mark>().ok();
+            let mark = text.parse::<RevisionMark>().ok();
             assert_eq!(mark, want, "{text:?}");
             if let Some(mark) = mark {
                 assert_eq!(mark.to_string(), text);

@@ -48,7 +48,7 @@ pub(super) struct Tables {
     complete: Complete,
     refusing: Option<Arc<str>>,
     progress: Progress,
-    types: HashMap<Arc<str>, Table>,
+    types: HashMap<Arc<str>, ResourceTable>,
 }
 
 /// Of which types the store holds everything.
@@ -65,7 +65,7 @@ enum Complete {
 
 /// All resources of one type.
 #[derive(Debug, Default)]
-pub(super) struct Table {
+pub(super) struct ResourceTable {
     entries: HashMap<Arc<str>, Entry>,
     log: BTreeMap<u64, Arc<str>>,
     tombstones: BTreeSet<u64>,
@@ -77,12 +77,12 @@ pub(super) struct Table {
 struct Entry {
     revision: u64,
     /// `None` once it is removed.
-    encoded: Option<Encoded>,
+    encoded: Option<EncodedResource>,
 }
 
 /// A resource as it is sent; cloning shares the bytes.
 #[derive(Clone, Debug)]
-pub(super) struct Encoded {
+pub(super) struct EncodedResource {
     pub(super) version: Version,
     pub(super) bytes: Bytes,
 }
@@ -122,7 +122,7 @@ impl Store {
         // Hashed before anything is locked.
         let upserts: Vec<_> = upserts
             .into_iter()
-            .map(|(type_url, name, bytes)| (type_url, name, Encoded { version: Version::of(&bytes), bytes }))
+            .map(|(type_url, name, bytes)| (type_url, name, EncodedResource { version: Version::of(&bytes), bytes }))
             .collect();
         let mut tables = self.tables.write();
         let before = tables.revision;
@@ -222,13 +222,13 @@ impl Tables {
         &self.progress
     }
 
-    pub(super) fn table(&self, type_url: &str) -> Option<&Table> {
+    pub(super) fn table(&self, type_url: &str) -> Option<&ResourceTable> {
         self.types.get(type_url)
     }
 
-    fn upsert(&mut self, type_url: &str, name: Arc<str>, encoded: Encoded) {
+    fn upsert(&mut self, type_url: &str, name: Arc<str>, encoded: EncodedResource) {
         if !self.types.contains_key(type_url) {
-            self.types.insert(type_url.into(), Table::default());
+            self.types.insert(type_url.into(), ResourceTable::default());
         }
         let Some(table) = self.types.get_mut(type_url) else { return };
         let revision = self.revision + 1;
@@ -265,7 +265,7 @@ impl Tables {
     }
 }
 
-impl Table {
+impl ResourceTable {
     fn forget_oldest(&mut self) {
         let Some(revision) = self.tombstones.pop_first() else { return };
         if let Some(name) = self.log.remove(&revision) {
@@ -275,12 +275,12 @@ impl Table {
     }
 
     /// The resource of this name, if there is one.
-    pub(super) fn get(&self, name: &str) -> Option<&Encoded> {
+    pub(super) fn get(&self, name: &str) -> Option<&EncodedResource> {
         self.entries.get(name)?.encoded.as_ref()
     }
 
     /// What changed after `revision`, in order: when, what, and its present form (`None`: removed).
-    pub(super) fn since(&self, revision: u64) -> impl Iterator<Item = (u64, &Arc<str>, Option<&Encoded>)> {
+    pub(super) fn since(&self, revision: u64) -> impl Iterator<Item = (u64, &Arc<str>, Option<&EncodedResource>)> {
         self.log.range(revision + 1..).map(|(revision, name)| (*revision, name, self.get(name)))
     }
 

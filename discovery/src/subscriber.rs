@@ -141,14 +141,14 @@ pub struct Subscribed {
     /// Whether the stream to a controller is up.
     pub connected: Connected,
     /// Figures.
-    pub status: Arc<Status>,
+    pub status: Arc<SubscriberStatus>,
     /// Ends after the subscriber has.
     pub task: JoinHandle<()>,
 }
 
 /// Figures of a subscriber since it started.
 #[derive(Debug, Default)]
-pub struct Status {
+pub struct SubscriberStatus {
     connects: AtomicU64,
     failures: AtomicU64,
     updates: AtomicU64,
@@ -158,7 +158,7 @@ pub struct Status {
     last_error: parking_lot::Mutex<Option<Arc<str>>>,
 }
 
-impl Status {
+impl SubscriberStatus {
     /// Streams that were opened.
     pub fn connects(&self) -> u64 {
         self.connects.load(Ordering::Relaxed)
@@ -203,7 +203,7 @@ pub fn start(config: SubscriberConfig) -> Subscribed {
     let (interest, demands) = Interest::new();
     let (report, ready) = watch::channel(false);
     let (up, connected) = watch::channel(false);
-    let status = Arc::new(Status::default());
+    let status = Arc::new(SubscriberStatus::default());
     let runner = stream::Runner::new(config, sender, demands, ready, up, status.clone());
     Subscribed { updates, interest, report, connected, status, task: tokio::spawn(runner.run()) }
 }

@@ -95,14 +95,14 @@ fn provider() -> Arc<CryptoProvider> {
 /// The serving side: one certificate, exchangeable. Clones share it.
 #[derive(Clone, Debug)]
 pub struct ServerTls {
-    current: Arc<Current>,
+    current: Arc<CurrentCertificate>,
     config: Arc<ServerConfig>,
 }
 
 #[derive(Debug)]
-struct Current(ArcSwap<Certificate>);
+struct CurrentCertificate(ArcSwap<Certificate>);
 
-impl ResolvesServerCert for Current {
+impl ResolvesServerCert for CurrentCertificate {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         Some(self.0.load().key.clone())
     }
@@ -130,7 +130,7 @@ impl ServerTls {
         versions: &[&'static SupportedProtocolVersion],
         alpn: &[u8],
     ) -> Result<Self, TlsError> {
-        let current = Arc::new(Current(ArcSwap::from_pointee(certificate)));
+        let current = Arc::new(CurrentCertificate(ArcSwap::from_pointee(certificate)));
         let mut config = ServerConfig::builder_with_provider(provider())
             .with_protocol_versions(versions)?
             .with_no_client_auth()

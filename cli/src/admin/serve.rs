@@ -45,7 +45,7 @@ pub(super) async fn accept(listener: std::net::TcpListener, admin: Arc<Admin>) {
 /// One connection, which carries one request.
 async fn serve(stream: TcpStream, from: SocketAddr, slot: ConnectionSlot, admin: Arc<Admin>) {
     let service = service_fn(|request| {
-        slot.speaks();
+        slot.mark_active();
         let admin = admin.clone();
         async move { Ok::<_, Infallible>(admin.answer(request, from).await) }
     });

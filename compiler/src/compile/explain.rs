@@ -16,7 +16,7 @@ use crate::{
     diagnostic::{Diagnostic, Severity, did_you_mean},
     facts::View,
     kinds::{Pod, Service},
-    placement::Placed,
+    placement::ServicePlacement,
     plan::{
         endpoints,
         service::{Plan, is_name_server},
@@ -200,7 +200,7 @@ impl Compiler {
             proxies: Vec::new(),
             findings: Vec::new(),
         };
-        match self.meant(&question.name, explanation.caller.as_ref()) {
+        match self.resolve_name(&question.name, explanation.caller.as_ref()) {
             Ok(name) => self.explain_service(&name, &mut explanation),
             Err(why) => {
                 explanation.not_meshed = Some(why);
@@ -237,7 +237,7 @@ impl Compiler {
 
     fn meshed(&self, plan: &Plan) -> Meshed {
         let (name, view) = (plan.name(), View::new(&self.index));
-        let none = Placed::default();
+        let none = ServicePlacement::default();
         let placed = self.placement.get(name).unwrap_or(&none);
         let headless = answers_endpoints(plan, self.config.bypass);
         let own_address = match &self.config.addressing {
@@ -294,7 +294,7 @@ impl Compiler {
     }
 
     /// The Service that `text` means, or why it means none.
-    fn meant(&self, text: &str, caller: Option<&CallerSeen>) -> Result<ServiceName, String> {
+    fn resolve_name(&self, text: &str, caller: Option<&CallerSeen>) -> Result<ServiceName, String> {
         if let Ok(address) = text.parse::<IpAddr>() {
             let has = |service: &&Arc<Service>| service.cluster_ips.contains(&address);
             // No two have one, but in manifests that somebody wrote.

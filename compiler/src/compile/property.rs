@@ -23,7 +23,7 @@ struct Said {
     resources: BTreeMap<Key, Resource>,
     table: BTreeMap<ServiceName, TableEntry>,
     diagnostics: BTreeSet<Diagnostic>,
-    wants: own_address::Wants,
+    wants: own_address::AddressRequests,
 }
 
 impl Said {
@@ -248,7 +248,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-fn read(value: &Value, door: &Door) -> Object {
+fn read(value: &Value, door: &ReadContext) -> Object {
     let kind = ObjectKind::ALL.into_iter().find(|kind| kind.as_str() == value["kind"]).unwrap();
     Object::read(kind, value, door).unwrap()
 }
@@ -307,14 +307,14 @@ fn check(config: &Config, steps: Vec<Step>) {
                 problems = problems_of(&names);
                 compiler.take(Event::Problems(problems.clone()));
             }
-            Step::Settle => compiler.settle(),
+            Step::Settle => compiler.complete_proxies(),
             Step::Later(seconds) => now += Duration::from_secs(seconds),
             Step::Compile => said.add(compiler.compile(now)),
         }
     }
     said.add(compiler.compile(now));
     // Before, what is told of proxies and own addresses depends on what was.
-    compiler.settle();
+    compiler.complete_proxies();
     said.add(compiler.compile(now));
     let horizon = run_out(&mut compiler, &mut said, now);
     assert!(horizon <= now + config.horizon, "nothing outlives the horizon");
@@ -323,7 +323,7 @@ fn check(config: &Config, steps: Vec<Step>) {
     objects.into_values().rev().for_each(|object| fresh.take(Event::Apply(object)));
     fresh.take(Event::Problems(problems));
     fresh.proxies(proxies);
-    fresh.settle();
+    fresh.complete_proxies();
     let mut at_once = Said::default();
     at_once.add(fresh.compile(now));
     let later = run_out(&mut fresh, &mut at_once, now);
@@ -338,7 +338,7 @@ fn check(config: &Config, steps: Vec<Step>) {
     run_out(&mut compiler, &mut Said::default(), later);
     let mut empty = Compiler::new(config.clone());
     empty.proxies(compiler.publication.proxies().to_vec());
-    empty.settle();
+    empty.complete_proxies();
     empty.compile(later);
     assert_eq!(compiler.graph.size(), empty.graph.size(), "what is gone leaves no edges");
 }

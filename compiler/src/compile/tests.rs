@@ -22,7 +22,8 @@ pub(crate) fn objects(yaml: &str) -> Vec<Object> {
     for document in yaml.split("---\n").filter(|document| !document.trim().is_empty()) {
         let value: serde_json::Value = serde_saphyr::from_str(document).unwrap();
         let kind = ObjectKind::ALL.into_iter().find(|kind| kind.as_str() == value["kind"]).unwrap();
-        objects.push(Object::read(kind, &value, &Door { selects_pods: true, ..Door::default() }).unwrap());
+        objects
+            .push(Object::read(kind, &value, &ReadContext { selects_pods: true, ..ReadContext::default() }).unwrap());
     }
     objects
 }

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use serde_json::Value;
 
 use super::{
-    BadField, Door, Meta, Names, OLD_PREFIX, OWN_ADDRESS, OWN_PORTS, Object, ObjectKind, PREFIX, Registration,
+    BadField, Meta, Names, OLD_PREFIX, OWN_ADDRESS, OWN_PORTS, Object, ObjectKind, PREFIX, ReadContext, Registration,
     read::{self, BadValues, Fields},
 };
 use crate::diagnostic::Reason;
@@ -138,7 +138,7 @@ impl Service {
         read: |meta, value, door, bad| Self::read(meta, value, door, bad).map(Object::Service),
     };
 
-    fn read(meta: Meta, value: &Value, door: &Door, bad: &mut BadValues) -> Result<Self, BadField> {
+    fn read(meta: Meta, value: &Value, door: &ReadContext, bad: &mut BadValues) -> Result<Self, BadField> {
         let spec = read::part(value, &"spec")?;
         let texts = spec.texts("clusterIPs")?.into_iter().enumerate();
         let mut addresses: Vec<_> = texts.map(|(i, text)| (format!("spec.clusterIPs[{i}]"), text)).collect();
@@ -191,7 +191,7 @@ fn affinity_timeout(spec: &Fields<'_>) -> Result<Duration, BadField> {
 }
 
 impl ServicePort {
-    fn read(index: usize, value: &Value, door: &Door, bad: &mut BadValues) -> Result<Self, BadField> {
+    fn read(index: usize, value: &Value, door: &ReadContext, bad: &mut BadValues) -> Result<Self, BadField> {
         let path = format!("spec.ports[{index}]");
         let fields = Fields::of(value, &path)?;
         let number = fields.get("port").map(Number::of);
@@ -262,7 +262,7 @@ pub struct ContainerPort {
 
 impl ContainerPort {
     /// A port with a name; one without says nothing.
-    fn read(fields: &Fields<'_>, door: &Door) -> Result<Option<Self>, BadField> {
+    fn read(fields: &Fields<'_>, door: &ReadContext) -> Result<Option<Self>, BadField> {
         let Some(name) = fields.text("name")?.filter(|name| !name.is_empty()) else { return Ok(None) };
         let Some(number) = fields.port("containerPort")? else { return Ok(None) };
         Ok(Some(Self { name: door.interner.get(name), number, transport: Transport::read(fields)? }))
@@ -282,7 +282,7 @@ impl Pod {
         read: |meta, value, door, bad| Self::read(meta, value, door, bad).map(Object::Pod),
     };
 
-    fn read(meta: Meta, value: &Value, door: &Door, bad: &mut BadValues) -> Result<Self, BadField> {
+    fn read(meta: Meta, value: &Value, door: &ReadContext, bad: &mut BadValues) -> Result<Self, BadField> {
         let metadata = read::part(value, &"metadata")?;
         let spec = read::part(value, &"spec")?;
         let status = read::part(value, &"status")?;
@@ -337,7 +337,11 @@ fn ready(conditions: &[Value]) -> bool {
     }
 }
 
-fn container_ports(spec: &Fields<'_>, door: &Door, bad: &mut BadValues) -> Result<Box<[ContainerPort]>, BadField> {
+fn container_ports(
+    spec: &Fields<'_>,
+    door: &ReadContext,
+    bad: &mut BadValues,
+) -> Result<Box<[ContainerPort]>, BadField> {
     let mut all = Vec::new();
     // An init container with `restartPolicy: Always` is a sidecar: its ports count, as they do in Kubernetes.
     let sidecar = |container: &&Value| container.get("restartPolicy").and_then(Value::as_str) == Some("Always");
@@ -383,7 +387,7 @@ impl Node {
         read: |meta, value, door, bad| Self::read(meta, value, door, bad).map(Object::Node),
     };
 
-    fn read(meta: Meta, value: &Value, door: &Door, bad: &mut BadValues) -> Result<Self, BadField> {
+    fn read(meta: Meta, value: &Value, door: &ReadContext, bad: &mut BadValues) -> Result<Self, BadField> {
         let spec = read::part(value, &"spec")?;
         let status = read::part(value, &"status")?;
         let zone = value.pointer("/metadata/labels").and_then(|labels| labels.get(NODE_ZONE)?.as_str());
@@ -441,7 +445,7 @@ impl Namespace {
         read: |meta, value, door, bad| Self::read(meta, value, door, bad).map(Object::Namespace),
     };
 
-    fn read(meta: Meta, value: &Value, door: &Door, _: &mut BadValues) -> Result<Self, BadField> {
+    fn read(meta: Meta, value: &Value, door: &ReadContext, _: &mut BadValues) -> Result<Self, BadField> {
         Ok(Self { meta, annotations: annotations(value, door)? })
     }
 }
@@ -465,7 +469,7 @@ fn own_ports(value: &Value) -> Option<Box<str>> {
     value.pointer("/metadata/annotations")?.get(OWN_PORTS)?.as_str().map(Into::into)
 }
 
-fn annotations(value: &Value, door: &Door) -> Result<Annotations, BadField> {
+fn annotations(value: &Value, door: &ReadContext) -> Result<Annotations, BadField> {
     let own = own_ports(value).is_some();
     let ours = |key: &str| (key.starts_with(PREFIX) || key.starts_with(OLD_PREFIX)) && !(own && key == OWN_PORTS);
     let metadata = read::part(value, &"metadata")?;

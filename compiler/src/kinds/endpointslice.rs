@@ -5,7 +5,7 @@ use std::{net::IpAddr, sync::Arc};
 use serde_json::Value;
 
 use super::{
-    BadField, Door, Meta, Names, Object, ObjectKind, Registration, Transport,
+    BadField, Meta, Names, Object, ObjectKind, ReadContext, Registration, Transport,
     read::{self, BadValues, Fields},
 };
 use crate::diagnostic::Reason;
@@ -83,7 +83,7 @@ impl EndpointSlice {
         read: |meta, value, door, bad| Self::read(meta, value, door, bad).map(Object::EndpointSlice),
     };
 
-    fn read(meta: Meta, value: &Value, door: &Door, bad: &mut BadValues) -> Result<Self, BadField> {
+    fn read(meta: Meta, value: &Value, door: &ReadContext, bad: &mut BadValues) -> Result<Self, BadField> {
         let root = Fields::of(value, &"")?;
         let label = |name: &str| value.pointer("/metadata/labels")?.get(name)?.as_str();
         let mut ports = Vec::new();
@@ -114,7 +114,7 @@ impl EndpointSlice {
 }
 
 impl SlicePort {
-    fn read(index: usize, value: &Value, door: &Door) -> Result<Self, BadField> {
+    fn read(index: usize, value: &Value, door: &ReadContext) -> Result<Self, BadField> {
         let path = format!("ports[{index}]");
         let fields = Fields::of(value, &path)?;
         Ok(Self {
@@ -131,7 +131,7 @@ impl SliceEndpoint {
         index: usize,
         value: &Value,
         family: Option<&str>,
-        door: &Door,
+        door: &ReadContext,
         bad: &mut BadValues,
     ) -> Result<Self, BadField> {
         let path = format!("endpoints[{index}]");
@@ -178,7 +178,7 @@ fn first_address(fields: &Fields<'_>, family: Option<&str>, bad: &mut BadValues)
     Ok(address)
 }
 
-fn hints(hints: &Fields<'_>, door: &Door) -> Result<Option<Box<Hints>>, BadField> {
+fn hints(hints: &Fields<'_>, door: &ReadContext) -> Result<Option<Box<Hints>>, BadField> {
     let names = |key: &str| {
         let mut names: Vec<Arc<str>> = Vec::new();
         for (index, entry) in hints.list(key)?.iter().enumerate() {

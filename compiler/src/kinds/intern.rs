@@ -7,10 +7,10 @@ use parking_lot::Mutex;
 
 /// A table of strings in use. Strings that nobody holds any longer leave it when it grows.
 #[derive(Debug, Default)]
-pub struct Interner(Mutex<Table>);
+pub struct Interner(Mutex<InternTable>);
 
 #[derive(Debug, Default)]
-struct Table {
+struct InternTable {
     strings: AHashSet<Arc<str>>,
     clean_at: usize,
 }

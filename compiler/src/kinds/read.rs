@@ -8,7 +8,7 @@ use std::{fmt, net::IpAddr, sync::Arc};
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
-use super::{Door, Labels, Meta, ObjectKind, Registration};
+use super::{Labels, Meta, ObjectKind, ReadContext, Registration};
 use crate::diagnostic::{Diagnostic, ObjectRef, Reason, did_you_mean, shortened};
 
 /// A value that cannot be used, what happens instead, and the next step.
@@ -365,7 +365,7 @@ pub(super) fn text_in<'a>(entry: &'a Value, path: &str, key: &str) -> Result<(St
 }
 
 /// Reads the metadata.
-pub(super) fn meta(of: &Registration, value: &Value, door: &Door) -> Result<Meta, BadField> {
+pub(super) fn meta(of: &Registration, value: &Value, door: &ReadContext) -> Result<Meta, BadField> {
     let fields = part(value, &"metadata")?;
     let name = fields.text("name")?.filter(|name| !name.is_empty());
     let name = name.ok_or_else(|| BadField::new("metadata.name", "is missing"))?;
@@ -431,7 +431,7 @@ mod tests {
         let mut endpoints = vec![json!({ "addresses": ["x"] }); 1000];
         endpoints.push(json!({ "addresses": ["10.0.0.1", "10.0.0.2"] }));
         let slice = json!({ "metadata": { "name": "a" }, "addressType": "IPv4", "endpoints": endpoints });
-        let read = ObjectKind::EndpointSlice.registration().read(&slice, &Door::default());
+        let read = ObjectKind::EndpointSlice.registration().read(&slice, &ReadContext::default());
         let Ok((Object::EndpointSlice(slice), bad)) = read else { panic!("{read:?}") };
         assert_eq!(slice.endpoints.len(), 1);
         assert_eq!(bad.len(), MOST_NAMED + 1);

@@ -11,7 +11,7 @@ const SHARED_NAME: &str = "maesh-shared";
 
 /// A port as the annotation has it.
 #[derive(Debug, Serialize, Deserialize)]
-struct Written {
+struct WrittenPort {
     service: String,
     port: u16,
     udp: bool,
@@ -40,7 +40,7 @@ pub fn number(name: &str) -> Option<u32> {
 
 /// The ports as the annotation has them; [`read_ports`] reads it.
 pub fn write_ports(ports: &Ports) -> String {
-    let written = |((port, transport), entry): (&(u16, Transport), &Entry)| Written {
+    let written = |((port, transport), entry): (&(u16, Transport), &Entry)| WrittenPort {
         service: entry.service.to_string(),
         port: *port,
         udp: *transport == Transport::Udp,
@@ -54,8 +54,8 @@ pub fn write_ports(ports: &Ports) -> String {
 
 /// Whose each port is, as [`write_ports`] wrote it.
 pub fn read_ports(text: &str) -> Option<Ports> {
-    let written: Vec<Written> = serde_json::from_str(text).ok()?;
-    let entry = |written: Written| {
+    let written: Vec<WrittenPort> = serde_json::from_str(text).ok()?;
+    let entry = |written: WrittenPort| {
         let (namespace, name) = written.service.split_once('/')?;
         let transport = if written.udp { Transport::Udp } else { Transport::Tcp };
         let entry =

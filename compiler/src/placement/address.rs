@@ -148,7 +148,7 @@ impl SharedPorts {
     }
 
     /// Decides where the numbers below `first_bindable` listen. Returns the numbers that listen elsewhere than before.
-    pub(crate) fn settle(&mut self, first_bindable: u16) -> BTreeSet<u16> {
+    pub(crate) fn assign_ports(&mut self, first_bindable: u16) -> BTreeSet<u16> {
         if first_bindable == 0 {
             return BTreeSet::new();
         }

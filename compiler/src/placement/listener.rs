@@ -71,16 +71,16 @@ impl OwnListener {
 
 /// Who needs a listener, and for what.
 #[derive(Debug)]
-struct Wanted {
+struct ListenerUsers {
     bind: Bind,
     port: u16,
     transport: Transport,
     /// By Service: what it owns here, and whether it needs HTTP and TLS.
-    by: BTreeMap<ServiceName, Needs>,
+    by: BTreeMap<ServiceName, ListenerUse>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Needs {
+struct ListenerUse {
     owner: Option<u16>,
     http: bool,
     tls: bool,
@@ -89,7 +89,7 @@ struct Needs {
 /// All listeners.
 #[derive(Debug, Default)]
 pub(crate) struct Listeners {
-    wanted: BTreeMap<ListenerId, Wanted>,
+    wanted: BTreeMap<ListenerId, ListenerUsers>,
     of: AHashMap<ServiceName, Vec<OwnListener>>,
 }
 
@@ -134,7 +134,7 @@ impl Listeners {
     }
 
     fn add(&mut self, service: &ServiceName, listener: &OwnListener) {
-        let wanted = self.wanted.entry(listener.id.clone()).or_insert_with(|| Wanted {
+        let wanted = self.wanted.entry(listener.id.clone()).or_insert_with(|| ListenerUsers {
             bind: listener.bind.map_or(Bind::Shared, Bind::Address),
             port: listener.port,
             transport: listener.transport,
@@ -156,7 +156,7 @@ impl Listeners {
     }
 }
 
-impl Wanted {
+impl ListenerUsers {
     fn listener(&self, id: ListenerId) -> Listener {
         let owner = self.by.iter().find_map(|(service, needs)| Some((service.clone(), needs.owner?)));
         Listener {

@@ -16,13 +16,13 @@ use maesh_config::{ServiceName, model::Transport};
 
 use crate::{
     kinds::{self, EndpointSlice},
-    own_address::{self, Want},
+    own_address::{self, AddressRequest},
     plan::service::Plan,
 };
 
 /// One port of the proxies behind an own address, for callers of one family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-struct Behind {
+struct ProxyPort {
     number: u32,
     listen: u16,
     transport: Transport,
@@ -31,20 +31,20 @@ struct Behind {
 
 /// An own address, as its Service says.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Given {
+struct OwnAddress {
     addresses: Vec<IpAddr>,
     ports: own_address::Ports,
 }
 
 /// Where a Service stands with all of its ports.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Standing {
+pub(crate) struct OwnAddressPlace {
     number: u32,
     /// The proxies' ports, in the order of the Service's.
     listens: Vec<(u16, Transport)>,
 }
 
-impl Standing {
+impl OwnAddressPlace {
     /// Whether `of` is one of its ports.
     pub(crate) fn has(&self, of: Listen) -> bool {
         self.listens.contains(&(of.listen, of.transport))
@@ -70,19 +70,19 @@ pub(crate) enum Served {
 
 /// All of it.
 #[derive(Debug, Default)]
-pub(crate) struct Places {
-    given: BTreeMap<u32, Given>,
+pub(crate) struct OwnAddresses {
+    given: BTreeMap<u32, OwnAddress>,
     /// Own addresses that mention a Service.
     of: AHashMap<ServiceName, BTreeSet<u32>>,
     /// Since when a port is listed.
-    listed: BTreeMap<Behind, Instant>,
+    listed: BTreeMap<ProxyPort, Instant>,
 }
 
-impl Places {
+impl OwnAddresses {
     /// Takes in an own address's Service; `None` if it is gone. Returns the Services for which that is news.
     pub(crate) fn given(&mut self, number: u32, service: Option<&kinds::Service>) -> BTreeSet<ServiceName> {
         let ports = service.and_then(|service| own_address::read_ports(service.own_ports.as_deref()?));
-        let mut new = Given { ports: ports.unwrap_or_default(), addresses: Vec::new() };
+        let mut new = OwnAddress { ports: ports.unwrap_or_default(), addresses: Vec::new() };
         new.addresses.extend(service.iter().flat_map(|service| service.cluster_ips.iter().copied()));
         new.addresses.sort_unstable();
         let old = self.given.insert(number, new).unwrap_or_default();
@@ -129,13 +129,13 @@ impl Places {
                             kinds::Transport::Udp => Transport::Udp,
                             kinds::Transport::Other(_) => return None,
                         };
-                        Some(Behind { number, listen: port.number, transport, v6 })
+                        Some(ProxyPort { number, listen: port.number, transport, v6 })
                     };
                     listed.extend(slice.ports.iter().filter_map(behind));
                 }
             }
         }
-        let all = Behind { number, listen: 0, transport: Transport::Tcp, v6: false }..=Behind {
+        let all = ProxyPort { number, listen: 0, transport: Transport::Tcp, v6: false }..=ProxyPort {
             number,
             listen: u16::MAX,
             transport: Transport::Udp,
@@ -156,7 +156,7 @@ impl Places {
     }
 
     /// Where `plan` stands with all of its ports.
-    pub(crate) fn standing(&self, plan: &Plan) -> Option<Standing> {
+    pub(crate) fn standing(&self, plan: &Plan) -> Option<OwnAddressPlace> {
         let owner = owner(plan)?;
         let ports = want(plan).ports;
         self.of.get(&owner)?.iter().find_map(|number| {
@@ -166,12 +166,12 @@ impl Places {
                 (entry.leaving.is_none() && entry.service == owner).then_some((entry.listen, port.1))
             };
             let listens = ports.iter().map(listen).collect::<Option<Vec<_>>>()?;
-            (!listens.is_empty() && !given.addresses.is_empty()).then_some(Standing { number: *number, listens })
+            (!listens.is_empty() && !given.addresses.is_empty()).then_some(OwnAddressPlace { number: *number, listens })
         })
     }
 
     /// The addresses of where a Service stands, whether or not callers can be sent there.
-    pub(crate) fn addresses(&self, standing: &Standing) -> &[IpAddr] {
+    pub(crate) fn addresses(&self, standing: &OwnAddressPlace) -> &[IpAddr] {
         self.given.get(&standing.number).map(|given| &given.addresses[..]).unwrap_or_default()
     }
 
@@ -185,12 +185,12 @@ impl Places {
     }
 
     /// Whether callers can be sent to where a Service stands: each port has been listed for `settle`.
-    pub(crate) fn served(&self, standing: &Standing, settle: Duration, now: Instant) -> Served {
+    pub(crate) fn served(&self, standing: &OwnAddressPlace, settle: Duration, now: Instant) -> Served {
         let Some(given) = self.given.get(&standing.number) else { return Served::NotBefore(None) };
         let (mut addresses, mut later) = (Vec::new(), None);
         for v6 in [false, true] {
             let listed = |(listen, transport): &(u16, Transport)| {
-                let behind = Behind { number: standing.number, listen: *listen, transport: *transport, v6 };
+                let behind = ProxyPort { number: standing.number, listen: *listen, transport: *transport, v6 };
                 self.listed.get(&behind).copied()
             };
             let since = standing.listens.iter().map(listed).collect::<Option<Vec<_>>>();
@@ -216,7 +216,7 @@ pub(crate) fn owner(plan: &Plan) -> Option<ServiceName> {
 }
 
 /// What a Service needs on an own address.
-pub(crate) fn want(plan: &Plan) -> Want {
+pub(crate) fn want(plan: &Plan) -> AddressRequest {
     let ports = plan.ports.iter().map(|port| (port.number, port.protocol.transport())).collect();
-    Want { service: plan.name().clone(), ports }
+    AddressRequest { service: plan.name().clone(), ports }
 }

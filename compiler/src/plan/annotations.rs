@@ -113,7 +113,7 @@ trait Declared: Sync {
     fn about(&self) -> &About;
     fn scope(&self) -> Scope;
     /// Reads a value. `Ok(Some)` says what this version does not carry out of it.
-    fn judge(&self, text: &str) -> Result<Option<&'static str>, BadValue>;
+    fn check_value(&self, text: &str) -> Result<Option<&'static str>, BadValue>;
 }
 
 impl<T> Declared for Annotation<T> {
@@ -125,7 +125,7 @@ impl<T> Declared for Annotation<T> {
         self.scope
     }
 
-    fn judge(&self, text: &str) -> Result<Option<&'static str>, BadValue> {
+    fn check_value(&self, text: &str) -> Result<Option<&'static str>, BadValue> {
         (self.parse)(text).map(|value| (self.unsupported)(&value))
     }
 }
@@ -153,7 +153,7 @@ fn declared(name: &str) -> Option<&'static dyn Declared> {
 
 /// An annotation as it is written.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Written<'a> {
+pub(crate) struct WrittenAnnotation<'a> {
     /// Its key.
     pub(crate) key: &'a str,
     /// Its value, without surrounding blanks.
@@ -166,8 +166,8 @@ pub(crate) struct Written<'a> {
 
 /// An annotation that applies, with its value; `None` where what is written is no value.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Found<'a, T> {
-    pub(crate) written: Written<'a>,
+pub(crate) struct AppliedAnnotation<'a, T> {
+    pub(crate) written: WrittenAnnotation<'a>,
     pub(crate) value: Option<T>,
 }
 
@@ -180,7 +180,7 @@ pub(crate) struct InForce<'a> {
 
 impl<'a> InForce<'a> {
     /// `annotation` for the Service as a whole.
-    pub(crate) fn get<T>(self, annotation: &Annotation<T>) -> Option<Found<'a, T>> {
+    pub(crate) fn get<T>(self, annotation: &Annotation<T>) -> Option<AppliedAnnotation<'a, T>> {
         self.read(annotation, self.find(&annotation.about, &[]))
     }
 
@@ -191,17 +191,21 @@ impl<'a> InForce<'a> {
         annotation: &Annotation<T>,
         number: u16,
         name: Option<&str>,
-    ) -> Option<Found<'a, T>> {
+    ) -> Option<AppliedAnnotation<'a, T>> {
         self.read(annotation, self.find_of_port(&annotation.about, number, name))
     }
 
-    fn read<T>(self, annotation: &Annotation<T>, written: Option<Written<'a>>) -> Option<Found<'a, T>> {
+    fn read<T>(
+        self,
+        annotation: &Annotation<T>,
+        written: Option<WrittenAnnotation<'a>>,
+    ) -> Option<AppliedAnnotation<'a, T>> {
         debug_assert!(declared(annotation.about.name).is_some(), "{annotation:?} is missing in ALL");
         let written = written?;
-        Some(Found { written, value: (annotation.parse)(written.text).ok() })
+        Some(AppliedAnnotation { written, value: (annotation.parse)(written.text).ok() })
     }
 
-    fn find_of_port(self, about: &About, number: u16, name: Option<&str>) -> Option<Written<'a>> {
+    fn find_of_port(self, about: &About, number: u16, name: Option<&str>) -> Option<WrittenAnnotation<'a>> {
         // Most Services have no annotation of ours at all.
         if self.service.is_empty() && self.namespace.is_empty() {
             return None;
@@ -213,20 +217,25 @@ impl<'a> InForce<'a> {
         }
     }
 
-    fn find(self, about: &About, ports: &[&str]) -> Option<Written<'a>> {
+    fn find(self, about: &About, ports: &[&str]) -> Option<WrittenAnnotation<'a>> {
         find(self.service, about.name, ports, true)
             .or_else(|| find(self.namespace, about.name, ports, false).filter(|_| about.on_namespace))
     }
 }
 
-fn find<'a>(annotations: &'a Annotations, name: &str, ports: &[&str], on_service: bool) -> Option<Written<'a>> {
+fn find<'a>(
+    annotations: &'a Annotations,
+    name: &str,
+    ports: &[&str],
+    on_service: bool,
+) -> Option<WrittenAnnotation<'a>> {
     if annotations.is_empty() {
         return None;
     }
     let get = |key: String, narrowed| {
         let at = annotations.binary_search_by(|(other, _)| (**other).cmp(key.as_str())).ok()?;
         let (key, text) = &annotations[at];
-        Some(Written { key, text: text.trim(), narrowed, on_service })
+        Some(WrittenAnnotation { key, text: text.trim(), narrowed, on_service })
     };
     let narrowed = ports.iter().map(|port| (format!("{port}.{name}"), true));
     for (name, narrowed) in narrowed.chain([(name.to_owned(), false)]) {
@@ -256,7 +265,7 @@ mod tests {
     fn examples_are_values() {
         for declared in ALL {
             let about = declared.about();
-            assert_eq!(declared.judge(about.example), Ok(None), "{}", about.name);
+            assert_eq!(declared.check_value(about.example), Ok(None), "{}", about.name);
         }
     }
 

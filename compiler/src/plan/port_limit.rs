@@ -17,14 +17,14 @@ use super::service::{Age, Plan};
 /// What Services need, and which of them need too much.
 #[derive(Debug, Default)]
 pub(crate) struct PortLimit {
-    by_namespace: AHashMap<Arc<str>, BTreeMap<Age, Needs>>,
+    by_namespace: AHashMap<Arc<str>, BTreeMap<Age, PortNeeds>>,
     ages: AHashMap<ServiceName, Age>,
     over: AHashSet<ServiceName>,
 }
 
 /// The ports of one Service.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Needs {
+enum PortNeeds {
     /// So many that are its alone.
     Own(usize),
     /// These numbers on the shared address, each together with everybody else's of that number.
@@ -35,8 +35,8 @@ impl PortLimit {
     /// Notes what `name` needs by its `plan`; `None` where it is not meshed. Returns whether that is news.
     pub(crate) fn note(&mut self, name: &ServiceName, plan: Option<&Plan>) -> bool {
         let needs = |plan: &Plan| match plan.own {
-            true => Needs::Own(plan.ports.len()),
-            false => Needs::Shared(plan.ports.iter().map(|port| port.number).collect()),
+            true => PortNeeds::Own(plan.ports.len()),
+            false => PortNeeds::Shared(plan.ports.iter().map(|port| port.number).collect()),
         };
         let now = plan.map(|plan| (plan.age.clone(), needs(plan)));
         let of_namespace = self.by_namespace.entry(name.namespace.clone()).or_default();
@@ -56,17 +56,17 @@ impl PortLimit {
     }
 
     /// Decides anew who needs more than `limit` in `namespace`. Returns the Services for which that changed.
-    pub(crate) fn settle(&mut self, namespace: &str, limit: usize) -> Vec<ServiceName> {
+    pub(crate) fn recompute(&mut self, namespace: &str, limit: usize) -> Vec<ServiceName> {
         let (mut used, mut numbers, mut changed) = (0, BTreeSet::<u16>::new(), Vec::new());
         for (age, needs) in self.by_namespace.get(namespace).into_iter().flatten() {
             let more = match needs {
-                Needs::Own(count) => *count,
-                Needs::Shared(all) => all.iter().filter(|number| !numbers.contains(*number)).count(),
+                PortNeeds::Own(count) => *count,
+                PortNeeds::Shared(all) => all.iter().filter(|number| !numbers.contains(*number)).count(),
             };
             let over = used + more > limit;
             if !over {
                 used += more;
-                if let Needs::Shared(all) = needs {
+                if let PortNeeds::Shared(all) = needs {
                     numbers.extend(all);
                 }
             }

@@ -9,7 +9,7 @@ use maesh_config::{
 };
 
 use super::annotations::{
-    self, InForce, Written,
+    self, InForce, WrittenAnnotation,
     address::{ADDRESS, ADDRESSING, BYPASS},
     protocol::{SCHEME, TRAFFIC_TYPE},
 };
@@ -189,7 +189,7 @@ fn name_server(service: &Service) -> Diagnostic {
     say(Reason::UnsupportedService, service, "metadata.name", text.into()).value("ns").using("nothing")
 }
 
-fn shared_is_impossible(service: &Service, asked: Written<'_>) -> Diagnostic {
+fn shared_is_impossible(service: &Service, asked: WrittenAnnotation<'_>) -> Diagnostic {
     let text = format!(
         "annotation {} is {:?}, but a port of it is not HTTP, or is one of the proxy's own; using an own address. \
          Remove the annotation, or set traffic-type to http.",
@@ -198,7 +198,7 @@ fn shared_is_impossible(service: &Service, asked: Written<'_>) -> Diagnostic {
     say(Reason::InvalidAnnotation, service, &annotations::field(asked.key), text).value(asked.text).using("own")
 }
 
-fn node_is_impossible(service: &Service, asked: Written<'_>) -> Diagnostic {
+fn node_is_impossible(service: &Service, asked: WrittenAnnotation<'_>) -> Diagnostic {
     let text = format!(
         "annotation {} is {:?}, but the Service has an own address, which is the same for callers of every node; it is \
          ignored. Remove the annotation.",
@@ -344,7 +344,7 @@ fn port(
 }
 
 /// A traffic type for the whole Service is meant for those of its ports that can have it, if there are any.
-fn mismatch_is_worth_saying(service: &Service, asked: Written<'_>, wanted: Protocol) -> bool {
+fn mismatch_is_worth_saying(service: &Service, asked: WrittenAnnotation<'_>, wanted: Protocol) -> bool {
     let transport = if wanted == Protocol::Udp { Transport::Udp } else { Transport::Tcp };
     asked.narrowed || (asked.on_service && !service.ports.iter().any(|port| port.transport == transport))
 }

@@ -12,7 +12,7 @@ use crate::{
     compile::Addressing,
     diagnostic::{Diagnostic, Reason},
     facts::{Fact, View},
-    placement::{Placed, Placement, listener::OwnListener, places::Served},
+    placement::{Placement, ServicePlacement, listener::OwnListener, places::Served},
     plan::service::{Plan, Port},
     step::Step,
 };
@@ -61,7 +61,7 @@ impl Publication {
         // The proxies that listened on its own address before this process started may be on their way back.
         let may_come_back = fixed && served && resource.answer == Answer::Unserved;
         let serves = acknowledged && !matches!(resource.answer, Answer::Plain | Answer::Unserved);
-        if may_come_back && !self.is_settled(&step.view) {
+        if may_come_back && !self.has_complete_proxies(&step.view) {
             // Withheld: dns goes on with what it knew.
         } else if let Some(until) = self.withheld_until(name, serves || plan.bypass, step) {
             step.timers.set(until, name);
@@ -99,11 +99,11 @@ impl Publication {
         let until = self.since(name)? + step.config.own_settle;
         let concerned = step.config.addressing == Addressing::Cluster && !serves && until > step.now;
         let new = concerned && !step.out.has(Kind::Name, &name.to_string());
-        (new && self.is_settled(&step.view) && self.anyone_ready(&step.view)).then_some(until)
+        (new && self.has_complete_proxies(&step.view) && self.anyone_ready(&step.view)).then_some(until)
     }
 
     /// Whether every ready proxy listens on all that a Service needs, and there is one.
-    pub(crate) fn acknowledged(&self, placed: &Placed, view: &View<'_>) -> bool {
+    pub(crate) fn acknowledged(&self, placed: &ServicePlacement, view: &View<'_>) -> bool {
         !placed.needs.is_empty()
             && placed.needs.iter().all(|id| {
                 view.note(Fact::Bound(id.clone()));
@@ -147,7 +147,7 @@ impl Publication {
 }
 
 /// Whether each of its ports has a listening port, and there is one.
-fn is_served(plan: &Plan, placed: &Placed) -> bool {
+fn is_served(plan: &Plan, placed: &ServicePlacement) -> bool {
     placed.listens.iter().all(Option::is_some) && !plan.ports.is_empty()
 }
 

@@ -14,7 +14,7 @@ use maesh_config::{
 };
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::{diagnostic::Diagnostic, own_address::Wants};
+use crate::{diagnostic::Diagnostic, own_address::AddressRequests};
 
 /// What changed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -24,7 +24,7 @@ pub struct Output {
     /// Services of which a resource changed, sorted; their entries are those now wanted.
     pub services: Vec<TableEntry>,
     /// What is needed of own addresses, where they are Services of a cluster and it is news.
-    pub wants: Option<Wants>,
+    pub wants: Option<AddressRequests>,
     /// Services that are not in the mesh any longer.
     pub removed: Vec<ServiceName>,
     /// Diagnostics that were not there before.
@@ -155,7 +155,7 @@ impl Outbox {
     }
 
     /// What is needed of own addresses.
-    pub(crate) fn want(&mut self, wants: Wants) {
+    pub(crate) fn want(&mut self, wants: AddressRequests) {
         self.pending.wants = Some(wants);
     }
 

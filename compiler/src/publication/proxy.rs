@@ -86,13 +86,13 @@ pub(crate) struct Bound {
     counted: BTreeMap<Arc<str>, ConnectedProxy>,
     /// The different sets of listeners of ready proxies, and how many proxies have each.
     sets: AHashMap<ListenerSet, usize>,
-    having: AHashMap<ListenerId, Having>,
+    having: AHashMap<ListenerId, ListenerCount>,
     /// Listeners that some proxy cannot have: which proxies, and why.
     failed: BTreeMap<ListenerId, BTreeMap<Arc<str>, Arc<str>>>,
 }
 
 #[derive(Debug, Default)]
-struct Having {
+struct ListenerCount {
     /// Sets that it is in.
     sets: usize,
     /// Every ready proxy has it.

@@ -19,7 +19,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::Client;
-use maesh_compiler::own_address::Wants;
+use maesh_compiler::own_address::AddressRequests;
 use tokio::{
     sync::watch,
     time::{Instant, sleep_until},
@@ -91,7 +91,7 @@ impl KeepError {
 pub async fn keep(
     client: Client,
     options: Options,
-    wants: watch::Receiver<Option<Wants>>,
+    wants: watch::Receiver<Option<AddressRequests>>,
     leadership: Leadership,
     mut leaving: watch::Receiver<bool>,
 ) {
@@ -114,7 +114,12 @@ pub async fn keep(
 }
 
 /// Keeps them while this replica leads; ends when `wants` is closed.
-async fn lead(client: &Client, options: &Options, mut wants: watch::Receiver<Option<Wants>>, leadership: &Leadership) {
+async fn lead(
+    client: &Client,
+    options: &Options,
+    mut wants: watch::Receiver<Option<AddressRequests>>,
+    leadership: &Leadership,
+) {
     let now = Instant::now();
     let mut keeper = Keeper::new(client, options);
     let mut due = Some(now);

@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use kube::Client;
 use maesh_compiler::{
     diagnostic::{Diagnostic, ObjectRef, Reason},
-    kinds::{Door, ObjectKind, Registration},
+    kinds::{ObjectKind, ReadContext, Registration},
 };
 use parking_lot::Mutex;
 use tokio::{sync::mpsc, task::JoinSet, time::Instant};
@@ -81,7 +81,7 @@ const WATCHED: [ObjectKind; 5] =
 
 /// Starts to watch, until the receiver is dropped. Must be called within a runtime. The API server may be away; it is
 /// waited for. `door` is the compiler's.
-pub fn start(client: &Client, options: &Options, door: &Door) -> (Batches, Watches) {
+pub fn start(client: &Client, options: &Options, door: &ReadContext) -> (Batches, Watches) {
     let (batches, receiver) = mpsc::channel(QUEUE);
     let watches = Watches::default();
     let mut tasks = JoinSet::new();

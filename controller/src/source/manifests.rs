@@ -19,7 +19,7 @@ use std::{
     time::Duration,
 };
 
-use maesh_compiler::kinds::Door;
+use maesh_compiler::kinds::ReadContext;
 use tokio::sync::mpsc;
 
 use super::Batches;
@@ -59,7 +59,7 @@ impl Manifests {
     ///
     /// # Errors
     /// If the system gives no thread.
-    pub fn start(paths: Vec<PathBuf>, door: Door) -> std::io::Result<(Self, Batches)> {
+    pub fn start(paths: Vec<PathBuf>, door: ReadContext) -> std::io::Result<(Self, Batches)> {
         let (batches, receiver) = mpsc::channel(QUEUE);
         let (stop, signals) = std::sync::mpsc::channel();
         let progress = Arc::new(Progress::default());

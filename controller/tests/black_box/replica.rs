@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use kube::Client;
-use maesh_compiler::own_address::{Want, Wants};
+use maesh_compiler::own_address::{AddressRequest, AddressRequests};
 use maesh_config::{ServiceName, model::Transport};
 use maesh_controller::{
     duties::addresses::{self, Options},
@@ -17,26 +17,32 @@ use tokio::{runtime::Runtime, sync::watch, task::JoinHandle};
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) const HORIZON: Duration = Duration::from_secs(3);
 
-pub(crate) fn want(namespace: &str, name: &str, ports: &[u16]) -> Want {
+pub(crate) fn want(namespace: &str, name: &str, ports: &[u16]) -> AddressRequest {
     let service = ServiceName::new(namespace, name);
-    Want { service, ports: ports.iter().map(|port| (*port, Transport::Tcp)).collect() }
+    AddressRequest { service, ports: ports.iter().map(|port| (*port, Transport::Tcp)).collect() }
 }
 
-pub(crate) fn owning(own: Vec<Want>) -> Wants {
-    Wants { own, ..Wants::default() }
+pub(crate) fn owning(own: Vec<AddressRequest>) -> AddressRequests {
+    AddressRequests { own, ..AddressRequests::default() }
 }
 
 /// One replica.
 pub(crate) struct Replica {
     pub(crate) client: Client,
     pub(crate) candidate: Candidate,
-    pub(crate) wants: watch::Sender<Option<Wants>>,
+    pub(crate) wants: watch::Sender<Option<AddressRequests>>,
     pub(crate) leaving: watch::Sender<bool>,
     keeping: JoinHandle<()>,
 }
 
 impl Replica {
-    pub(crate) fn start(client: &Client, me: &str, wants: Option<Vec<Want>>, writes: u32, budget: u32) -> Self {
+    pub(crate) fn start(
+        client: &Client,
+        me: &str,
+        wants: Option<Vec<AddressRequest>>,
+        writes: u32,
+        budget: u32,
+    ) -> Self {
         let wants = wants.map(owning);
         let terms =
             Terms { lease: Duration::from_secs(3), right: Duration::from_secs(2), retry: Duration::from_millis(300) };

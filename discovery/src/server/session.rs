@@ -10,7 +10,7 @@ use prost::Message;
 use super::registry::Acknowledged;
 use super::subscription::{InFlight, NAMES, Subscription, TooFarBehind};
 use crate::{
-    Mark, Store, node,
+    RevisionMark, Store, node,
     update::{Identity, Role},
     xds::{Any, ControlPlane, DeltaDiscoveryRequest, DeltaDiscoveryResponse, Rejection, Resource, Status},
 };
@@ -73,9 +73,9 @@ pub(super) struct Push {
 }
 
 impl Session {
-    pub(super) fn hear(&mut self, request: DeltaDiscoveryRequest, store: &Store) -> Result<RequestKind, Violation> {
+    pub(super) fn receive(&mut self, request: DeltaDiscoveryRequest, store: &Store) -> Result<RequestKind, Violation> {
         match &request.node {
-            Some(said) => self.introduce(node::read_node(said)),
+            Some(said) => self.set_node(node::read_node(said)),
             None if !self.introduced => return Err(Violation::NoNode),
             None => {}
         }
@@ -117,11 +117,11 @@ impl Session {
         let kind = Kind::of_type_url(&request.type_url);
         Ok(match request.error_detail {
             None => {
-                self.judge(kind, &answered, &HashMap::new());
+                self.record_verdicts(kind, &answered, &HashMap::new());
                 RequestKind::Ack
             }
             Some(error) => {
-                self.judge(kind, &answered, &rejections(&error, &answered));
+                self.record_verdicts(kind, &answered, &rejections(&error, &answered));
                 RequestKind::Nack
             }
         })
@@ -147,13 +147,13 @@ impl Session {
                 sent: batch.resources.iter().map(|(name, _)| name.clone()).collect(),
                 removed: batch.removed.clone(),
             });
-            let resource = |(name, encoded): (Arc<str>, crate::store::Encoded)| Resource {
+            let resource = |(name, encoded): (Arc<str>, crate::store::EncodedResource)| Resource {
                 version: encoded.version.to_string(),
                 resource: Some(Any { type_url: type_url.clone(), value: encoded.bytes }),
                 name: name.to_string(),
             };
             let response = DeltaDiscoveryResponse {
-                system_version_info: Mark { revision: tables.revision(), complete: batch.complete }.to_string(),
+                system_version_info: RevisionMark { revision: tables.revision(), complete: batch.complete }.to_string(),
                 type_url: type_url.clone(),
                 nonce,
                 removed_resources: batch.removed.iter().map(ToString::to_string).collect(),
@@ -205,7 +205,7 @@ impl Session {
         std::mem::take(&mut self.advanced)
     }
 
-    fn introduce(&mut self, said: node::NodeInfo) {
+    fn set_node(&mut self, said: node::NodeInfo) {
         // Who it is stands for the whole stream; how it is may change.
         if !self.introduced {
             self.introduced = true;
@@ -254,7 +254,7 @@ impl Session {
         self.identity.as_ref()
     }
 
-    fn judge(&mut self, kind: Option<Kind>, answered: &InFlight, rejected: &HashMap<Arc<str>, Arc<str>>) {
+    fn record_verdicts(&mut self, kind: Option<Kind>, answered: &InFlight, rejected: &HashMap<Arc<str>, Arc<str>>) {
         let Some(kind) = kind else { return };
         if kind == Kind::Listener {
             for name in &answered.removed {

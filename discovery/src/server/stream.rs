@@ -81,7 +81,7 @@ impl tonic::server::StreamingService<DeltaDiscoveryRequest> for Method {
             })?;
             shared.counters.streams.fetch_add(1, Ordering::Relaxed);
             let (sender, receiver) = mpsc::channel(QUEUE);
-            let stream = Stream {
+            let stream = ServerStream {
                 id: shared.registry.open(),
                 changes: shared.store.changes(),
                 session: Session::default(),
@@ -125,7 +125,7 @@ async fn open(
     Ok((principal, slot))
 }
 
-struct Stream {
+struct ServerStream {
     id: u64,
     shared: Arc<Shared>,
     session: Session,
@@ -135,13 +135,13 @@ struct Stream {
     _slot: OwnedSemaphorePermit,
 }
 
-impl Drop for Stream {
+impl Drop for ServerStream {
     fn drop(&mut self) {
         self.shared.registry.close(self.id);
     }
 }
 
-impl Stream {
+impl ServerStream {
     async fn run(mut self, requests: Requests) {
         let ending = self.shared.ending.clone();
         let ended = tokio::select! {
@@ -176,12 +176,12 @@ impl Stream {
             tokio::select! {
                 request = requests.message() => {
                     let Some(request) = request? else { return Ok(()) };
-                    self.hear(request)?;
+                    self.receive(request)?;
                     waiting = None;
                 }
                 changed = self.changes.changed() => {
                     if changed.is_err() { return Ok(()) }
-                    self.breathe(pushed).await;
+                    self.pace(pushed).await;
                 }
                 () = stalled(waiting, stall) => {
                     return Err(Status::deadline_exceeded("no answer to a response in time; resume on a new stream"));
@@ -191,22 +191,22 @@ impl Stream {
     }
 
     /// Lets changes that come in a row be sent together.
-    async fn breathe(&mut self, pushed: Option<Instant>) {
+    async fn pace(&mut self, pushed: Option<Instant>) {
         if let Some(pushed) = pushed {
             tokio::time::sleep_until(pushed + self.shared.options.pace).await;
             self.changes.mark_unchanged();
         }
     }
 
-    fn hear(&mut self, request: DeltaDiscoveryRequest) -> Result<(), Status> {
-        let heard = self.session.hear(request, &self.shared.store).map_err(|violation| match violation {
+    fn receive(&mut self, request: DeltaDiscoveryRequest) -> Result<(), Status> {
+        let kind = self.session.receive(request, &self.shared.store).map_err(|violation| match violation {
             Violation::TooMuch => Status::resource_exhausted(violation.to_string()),
             Violation::NoNode | Violation::NoType => Status::invalid_argument(violation.to_string()),
         })?;
         if let Some(identity) = self.session.identity() {
             self.principal.may_be(identity).map_err(Status::permission_denied)?;
         }
-        match heard {
+        match kind {
             RequestKind::Ack => self.shared.counters.acks.fetch_add(1, Ordering::Relaxed),
             RequestKind::Nack => self.shared.counters.nacks.fetch_add(1, Ordering::Relaxed),
             RequestKind::Interest | RequestKind::Stale => 0,

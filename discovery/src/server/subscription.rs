@@ -9,7 +9,7 @@ use std::{
 };
 
 use crate::{
-    store::{Encoded, Table, Tables},
+    store::{EncodedResource, ResourceTable, Tables},
     xds::WILDCARD,
 };
 use maesh_config::wire::Version;
@@ -46,7 +46,7 @@ pub(super) struct InFlight {
 /// What is to be sent next.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
-    pub(super) resources: Vec<(Arc<str>, Encoded)>,
+    pub(super) resources: Vec<(Arc<str>, EncodedResource)>,
     pub(super) removed: Vec<Arc<str>>,
     /// Names that the subscriber has in their present form already.
     pub(super) held: Vec<Arc<str>>,
@@ -119,7 +119,7 @@ impl Subscription {
         if self.in_flight.is_some() || !tables.begun() {
             return Ok(None);
         }
-        let nothing = Table::default();
+        let nothing = ResourceTable::default();
         let table = tables.table(type_url).unwrap_or(&nothing);
         let mut batch = Batch::default();
         if !self.started {
@@ -145,7 +145,7 @@ impl Subscription {
     }
 
     /// Compares what the subscriber says it has with what there is.
-    fn start(&mut self, table: &Table, revision: u64, batch: &mut Batch) {
+    fn start(&mut self, table: &ResourceTable, revision: u64, batch: &mut Batch) {
         self.started = true;
         self.initial = revision;
         self.cursor = if self.wildcard { 0 } else { revision };
@@ -162,7 +162,7 @@ impl Subscription {
     }
 
     /// What the subscriber had and is wanted is to be taken back where it is no more. All that is there was sent.
-    fn owe_gone(&mut self, table: &Table) {
+    fn owe_gone(&mut self, table: &ResourceTable) {
         for name in std::mem::take(&mut self.has).into_keys() {
             if table.get(&name).is_none() && (self.wildcard || self.names.contains(&name)) {
                 self.owed.insert(name);
@@ -171,7 +171,7 @@ impl Subscription {
     }
 
     /// Sends what is owed; what is not there only when the table is `complete`. Whether there was room for all of it.
-    fn settle_owed(&mut self, table: &Table, limit: usize, complete: bool, batch: &mut Batch) -> bool {
+    fn settle_owed(&mut self, table: &ResourceTable, limit: usize, complete: bool, batch: &mut Batch) -> bool {
         let due = |name: &&Arc<str>| complete || table.get(name).is_some();
         while let Some(name) = self.owed.iter().find(due).cloned() {
             let encoded = table.get(&name);
@@ -185,7 +185,7 @@ impl Subscription {
         true
     }
 
-    fn read_log(&mut self, table: &Table, revision: u64, limit: usize, batch: &mut Batch) -> bool {
+    fn read_log(&mut self, table: &ResourceTable, revision: u64, limit: usize, batch: &mut Batch) -> bool {
         for (at, name, encoded) in table.since(self.cursor) {
             let skip = match encoded {
                 _ if !self.wildcard && !self.names.contains(name) => true,
@@ -218,11 +218,11 @@ impl Subscription {
 
 impl Batch {
     /// Whether one more stays within the limit; a batch of one always does.
-    fn fits(&self, name: &str, encoded: Option<&Encoded>, limit: usize) -> bool {
+    fn fits(&self, name: &str, encoded: Option<&EncodedResource>, limit: usize) -> bool {
         self.bytes == 0 || self.bytes + Self::size(name, encoded) <= limit
     }
 
-    fn add(&mut self, name: &Arc<str>, encoded: Option<&Encoded>) {
+    fn add(&mut self, name: &Arc<str>, encoded: Option<&EncodedResource>) {
         self.bytes += Self::size(name, encoded);
         match encoded {
             Some(encoded) => self.resources.push((name.clone(), encoded.clone())),
@@ -231,7 +231,7 @@ impl Batch {
     }
 
     /// Bytes on the wire: the name, and for a resource its version, type and lengths besides its own bytes.
-    fn size(name: &str, encoded: Option<&Encoded>) -> usize {
+    fn size(name: &str, encoded: Option<&EncodedResource>) -> usize {
         name.len() + encoded.map_or(4, |it| it.bytes.len() + 128)
     }
 }

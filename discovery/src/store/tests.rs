@@ -16,7 +16,7 @@ fn remove(store: &Store, name: &str) -> u64 {
 fn since(store: &Store, revision: u64) -> Vec<String> {
     let tables = store.read();
     let Some(table) = tables.table(TYPE) else { return Vec::new() };
-    let said = |(_, name, encoded): (u64, &Arc<str>, Option<&Encoded>)| match encoded {
+    let said = |(_, name, encoded): (u64, &Arc<str>, Option<&EncodedResource>)| match encoded {
         Some(encoded) => format!("{name}={}", String::from_utf8_lossy(&encoded.bytes)),
         None => format!("{name} gone"),
     };

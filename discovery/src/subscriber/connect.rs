@@ -54,7 +54,7 @@ pub(super) enum AcceptedControllers {
 }
 
 /// One open stream.
-pub(super) struct Open {
+pub(super) struct OpenStream {
     pub(super) responses: Streaming<DeltaDiscoveryResponse>,
     /// Ends the connection when dropped.
     _connection: Connection,
@@ -83,7 +83,7 @@ impl Connector {
         config: &SubscriberConfig,
         requests: mpsc::UnboundedReceiver<DeltaDiscoveryRequest>,
         take: AcceptedControllers,
-    ) -> Result<Open, ConnectError> {
+    ) -> Result<OpenStream, ConnectError> {
         let limit = config.timing.connect;
         let token = config.token.read().map_err(ConnectError::Token)?;
         let (address, io) = match &config.connect {
@@ -116,7 +116,7 @@ pub(super) async fn open_at(
     config: &SubscriberConfig,
     address: SocketAddr,
     requests: mpsc::UnboundedReceiver<DeltaDiscoveryRequest>,
-) -> Result<Open, ConnectError> {
+) -> Result<OpenStream, ConnectError> {
     let token = config.token.read().map_err(ConnectError::Token)?;
     let Connect::Tcp { controllers, tls } = &config.connect else {
         return Err(ConnectError::Nowhere("the controller is in this process".to_owned()));
@@ -160,7 +160,7 @@ async fn stream(
     token: Option<String>,
     requests: mpsc::UnboundedReceiver<DeltaDiscoveryRequest>,
     take: AcceptedControllers,
-) -> Result<Open, ConnectError> {
+) -> Result<OpenStream, ConnectError> {
     let handshake = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .keep_alive_interval(config.timing.keepalive)
@@ -196,7 +196,7 @@ async fn stream(
     let path = http::uri::PathAndQuery::from_static(xds::PATH);
     let opened = grpc.streaming(request, path, ProstCodec::default()).await;
     let responses = opened.map_err(|status| ConnectError::Refused { address, status: Box::new(status) })?.into_inner();
-    Ok(Open { responses, _connection: connection })
+    Ok(OpenStream { responses, _connection: connection })
 }
 
 /// Every address of every controller, shuffled.

@@ -19,7 +19,7 @@ use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 
 use self::record::{Record, Records, Unusable, fill};
-use super::state::{Changes, Encoded, KindState, OnDisk, State};
+use super::state::{Changes, KindState, State, StoredChange, StoredResource};
 use maesh_config::{Kind, Resource, wire};
 
 /// A log is not made anew before it has so many bytes.
@@ -127,7 +127,7 @@ struct StateCopy {
 struct KindCopy {
     kind: Kind,
     complete: bool,
-    resources: Vec<(Arc<str>, Encoded)>,
+    resources: Vec<(Arc<str>, StoredResource)>,
     absent: Vec<Arc<str>>,
 }
 
@@ -175,10 +175,10 @@ fn write_whole(path: &Path, kept: StateCopy) -> io::Result<Log> {
     for KindCopy { kind, resources, absent, .. } in kept.kinds {
         out.put(&Record::of_kind(kind, false))?;
         for (name, encoded) in resources {
-            out.put(&Record::of(&name, OnDisk::Here(encoded)))?;
+            out.put(&Record::of(&name, StoredChange::Here(encoded)))?;
         }
         for name in absent {
-            out.put(&Record::of(&name, OnDisk::Absent))?;
+            out.put(&Record::of(&name, StoredChange::Absent))?;
         }
     }
     for kind in all_complete {

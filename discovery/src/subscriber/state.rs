@@ -12,7 +12,7 @@ use bytes::Bytes;
 use prost::Message;
 
 use crate::{
-    Mark, Verdict,
+    RevisionMark, Verdict,
     update::{Demand, Rejected},
     xds::{Any, DeltaDiscoveryRequest, DeltaDiscoveryResponse, Rejection, Status, WILDCARD},
 };
@@ -44,7 +44,7 @@ pub(super) struct KindState {
     wanted: HashSet<Arc<str>>,
     /// Names asked for that the server knows to be nothing.
     pub(super) absent: HashSet<Arc<str>>,
-    pub(super) resources: HashMap<Arc<str>, Encoded>,
+    pub(super) resources: HashMap<Arc<str>, StoredResource>,
     pub(super) complete: bool,
     /// What is not on disk as it is here; nothing where no disk is.
     unsaved: Unsaved,
@@ -65,16 +65,16 @@ struct Unsaved {
 pub(super) struct Changes {
     pub(super) kind: Kind,
     /// Present form of each resource that changed.
-    pub(super) resources: Vec<(Arc<str>, OnDisk)>,
+    pub(super) resources: Vec<(Arc<str>, StoredChange)>,
     /// Everything that is subscribed of this kind is here, and was not before.
     pub(super) complete: bool,
 }
 
 /// What a name stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum OnDisk {
+pub(super) enum StoredChange {
     /// This resource.
-    Here(Encoded),
+    Here(StoredResource),
     /// It was asked for, and there is none.
     Absent,
     /// It is held no longer.
@@ -83,7 +83,7 @@ pub(super) enum OnDisk {
 
 /// A resource as it is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Encoded {
+pub(super) struct StoredResource {
     pub(super) version: Stamp,
     /// Empty when nothing is kept on disk. Shared with a write that is under way.
     pub(super) bytes: Arc<[u8]>,
@@ -227,7 +227,7 @@ impl State {
     pub(super) fn receive(&self, response: DeltaDiscoveryResponse) -> Option<Received> {
         let kind = Kind::of_type_url(&response.type_url)?;
         let held = self.kinds.iter().find(|held| held.kind == kind)?;
-        let complete = response.system_version_info.parse::<Mark>().is_ok_and(|mark| mark.complete);
+        let complete = response.system_version_info.parse::<RevisionMark>().is_ok_and(|mark| mark.complete);
         let mut received = Received {
             kind,
             upserts: Vec::with_capacity(response.resources.len()),
@@ -270,7 +270,7 @@ impl State {
                 held.unsaved.note(&name);
                 // Copied, because the bytes that came are a part of a message that may be a thousand times as large.
                 let bytes = if keep_bytes { bytes[..].into() } else { Arc::default() };
-                held.resources.insert(name, Encoded { version: Stamp::read(&version), bytes });
+                held.resources.insert(name, StoredResource { version: Stamp::read(&version), bytes });
             }
             for name in removed {
                 held.resources.remove(&name);
@@ -332,9 +332,9 @@ impl KindState {
         let (names, complete) = (std::mem::take(names), std::mem::take(complete));
         let form = |name: Arc<str>| {
             let form = match self.resources.get(&name) {
-                Some(encoded) => OnDisk::Here(encoded.clone()),
-                None if self.absent.contains(&name) => OnDisk::Absent,
-                None => OnDisk::Gone,
+                Some(encoded) => StoredChange::Here(encoded.clone()),
+                None if self.absent.contains(&name) => StoredChange::Absent,
+                None => StoredChange::Gone,
             };
             (name, form)
         };
@@ -343,7 +343,12 @@ impl KindState {
     }
 
     /// Restores what was kept.
-    pub(super) fn restore(&mut self, resources: HashMap<Arc<str>, Encoded>, absent: HashSet<Arc<str>>, complete: bool) {
+    pub(super) fn restore(
+        &mut self,
+        resources: HashMap<Arc<str>, StoredResource>,
+        absent: HashSet<Arc<str>>,
+        complete: bool,
+    ) {
         if self.on_demand {
             self.wanted.extend(resources.keys().chain(&absent).cloned());
             self.absent = absent;
@@ -360,7 +365,7 @@ impl KindState {
         }
         // A first request that names nothing would ask for everything.
         self.opened = !names.is_empty();
-        let version = |(name, encoded): (&Arc<str>, &Encoded)| (name.to_string(), encoded.version.to_string());
+        let version = |(name, encoded): (&Arc<str>, &StoredResource)| (name.to_string(), encoded.version.to_string());
         self.opened.then(|| DeltaDiscoveryRequest {
             type_url: self.kind.type_url().to_owned(),
             resource_names_subscribe: names,

@@ -17,9 +17,9 @@ use tokio::{
 };
 
 use super::{
-    Status, SubscriberConfig,
+    SubscriberConfig, SubscriberStatus,
     backoff::Backoff,
-    connect::{AcceptedControllers, ConnectError, Connector, Open},
+    connect::{AcceptedControllers, ConnectError, Connector, OpenStream},
     disk::{Disk, Saving},
     state::{Received, State},
     witness::Witnesses,
@@ -44,7 +44,7 @@ pub(super) struct Runner {
     demands: mpsc::UnboundedReceiver<Demand>,
     ready: watch::Receiver<bool>,
     up: watch::Sender<bool>,
-    status: Arc<Status>,
+    status: Arc<SubscriberStatus>,
     state: State,
     saver: Option<Saver>,
     /// A proxy's streams to the other replicas.
@@ -87,8 +87,8 @@ enum Ended {
 type Answered = BoxFuture<'static, (Received, Vec<Rejected>)>;
 
 /// What is going on on one stream.
-struct Stream {
-    open: Open,
+struct ClientStream {
+    open: OpenStream,
     requests: mpsc::UnboundedSender<DeltaDiscoveryRequest>,
     with_role: FuturesUnordered<Answered>,
     busy: HashSet<Kind>,
@@ -104,7 +104,7 @@ impl Runner {
         demands: mpsc::UnboundedReceiver<Demand>,
         ready: watch::Receiver<bool>,
         up: watch::Sender<bool>,
-        status: Arc<Status>,
+        status: Arc<SubscriberStatus>,
     ) -> Self {
         let state = State::new(&config.wildcard, &config.on_demand, config.state.is_some());
         let saver = config.state.clone().map(|path| Saver {
@@ -251,7 +251,7 @@ impl Runner {
         };
         self.up.send_replace(true);
         self.status.connects.fetch_add(1, Ordering::Relaxed);
-        let mut stream = Stream {
+        let mut stream = ClientStream {
             open,
             requests,
             with_role: FuturesUnordered::new(),
@@ -267,14 +267,14 @@ impl Runner {
         (ended, stream.heard)
     }
 
-    async fn follow(&mut self, stream: &mut Stream) -> Result<std::convert::Infallible, Ended> {
+    async fn follow(&mut self, stream: &mut ClientStream) -> Result<std::convert::Infallible, Ended> {
         let mut demands = Vec::new();
         loop {
             tokio::select! {
                 () = self.updates.closed() => return Err(Ended::Role),
                 response = stream.open.responses.message(), if stream.held_back.is_none() => {
                     let response = response.map_err(Box::new)?.ok_or(Ended::Closed)?;
-                    self.hear(stream, response).await?;
+                    self.receive(stream, response).await?;
                 }
                 Some((received, rejected)) = stream.with_role.next() => {
                     self.answered(stream, received, rejected).await?;
@@ -312,7 +312,7 @@ impl Runner {
 
     async fn answered(
         &mut self,
-        stream: &mut Stream,
+        stream: &mut ClientStream,
         received: Received,
         rejected: Vec<Rejected>,
     ) -> Result<(), Ended> {
@@ -325,9 +325,9 @@ impl Runner {
         }
     }
 
-    async fn hear(&mut self, stream: &mut Stream, response: DeltaDiscoveryResponse) -> Result<(), Ended> {
+    async fn receive(&mut self, stream: &mut ClientStream, response: DeltaDiscoveryResponse) -> Result<(), Ended> {
         let progress = response.control_plane.as_ref().map(|it| Progress::read(&it.identifier)).unwrap_or_default();
-        self.judge(progress, !stream.heard)?;
+        self.check_progress(progress, !stream.heard)?;
         stream.heard = true;
         self.status.updates.fetch_add(1, Ordering::Relaxed);
         let Some(received) = self.state.receive(response) else { return Ok(()) };
@@ -346,7 +346,7 @@ impl Runner {
     }
 
     /// Whether to go along with a controller that is so far.
-    fn judge(&mut self, progress: Progress, first: bool) -> Result<(), Ended> {
+    fn check_progress(&mut self, progress: Progress, first: bool) -> Result<(), Ended> {
         if progress.reached == 0 {
             return Ok(());
         }
@@ -364,7 +364,7 @@ impl Runner {
         Ok(())
     }
 
-    async fn give(&mut self, stream: &mut Stream, mut received: Received) -> Result<(), Ended> {
+    async fn give(&mut self, stream: &mut ClientStream, mut received: Received) -> Result<(), Ended> {
         let (ack, answer) = Ack::new();
         if let Some(witnesses) = &self.witnesses {
             tell_replicas(witnesses, &received.upserts);
@@ -402,7 +402,7 @@ impl Runner {
 impl Saver {
     /// Does what is due next: awaits the write that is under way, or the time for one. Nothing is lost when this is
     /// dropped halfway.
-    async fn step(&mut self, state: &mut State, reached: u64, status: &Status) {
+    async fn step(&mut self, state: &mut State, reached: u64, status: &SubscriberStatus) {
         if let Some((saving, began)) = &mut self.saving {
             let saved = self.disk.saved(saving).await;
             status.saves.fetch_add(u64::from(saved), Ordering::Relaxed);
@@ -418,7 +418,7 @@ impl Saver {
     }
 
     /// Writes what is not written yet, at once.
-    async fn finish(&mut self, state: &mut State, reached: u64, status: &Status) {
+    async fn finish(&mut self, state: &mut State, reached: u64, status: &SubscriberStatus) {
         if self.saving.is_some() {
             self.step(state, reached, status).await;
         }
@@ -441,14 +441,14 @@ fn tell_replicas(witnesses: &Witnesses, upserts: &[Arc<Resource>]) {
 }
 
 /// [`Saver::step`], if there is one.
-async fn keep(saver: &mut Option<Saver>, state: &mut State, reached: u64, status: &Status) {
+async fn keep(saver: &mut Option<Saver>, state: &mut State, reached: u64, status: &SubscriberStatus) {
     match saver {
         Some(saver) => saver.step(state, reached, status).await,
         None => std::future::pending().await,
     }
 }
 
-impl Stream {
+impl ClientStream {
     fn say(&self, request: DeltaDiscoveryRequest) -> Result<(), Ended> {
         self.requests.send(request).map_err(|_| Ended::Closed)
     }

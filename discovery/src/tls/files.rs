@@ -28,7 +28,7 @@ pub struct CertificateFiles {
 }
 
 /// What the files hold, compared with the certificate in use.
-enum Found {
+enum FileState {
     Same,
     New,
     /// Another certificate that is not valid now, while the one in use is.
@@ -60,13 +60,13 @@ impl CertificateFiles {
             let now = Timestamp::now();
             let chain = self.chain.display();
             let problem = match self.look(tls, now) {
-                Ok(Found::Same) => None,
-                Ok(Found::New) => {
+                Ok(FileState::Same) => None,
+                Ok(FileState::New) => {
                     let until = tls.current().validity().until().map(tracing::field::display);
                     tracing::info!(%chain, until, "serving with a new certificate");
                     None
                 }
-                Ok(Found::NotValid(why)) => Some(why),
+                Ok(FileState::NotValid(why)) => Some(why),
                 Err(error) => Some(error.to_string()),
             };
             if let Some(error) = of_files.changed(problem) {
@@ -85,18 +85,18 @@ impl CertificateFiles {
         }
     }
 
-    fn look(&self, tls: &ServerTls, now: Timestamp) -> Result<Found, TlsError> {
+    fn look(&self, tls: &ServerTls, now: Timestamp) -> Result<FileState, TlsError> {
         let (found, present) = (self.read()?, tls.current());
         if found.key.cert == present.key.cert {
-            return Ok(Found::Same);
+            return Ok(FileState::Same);
         }
         if let (Some(problem), None) = (found.validity().problem(now), present.validity().problem(now)) {
             let chain = self.chain.display();
             let next = if problem.is_over() { "write one that is valid" } else { "it is used from then on" };
-            return Ok(Found::NotValid(format!("{chain}: {problem}; {next}")));
+            return Ok(FileState::NotValid(format!("{chain}: {problem}; {next}")));
         }
         tls.replace(found);
-        Ok(Found::New)
+        Ok(FileState::New)
     }
 
     fn read(&self) -> Result<Certificate, TlsError> {

@@ -104,7 +104,7 @@ impl<'a> Session<'a> {
                     }
                 }
             }
-            self.slot.speaks();
+            self.slot.mark_active();
             loop {
                 let progress = self.answer_some();
                 let sent = timeout(idle, async {

@@ -5,7 +5,7 @@ use super::*;
 #[test]
 fn an_own_address_is_answered_once_it_is_listened_on() {
     let mut compiler = Compiler::new(dev());
-    compiler.settle();
+    compiler.complete_proxies();
     let yaml = service("db", "", "ports: [{port: 5432, appProtocol: postgres}]")
         + &service("web", "", "ports: [{port: 8080}, {port: 443, appProtocol: https}]");
     objects(&yaml).into_iter().for_each(|object| compiler.take(Event::Apply(object)));
@@ -47,7 +47,7 @@ fn an_own_address_is_not_given_up_before_those_who_listen_had_the_time_to_come_b
         named.map(|resource| resource.key().name.to_string()).collect::<Vec<_>>()
     };
     assert_eq!(named(&compiler.compile(Instant::now())), ["shop/spare"]);
-    compiler.settle();
+    compiler.complete_proxies();
     let output = compiler.compile(Instant::now());
     assert_eq!(named(&output), ["shop/db"]);
     assert_eq!(name(&output, "shop/db").answer, Answer::Unserved);

@@ -13,15 +13,20 @@ struct Cluster {
     compiler: Compiler,
     now: Instant,
     resources: BTreeMap<maesh_config::Key, Resource>,
-    wants: own_address::Wants,
+    wants: own_address::AddressRequests,
 }
 
 impl Cluster {
     fn new() -> Self {
         let config = Config { horizon: HORIZON, own_settle: SETTLE, ..Config::default() };
         let mut compiler = Compiler::new(config);
-        compiler.settle();
-        Self { compiler, now: Instant::now(), resources: BTreeMap::new(), wants: own_address::Wants::default() }
+        compiler.complete_proxies();
+        Self {
+            compiler,
+            now: Instant::now(),
+            resources: BTreeMap::new(),
+            wants: own_address::AddressRequests::default(),
+        }
     }
 
     fn apply(&mut self, yaml: &str) {
@@ -143,7 +148,7 @@ fn a_name_follows_its_listeners_there_and_back() {
     let both = format!("{own}, {shared}");
     let say = |answer: &str, ports: &str, listeners: &str| (answer.into(), ports.into(), listeners.into());
     assert_eq!(cluster.said(), say("node", "5432/http", shared));
-    assert_eq!(cluster.wants, own_address::Wants::default());
+    assert_eq!(cluster.wants, own_address::AddressRequests::default());
 
     cluster.apply(&service("db", TCP, ports));
     assert_eq!(
@@ -176,7 +181,7 @@ fn a_name_follows_its_listeners_there_and_back() {
     assert_eq!(cluster.said().0, "10.96.9.0");
 
     cluster.apply(&service("db", "", ports));
-    assert_eq!(cluster.wants, own_address::Wants::default());
+    assert_eq!(cluster.wants, own_address::AddressRequests::default());
     assert_eq!(cluster.said(), say("node", "5432/http 5432/tcp", &both), "who remembers the own address gets through");
     cluster.apply(&own_address(0, true));
     assert_eq!(cluster.said(), say("node", "5432/http 5432/tcp", &both));
@@ -245,7 +250,7 @@ fn one_address_for_everybody_by_mode_or_annotation() {
     ] {
         let mut cluster = Cluster::new();
         cluster.compiler = Compiler::new(Config { one_address: mode, own_settle: SETTLE, ..Config::default() });
-        cluster.compiler.settle();
+        cluster.compiler.complete_proxies();
         cluster.apply(&service("web", &metadata, ports));
         assert_eq!(cluster.wants.shared.iter().copied().collect::<Vec<_>>(), want, "{case}");
         cluster.apply(&shared(&port(80)));

@@ -63,7 +63,7 @@ fn proxy_pod(address: &str) -> String {
 #[test]
 fn one_change_runs_what_depends_on_it() {
     let mut compiler = Compiler::new(Config::default());
-    compiler.settle();
+    compiler.complete_proxies();
     compiler.proxies(vec![proxy(&["shared/80/tcp"])]);
     let all: String = (0..SERVICES).map(|i| service_of(i, 80) + &slice_of(i, true)).collect();
     apply(&mut compiler, &all);
@@ -92,7 +92,7 @@ fn one_change_runs_what_depends_on_it() {
 fn what_is_gone_leaves_no_edges() {
     for config in [Config::default(), dev()] {
         let mut compiler = Compiler::new(config);
-        compiler.settle();
+        compiler.complete_proxies();
         runs(&mut compiler);
         let empty = compiler.graph.size();
         for round in 0..3 {

@@ -21,13 +21,13 @@ pub(crate) fn check_service(service: &Service, plan: &Plan, in_force: InForce<'_
         service.ports.iter().any(|p| named(&p.name) || p.number.port().is_some_and(|n| n.to_string() == port))
     };
     let using = |it: &dyn Declared, key: &str| in_use(it, key, plan, in_force);
-    let object = Object { kind: "Service", meta: &service.meta, annotations: &service.annotations };
+    let object = AnnotatedObject { kind: "Service", meta: &service.meta, annotations: &service.annotations };
     object.check(Some(&has), &using)
 }
 
 /// What is wrong with the annotations of a Namespace.
 pub(crate) fn check_namespace(meta: &Meta, annotations: &Annotations) -> Vec<Diagnostic> {
-    Object { kind: "Namespace", meta, annotations }.check(None, &|_, _| None)
+    AnnotatedObject { kind: "Namespace", meta, annotations }.check(None, &|_, _| None)
 }
 
 /// What the plan has where the annotation `key` asks for something: the values of all ports that it covers.
@@ -50,13 +50,13 @@ type Using<'a> = &'a dyn Fn(&dyn Declared, &str) -> Option<String>;
 type HasPort<'a> = Option<&'a dyn Fn(&str) -> bool>;
 
 /// An object with annotations.
-struct Object<'a> {
+struct AnnotatedObject<'a> {
     kind: &'a str,
     meta: &'a Meta,
     annotations: &'a Annotations,
 }
 
-impl Object<'_> {
+impl AnnotatedObject<'_> {
     fn check(&self, has_port: HasPort<'_>, using: Using<'_>) -> Vec<Diagnostic> {
         let with_rest = |(key, text)| Some((key, strip_prefix(key)?, text));
         let ours = self.annotations.iter().map(|(key, text)| (&**key, &**text)).filter_map(with_rest);
@@ -110,7 +110,7 @@ impl Object<'_> {
             );
             return ignored(Reason::UnsupportedAnnotation, why);
         };
-        match annotation.judge(text.trim()) {
+        match annotation.check_value(text.trim()) {
             Ok(None) => None,
             Ok(Some(unsupported)) => {
                 Some(say(Reason::UnsupportedAnnotation, format!("annotation {key} {unsupported}")).value(text))

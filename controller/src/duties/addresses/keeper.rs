@@ -16,7 +16,7 @@ use kube::{
 };
 use maesh_compiler::{
     kinds::OWN_ADDRESS,
-    own_address::{self, Addresses, Ports, SHARED, Wants, allocate, share},
+    own_address::{self, AddressRequests, Addresses, Ports, SHARED, allocate, share},
 };
 use maesh_config::ServiceName;
 use tokio::time::{Instant, timeout};
@@ -108,7 +108,7 @@ impl Keeper {
     /// Writes what is to be written, as fast as it may. Returns when there is more to do, if nothing happens before.
     pub(super) async fn bring_up_to_date(
         &mut self,
-        wants: &Wants,
+        wants: &AddressRequests,
         leadership: &Leadership,
     ) -> Result<Option<Instant>, KeepError> {
         let known = self.proxies.as_ref().is_none_or(|proxies| proxies.count().is_some()) && self.direct.is_known();
@@ -199,7 +199,7 @@ impl Keeper {
     }
 
     /// Gives each Service its place.
-    fn give(&mut self, wants: &Wants, now: u64) -> Addresses {
+    fn give(&mut self, wants: &AddressRequests, now: u64) -> Addresses {
         let there = self.there.there().into_iter().flat_map(BTreeMap::values);
         let mut given = self.addresses.take().unwrap_or_else(|| object::addresses(there));
         let horizon = self.options.horizon.as_secs();

@@ -13,7 +13,7 @@ use kube::{
 };
 use maesh_compiler::{
     diagnostic::ObjectRef,
-    kinds::{BadField, Door, Object, ObjectId, ObjectKind, Registration},
+    kinds::{BadField, Object, ObjectId, ObjectKind, ReadContext, Registration},
 };
 use tokio::{sync::mpsc, time::Instant};
 
@@ -43,7 +43,7 @@ pub(super) struct Follow {
     /// The version in use, by its place in the registration.
     pub(super) version_at: usize,
     pub(super) api: Api<Raw>,
-    door: Door,
+    door: ReadContext,
     watch_for: Duration,
     page: u32,
     stream_lists: bool,
@@ -87,7 +87,7 @@ impl Follow {
         registration: &'static Registration,
         client: &Client,
         options: &Options,
-        door: &Door,
+        door: &ReadContext,
         watches: Watches,
         batches: mpsc::Sender<Batch>,
     ) -> Self {

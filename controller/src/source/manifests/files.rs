@@ -11,7 +11,7 @@ use std::{
 
 use maesh_compiler::{
     diagnostic::{Diagnostic, ObjectRef, Reason, Severity, did_you_mean},
-    kinds::{BadField, Door, Object, ObjectId, ObjectKind},
+    kinds::{BadField, Object, ObjectId, ObjectKind, ReadContext},
 };
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -32,7 +32,7 @@ const NO_FILE: &str =
 pub(super) struct Files {
     /// Paths as they were given, and as the system knows them.
     roots: Vec<(PathBuf, PathBuf)>,
-    door: Door,
+    door: ReadContext,
     progress: Arc<Progress>,
     files: BTreeMap<PathBuf, File>,
     /// Standard input, where it was asked for: it is read once.
@@ -88,7 +88,7 @@ struct Found {
 
 impl Files {
     /// The files of `roots`. Where standard input is among them, it is read to its end.
-    pub(super) fn new(mut roots: Vec<PathBuf>, door: Door, progress: Arc<Progress>) -> Self {
+    pub(super) fn new(mut roots: Vec<PathBuf>, door: ReadContext, progress: Arc<Progress>) -> Self {
         let given = roots.len();
         roots.retain(|root| root != Path::new(STANDARD_INPUT));
         let input = (roots.len() < given).then(|| File::standard_input(io::stdin().lock(), &door));
@@ -341,7 +341,7 @@ fn is_manifest(path: &Path) -> bool {
 
 impl File {
     /// Reads the file if it may have changed, or `again`.
-    fn look(&mut self, path: &Path, again: bool, door: &Door) {
+    fn look(&mut self, path: &Path, again: bool, door: &ReadContext) {
         let metadata = match fs::metadata(path) {
             Ok(metadata) => metadata,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return,
@@ -370,7 +370,7 @@ impl File {
     }
 
     /// Standard input as a file.
-    fn standard_input(input: impl Read, door: &Door) -> Self {
+    fn standard_input(input: impl Read, door: &ReadContext) -> Self {
         let mut file = Self { name: "standard input".into(), ..Self::default() };
         match read(input) {
             Ok(bytes) => file.take(bytes, door),
@@ -379,7 +379,7 @@ impl File {
         file
     }
 
-    fn take(&mut self, bytes: Vec<u8>, door: &Door) {
+    fn take(&mut self, bytes: Vec<u8>, door: &ReadContext) {
         match String::from_utf8(bytes) {
             Ok(text) if text.trim().is_empty() => {
                 if !self.said.objects.is_empty() {
@@ -396,7 +396,7 @@ impl File {
         }
     }
 
-    fn parse(&mut self, text: &str, door: &Door) {
+    fn parse(&mut self, text: &str, door: &ReadContext) {
         let mut parsed = parse::parse(&self.name, text, door);
         if parsed.broken && !self.said.objects.is_empty() {
             for problem in parsed.problems.iter_mut().filter(|problem| problem.reason == Reason::UnparsableFile) {

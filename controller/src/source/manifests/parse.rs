@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use maesh_compiler::{
     diagnostic::{Diagnostic, ObjectRef, Reason},
-    kinds::{BadField, Door, OLD_PREFIX, Object, ObjectId, ObjectKind, Origin, PREFIX, Registration},
+    kinds::{BadField, OLD_PREFIX, Object, ObjectId, ObjectKind, Origin, PREFIX, ReadContext, Registration},
 };
 use serde::de::IgnoredAny;
 use serde_json::Value;
@@ -42,7 +42,7 @@ pub(super) struct Unknown {
 
 /// Reads the text of one file. Only a document that is not YAML is an error of the file; all others stand by
 /// themselves.
-pub(super) fn parse(file: &Arc<str>, text: &str, door: &Door) -> Parsed {
+pub(super) fn parse(file: &Arc<str>, text: &str, door: &ReadContext) -> Parsed {
     let mut reader = Reader { file, door, first_line: 0, parsed: Parsed::default() };
     for (first_line, document) in documents(text) {
         match json_values(document) {
@@ -107,7 +107,7 @@ fn documents(text: &str) -> impl Iterator<Item = (u32, &str)> {
 
 struct Reader<'a> {
     file: &'a Arc<str>,
-    door: &'a Door,
+    door: &'a ReadContext,
     first_line: u32,
     parsed: Parsed,
 }

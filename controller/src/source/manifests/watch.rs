@@ -14,7 +14,7 @@ use std::{
 
 use maesh_compiler::{
     diagnostic::{Diagnostic, ObjectRef, Reason},
-    kinds::{Door, Object, ObjectId, ObjectKind},
+    kinds::{Object, ObjectId, ObjectKind, ReadContext},
 };
 use notify::{
     RecommendedWatcher, RecursiveMode, Watcher,
@@ -37,7 +37,7 @@ pub(super) enum Signal {
 /// Reads everything, then follows changes until told to stop or nobody listens.
 pub(super) fn run(
     paths: Vec<PathBuf>,
-    door: Door,
+    door: ReadContext,
     progress: Arc<Progress>,
     signal: Sender<Signal>,
     signals: &Receiver<Signal>,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use maesh_compiler::{
     event::Event,
-    kinds::{Door, ObjectId, ObjectKind},
+    kinds::{ObjectId, ObjectKind, ReadContext},
 };
 use maesh_controller::{
     api::Limits,
@@ -61,7 +61,7 @@ async fn server() -> (Peer, mpsc::UnboundedReceiver<(Asked, mpsc::UnboundedSende
 }
 
 fn watching(peer: &Peer) -> (Batches, Watches) {
-    kubernetes::start(&peer.client(Limits::default()), &Options::default(), &Door::default())
+    kubernetes::start(&peer.client(Limits::default()), &Options::default(), &ReadContext::default())
 }
 
 /// The next thing that is said of Services, problems aside.

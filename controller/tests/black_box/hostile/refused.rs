@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use maesh_compiler::own_address::{Want, Wants};
+use maesh_compiler::own_address::{AddressRequest, AddressRequests};
 use maesh_config::{ServiceName, model::Transport};
 use maesh_controller::{
     api::Limits,
@@ -89,7 +89,7 @@ impl Cluster {
 /// A replica that leads and keeps own addresses in a cluster that answers so.
 struct Replica {
     cluster: Arc<Cluster>,
-    want: watch::Sender<Option<Wants>>,
+    want: watch::Sender<Option<AddressRequests>>,
     peer: Peer,
     candidate: Candidate,
     _leaving: watch::Sender<bool>,
@@ -97,7 +97,7 @@ struct Replica {
 }
 
 impl Replica {
-    async fn start(wants: Wants, writes_per_second: u32, recorder: Option<Recorder>) -> Self {
+    async fn start(wants: AddressRequests, writes_per_second: u32, recorder: Option<Recorder>) -> Self {
         let cluster = Arc::new(Cluster::default());
         let answers = cluster.clone();
         let peer = Peer::start(move |asked| answers.answer(&asked)).await;
@@ -133,10 +133,12 @@ impl Replica {
 }
 
 /// So many Services with the same port: each has an address of its own.
-fn wants(count: usize) -> Wants {
-    let of =
-        |n: usize| Want { service: ServiceName::new("shop", format!("s{n}")), ports: [(5432, Transport::Tcp)].into() };
-    Wants { own: (0..count).map(of).collect(), shared: BTreeSet::new() }
+fn wants(count: usize) -> AddressRequests {
+    let of = |n: usize| AddressRequest {
+        service: ServiceName::new("shop", format!("s{n}")),
+        ports: [(5432, Transport::Tcp)].into(),
+    };
+    AddressRequests { own: (0..count).map(of).collect(), shared: BTreeSet::new() }
 }
 
 #[tokio::test]

@@ -33,7 +33,7 @@ impl Talk {
 
     fn say(&mut self, request: DeltaDiscoveryRequest) -> Result<RequestKind, Violation> {
         let node = Some(Node { id: "n".to_owned(), ..Node::default() });
-        self.session.hear(DeltaDiscoveryRequest { node, type_url: TYPE.to_owned(), ..request }, &self.store)
+        self.session.receive(DeltaDiscoveryRequest { node, type_url: TYPE.to_owned(), ..request }, &self.store)
     }
 
     fn subscribe(&mut self, names: &[&str]) {
@@ -66,7 +66,7 @@ impl Talk {
     }
 
     /// The next response, acknowledged, in short: `a=1 -b!`, where `!` marks completion; "" for none.
-    fn hear(&mut self) -> String {
+    fn receive(&mut self) -> String {
         let Some(response) = self.next() else { return String::new() };
         assert_eq!(self.answer(&response.nonce, None), RequestKind::Ack);
         said(&response)
@@ -81,7 +81,7 @@ fn said(response: &DeltaDiscoveryResponse) -> String {
     let bytes = |it: &Resource| String::from_utf8(it.resource.as_ref().unwrap().value.to_vec()).unwrap();
     let mut words: Vec<_> = response.resources.iter().map(|it| format!("{}={}", it.name, bytes(it))).collect();
     words.extend(response.removed_resources.iter().map(|name| format!("-{name}")));
-    let mark = response.system_version_info.parse::<Mark>().unwrap();
+    let mark = response.system_version_info.parse::<RevisionMark>().unwrap();
     words.join(" ") + if mark.complete { "!" } else { "" }
 }
 
@@ -91,11 +91,11 @@ fn everything_is_asked_for_in_two_ways() {
         let mut talk = Talk::new();
         talk.put("a", "1");
         talk.subscribe(names);
-        assert_eq!(talk.hear(), "a=1!", "{case}");
-        assert_eq!(talk.hear(), "", "{case}");
+        assert_eq!(talk.receive(), "a=1!", "{case}");
+        assert_eq!(talk.receive(), "", "{case}");
         talk.put("b", "1");
         talk.remove("a");
-        assert_eq!(talk.hear(), "b=1 -a", "{case}");
+        assert_eq!(talk.receive(), "b=1 -a", "{case}");
     }
 }
 
@@ -103,8 +103,8 @@ fn everything_is_asked_for_in_two_ways() {
 fn an_empty_set_is_said_to_be_complete() {
     let mut talk = Talk::new();
     talk.subscribe(&["*"]);
-    assert_eq!(talk.hear(), "!");
-    assert_eq!(talk.hear(), "");
+    assert_eq!(talk.receive(), "!");
+    assert_eq!(talk.receive(), "");
 }
 
 #[test]
@@ -112,10 +112,10 @@ fn nothing_is_said_before_the_store_is_complete() {
     let mut talk = Talk { store: Store::new(), session: Session::default() };
     talk.put("a", "1");
     talk.resume(&["*"], &[("gone", "1")]);
-    assert_eq!(talk.hear(), "", "gone may come yet");
+    assert_eq!(talk.receive(), "", "gone may come yet");
     talk.put("gone", "1");
     talk.store.mark_complete();
-    assert_eq!(talk.hear(), "a=1!");
+    assert_eq!(talk.receive(), "a=1!");
 }
 
 #[test]
@@ -124,16 +124,16 @@ fn of_what_is_not_complete_only_what_is_there_is_said() {
     talk.put("a", "2");
     talk.resume(&["*"], &[("a", "1"), ("gone", "1"), ("late", "1"), ("same", "1")]);
     talk.store.mark_complete_but(&[TYPE]);
-    assert_eq!(talk.hear(), "a=2", "no mark, and nothing is taken back");
+    assert_eq!(talk.receive(), "a=2", "no mark, and nothing is taken back");
     talk.put("same", "1");
-    assert_eq!(talk.hear(), "", "it has it");
+    assert_eq!(talk.receive(), "", "it has it");
     talk.put("late", "1");
     talk.remove("late");
     talk.put("new", "1");
-    assert_eq!(talk.hear(), "new=1 -late", "what went after it was there is gone");
+    assert_eq!(talk.receive(), "new=1 -late", "what went after it was there is gone");
     talk.store.mark_complete();
-    assert_eq!(talk.hear(), "-gone!");
-    assert_eq!(talk.hear(), "");
+    assert_eq!(talk.receive(), "-gone!");
+    assert_eq!(talk.receive(), "");
 }
 
 #[test]
@@ -142,19 +142,19 @@ fn single_names_are_answered_whether_or_not_they_exist() {
     talk.put("a", "1");
     talk.put("b", "1");
     talk.subscribe(&["a", "none"]);
-    assert_eq!(talk.hear(), "a=1 -none!");
+    assert_eq!(talk.receive(), "a=1 -none!");
     talk.put("b", "2");
-    assert_eq!(talk.hear(), "", "of no interest");
+    assert_eq!(talk.receive(), "", "of no interest");
     talk.put("none", "1");
     talk.remove("a");
-    assert_eq!(talk.hear(), "none=1 -a");
+    assert_eq!(talk.receive(), "none=1 -a");
     talk.subscribe(&["b"]);
-    assert_eq!(talk.hear(), "b=2!");
+    assert_eq!(talk.receive(), "b=2!");
     talk.unsubscribe(&["b"]);
     talk.put("b", "3");
-    assert_eq!(talk.hear(), "");
+    assert_eq!(talk.receive(), "");
     talk.subscribe(&["none"]);
-    assert_eq!(talk.hear(), "none=1!", "asked for again, it is sent again");
+    assert_eq!(talk.receive(), "none=1!", "asked for again, it is sent again");
 }
 
 #[test]
@@ -163,18 +163,18 @@ fn the_star_comes_and_goes() {
     talk.put("a", "1");
     talk.put("b", "1");
     talk.subscribe(&["a"]);
-    assert_eq!(talk.hear(), "a=1!");
+    assert_eq!(talk.receive(), "a=1!");
     talk.subscribe(&["*"]);
-    assert_eq!(talk.hear(), "a=1 b=1!");
+    assert_eq!(talk.receive(), "a=1 b=1!");
     talk.unsubscribe(&["a"]);
-    assert_eq!(talk.hear(), "a=1", "the star still covers it");
+    assert_eq!(talk.receive(), "a=1", "the star still covers it");
     talk.subscribe(&["a"]);
-    assert_eq!(talk.hear(), "a=1!");
+    assert_eq!(talk.receive(), "a=1!");
     talk.unsubscribe(&["*"]);
     talk.put("b", "2");
-    assert_eq!(talk.hear(), "");
+    assert_eq!(talk.receive(), "");
     talk.put("a", "2");
-    assert_eq!(talk.hear(), "a=2");
+    assert_eq!(talk.receive(), "a=2");
 }
 
 #[test]
@@ -196,12 +196,12 @@ fn resuming_brings_differences_only() {
         talk.put("older", "1");
         talk.remove("older");
         talk.resume(subscribe, has);
-        let mut words: Vec<_> = talk.hear().trim_end_matches('!').split(' ').map(str::to_owned).collect();
+        let mut words: Vec<_> = talk.receive().trim_end_matches('!').split(' ').map(str::to_owned).collect();
         let mut wanted: Vec<_> = want.trim_end_matches('!').split(' ').map(str::to_owned).collect();
         words.sort();
         wanted.sort();
         assert_eq!(words, wanted, "{case}");
-        assert_eq!(talk.hear(), "", "{case}");
+        assert_eq!(talk.receive(), "", "{case}");
     }
 }
 
@@ -209,7 +209,7 @@ fn resuming_brings_differences_only() {
 fn one_response_is_unanswered_at_most_and_the_next_has_the_newest() {
     let mut talk = Talk::new();
     talk.subscribe(&["*"]);
-    assert_eq!(talk.hear(), "!");
+    assert_eq!(talk.receive(), "!");
     talk.put("a", "1");
     let first = talk.next().unwrap();
     for bytes in ["2", "3", "4"] {
@@ -219,7 +219,7 @@ fn one_response_is_unanswered_at_most_and_the_next_has_the_newest() {
     assert_eq!(talk.answer("not a nonce of ours", None), RequestKind::Stale);
     assert!(talk.next().is_none(), "a stale answer frees nothing");
     assert_eq!(talk.answer(&first.nonce, None), RequestKind::Ack);
-    assert_eq!(talk.hear(), "a=4");
+    assert_eq!(talk.receive(), "a=4");
     assert_eq!(talk.answer(&first.nonce, None), RequestKind::Stale, "answered once");
 }
 
@@ -229,14 +229,14 @@ fn a_stale_answer_may_still_change_interest() {
     talk.put("a", "1");
     talk.put("b", "1");
     talk.subscribe(&["a"]);
-    assert_eq!(talk.hear(), "a=1!");
+    assert_eq!(talk.receive(), "a=1!");
     let heard = talk.say(DeltaDiscoveryRequest {
         resource_names_subscribe: strings(&["b"]),
         response_nonce: "old".to_owned(),
         ..Default::default()
     });
     assert_eq!(heard, Ok(RequestKind::Stale));
-    assert_eq!(talk.hear(), "b=1!");
+    assert_eq!(talk.receive(), "b=1!");
 }
 
 #[test]
@@ -246,9 +246,9 @@ fn what_was_rejected_is_not_sent_again_until_it_changes() {
     talk.subscribe(&["*"]);
     let response = talk.next().unwrap();
     assert_eq!(talk.answer(&response.nonce, Some("a is bad")), RequestKind::Nack);
-    assert_eq!(talk.hear(), "");
+    assert_eq!(talk.receive(), "");
     talk.put("a", "good");
-    assert_eq!(talk.hear(), "a=good");
+    assert_eq!(talk.receive(), "a=good");
 }
 
 #[test]
@@ -281,8 +281,8 @@ fn changes_during_the_initial_set_are_not_lost() {
     talk.put("b", "2");
     talk.remove("c");
     talk.answer(&first.nonce, None);
-    assert_eq!(talk.hear(), "b=2 -a -c!");
-    assert_eq!(talk.hear(), "");
+    assert_eq!(talk.receive(), "b=2 -a -c!");
+    assert_eq!(talk.receive(), "");
 }
 
 #[test]
@@ -294,14 +294,14 @@ fn what_a_stream_must_not_do() {
         ..Default::default()
     };
     let (mut no_node, store) = session();
-    assert_eq!(no_node.hear(request(TYPE, false), &store), Err(Violation::NoNode));
+    assert_eq!(no_node.receive(request(TYPE, false), &store), Err(Violation::NoNode));
     let (mut no_type, store) = session();
-    assert_eq!(no_type.hear(request("", true), &store), Err(Violation::NoType));
+    assert_eq!(no_type.receive(request("", true), &store), Err(Violation::NoType));
     let (mut greedy, store) = session();
     for i in 0..TYPES {
-        assert!(greedy.hear(request(&i.to_string(), true), &store).is_ok());
+        assert!(greedy.receive(request(&i.to_string(), true), &store).is_ok());
     }
-    assert_eq!(greedy.hear(request("one more", false), &store), Err(Violation::TooMuch));
+    assert_eq!(greedy.receive(request("one more", false), &store), Err(Violation::TooMuch));
 }
 
 #[test]
@@ -322,7 +322,7 @@ fn listeners_that_a_resuming_subscriber_has_count_as_acknowledged() {
         initial_resource_versions: [("shared/80/tcp".to_owned(), Version::of(b"l").to_string())].into(),
         ..Default::default()
     };
-    session.hear(request, &store).unwrap();
+    session.receive(request, &store).unwrap();
     let response = session.next(&store, CHUNK).unwrap().unwrap().response;
     assert_eq!(response.resources.len(), 1);
     let seen = session.take_changed().unwrap();

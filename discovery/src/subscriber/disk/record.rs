@@ -15,7 +15,7 @@ use maesh_config::Kind;
 use prost::Message;
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::subscriber::state::{Encoded, OnDisk, Stamp, State};
+use crate::subscriber::state::{Stamp, State, StoredChange, StoredResource};
 
 pub(super) const MAGIC: &[u8; 8] = b"maesh\0st";
 const FORMAT: u32 = 2;
@@ -59,14 +59,14 @@ impl Record {
     }
 
     /// A resource, or that there is none.
-    pub(super) fn of(name: &str, form: OnDisk) -> Self {
+    pub(super) fn of(name: &str, form: StoredChange) -> Self {
         let named = Self { name: name.to_owned(), ..Self::default() };
         match form {
-            OnDisk::Here(Encoded { version, bytes }) => {
+            StoredChange::Here(StoredResource { version, bytes }) => {
                 Self { version: version.to_string(), bytes: Bytes::from_owner(bytes), ..named }
             }
-            OnDisk::Absent => Self { absent: true, ..named },
-            OnDisk::Gone => Self { gone: true, ..named },
+            StoredChange::Absent => Self { absent: true, ..named },
+            StoredChange::Gone => Self { gone: true, ..named },
         }
     }
 
@@ -173,7 +173,7 @@ fn next(bytes: &[u8]) -> Option<(Record, &[u8])> {
 }
 
 /// Resources, names of absent ones, and whether this is all.
-type Section = (HashMap<Arc<str>, Encoded>, HashSet<Arc<str>>, bool);
+type Section = (HashMap<Arc<str>, StoredResource>, HashSet<Arc<str>>, bool);
 
 /// Fills `state` with what `records` come to; returns how far the controllers were.
 pub(super) fn fill(state: &mut State, records: Vec<Record>) -> u64 {
@@ -201,7 +201,8 @@ pub(super) fn fill(state: &mut State, records: Vec<Record>) -> u64 {
         if record.absent {
             absent.insert(name);
         } else if !record.gone {
-            resources.insert(name, Encoded { version: Stamp::read(&record.version), bytes: record.bytes[..].into() });
+            resources
+                .insert(name, StoredResource { version: Stamp::read(&record.version), bytes: record.bytes[..].into() });
         }
     }
     for (kind, (resources, absent, complete)) in sections {

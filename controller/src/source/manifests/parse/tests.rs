@@ -1,7 +1,7 @@
 use super::*;
 
 fn read(text: &str) -> Parsed {
-    parse(&"f.yaml".into(), text, &Door::default())
+    parse(&"f.yaml".into(), text, &ReadContext::default())
 }
 
 fn said(parsed: &Parsed) -> Vec<String> {
