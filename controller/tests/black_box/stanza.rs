@@ -347,6 +347,32 @@ fn what_cannot_be_undone_is_said_and_tried_again() {
     assert_eq!(lab.corefile(), COREFILE);
 }
 
+/// The emergency exit of docs/cluster-dns.md.
+#[test]
+fn a_person_removes_the_stanza_once_the_controllers_have_no_right_to_it() {
+    let Some(lab) = Lab::start_or_skip() else { return };
+    let keeper = Keeper::start(&lab, TIMES);
+    let written = || lab.corefile().starts_with("# maesh begin");
+    let runtime = lab.runtime();
+    let remove = || {
+        let cluster = Cluster::new(lab.client(&runtime, "admin"));
+        on(&runtime, async move { take_out(&cluster, &mesh(), &Right::Person).await }).expect("removed");
+    };
+    assert!(until(PATIENCE, written));
+    remove();
+    assert!(until(PATIENCE, written), "with their right, the controllers write it again");
+
+    lab.kubectl(&["--namespace", "kube-system", "delete", "rolebinding", "maesh"]);
+    keeper.until(Phase::Blocked);
+    remove();
+    until_event(&lab, "StanzaBlocked: reading ConfigMap kube-system/coredns");
+    assert_eq!(lab.corefile(), COREFILE, "to the byte");
+    assert!(!until(10 * TIMES.tick, written), "nobody writes it again");
+
+    lab.apply(RIGHTS);
+    assert!(until(PATIENCE, written), "with the right given back: {}", lab.corefile());
+}
+
 #[test]
 #[ignore = "long: a write is watched for five seconds"]
 fn a_stanza_that_is_there_and_not_in_force_is_said_for_as_long_as_that_stands() {
