@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 const SIGN_OF_LIFE: Duration = Duration::from_secs(30);
 
 /// What a command said and how it ended.
-pub(crate) struct Outcome {
+pub(crate) struct CommandOutput {
     /// Whether its exit code was 0.
     pub(crate) success: bool,
     /// Both outputs, in the order they were written.
@@ -20,7 +20,7 @@ pub(crate) struct Outcome {
 
 /// Runs `command` without standard input, and collects what it prints. Every half minute the last line it printed is
 /// shown after `name`.
-pub(crate) fn collect(name: &str, command: &mut Command) -> Result<Outcome> {
+pub(crate) fn collect(name: &str, command: &mut Command) -> Result<CommandOutput> {
     let mut file = tempfile::tempfile().context("a file for a command's output")?;
     let since = Instant::now();
     let mut child = command
@@ -44,7 +44,7 @@ pub(crate) fn collect(name: &str, command: &mut Command) -> Result<Outcome> {
     file.rewind()?;
     file.read_to_end(&mut output)?;
     let output = String::from_utf8_lossy(&output).into_owned();
-    Ok(Outcome { success: status.success(), output })
+    Ok(CommandOutput { success: status.success(), output })
 }
 
 /// Runs `command`; its output is a part of the error when it fails, and forgotten otherwise.

@@ -58,7 +58,7 @@ enum Part {
 
 /// Runs the bench and prints its tables.
 pub(crate) fn run(options: &Options) -> Result<()> {
-    let mut bench = Bench::new(options)?;
+    let mut bench = DnsBench::new(options)?;
     let alone = bench.servers()?;
     if options.part != Part::Path {
         bench.measure(&alone, IN_FLIGHT[0])?;
@@ -70,7 +70,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-struct Bench<'a> {
+struct DnsBench<'a> {
     options: &'a Options,
     template: Template,
     dnsperf: PathBuf,
@@ -85,7 +85,7 @@ struct Server {
     port: SocketAddr,
 }
 
-impl<'a> Bench<'a> {
+impl<'a> DnsBench<'a> {
     fn new(options: &'a Options) -> Result<Self> {
         let template = Template::new()?;
         template.write("dns/zone", "zone", SERVICES)?;

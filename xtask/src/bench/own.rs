@@ -20,9 +20,9 @@ use maesh_test_support::tool;
 use maesh_testkube::ApiServer;
 
 use self::{
-    objects::{Cluster, Objects, Writes},
+    objects::{Objects, TestObjects, Writes},
     programs::Programs,
-    report::{Report, Run, Stage},
+    report::{OwnReport, PartCost, Run},
 };
 use super::{
     binary::Binary,
@@ -76,7 +76,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         runs.push(server.namespace().run(|| measure(&server, &maesh, options, rollout, budget))??);
     }
     let (services, proxies, at_once) = (options.services, options.proxies, options.at_once);
-    print!("{}", Report { services, proxies, rollout, at_once, runs });
+    print!("{}", OwnReport { services, proxies, rollout, at_once, runs });
     Ok(())
 }
 
@@ -85,20 +85,20 @@ fn measure(server: &ApiServer, maesh: &Path, options: &Options, rollout: usize, 
     kubectl.args(["proxy", "--port", "8001", "--address", "127.0.0.1"]);
     let mut api = Running::start("kubectl proxy", kubectl)?;
     api.wait_for_port(API)?;
-    let mut cluster = Cluster::write(options.services, options.proxies)?;
+    let mut cluster = TestObjects::write(options.services, options.proxies)?;
     let mut programs = Programs::start(server)?;
     // What kube-proxy needs to start is no part of it.
-    settle(&mut programs, LONGEST, || Ok(true))?;
+    run_until(&mut programs, LONGEST, || Ok(true))?;
     let begun = Moment::now(&programs)?;
     programs.start_controller(server, maesh, budget)?;
     let few = budget > 0 && options.services * options.proxies > usize::try_from(budget)?;
-    let written = settle(&mut programs, LONGEST, || cluster.is_served(few))?;
+    let written = run_until(&mut programs, LONGEST, || cluster.is_served(few))?;
     let objects = Objects::read()?;
-    let given = Stage::between(&begun, &written);
+    let given = PartCost::between(&begun, &written);
     let since = Moment::now(&programs)?;
     cluster.roll_out(rollout, options.at_once)?;
-    let rolled = settle(&mut programs, LONGEST, || cluster.is_served(few))?;
-    Ok(Run { budget, few, objects, given, rolled: Stage::between(&since, &rolled) })
+    let rolled = run_until(&mut programs, LONGEST, || cluster.is_served(few))?;
+    Ok(Run { budget, few, objects, given, rolled: PartCost::between(&since, &rolled) })
 }
 
 /// What was used up to a moment.
@@ -121,7 +121,7 @@ impl Moment {
 
 /// Waits until nothing is written any more, kube-proxy rests, and `done` says so. Returns the last moment at which
 /// something still happened.
-fn settle(programs: &mut Programs, limit: Duration, mut done: impl FnMut() -> Result<bool>) -> Result<Moment> {
+fn run_until(programs: &mut Programs, limit: Duration, mut done: impl FnMut() -> Result<bool>) -> Result<Moment> {
     let since = Instant::now();
     let mut last = Moment::now(programs)?;
     let mut before = last.kube_proxy;

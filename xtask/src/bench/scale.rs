@@ -19,7 +19,7 @@ use maesh_testkube::ApiServer;
 use self::{
     cluster::{ENDPOINTS, Layout, PODS, slice, write_everything},
     http::{Backend, Client},
-    report::{Figure, Report, Times},
+    report::{Figure, ScaleReport, Times},
     roles::{Mesh, PROXY},
 };
 use super::binary::Binary;
@@ -76,7 +76,7 @@ fn measure(
     layout: Layout,
     options: &Options,
     used: usize,
-) -> Result<Report> {
+) -> Result<ScaleReport> {
     let backend = Backend::start()?;
     let mut kubectl = server.kubectl();
     kubectl.args(["proxy", "--port", "8001", "--address", "127.0.0.1"]);
@@ -96,7 +96,7 @@ fn measure(
     let changes = changes(layout, used, options.writes)?;
     let busy = mesh.processor_time()?.into_iter().zip(busy).map(|(after, before)| after - before).collect();
     let after_writes = mesh.memory()?;
-    let report = Report {
+    let report = ScaleReport {
         layout,
         pods: options.pods,
         used,

@@ -49,7 +49,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 
     let names_of_ours = ["bulk.bench.maesh", "short.bench.maesh"];
     let rivals = Field { setting, templates: "tcp", count: 0, names: names_of_ours }.start(&mut template, &names)?;
-    let bench = Bench { options, iperf, wrk };
+    let bench = TcpBench { options, iperf, wrk };
     let mut contenders: Vec<Contender<'_>> = rivals
         .iter()
         .map(|rival| Contender { name: rival.name.clone(), run: Box::new(|| bench.measure(rival)) })
@@ -83,13 +83,13 @@ fn sink(setting: &Setting, template: &mut Template, iperf: &std::path::Path) -> 
     Ok(process)
 }
 
-struct Bench<'a> {
+struct TcpBench<'a> {
     options: &'a Options,
     iperf: PathBuf,
     wrk: PathBuf,
 }
 
-impl Bench<'_> {
+impl TcpBench<'_> {
     fn measure(&self, rival: &Rival) -> Result<Vec<f64>> {
         let mut values = self.bulk(rival, false)?;
         values.extend(self.bulk(rival, true)?);

@@ -116,13 +116,13 @@ impl Objects {
 }
 
 /// The cluster as it should be.
-pub(super) struct Cluster {
+pub(super) struct TestObjects {
     services: usize,
     /// How often the proxy of each node was replaced.
     generations: Vec<usize>,
 }
 
-impl Cluster {
+impl TestObjects {
     /// Writes all there is before the mesh.
     pub(super) fn write(services: usize, proxies: usize) -> Result<Self> {
         let mut client = Client::connect(API)?;
@@ -256,7 +256,7 @@ mod tests {
 
     #[test]
     fn generations_that_follow_share_no_address() {
-        let cluster = Cluster { services: 1, generations: vec![0; 500] };
+        let cluster = TestObjects { services: 1, generations: vec![0; 500] };
         let all: BTreeSet<_> = (0..2).flat_map(|g| (0..500).map(move |n| (n, g))).collect();
         let addresses: BTreeSet<_> = all.iter().map(|(n, g)| cluster.address(*n, *g)).collect();
         assert_eq!(addresses.len(), 1000);

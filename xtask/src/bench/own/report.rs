@@ -6,7 +6,7 @@ use super::{Moment, Objects};
 use crate::measure::machine;
 
 /// What one part of a run took.
-pub(super) struct Stage {
+pub(super) struct PartCost {
     took: Duration,
     slices: u64,
     services: u64,
@@ -15,7 +15,7 @@ pub(super) struct Stage {
     resident: u64,
 }
 
-impl Stage {
+impl PartCost {
     pub(super) fn between(begun: &Moment, done: &Moment) -> Self {
         Self {
             took: done.at.saturating_duration_since(begun.at),
@@ -28,7 +28,7 @@ impl Stage {
     }
 }
 
-impl fmt::Display for Stage {
+impl fmt::Display for PartCost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
@@ -49,8 +49,8 @@ pub(super) struct Run {
     /// Whether addresses list a few proxies.
     pub(super) few: bool,
     pub(super) objects: Objects,
-    pub(super) given: Stage,
-    pub(super) rolled: Stage,
+    pub(super) given: PartCost,
+    pub(super) rolled: PartCost,
 }
 
 impl Run {
@@ -61,7 +61,7 @@ impl Run {
 }
 
 /// All that was seen.
-pub(super) struct Report {
+pub(super) struct OwnReport {
     pub(super) services: usize,
     pub(super) proxies: usize,
     pub(super) rollout: usize,
@@ -69,7 +69,7 @@ pub(super) struct Report {
     pub(super) runs: Vec<Run>,
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for OwnReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "\n| objects | Services | EndpointSlices | endpoints in them |\n|---|---:|---:|---:|")?;
         for run in &self.runs {

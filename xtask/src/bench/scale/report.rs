@@ -49,7 +49,7 @@ impl fmt::Display for Times {
 }
 
 /// All that was seen.
-pub(super) struct Report {
+pub(super) struct ScaleReport {
     pub(super) layout: Layout,
     pub(super) pods: bool,
     pub(super) used: usize,
@@ -68,7 +68,7 @@ pub(super) struct Report {
     pub(super) backend: usize,
 }
 
-impl Report {
+impl ScaleReport {
     /// Whether nothing that must be is missing: memory at its highest stage, the time of a change, no failed request.
     pub(super) fn all_musts_met(&self) -> bool {
         let memory = ROLES.iter().enumerate().all(|(role, (_, figure))| self.highest(role) < figure.must);
@@ -110,7 +110,7 @@ impl Report {
     }
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for ScaleReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let seconds =
             |times: &[Duration]| times.iter().map(|time| format!("{:.1} s", time.as_secs_f64())).collect::<Vec<_>>();
