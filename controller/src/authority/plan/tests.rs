@@ -339,13 +339,14 @@ proptest! {
     }
 
     /// The same for clients of DNS over TLS, whose copies of the authorities' certificates are a third of that certificate's
-    /// life behind, and for dns, whose kubelet is a little behind. The leader is away for a while, too.
+    /// life behind, and for dns, whose kubelet is a little behind. The leader is away for a while, too. After a loss it has
+    /// to act within the last tenth of the certificate's life, which is three days; here it is slow, but not away then.
     #[test]
     fn clients_believe_dns_at_any_time(
         seed in any::<u64>(),
         lost in prop::collection::vec((0_usize..6000, prop::bool::ANY), 0..3),
         away in 0_usize..6000,
-        behind in 0_i64..8,
+        behind in 0_i64..5,
         copied in 0_i64..35,
     ) {
         let mut world = World::default();
@@ -361,8 +362,9 @@ proptest! {
                     if *secret { world.book = None } else { world.published = None }
                 }
             }
-            let is_away = (away..away + 20).contains(&second);
-            if !is_away && chance.random_bool(0.6) { world.lead(&WITH_DNS) }
+            let acts = second % 2 == 0 || chance.random_bool(0.6);
+            let is_away = (away..away + 20).contains(&second) && gone_at.is_none_or(|at| second - at > 150);
+            if acts && !is_away { world.lead(&WITH_DNS) }
             let (Some(believed), Some(held)) = (world.believed(copied), world.served_by_dns(behind)) else { continue };
             authorities.insert(held.authority.clone());
             prop_assert!(held.until > at(world.now), "second {second}: {held:?} {:?}", world.book);
