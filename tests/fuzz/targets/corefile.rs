@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
 use maesh_config::Zone;
-use maesh_controller::duties::stanza::{Stanza, State, add, facts, remove, state};
+use maesh_controller::duties::stanza::{Stanza, StanzaState, add, facts, remove, state};
 
 static STANZAS: LazyLock<[Stanza; 2]> = LazyLock::new(|| {
     let zones: Vec<Zone> = ["maesh", "traefik.mesh"].map(|zone| zone.parse().expect("a zone")).to_vec();
@@ -17,18 +17,18 @@ fuzz_target!(|corefile: &str| {
     let was = state(corefile, stanza);
     let removed = remove(corefile, &stanza.zones);
     let Ok(after) = add(corefile, stanza) else {
-        assert_ne!(was, Ok(State::Present));
+        assert_ne!(was, Ok(StanzaState::Present));
         return;
     };
     assert!(facts(&after).is_ok(), "the result can be read");
-    assert_eq!(was == Ok(State::Present), after == corefile);
-    assert_eq!(state(&after, stanza), Ok(State::Present));
+    assert_eq!(was == Ok(StanzaState::Present), after == corefile);
+    assert_eq!(state(&after, stanza), Ok(StanzaState::Present));
     assert_eq!(add(&after, stanza).as_ref(), Ok(&after), "a second time changes nothing");
     assert_eq!(remove(&after, &stanza.zones), removed, "what else is in it stays");
-    if was == Ok(State::Absent) {
+    if was == Ok(StanzaState::Absent) {
         assert_eq!(removed.as_deref(), Ok(corefile), "to the byte");
     }
     let moved = add(&after, other).expect("the address can change");
-    assert_eq!(state(&moved, stanza), Ok(State::Outdated));
+    assert_eq!(state(&moved, stanza), Ok(StanzaState::Outdated));
     assert_eq!(remove(&moved, &stanza.zones), removed);
 });
