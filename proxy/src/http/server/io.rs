@@ -1,7 +1,7 @@
 //! The bytes of a caller's HTTP connection.
 //!
 //! Between the socket and the parser for five reasons. Bytes read while the protocol was being recognised come first. What
-//! hyper would read in another way than others is not let in ([`RequestTracker`](super::h1::RequestTracker)).
+//! hyper would read in another way than others is not let in ([`RequestTracker`]).
 //! A head, or a header block of HTTP/2, that does not come to its end is noticed.
 //! While a head of HTTP/1.1 arrives, a copy of its beginning is kept, because hyper answers what it cannot parse by
 //! itself, and its answer says too little: it is replaced by one with a reason. And it knows whether the caller has ended
