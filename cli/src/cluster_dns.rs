@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep};
 use self::print::{Printed, Seen};
 use crate::{
     args::{ClusterDnsArgs, ClusterDnsCommand, InstallArgs, PrintArgs, RemoveArgs},
-    inspect,
+    inspect, terminal,
 };
 
 /// Pause between two looks.
@@ -75,7 +75,7 @@ async fn install(args: InstallArgs) -> anyhow::Result<ExitCode> {
         Printed::new("unchanged", "the stanza is there already", files).print(args.common.output);
         return Ok(ExitCode::SUCCESS);
     }
-    eprintln!("{}, leading to {forward}", said(&changes));
+    terminal::err(format_args!("{}, leading to {forward}\n", said(&changes)));
     let Some(watch) = ReloadWatch::start(Instant::now(), args.deadline, &before) else {
         let text = "written; the cluster's DNS cannot be asked from here, so what came of it was not seen. See it from a \
                     pod: maesh dns status";
@@ -164,7 +164,7 @@ async fn observe(
             Err(error) if watch.is_over(Instant::now()) => {
                 return Err(error).context("the stanza is written; what came of it was not seen to the end");
             }
-            Err(error) => eprintln!("{error}; looking on"),
+            Err(error) => terminal::err(format_args!("{error}; looking on\n")),
         }
         sleep(LOOK).await;
     }
@@ -175,7 +175,7 @@ async fn uninstall(args: RemoveArgs) -> anyhow::Result<ExitCode> {
     let changes = take_out(&cluster, &mesh, &Right::Person).await?;
     let files: Vec<String> = changes.iter().map(print::file).collect();
     if !changes.is_empty() {
-        eprintln!("taken out: {}", files.join("; "));
+        terminal::err(format_args!("taken out: {}\n", files.join("; ")));
     }
     let since = Instant::now();
     let still = loop {
@@ -227,7 +227,7 @@ async fn print(args: PrintArgs) -> anyhow::Result<ExitCode> {
         }
         Err(error) => {
             // It can still be written by hand, for whatever there is.
-            eprintln!("{error:#}");
+            terminal::err(format_args!("{error:#}\n"));
             let stanza = Stanza { zones: mesh.zones, port: args.port, forward };
             print::Stanzas::new(Some(&stanza), &[], &stanza.zones, forward).print(args.common.output);
         }

@@ -23,6 +23,7 @@ use crate::{
     dev::{self, Dev, print::Printer},
     logs::LogLevel,
     signals::Signals,
+    terminal,
 };
 
 /// The toy backends; they end when this is dropped.
@@ -74,7 +75,7 @@ pub async fn run(args: DemoArgs, log_level: LogLevel) -> anyhow::Result<ExitCode
             code = signals.first() => code,
         }
     } else {
-        println!("{}", what_to_type(&mesh, &services, folder.path()));
+        terminal::out(format_args!("{}\n", what_to_type(&mesh, &services, folder.path())));
         let view = tokio::spawn(view::run(backends.all().map(view::Counter::of).into()));
         let code = dev::follow(&mut mesh, &mut signals, Printer(Output::Text)).await;
         view.abort();

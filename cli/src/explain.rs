@@ -13,6 +13,7 @@ use std::process::ExitCode;
 use crate::{
     args::{ExplainArgs, Output},
     inspect::Mesh,
+    terminal,
 };
 
 /// Asks, and prints what was said. Exit code 0: the caller is served.
@@ -21,8 +22,8 @@ pub async fn run(args: ExplainArgs) -> anyhow::Result<ExitCode> {
     let collected = collect::collect(&mesh, &args).await;
     let report = report::Report::of(collected);
     match args.output {
-        Output::Json => println!("{}", serde_json::to_string(&report)?),
-        Output::Text => print!("{}", print::text(&report)),
+        Output::Json => terminal::out(format_args!("{}\n", serde_json::to_string(&report)?)),
+        Output::Text => terminal::out(format_args!("{}", print::text(&report))),
     }
     Ok(if report.served { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -20,6 +20,7 @@ mod open_files;
 mod roles;
 mod signals;
 mod status;
+mod terminal;
 mod uninstall;
 mod version;
 
@@ -55,12 +56,18 @@ fn main() -> ExitCode {
             Ok(ExitCode::SUCCESS)
         }
         Command::Completion { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "maesh", &mut std::io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "maesh", &mut script);
+            terminal::out(format_args!("{}", String::from_utf8_lossy(&script)));
             Ok(ExitCode::SUCCESS)
         }
     });
-    result.unwrap_or_else(|error| {
-        eprintln!("error: {error:#}");
+    let written = |code| match terminal::failure() {
+        Some(error) => Err(anyhow::anyhow!("cannot write to standard output: {error}")),
+        None => Ok(code),
+    };
+    result.and_then(written).unwrap_or_else(|error| {
+        terminal::err(format_args!("error: {error:#}\n"));
         ExitCode::FAILURE
     })
 }

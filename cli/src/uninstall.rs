@@ -23,6 +23,7 @@ use tokio::{
 };
 
 use crate::args::{CorednsMode, UninstallArgs};
+use crate::terminal;
 
 /// Pause between two looks at the marker.
 const LOOK: Duration = Duration::from_secs(1);
@@ -40,11 +41,13 @@ pub async fn run(args: UninstallArgs) -> anyhow::Result<ExitCode> {
         match progress(&markers, &args.leave.marker).await {
             Ok(Some(now)) if now.starts_with(hooks::REFUSED) => bail!("{now}"),
             Ok(Some(now)) if now != heard.last => {
-                println!("{now}");
+                terminal::out(format_args!("{now}\n"));
                 heard.note(Instant::now(), now);
             }
             Ok(_) => {}
-            Err(error) => eprintln!("the API server does not say how far it is: {error}; asking on"),
+            Err(error) => {
+                terminal::err(format_args!("the API server does not say how far it is: {error}; asking on\n"));
+            }
         }
         if heard.last == DONE {
             break;
@@ -52,7 +55,7 @@ pub async fn run(args: UninstallArgs) -> anyhow::Result<ExitCode> {
         let patience = heard.patience(&args);
         if alone.is_none() && heard.news.elapsed() > patience {
             let who = if heard.last.is_empty() { "no controller answered" } else { "the controllers got no further" };
-            println!("{who} within {patience:?}; this program does it");
+            terminal::out(format_args!("{who} within {patience:?}; this program does it\n"));
             alone = Some(tokio::spawn(by_itself(client.clone(), args.clone())));
         }
         if since.elapsed() > args.deadline {
@@ -70,7 +73,7 @@ pub async fn run(args: UninstallArgs) -> anyhow::Result<ExitCode> {
     if let Some(alone) = alone {
         alone.abort();
     }
-    println!("nothing leads to the mesh any more; its objects can be deleted");
+    terminal::out(format_args!("nothing leads to the mesh any more; its objects can be deleted\n"));
     Ok(ExitCode::SUCCESS)
 }
 
@@ -128,7 +131,10 @@ async fn mark(markers: &Api<ConfigMap>, args: &UninstallArgs) -> anyhow::Result<
         Err(error) if ApiError::Conflict.is(&error) => {}
         made => drop(made.with_context(|| format!("making ConfigMap {}/{name}", args.namespace))?),
     }
-    println!("ConfigMap {}/{name} says that the mesh is to go; deleting it takes that back", args.namespace);
+    terminal::out(format_args!(
+        "ConfigMap {}/{name} says that the mesh is to go; deleting it takes that back\n",
+        args.namespace
+    ));
     Ok(())
 }
 
@@ -151,7 +157,7 @@ async fn by_itself(client: Client, args: UninstallArgs) {
     };
     let uninstall = Uninstall { client, options, dns, leadership: None, owner };
     while let Err(error) = uninstall.run(false).await {
-        eprintln!("{error}; trying again");
+        terminal::err(format_args!("{error}; trying again\n"));
         sleep(LOOK).await;
     }
 }

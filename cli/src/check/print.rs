@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 use serde_json::json;
 
 use super::outcome::{Checked, Counts, Verdict};
-use crate::args::Output;
+use crate::{args::Output, terminal};
 
 /// Width of the column of names.
 const NAMES: usize = 16;
@@ -36,14 +36,14 @@ impl CheckPrinter {
         self.begun += 1;
         if self.live {
             // Overwritten by what comes next; who does not look at a terminal never sees it.
-            eprint!("\r\x1b[K[{}/{}] {id} ...", self.begun, self.all);
+            terminal::err(format_args!("\r\x1b[K[{}/{}] {id} ...", self.begun, self.all));
         }
     }
 
     /// A check was made.
     pub fn end(&mut self, checked: &Checked) {
         if self.live {
-            eprint!("\r\x1b[K");
+            terminal::err(format_args!("\r\x1b[K"));
         }
         if self.output == Output::Json {
             return;

@@ -10,6 +10,7 @@ use maesh_controller::duties::stanza::{Answered, Change, FileState, Look, Report
 use serde::Serialize;
 
 use crate::args::Output;
+use crate::terminal;
 
 /// Where a change was made.
 pub fn file(change: &Change) -> String {
@@ -18,8 +19,8 @@ pub fn file(change: &Change) -> String {
 
 fn print(value: &impl Serialize, text: &str, output: Output) {
     match output {
-        Output::Text => print!("{text}"),
-        Output::Json => println!("{}", serde_json::json!(value)),
+        Output::Text => terminal::out(format_args!("{text}")),
+        Output::Json => terminal::out(format_args!("{}\n", serde_json::json!(value))),
     }
 }
 
@@ -165,7 +166,7 @@ impl<'a> Stanzas<'a> {
     pub fn print(&self, output: Output) {
         if output == Output::Text {
             for file in self.files {
-                eprintln!("# for ConfigMap {}, key {}", file.configmap, file.key);
+                terminal::err(format_args!("# for ConfigMap {}, key {}\n", file.configmap, file.key));
             }
         }
         let stubs = self.stub_domains.iter().map(|text| format!("{text}\n"));

@@ -19,7 +19,7 @@ use tokio::{
 use super::{Backends, backend, lookup, manifests, served_at};
 use crate::{
     dev::{Dev, print::Entry},
-    fetch,
+    fetch, terminal,
 };
 
 /// Requests of the steady service; enough that both versions answer some.
@@ -46,18 +46,18 @@ pub async fn run(mesh: &mut Dev, services: &[Entry], folder: &Path, backends: &B
 pub fn report(result: anyhow::Result<()>) -> ExitCode {
     match result {
         Ok(()) => {
-            println!("self-test passed");
+            terminal::out(format_args!("self-test passed\n"));
             ExitCode::SUCCESS
         }
         Err(error) => {
-            println!("self-test failed: {error:#}");
+            terminal::out(format_args!("self-test failed: {error:#}\n"));
             ExitCode::FAILURE
         }
     }
 }
 
 fn passed(what: &str) {
-    println!("ok  {what}");
+    terminal::out(format_args!("ok  {what}\n"));
 }
 
 async fn names(mesh: &Dev, services: &[Entry]) -> anyhow::Result<()> {

@@ -16,6 +16,7 @@ mod metrics;
 mod open_files;
 mod own;
 mod quickstart;
+mod standard_output;
 mod stanza;
 mod support;
 mod trust;
