@@ -5,7 +5,10 @@
 
 use std::{fmt, future::Future, io, net::SocketAddr, path::Path, pin::Pin, sync::Arc};
 
-use crate::update::{Identity, Role};
+use crate::{
+    small_file,
+    update::{Identity, Role},
+};
 use maesh_config::NodeName;
 
 /// What a subscriber shows when it opens a stream.
@@ -154,7 +157,7 @@ impl SharedSecret {
     /// # Errors
     /// When the file cannot be read, or its secret is too short.
     pub fn from_file(path: &Path) -> io::Result<Self> {
-        Self::new(&std::fs::read_to_string(path)?)
+        Self::new(&small_file::read_text(path)?)
     }
 }
 

@@ -21,6 +21,7 @@ mod log_limit;
 mod mark;
 mod node;
 mod server;
+mod small_file;
 mod store;
 mod subscriber;
 pub mod tls;

@@ -26,7 +26,10 @@ use tokio::{
 };
 
 use super::{InProcess, tls::ClientTls};
-use crate::update::{Connected, Identity, Interest, Report, Updates};
+use crate::{
+    small_file,
+    update::{Connected, Identity, Interest, Report, Updates},
+};
 use maesh_config::Kind;
 
 /// Updates that a role did not take yet.
@@ -92,7 +95,7 @@ impl Token {
         Ok(match self {
             Self::None => None,
             Self::Value(token) => Some(token.to_string()),
-            Self::File(path) => Some(std::fs::read_to_string(path)?.trim().to_owned()),
+            Self::File(path) => Some(small_file::read_text(path)?.trim().to_owned()),
         })
     }
 }

@@ -5,8 +5,6 @@
 //! that do not verify it still get answers.
 
 use std::{
-    fs::File,
-    io::{self, Read as _},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -14,9 +12,7 @@ use std::{
 use jiff::Timestamp;
 
 use super::{Certificate, Part, ServerTls, TlsError};
-
-/// Longest file that is read.
-const MAX_FILE: u64 = 1 << 20;
+use crate::small_file;
 
 /// A server's certificate and key in two files.
 #[derive(Clone, Debug)]
@@ -114,13 +110,7 @@ impl CertificateFiles {
 
 /// The whole file.
 pub(super) fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
-    let mut text = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(MAX_FILE + 1).read_to_end(&mut text));
-    let failed = |source| TlsError::Read { path: path.to_owned(), source };
-    if read.map_err(failed)? as u64 > MAX_FILE {
-        return Err(failed(io::Error::new(io::ErrorKind::FileTooLarge, "it is longer than 1 MiB")));
-    }
-    Ok(text)
+    small_file::read(path).map_err(|source| TlsError::Read { path: path.to_owned(), source })
 }
 
 /// A problem that is logged when it begins or changes.
