@@ -1,9 +1,12 @@
-//! What the proxy holds for callers of HTTP/2 that do not take it, or whose endpoints do not: counted, and bounded.
+//! What the proxy holds of requests and responses that do not move on: counted, and bounded.
 //!
-//! A stream holds little ([`STREAM_WINDOW`] of its upload, [`SEND_BUFFER`] and one piece of its response), but a caller can
-//! have many, and there can be many callers. So the bytes are counted, of each caller address and in all. A caller above its
-//! bound loses the stream that holds the most; when all together are above theirs, the caller that holds the most loses the
-//! streams that stand still. Such a stream is reset with `ENHANCE_YOUR_CALM`.
+//! A request holds little: parts of its head, of its upload and of its response. But a caller can have many, and there can
+//! be many callers. So the bytes are counted, of each caller address and in all. A caller above its bound gives something
+//! up; when all together are above theirs, the caller that holds the most does.
+//!
+//! HTTP/2 gives up streams: above a caller's bound the one that holds the most, above the bound of all those that stand
+//! still. Such a stream is reset with `ENHANCE_YOUR_CALM`. HTTP/1.1, and what is no request yet, gives up connections, the
+//! one that holds the most first.
 
 use std::{
     collections::HashMap,
@@ -17,7 +20,7 @@ use std::{
 use bytes::{Buf, Bytes};
 use parking_lot::Mutex;
 use prometheus_client::metrics::gauge::Gauge;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 /// Bytes of one upload that a caller may send before its endpoint has taken some.
 pub(crate) const STREAM_WINDOW: u32 = 64 * 1024;
@@ -31,6 +34,8 @@ pub(crate) struct Buffers {
     most_per_caller: usize,
     total: Gauge<u64, AtomicU64>,
     by_caller: Mutex<HashMap<IpAddr, Arc<CallerBytes>, ahash::RandomState>>,
+    /// The caller whose connections are to be given up.
+    over: watch::Sender<Option<IpAddr>>,
 }
 
 /// What is held for one caller address.
@@ -57,7 +62,7 @@ pub(crate) struct Charged {
 impl Buffers {
     /// Nothing is held yet. At most `most` bytes in all will be, as `total` says, and `most_per_caller` for one address.
     pub(crate) fn new(most: usize, most_per_caller: usize, total: Gauge<u64, AtomicU64>) -> Arc<Self> {
-        Arc::new(Self { most, most_per_caller, total, by_caller: Mutex::default() })
+        Arc::new(Self { most, most_per_caller, total, by_caller: Mutex::default(), over: watch::Sender::new(None) })
     }
 
     /// Bytes held in all.
@@ -81,6 +86,18 @@ impl Buffers {
         held
     }
 
+    /// The caller whose connections are to be given up until nothing is in excess.
+    pub(crate) fn over(&self) -> watch::Receiver<Option<IpAddr>> {
+        self.over.subscribe()
+    }
+
+    /// How many bytes `caller` has to give up.
+    pub(crate) fn excess_of(&self, caller: IpAddr) -> usize {
+        let held = self.by_caller.lock().get(&caller).cloned();
+        let of_caller = held.map_or(0, |held| held.excess());
+        of_caller.max(self.total().saturating_sub(self.most))
+    }
+
     /// Tells the caller that holds the most to give up what stands still.
     #[cold]
     fn shed(&self) {
@@ -91,6 +108,7 @@ impl Buffers {
         if let Some(largest) = largest {
             tracing::debug!(caller = %largest.caller, held = self.total(), most = self.most, "stalled streams are reset");
             largest.shed.notify_waiters();
+            self.over.send_replace(Some(largest.caller));
         }
     }
 }
@@ -120,6 +138,14 @@ impl CallerBytes {
         }
     }
 
+    /// Tells somebody to give up connections if this caller, or all together, are above their bound.
+    pub(crate) fn check(&self) {
+        if self.excess() > 0 {
+            self.all.over.send_replace(Some(self.caller));
+        }
+        self.check_total();
+    }
+
     /// To be told when this caller has to give up what stands still.
     pub(crate) fn shedding(&self) -> tokio::sync::futures::Notified<'_> {
         self.shed.notified()
@@ -137,6 +163,11 @@ impl Charge {
             self.of.bytes.fetch_sub(before - bytes, Ordering::Relaxed);
             self.of.all.total.dec_by((before - bytes) as u64);
         }
+    }
+
+    /// Bytes that are held now.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// So many bytes were given on.

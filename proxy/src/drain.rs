@@ -46,7 +46,7 @@ pub(crate) async fn close(
     closing.send_replace(true);
     let deadline = Instant::now() + timeout;
     let mut look = interval(LOOK);
-    while shared.admission.connections() > 0 && Instant::now() < deadline {
+    while (shared.is_accepting() || shared.admission.connections() > 0) && Instant::now() < deadline {
         look.tick().await;
         workers.iter().for_each(|worker| worker.end_idle(QUIET));
     }

@@ -12,6 +12,7 @@ mod answer;
 mod attempt;
 mod body;
 mod caller;
+mod charge;
 mod check;
 mod exchange;
 mod forward;

@@ -17,7 +17,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use maesh_config::model::{Bind, Listener, Transport};
-use tokio::task::AbortHandle;
+use tokio::sync::oneshot;
 
 use self::accept::ListeningSocket;
 use crate::{
@@ -91,17 +91,10 @@ struct OpenListener {
     bound: Vec<SocketAddr>,
     /// The addresses that are served.
     addresses: Vec<SocketAddr>,
-    accepting: Vec<AbortHandle>,
+    /// Tasks that accept, which end when these are dropped.
+    accepting: Vec<oneshot::Sender<()>>,
     /// Sockets of the previous process. Connections wait in them, and are accepted once the configuration is complete.
     waiting: Vec<ListeningSocket>,
-}
-
-impl Drop for OpenListener {
-    fn drop(&mut self) {
-        for accepting in &self.accepting {
-            accepting.abort();
-        }
-    }
 }
 
 /// All open listeners.

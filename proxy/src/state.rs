@@ -73,6 +73,8 @@ pub(crate) struct Shared {
     pub(crate) logs: ConnectionLogs,
     /// Bytes held for callers of HTTP/2.
     pub(crate) buffers: Arc<Buffers>,
+    /// Each task that accepts connections holds one of these.
+    pub(crate) acceptors: Arc<()>,
     /// Local ends of opaque streams, to notice streams that lead back to this proxy.
     pub(crate) own_ends: OwnEnds,
     wanted: mpsc::UnboundedSender<WantedResource>,
@@ -130,6 +132,7 @@ impl Shared {
                 telemetry.buffered.clone(),
             ),
             admission,
+            acceptors: Arc::default(),
             logs: ConnectionLogs::default(),
             own_ends: OwnEnds::new(&config.shared),
             config,
@@ -185,6 +188,11 @@ impl Shared {
     /// Whether any HTTP port will soon be served in another way.
     pub(crate) fn has_leaving(&self) -> bool {
         self.leaving.load(Ordering::Relaxed) > 0
+    }
+
+    /// Whether connections are still accepted.
+    pub(crate) fn is_accepting(&self) -> bool {
+        Arc::strong_count(&self.acceptors) > 1
     }
 
     /// Goes on to `phase`.

@@ -26,17 +26,22 @@ pub enum Opening {
 
 /// Reads from `caller` until it is known whether it opens a TLS stream, and for which name. What was read is in `first`:
 /// at most [`sni::LONGEST`] bytes and one read more. Waits for as long as the caller does; put a timeout around it.
+/// `fits` says whether so many bytes may be held; if not, the connection counts as ended.
 ///
 /// # Errors
 /// The socket's own, a reset above all.
-pub async fn read_opening(caller: &mut (impl AsyncRead + Unpin), first: &mut BytesMut) -> io::Result<Opening> {
+pub async fn read_opening(
+    caller: &mut (impl AsyncRead + Unpin),
+    first: &mut BytesMut,
+    mut fits: impl FnMut(usize) -> bool,
+) -> io::Result<Opening> {
     loop {
         let ended = caller.read_buf(first).await? == 0;
         match sni::read(first) {
             Hello::Named(name) => return Ok(Opening::Named(name)),
             Hello::Unnamed => return Ok(Opening::Unnamed),
             Hello::NotTls => return Ok(Opening::NotTls),
-            Hello::Incomplete if ended => return Ok(Opening::Ended),
+            Hello::Incomplete if ended || !fits(first.len()) => return Ok(Opening::Ended),
             // A hello that does not fit gets room for the longest one at once.
             Hello::Incomplete if first.len() == first.capacity() => first.reserve(sni::LONGEST),
             Hello::Incomplete => {}

@@ -6,6 +6,7 @@
 use std::{
     collections::HashMap,
     io,
+    net::IpAddr,
     sync::{
         Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -100,6 +101,39 @@ pub(crate) trait CallerConnection: Send + Sync {
     fn sweep(&self, limits: &Limits, leaving: bool);
     /// Ends the connection if it is between requests and was quiet for `quiet`.
     fn end_idle(&self, quiet: Duration);
+    /// What is held for the connection, if it is one of `caller` and holds something.
+    fn held(&self, caller: IpAddr) -> Option<Held>;
+    /// Ends the connection, because too much is held for its caller.
+    fn give_up(&self);
+}
+
+/// What is held for a connection.
+pub(crate) struct Held {
+    pub(crate) bytes: usize,
+    /// It is ending already.
+    pub(crate) is_given_up: bool,
+}
+
+/// Gives up connections of `caller`, those that hold the most first, until what it holds is no longer in excess.
+fn shed(workers: &[Arc<Worker>], caller: IpAddr) {
+    let Some(mut excess) = workers.first().map(|worker| worker.shared.buffers.excess_of(caller)) else { return };
+    let mut holding: Vec<(usize, Arc<dyn CallerConnection>)> = Vec::new();
+    for worker in workers {
+        for connection in worker.callers.lock().values() {
+            match connection.held(caller) {
+                Some(held) if held.is_given_up => excess = excess.saturating_sub(held.bytes),
+                Some(held) => holding.push((held.bytes, connection.clone())),
+                None => {}
+            }
+        }
+    }
+    holding.sort_unstable_by_key(|(bytes, _)| *bytes);
+    while excess > 0
+        && let Some((bytes, connection)) = holding.pop()
+    {
+        connection.give_up();
+        excess = excess.saturating_sub(bytes);
+    }
 }
 
 /// All threads that carry traffic. They end when this is dropped.
@@ -164,7 +198,20 @@ impl Workers {
             threads.stop.push(stop);
             all.push(worker);
         }
-        Ok(Self { all: all.into(), _threads: Arc::new(threads) })
+        let all: Arc<[Arc<Worker>]> = all.into();
+        let (everyone, mut over) = (all.clone(), shared.buffers.over());
+        let shedding = async move {
+            while over.changed().await.is_ok() {
+                let caller = *over.borrow_and_update();
+                if let Some(caller) = caller {
+                    shed(&everyone, caller);
+                }
+            }
+        };
+        if let Some(first) = all.first() {
+            first.handle.spawn(shedding);
+        }
+        Ok(Self { all, _threads: Arc::new(threads) })
     }
 
     /// All of them.

@@ -29,6 +29,11 @@ impl Body {
         Self::of(ResponseBody::empty())
     }
 
+    /// Bytes that were read from the endpoint and not asked for yet.
+    pub(crate) fn buffered(&self) -> usize {
+        self.source.buffered()
+    }
+
     /// A body of known bytes.
     pub(crate) fn full(bytes: Bytes) -> Self {
         Self::of(ResponseBody::full(bytes))

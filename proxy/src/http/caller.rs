@@ -6,7 +6,7 @@
 use std::{
     net::IpAddr,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering},
     },
     task::Waker,
@@ -21,6 +21,7 @@ use super::exchange::Activity;
 use crate::{
     admission::ConnectionPermit,
     balance::LastShare,
+    buffers::CallerBytes,
     state::{Listening, Shared},
     worker::Worker,
 };
@@ -96,6 +97,10 @@ pub(crate) struct Caller {
     streams: AtomicUsize,
     /// A response is under way whose end is the end of the connection.
     unfinished: AtomicBool,
+    /// Bytes that are held for it and counted by connection.
+    held: AtomicUsize,
+    /// Where they are counted, once there are any.
+    bytes: OnceLock<Arc<CallerBytes>>,
     waker: Mutex<Option<Waker>>,
 }
 
@@ -135,6 +140,8 @@ impl Caller {
             received: AtomicUsize::new(0),
             streams: AtomicUsize::new(0),
             unfinished: AtomicBool::new(false),
+            held: AtomicUsize::new(0),
+            bytes: OnceLock::new(),
             waker: Mutex::new(None),
         })
     }
@@ -337,6 +344,25 @@ impl Caller {
     /// Whether a port was leaving while it was there.
     pub(crate) fn saw_leaving(&self) -> bool {
         self.saw_leaving.load(Ordering::Relaxed)
+    }
+
+    /// Where the bytes are counted that are held for its address.
+    pub(super) fn bytes(&self) -> &Arc<CallerBytes> {
+        self.bytes.get_or_init(|| self.shared.buffers.of(self.address))
+    }
+
+    /// So many bytes are held for it in place of `before`.
+    pub(super) fn holds(&self, before: usize, bytes: usize) {
+        if bytes >= before {
+            self.held.fetch_add(bytes - before, Ordering::Relaxed);
+        } else {
+            self.held.fetch_sub(before - bytes, Ordering::Relaxed);
+        }
+    }
+
+    /// Bytes that are held for it and counted by connection.
+    pub(super) fn held(&self) -> usize {
+        self.held.load(Ordering::Relaxed)
     }
 
     /// Ends the connection as if the caller had closed it.

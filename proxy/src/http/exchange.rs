@@ -217,6 +217,11 @@ impl Recorded {
         Self { body, exchange: Some(exchange) }
     }
 
+    /// Bytes that were read from the endpoint and not asked for yet.
+    pub(crate) fn buffered(&self) -> usize {
+        self.body.buffered()
+    }
+
     /// No body. What becomes of the exchange is somebody else's.
     pub(crate) fn nothing() -> Self {
         Self { body: Body::empty(), exchange: None }

@@ -11,6 +11,7 @@ use super::{
     attempt::Attempts,
     body::{Body, Replay},
     caller::Caller,
+    charge::ConnectionCharge,
     policy::{
         concurrency,
         retry::{self, RetriesLeft, RetryKind},
@@ -55,6 +56,11 @@ pub(crate) fn speaks_http2(backend: &BackendPort, grpc: bool) -> Result<bool, Re
     }
 }
 
+/// Counts what is kept of an upload. In HTTP/2 its stream counts it.
+fn charge(caller: &Arc<Caller>) -> Option<ConnectionCharge> {
+    (!caller.http2).then(|| ConnectionCharge::new(caller))
+}
+
 /// Sends `request` to an endpoint of `backend`.
 pub(crate) async fn send(
     caller: &Arc<Caller>,
@@ -69,7 +75,7 @@ pub(crate) async fn send(
     shape(&mut request.head, http2)?;
     // What an extended CONNECT sends belongs to the other protocol.
     let body = if http2 && upgrade { None } else { request.take_body() };
-    let (upload, head) = (body.map(Replay::new), &request.head);
+    let (upload, head) = (body.map(|body| Replay::new(body, charge(caller))), &request.head);
     let attempts = Attempts { worker, head, http2, upgrade };
     let mut tries = RetriesLeft::new();
     let mut avoided: SmallVec<[Arc<Endpoint>; 2]> = SmallVec::new();

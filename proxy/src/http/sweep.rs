@@ -1,9 +1,13 @@
 //! Ending connections of callers whose time is up. The worker looks at each of them twice a second.
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 use super::caller::{Caller, Stage};
-use crate::{config::Limits, worker::CallerConnection};
+use crate::{
+    config::Limits,
+    reason::Reason,
+    worker::{CallerConnection, Held},
+};
 
 /// How long a connection of HTTP/2 that was asked to end may take for it.
 const GOAWAY_GRACE: Duration = Duration::from_secs(10);
@@ -29,6 +33,16 @@ impl CallerConnection for Caller {
             Stage::Free if self.http2 => end_unused(self, limits.keep_alive),
             _ => {}
         }
+    }
+
+    fn held(&self, caller: IpAddr) -> Option<Held> {
+        let bytes = if self.address == caller { Self::held(self) } else { 0 };
+        (bytes > 0).then(|| Held { bytes, is_given_up: self.is_ended() })
+    }
+
+    fn give_up(&self) {
+        self.shared.telemetry.refused(Reason::Overloaded);
+        self.end();
     }
 
     fn end_idle(&self, quiet: Duration) {

@@ -10,11 +10,12 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use maesh_config::{ServiceName, model::Protocol};
-use tokio::{io::AsyncReadExt, net::TcpStream, task::AbortHandle, time::timeout};
+use tokio::{io::AsyncReadExt, net::TcpStream, sync::oneshot, time::timeout};
 
 use super::socket::AsyncListener;
 use crate::{
     admission::ConnectionPermit,
+    buffers::Charge,
     http,
     loops::StreamOrigin,
     reason::Reason,
@@ -27,6 +28,12 @@ use crate::{
 /// What begins every connection of HTTP/2 (RFC 9113 section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
+/// Bytes that a connection usually begins with.
+const OPENING: usize = 4096;
+
+/// Connections that are accepted at most once nothing more is to be: more cannot wait.
+const BACKLOG: usize = 4096;
+
 /// Pause after the system had no descriptor left for another connection.
 const OUT_OF_FILES: Duration = Duration::from_millis(50);
 
@@ -37,63 +44,97 @@ pub(super) struct ListeningSocket {
     pub(super) only: Arc<[IpAddr]>,
 }
 
-/// Starts accepting on `socket`, on the worker at place `first`.
+/// Starts accepting on `socket`, on the worker at place `first`, until what it returns is dropped.
 pub(super) fn start(
     workers: &Workers,
     first: usize,
     socket: ListeningSocket,
     listening: Arc<Listening>,
-) -> AbortHandle {
+) -> oneshot::Sender<()> {
+    let (stop, stopped) = oneshot::channel();
     let here = workers.nth(first).clone();
-    let accepting = accept(workers.clone(), here.clone(), socket, listening);
-    here.handle().spawn(accepting).abort_handle()
+    let ListeningSocket { socket, only } = socket;
+    let accepting = here.shared.acceptors.clone();
+    let acceptor = Acceptor { workers: workers.clone(), here: here.clone(), only, listening, _accepting: accepting };
+    here.handle().spawn(acceptor.run(socket, stopped));
+    stop
 }
 
-async fn accept(workers: Workers, here: Arc<Worker>, socket: ListeningSocket, listening: Arc<Listening>) {
-    let ListeningSocket { socket, only } = socket;
-    let listener = match AsyncListener::new(socket) {
-        Ok(listener) => listener,
-        Err(error) => {
-            tracing::error!(%error, "a bound listener cannot be used");
-            return;
-        }
-    };
-    let shared = here.shared.clone();
-    loop {
-        let (stream, peer) = match listener.accept().await {
-            Ok(accepted) => accepted,
+/// Accepts the connections of one socket.
+struct Acceptor {
+    workers: Workers,
+    /// The worker that accepts.
+    here: Arc<Worker>,
+    /// See [`ListeningSocket::only`].
+    only: Arc<[IpAddr]>,
+    listening: Arc<Listening>,
+    _accepting: Arc<()>,
+}
+
+impl Acceptor {
+    async fn run(self, socket: Arc<std::net::TcpListener>, mut stopped: oneshot::Receiver<()>) {
+        let listener = match AsyncListener::new(socket) {
+            Ok(listener) => listener,
             Err(error) => {
+                tracing::error!(%error, "a bound listener cannot be used");
+                return;
+            }
+        };
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                // An error means that its sender was dropped, which is the signal.
+                _ = &mut stopped => break,
+            };
+            match accepted {
+                Ok((stream, peer)) => self.admit(stream, peer),
                 // An error of one connection does not concern the listener; a lack of descriptors does.
-                if !matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) {
+                Err(error) if !is_of_one_connection(&error) => {
+                    let shared = &self.here.shared;
                     shared.admission.lingering().clear();
                     shared.logs.accept_failures.lock().log(&error);
                     tokio::time::sleep(OUT_OF_FILES).await;
                 }
-                continue;
+                Err(_) => {}
             }
-        };
-        if !only.is_empty() && !stream.local_addr().is_ok_and(|local| only.contains(&local.ip().to_canonical())) {
-            continue;
+        }
+        // A connection that waits to be accepted would be reset when the socket is closed.
+        for _ in 0..BACKLOG {
+            match listener.accept_waiting() {
+                Ok((stream, peer)) => self.admit(stream, peer),
+                Err(error) if is_of_one_connection(&error) => {}
+                Err(_) => return,
+            }
+        }
+    }
+
+    /// Hands a connection to the worker that has the fewest.
+    fn admit(&self, stream: std::net::TcpStream, peer: SocketAddr) {
+        let shared = &self.here.shared;
+        if !self.only.is_empty() && !stream.local_addr().is_ok_and(|at| self.only.contains(&at.ip().to_canonical())) {
+            return;
         }
         // Before anything waits its turn on a worker: what is accepted is charged to its caller, or goes at once.
         let has_descriptors = shared.admission.has_descriptors(stream.as_raw_fd());
         let permit = has_descriptors.then(|| shared.admission.connection(peer.ip().to_canonical())).flatten();
         let Some(permit) = permit else {
-            refuse(&shared, stream, peer.ip().to_canonical(), &listening);
-            continue;
+            return refuse(shared, stream, peer.ip().to_canonical(), &self.listening);
         };
-        let worker = workers.idlest(&here).clone();
+        let worker = self.workers.idlest(&self.here).clone();
         worker.load.fetch_add(1, Ordering::Relaxed);
-        let (handle, listening) = (worker.handle().clone(), listening.clone());
+        let (handle, listening) = (worker.handle().clone(), self.listening.clone());
         // Registered with the event loop of the worker that serves it.
-        let serve = async move {
+        handle.spawn(async move {
             if let Ok(stream) = TcpStream::from_std(stream) {
                 connection(&worker, stream, peer, listening, permit).await;
             }
             worker.load.fetch_sub(1, Ordering::Relaxed);
-        };
-        handle.spawn(serve);
+        });
     }
+}
+
+fn is_of_one_connection(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset)
 }
 
 async fn connection(
@@ -138,9 +179,11 @@ async fn dispatch(
         return serve_tcp(worker, stream, Bytes::new(), caller, OpaqueTarget { called, port, protocol: Protocol::Tcp })
             .await;
     }
-    let mut first = BytesMut::with_capacity(4096);
+    let mut first = BytesMut::with_capacity(OPENING);
     shared.telemetry.open_unknown.inc();
-    let opening = timeout(shared.config.limits.head_timeout, open(&mut stream, &mut first)).await;
+    let mut held = None;
+    let fits = |bytes| fits(shared, caller, &mut held, bytes);
+    let opening = timeout(shared.config.limits.head_timeout, open(&mut stream, &mut first, fits)).await;
     shared.telemetry.open_unknown.dec();
     match opening {
         Ok(Ok(Speaks::Tls(name))) => serve_tls(worker, stream, first.freeze(), caller, &listening, name).await,
@@ -155,6 +198,15 @@ async fn dispatch(
     }
 }
 
+/// Whether `bytes` of what begins a connection may be held for `caller`. Counted in `held` once they are more than most need.
+fn fits(shared: &Shared, caller: IpAddr, held: &mut Option<Charge>, bytes: usize) -> bool {
+    if bytes <= OPENING {
+        return true;
+    }
+    held.get_or_insert_with(|| shared.buffers.of(caller).charge()).set(bytes);
+    shared.buffers.excess_of(caller) == 0
+}
+
 /// What a connection speaks, as far as its first bytes say.
 enum Speaks {
     /// TLS, for this name.
@@ -167,8 +219,8 @@ enum Speaks {
 }
 
 /// Reads into `first` until it is known what the connection speaks.
-async fn open(stream: &mut TcpStream, first: &mut BytesMut) -> io::Result<Speaks> {
-    match tls::read_opening(stream, first).await? {
+async fn open(stream: &mut TcpStream, first: &mut BytesMut, fits: impl FnMut(usize) -> bool) -> io::Result<Speaks> {
+    match tls::read_opening(stream, first, fits).await? {
         Opening::Named(name) => return Ok(Speaks::Tls(Some(name))),
         Opening::Unnamed => return Ok(Speaks::Tls(None)),
         Opening::Ended => return Ok(Speaks::Nothing),

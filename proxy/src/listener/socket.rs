@@ -29,6 +29,11 @@ impl AsyncListener {
     pub(super) async fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
         self.0.async_io(Interest::READABLE, accept).await
     }
+
+    /// A connection that waits already. An error of the kind `WouldBlock`: there is none.
+    pub(super) fn accept_waiting(&self) -> io::Result<(TcpStream, SocketAddr)> {
+        accept(self.0.get_ref())
+    }
 }
 
 fn accept(listener: &Arc<TcpListener>) -> io::Result<(TcpStream, SocketAddr)> {

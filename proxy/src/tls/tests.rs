@@ -10,7 +10,7 @@ use super::*;
 /// Reads the opening from the far end of `accepted`, with room for so many bytes at first.
 async fn opening_of(accepted: &mut DuplexStream, room: usize) -> (Opening, BytesMut) {
     let mut first = BytesMut::with_capacity(room);
-    let opening = timeout(Duration::from_secs(30), read_opening(accepted, &mut first)).await;
+    let opening = timeout(Duration::from_secs(30), read_opening(accepted, &mut first, |_| true)).await;
     (opening.expect("in time").expect("read"), first)
 }
 
@@ -62,4 +62,14 @@ async fn other_openings() {
         caller.shutdown().await.expect("closed");
         assert_eq!(opening_of(&mut accepted, 4096).await.0, want, "{case}");
     }
+}
+
+#[tokio::test]
+async fn a_hello_that_does_not_fit_is_not_awaited() {
+    let hello = sni::tests::client_hello("db.shop.maesh", true);
+    let (mut caller, mut accepted) = duplex(64 * 1024);
+    caller.write_all(&hello[..100]).await.expect("written");
+    let mut first = BytesMut::new();
+    let opening = timeout(Duration::from_secs(30), read_opening(&mut accepted, &mut first, |bytes| bytes < 100)).await;
+    assert_eq!(opening.expect("in time").expect("read"), Opening::Ended);
 }

@@ -61,6 +61,14 @@ impl ResponseBody {
         matches!(self.0, ResponseSource::Empty | ResponseSource::Full(_))
     }
 
+    /// Bytes that were read from the endpoint and not asked for yet, as far as they are not in a window of HTTP/2.
+    pub(crate) fn buffered(&self) -> usize {
+        match &self.0 {
+            ResponseSource::H1(body) => body.buffered(),
+            ResponseSource::Empty | ResponseSource::Full(_) | ResponseSource::H2(_) => 0,
+        }
+    }
+
     /// See [`http_body::Body::poll_frame`].
     pub(crate) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match &mut self.0 {

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use crate::support::{Fed, LOCAL, Raw, echoing, endpoints, get, hasty, policy, within};
+use crate::support::{Fed, LOCAL, Raw, config, echoing, endpoints, get, hasty, policy, within};
 use maesh_config::model::{Protocol, Scheme};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -96,4 +96,35 @@ async fn a_port_that_left_ends_its_callers_connections() {
     let (head, _) = kept.hear().await;
     assert!(head.contains("x-maesh-reason: no_route") && head.contains("connection: close"), "{head}");
     assert_eq!(kept.rest().await, "", "and closed");
+}
+
+/// A caller whose connection was made, and not accepted yet, when the proxy stops accepting gets its answer.
+#[tokio::test]
+async fn connections_that_wait_to_be_accepted_are_answered_by_a_proxy_that_ends() {
+    let server = endpoints::echo(false, "one").await;
+    for _ in 0..20 {
+        let mut fed = Fed::new(config()).await;
+        fed.begin().await;
+        let address = fed.http("web.shop", Scheme::Http, &[server.address]).await;
+        // More than can be accepted while the proxy hears that it is to end.
+        let streams: Vec<_> = (0..200)
+            .map(|_| {
+                let stream = std::net::TcpStream::connect(address).expect("connected");
+                stream.set_nonblocking(true).expect("set");
+                stream
+            })
+            .collect();
+        let drained = tokio::spawn(fed.proxy.take().expect("running").drain());
+        let calls = streams.into_iter().map(|stream| async move {
+            let mut stream = tokio::net::TcpStream::from_std(stream).expect("a stream");
+            stream.write_all(get("web.shop.maesh", "/").as_bytes()).await.expect("written");
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await.expect("read");
+            answer
+        });
+        for answer in within(futures_util::future::join_all(calls)).await {
+            assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        }
+        assert_eq!(within(drained).await.expect("drained"), 0);
+    }
 }

@@ -10,6 +10,7 @@ mod endpoints_http1;
 mod endpoints_http2;
 mod explain;
 mod framing;
+mod held;
 mod http1;
 mod http2;
 mod idle;

@@ -15,7 +15,7 @@ use http_body::{Body, Frame, SizeHint};
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 
-use crate::http::server::RequestBody;
+use crate::http::{charge::ConnectionCharge, server::RequestBody};
 
 /// Bytes of an upload that are kept.
 pub(crate) const KEPT: usize = 64 * 1024;
@@ -41,6 +41,8 @@ struct ReplaySource<B> {
     length: Option<u64>,
     /// The pieces from `first` on.
     kept: Vec<UploadPiece>,
+    /// Counts them, where nobody else does.
+    held: Option<ConnectionCharge>,
     bytes: usize,
     /// Number of the first piece that is kept. Above 0, nothing can be read again.
     first: usize,
@@ -70,13 +72,14 @@ pub(crate) enum UploadError {
 }
 
 impl<B: Body<Data = Bytes> + Unpin> Replay<B> {
-    /// An upload of which nothing was read.
-    pub(crate) fn new(body: B) -> Self {
+    /// An upload of which nothing was read. `held` counts what is kept.
+    pub(crate) fn new(body: B, held: Option<ConnectionCharge>) -> Self {
         let length = body.size_hint().exact();
         Self(Arc::new(Mutex::new(ReplaySource {
             body,
             length,
             kept: Vec::new(),
+            held,
             bytes: 0,
             first: 0,
             keeping: true,
@@ -149,10 +152,14 @@ impl<B: Body<Data = Bytes> + Unpin> ReplaySource<B> {
         }
         if self.keeping && self.bytes <= KEPT && self.kept.len() < PIECES {
             self.kept.push(piece.clone());
+            if let Some(held) = &mut self.held {
+                held.set(self.bytes);
+            }
         } else {
             self.keeping = false;
             self.first += self.kept.len() + 1;
             self.kept = Vec::new();
+            self.held = None;
         }
     }
 }

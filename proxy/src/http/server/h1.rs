@@ -69,7 +69,7 @@ pub(super) async fn serve(io: CallerIo, caller: &Arc<Caller>) {
         let has_length = request.body().size_hint().upper().is_some();
         let (head, body) = request.into_parts();
         let body = RequestBody::h1(body, exchange.activity.clone());
-        respond(exchange, slot.clone(), has_length, ProxiedRequest::new(head, body))
+        respond(caller, exchange, slot.clone(), has_length, ProxiedRequest::new(head, body))
     });
     let mut connection = builder.serve_connection(io, service);
     let mut is_shut = false;
@@ -121,6 +121,7 @@ async fn linger(io: CallerIo) {
 
 /// Takes one request through the pipeline. `has_length`: it says how long its body is.
 async fn respond(
+    caller: &Arc<Caller>,
     mut exchange: Box<Exchange>,
     slot: TunnelSlot,
     has_length: bool,
@@ -141,7 +142,7 @@ async fn respond(
         debug_assert_eq!(head.status, StatusCode::SWITCHING_PROTOCOLS);
         exchange.caller.upgraded();
         *slot.lock() = Some((tunnel, exchange));
-        return Ok(Response::from_parts(head, CallerBody::new(Recorded::nothing(), None)));
+        return Ok(Response::from_parts(head, CallerBody::new(Recorded::nothing(), caller, false)));
     }
     // hyper closes the connection where it cannot read the rest of the upload at once.
     let early = exchange.reason.is_some()
@@ -154,8 +155,8 @@ async fn respond(
     {
         head.headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-    let by_closing = (!knows_chunks && body.size_hint().exact().is_none()).then(|| exchange.caller.clone());
-    Ok(Response::from_parts(head, CallerBody::new(Recorded::new(body, exchange), by_closing)))
+    let by_closing = !knows_chunks && body.size_hint().exact().is_none();
+    Ok(Response::from_parts(head, CallerBody::new(Recorded::new(body, exchange), caller, by_closing)))
 }
 
 /// After a request that could be read in two ways, nothing on its connection can be trusted.

@@ -1,8 +1,8 @@
 //! The bytes of a caller's HTTP connection.
 //!
-//! Between the socket and the parser for five reasons. Bytes read while the protocol was being recognised come first. What
+//! Between the socket and the parser for six reasons. Bytes read while the protocol was being recognised come first. What
 //! hyper would read in another way than others is not let in ([`RequestTracker`]).
-//! A head, or a header block of HTTP/2, that does not come to its end is noticed.
+//! A head, or a header block of HTTP/2, that does not come to its end is noticed. What the parser holds is counted.
 //! While a head of HTTP/1.1 arrives, a copy of its beginning is kept, because hyper answers what it cannot parse by
 //! itself, and its answer says too little: it is replaced by one with a reason. And it knows whether the caller has ended
 //! its side, and whether everything was written.
@@ -26,6 +26,7 @@ use crate::{
     http::{
         answer,
         caller::{Caller, Stage},
+        charge::{self, ConnectionCharge},
     },
     reason::Reason,
     socket::{DisconnectWatch, Socket},
@@ -48,6 +49,10 @@ pub(crate) struct CallerIo {
     /// The socket did not take what was last offered.
     has_refused: bool,
     head: Vec<u8>,
+    /// Bytes of the head that is arriving.
+    head_len: usize,
+    /// What the parser holds: a head, the piece of an upload that was read last, or an incomplete frame.
+    held: Option<Box<ConnectionCharge>>,
     final_response: Option<Bytes>,
 }
 
@@ -65,6 +70,8 @@ impl CallerIo {
             at_end: false,
             has_refused: false,
             head: Vec::new(),
+            head_len: 0,
+            held: None,
             final_response: None,
         }
     }
@@ -136,6 +143,19 @@ impl CallerIo {
         Poll::Ready(Ok(()))
     }
 
+    /// Counts what the parser of HTTP/1.1 holds now that it has been given `passed` more bytes. It asks for more of an upload
+    /// only once it has given on what it had.
+    fn count_held(&mut self, passed: usize) {
+        let is_within_head = self.framing.is_within_head();
+        self.head_len = if is_within_head { self.head_len + passed } else { 0 };
+        let held = match is_within_head {
+            true => self.head_len + self.head.len(),
+            false if self.framing.unfinished() > 0 => passed,
+            false => 0,
+        };
+        charge::hold(&mut self.held, &self.caller, held);
+    }
+
     /// Reads what is neither HTTP/1.1 nor to be looked at.
     fn poll_read_through(&mut self, cx: &mut Context<'_>, buf: &mut ReadBufCursor<'_>) -> Poll<io::Result<()>> {
         let Self { stream, first, frames, caller, .. } = self;
@@ -155,6 +175,10 @@ impl CallerIo {
         let read = ready!(stream.poll_fill(cx, buf, look))?;
         self.at_end |= read == 0 && room > 0;
         self.caller.received(read);
+        if self.caller.http2 {
+            let Self { held, frames, caller, .. } = self;
+            charge::hold(held, caller, frames.held());
+        }
         Poll::Ready(Ok(()))
     }
 
@@ -255,6 +279,7 @@ impl Read for CallerIo {
             let length = first.len().min(buf.remaining());
             let passed = Self::look(framing, head, caller, &first[..length]);
             buf.put_slice(&first.split_to(passed));
+            self.count_held(passed);
             return if passed == 0 { self.is_open() } else { Poll::Ready(Ok(())) };
         }
         let (room, mut passed) = (buf.remaining(), 0);
@@ -266,6 +291,7 @@ impl Read for CallerIo {
             passed
         }))?;
         self.at_end |= read == 0 && room > 0;
+        self.count_held(passed);
         if read > 0 && passed == 0 { self.is_open() } else { Poll::Ready(Ok(())) }
     }
 }
@@ -305,6 +331,9 @@ impl Write for CallerIo {
             // A large head was an exception; its memory need not stay.
             self.head.clear();
             self.head.shrink_to(1024);
+            if let Some(held) = &mut self.held {
+                held.set(0);
+            }
             if self.framing.undecided().is_some() {
                 // What was held back can be read now.
                 cx.waker().wake_by_ref();

@@ -124,6 +124,11 @@ impl H1Body {
         }
     }
 
+    /// Bytes that were read and not asked for yet.
+    pub(crate) fn buffered(&self) -> usize {
+        self.open.as_ref().map_or(0, |(connection, _)| connection.buffer.len())
+    }
+
     /// Gives the connection back once all is read.
     fn finish(&mut self) {
         if let Some((connection, rest)) = self.open.take() {

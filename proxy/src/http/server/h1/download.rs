@@ -6,42 +6,49 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-use crate::http::{caller::Caller, exchange::Recorded};
+use crate::http::{
+    caller::Caller,
+    charge::{self, ChargedPiece, ConnectionCharge},
+    exchange::Recorded,
+};
 
 /// A response's body. It differs from what the endpoint sends in how it fails.
 pub(super) struct CallerBody {
     body: Recorded,
-    /// The caller, where the end of its connection is what ends the body.
-    by_closing: Option<Arc<Caller>>,
+    caller: Arc<Caller>,
+    /// What was read from the endpoint and not asked for yet.
+    held: Option<Box<ConnectionCharge>>,
+    /// The end of the connection is what ends the body.
+    by_closing: bool,
     failed: Option<<Recorded as Body>::Error>,
 }
 
 impl CallerBody {
-    /// The body of a response; of one that ends with the connection where there is a caller `by_closing`.
-    pub(super) fn new(body: Recorded, by_closing: Option<Arc<Caller>>) -> Self {
-        if let Some(caller) = &by_closing {
+    /// The body of a response to `caller`; `by_closing`: the end of the connection is what ends it.
+    pub(super) fn new(body: Recorded, caller: &Arc<Caller>, by_closing: bool) -> Self {
+        if by_closing {
             caller.set_unfinished(!body.is_end_stream());
         }
-        Self { body, by_closing, failed: None }
+        Self { body, caller: caller.clone(), held: None, by_closing, failed: None }
     }
 
     fn note_end(&self) {
-        if let Some(caller) = &self.by_closing
-            && self.body.is_end_stream()
-        {
-            caller.set_unfinished(false);
+        if self.by_closing && self.body.is_end_stream() {
+            self.caller.set_unfinished(false);
         }
     }
 }
 
 impl Body for CallerBody {
-    type Data = Bytes;
+    type Data = ChargedPiece;
     type Error = <Recorded as Body>::Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<ChargedPiece>, Self::Error>>> {
         if let Some(error) = self.failed.take() {
             return Poll::Ready(Some(Err(error)));
         }
@@ -54,14 +61,16 @@ impl Body for CallerBody {
                 Poll::Pending
             }
             None => {
-                if let Some(caller) = &self.by_closing {
-                    caller.set_unfinished(false);
+                if self.by_closing {
+                    self.caller.set_unfinished(false);
                 }
                 Poll::Ready(None)
             }
-            frame => {
+            Some(Ok(frame)) => {
                 self.note_end();
-                Poll::Ready(frame)
+                let this = &mut *self;
+                charge::hold(&mut this.held, &this.caller, this.body.buffered());
+                Poll::Ready(Some(Ok(frame.map_data(|data| ChargedPiece::new(data, &this.caller)))))
             }
         }
     }

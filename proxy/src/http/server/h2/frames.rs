@@ -33,18 +33,30 @@ pub(in crate::http::server) struct FrameBounds {
     seen: usize,
     /// A header block has begun, and the frame that ends it has not.
     in_block: bool,
+    /// Bytes of its frames that are complete.
+    block: usize,
     opened: bool,
 }
 
 impl FrameBounds {
     /// Nothing has come.
     pub(in crate::http::server) fn new() -> Self {
-        Self { left: PREFACE, head: [0; FRAME_HEAD], seen: 0, in_block: false, opened: false }
+        Self { left: PREFACE, head: [0; FRAME_HEAD], seen: 0, in_block: false, block: 0, opened: false }
     }
 
     /// The preface and a frame have come to their end.
     pub(in crate::http::server) fn is_opened(&self) -> bool {
         self.opened
+    }
+
+    /// Bytes of an incomplete frame or header block that have come.
+    pub(in crate::http::server) fn held(&self) -> usize {
+        let payload = if self.seen == FRAME_HEAD { self.payload() - self.left } else { 0 };
+        self.block + payload
+    }
+
+    fn payload(&self) -> usize {
+        usize::from(self.head[0]) << 16 | usize::from(self.head[1]) << 8 | usize::from(self.head[2])
     }
 
     /// Follows `bytes`.
@@ -69,8 +81,7 @@ impl FrameBounds {
             self.seen += taken;
             bytes = &bytes[taken..];
             if self.seen == FRAME_HEAD {
-                self.left =
-                    usize::from(self.head[0]) << 16 | usize::from(self.head[1]) << 8 | usize::from(self.head[2]);
+                self.left = self.payload();
             }
         }
         match (self.is_incomplete(), is_new) {
@@ -87,6 +98,7 @@ impl FrameBounds {
         self.opened = true;
         if matches!(kind, HEADERS | CONTINUATION) {
             self.in_block = flags & END_HEADERS == 0;
+            self.block = if self.in_block { self.block + self.payload() } else { 0 };
         }
     }
 
