@@ -54,9 +54,16 @@ pub(crate) struct Charge {
 }
 
 /// Bytes on their way to a caller, counted until they are written or given up.
-pub(crate) struct Charged {
+pub(crate) struct Charged<C = Charge> {
     bytes: Bytes,
-    _charge: Charge,
+    _charge: C,
+}
+
+impl<C> Charged<C> {
+    /// `bytes`, which `charge` counts.
+    pub(crate) fn new(bytes: Bytes, charge: C) -> Self {
+        Self { bytes, _charge: charge }
+    }
 }
 
 impl Buffers {
@@ -123,7 +130,7 @@ impl CallerBytes {
     pub(crate) fn charged(self: &Arc<Self>, bytes: Bytes) -> Charged {
         let mut charge = self.charge();
         charge.set(bytes.len());
-        Charged { bytes, _charge: charge }
+        Charged::new(bytes, charge)
     }
 
     /// By how many bytes this caller is above its bound.
@@ -182,7 +189,7 @@ impl Drop for Charge {
     }
 }
 
-impl Buf for Charged {
+impl<C> Buf for Charged<C> {
     fn remaining(&self) -> usize {
         self.bytes.remaining()
     }

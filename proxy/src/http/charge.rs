@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 
 use super::caller::Caller;
-use crate::buffers::Charge;
+use crate::buffers::{Charge, Charged};
 
 /// Smaller pieces are not worth counting: the parser keeps at most 16 of them.
 const SMALL: usize = 512;
@@ -52,30 +52,11 @@ pub(crate) fn hold(charge: &mut Option<Box<ConnectionCharge>>, caller: &Arc<Call
 }
 
 /// A piece of a response, counted until it is written.
-pub(crate) struct ChargedPiece {
-    bytes: Bytes,
-    _charge: Option<Box<ConnectionCharge>>,
-}
+pub(crate) type ChargedPiece = Charged<Option<Box<ConnectionCharge>>>;
 
-impl ChargedPiece {
-    /// A piece on its way to `caller`.
-    pub(crate) fn new(bytes: Bytes, caller: &Arc<Caller>) -> Self {
-        let mut charge = None;
-        hold(&mut charge, caller, bytes.len());
-        Self { bytes, _charge: charge }
-    }
-}
-
-impl Buf for ChargedPiece {
-    fn remaining(&self) -> usize {
-        self.bytes.remaining()
-    }
-
-    fn chunk(&self) -> &[u8] {
-        self.bytes.chunk()
-    }
-
-    fn advance(&mut self, count: usize) {
-        self.bytes.advance(count);
-    }
+/// Counts a piece on its way to `caller`.
+pub(crate) fn charged(bytes: Bytes, caller: &Arc<Caller>) -> ChargedPiece {
+    let mut charge = None;
+    hold(&mut charge, caller, bytes.len());
+    Charged::new(bytes, charge)
 }

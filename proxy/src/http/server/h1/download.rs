@@ -70,7 +70,7 @@ impl Body for CallerBody {
                 self.note_end();
                 let this = &mut *self;
                 charge::hold(&mut this.held, &this.caller, this.body.buffered());
-                Poll::Ready(Some(Ok(frame.map_data(|data| ChargedPiece::new(data, &this.caller)))))
+                Poll::Ready(Some(Ok(frame.map_data(|data| charge::charged(data, &this.caller)))))
             }
         }
     }
