@@ -20,7 +20,7 @@ use std::{
 use bytes::{Buf, Bytes};
 use parking_lot::Mutex;
 use prometheus_client::metrics::gauge::Gauge;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 
 /// Bytes of one upload that a caller may send before its endpoint has taken some.
 pub(crate) const STREAM_WINDOW: u32 = 64 * 1024;
@@ -34,8 +34,8 @@ pub(crate) struct Buffers {
     most_per_caller: usize,
     total: Gauge<u64, AtomicU64>,
     by_caller: Mutex<HashMap<IpAddr, Arc<CallerBytes>, ahash::RandomState>>,
-    /// The caller whose connections are to be given up.
-    over: watch::Sender<Option<IpAddr>>,
+    /// Told when some caller has to give up connections.
+    over: Notify,
 }
 
 /// What is held for one caller address.
@@ -69,7 +69,7 @@ impl<C> Charged<C> {
 impl Buffers {
     /// Nothing is held yet. At most `most` bytes in all will be, as `total` says, and `most_per_caller` for one address.
     pub(crate) fn new(most: usize, most_per_caller: usize, total: Gauge<u64, AtomicU64>) -> Arc<Self> {
-        Arc::new(Self { most, most_per_caller, total, by_caller: Mutex::default(), over: watch::Sender::new(None) })
+        Arc::new(Self { most, most_per_caller, total, by_caller: Mutex::default(), over: Notify::new() })
     }
 
     /// Bytes held in all.
@@ -93,9 +93,21 @@ impl Buffers {
         held
     }
 
-    /// The caller whose connections are to be given up until nothing is in excess.
-    pub(crate) fn over(&self) -> watch::Receiver<Option<IpAddr>> {
-        self.over.subscribe()
+    /// Waits until some caller has to give up connections.
+    pub(crate) async fn over(&self) {
+        self.over.notified().await;
+    }
+
+    /// The callers that have to give up connections: those above their bound, and the one that holds the most while all
+    /// together are above theirs.
+    pub(crate) fn callers_over(&self) -> Vec<IpAddr> {
+        let all = self.by_caller.lock();
+        let mut callers: Vec<IpAddr> = all.values().filter(|held| held.excess() > 0).map(|held| held.caller).collect();
+        if self.total() > self.most {
+            let largest = all.values().max_by_key(|held| held.bytes.load(Ordering::Relaxed));
+            callers.extend(largest.map(|held| held.caller));
+        }
+        callers
     }
 
     /// How many bytes `caller` has to give up.
@@ -115,7 +127,7 @@ impl Buffers {
         if let Some(largest) = largest {
             tracing::debug!(caller = %largest.caller, held = self.total(), most = self.most, "stalled streams are reset");
             largest.shed.notify_waiters();
-            self.over.send_replace(Some(largest.caller));
+            self.over.notify_one();
         }
     }
 }
@@ -148,7 +160,7 @@ impl CallerBytes {
     /// Tells somebody to give up connections if this caller, or all together, are above their bound.
     pub(crate) fn check(&self) {
         if self.excess() > 0 {
-            self.all.over.send_replace(Some(self.caller));
+            self.all.over.notify_one();
         }
         self.check_total();
     }

@@ -29,6 +29,9 @@ use crate::{
     upstream::{ResponseLimits, WorkerUpstream},
 };
 
+/// Time for connections that were given up to release what they held.
+const RELEASE: Duration = Duration::from_millis(20);
+
 /// How often connections that have been idle for too long are looked for.
 const SWEEP: Duration = Duration::from_millis(500);
 
@@ -199,12 +202,18 @@ impl Workers {
             all.push(worker);
         }
         let all: Arc<[Arc<Worker>]> = all.into();
-        let (everyone, mut over) = (all.clone(), shared.buffers.over());
+        let (everyone, buffers) = (all.clone(), shared.buffers.clone());
         let shedding = async move {
-            while over.changed().await.is_ok() {
-                let caller = *over.borrow_and_update();
-                if let Some(caller) = caller {
-                    shed(&everyone, caller);
+            loop {
+                buffers.over().await;
+                // Until what was given up is released, and for as long as anybody is above a bound.
+                loop {
+                    let callers = buffers.callers_over();
+                    if callers.is_empty() {
+                        break;
+                    }
+                    callers.into_iter().for_each(|caller| shed(&everyone, caller));
+                    tokio::time::sleep(RELEASE).await;
                 }
             }
         };

@@ -180,3 +180,16 @@ async fn above_the_bound_of_all_the_largest_holder_loses_connections() {
         until(&fed, &format!("{stall:?}: released"), |held, _| held == 0).await;
     }
 }
+
+/// All at once, each of them is held to its bound.
+#[tokio::test]
+async fn many_callers_above_their_bounds_lose_connections() {
+    let (fed, to, _server) = fed(Limits { buffered_per_caller: BOUND, ..Limits::default() }).await;
+    let callers = 6;
+    let stalls = (1..=callers).map(|caller| async move {
+        let ip = format!("127.0.0.{}", 10 + caller);
+        stalled(Stall::Head, CONNECTIONS, &ip, to).await
+    });
+    let _streams = futures_util::future::join_all(stalls).await;
+    until(&fed, "bounded", |held, open| held <= callers * BOUND && open < callers * CONNECTIONS / 2).await;
+}
