@@ -36,7 +36,9 @@ impl CallerConnection for Caller {
     }
 
     fn held(&self, caller: IpAddr) -> Option<Held> {
-        let bytes = if self.address == caller { Self::held(self) } else { 0 };
+        // A connection of HTTP/2 with streams gives up those.
+        let has_streams = self.http2 && self.without_streams().is_none();
+        let bytes = if self.address == caller && !has_streams { Self::held(self) } else { 0 };
         (bytes > 0).then(|| Held { bytes, is_given_up: self.is_ended() })
     }
 
