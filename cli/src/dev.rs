@@ -41,8 +41,8 @@ use self::{
     print::{Entry, Printer},
 };
 use crate::{
-    admin::{self, Admin},
-    args::{DemoArgs, DevArgs, DevListenArgs, MeshArgs},
+    admin::{self, Admin, HostCheck},
+    args::{DemoArgs, DevArgs, DevListenArgs, MeshArgs, Output},
     explain::views,
     logs::LogLevel,
     mesh, open_files,
@@ -164,6 +164,7 @@ impl Dev {
 
         let draining = Arc::new(AtomicBool::new(false));
         let mut admin = Admin::new(registry, log_level);
+        admin.host_check = HostCheck::Always;
         admin.check("draining", not_draining(draining.clone()));
         admin.check("dns", status::ready(dns.ready(), "not everything was delivered to it yet"));
         admin.check("proxy", status::ready(proxy.ready(), "not everything was delivered to it yet"));
