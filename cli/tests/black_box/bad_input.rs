@@ -286,6 +286,63 @@ fn links_that_lead_nowhere_or_back() {
 }
 
 #[test]
+fn a_link_to_a_folder_elsewhere_is_named_and_not_followed() {
+    let web = Backend::http("web");
+    let (folder, elsewhere) = (folder_with_web(&web), tempfile::tempdir().unwrap());
+    save(elsewhere.path(), "other.yaml", &service("shop", "other", 8085, ""));
+    let link = |to: &Path, name: &str| std::os::unix::fs::symlink(to, folder.path().join(name)).unwrap();
+    link(Path::new("/"), "disk");
+    link(elsewhere.path(), "shared");
+    link(&elsewhere.path().join("other.yaml"), "one-file.yaml");
+    let dev = Dev::start(folder.path());
+    dev.assert_web_serves();
+    for (name, to) in [("disk", Path::new("/")), ("shared", elsewhere.path())] {
+        let warning = early(&dev, |event| names(event, name));
+        let message = warning["message"].as_str().unwrap();
+        assert_eq!((&warning["event"], &warning["using"]), (&"warning".into(), &"nothing".into()), "{warning}");
+        assert!(message.contains(&format!("a link to the folder {}", to.display())), "{message}");
+        assert!(message.contains("give that folder as a further path"), "{message}");
+    }
+    assert_eq!(dev.early.len(), 2, "nothing else was read: {:#?}", dev.early);
+    dev.entry("other.shop.maesh");
+    // As the message says.
+    std::fs::remove_file(folder.path().join("one-file.yaml")).unwrap();
+    let dev = Dev::start_with(folder.path(), &[elsewhere.path().to_str().unwrap()]);
+    dev.entry("other.shop.maesh");
+}
+
+#[test]
+fn folders_beyond_the_bound_are_left_out_and_that_is_said() {
+    let web = Backend::http("web");
+    let folder = folder_with_web(&web);
+    for number in 0..10_010 {
+        std::fs::create_dir(folder.path().join(format!("d{number}"))).unwrap();
+    }
+    save(&folder.path().join("d0"), "first.yaml", &service("shop", "first", 8085, ""));
+    save(&folder.path().join("d9999"), "last.yaml", &service("shop", "last", 8086, ""));
+    let dev = Dev::start(folder.path());
+    dev.assert_web_serves();
+    dev.entry("first.shop.maesh");
+    let found: Vec<_> = dev.early.iter().filter(|event| event.to_string().contains("10000 folders")).collect();
+    assert_eq!(found.len(), 1, "{:#?}", dev.early);
+    let services = dev.ready["services"].as_array().unwrap();
+    assert!(services.iter().all(|entry| entry["name"] != "last.shop.maesh"), "{services:?}");
+}
+
+#[test]
+fn a_file_that_is_too_large_is_named_with_what_to_do() {
+    let web = Backend::http("web");
+    let folder = folder_with_web(&web);
+    let large = std::fs::File::create(folder.path().join("large.yaml")).unwrap();
+    large.set_len((64 << 20) + 1).unwrap();
+    let dev = Dev::start(folder.path());
+    let message = early(&dev, |event| names(event, "large.yaml"))["message"].as_str().unwrap();
+    assert!(message.contains("is larger than 64 MiB") && message.contains("Split it"), "{message}");
+    assert!(!message.contains("permissions"), "{message}");
+    dev.assert_web_serves();
+}
+
+#[test]
 fn manifests_come_from_standard_input() {
     let web = Backend::http("web");
     let text = manifest::web(&web);
