@@ -15,6 +15,7 @@ mod ours;
 mod place;
 mod plan;
 mod stubs;
+mod writers;
 
 #[cfg(test)]
 mod tests;
