@@ -195,6 +195,7 @@ fn a_taken_port_is_said_once_with_its_number_and_what_to_do() {
 
 #[test]
 fn wrong_flags_are_refused_with_an_example() {
+    let long = "a.".repeat(150);
     for (arguments, says) in [
         (&["dev", ".", "--dns", "nonsense"][..], "127.0.0.1:5354"),
         (&["dev", ".", "--admin", "5380"], "ADDRESS:PORT"),
@@ -204,11 +205,24 @@ fn wrong_flags_are_refused_with_an_example() {
         (&["dev", ".", "--adress-range", "127.77.0.0/16"], "--address-range"),
         (&["devv"], "'dev'"),
         (&["explain", "web.shop.maesh", "--admin", "x"], "ADDRESS:PORT"),
+        (&["dev", ".", "--admin", "http://127.0.0.1:5380"], "write it without scheme and path: 127.0.0.1:5380"),
+        (&["dev", ".", "--dns", "localhost:5354"], "write an address instead of a name: 127.0.0.1:5354"),
+        (&["dev", ".", "--address-range", "127.77.0.0"], "write 127.77.0.0/16"),
+        (&["dev", ".", "--deny-endpoint-cidr", "10.0.0.0"], "write 10.0.0.0/8"),
+        (&["controller", "--address-range", "10.77.0.0"], "write 10.77.0.0/16"),
+        (&["explain", "//"], "web.shop.maesh"),
+        (&["explain", ""], "web.shop.maesh"),
+        (&["explain", "web.shop.maesh", "--from", ""], "shop/client-5c9d"),
+        (&["explain", "ftp://web.shop.maesh"], "does not carry ftp"),
+        (&["explain", &long], "300 characters"),
+        (&["explain", "web\u{1b}[2J.shop"], "cannot be part of a name"),
+        (&["\u{1b}[2J"], "unrecognized subcommand"),
     ] {
         let output = crate::support::command(arguments).output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(2), "{arguments:?}: {said}");
         assert!(said.contains(says), "{arguments:?}: {said}");
+        assert!(!said.contains(|c: char| c.is_control() && c != '\n'), "{arguments:?}: {said:?}");
     }
     let output = crate::support::command(&["dev", ".", "--log-level", "loud=very"]).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
