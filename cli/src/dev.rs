@@ -168,6 +168,7 @@ impl Dev {
         let started = Controller::start(compiler, batches, connected, Duration::ZERO, sink);
         let (controller, published) = started.context("starting the compiler")?;
         let state = controller.state();
+        mesh::warn_of_missing_namespaces(mesh_args.watch_namespace, &state, None);
         status::register(&mut registry.lock(), &state, &server);
 
         let draining = Arc::new(AtomicBool::new(false));

@@ -232,6 +232,42 @@ fn wrong_flags_are_refused_with_an_example() {
     );
 }
 
+#[test]
+fn a_bad_value_of_the_environment_names_its_variable() {
+    for (arguments, variable, value, says) in [
+        (&["dev", "."][..], "MAESH_BYPASS", "maybe", "--bypass"),
+        (&["dev", "."], "MAESH_ZONES", "cluster.local", "--zone"),
+        (&["dev", "."], "MAESH_DENY_ENDPOINT_CIDRS", "10.0.0.0", "write 10.0.0.0/8"),
+        (&["controller"], "MAESH_HORIZON", "45", "--horizon"),
+        (&["explain", "web.shop.maesh", "--admin", "127.0.0.1:1"], "MAESH_KUBECONFIG", "/nowhere", "--kubeconfig"),
+    ] {
+        let output = crate::support::command(arguments).env(variable, value).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{variable}: {said}");
+        assert!(
+            said.contains(says) && said.contains(&format!("environment variable {variable}")),
+            "{variable}: {said}"
+        );
+    }
+    let written =
+        crate::support::command(&["dev", ".", "--bypass=maybe"]).env("MAESH_BYPASS", "true").output().unwrap();
+    let said = String::from_utf8_lossy(&written.stderr).into_owned();
+    assert!(!said.contains("MAESH_BYPASS"), "it was written on the command line: {said}");
+}
+
+/// A namespace that is mistyped.
+#[test]
+fn a_namespace_to_watch_that_does_not_exist_is_said_once() {
+    let web = Backend::http("web");
+    let folder = folder_with_web(&web);
+    let dev = Dev::start_with(folder.path(), &["--watch-namespace", "shop", "--watch-namespace", "shpo"]);
+    dev.assert_web_serves();
+    crate::support::await_condition("it is said", || dev.logs().contains("\"shpo\"").then_some(()));
+    let logs = dev.logs();
+    let said: Vec<_> = logs.lines().filter(|line| line.contains("--watch-namespace")).collect();
+    assert!(said.len() == 1 && said[0].contains("nothing is meshed for it; correct the name"), "{said:#?}");
+}
+
 /// The addresses that a name answers.
 fn answered(dev: &Dev, name: &str) -> Vec<String> {
     let from = "127.0.0.1".parse().unwrap();
