@@ -8,6 +8,8 @@ mod trouble;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use parking_lot::Mutex;
+
 use super::*;
 use crate::update::{Identity, Rejected, Role, Update};
 use maesh_config::{
@@ -111,6 +113,28 @@ fn config(server: &Server, wildcard: &[Kind], on_demand: &[Kind]) -> SubscriberC
 
 fn role(config: SubscriberConfig) -> Applied {
     Applied { subscribed: start(config), has: BTreeMap::new(), complete: Vec::new() }
+}
+
+/// A store that has all that there is.
+fn complete(resources: &[Resource]) -> Arc<Store> {
+    let store = Arc::new(Store::new());
+    store.apply(&upserts(resources.iter().cloned()));
+    store.mark_complete();
+    store
+}
+
+/// A way whose other end can be moved to another server.
+fn door(server: &Server) -> (InProcess, Arc<Mutex<InProcess>>) {
+    let (way, mut connections) = InProcess::new();
+    let door = Arc::new(Mutex::new(server.in_process()));
+    let through = door.clone();
+    tokio::spawn(async move {
+        while let Some(connection) = connections.recv().await {
+            let to = through.lock().clone();
+            let _ = to.0.send(connection).await;
+        }
+    });
+    (way, door)
 }
 
 fn serve(store: &Arc<Store>) -> Server {

@@ -12,6 +12,7 @@ use std::{
 
 use crate::support::{
     PATIENCE, await_condition,
+    dns_tls::{self, framed},
     http::get,
     local::{Part, Roles},
     manifest::{save, service},
@@ -67,16 +68,6 @@ fn connect(from: Ipv4Addr, to: SocketAddr) -> std::io::Result<TcpStream> {
     Ok(socket.into())
 }
 
-fn framed(name: &str) -> Vec<u8> {
-    let mut query = vec![0x12, 0x34, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
-    for label in name.split('.') {
-        query.push(label.len() as u8);
-        query.extend(label.bytes());
-    }
-    query.extend([0, 0, 1, 0, 1]);
-    [&(query.len() as u16).to_be_bytes(), &query[..]].concat()
-}
-
 /// dns with its peers.
 struct Lab {
     roles: Roles,
@@ -95,25 +86,12 @@ impl Lab {
         let der = certificate(folder.path());
         let mut tls = None;
         let roles = Roles::start_dns(&manifests, |address| {
-            let listen = SocketAddr::new(address, 8853);
-            tls = Some(listen);
-            let file = |name: &str| folder.path().join(name).display().to_string();
-            let flags = [
-                ("--tls-listen", listen.to_string()),
-                ("--tls-certificate", file("tls.crt")),
-                ("--tls-certificate-key", file("tls.key")),
-            ];
-            flags.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value]).collect()
+            let listen = *tls.insert(SocketAddr::new(address, 8853));
+            dns_tls::flags(listen, folder.path())
         });
         let mut roots = RootCertStore::empty();
         roots.add(der).unwrap();
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let client = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        let lab = Self { roles, tls: tls.unwrap(), client: Arc::new(client), _folder: folder };
+        let lab = Self { roles, tls: tls.unwrap(), client: dns_tls::client(roots), _folder: folder };
         await_condition("names are known", || {
             let answer = |name| ask(lab.other(), lab.roles.dns(), name, RecordType::A, PATIENCE).ok();
             let known = answer("web.shop.maesh")?.code == ResponseCode::NoError;

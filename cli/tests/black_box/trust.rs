@@ -20,9 +20,9 @@ use rustls::{
 };
 use serde_json::Value;
 
-use crate::{
-    dns_certificate::{ask_tls, client},
-    support::resolver::ask,
+use crate::support::{
+    dns_tls::{ask_tls, client},
+    resolver::ask,
 };
 
 const PATIENCE: Duration = Duration::from_secs(40);

@@ -22,12 +22,12 @@ use maesh_discovery::{
 use maesh_testkube::ApiServer;
 use tokio::{
     net::TcpListener,
-    runtime::Runtime,
     sync::watch,
     time::{sleep, timeout},
 };
 
-const PATIENCE: Duration = Duration::from_secs(30);
+use crate::support::{PATIENCE, on, runtime};
+
 const SERVER: &str = "maesh-controller.maesh.svc";
 
 const OBJECTS: &str = "
@@ -172,19 +172,10 @@ impl Controller {
     }
 }
 
-/// Runs `work` on the runtime's own threads.
-fn on<T: Send + 'static>(runtime: &Runtime, work: impl Future<Output = T> + Send + 'static) -> T {
-    runtime.block_on(runtime.spawn(work)).unwrap()
-}
-
 #[test]
 fn pods_of_the_mesh_are_admitted_and_nobody_else() {
     let Some(mut server) = ApiServer::start_or_skip() else { return };
-    // Its threads belong to the server's network namespace; this one does not.
-    let runtime = server
-        .namespace()
-        .run(|| tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap());
-    let runtime = runtime.unwrap();
+    let runtime = runtime(&server);
     let accounts = [("maesh", "maesh-dns"), ("maesh", "maesh-proxy"), ("maesh", "other"), ("shop", "maesh-proxy")];
     let all: String = accounts.iter().map(|(namespace, name)| account(namespace, name)).collect();
     server.apply(&format!("{OBJECTS}{all}")).unwrap();

@@ -1,7 +1,7 @@
 //! The authority of the discovery stream on a real kube-apiserver: made, published, renewed under streams, and gone on
 //! with by another leader.
 
-use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, future::ready, path::PathBuf, sync::Arc, time::Duration};
 
 use k8s_openapi::api::{
     coordination::v1::Lease,
@@ -15,7 +15,6 @@ use maesh_config::Kind;
 use maesh_controller::{
     authority::{self, Bundle, DnsCertificate, Options, Terms},
     leader,
-    source::kubernetes,
 };
 use maesh_discovery::{
     Connect, Server, ServerOptions, Store, Subscribed, SubscriberConfig, Timing, Token,
@@ -26,13 +25,13 @@ use maesh_discovery::{
 use maesh_testkube::ApiServer;
 use tokio::{
     net::TcpListener,
-    runtime::Runtime,
     sync::watch,
     task::JoinHandle,
     time::{Instant, sleep, timeout},
 };
 
-const PATIENCE: Duration = Duration::from_secs(30);
+use crate::support::{self, PATIENCE, eventually, with_client};
+
 const SERVER: &str = "maesh-controller.default.svc";
 const DNS_SECRET: &str = "maesh-dns-tls";
 const SECRET: &str = "a secret of some length";
@@ -59,12 +58,7 @@ struct Replica {
 
 impl Replica {
     async fn start(client: &Client, me: &str) -> Self {
-        let terms = leader::Terms {
-            lease: Duration::from_secs(3),
-            right: Duration::from_secs(2),
-            retry: Duration::from_millis(300),
-        };
-        let candidate = leader::Candidate::start(client.clone(), "default", "maesh", me, terms);
+        let candidate = leader::Candidate::start(client.clone(), "default", "maesh", me, support::TERMS);
         let (tls, mut served) = watch::channel(None);
         let dns = DnsCertificate {
             secret: DNS_SECRET.into(),
@@ -146,47 +140,23 @@ async fn refresh(client: Client, file: PathBuf, seen: Arc<parking_lot::Mutex<BTr
     }
 }
 
-/// Runs `work` on the runtime's own threads.
-fn on<T: Send + 'static>(runtime: &Runtime, work: impl Future<Output = T> + Send + 'static) -> T {
-    runtime.block_on(runtime.spawn(work)).unwrap()
-}
-
 #[test]
 fn authorities_change_under_streams_and_leaders() {
     let Some(server) = ApiServer::start_or_skip() else { return };
-    // Its threads belong to the server's network namespace; this one does not.
-    let runtime = server
-        .namespace()
-        .run(|| tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap());
-    let runtime = runtime.unwrap();
-    let kubeconfig = server.kubeconfig().to_owned();
     let ca = server.namespace().folder().join("mounted-ca.crt");
-    on(&runtime, async move {
-        let client = kubernetes::client(Some(&kubeconfig), None).await.unwrap();
+    with_client(&server, |client| async move {
         let first = Replica::start(&client, "first").await;
         let second = Replica::start(&client, "second").await;
         assert!(first.candidate.leadership().may_write() && !second.candidate.leadership().may_write());
 
         let seen = Arc::<parking_lot::Mutex<BTreeSet<String>>>::default();
         let kubelet = tokio::spawn(refresh(client.clone(), ca.clone(), seen.clone()));
-        timeout(PATIENCE, async {
-            while !ca.exists() {
-                sleep(Duration::from_millis(50)).await;
-            }
-        })
-        .await
-        .unwrap();
+        eventually("the first file", || ready(ca.exists()), |there| *there).await;
         let running = second.subscribe(&ca);
         timeout(PATIENCE, running.connected.clone().wait_for(|up| *up)).await.unwrap().unwrap();
 
         // The leader dies once the next authority is published, before it signs anything.
-        timeout(PATIENCE, async {
-            while seen.lock().len() < 2 {
-                sleep(Duration::from_millis(20)).await;
-            }
-        })
-        .await
-        .unwrap();
+        eventually("the next authority", || ready(seen.lock().len()), |seen| *seen >= 2).await;
         first.keeping.abort();
         drop(first.candidate);
         let mut streams = 0;
@@ -220,13 +190,7 @@ fn authorities_change_under_streams_and_leaders() {
         let foreign = authority.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap();
         std::fs::write(&stranger, foreign.pem()).unwrap();
         let refused = second.subscribe(&stranger);
-        timeout(PATIENCE, async {
-            while refused.status.failures() == 0 {
-                sleep(Duration::from_millis(20)).await;
-            }
-        })
-        .await
-        .unwrap();
+        eventually("a refusal", || ready(refused.status.failures()), |failures| *failures > 0).await;
         let said = refused.status.last_error();
         assert!(!*refused.connected.borrow() && said.as_ref().is_some_and(|it| it.contains("certificate")), "{said:?}");
         kubelet.abort();
@@ -238,18 +202,12 @@ fn authorities_change_under_streams_and_leaders() {
 #[test]
 fn what_somebody_else_made_is_left_alone() {
     let Some(server) = ApiServer::start_or_skip() else { return };
-    let runtime = server
-        .namespace()
-        .run(|| tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap());
-    let runtime = runtime.unwrap();
     server
         .apply(
             "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: maesh-ca, namespace: default}\ndata: {ca.crt: mine}\n",
         )
         .unwrap();
-    let kubeconfig = server.kubeconfig().to_owned();
-    on(&runtime, async move {
-        let client = kubernetes::client(Some(&kubeconfig), None).await.unwrap();
+    with_client(&server, |client| async move {
         let starting = tokio::spawn({
             let client = client.clone();
             async move { Replica::start(&client, "first").await }
@@ -257,7 +215,8 @@ fn what_somebody_else_made_is_left_alone() {
         let maps = Api::<ConfigMap>::namespaced(client.clone(), "default");
         let secrets = Api::<Secret>::namespaced(client.clone(), "default");
         let leases = Api::<Lease>::namespaced(client, "default");
-        timeout(PATIENCE, async { while leases.get_opt("maesh").await.unwrap().is_none() {} }).await.unwrap();
+        let lease = || async { leases.get_opt("maesh").await.unwrap().is_some() };
+        eventually("it leads", lease, |there| *there).await;
         let until = Instant::now() + Duration::from_secs(2);
         while Instant::now() < until {
             assert_eq!(maps.get("maesh-ca").await.unwrap().data.unwrap()["ca.crt"], "mine");
@@ -292,34 +251,19 @@ impl Published {
     }
 
     /// Waits for a certificate that `suits`.
-    async fn becomes(&self, case: &str, suits: impl Fn(&Certificate, &Secret) -> bool) -> Secret {
-        let found = timeout(PATIENCE, async {
-            loop {
-                if let Some((certificate, secret)) = self.certificate().await
-                    && suits(&certificate, &secret)
-                {
-                    return secret;
-                }
-                sleep(Duration::from_millis(50)).await;
-            }
-        });
-        found.await.unwrap_or_else(|_| panic!("{case}"))
+    async fn becomes(&self, case: &str, suits: impl Fn(&Certificate) -> bool) -> Secret {
+        let suits = |found: &Option<(Certificate, Secret)>| found.as_ref().is_some_and(|(it, _)| suits(it));
+        eventually(case, || self.certificate(), suits).await.unwrap().1
     }
 }
 
 #[test]
 fn dns_has_a_certificate_that_the_published_authorities_sign() {
     let Some(server) = ApiServer::start_or_skip() else { return };
-    let runtime = server
-        .namespace()
-        .run(|| tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap());
-    let runtime = runtime.unwrap();
     server
         .apply(&format!("apiVersion: v1\nkind: Secret\nmetadata: {{name: {DNS_SECRET}, namespace: default}}\n"))
         .unwrap();
-    let kubeconfig = server.kubeconfig().to_owned();
-    on(&runtime, async move {
-        let client = kubernetes::client(Some(&kubeconfig), None).await.unwrap();
+    with_client(&server, |client| async move {
         let replica = Replica::start(&client, "first").await;
         let secrets = Api::<Secret>::namespaced(client.clone(), "default");
         let published = Published { secrets: secrets.clone(), maps: Api::namespaced(client.clone(), "default") };
@@ -334,7 +278,7 @@ fn dns_has_a_certificate_that_the_published_authorities_sign() {
         }
         secrets.delete(DNS_SECRET, &DeleteParams::default()).await.unwrap();
 
-        let secret = published.becomes("there is one", |_, _| true).await;
+        let secret = published.becomes("there is one", |_| true).await;
         assert_eq!(secret.type_.as_deref(), Some("kubernetes.io/tls"));
         let (certificate, _) = published.certificate().await.unwrap();
         for name in ["maesh-dns", "maesh-dns.default", "maesh-dns.default.svc", "maesh-dns.default.svc.cluster.local"] {
@@ -346,14 +290,14 @@ fn dns_has_a_certificate_that_the_published_authorities_sign() {
         let service = serde_json::json!({"metadata": {"name": "maesh-dns"}, "spec": {"ports": [{"port": 53}]}});
         let service = services.create(&PostParams::default(), &serde_json::from_value(service).unwrap()).await.unwrap();
         let address = service.spec.unwrap().cluster_ip.unwrap();
-        published.becomes("the ClusterIP", |certificate, _| certificate.has_name(&address)).await;
+        published.becomes("the ClusterIP", |certificate| certificate.has_name(&address)).await;
 
         // One that is damaged or deleted is made again.
         let damaged = serde_json::json!({"data": {"tls.crt": "bm9uZQ=="}});
         secrets.patch(DNS_SECRET, &PatchParams::default(), &Patch::Merge(damaged)).await.unwrap();
-        published.becomes("repaired", |_, _| true).await;
+        published.becomes("repaired", |_| true).await;
         secrets.delete(DNS_SECRET, &DeleteParams::default()).await.unwrap();
-        published.becomes("made again", |_, _| true).await;
+        published.becomes("made again", |_| true).await;
 
         // Through two replacements of the authority, a published one signs it at any time. The ConfigMap is read after the
         // Secret: an authority is published before it signs, and is believed on.

@@ -15,12 +15,14 @@ use kube::{
     Api, Client,
     api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
 };
-use maesh_controller::source::kubernetes;
 use maesh_testkube::{ApiServer, Process};
 use serde_json::json;
 use tokio::time::sleep;
 
-use crate::replica::{PATIENCE, Replica, on, owning, runtime, want};
+use crate::{
+    replica::{Replica, owning, want},
+    support::{PATIENCE, eventually, with_client},
+};
 
 const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 /// Three ports times ten proxies are more, one port times ten less than four fifths of it.
@@ -156,16 +158,11 @@ impl Lab {
 
     /// Waits until these have a selector, and of the others none.
     async fn until_selecting(&self, what: &str, count: usize, selecting: &[&str]) {
-        let begun = Instant::now();
-        loop {
-            let there = self.services().await;
+        let are_selecting = |there: &BTreeMap<String, (String, bool)>| {
             let with: Vec<_> = there.iter().filter(|(_, (_, with))| *with).map(|(name, _)| name).collect();
-            if there.len() == count && with == selecting {
-                return;
-            }
-            assert!(begun.elapsed() < PATIENCE, "{what}: {there:?}");
-            sleep(Duration::from_millis(100)).await;
-        }
+            there.len() == count && with == selecting
+        };
+        eventually(what, || self.services(), are_selecting).await;
     }
 
     async fn until_ours(
@@ -173,23 +170,12 @@ impl Lab {
         what: &str,
         holds: impl Fn(&BTreeMap<String, Slice>) -> bool,
     ) -> BTreeMap<String, Slice> {
-        let begun = Instant::now();
-        loop {
-            let ours = self.ours().await;
-            if holds(&ours) {
-                return ours;
-            }
-            assert!(begun.elapsed() < PATIENCE, "{what}: {ours:?}");
-            sleep(Duration::from_millis(100)).await;
-        }
+        eventually(what, || self.ours(), holds).await
     }
 
     async fn until_gone(&self, slice: &str) {
-        let begun = Instant::now();
-        while self.slices.get_opt(slice).await.unwrap().is_some() {
-            assert!(begun.elapsed() < PATIENCE, "{slice} is there still");
-            sleep(Duration::from_millis(100)).await;
-        }
+        let there = || async { self.slices.get_opt(slice).await.unwrap().is_some() };
+        eventually(&format!("{slice} goes"), there, |there| !there).await;
     }
 }
 
@@ -205,10 +191,7 @@ fn all_served(ours: &BTreeMap<String, Slice>, names: &[&str]) -> bool {
 #[test]
 fn past_the_budget_addresses_list_a_few_proxies() {
     let Some(server) = ApiServer::start_or_skip() else { return };
-    let runtime = runtime(&server);
-    let kubeconfig = server.kubeconfig().to_owned();
-    on(&runtime, async move {
-        let client = kubernetes::client(Some(&kubeconfig), None).await.unwrap();
+    with_client(&server, |client| async move {
         let lab = Lab::new(&client);
         there_and_back(&client, &lab).await;
     });
@@ -296,24 +279,18 @@ fn number(proxy: &str) -> usize {
 #[test]
 fn with_the_clusters_controllers_an_address_is_served_all_the_time() {
     let Some(server) = ApiServer::start_or_skip() else { return };
-    let runtime = runtime(&server);
     let mut command = server.namespace().command(maesh_test_support::tool("kube-controller-manager").unwrap());
     command.args([CONTROLLERS, "--leader-elect=false", "--secure-port=0", "--kubeconfig"]).arg(server.kubeconfig());
     let _manager = Process::start(command, &server.namespace().folder().join("manager.log")).unwrap();
-    let kubeconfig = server.kubeconfig().to_owned();
-    on(&runtime, async move {
-        let client = kubernetes::client(Some(&kubeconfig), None).await.unwrap();
+    with_client(&server, |client| async move {
         let lab = Lab::new(&client);
         for number in 0..4 {
             lab.add_proxy(number).await;
         }
         let wants: Vec<_> = (0..5).map(|n| want("shop", &format!("s{n}"), &[5432])).collect();
         let leader = Replica::start(&client, "first", Some(wants.clone()), 50, BUDGET);
-        let begun = Instant::now();
-        while lab.services().await.len() < wants.len() || !lab.written_by().await.1 {
-            assert!(begun.elapsed() < PATIENCE, "{:?}", lab.written_by().await);
-            sleep(Duration::from_millis(100)).await;
-        }
+        let stand = || async { (lab.services().await.len(), lab.written_by().await) };
+        eventually("all are served", stand, |(there, (_, served))| *there == wants.len() && *served).await;
         for round in 0..2 {
             for number in 0..4 {
                 lab.add_proxy(4 + 4 * round + number).await;

@@ -1,22 +1,17 @@
 //! Events on a real kube-apiserver: one for what stands, however often it is said and whoever leads.
 
-use std::time::Duration;
-
 use k8s_openapi::api::events::v1::Event;
 use kube::{Api, Client, api::ListParams};
 use maesh_compiler::diagnostic::{Diagnostic, ObjectRef, Reason};
 use maesh_controller::{
     duties::events::{self, Note, Options, Recorder, Tone},
-    leader::{Candidate, Terms},
-    source::kubernetes,
+    leader::Candidate,
 };
 use maesh_testkube::ApiServer;
-use tokio::{
-    task::JoinHandle,
-    time::{sleep, timeout},
-};
+use tokio::{task::JoinHandle, time::timeout};
 
-const PATIENCE: Duration = Duration::from_secs(30);
+use crate::support::{PATIENCE, TERMS, eventually, kubectl, with_client};
+
 const OBJECTS: &str = "
 apiVersion: v1
 kind: Namespace
@@ -41,9 +36,7 @@ struct Replica {
 
 impl Replica {
     fn start(client: &Client, me: &str) -> Self {
-        let terms =
-            Terms { lease: Duration::from_secs(3), right: Duration::from_secs(2), retry: Duration::from_millis(300) };
-        let candidate = Candidate::start(client.clone(), "default", "maesh", me, terms);
+        let candidate = Candidate::start(client.clone(), "default", "maesh", me, TERMS);
         let (recorder, notes) = events::recorder();
         let options = Options { namespace: "maesh".into(), replica: me.into() };
         let keeping = tokio::spawn(events::keep(client.clone(), options, candidate.leadership(), notes));
@@ -62,34 +55,19 @@ fn bad(object: ObjectRef, value: &str) -> Diagnostic {
 /// All Events of ours, once there are so many.
 async fn events_of(client: &Client, count: usize) -> Vec<Event> {
     let events = Api::<Event>::all(client.clone());
-    let found = timeout(PATIENCE, async {
-        loop {
-            let ours = events.list(&ListParams::default()).await.unwrap().items;
-            let ours: Vec<Event> = ours
-                .into_iter()
-                .filter(|event| event.reporting_controller.as_deref() == Some("maesh.containo.us/controller"))
-                .collect();
-            if ours.len() >= count {
-                return ours;
-            }
-            sleep(Duration::from_millis(50)).await;
-        }
-    });
-    found.await.unwrap_or_else(|_| panic!("not {count} Events in time"))
+    let ours = || async {
+        let all = events.list(&ListParams::default()).await.unwrap().items.into_iter();
+        let is_ours = |event: &Event| event.reporting_controller.as_deref() == Some("maesh.containo.us/controller");
+        all.filter(is_ours).collect::<Vec<Event>>()
+    };
+    eventually(&format!("{count} Events"), ours, |ours| ours.len() >= count).await
 }
 
 #[test]
 fn one_bad_annotation_is_one_event_whoever_leads() {
     let Some(server) = ApiServer::start_or_skip() else { return };
-    // Its threads belong to the server's network namespace; this one does not.
-    let runtime = server
-        .namespace()
-        .run(|| tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap());
-    let runtime = runtime.unwrap();
     server.apply(OBJECTS).unwrap();
-    let kubeconfig = server.kubeconfig().to_owned();
-    let work = async move {
-        let client = kubernetes::client(Some(&kubeconfig), None).await.unwrap();
+    with_client(&server, |client| async move {
         let web = || ObjectRef::new("Service", "shop", "web");
         let (first, second) = (Replica::start(&client, "first"), Replica::start(&client, "second"));
         timeout(PATIENCE, async {
@@ -140,9 +118,7 @@ fn one_bad_annotation_is_one_event_whoever_leads() {
         let node = found.iter().find(|event| event.reason.as_deref() == Some("StanzaMended")).unwrap();
         assert_eq!(node.metadata.namespace.as_deref(), Some("default"), "of an object without namespace");
         next.keeping.abort();
-    };
-    runtime.block_on(runtime.spawn(work)).unwrap();
-    let described = server.kubectl().args(["--namespace", "shop", "describe", "service", "web"]).output().unwrap();
-    let described = String::from_utf8(described.stdout).unwrap();
+    });
+    let described = kubectl(&server, "--namespace shop describe service web");
     assert_eq!(described.matches("InvalidAnnotation").count(), 1, "{described}");
 }

@@ -2,7 +2,7 @@
 
 use std::{path::Path, sync::Arc, time::Duration};
 
-use crate::support::Kept;
+use crate::support::{Kept, PATIENCE, kubectl, runtime};
 use maesh_compiler::{
     compile::{Compiler, Config},
     diagnostic::Reason,
@@ -66,11 +66,7 @@ struct Watching {
 
 impl Watching {
     fn new(server: &ApiServer, kubeconfig: &Path, options: Options) -> Self {
-        // Its threads belong to the server's network namespace; this one does not.
-        let runtime = server
-            .namespace()
-            .run(|| tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap());
-        let runtime = runtime.unwrap();
+        let runtime = runtime(server);
         let kubeconfig = kubeconfig.to_owned();
         let kept = Kept::default();
         let sink = kept.clone();
@@ -89,7 +85,7 @@ impl Watching {
     }
 
     fn until(&self, what: &str, holds: impl Fn(&Self) -> bool) {
-        let seen = until(Duration::from_secs(60), || holds(self));
+        let seen = until(PATIENCE, || holds(self));
         assert!(seen, "{what}: not seen; {:#?} {:#?}", self.kept.0.lock(), self.watches.states());
     }
 
@@ -118,17 +114,10 @@ impl Drop for Watching {
     }
 }
 
-fn kubectl(server: &ApiServer, arguments: &str) {
-    let output = server.kubectl().args(arguments.split(' ')).output().unwrap();
-    assert!(output.status.success(), "kubectl {arguments}: {}", String::from_utf8_lossy(&output.stderr));
-}
-
 fn patch(server: &ApiServer, addresses: &[&str]) {
     let endpoints: Vec<_> = addresses.iter().map(|address| format!(r#"{{"addresses":["{address}"]}}"#)).collect();
     let patch = format!(r#"{{"endpoints":[{}]}}"#, endpoints.join(","));
-    let arguments = ["--namespace", "shop", "patch", "endpointslice", "web-1", "--type", "merge", "--patch", &patch];
-    let output = server.kubectl().args(arguments).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    kubectl(server, &format!("--namespace shop patch endpointslice web-1 --type merge --patch {patch}"));
 }
 
 #[test]
@@ -293,7 +282,7 @@ fn a_kind_appears_and_vanishes() {
             "apiVersion: test.maesh.example/{version}\nkind: Service\nmetadata: {{name: web, namespace: shop}}\n"
         );
         // The server takes a moment to serve what was just defined.
-        assert!(until(Duration::from_secs(60), || server.apply(&object).is_ok()), "{version} is not served");
+        assert!(until(PATIENCE, || server.apply(&object).is_ok()), "{version} is not served");
         mesh.until("its object", |mesh| count(mesh) == 1);
         kubectl(&server, "delete customresourcedefinition services.test.maesh.example");
         mesh.until("the end of its object", |mesh| count(mesh) == 0);

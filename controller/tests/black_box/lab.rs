@@ -4,6 +4,7 @@
 use std::{
     fs,
     net::{IpAddr, UdpSocket},
+    path::Path,
     process::{Command, Output},
     sync::{
         Arc,
@@ -172,9 +173,14 @@ impl Lab {
         })
     }
 
+    /// A folder for the test.
+    pub(crate) fn folder(&self) -> &Path {
+        self.server.namespace().folder()
+    }
+
     /// What CoreDNS said.
     pub(crate) fn log(&self) -> String {
-        fs::read_to_string(self.server.namespace().folder().join("coredns.log")).unwrap_or_default()
+        fs::read_to_string(self.folder().join("coredns.log")).unwrap_or_default()
     }
 
     /// The kubelet's copies stay as they are.

@@ -1,19 +1,14 @@
 //! Two replicas and one Lease, on a real kube-apiserver.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::{Api, Client, api::Patch, api::PatchParams};
-use maesh_controller::{
-    leader::{Candidate, Terms},
-    source::kubernetes,
-};
+use maesh_controller::{leader::Candidate, source::kubernetes};
 use maesh_testkube::ApiServer;
-use tokio::{runtime::Runtime, time::timeout};
+use tokio::time::timeout;
 
-const TERMS: Terms =
-    Terms { lease: Duration::from_secs(3), right: Duration::from_secs(2), retry: Duration::from_millis(300) };
-const PATIENCE: Duration = Duration::from_secs(20);
+use crate::support::{PATIENCE, TERMS, on, runtime};
 
 async fn leads(candidate: &Candidate, wanted: bool) {
     let mut leads = candidate.leadership().watch();
@@ -26,19 +21,10 @@ async fn holder(client: &Client) -> String {
     lease.spec.unwrap().holder_identity.unwrap_or_default()
 }
 
-/// Runs `work` on the runtime's own threads.
-fn on<T: Send + 'static>(runtime: &Runtime, work: impl Future<Output = T> + Send + 'static) -> T {
-    runtime.block_on(runtime.spawn(work)).unwrap()
-}
-
 #[test]
 fn one_leads_and_another_follows_when_it_stops_or_dies() {
     let Some(mut server) = ApiServer::start_or_skip() else { return };
-    // Its threads belong to the server's network namespace; this one does not.
-    let runtime = server
-        .namespace()
-        .run(|| tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap());
-    let runtime = runtime.unwrap();
+    let runtime = runtime(&server);
     let kubeconfig = server.kubeconfig().to_owned();
     let (client, first, second) = on(&runtime, async move {
         let client = kubernetes::client(Some(&kubeconfig), None).await.unwrap();

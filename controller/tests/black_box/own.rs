@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::atomic::{AtomicUsize, Ordering},
     time::{Duration, Instant},
 };
 
@@ -11,7 +12,10 @@ use maesh_controller::source::kubernetes;
 use maesh_testkube::ApiServer;
 use tokio::time::sleep;
 
-use crate::replica::{PATIENCE, Replica, on, owning, runtime, want};
+use crate::{
+    replica::{Replica, owning, want},
+    support::{PATIENCE, eventually, kubectl, on, runtime, with_client},
+};
 
 /// More than any test has.
 const BUDGET: u32 = 20_000;
@@ -41,25 +45,13 @@ async fn standing(client: &Client) -> Standing {
 }
 
 impl Replica {
-    async fn until(&self, what: &str, mut holds: impl FnMut(&Standing) -> bool) -> Standing {
-        let begun = Instant::now();
-        loop {
-            let standing = standing(&self.client).await;
-            if holds(&standing) {
-                return standing;
-            }
-            assert!(begun.elapsed() < PATIENCE, "{what}: {} stand: {standing:?}", standing.len());
-            sleep(Duration::from_millis(100)).await;
-        }
+    async fn until(&self, what: &str, holds: impl Fn(&Standing) -> bool) -> Standing {
+        eventually(what, || standing(&self.client), holds).await
     }
 }
 
 fn services(server: &ApiServer) -> String {
-    let output = server
-        .kubectl()
-        .args(["get", "services", "--output", "jsonpath={range .items[*]}{.metadata.name} {end}"])
-        .output();
-    String::from_utf8(output.unwrap().stdout).unwrap()
+    kubectl(server, "get services --output name")
 }
 
 #[test]
@@ -102,7 +94,7 @@ fn own_addresses_are_given_kept_and_taken_back() {
         second
     });
     // Somebody deletes one: it is back, though at another address.
-    assert!(server.kubectl().args(["delete", "service", "maesh-own-1"]).status().unwrap().success());
+    kubectl(&server, "delete service maesh-own-1");
     let second = on(&runtime, async move {
         second.until("back", |now| now.len() == 3 && now["shop/db"] == before["shop/db"]).await;
         let shop = wants.into_iter().filter(|want| &*want.service.namespace == "shop").collect();
@@ -115,7 +107,7 @@ fn own_addresses_are_given_kept_and_taken_back() {
 
     // While somebody takes the mesh away, nothing is given, whatever is wanted; if he thinks better of it, it is again.
     second.leaving.send_replace(true);
-    assert!(server.kubectl().args(["delete", "service", "maesh-own-0"]).status().unwrap().success());
+    kubectl(&server, "delete service maesh-own-0");
     on(&runtime, async move {
         second.wants.send_replace(Some(owning(vec![want("shop", "new", &[80])])));
         sleep(Duration::from_secs(2)).await;
@@ -128,8 +120,7 @@ fn own_addresses_are_given_kept_and_taken_back() {
 
 /// How often this verb was used on Services so far, by anybody.
 fn requests(server: &ApiServer, verb: &str) -> usize {
-    let output = server.kubectl().args(["get", "--raw", "/metrics"]).output().unwrap();
-    let text = String::from_utf8(output.stdout).unwrap();
+    let text = kubectl(server, "get --raw /metrics");
     let wanted = |line: &&str| {
         line.starts_with("apiserver_request_total{")
             && line.contains(r#"resource="services""#)
@@ -146,23 +137,20 @@ fn requests(server: &ApiServer, verb: &str) -> usize {
 fn twelve_hundred_at_once_take_two_hundred_paced_writes_and_few_lists() {
     let Some(server) = ApiServer::start_or_skip() else { return };
     let before = ["LIST", "APPLY"].map(|verb| requests(&server, verb));
-    let runtime = runtime(&server);
     let mut wants: Vec<_> = (0..200).map(|n| want("shop", &format!("same-{n}"), &[5432])).collect();
     wants.extend((0..1000).map(|n| want("shop", &format!("other-{n}"), &[10_000 + n])));
-    let kubeconfig = server.kubeconfig().to_owned();
-    let (took, looks) = on(&runtime, async move {
-        let client = kubernetes::client(Some(&kubeconfig), None).await.unwrap();
+    let (took, looks) = with_client(&server, |client| async move {
         let begun = Instant::now();
         let replica = Replica::start(&client, "first", Some(wants), 50, BUDGET);
-        let mut looks = 0;
+        let looks = AtomicUsize::new(0);
         let all = |now: &Standing| {
-            looks += 1;
+            looks.fetch_add(1, Ordering::Relaxed);
             now.len() == 1200
         };
         replica.until("all stand", all).await;
         let took = begun.elapsed();
         replica.stop().await;
-        (took, looks)
+        (took, looks.into_inner())
     });
     let [lists, creations] =
         [("LIST", before[0]), ("APPLY", before[1])].map(|(verb, before)| requests(&server, verb) - before);

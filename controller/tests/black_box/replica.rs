@@ -9,12 +9,12 @@ use maesh_compiler::own_address::{AddressRequest, AddressRequests};
 use maesh_config::{ServiceName, model::Transport};
 use maesh_controller::{
     duties::addresses::{self, Options},
-    leader::{Candidate, Terms},
+    leader::Candidate,
 };
-use maesh_testkube::ApiServer;
-use tokio::{runtime::Runtime, sync::watch, task::JoinHandle};
+use tokio::{sync::watch, task::JoinHandle};
 
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+use crate::support::TERMS;
+
 pub(crate) const HORIZON: Duration = Duration::from_secs(3);
 
 pub(crate) fn want(namespace: &str, name: &str, ports: &[u16]) -> AddressRequest {
@@ -44,9 +44,7 @@ impl Replica {
         budget: u32,
     ) -> Self {
         let wants = wants.map(owning);
-        let terms =
-            Terms { lease: Duration::from_secs(3), right: Duration::from_secs(2), retry: Duration::from_millis(300) };
-        let candidate = Candidate::start(client.clone(), "default", "maesh", me, terms);
+        let candidate = Candidate::start(client.clone(), "default", "maesh", me, TERMS);
         let (wants, wanted) = watch::channel(wants);
         let selector = [("app.kubernetes.io/component".to_owned(), "proxy".to_owned())].into();
         let leaving = watch::channel(false);
@@ -74,15 +72,4 @@ impl Replica {
         let _ = self.keeping.await;
         self.candidate.stop().await;
     }
-}
-
-/// A runtime whose threads belong to the server's network namespace; the test's own do not.
-pub(crate) fn runtime(server: &ApiServer) -> Runtime {
-    let build = || tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    server.namespace().run(build).unwrap()
-}
-
-/// Runs `work` on the runtime's own threads.
-pub(crate) fn on<T: Send + 'static>(runtime: &Runtime, work: impl Future<Output = T> + Send + 'static) -> T {
-    runtime.block_on(runtime.spawn(work)).unwrap()
 }

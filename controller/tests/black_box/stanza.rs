@@ -1,6 +1,6 @@
 //! The stanza on a real kube-apiserver, with CoreDNS processes in the place of its pods.
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use maesh_controller::{
     duties::{
@@ -11,25 +11,22 @@ use maesh_controller::{
         },
         uninstall::{self, ClusterDns as _, Removed, Uninstall},
     },
-    leader::{Candidate, Terms},
+    leader::Candidate,
 };
-use maesh_test_support::until;
+use maesh_test_support::{isolate_helm, need_tool, repository, until};
 use tokio::{runtime::Runtime, sync::watch};
 
-use crate::lab::{COREFILE, Lab, RIGHTS, USER};
+use crate::{
+    lab::{COREFILE, Lab, RIGHTS, USER},
+    support::{PATIENCE, TERMS, on},
+};
 
-const PATIENCE: Duration = Duration::from_secs(60);
 const TIMES: Times = Times {
     tick: Duration::from_millis(300),
     pause: Duration::from_millis(600),
     deadline: Duration::from_secs(25),
     settle: Duration::from_secs(1),
 };
-
-/// Runs `work` on the runtime's own threads, which are in the API server's network.
-fn on<T: Send + 'static>(runtime: &Runtime, work: impl Future<Output = T> + Send + 'static) -> T {
-    runtime.block_on(runtime.spawn(work)).unwrap()
-}
 
 fn mesh() -> Mesh {
     let zones = ["maesh", "traefik.mesh"].map(|zone| zone.parse().unwrap()).to_vec();
@@ -57,12 +54,7 @@ impl Keeper {
         let (told, status) = watch::channel(Status::default());
         let (leaving, left) = watch::channel(false);
         let (candidate, uninstall) = runtime.block_on(async {
-            let terms = Terms {
-                lease: Duration::from_secs(3),
-                right: Duration::from_secs(2),
-                retry: Duration::from_millis(300),
-            };
-            let candidate = Candidate::start(admin.clone(), "default", "maesh", me, terms);
+            let candidate = Candidate::start(admin.clone(), "default", "maesh", me, TERMS);
             let leadership = candidate.leadership();
             let (recorder, notes) = events::recorder();
             let who = events::Options { namespace: "maesh".into(), replica: me.into() };
@@ -347,10 +339,28 @@ fn what_cannot_be_undone_is_said_and_tried_again() {
     assert_eq!(lab.corefile(), COREFILE);
 }
 
-/// The emergency exit of docs/cluster-dns.md.
+/// Runs Helm on the release of the mesh, whose chart is that of the repository.
+fn helm(lab: &Lab, program: &Path, verb: &str, values: &[&str]) {
+    let mut command = lab.command(&program.display().to_string());
+    isolate_helm(&mut command, lab.folder());
+    command.args([verb, "maesh"]).arg(repository().join("charts/maesh")).arg("--namespace=maesh").args(values);
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "helm {verb} {values:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// The emergency exit of docs/cluster-dns.md in its two ways, and the way back.
 #[test]
 fn a_person_removes_the_stanza_once_the_controllers_have_no_right_to_it() {
-    let Some(lab) = Lab::start_or_skip() else { return };
+    let (Some(program), Some(lab)) = (need_tool("helm4"), Lab::start_or_skip()) else { return };
+    // The rights and the Service are the chart's.
+    lab.kubectl(&["delete", "clusterroles,clusterrolebindings", "maesh"]);
+    lab.kubectl(&["--namespace=kube-system", "delete", "roles,rolebindings", "maesh"]);
+    lab.kubectl(&["--namespace=maesh", "delete", "service", "maesh-dns"]);
+    helm(&lab, &program, "install", &["--set=dns.clusterIP=10.96.0.53"]);
+    let set_mode = |mode: &str| {
+        let mode = format!("--set=coredns.mode={mode}");
+        helm(&lab, &program, "upgrade", &["--reset-then-reuse-values", &mode]);
+    };
     let keeper = Keeper::start(&lab, TIMES);
     let written = || lab.corefile().starts_with("# maesh begin");
     let runtime = lab.runtime();
@@ -362,15 +372,23 @@ fn a_person_removes_the_stanza_once_the_controllers_have_no_right_to_it() {
     remove();
     assert!(until(PATIENCE, written), "with their right, the controllers write it again");
 
-    lab.kubectl(&["--namespace", "kube-system", "delete", "rolebinding", "maesh"]);
-    keeper.until(Phase::Blocked);
-    remove();
+    let leave = |way: &str| {
+        keeper.until(Phase::Blocked);
+        remove();
+        assert_eq!(lab.corefile(), COREFILE, "{way}: to the byte");
+        assert!(!until(10 * TIMES.tick, written), "{way}: nobody writes it again");
+    };
+    let of_release = "--selector=app.kubernetes.io/part-of=maesh,app.kubernetes.io/instance=maesh";
+    lab.kubectl(&["--namespace=kube-system", "delete", "rolebinding", of_release]);
+    leave("with kubectl");
     until_event(&lab, "StanzaBlocked: reading ConfigMap kube-system/coredns");
-    assert_eq!(lab.corefile(), COREFILE, "to the byte");
-    assert!(!until(10 * TIMES.tick, written), "nobody writes it again");
-
-    lab.apply(RIGHTS);
+    set_mode("auto");
     assert!(until(PATIENCE, written), "with the right given back: {}", lab.corefile());
+
+    set_mode("manual");
+    leave("with Helm");
+    set_mode("auto");
+    assert!(until(PATIENCE, written), "with the right given back once more: {}", lab.corefile());
 }
 
 #[test]

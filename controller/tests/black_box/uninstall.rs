@@ -18,15 +18,16 @@ use maesh_controller::{
         stanza::{Cluster, Leave, Mesh, Right},
         uninstall::{ClusterDns, DONE, DnsFuture, Options, PROGRESS, Removed, Uninstall, follow, hooks},
     },
-    leader::{Candidate, Terms},
+    leader::{Candidate, Leadership},
     source::kubernetes,
 };
 use maesh_testkube::ApiServer;
-use tokio::{sync::watch, time::timeout};
+use tokio::{sync::watch, task::JoinHandle, time::timeout};
 
-const PATIENCE: Duration = Duration::from_secs(30);
-const TERMS: Terms =
-    Terms { lease: Duration::from_secs(3), right: Duration::from_secs(2), retry: Duration::from_millis(300) };
+use crate::support::{PATIENCE, TERMS, eventually, on, runtime, with_client};
+
+/// Name of the marker.
+const MARKER: &str = "maesh-uninstall";
 
 /// A cluster's DNS that fails as often as it is told, and writes down what it was asked.
 #[derive(Clone, Debug, Default)]
@@ -41,6 +42,17 @@ struct Script {
     takes: Duration,
     asks: usize,
     log: Vec<&'static str>,
+}
+
+impl Dns {
+    fn new(script: Script) -> Self {
+        Self(Arc::new(Mutex::new(script)))
+    }
+
+    /// What it was asked since the last look.
+    fn take_log(&self) -> Vec<&'static str> {
+        std::mem::take(&mut self.0.lock().unwrap().log)
+    }
 }
 
 impl ClusterDns for Dns {
@@ -79,22 +91,22 @@ impl ClusterDns for Dns {
 fn options() -> Options {
     Options {
         namespace: "default".into(),
-        marker: "maesh-uninstall".into(),
+        marker: MARKER.into(),
         horizon: Duration::from_millis(200),
         dns_deadline: PATIENCE,
         regret: Duration::from_millis(300),
     }
 }
 
-async fn mark(markers: &Api<ConfigMap>) {
-    let mut marker = ConfigMap::default();
-    marker.metadata.name = Some("maesh-uninstall".into());
-    markers.create(&PostParams::default(), &marker).await.unwrap();
+fn uninstall(client: &Client, options: Options, dns: &Dns, leadership: Option<Leadership>) -> Uninstall {
+    Uninstall { client: client.clone(), options, dns: Box::new(dns.clone()), leadership, owner: None }
 }
 
-async fn progress(markers: &Api<ConfigMap>) -> String {
-    let marker = markers.get("maesh-uninstall").await.unwrap();
-    marker.metadata.annotations.unwrap_or_default().remove(PROGRESS).unwrap_or_default()
+/// Whether an uninstallation is wanted, from now on.
+fn following(client: &Client, options: Options) -> (watch::Receiver<bool>, JoinHandle<()>) {
+    let (sender, wanted) = watch::channel(false);
+    let client = client.clone();
+    (wanted, tokio::spawn(async move { follow(client, &options, sender).await }))
 }
 
 async fn until(what: &str, receiver: &mut watch::Receiver<bool>, wanted: bool) {
@@ -102,11 +114,49 @@ async fn until(what: &str, receiver: &mut watch::Receiver<bool>, wanted: bool) {
     drop(found.unwrap_or_else(|_| panic!("{what}")).unwrap());
 }
 
-async fn done(markers: &Api<ConfigMap>) {
-    let end = tokio::time::Instant::now() + PATIENCE;
-    while progress(markers).await != DONE {
-        assert!(tokio::time::Instant::now() < end, "stuck at {:?}", progress(markers).await);
-        tokio::time::sleep(Duration::from_millis(50)).await;
+/// The ConfigMap by which an uninstallation is asked for, as Helm makes it, and others like it.
+struct Marker(Api<ConfigMap>);
+
+impl Marker {
+    fn new(client: &Client) -> Self {
+        Self(Api::namespaced(client.clone(), "default"))
+    }
+
+    async fn create(&self) {
+        self.create_as(MARKER).await;
+    }
+
+    async fn create_as(&self, name: &str) {
+        let mut marker = ConfigMap::default();
+        marker.metadata.name = Some(name.into());
+        self.0.create(&PostParams::default(), &marker).await.unwrap();
+    }
+
+    async fn delete(&self) {
+        self.delete_as(MARKER).await;
+    }
+
+    async fn delete_as(&self, name: &str) {
+        self.0.delete(name, &DeleteParams::default()).await.unwrap();
+    }
+
+    async fn write_progress(&self, text: &str) {
+        let note = serde_json::json!({ "metadata": { "annotations": { PROGRESS: text } } });
+        self.0.patch(MARKER, &PatchParams::default(), &Patch::Merge(&note)).await.unwrap();
+    }
+
+    async fn progress(&self) -> String {
+        let marker = self.0.get(MARKER).await.unwrap();
+        marker.metadata.annotations.unwrap_or_default().remove(PROGRESS).unwrap_or_default()
+    }
+
+    /// Waits until it says that all is done.
+    async fn until_done(&self) {
+        eventually("it is done", || self.progress(), |progress| progress == DONE).await;
+    }
+
+    async fn until_refused(&self) {
+        eventually("it is refused", || self.progress(), |progress| progress.starts_with(hooks::REFUSED)).await;
     }
 }
 
@@ -118,11 +168,6 @@ async fn ours(client: &Client) -> usize {
 #[test]
 fn the_mesh_goes_in_order_over_failures_and_comes_back_when_the_marker_goes() {
     let Some(server) = ApiServer::start_or_skip() else { return };
-    // Its threads belong to the server's network namespace; this one does not.
-    let runtime = server
-        .namespace()
-        .run(|| tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap());
-    let kubeconfig = server.kubeconfig().to_owned();
     let spec = "spec: {ports: [{port: 1}]}";
     let label = "labels: {maesh.containo.us/own-address: 'true'}";
     let service = |name: &str, labels: &str| {
@@ -131,121 +176,76 @@ fn the_mesh_goes_in_order_over_failures_and_comes_back_when_the_marker_goes() {
         )
     };
     server.apply(&(service("maesh-own-0", label) + &service("maesh-own-7", label) + &service("mine", ""))).unwrap();
-    let runtime = runtime.unwrap();
-    let everything = async move {
-        let client = kubernetes::client(Some(&kubeconfig), None).await.unwrap();
-        let markers = Api::<ConfigMap>::namespaced(client.clone(), "default");
+    with_client(&server, |client| async move {
+        let marker = Marker::new(&client);
         let candidate = Candidate::start(client.clone(), "default", "maesh", "first", TERMS);
-        let (sender, mut wanted) = watch::channel(false);
-        let following = tokio::spawn({
-            let client = client.clone();
-            async move { follow(client, &options(), sender).await }
-        });
-        let dns = Dns::default();
-        *dns.0.lock().unwrap() = Script { failures: 1, asks: 2, takes: 2 * TERMS.longest_write(), ..Script::default() };
-        let (client_of, leadership, boxed) = (client.clone(), candidate.leadership(), Box::new(dns.clone()));
-        let uninstall =
-            Uninstall { client: client_of, options: options(), dns: boxed, leadership: Some(leadership), owner: None };
-        let duty = tokio::spawn(uninstall.whenever(wanted.clone()));
+        let (mut wanted, following) = following(&client, options());
+        let dns = Dns::new(Script { failures: 1, asks: 2, takes: 2 * TERMS.longest_write(), ..Script::default() });
+        let duty = uninstall(&client, options(), &dns, Some(candidate.leadership()));
+        let duty = tokio::spawn(duty.whenever(wanted.clone()));
 
         assert_eq!(ours(&client).await, 2);
-        mark(&markers).await;
+        marker.create().await;
         until("the marker is seen", &mut wanted, true).await;
-        done(&markers).await;
+        marker.until_done().await;
         assert_eq!(ours(&client).await, 0);
         assert!(Api::<Service>::namespaced(client.clone(), "default").get("mine").await.is_ok());
-        let log = std::mem::take(&mut dns.0.lock().unwrap().log);
-        assert_eq!(log, ["not removed", "removed", "asked", "asked", "not asked"]);
+        assert_eq!(dns.take_log(), ["not removed", "removed", "asked", "asked", "not asked"]);
 
-        markers.delete("maesh-uninstall", &DeleteParams::default()).await.unwrap();
+        marker.delete().await;
         until("the marker is gone", &mut wanted, false).await;
-        mark(&markers).await;
-        done(&markers).await;
-        assert_eq!(dns.0.lock().unwrap().log, ["removed", "not asked"], "wanted again, done again");
+        marker.create().await;
+        marker.until_done().await;
+        assert_eq!(dns.take_log(), ["removed", "not asked"], "wanted again, done again");
 
         // Without a controller, by hand: what is gone already is no failure.
-        let by_hand = Uninstall {
-            client: client.clone(),
-            options: options(),
-            dns: Box::new(dns.clone()),
-            leadership: None,
-            owner: None,
-        };
-        by_hand.run(false).await.unwrap();
+        uninstall(&client, options(), &dns, None).run(false).await.unwrap();
         duty.abort();
         following.abort();
         candidate.stop().await;
-    };
-    runtime.block_on(runtime.spawn(everything)).unwrap();
+    });
 }
 
 /// `helm template | kubectl apply` makes the objects of all hooks at once, the marker too.
 #[test]
 fn a_marker_that_was_applied_with_all_hooks_is_refused() {
     let Some(server) = ApiServer::start_or_skip() else { return };
-    let runtime = server
-        .namespace()
-        .run(|| tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap());
-    let kubeconfig = server.kubeconfig().to_owned();
-    let everything = async move {
-        let client = kubernetes::client(Some(&kubeconfig), None).await.unwrap();
-        let markers = Api::<ConfigMap>::namespaced(client.clone(), "default");
-        let (sender, mut wanted) = watch::channel(false);
-        let following = tokio::spawn({
-            let client = client.clone();
-            async move { follow(client, &options(), sender).await }
-        });
-        let refused = async || {
-            let end = tokio::time::Instant::now() + PATIENCE;
-            while !progress(&markers).await.starts_with(hooks::REFUSED) {
-                assert!(tokio::time::Instant::now() < end, "not refused: {:?}", progress(&markers).await);
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-        };
-        let mut applied = ConfigMap::default();
-        applied.metadata.name = Some(hooks::applied_name("maesh-uninstall"));
-        let applied_name = applied.metadata.name.clone().unwrap();
+    with_client(&server, |client| async move {
+        let marker = Marker::new(&client);
+        let (mut wanted, following) = following(&client, options());
+        let applied = hooks::applied_name(MARKER);
         let never_wanted = wanted.clone();
 
-        markers.create(&PostParams::default(), &applied).await.unwrap();
-        mark(&markers).await;
-        refused().await;
-        markers.delete(&applied_name, &DeleteParams::default()).await.unwrap();
+        marker.create_as(&applied).await;
+        marker.create().await;
+        marker.until_refused().await;
+        marker.delete_as(&applied).await;
         assert!(!never_wanted.has_changed().unwrap(), "refused, and that the other one goes changes nothing");
 
         // What Helm makes for an uninstallation.
-        markers.delete("maesh-uninstall", &DeleteParams::default()).await.unwrap();
-        mark(&markers).await;
+        marker.delete().await;
+        marker.create().await;
         until("a marker by itself is obeyed", &mut wanted, true).await;
 
         // The other object may come last; the next word on the marker finds it.
-        markers.create(&PostParams::default(), &applied).await.unwrap();
-        let note = serde_json::json!({ "metadata": { "annotations": { PROGRESS: "waiting" } } });
-        markers.patch("maesh-uninstall", &PatchParams::default(), &Patch::Merge(&note)).await.unwrap();
+        marker.create_as(&applied).await;
+        marker.write_progress("waiting").await;
         until("the marker is refused after all", &mut wanted, false).await;
-        refused().await;
+        marker.until_refused().await;
 
         // Helm makes the other one for a moment when the mesh is gone.
-        let note = serde_json::json!({ "metadata": { "annotations": { PROGRESS: DONE } } });
-        markers.patch("maesh-uninstall", &PatchParams::default(), &Patch::Merge(&note)).await.unwrap();
+        marker.write_progress(DONE).await;
         until("an uninstallation that is done stays done", &mut wanted, true).await;
         following.abort();
-    };
-    let runtime = runtime.unwrap();
-    runtime.block_on(runtime.spawn(everything)).unwrap();
+    });
 }
 
 #[test]
 fn a_stanza_that_cannot_be_taken_out_keeps_the_mesh_only_while_it_is_asked() {
     let Some(server) = ApiServer::start_or_skip() else { return };
-    let runtime = server
-        .namespace()
-        .run(|| tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap());
-    let kubeconfig = server.kubeconfig().to_owned();
-    let everything = async move {
-        let client = kubernetes::client(Some(&kubeconfig), None).await.unwrap();
-        let markers = Api::<ConfigMap>::namespaced(client.clone(), "default");
-        mark(&markers).await;
+    with_client(&server, |client| async move {
+        let marker = Marker::new(&client);
+        marker.create().await;
         let never = Removed::NeverWritten("an operator writes it".into());
         let not_yet = Removed::NotYet("no pod runs".into());
         for (case, removals, asks, want, log) in [
@@ -261,21 +261,16 @@ fn a_stanza_that_cannot_be_taken_out_keeps_the_mesh_only_while_it_is_asked() {
                 &["not removed", "not removed", "kept", "asked", "asked"],
             ),
         ] {
-            let dns = Dns::default();
-            *dns.0.lock().unwrap() = Script { removals, asks, ..Script::default() };
+            let dns = Dns::new(Script { removals, asks, ..Script::default() });
             let options = Options { dns_deadline: Duration::from_secs(1), ..options() };
-            let (client, boxed) = (client.clone(), Box::new(dns.clone()));
-            let ended = Uninstall { client, options, dns: boxed, leadership: None, owner: None }.run(true).await;
-            let said = match ended {
-                Ok(()) => progress(&markers).await,
+            let said = match uninstall(&client, options, &dns, None).run(true).await {
+                Ok(()) => marker.progress().await,
                 Err(error) => error.to_string(),
             };
             assert!(said.ends_with(want), "{case}: {said}");
-            assert_eq!(dns.0.lock().unwrap().log, log, "{case}");
+            assert_eq!(dns.take_log(), log, "{case}");
         }
-    };
-    let runtime = runtime.unwrap();
-    runtime.block_on(runtime.spawn(everything)).unwrap();
+    });
 }
 
 /// What the chart gives the user `job` in kube-system.
@@ -297,85 +292,58 @@ fn job() -> Job {
     let container = serde_json::json!({"name": "uninstall", "image": "maesh"});
     let pod = serde_json::json!({"spec": {"restartPolicy": "Never", "containers": [container]}});
     let spec = serde_json::json!({"completionMode": "Indexed", "completions": 1, "parallelism": 1, "template": pod});
-    serde_json::from_value(serde_json::json!({"metadata": {"name": "maesh-uninstall"}, "spec": spec})).unwrap()
+    serde_json::from_value(serde_json::json!({"metadata": {"name": MARKER}, "spec": spec})).unwrap()
 }
 
 #[test]
 #[ignore = "long: a Job is ended after five seconds, and a beat is ten"]
 fn who_waits_hears_that_it_goes_on_and_a_second_helm_uninstall_ends() {
     let Some(server) = ApiServer::start_or_skip() else { return };
-    let runtime = server
-        .namespace()
-        .run(|| tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap());
-    let runtime = runtime.unwrap();
-    let kubeconfig = server.kubeconfig().to_owned();
-    let everything = async move {
-        let client = kubernetes::client(Some(&kubeconfig), None).await.unwrap();
-        let markers = Api::<ConfigMap>::namespaced(client.clone(), "default");
+    with_client(&server, |client| async move {
+        let marker = Marker::new(&client);
         let jobs = Api::<Job>::namespaced(client.clone(), "default");
         let candidate = Candidate::start(client.clone(), "default", "maesh", "first", TERMS);
         let options = Options { regret: Duration::from_secs(60), ..options() };
-        let (sender, wanted) = watch::channel(false);
-        let dns = Dns::default();
-        *dns.0.lock().unwrap() = Script { asks: 7, ..Script::default() };
-        let following = tokio::spawn({
-            let (client, options) = (client.clone(), options.clone());
-            async move { follow(client, &options, sender).await }
-        });
-        let leadership = Some(candidate.leadership());
-        let uninstall = Uninstall { client, options, dns: Box::new(dns.clone()), leadership, owner: None };
-        let duty = tokio::spawn(uninstall.whenever(wanted));
-        let ended = async || {
-            let end = tokio::time::Instant::now() + PATIENCE;
-            while jobs.get("maesh-uninstall").await.unwrap().spec.unwrap().completions != Some(0) {
-                assert!(tokio::time::Instant::now() < end, "the Job waits on");
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-        };
-        mark(&markers).await;
+        let dns = Dns::new(Script { asks: 7, ..Script::default() });
+        let (wanted, following) = following(&client, options.clone());
+        let duty = uninstall(&client, options, &dns, Some(candidate.leadership()));
+        let duty = tokio::spawn(duty.whenever(wanted));
+        let completions = || async { jobs.get(MARKER).await.unwrap().spec.unwrap().completions };
+        marker.create().await;
         jobs.create(&PostParams::default(), &job()).await.unwrap();
         let beat = "waiting until the cluster's DNS no longer asks the mesh (for 10s so far)";
-        let end = tokio::time::Instant::now() + PATIENCE;
-        while progress(&markers).await != beat {
-            assert!(tokio::time::Instant::now() < end, "silent at {:?}", progress(&markers).await);
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        done(&markers).await;
-        ended().await;
+        eventually("a sign of life", || marker.progress(), |progress| progress == beat).await;
+        marker.until_done().await;
+        eventually("the Job ends", &completions, |completions| *completions == Some(0)).await;
         // Helm begins anew before it is believed that the marker is gone.
-        jobs.delete("maesh-uninstall", &DeleteParams::background()).await.unwrap();
-        markers.delete("maesh-uninstall", &DeleteParams::default()).await.unwrap();
-        mark(&markers).await;
+        jobs.delete(MARKER, &DeleteParams::background()).await.unwrap();
+        marker.delete().await;
+        marker.create().await;
         jobs.create(&PostParams::default(), &job()).await.unwrap();
-        done(&markers).await;
-        ended().await;
-        let asked = dns.0.lock().unwrap().log.iter().filter(|line| **line == "removed").count();
-        assert_eq!(asked, 1, "what is done stays done");
+        marker.until_done().await;
+        eventually("the second Job ends", &completions, |completions| *completions == Some(0)).await;
+        let removals = dns.take_log().into_iter().filter(|line| *line == "removed").count();
+        assert_eq!(removals, 1, "what is done stays done");
         duty.abort();
         following.abort();
         candidate.stop().await;
-    };
-    runtime.block_on(runtime.spawn(everything)).unwrap();
+    });
 }
 
 #[test]
 fn what_the_mesh_cannot_have_written_is_not_waited_for() {
     let Some(server) = ApiServer::start_or_skip() else { return };
-    let runtime = server
-        .namespace()
-        .run(|| tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap());
-    let runtime = runtime.unwrap();
+    let runtime = runtime(&server);
     let leave = |user: &str| {
         let groups: &[&str] = if user == "admin" { &["system:masters"] } else { &[] };
         let kubeconfig = server.kubeconfig_for(user, groups).unwrap();
-        let removal = async move {
+        on(&runtime, async move {
             let client = kubernetes::client(Some(&kubeconfig), None).await.unwrap();
             let zones = vec!["maesh".parse().unwrap()];
             let mesh = Mesh { namespace: "maesh".into(), service: "maesh-dns".into(), zones };
             let leave = Leave { cluster: Cluster::new(client), mesh, right: Right::Person, recorder: None };
             (leave.remove().await, leave.asks_the_mesh().await)
-        };
-        runtime.block_on(runtime.spawn(removal)).unwrap()
+        })
     };
     let service = |namespace: &str, name: &str| {
         format!(

@@ -5,7 +5,6 @@ use std::{
     path::Path,
 };
 
-use parking_lot::Mutex;
 use proptest::{collection::vec, prelude::*};
 use tokio::task::JoinHandle;
 
@@ -198,18 +197,9 @@ impl World {
 async fn run(steps: Vec<Step>) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("state");
-    let store = Arc::new(Store::new());
-    store.mark_complete();
+    let store = complete(&[]);
     let server = serve(&store);
-    let door = Arc::new(Mutex::new(server.in_process()));
-    let (way, mut connections) = InProcess::new();
-    let through = door.clone();
-    tokio::spawn(async move {
-        while let Some(connection) = connections.recv().await {
-            let to = through.lock().clone();
-            let _ = to.0.send(connection).await;
-        }
-    });
+    let (way, door) = door(&server);
     let mut world = World { compiled: BTreeMap::new(), wanted: BTreeSet::new(), store, server, door };
     let mut life = Life::begin(&way, &path, &world.wanted);
     for step in steps {

@@ -6,7 +6,7 @@ use socket2::{Domain, Socket, Type};
 use tokio::net::TcpStream;
 
 use super::{
-    tcp::{complete, listen, over_tcp, secret, trust},
+    tcp::{listen, over_tcp, secret, trust},
     *,
 };
 

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, time::Duration};
 use tokio::net::TcpListener;
 
 use super::{
-    tcp::{End, complete, listen, over_tcp},
+    tcp::{End, listen, over_tcp},
     *,
 };
 use crate::auth::NoAuthentication;

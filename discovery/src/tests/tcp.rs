@@ -68,13 +68,6 @@ pub(super) fn over_tcp(server: &Server, controllers: &[&str], ca: Option<&Path>,
     SubscriberConfig { connect: Connect::Tcp { controllers, tls }, token, ..config(server, &[Kind::Name], &[]) }
 }
 
-pub(super) fn complete(resources: &[Resource]) -> Arc<Store> {
-    let store = Arc::new(Store::new());
-    store.apply(&upserts(resources.iter().cloned()));
-    store.mark_complete();
-    store
-}
-
 /// Waits until the subscriber failed once more than `before`; what it says of it.
 async fn failure(role: &Applied, before: u64) -> String {
     let status = &role.subscribed.status;

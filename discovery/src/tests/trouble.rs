@@ -1,23 +1,8 @@
 //! What goes wrong between a controller and its subscribers, and what each does then.
 
-use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-
-/// A way whose other end can be moved to another server.
-fn door(server: &Server) -> (InProcess, Arc<Mutex<InProcess>>) {
-    let (way, mut connections) = InProcess::new();
-    let door = Arc::new(Mutex::new(server.in_process()));
-    let through = door.clone();
-    tokio::spawn(async move {
-        while let Some(connection) = connections.recv().await {
-            let to = through.lock().clone();
-            let _ = to.0.send(connection).await;
-        }
-    });
-    (way, door)
-}
 
 /// A way to `server` that passes nothing on any more once `stopped`, as if one of the two ends hung.
 fn relay(server: &Server, stopped: CancellationToken) -> InProcess {
@@ -82,10 +67,8 @@ async fn a_rejected_listener_is_acknowledged_once_it_is_asked_for_again() {
 }
 
 fn store_with(resources: &[Resource], reached: u64) -> Arc<Store> {
-    let store = Arc::new(Store::new());
-    store.apply(&upserts(resources.iter().cloned()));
+    let store = complete(resources);
     store.set_progress(Progress { replica: format!("c{reached}").into(), reached });
-    store.mark_complete();
     store
 }
 

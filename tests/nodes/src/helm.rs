@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::Result;
-use maesh_test_support::repository;
+use maesh_test_support::{isolate_helm, repository};
 
 use crate::command::checked;
 use crate::kube::Kube;
@@ -19,10 +19,8 @@ pub const MESH: &str = "maesh";
 /// What Helm says.
 pub fn helm(kube: &Kube, arguments: &[&str]) -> Result<String> {
     let mut command = kube.client("helm4", "--kube-context")?;
-    for name in ["HELM_CONFIG_HOME", "HELM_CACHE_HOME", "HELM_DATA_HOME"] {
-        command.env(name, place::state("helm").join(name));
-    }
-    command.env_remove("HELM_NAMESPACE").args(arguments).arg(format!("--namespace={MESH}"));
+    isolate_helm(&mut command, &place::state("helm"));
+    command.args(arguments).arg(format!("--namespace={MESH}"));
     checked(&mut command)
 }
 

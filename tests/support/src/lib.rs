@@ -8,12 +8,14 @@
 //! `--strict`. Nothing here installs or builds anything: `cargo xtask tool NAME` and `cargo xtask test --setup` do.
 
 pub mod generated;
+mod helm;
 mod namespace;
 mod place;
 mod skip;
 mod tool;
 mod wait;
 
+pub use helm::isolate_helm;
 pub use namespace::{Namespace, RANGES};
 pub use place::{cache, program, repository};
 pub use skip::{SKIPS, need_program, need_root, need_tool, skip};

@@ -4,6 +4,7 @@
 #![allow(unreachable_pub, reason = "it has no outside")]
 
 pub mod backend;
+pub mod dns_tls;
 pub mod http;
 pub mod local;
 pub mod manifest;

@@ -37,6 +37,16 @@ fn certificate(name: &str) -> String {
     format!("-----BEGIN CERTIFICATE-----\n{name}\n-----END CERTIFICATE-----")
 }
 
+/// The one that ends soon, and the next one, which signs from `from` on.
+fn both(from: Option<i64>) -> Vec<Authority> {
+    vec![authority("a", Some(0), 900), authority("b", from, 1500)]
+}
+
+/// A certificate that the authority called `name` signed.
+fn held(name: &str, issued: i64, until: i64) -> Option<Held> {
+    Some(Held { authority: certificate(name), issued: at(issued), until: at(until) })
+}
+
 fn bundle(names: &[&str]) -> Bundle {
     Bundle(names.iter().map(|name| certificate(name)).collect())
 }
@@ -150,9 +160,6 @@ fn what_the_leader_does() {
 
 #[test]
 fn what_a_replica_serves_with() {
-    let both = |from| vec![authority("a", Some(0), 900), authority("b", from, 1500)];
-    let held =
-        |name: &str, issued, until| Some(Held { authority: certificate(name), issued: at(issued), until: at(until) });
     for (case, book, held, want) in [
         ("nothing yet", both(None), None, Some("a")),
         ("only one whose time has not come", vec![authority("b", Some(520), 1500)], None, Some("b")),
@@ -176,10 +183,7 @@ fn what_a_replica_serves_with() {
 
 #[test]
 fn when_the_certificate_of_dns_is_signed_anew() {
-    let both = |from| vec![authority("a", Some(0), 900), authority("b", from, 1500)];
     let lost = |from| vec![authority("a-", None, 900), authority("b", from, 1500)];
-    let held =
-        |name: &str, issued, until| Some(Held { authority: certificate(name), issued: at(issued), until: at(until) });
     for (case, book, held, want) in [
         ("nothing yet, or of no use", both(None), None, Some("a")),
         ("fresh", both(Some(520)), held("a", 460, 560), None),
@@ -239,9 +243,32 @@ struct World {
     replicas: [(Option<Book>, Option<Held>); 2],
     /// Which certificate of DNS over TLS was in its Secret since when.
     dns: Vec<(i64, Held)>,
+    /// When the Secret or the ConfigMap was last lost.
+    lost_at: Option<i64>,
 }
 
 impl World {
+    /// The Secret (`true`) or the ConfigMap is lost at each of these seconds, at the earliest after the second publication.
+    fn lose(&mut self, lost: &[(i64, bool)]) {
+        for (_, secret) in lost.iter().filter(|(when, _)| *when == self.now) {
+            // Not twice within the time that certificates last: then nobody could know.
+            if self.lost_within(400) || self.history.len() < 2 {
+                continue;
+            }
+            self.lost_at = Some(self.now);
+            if *secret {
+                self.book = None;
+            } else {
+                self.published = None;
+            }
+        }
+    }
+
+    /// Whether one of them was lost in the last so many seconds.
+    fn lost_within(&self, seconds: i64) -> bool {
+        self.lost_at.is_some_and(|at| self.now - at < seconds)
+    }
+
     /// A leader takes one step; it may be another one each time.
     fn lead(&mut self, terms: &Terms) {
         match step(self.book.as_ref(), self.published.as_ref(), at(self.now), terms) {
@@ -306,24 +333,16 @@ proptest! {
     #[test]
     fn subscribers_believe_replicas_at_any_time(
         seed in any::<u64>(),
-        lost in prop::collection::vec((0_usize..6000, prop::bool::ANY), 0..3),
+        lost in prop::collection::vec((0_i64..6000, prop::bool::ANY), 0..3),
         behind in 0_i64..18,
         with_dns in prop::bool::ANY,
     ) {
         let terms = if with_dns { &WITH_DNS } else { &TERMS };
         let mut world = World::default();
-        let mut gone_at = None;
         let mut chance = rand::rngs::SmallRng::seed_from_u64(seed);
-        for second in 0..6000_usize {
-            world.now = i64::try_from(second).unwrap();
-            for (when, secret) in &lost {
-                // Not twice within the time that certificates last: then nobody could know.
-                let recently = gone_at.is_some_and(|at| second - at < 400);
-                if *when == second && !recently && world.history.len() > 1 {
-                    gone_at = Some(second);
-                    if *secret { world.book = None } else { world.published = None }
-                }
-            }
+        for second in 0..6000 {
+            world.now = second;
+            world.lose(&lost);
             if chance.random_bool(0.6) { world.lead(terms) }
             // The one replica sees the book each second, the other one is cut off from it most of the time.
             world.serve(0, true);
@@ -344,26 +363,19 @@ proptest! {
     #[test]
     fn clients_believe_dns_at_any_time(
         seed in any::<u64>(),
-        lost in prop::collection::vec((0_usize..6000, prop::bool::ANY), 0..3),
-        away in 0_usize..6000,
+        lost in prop::collection::vec((0_i64..6000, prop::bool::ANY), 0..3),
+        away in 0_i64..6000,
         behind in 0_i64..5,
         copied in 0_i64..35,
     ) {
         let mut world = World::default();
-        let mut gone_at = None;
         let mut chance = rand::rngs::SmallRng::seed_from_u64(seed);
         let mut authorities = BTreeSet::new();
-        for second in 0..6000_usize {
-            world.now = i64::try_from(second).unwrap();
-            for (when, secret) in &lost {
-                let recently = gone_at.is_some_and(|at| second - at < 400);
-                if *when == second && !recently && world.history.len() > 1 {
-                    gone_at = Some(second);
-                    if *secret { world.book = None } else { world.published = None }
-                }
-            }
+        for second in 0..6000 {
+            world.now = second;
+            world.lose(&lost);
             let acts = second % 2 == 0 || chance.random_bool(0.6);
-            let is_away = (away..away + 20).contains(&second) && gone_at.is_none_or(|at| second - at > 150);
+            let is_away = (away..away + 20).contains(&second) && !world.lost_within(151);
             if acts && !is_away { world.lead(&WITH_DNS) }
             let (Some(believed), Some(held)) = (world.believed(copied), world.served_by_dns(behind)) else { continue };
             authorities.insert(held.authority.clone());

@@ -6,10 +6,7 @@ mod refused;
 mod silence;
 mod stale;
 
-use std::time::Duration;
-
-/// Longer than anything takes on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+use crate::support::PATIENCE;
 
 /// What `wait` yields; a panic that says `what` if that takes too long.
 async fn within<T>(what: &str, wait: impl Future<Output = T>) -> T {

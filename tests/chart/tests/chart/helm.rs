@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use maesh_test_support::{need_tool, repository};
+use maesh_test_support::{isolate_helm, need_tool, repository};
 use serde_json::Value;
 
 /// The chart's folder.
@@ -29,12 +29,10 @@ pub(crate) fn command(helm: &Path, home: &Path) -> Command {
     command
 }
 
-/// Keeps what Helm reads and writes in the folder `home`.
+/// Keeps what Helm reads and writes in the folder `home`, and away from any cluster.
 pub(crate) fn isolate(command: &mut Command, home: &Path) {
-    for name in ["HELM_CONFIG_HOME", "HELM_CACHE_HOME", "HELM_DATA_HOME"] {
-        command.env(name, home.join(name));
-    }
-    command.env_remove("HELM_NAMESPACE").env_remove("KUBECONFIG");
+    isolate_helm(command, home);
+    command.env_remove("KUBECONFIG");
 }
 
 /// The options for the values called `values`, see [`crate::VALUES`].

@@ -85,6 +85,22 @@ fn chart_is_installed_upgraded_rolled_back_and_leaves_nothing() {
         assert!(notes.contains("maesh dns status --namespace maesh"), "{notes}");
         run(&["upgrade", "maesh", &chart, "--set", "dns.replicas=3,zones={mesh.example}"]);
         run(&["upgrade", "maesh", &chart, "--set", "proxy.drainHorizon=8s"]);
+        // The emergency exit of docs/cluster-dns.md, and back. Other values stay.
+        for (mode, rights) in [("manual", 0), ("auto", 2)] {
+            let value = format!("coredns.mode={mode}");
+            run(&["upgrade", "maesh", &chart, "--reset-then-reuse-values", "--set", &value]);
+            let kubectl = |arguments: &[&str]| {
+                let output = server.kubectl().args(arguments).output().unwrap();
+                succeeded(&format!("{mode}: kubectl {arguments:?}"), &output)
+            };
+            let of_release = "--selector=app.kubernetes.io/part-of=maesh,app.kubernetes.io/instance=maesh";
+            let there = kubectl(&["-n", "kube-system", "get", "roles,rolebindings", of_release, "--output=name"]);
+            assert_eq!(there.lines().count(), rights, "{mode}: {there}");
+            let flags = "--output=jsonpath={.spec.template.spec.containers[0].args}";
+            let flags = kubectl(&["-n", "maesh", "get", "deployment", "maesh-controller", flags]);
+            assert!(flags.contains(&format!("--coredns-mode={mode}")), "{mode}: {flags}");
+            assert!(flags.contains("--horizon=8s"), "{mode}: {flags}");
+        }
         run(&["rollback", "maesh", "1"]);
         // One more after the rollback: nobody else owns a field by then.
         run(&["upgrade", "maesh", &chart]);

@@ -8,7 +8,7 @@ use maesh_testcluster::load::now;
 use maesh_testcluster::process::{Signal, kill_sandbox, signal};
 
 use crate::shared::our_cluster;
-use crate::under_load::{Load, PLANS};
+use crate::under_load::{Load, PLANS, pass};
 
 /// How long the API server is away in all, at least.
 const AWAY: Duration = Duration::from_secs(180);
@@ -72,9 +72,4 @@ fn cluster_names_answer_and_requests_pass_without_the_api_server_and_controllers
         let allowed = crashes.iter().any(|at| (*at..at + CRASH).contains(&(request.at + request.took_us / 1000)));
         assert!(allowed, "{} ms after it began: {request:?}", request.at - began);
     }
-}
-
-#[allow(clippy::disallowed_methods, reason = "a load is measured over a time")]
-fn pass(seconds: u64) {
-    std::thread::sleep(Duration::from_secs(seconds));
 }

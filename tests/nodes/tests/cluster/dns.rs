@@ -7,7 +7,7 @@ use maesh_testcluster::process::{Signal, signal};
 use maesh_testcluster::{DNS_IMAGE, ECHO_IMAGE, MESH, OLD_DNS_IMAGE};
 
 use crate::shared::{Cluster, PATIENCE, our_cluster};
-use crate::under_load::{Load, Report};
+use crate::under_load::{Load, Report, pass};
 
 /// Plain names and mesh names, looked up for every request.
 const PLANS: [&str; 2] = ["http1 20 web.shop:80 dns=fresh", "http1 3 web.shop.maesh:80 dns=fresh"];
@@ -112,9 +112,4 @@ fn plain(report: &Report, phase: usize) -> Counts {
     let (_, from, to) = &report.spans[phase];
     let requests: Vec<_> = report.requests.iter().filter(|request| request.plan == PLANS[0]).cloned().collect();
     Counts::of(&requests, *from..*to)
-}
-
-#[allow(clippy::disallowed_methods, reason = "a load is measured over a time")]
-fn pass(seconds: u64) {
-    std::thread::sleep(Duration::from_secs(seconds));
 }

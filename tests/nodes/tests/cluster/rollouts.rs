@@ -8,7 +8,7 @@ use maesh_testcluster::process::{Signal, signal};
 use maesh_testcluster::{BEFORE_IMAGE, MESH, MESH_IMAGE, chart, chart_before, helm};
 
 use crate::shared::{Cluster, PATIENCE, VALUES, automatic, cluster, our_cluster};
-use crate::under_load::{Load, PLANS};
+use crate::under_load::{Load, PLANS, pass};
 
 /// Requests a second, all nodes together.
 const RATE: u64 = 200;
@@ -111,9 +111,8 @@ fn cluster_no_request_fails_while_the_version_changes_and_changes_back() {
 }
 
 /// Nothing happens for a while.
-#[allow(clippy::disallowed_methods, reason = "a load is measured over a time")]
 fn load_alone() {
-    std::thread::sleep(Duration::from_secs(10));
+    pass(10);
 }
 
 #[test]

@@ -23,6 +23,12 @@ pub(crate) const PLANS: [&str; 8] = [
 /// Longest time that a request takes in the load, after which its outcome is known.
 const LONGEST: Duration = Duration::from_secs(16);
 
+/// Lets a time pass, in which a load is measured.
+#[allow(clippy::disallowed_methods, reason = "a load is measured over a time")]
+pub(crate) fn pass(seconds: u64) {
+    std::thread::sleep(Duration::from_secs(seconds));
+}
+
 /// A load that runs, and what happened meanwhile.
 pub(crate) struct Load<'a> {
     cluster: &'a Cluster,
@@ -63,9 +69,8 @@ impl<'a> Load<'a> {
     }
 
     /// Lets the load run for a while.
-    #[allow(clippy::disallowed_methods, reason = "a load is measured over a time")]
     pub(crate) fn go_on(&self, time: Duration) {
-        std::thread::sleep(time);
+        pass(time.as_secs());
     }
 
     /// Waits until the outcome of every request is known, ends the load and counts.
