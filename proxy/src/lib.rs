@@ -17,6 +17,7 @@ mod fields;
 #[cfg(test)]
 mod fixtures;
 mod http;
+mod http2;
 mod listener;
 mod local_ports;
 mod loops;

@@ -22,6 +22,7 @@ use crate::{
     admission::ConnectionPermit,
     balance::LastShare,
     buffers::CallerBytes,
+    http2::FrameBudget,
     state::{Listening, Shared},
     worker::Worker,
 };
@@ -95,6 +96,8 @@ pub(crate) struct Caller {
     received: AtomicUsize,
     /// Streams of HTTP/2 that are open.
     streams: AtomicUsize,
+    /// Frames of HTTP/2 that do no work and may still come.
+    pub(crate) frames: FrameBudget,
     /// A response is under way whose end is the end of the connection.
     unfinished: AtomicBool,
     /// Bytes that are held for it and counted by connection.
@@ -118,6 +121,7 @@ impl Caller {
         Arc::new(Self {
             trusted: shared.config.trusted.iter().any(|net| net.contains(&address)),
             since: AtomicU32::new(shared.clock.coarse()),
+            frames: FrameBudget::of_caller(shared.clock.coarse()),
             activity: Activity::new(shared.clock.clone()),
             shared,
             worker,

@@ -95,6 +95,11 @@ impl Exchange {
         self.reason == Some(Reason::NoRoute) || self.port.as_ref().is_some_and(|port| port.leaving)
     }
 
+    /// When its head arrived.
+    pub(crate) fn began(&self) -> Instant {
+        self.began
+    }
+
     /// Reads the outcome of gRPC from a head or trailers.
     fn note_grpc_status(&mut self, fields: &HeaderMap) {
         if self.grpc

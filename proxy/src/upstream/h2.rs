@@ -5,8 +5,9 @@
 //! is found out before any request is sent to it.
 //!
 //! No PING is ever sent: stock gRPC servers end connections that ping more often than every five minutes, and dead nodes are
-//! found by TCP keepalive.
+//! found by TCP keepalive. A connection whose endpoint sends too many frames that do no work is closed.
 
+mod io;
 mod upload;
 
 use std::{
@@ -32,14 +33,16 @@ use tokio::{
     time::{Instant, timeout, timeout_at},
 };
 
-use self::upload::Uploading;
+use self::{io::EndpointIo, upload::Uploading};
 use super::{
     Answer, BodyError, Failure, OutboundRequest, ProtocolError, ResponseBody, ResponseLimits, ResponseRest, Upgraded,
     Upload, has_no_body, length::content_length,
 };
 use crate::{
+    clock::Clock,
     connect::{self, ConnectError, Connector},
     fields,
+    http2::FrameBudget,
     socket::Socket,
 };
 
@@ -80,6 +83,8 @@ struct SharedState {
     spent: AtomicBool,
     /// Told when there may be room for another request.
     freed: Arc<Notify>,
+    /// Frames that do no work and may still come.
+    frames: Arc<FrameBudget>,
 }
 
 /// One request on a shared connection.
@@ -110,19 +115,21 @@ impl SharedConnection {
         to: SocketAddr,
         within: Duration,
         freed: Arc<Notify>,
+        clock: &Clock,
     ) -> Result<Self, ConnectError> {
         let deadline = Instant::now() + within;
         let stream = connector.connect(to, within).await?;
-        match timeout_at(deadline, Self::begin(stream, freed)).await {
+        match timeout_at(deadline, Self::begin(stream, freed, clock)).await {
             Ok(Ok(connection)) => Ok(connection),
             Ok(Err(error)) => Err(ConnectError::handshake(to, &error)),
             Err(_) => Err(ConnectError::TimedOut { to, within }),
         }
     }
 
-    async fn begin(stream: TcpStream, freed: Arc<Notify>) -> Result<Self, h2::Error> {
+    async fn begin(stream: TcpStream, freed: Arc<Notify>, clock: &Clock) -> Result<Self, h2::Error> {
         connect::limit_unacknowledged(&stream);
-        let io = TokioIo::new(Socket::new(stream));
+        let frames = Arc::new(FrameBudget::of_endpoint(clock.coarse()));
+        let io = TokioIo::new(EndpointIo::new(Socket::new(stream), frames.clone(), clock.clone()));
         let (sender, connection) = client::Builder::new()
             .initial_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
@@ -137,6 +144,7 @@ impl SharedConnection {
             limit: AtomicU32::new(0),
             spent: AtomicBool::new(false),
             freed,
+            frames,
         });
         let (told, is_told) = oneshot::channel();
         tokio::spawn(run(connection, state.clone(), told));
@@ -177,7 +185,7 @@ impl SharedConnection {
 
 /// Runs a connection until it ends. `told` hears once the endpoint's limits are known, or why they never will be.
 async fn run(
-    connection: client::Connection<TokioIo<Socket>, Bytes>,
+    connection: client::Connection<TokioIo<EndpointIo>, Bytes>,
     state: Arc<SharedState>,
     told: oneshot::Sender<Result<(), h2::Error>>,
 ) {
@@ -218,9 +226,10 @@ pub(super) async fn exchange<U: Upload>(
     let ends = upload.is_none() && !ask.upgrade;
     let (mut response, send) = sender.send_request(request(ask), ends).map_err(|error| unsent(error, &guard))?;
     drop(sender);
+    guard.frames().request();
     let mut idle = None;
     let mut uploading = match upload {
-        Some(upload) => Some(Uploading::new(send, upload)),
+        Some(upload) => Some(Uploading::new(send, upload, guard.frames().clone())),
         None => {
             idle = Some(send);
             None
@@ -332,6 +341,11 @@ fn failure(error: h2::Error, guard: &StreamGuard, reused: bool) -> Failure {
 }
 
 impl StreamGuard {
+    /// Frames that do no work and may still come on its connection.
+    pub(super) fn frames(&self) -> &Arc<FrameBudget> {
+        &self.0.0.frames
+    }
+
     /// No other request is to be put on the connection.
     fn spend(&self) {
         self.0.0.spent.store(true, Ordering::Relaxed);

@@ -269,7 +269,7 @@ fn connect_h2(pool: &Pool, local: &Arc<WorkerUpstream>, peer: &Arc<Peer>, within
     let (result, outcome) = watch::channel(None);
     let (local, peer, freed) = (local.clone(), peer.clone(), pool.freed.clone());
     tokio::spawn(async move {
-        let made = h2::SharedConnection::open(&local.connector, peer.address, within, freed).await;
+        let made = h2::SharedConnection::open(&local.connector, peer.address, within, freed, &local.clock).await;
         let mut kept = peer.pools.of(local.index).kept.lock();
         kept.connecting = None;
         let made = match made {

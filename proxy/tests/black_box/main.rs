@@ -9,6 +9,7 @@ mod edges;
 mod endpoints_http1;
 mod endpoints_http2;
 mod explain;
+mod floods;
 mod framing;
 mod held;
 mod http1;

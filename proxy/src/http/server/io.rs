@@ -18,16 +18,14 @@ use bytes::{Buf, Bytes};
 use hyper::rt::{Read, ReadBufCursor, Write};
 use tokio::net::TcpStream;
 
-use super::{
-    h1::RequestTracker,
-    h2::{FrameBounds, Progress},
-};
+use super::h1::RequestTracker;
 use crate::{
     http::{
         answer,
         caller::{Caller, Stage},
         charge::{self, ConnectionCharge},
     },
+    http2::{FrameBounds, Progress},
     reason::Reason,
     socket::{DisconnectWatch, Socket},
 };
@@ -64,7 +62,7 @@ impl CallerIo {
             stream,
             first,
             framing: RequestTracker::new(),
-            frames: FrameBounds::new(),
+            frames: FrameBounds::of_caller(),
             caller,
             remembered: false,
             at_end: false,
@@ -124,6 +122,7 @@ impl CallerIo {
             Progress::Began => caller.partial_head_began(),
             Progress::Incomplete => {}
         }
+        caller.frames.received(frames.take_counts(), caller.shared.clock.coarse());
         if frames.is_opened() && caller.stage() == Stage::Head {
             caller.opened();
         }
@@ -158,6 +157,10 @@ impl CallerIo {
 
     /// Reads what is neither HTTP/1.1 nor to be looked at.
     fn poll_read_through(&mut self, cx: &mut Context<'_>, buf: &mut ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+        if self.caller.http2 && self.caller.frames.is_exhausted() {
+            // Nothing wakes the reader: its connection is closed next.
+            return Poll::Pending;
+        }
         let Self { stream, first, frames, caller, .. } = self;
         let mut look = |bytes: &[u8]| {
             if caller.http2 {
