@@ -7,6 +7,7 @@
 //!
 //! On a thread without an [`outbox`] nothing is put aside.
 
+mod end;
 mod fill;
 mod outbox;
 #[cfg(test)]
@@ -28,6 +29,7 @@ use rustix::net::{RecvFlags, SendFlags, recv, send};
 use socket2::SockRef;
 use tokio::{io::Interest, net::TcpStream};
 
+pub(crate) use end::PeerEnd;
 pub(crate) use outbox::run as run_outbox;
 
 /// Most bytes of one socket that wait. What is larger gains nothing by waiting.

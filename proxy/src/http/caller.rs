@@ -7,7 +7,7 @@ use std::{
     net::IpAddr,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
     task::Waker,
     time::Duration,
@@ -23,6 +23,7 @@ use crate::{
     balance::LastShare,
     buffers::CallerBytes,
     http2::FrameBudget,
+    socket::{PeerEnd, Socket},
     state::{Listening, Shared},
     worker::Worker,
 };
@@ -92,6 +93,12 @@ pub(crate) struct Caller {
     partial_since: AtomicU32,
     /// The request of HTTP/1.1, counted from 1, whose body has not come to its end; 0 for none.
     uploading: AtomicU32,
+    /// Bytes that this body lacks; [`u64::MAX`] where only its chunks say.
+    body_left: AtomicU64,
+    /// Whether the caller has ended its side, once there is a socket.
+    pub(super) peer_end: OnceLock<PeerEnd>,
+    /// The request, counted from 1, that was looked at after the caller had ended its side; 0 for none.
+    pub(super) looked_at: AtomicU32,
     /// Bytes that have come since somebody asked.
     received: AtomicUsize,
     /// Streams of HTTP/2 that are open.
@@ -141,6 +148,9 @@ impl Caller {
             partial_head: AtomicBool::new(false),
             partial_since: AtomicU32::new(0),
             uploading: AtomicU32::new(0),
+            body_left: AtomicU64::new(0),
+            peer_end: OnceLock::new(),
+            looked_at: AtomicU32::new(0),
             received: AtomicUsize::new(0),
             streams: AtomicUsize::new(0),
             unfinished: AtomicBool::new(false),
@@ -196,9 +206,22 @@ impl Caller {
         is_partial.then(|| self.shared.clock.since(self.partial_since.load(Ordering::Relaxed)))
     }
 
-    /// Notes which request of HTTP/1.1, counted from 1, has a body that has not come to its end; 0 for none.
-    pub(crate) fn set_uploading(&self, request: u32) {
+    /// Notes which request of HTTP/1.1, counted from 1, has a body that has not come to its end, 0 for none; and how
+    /// many bytes that lacks, unless only its chunks say.
+    pub(crate) fn set_uploading(&self, request: u32, left: Option<u64>) {
         self.uploading.store(request, Ordering::Relaxed);
+        self.body_left.store(left.unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// Bytes that this body lacks, unless only its chunks say.
+    pub(super) fn body_left(&self) -> Option<u64> {
+        Some(self.body_left.load(Ordering::Relaxed)).filter(|left| *left != u64::MAX)
+    }
+
+    /// The socket of the connection is `socket`.
+    pub(crate) fn set_socket(&self, socket: &Socket) {
+        // There is only one.
+        let _ = self.peer_end.set(socket.peer_end());
     }
 
     /// Whether the body of the request that has begun last has not come to its end.
@@ -220,9 +243,14 @@ impl Caller {
         self.enter(Stage::Busy);
     }
 
+    /// Requests that have begun.
+    pub(super) fn begun(&self) -> u32 {
+        self.begun.load(Ordering::Relaxed)
+    }
+
     /// Whether any request has begun.
     pub(crate) fn has_begun(&self) -> bool {
-        self.begun.load(Ordering::Relaxed) > 0
+        self.begun() > 0
     }
 
     /// The last byte of an answer is on its way to the socket.

@@ -199,6 +199,11 @@ impl Activity {
         self.uploading.load(Ordering::Relaxed)
     }
 
+    /// How long no byte has moved.
+    pub(crate) fn quiet(&self) -> Duration {
+        self.clock.since(self.last.load(Ordering::Relaxed))
+    }
+
     /// How long it may still be silent; `None` without a limit.
     pub(crate) fn left(&self) -> Option<Duration> {
         let limit = self.limit.load(Ordering::Relaxed);
@@ -206,7 +211,7 @@ impl Activity {
             return None;
         }
         let limit = Duration::from_millis(u64::from(limit));
-        Some(limit.saturating_sub(self.clock.since(self.last.load(Ordering::Relaxed))))
+        Some(limit.saturating_sub(self.quiet()))
     }
 }
 

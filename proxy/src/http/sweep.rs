@@ -25,6 +25,7 @@ impl CallerConnection for Caller {
             Stage::Head if self.since() > limits.head_timeout => self.end(),
             // Neither side has moved a byte for as long as the backend's policy allows.
             Stage::Busy if self.activity.left() == Some(Duration::ZERO) => self.end(),
+            Stage::Busy if self.is_cut_off() => self.end(),
             Stage::Free if self.http2 && self.partial_head().is_some_and(|partial| partial > limits.head_timeout) => {
                 self.end();
             }

@@ -36,7 +36,7 @@ use tokio::{
 use self::{io::EndpointIo, upload::Uploading};
 use super::{
     Answer, BodyError, Failure, OutboundRequest, ProtocolError, ResponseBody, ResponseLimits, ResponseRest, Upgraded,
-    Upload, has_no_body, length::content_length,
+    Upload, has_no_body, length::content_length, upload::RunningUpload,
 };
 use crate::{
     clock::Clock,
@@ -251,7 +251,7 @@ pub(super) async fn exchange<U: Upload>(
     parts.version = Version::HTTP_11;
     limits.check(&parts.headers)?;
     fields::trim(&mut parts.headers);
-    content_length(&mut parts.headers, parts.status)?;
+    let left = content_length(&mut parts.headers, parts.status)?;
     if let Some(mut send) = idle.filter(|_| ask.upgrade) {
         if parts.status.is_success() {
             return Ok(Answer { head: parts, then: ResponseRest::Upgraded(Upgraded::of_stream(send, recv, guard)) });
@@ -259,31 +259,36 @@ pub(super) async fn exchange<U: Upload>(
         // It fails only where the stream is over.
         let _ = send.send_data(Bytes::new(), true);
     }
-    if let Some(uploading) = uploading {
+    let upload = uploading.map(|uploading| {
         let guard = guard.clone();
-        tokio::spawn(async move {
+        RunningUpload::spawn(async move {
             uploading.finish().await;
             drop(guard);
-        });
-    }
-    let body = if recv.is_end_stream() {
+        })
+    });
+    let mut body = H2Body { recv, unreleased: 0, left, data_ended: false, upload, _guard: guard };
+    body.note_end();
+    let body = if body.is_end_stream() {
         ResponseBody::empty()
     } else if has_no_body(parts.status, &ask.head.method) {
-        tokio::spawn(await_end(recv, guard));
+        tokio::spawn(await_end(body));
         ResponseBody::empty()
     } else {
-        ResponseBody::h2(H2Body { recv, unreleased: 0, data_ended: false, _guard: guard })
+        ResponseBody::h2(body)
     };
     Ok(Answer { head: parts, then: ResponseRest::Body(body) })
 }
 
 /// Waits for the end of a response that has no body. An endpoint that sends one all the same, or is too slow to end,
 /// gets a reset of the stream.
-async fn await_end(mut recv: RecvStream, guard: StreamGuard) {
-    let data = async { while let Some(Ok(b"")) = recv.data().await.as_ref().map(|data| data.as_deref()) {} };
-    // Whichever it was, dropping the stream does what is left to do.
+async fn await_end(mut body: H2Body) {
+    if let Some(upload) = body.upload.take() {
+        upload.detach();
+    }
+    let data = async { while let Some(Ok(b"")) = body.recv.data().await.as_ref().map(|data| data.as_deref()) {} };
+    // Dropping the stream resets it, if the response has not ended.
     let _ = timeout(NO_BODY, data).await;
-    drop((recv, guard));
+    drop(body);
 }
 
 /// The request as the `h2` crate takes it.
@@ -357,11 +362,24 @@ pub(super) struct H2Body {
     recv: RecvStream,
     /// Bytes given to the caller for which the endpoint was not yet allowed to send more.
     unreleased: usize,
+    /// Bytes that are still to come, where the endpoint says how many there are: some readers ask for no more.
+    left: Option<u64>,
     data_ended: bool,
+    /// What of the upload is still being sent, until the response has come to its end.
+    upload: Option<RunningUpload>,
     _guard: StreamGuard,
 }
 
 impl H2Body {
+    /// Lets the upload go on by itself if all of the response is here.
+    fn note_end(&mut self) {
+        if (self.left == Some(0) || self.is_end_stream())
+            && let Some(upload) = self.upload.take()
+        {
+            upload.detach();
+        }
+    }
+
     /// See [`http_body::Body::poll_frame`].
     pub(super) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         if self.unreleased > 0 {
@@ -372,6 +390,8 @@ impl H2Body {
             match ready!(self.recv.poll_data(cx)) {
                 Some(Ok(data)) => {
                     self.unreleased = data.len();
+                    self.left = self.left.map(|left| left.saturating_sub(data.len() as u64));
+                    self.note_end();
                     return Poll::Ready(Some(Ok(Frame::data(data))));
                 }
                 Some(Err(error)) => return Poll::Ready(Some(Err(BodyError::Http2(error)))),
@@ -379,6 +399,7 @@ impl H2Body {
             }
         }
         let trailers = ready!(self.recv.poll_trailers(cx)).map_err(BodyError::Http2)?;
+        self.note_end();
         Poll::Ready(trailers.map(|mut trailers| {
             fields::trim(&mut trailers);
             Ok(Frame::trailers(trailers))

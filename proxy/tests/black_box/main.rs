@@ -22,3 +22,4 @@ mod opaque;
 mod rooms;
 mod support;
 mod upgrade;
+mod uploads;

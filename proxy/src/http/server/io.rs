@@ -58,6 +58,7 @@ impl CallerIo {
     /// A stream of which `first` was already read.
     pub(crate) fn new(stream: TcpStream, first: Bytes, caller: Arc<Caller>) -> Self {
         let stream = Socket::new(stream);
+        caller.set_socket(&stream);
         Self {
             stream,
             first,
@@ -98,7 +99,7 @@ impl CallerIo {
     fn look(framing: &mut RequestTracker, head: &mut Vec<u8>, caller: &Caller, bytes: &[u8]) -> usize {
         let passed = framing.pass(bytes);
         caller.set_partial_head(framing.is_within_head());
-        caller.set_uploading(framing.unfinished());
+        caller.set_uploading(framing.unfinished(), framing.left());
         if framing.is_refused() {
             caller.set_malformed(framing.malformed());
         }
