@@ -349,7 +349,7 @@ impl Caller {
         (self.streams.load(Ordering::Relaxed) == 0).then(|| self.since())
     }
 
-    /// What happened last, which is forgotten.
+    /// Returns what happened last, and resets it to [`Last::Nothing`].
     fn look(&self) -> u8 {
         self.last.swap(Last::Nothing as u8, Ordering::Relaxed)
     }
@@ -359,8 +359,8 @@ impl Caller {
         self.shared.clock.since(self.since.load(Ordering::Relaxed))
     }
 
-    /// How long no stream of an HTTP/2 connection has begun or ended, as far as it was asked for: a request notes no
-    /// time, so that who wants to know it has to look again and again.
+    /// How long no stream of an HTTP/2 connection has begun or ended. Requests note only that they happened; the time
+    /// is noted here. So the result is exact only if this is called regularly.
     pub(crate) fn quiet(&self) -> Duration {
         if self.look() != Last::Nothing as u8 {
             self.since.store(self.shared.clock.coarse(), Ordering::Relaxed);
@@ -411,7 +411,7 @@ impl Caller {
         self.sent_away.notify_one();
     }
 
-    /// Until it is asked to.
+    /// Waits until [`Self::send_away`] is called.
     pub(crate) async fn is_sent_away(&self) {
         self.sent_away.notified().await;
     }
@@ -421,7 +421,7 @@ impl Caller {
         self.ended.load(Ordering::Acquire)
     }
 
-    /// The task to wake when it is ended.
+    /// Sets the task that [`Self::end`] wakes.
     pub(crate) fn remember(&self, waker: &Waker) {
         *self.waker.lock() = Some(waker.clone());
     }

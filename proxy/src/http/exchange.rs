@@ -56,7 +56,7 @@ pub(crate) struct Exchange {
     pub(crate) complete: Option<Instant>,
     /// Its place among the caller's requests to the backend.
     pub(crate) share: Option<Share>,
-    /// What it was charged to its caller, where that is not a part of the caller's connection.
+    /// What its caller is charged for it, where the charge for the caller's connection does not cover it.
     pub(crate) permit: Option<ExchangePermit>,
     /// Its place among all requests to the backend and the endpoint.
     pub(crate) in_flight: Option<InFlight>,
@@ -232,7 +232,7 @@ impl Recorded {
         self.body.buffered()
     }
 
-    /// No body. What becomes of the exchange is somebody else's.
+    /// No body, for a response whose exchange the tunnel has.
     pub(crate) fn nothing() -> Self {
         Self { body: Body::empty(), exchange: None }
     }

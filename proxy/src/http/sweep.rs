@@ -18,7 +18,7 @@ impl CallerConnection for Caller {
         if leaving {
             self.sees_leaving();
         }
-        // What was busy all the time that a port was leaving is idle only afterwards.
+        // A connection that was busy while a port was leaving has the shorter limit too, once it is idle.
         let idle = if self.saw_leaving() { limits.keep_alive_leaving } else { Duration::MAX };
         match self.stage() {
             Stage::Idle if self.since() > limits.keep_alive.min(idle) => self.end(),

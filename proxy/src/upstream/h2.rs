@@ -1,8 +1,8 @@
 //! HTTP/2 to an endpoint.
 //!
-//! One connection carries many requests and runs in a task of its own. How many is the endpoint's word, which it gives in
-//! its first SETTINGS frame: a connection counts as made only once that has arrived, so a server that does not speak HTTP/2
-//! is found out before any request is sent to it.
+//! One connection carries many requests and runs in a task of its own. The endpoint says how many in its first SETTINGS
+//! frame. A connection counts as made only once that has arrived, so that no request is sent to a server that does not
+//! speak HTTP/2.
 //!
 //! No PING is ever sent: stock gRPC servers end connections that ping more often than every five minutes, and dead nodes are
 //! found by TCP keepalive. A connection whose endpoint sends too many frames that do no work is closed.
@@ -322,7 +322,7 @@ fn failure(error: h2::Error, guard: &StreamGuard, reused: bool) -> Failure {
     // Streams above the last one of a GOAWAY fail with it; those below go on.
     let gone = error.is_go_away() && error.is_remote() && error.reason() == Some(Reason::NO_ERROR);
     if refused && error.is_library() {
-        // Not the endpoint's word: the head is larger than what is let in.
+        // The endpoint did not refuse it: its head is larger than the limit.
         return Failure::Protocol(ProtocolError::HeadTooLarge);
     }
     if !of_stream || refused {

@@ -101,7 +101,7 @@ async fn run(mut server: Server, connection: &Arc<Http2Session>) -> Result<(), h
         }
         // Polled after each stream that is accepted, so that this needs no waker of its own.
         let first_request = poll_fn(|_| if caller.has_begun() { Poll::Ready(()) } else { Poll::Pending });
-        // Either will do.
+        // The result does not matter: after the time, the caller is sent away without a request.
         let _ = timeout(caller.shared.config.limits.first_request, first_request).await;
     });
     let mut is_sent_away = false;
@@ -110,7 +110,7 @@ async fn run(mut server: Server, connection: &Arc<Http2Session>) -> Result<(), h
         connection.waker.register(cx.waker());
         if shedding.as_mut().poll(cx).is_ready() {
             shedding.set(connection.held.shedding());
-            // Polled at once, so that it hears of the next time.
+            // Polled at once, so that it is registered for the next notification.
             let _ = shedding.as_mut().poll(cx);
             connection.shed();
         }

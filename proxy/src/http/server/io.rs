@@ -1,11 +1,13 @@
 //! The bytes of a caller's HTTP connection.
 //!
-//! Between the socket and the parser for six reasons. Bytes read while the protocol was being recognised come first. What
-//! hyper would read in another way than others is not let in ([`RequestTracker`]).
-//! A head, or a header block of HTTP/2, that does not come to its end is noticed. What the parser holds is counted.
-//! While a head of HTTP/1.1 arrives, a copy of its beginning is kept, because hyper answers what it cannot parse by
-//! itself, and its answer says too little: it is replaced by one with a reason. And it knows whether the caller has ended
-//! its side, and whether everything was written.
+//! [`CallerIo`] is between the socket and the parser:
+//! - It first returns the bytes that were read to recognise the protocol.
+//! - It refuses bytes that hyper would read in another way than other programs ([`RequestTracker`]).
+//! - It notes when a head, or a frame or header block of HTTP/2, begins and ends, and counts frames that do no work.
+//! - It counts the bytes that the parser holds.
+//! - It keeps the beginning of a head of HTTP/1.1. hyper itself answers a head that it cannot parse; that answer is
+//!   replaced by one with a reason.
+//! - It knows whether the caller has ended its side, and whether everything was written.
 
 use std::{
     io,
@@ -85,7 +87,7 @@ impl CallerIo {
         self.at_end
     }
 
-    /// Something that was to be written is still with whoever writes it.
+    /// The socket did not take all bytes that were to be written.
     pub(super) fn has_unsent(&self) -> bool {
         self.has_refused
     }
@@ -339,7 +341,7 @@ impl Write for CallerIo {
                 held.set(0);
             }
             if self.framing.undecided().is_some() {
-                // What was held back can be read now.
+                // Bytes that were held back can be read now.
                 cx.waker().wake_by_ref();
             }
         }

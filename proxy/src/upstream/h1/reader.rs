@@ -86,7 +86,7 @@ impl H1Body {
             Ok(DecodedPiece::Trailers(trailers)) => Some(Ok(Frame::trailers(trailers))),
             Ok(DecodedPiece::End | DecodedPiece::More) => None,
             Err(error) => {
-                // Nothing on it can be trusted any more; an upload that still runs hears of it.
+                // Nothing on it can be trusted any more.
                 if let Some((connection, _)) = self.open.take() {
                     connection.socket.close();
                 }
