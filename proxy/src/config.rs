@@ -27,6 +27,8 @@ pub struct Config {
     /// Local ports of outgoing connections, where they must stay apart from ports that the mesh listens on. Only narrows
     /// the range of the system.
     pub outgoing_ports: Option<RangeInclusive<u16>>,
+    /// Listeners that cannot be opened are logged as warnings. Off where the process tells people of them otherwise.
+    pub warn_of_listeners: bool,
     /// Time without requests after which a Service's configuration is let go of.
     pub idle_service: Duration,
     /// How long the first request for a Service waits for its configuration.
@@ -90,6 +92,7 @@ impl Default for Config {
             trusted: Vec::new(),
             loopback_endpoints: false,
             outgoing_ports: None,
+            warn_of_listeners: true,
             idle_service: Duration::from_secs(600),
             first_use: Duration::from_secs(1),
             linger: Duration::ZERO,
