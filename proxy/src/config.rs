@@ -57,8 +57,8 @@ pub struct Limits {
     pub connections_per_caller: usize,
     /// Concurrent streams on one HTTP/2 connection.
     pub streams: u32,
-    /// Bytes that are held in all for callers of HTTP/2 that do not take their responses, or whose endpoints do not take
-    /// their uploads. Above it, streams that stand still are reset.
+    /// Bytes that are held in all for callers that do not take their responses, or whose endpoints do not take their
+    /// uploads. Above it, HTTP/2 streams that stand still are reset, and HTTP/1.1 connections are closed.
     pub buffered: usize,
     /// The same for one address.
     pub buffered_per_caller: usize,
