@@ -372,9 +372,11 @@ fn not_draining(draining: Arc<AtomicBool>) -> admin::ReadinessCheck {
 }
 
 fn subscribe(role: Role, way: InProcess, addresses: Vec<IpAddr>, wildcard: &[Kind], on_demand: &[Kind]) -> Subscribed {
+    // One for each: the newer of two subscribers of one name takes the place of the other.
     let id = match role {
         Role::Dns => "dns",
-        Role::Proxy => "proxy",
+        // Messages have the role before it: "proxy maesh-dev".
+        Role::Proxy => "maesh-dev",
     };
     maesh_discovery::start(SubscriberConfig {
         identity: Identity {

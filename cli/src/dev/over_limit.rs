@@ -73,12 +73,12 @@ impl OverLimit {
             let list = ports.iter().map(u16::to_string).collect::<Vec<_>>().join(", ");
             let text = format!(
                 "port {list} is not served: this maesh dev has as many listening ports as its limit of {open_files} open \
-                 files allows. The Service's name answers its plain address. Raise the limit (ulimit -n) and start again, \
+                 files allows. The Service's name resolves to its ClusterIP. Raise the limit (ulimit -n) and start again, \
                  or mesh fewer ports."
             );
             let object = ObjectRef::new("Service", &service.namespace, &service.name);
             let warning = Diagnostic::warning(Reason::ListenFailed, object, text);
-            warning.field("spec.ports").value(list).using("its plain address")
+            warning.field("spec.ports").value(list).using("its ClusterIP")
         })
     }
 
@@ -87,7 +87,7 @@ impl OverLimit {
         let ports: usize = self.0.values().map(BTreeSet::len).sum();
         let message = format!(
             "{} of {} {} not served: this maesh dev has as many listening ports as its limit of {open_files} open files \
-             allows. The names of these Services answer their plain addresses. Raise the limit (ulimit -n {}) and start \
+             allows. The names of these Services resolve to their ClusterIPs. Raise the limit (ulimit -n {}) and start \
              again, or mesh fewer ports.",
             counted(ports, "port"),
             counted(self.0.len(), "Service"),
@@ -99,7 +99,7 @@ impl OverLimit {
             ..Diagnostic::warning(Reason::ListenFailed, ObjectRef::new("Process", "", "maesh dev"), "")
         }
         .value(ports.to_string())
-        .using("their plain addresses")
+        .using("their ClusterIPs")
     }
 }
 

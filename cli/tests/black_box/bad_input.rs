@@ -187,6 +187,7 @@ fn a_taken_port_is_said_once_with_its_number_and_what_to_do() {
     assert_eq!(code, Some(1), "{said}");
     assert_eq!(said.matches("127.67.0.1:8083").count(), 1, "{said}");
     assert!(said.contains("Another process has this port") && said.contains("--address-range"), "{said}");
+    assert!(!said.contains("proxy proxy"), "{said}");
     drop(taken);
     let (code, said) = run("192.0.2.0/24");
     assert_eq!(code, Some(1), "{said}");
