@@ -2,8 +2,10 @@
 //!
 //! It runs on a thread of its own, so that a scrape never waits for traffic nor traffic for a scrape. Probes are answered
 //! there; what takes longer (metrics, views) is made on another thread, for a few requests at a time. Whatever changes
-//! something (the log level) is taken from loopback addresses only.
+//! something (the log level) is taken from loopback addresses only. A page in somebody's browser learns nothing here
+//! ([`host`]).
 
+mod host;
 mod page;
 mod serve;
 
@@ -28,6 +30,7 @@ use serde_json::{Value, json};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::Semaphore;
 
+pub use self::host::HostCheck;
 use crate::logs::LogLevel;
 
 /// Connections that wait to be accepted. A queue that is full makes a probe's packets wait for a second.
@@ -62,6 +65,8 @@ pub struct Admin {
     pub queries: BTreeMap<&'static str, Query>,
     /// The level of the logs.
     pub log_level: LogLevel,
+    /// Which requests must name this machine.
+    pub host_check: HostCheck,
     workers: Semaphore,
     exposition: tokio::sync::Mutex<Exposition>,
 }
@@ -115,6 +120,7 @@ impl Admin {
             views: BTreeMap::new(),
             queries: BTreeMap::new(),
             log_level,
+            host_check: HostCheck::FromLoopback,
             workers: Semaphore::new(WORKERS),
             exposition: tokio::sync::Mutex::default(),
         }
@@ -144,6 +150,9 @@ impl Admin {
 
     async fn answer(self: Arc<Self>, request: Request<Incoming>, from: SocketAddr) -> Response<Full<Bytes>> {
         let path = request.uri().path();
+        if let Err(refused) = self.host_check.check(path, &request, from.ip()) {
+            return text(StatusCode::FORBIDDEN, refused);
+        }
         if path == "/api/log-level" && request.method() == Method::PUT {
             // A page in somebody's browser may reach this port, under any name. Only browsers send this field.
             if request.headers().contains_key(header::ORIGIN) {

@@ -8,6 +8,8 @@ mod inspect;
 mod own;
 #[cfg(test)]
 mod page;
+mod parse;
+mod refused;
 mod uninstall;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
@@ -23,7 +25,8 @@ use maesh_compiler::compile::PORTS_PER_NAMESPACE;
 use maesh_config::{Zone, duration, model::Protocol};
 pub use uninstall::{LeaveArgs, UninstallArgs};
 
-pub use self::own::OwnArgs;
+use self::parse::{network, socket};
+pub use self::{own::OwnArgs, refused::refuse};
 
 /// A service mesh for Kubernetes without sidecars.
 ///
@@ -146,7 +149,7 @@ pub struct MeshArgs {
     pub bypass: bool,
     /// Leave endpoints in this range out of every Service, such as the addresses of nodes or of the API server; repeat it
     /// for several
-    #[arg(long, env = "MAESH_DENY_ENDPOINT_CIDRS", value_delimiter = ',', value_name = "CIDR")]
+    #[arg(long, env = "MAESH_DENY_ENDPOINT_CIDRS", value_delimiter = ',', value_parser = network, value_name = "CIDR")]
     pub deny_endpoint_cidr: Vec<IpNet>,
     /// Most ports on the proxies that the Services of one namespace may use. The names of further Services in it resolve to
     /// their ClusterIP
@@ -172,11 +175,6 @@ impl Default for MeshArgs {
             ports_per_namespace: PORTS_PER_NAMESPACE,
         }
     }
-}
-
-/// An address with its port.
-fn socket(text: &str) -> Result<SocketAddr, String> {
-    text.parse().map_err(|_| "write ADDRESS:PORT, such as 127.0.0.1:5354 or [::1]:5354".to_owned())
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -222,7 +220,7 @@ pub struct DevListenArgs {
     pub admin: SocketAddr,
     /// Range of the addresses that names resolve to: HTTP Services share the first host address, the others are own
     /// addresses
-    #[arg(long, default_value = "127.77.0.0/16", value_name = "CIDR")]
+    #[arg(long, default_value = "127.77.0.0/16", value_parser = network, value_name = "CIDR")]
     pub address_range: IpNet,
     /// How long requests in flight may take after SIGTERM or Ctrl-C
     #[arg(long, default_value = "5s", value_parser = duration::parse, value_name = "DURATION")]
@@ -256,7 +254,7 @@ pub struct ControllerArgs {
     #[arg(long, env = "MAESH_ADMIN", default_value = "127.0.0.1:5381", value_parser = socket, value_name = "ADDR")]
     pub admin: SocketAddr,
     /// Take own addresses from this range. The proxies bind them themselves: for flat networks without kube-proxy
-    #[arg(long, env = "MAESH_ADDRESS_RANGE", value_name = "CIDR")]
+    #[arg(long, env = "MAESH_ADDRESS_RANGE", value_parser = network, value_name = "CIDR")]
     pub address_range: Option<IpNet>,
     /// Certificate chain for the discovery stream (PEM; read again when it changes)
     #[arg(long, env = "MAESH_TLS_CERT", requires = "tls_key", value_name = "FILE")]

@@ -87,6 +87,7 @@ const CHECKS: &[Check] = checks![
     After config "bypass" config::bypass,
     Before config "smi" config::smi,
     Both config "traefik-mesh" config::traefik_mesh,
+    After config "namespaces" config::namespaces,
     After config "config" config::in_force,
 ];
 

@@ -21,6 +21,9 @@ use crate::{
 
 /// Pause between two looks.
 const LOOK: Duration = Duration::from_secs(1);
+/// How a person keeps the controllers from writing the stanza.
+const MANUAL: &str = "helm upgrade RELEASE CHART -n NAMESPACE --reset-then-reuse-values --set coredns.mode=manual \
+                      (docs/cluster-dns.md, emergency exit)";
 /// How often a write is tried again when somebody else wrote at the same moment.
 const TRIES: usize = 5;
 
@@ -177,21 +180,40 @@ async fn uninstall(args: RemoveArgs) -> anyhow::Result<ExitCode> {
     if !changes.is_empty() {
         terminal::err(format_args!("taken out: {}\n", files.join("; ")));
     }
+    let maps = changes.iter().map(|change| change.file.map.clone()).collect();
+    let writers = match cluster.writers(&mesh, &maps).await {
+        Ok(writers) => writers,
+        Err(error) => {
+            terminal::err(format_args!("{error}; looking whether the stanza comes back\n"));
+            Vec::new()
+        }
+    };
+    // With writers, what the servers do says nothing: it is about to change.
+    let longest = if writers.is_empty() { args.deadline } else { Duration::ZERO };
     let since = Instant::now();
     let still = loop {
         let still = still_leading(&cluster.servers().await?, &mesh.zones).await;
-        if still.is_empty() || since.elapsed() >= args.deadline {
+        if still.is_empty() || since.elapsed() >= longest {
             break still;
         }
         sleep(LOOK).await;
     };
     let (back, _) = cluster.read(cluster.place().await?).await?.removals(&mesh.zones, None);
     let (state, text, code) = match (&still[..], &back[..]) {
+        (_, []) if !writers.is_empty() => (
+            "kept",
+            format!(
+                "the stanza was taken out, but pod {} writes it again: it runs with coredns.mode=auto, and may write there. \
+                 Stop that and run this again: {MANUAL}. Or take the mesh away as a whole: helm uninstall",
+                writers.join(", ")
+            ),
+            ExitCode::FAILURE,
+        ),
         (_, [first, ..]) => (
             "back",
             format!(
-                "{} has the stanza again: a controller keeps it. Set coredns.mode to manual in the chart, or take the \
-                 mesh away as a whole: maesh uninstall",
+                "{} has the stanza again: a controller with coredns.mode=auto writes it. Stop that and run this again: \
+                 {MANUAL}. Or take the mesh away as a whole: helm uninstall",
                 print::file(first)
             ),
             ExitCode::FAILURE,

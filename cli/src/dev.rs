@@ -3,6 +3,7 @@
 //! The three talk over the same discovery stream as in a cluster, through a pipe, so what is tried here is what runs
 //! there. A change is announced only when dns and proxy have put it in force.
 
+mod over_limit;
 mod pending;
 pub mod print;
 
@@ -19,7 +20,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use maesh_compiler::{
-    compile::{Addressing, Compiler, Range},
+    compile::{Addressing, Compiler, Range, TableEntry},
     diagnostic::{Diagnostic, Reason, Severity},
 };
 use maesh_config::{Kind, NodeName, Zone};
@@ -37,12 +38,13 @@ use prometheus_client::registry::Registry;
 use tokio::sync::{mpsc, watch};
 
 use self::{
+    over_limit::{OverLimit, is_over_limit},
     pending::Pending,
     print::{Entry, Printer},
 };
 use crate::{
-    admin::{self, Admin},
-    args::{DemoArgs, DevArgs, DevListenArgs, MeshArgs},
+    admin::{self, Admin, HostCheck},
+    args::{DemoArgs, DevArgs, DevListenArgs, MeshArgs, Output},
     explain::views,
     logs::LogLevel,
     mesh, open_files,
@@ -116,6 +118,12 @@ pub struct Dev {
     subscribers: watch::Receiver<Arc<Vec<Subscriber>>>,
     acknowledgements: watch::Receiver<()>,
     pending: Pending,
+    /// The address that HTTP Services share.
+    shared: IpAddr,
+    /// The ports that do not fit into the open files, as people were told.
+    over_limit: OverLimit,
+    /// That may have changed since.
+    over_limit_changed: bool,
     /// How much of what was published was taken in.
     taken: u64,
     draining: Arc<AtomicBool>,
@@ -160,10 +168,12 @@ impl Dev {
         let started = Controller::start(compiler, batches, connected, Duration::ZERO, sink);
         let (controller, published) = started.context("starting the compiler")?;
         let state = controller.state();
+        mesh::warn_of_missing_namespaces(mesh_args.watch_namespace, &state, None);
         status::register(&mut registry.lock(), &state, &server);
 
         let draining = Arc::new(AtomicBool::new(false));
         let mut admin = Admin::new(registry, log_level);
+        admin.host_check = HostCheck::Always;
         admin.check("draining", not_draining(draining.clone()));
         admin.check("dns", status::ready(dns.ready(), "not everything was delivered to it yet"));
         admin.check("proxy", status::ready(proxy.ready(), "not everything was delivered to it yet"));
@@ -183,6 +193,9 @@ impl Dev {
             subscribers: server.subscribers(),
             acknowledgements: server.acknowledgements(),
             pending: Pending::default(),
+            shared: range.shared(),
+            over_limit: OverLimit::default(),
+            over_limit_changed: false,
             taken: 0,
             draining,
             _controller: controller,
@@ -223,7 +236,8 @@ impl Dev {
             }
         }
         self.pending = Pending::default();
-        let entries: Vec<Entry> = self.state.table().iter().map(|entry| status::entry(entry, &self.zone)).collect();
+        self.tell_over_limit(printer);
+        let entries: Vec<Entry> = self.state.table().iter().map(|entry| self.entry(entry)).collect();
         printer.ready(&self.dns_address.to_string(), &self.admin_address.to_string(), &entries);
         Ok(entries)
     }
@@ -241,6 +255,7 @@ impl Dev {
                 changed = self.subscribers.changed() => if changed.is_err() { return },
                 changed = self.acknowledgements.changed() => if changed.is_err() { return },
             }
+            self.tell_over_limit(printer);
             let subscribers = self.subscribers.borrow_and_update().clone();
             let all_here = subscribers.len() == ROLES;
             let (changed, removed) = self.pending.take(|revision| all_here && mesh::in_force(&subscribers, revision));
@@ -272,6 +287,36 @@ impl Dev {
         }
     }
 
+    /// A Service as people are told of it.
+    fn entry(&self, entry: &TableEntry) -> Entry {
+        let mut shown = status::entry(entry, &self.zone);
+        if entry.address == Some(self.shared) && self.over_limit.has(&entry.service) {
+            let answer = maesh_dns::explain(&self.dns.snapshots().now(), &shown.name, Caller::Anybody).ok();
+            shown.address = answer.and_then(|answer| answer.addresses.first().map(ToString::to_string));
+        }
+        shown
+    }
+
+    /// The ports that do not fit into the open files, now.
+    fn ports_over_limit(&self) -> OverLimit {
+        OverLimit::of(&self.state.diagnostics(), &self.state.table(), self.shared)
+    }
+
+    /// Warns of ports that do not fit into the open files, where that is news.
+    fn tell_over_limit(&mut self, printer: Printer) {
+        if !std::mem::take(&mut self.over_limit_changed) {
+            return;
+        }
+        let (now, open_files) = (self.ports_over_limit(), open_files::limit());
+        if printer.0 == Output::Json {
+            now.of_each(&self.over_limit, open_files).for_each(|found| diagnose(printer, &found));
+        }
+        if !now.is_empty() && now != self.over_limit {
+            diagnose(printer, &now.summary(open_files));
+        }
+        self.over_limit = now;
+    }
+
     fn everything_is_served(&mut self) -> bool {
         let subscribers = self.subscribers.borrow_and_update().clone();
         *self.state.synced().borrow()
@@ -280,11 +325,22 @@ impl Dev {
             && subscribers.len() == ROLES
             && self.state.counts().ready_proxies > 0
             && mesh::in_force(&subscribers, self.pending.revision())
-            && self.state.table().iter().all(|entry| entry.settled)
+            && self.is_settled()
+    }
+
+    /// Whether nothing that can be served is waited for.
+    fn is_settled(&self) -> bool {
+        let (table, mut over_limit) = (self.state.table(), None);
+        // What does not fit is looked at only where something is waited for.
+        table
+            .iter()
+            .all(|entry| entry.settled || over_limit.get_or_insert_with(|| self.ports_over_limit()).has(&entry.service))
     }
 
     fn take(&mut self, published: Published, printer: Printer, starting: bool) -> anyhow::Result<()> {
         let Published { revision, mut output } = published;
+        self.over_limit_changed |= output.found.iter().chain(&output.cleared).any(is_over_limit);
+        output.found.retain(|found| !is_over_limit(found));
         if let Some(taken) = output.found.iter().find(|found| starting && found.reason == Reason::ListenFailed) {
             bail!("{}\n{}", taken.message, mesh::CANNOT_LISTEN);
         }
@@ -359,6 +415,8 @@ async fn start_proxy(listen: &DevListenArgs, range: Range, way: InProcess) -> an
         shared,
         limits,
         loopback_endpoints: true,
+        // They are diagnostics of the Services, or the end of this process.
+        warn_of_listeners: false,
         node: Some(NodeName::from(NODE)),
         linger: Duration::ZERO,
         drain_horizon: Duration::ZERO,

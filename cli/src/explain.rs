@@ -22,7 +22,7 @@ pub async fn run(args: ExplainArgs) -> anyhow::Result<ExitCode> {
     let collected = collect::collect(&mesh, &args).await;
     let report = report::Report::of(collected);
     match args.output {
-        Output::Json => terminal::out(format_args!("{}\n", serde_json::to_string(&report)?)),
+        Output::Json => terminal::json(&report)?,
         Output::Text => terminal::out(format_args!("{}", print::text(&report))),
     }
     Ok(if report.served { ExitCode::SUCCESS } else { ExitCode::FAILURE })

@@ -13,12 +13,24 @@ use tokio::net::TcpStream;
 /// Longest wait for a whole answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// Sends `GET path` as [`get`] does; the host is the address itself.
+pub async fn get_from(at: SocketAddr, path: &str) -> anyhow::Result<(StatusCode, String)> {
+    get(at, &at.to_string(), path).await
+}
+
 /// Sends `GET path` with this `Host` over a connection of its own; status and body.
 pub async fn get(at: SocketAddr, host: &str, path: &str) -> anyhow::Result<(StatusCode, String)> {
     tokio::time::timeout(PATIENCE, exchange(at, host, path))
         .await
-        .with_context(|| format!("http://{host}{path} at {at} did not answer within {} s", PATIENCE.as_secs()))?
-        .with_context(|| format!("http://{host}{path} at {at}"))
+        .with_context(|| format!("{} did not answer within {} s", asked(at, host, path), PATIENCE.as_secs()))?
+        .with_context(|| asked(at, host, path))
+}
+
+/// What was asked, for people: without what a question has behind its path, which is long and says nothing to them.
+fn asked(at: SocketAddr, host: &str, path: &str) -> String {
+    let path = path.split('?').next().unwrap_or_default();
+    let address = at.to_string();
+    if host == address { format!("http://{address}{path}") } else { format!("http://{host}{path} at {address}") }
 }
 
 async fn exchange(at: SocketAddr, host: &str, path: &str) -> anyhow::Result<(StatusCode, String)> {

@@ -86,7 +86,7 @@ impl Mesh {
     /// When there is no way to it; the message says what to do.
     pub async fn of(admin: Option<SocketAddr>, args: &ClusterArgs) -> anyhow::Result<Self> {
         if let Some(admin) = admin {
-            let alive = fetch::get(admin, "admin", "/livez").await;
+            let alive = fetch::get_from(admin, "/livez").await;
             alive.with_context(|| {
                 format!(
                     "no `maesh dev` answers at {admin}; start one, or name the admin address it prints with --admin"
@@ -98,7 +98,7 @@ impl Mesh {
         match cluster::connect(args).await {
             Ok(cluster) => Ok(Self::Cluster(Box::new(cluster))),
             Err(none) if !chosen && none.is_nowhere() => {
-                if fetch::get(DEV, "admin", "/livez").await.is_ok() {
+                if fetch::get_from(DEV, "/livez").await.is_ok() {
                     return Ok(Self::Dev(DEV));
                 }
                 Err(anyhow!(
@@ -133,7 +133,7 @@ impl Mesh {
     pub async fn metrics(&self, role: Role, member: &Member) -> anyhow::Result<String> {
         match (self, member) {
             (Self::Cluster(cluster), Member::Pod(pod)) => Ok(cluster.ask(pod, role, "/metrics").await?),
-            (Self::Dev(admin), _) => Ok(fetch::get(*admin, "admin", "/metrics").await?.1),
+            (Self::Dev(admin), _) => Ok(fetch::get_from(*admin, "/metrics").await?.1),
             (Self::Cluster(_), Member::Dev) => bail!("a cluster has no `maesh dev`"),
         }
     }
@@ -153,7 +153,7 @@ impl Mesh {
         let path = format!("/api/{path}?{query}");
         let body = match (self, member) {
             (Self::Dev(admin), _) => {
-                let asked = fetch::get(*admin, "admin", &path).await;
+                let asked = fetch::get_from(*admin, &path).await;
                 let (status, body) = asked.with_context(|| format!("{} was not reached", self.describe()))?;
                 match status.as_u16() {
                     200 => body,

@@ -36,7 +36,7 @@ use crate::args::{Cli, Command};
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
-    let Cli { logs: log_args, command } = Cli::parse();
+    let Cli { logs: log_args, command } = Cli::try_parse().unwrap_or_else(|error| args::refuse(&error));
     let result = logs::start(&log_args).inspect(|_| open_files::raise()).and_then(|log_level| match command {
         Command::Dev(args) => block_on(dev::run(args, log_level)),
         Command::Demo(args) => block_on(demo::run(args, log_level)),

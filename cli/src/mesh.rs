@@ -2,6 +2,7 @@
 //! discovery server and back.
 
 use std::{
+    collections::BTreeSet,
     io,
     net::{Ipv4Addr, SocketAddr, TcpListener},
     sync::Arc,
@@ -10,9 +11,11 @@ use std::{
 
 use anyhow::bail;
 use ipnet::IpNet;
+use k8s_openapi::api::core::v1::Namespace;
+use kube::{Api, api::ListParams};
 use maesh_compiler::compile::{Addressing, Config, ConnectedProxy, Range};
 use maesh_config::{Change, Kind, ServiceName};
-use maesh_controller::serve::Sink;
+use maesh_controller::serve::{Sink, State};
 use maesh_discovery::{Progress, Server, Store, Subscriber, update::Role};
 use tokio::sync::watch;
 
@@ -93,6 +96,41 @@ pub fn first_bindable_port() -> u16 {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => first,
         _ => 1,
     }
+}
+
+/// Warns once of namespaces to watch that do not exist: a mistyped one would mesh nothing, and nobody would be told. Where
+/// there is no cluster to ask, a namespace exists if a Service in it is meshed.
+pub fn warn_of_missing_namespaces(watched: Vec<String>, state: &Arc<State>, client: Option<kube::Client>) {
+    if watched.is_empty() {
+        return;
+    }
+    let state = state.clone();
+    tokio::spawn(async move {
+        let mut synced = state.synced();
+        if synced.wait_for(|synced| *synced).await.is_err() {
+            return;
+        }
+        let in_use: BTreeSet<Arc<str>> =
+            state.table().into_iter().map(|entry| entry.service.namespace.clone()).collect();
+        for namespace in watched.iter().filter(|namespace| !in_use.contains(namespace.as_str())) {
+            let why = match &client {
+                Some(client) if exists(client, namespace).await => continue,
+                Some(_) => "there is no such namespace",
+                None => "the manifests have no Service in this namespace that can be meshed",
+            };
+            tracing::warn!(
+                "--watch-namespace {namespace:?}: {why}, so nothing is meshed for it; correct the name (in the \
+                 chart: namespaces.watch), or create what is missing"
+            );
+        }
+    });
+}
+
+/// Whether the cluster has a namespace. Where nobody can say, it may.
+async fn exists(client: &kube::Client, namespace: &str) -> bool {
+    let named = ListParams::default().fields(&format!("metadata.name={namespace}"));
+    let found = Api::<Namespace>::all(client.clone()).list_metadata(&named).await;
+    found.map_or(true, |found| !found.items.is_empty())
 }
 
 /// Hands what is compiled to the discovery server.

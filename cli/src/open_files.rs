@@ -16,7 +16,7 @@ pub fn raise() {
 }
 
 /// How many files this process may have open.
-fn limit() -> usize {
+pub fn limit() -> usize {
     getrlimit(Resource::Nofile).current.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX)
 }
 

@@ -8,6 +8,7 @@ use std::{collections::BTreeSet, process::ExitCode, time::Duration};
 use anyhow::{Context as _, bail};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{Api, Client, api::PostParams, core::ObjectMeta};
+use maesh_compiler::diagnostic::escaped;
 use maesh_controller::{
     api::ApiError,
     duties::{
@@ -41,7 +42,7 @@ pub async fn run(args: UninstallArgs) -> anyhow::Result<ExitCode> {
         match progress(&markers, &args.leave.marker).await {
             Ok(Some(now)) if now.starts_with(hooks::REFUSED) => bail!("{now}"),
             Ok(Some(now)) if now != heard.last => {
-                terminal::out(format_args!("{now}\n"));
+                terminal::out(format_args!("{}\n", escaped(&now)));
                 heard.note(Instant::now(), now);
             }
             Ok(_) => {}

@@ -1,11 +1,11 @@
 //! Limits on connections and listeners, counted in file descriptors of the process.
 //!
-//! A process that has no descriptor left cannot accept, dial, answer a probe or reach the controller. So the number that
-//! the system allows is divided once at the start ([`Budget`]), and what callers open is charged to them: a connection
-//! costs two, its own and the one towards an endpoint; each further exchange that needs a connection of its own costs
-//! one more. One caller holds a fifth of what is left at most. What cannot be charged to a caller (idle connections to
-//! endpoints, the admin port) has a reserve, which [`Admission::has_descriptors`] defends by the numbers that the system
-//! gives out: it always gives the lowest free one.
+//! A process that has no descriptor left cannot accept, dial, answer a probe or reach the controller. So the number
+//! that the system allows is divided once at the start ([`Budget`]), and what callers open is charged to them: a
+//! connection costs two, its own and the one towards an endpoint; each further exchange that needs a connection of its
+//! own costs one more. One caller holds a fifth of what is left at most. Idle connections to endpoints and the admin
+//! port cannot be charged to a caller, so descriptors are reserved for them. [`Admission::has_descriptors`] keeps the
+//! reserve free: the system always gives out the lowest number that is free, so a high number says how many are in use.
 
 mod lingering;
 

@@ -27,6 +27,8 @@ pub struct Config {
     /// Local ports of outgoing connections, where they must stay apart from ports that the mesh listens on. Only narrows
     /// the range of the system.
     pub outgoing_ports: Option<RangeInclusive<u16>>,
+    /// Listeners that cannot be opened are logged as warnings. Off where the process tells people of them otherwise.
+    pub warn_of_listeners: bool,
     /// Time without requests after which a Service's configuration is let go of.
     pub idle_service: Duration,
     /// How long the first request for a Service waits for its configuration.
@@ -55,8 +57,8 @@ pub struct Limits {
     pub connections_per_caller: usize,
     /// Concurrent streams on one HTTP/2 connection.
     pub streams: u32,
-    /// Bytes that are held in all for callers of HTTP/2 that do not take their responses, or whose endpoints do not take
-    /// their uploads. Above it, streams that stand still are reset.
+    /// Bytes that are held in all for callers that do not take their responses, or whose endpoints do not take their
+    /// uploads. Above it, HTTP/2 streams that stand still are reset, and HTTP/1.1 connections are closed.
     pub buffered: usize,
     /// The same for one address.
     pub buffered_per_caller: usize,
@@ -90,6 +92,7 @@ impl Default for Config {
             trusted: Vec::new(),
             loopback_endpoints: false,
             outgoing_ports: None,
+            warn_of_listeners: true,
             idle_service: Duration::from_secs(600),
             first_use: Duration::from_secs(1),
             linger: Duration::ZERO,

@@ -12,7 +12,7 @@ pub(crate) fn trim(fields: &mut HeaderMap) {
         let bytes = value.as_bytes();
         let is_padded = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
         if is_padded(bytes.first()) || is_padded(bytes.last()) {
-            // A part of a value is a value.
+            // A part of a valid value is a valid value.
             if let Ok(trimmed) = HeaderValue::from_bytes(bytes.trim_ascii()) {
                 *value = trimmed;
             }

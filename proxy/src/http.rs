@@ -14,6 +14,7 @@ mod body;
 mod caller;
 mod charge;
 mod check;
+mod cut_off;
 mod exchange;
 mod forward;
 mod headers;

@@ -1,9 +1,10 @@
 //! The node proxy: takes what callers send to Services' ports and carries it to endpoints.
 //!
-//! The way of a request is the listing of modules: [`listener`] accepts, `http` routes and forwards, [`balance`] picks an
-//! endpoint, [`upstream`] exchanges requests with it, [`tcp`] carries what is opaque, `reason` says what the mesh answered by itself, `telemetry` counts, `drain` ends.
-//! `sockets` lets listening sockets outlive the process. `state` applies the discovery stream and publishes immutable snapshots; nothing on the data path waits for it,
-//! except the first request for a Service.
+//! A request passes these modules: [`listener`] accepts its connection, `http` routes and forwards it, [`balance`]
+//! picks an endpoint, [`upstream`] sends it there and reads the response. [`tcp`] carries opaque streams. `reason`
+//! lists the answers that the mesh makes by itself, `telemetry` counts, `drain` ends the proxy, and `sockets` lets
+//! listening sockets outlive the process. `state` applies the discovery stream and publishes immutable snapshots.
+//! Nothing on the data path waits for it, except the first request for a Service.
 
 mod admission;
 mod balance;
@@ -17,6 +18,7 @@ mod fields;
 #[cfg(test)]
 mod fixtures;
 mod http;
+mod http2;
 mod listener;
 mod local_ports;
 mod loops;

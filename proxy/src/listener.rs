@@ -37,10 +37,10 @@ pub(crate) enum ListenError {
     NoAddress(u16),
     /// The proxy has as many listeners as the limit of open files leaves room for.
     #[error(
-        "port {port}: this proxy has {most} listeners already, the most for its limit of {open_files} open files. Raise \
-         that limit, or mesh fewer ports"
+        "this proxy has {most} listeners already, the most for its limit of {open_files} open files. Raise that limit \
+         (`ulimit -n`), or mesh fewer ports"
     )]
-    TooMany { port: u16, most: usize, open_files: usize },
+    TooMany { most: usize, open_files: usize },
     /// Datagrams are not carried.
     #[error("port {0}: UDP is not carried by this version; set the Service to bypass, or call its plain name")]
     Udp(u16),
@@ -166,7 +166,7 @@ impl Listeners {
         let admission = &self.shared.admission;
         if let Err(most) = admission.listeners(sockets.len()) {
             sockets.iter().for_each(|(bound, _)| self.sockets.close(*bound));
-            return Err(ListenError::TooMany { port: listener.port, most, open_files: admission.budget().open_files });
+            return Err(ListenError::TooMany { most, open_files: admission.budget().open_files });
         }
         let listening = Arc::new(Listening { facts: ArcSwap::from_pointee(Facts::from(listener)) });
         let bound: Vec<_> = sockets.iter().map(|(bound, _)| *bound).collect();

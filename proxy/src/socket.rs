@@ -7,6 +7,7 @@
 //!
 //! On a thread without an [`outbox`] nothing is put aside.
 
+mod end;
 mod fill;
 mod outbox;
 #[cfg(test)]
@@ -28,6 +29,7 @@ use rustix::net::{RecvFlags, SendFlags, recv, send};
 use socket2::SockRef;
 use tokio::{io::Interest, net::TcpStream};
 
+pub(crate) use end::PeerEnd;
 pub(crate) use outbox::run as run_outbox;
 
 /// Most bytes of one socket that wait. What is larger gains nothing by waiting.
@@ -96,7 +98,7 @@ impl Socket {
         !out.listed && !out.bytes.is_empty()
     }
 
-    /// Whether an idle connection is of no more use: the peer closed or reset it, or said what nobody asked for.
+    /// Whether an idle connection can no longer be used: the peer closed or reset it, or sent bytes without a request.
     ///
     /// What the event loop has seen is always looked at; `ask_kernel` costs a system call and also finds what arrived
     /// since the loop last looked.
@@ -146,7 +148,7 @@ impl Socket {
             let outcome = stream.try_io(Interest::READABLE, || {
                 let (length, room) = receive(stream)?;
                 read = Some(length);
-                // There was not more: readable means from now on that more has come.
+                // The read emptied the socket. This error makes it unreadable until more bytes come.
                 if length > 0 && room { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
             });
             match (outcome, read) {
@@ -213,7 +215,7 @@ impl Socket {
         }
     }
 
-    /// Queues `bytes` for the outbox. `None` where that gains nothing, or where bytes of before are stuck.
+    /// Queues `bytes` for the outbox. `None` where that gains nothing, or where earlier bytes could not be sent.
     fn queue(&self, cx: &Context<'_>, bytes: &[IoSlice<'_>]) -> Option<usize> {
         let length = bytes.iter().map(|part| part.len()).sum::<usize>();
         if !outbox::is_open() {

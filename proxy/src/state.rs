@@ -71,7 +71,7 @@ pub(crate) struct Shared {
     pub(crate) admission: Admission,
     /// Bounds what is logged of connections that are not accepted or not carried.
     pub(crate) logs: ConnectionLogs,
-    /// Bytes held for callers of HTTP/2.
+    /// Bytes held for callers.
     pub(crate) buffers: Arc<Buffers>,
     /// Each task that accepts connections holds one of these.
     pub(crate) acceptors: Arc<()>,

@@ -97,8 +97,9 @@ async fn carry(
         if let Some(end) = both(cx, caller, endpoint, up, down) {
             return Poll::Ready(end);
         }
-        // Who reads learns of a reset by reading, after everything that came before it. Where nobody reads, because
-        // the other side does not take what is held, or because this side's end was read already, it is asked for.
+        // A direction that reads sees a reset after all bytes that came before it. One that does not read, because its
+        // target takes nothing or its source has ended, would not see it. For that one, the state of the socket is
+        // checked.
         if !up.reads() && caller_error.as_mut().poll(cx).is_ready() {
             return Poll::Ready(RelayEnd::CallerReset);
         }
@@ -130,10 +131,10 @@ fn both(
     match (upwards, downwards) {
         (Poll::Ready(Err(BrokenSide::Source)), _) => Some(RelayEnd::CallerReset),
         (_, Poll::Ready(Err(BrokenSide::Source))) => Some(RelayEnd::EndpointReset),
-        // Noticed by writing: what it had said before was moved just now, or is moved here.
+        // The reset was seen by a write. Bytes that came before it were moved by the polls above.
         (_, Poll::Ready(Err(BrokenSide::Target))) => Some(RelayEnd::CallerReset),
         (Poll::Ready(Err(BrokenSide::Target)), _) => Some(RelayEnd::EndpointReset),
-        // Closing says it to both; a shutdown each would only be two more system calls.
+        // Closing the sockets ends both sides. A shutdown of each would only be two more system calls.
         (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => Some(RelayEnd::Closed),
         (Poll::Ready(Ok(())), Poll::Pending) => up.pass_end(endpoint).err().map(|_| RelayEnd::EndpointReset),
         (Poll::Pending, Poll::Ready(Ok(()))) => down.pass_end(caller).err().map(|_| RelayEnd::CallerReset),

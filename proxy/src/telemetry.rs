@@ -193,7 +193,7 @@ impl Telemetry {
         );
         mesh.register(
             "proxy_buffered_bytes",
-            "Bytes buffered for HTTP/2 streams whose caller or endpoint does not read",
+            "Bytes held for callers: heads that are not complete, uploads that no endpoint reads, responses that no caller reads",
             telemetry.buffered.clone(),
         );
         mesh.register("proxy_retries", "Requests sent again, by cause: the connection was not made (connect), or ended before the response began (closed)", retries);

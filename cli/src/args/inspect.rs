@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::Args;
 
-use super::{Output, defaults};
+use super::{Output, defaults, parse};
 
 /// Which mesh to look at.
 #[derive(Debug, Clone, Args)]
@@ -33,6 +33,12 @@ pub struct Asked {
 impl Asked {
     /// Reads a name, `NAME:PORT` or a URL. The scheme's port counts only where a path could not be meant otherwise: a URL.
     fn parse(written: &str) -> Result<Self, String> {
+        let asked = Self::split(written)?;
+        parse::name(&asked.name)?;
+        Ok(asked)
+    }
+
+    fn split(written: &str) -> Result<Self, String> {
         let (scheme, rest) = match written.split_once("://") {
             Some((scheme, rest)) => (Some(scheme.to_ascii_lowercase()), rest),
             None => (None, written),
@@ -42,6 +48,11 @@ impl Asked {
         let usual = match scheme.as_deref() {
             Some("http" | "ws") => Some(80),
             Some("https" | "wss") => Some(443),
+            Some(no @ ("ftp" | "ftps" | "file")) => {
+                return Err(format!(
+                    "the mesh does not carry {no}://; write http://web.shop.maesh, or a name with its port: {rest}:PORT"
+                ));
+            }
             _ => None,
         };
         if let Some(address) = rest.strip_prefix('[') {
@@ -54,7 +65,6 @@ impl Asked {
             Some((name, port)) if !port.contains(':') => {
                 Ok(Self { name: name.to_owned(), port: Some(number(written, port)?) })
             }
-            _ if rest.is_empty() => Err(format!("{written:?} has no name")),
             _ => Ok(Self { name: rest.to_owned(), port: usual }),
         }
     }
@@ -89,13 +99,13 @@ pub struct ExplainArgs {
     #[arg(value_name = "NAME", value_parser = Asked::parse)]
     pub name: Asked,
     /// The caller: an address, NAMESPACE/POD, or a pod's name; without it, a caller whose node is not known
-    #[arg(long, value_name = "ADDRESS|POD")]
+    #[arg(long, value_parser = parse::caller, value_name = "ADDRESS|POD")]
     pub from: Option<String>,
     /// Only this port of the Service
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     pub port: Option<u16>,
     /// Ask a `maesh dev` (or `maesh demo`) by its admin address instead of a cluster
-    #[arg(long, value_parser = super::socket, value_name = "ADDR", conflicts_with_all = ["kubeconfig", "context"])]
+    #[arg(long, value_parser = parse::admin, value_name = "ADDR", conflicts_with_all = ["kubeconfig", "context"])]
     pub admin: Option<SocketAddr>,
     /// Format of the output
     #[arg(long, short = 'o', default_value = "text")]
@@ -162,9 +172,15 @@ mod tests {
         ] {
             assert_eq!(Asked::parse(written), Ok(Asked { name: name.into(), port }), "{written}");
         }
-        for (written, why) in
-            [("web:http", "\"http\""), ("web:0", "1 to 65535"), ("http:///path", "no name"), ("[fd00::1", "closing")]
-        {
+        for (written, why) in [
+            ("web:http", "\"http\""),
+            ("web:0", "1 to 65535"),
+            ("http:///path", "no name"),
+            ("[fd00::1", "closing"),
+            ("ftp://web.shop.maesh", "does not carry ftp"),
+            ("//", "not a name"),
+            ("", "no name"),
+        ] {
             assert!(Asked::parse(written).unwrap_err().contains(why), "{written}");
         }
     }

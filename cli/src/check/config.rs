@@ -122,6 +122,32 @@ fn judge_bypass(said: &Value, marker: Option<&str>, namespace: &str) -> Outcome 
     }
 }
 
+/// The namespaces that the mesh is to watch exist.
+pub async fn namespaces(context: &Context) -> Outcome {
+    let watched = context.flags("--watch-namespace").await;
+    if watched.is_empty() {
+        return Outcome::pass("the mesh watches all namespaces");
+    }
+    match &*context.get("/api/v1/namespaces", "list namespaces").await {
+        Ok(all) => judge_namespaces(&watched, &items(all).iter().map(name).collect()),
+        Err(error) => Outcome::unread(error),
+    }
+}
+
+fn judge_namespaces(watched: &[String], there: &BTreeSet<&str>) -> Outcome {
+    let missing: Vec<_> = watched.iter().map(String::as_str).filter(|name| !there.contains(name)).collect();
+    if missing.is_empty() {
+        return Outcome::pass(format!(
+            "all namespaces to watch exist: {}",
+            some_of(watched.iter().map(String::as_str))
+        ));
+    }
+    Outcome::warn(
+        format!("namespaces to watch that do not exist: {}; nothing is meshed for them", some_of(missing)),
+        "correct the names in the value namespaces.watch, or create the namespaces",
+    )
+}
+
 /// Every dns and proxy has the newest configuration, and put all of it in force.
 pub async fn in_force(context: &Context) -> Outcome {
     let (statuses, subscribers) = (
@@ -193,6 +219,18 @@ mod tests {
     use serde_json::json;
 
     use super::{super::outcome::Verdict, *};
+
+    #[test]
+    fn namespaces_to_watch() {
+        let watched = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        for (names, want, says) in
+            [(&["shop"][..], Verdict::Pass, "exist: shop"), (&["shop", "shpo"], Verdict::Warn, "do not exist: shpo;")]
+        {
+            let outcome = judge_namespaces(&watched(names), &BTreeSet::from(["default", "shop"]));
+            assert_eq!(outcome.verdict, want, "{names:?}");
+            assert!(outcome.message.contains(says), "{names:?}: {outcome:?}");
+        }
+    }
 
     #[test]
     fn kinds_of_smi() {

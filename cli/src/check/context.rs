@@ -53,19 +53,25 @@ impl Context {
 
     /// The mesh's zones, by what its controller is started with, else those of an installation that says nothing.
     pub async fn zones(&self) -> Vec<Zone> {
+        let zones: Vec<Zone> = self.flags("--zone").await.iter().filter_map(|zone| zone.parse().ok()).collect();
+        if zones.is_empty() { crate::args::MeshArgs::default().zones } else { zones }
+    }
+
+    /// The values with which the mesh's pods are given this flag, each once, in their order.
+    pub async fn flags(&self, flag: &str) -> Vec<String> {
         let pods = self.mesh_pods().await;
         let pods = pods.as_ref().as_ref().map(items).unwrap_or_default();
         let containers = pods.iter().flat_map(|pod| pod["spec"]["containers"].as_array().into_iter().flatten());
         let arguments = containers.flat_map(|container| container["args"].as_array().into_iter().flatten());
-        let said = arguments.filter_map(|argument| argument.as_str()?.strip_prefix("--zone=")?.parse().ok());
-        let mut zones: Vec<Zone> = Vec::new();
+        let said = arguments.filter_map(|argument| argument.as_str()?.strip_prefix(flag)?.strip_prefix('='));
+        let mut values: Vec<String> = Vec::new();
         // Every replica says the same ones, in the same order.
-        for zone in said {
-            if !zones.contains(&zone) {
-                zones.push(zone);
+        for value in said.filter(|value| !value.is_empty()) {
+            if values.iter().all(|known| known != value) {
+                values.push(value.to_owned());
             }
         }
-        if zones.is_empty() { crate::args::MeshArgs::default().zones } else { zones }
+        values
     }
 
     /// `GET` of an object or a list; `right` is what is needed.

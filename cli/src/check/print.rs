@@ -2,6 +2,7 @@
 
 use std::io::{self, IsTerminal as _, Write as _};
 
+use maesh_compiler::diagnostic::escaped;
 use serde_json::json;
 
 use super::outcome::{Checked, Counts, Verdict};
@@ -36,14 +37,14 @@ impl CheckPrinter {
         self.begun += 1;
         if self.live {
             // Overwritten by what comes next; who does not look at a terminal never sees it.
-            terminal::err(format_args!("\r\x1b[K[{}/{}] {id} ...", self.begun, self.all));
+            terminal::err_raw(format_args!("\r\x1b[K[{}/{}] {id} ...", self.begun, self.all));
         }
     }
 
     /// A check was made.
     pub fn end(&mut self, checked: &Checked) {
         if self.live {
-            terminal::err(format_args!("\r\x1b[K"));
+            terminal::err_raw(format_args!("\r\x1b[K"));
         }
         if self.output == Output::Json {
             return;
@@ -56,11 +57,11 @@ impl CheckPrinter {
         }
         let outcome = &checked.outcome;
         // A closed standard output ends nothing.
-        let _ = writeln!(out, "  {}  {:NAMES$}{}", self.mark(outcome.verdict), checked.id, outcome.message);
+        let _ = writeln!(out, "  {}  {:NAMES$}{}", self.mark(outcome.verdict), checked.id, escaped(&outcome.message));
         if let Some(fix) = &outcome.fix {
             for (at, line) in fix.lines().enumerate() {
                 let label = if at == 0 { "fix: " } else { "     " };
-                let _ = writeln!(out, "        {:NAMES$}{label}{line}", "");
+                let _ = writeln!(out, "        {:NAMES$}{label}{}", "", escaped(line));
             }
         }
     }
@@ -72,7 +73,7 @@ impl CheckPrinter {
         match self.output {
             Output::Json => {
                 let report = json!({ "success": fail == 0, "counts": counts, "checks": all });
-                writeln!(out, "{}", serde_json::to_string(&report)?)?;
+                writeln!(out, "{}", terminal::printable_json(&report.to_string()))?;
             }
             Output::Text => {
                 writeln!(out, "\n{pass} passed, {warn} warned, {fail} failed, {skip} skipped")?;

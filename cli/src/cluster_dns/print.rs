@@ -20,7 +20,7 @@ pub fn file(change: &Change) -> String {
 fn print(value: &impl Serialize, text: &str, output: Output) {
     match output {
         Output::Text => terminal::out(format_args!("{text}")),
-        Output::Json => terminal::out(format_args!("{}\n", serde_json::json!(value))),
+        Output::Json => terminal::note(terminal::json(value).map_err(Into::into)),
     }
 }
 

@@ -9,7 +9,7 @@ use maesh_compiler::diagnostic::escaped;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use crate::args::Output;
+use crate::{args::Output, terminal};
 
 /// One meshed Service, as the table shows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -102,11 +102,15 @@ fn event(name: &str, fields: Value) {
     if let Value::Object(fields) = fields {
         line.extend(fields);
     }
-    people(&format!("{}\n", Value::Object(line)));
+    print(&format!("{}\n", terminal::printable_json(&Value::Object(line).to_string())));
+}
+
+fn people(text: &str) {
+    print(&terminal::printable(text));
 }
 
 /// A closed standard output ends nothing: the mesh goes on.
-fn people(text: &str) {
+fn print(text: &str) {
     let mut out = io::stdout().lock();
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }

@@ -2,7 +2,10 @@
 
 use std::fmt::Write as _;
 
-use maesh_compiler::compile::explain::{CallerSeen, EndpointSeen};
+use maesh_compiler::{
+    compile::explain::{CallerSeen, EndpointSeen},
+    diagnostic::escaped,
+};
 use maesh_proxy::explain::{BackendSeen, PortSeen, ServiceState};
 
 use super::report::{Dns, Problem, Proxy, Report, Severity};
@@ -20,7 +23,7 @@ pub fn text(report: &Report) -> String {
         None => "no Service".to_owned(),
     };
     // Writing to a String cannot fail.
-    let _ = writeln!(out, "{}: {what}, in {}\n", report.name, report.asked);
+    let _ = writeln!(out, "{}\n", escaped(&format!("{}: {what}, in {}", report.name, report.asked)));
     if let Some(caller) = &report.caller {
         line(&mut out, "caller", &who(caller));
     }
@@ -34,13 +37,13 @@ pub fn text(report: &Report) -> String {
     out.push('\n');
     of_problems(&mut out, &report.problems);
     if report.served {
-        let _ = writeln!(out, "{}", next(report));
+        let _ = writeln!(out, "{}", escaped(&next(report)));
     }
     out
 }
 
 fn line(out: &mut String, label: &str, text: &str) {
-    let _ = writeln!(out, "{label:LABEL$}{text}");
+    let _ = writeln!(out, "{label:LABEL$}{}", escaped(text));
 }
 
 fn who(caller: &CallerSeen) -> String {
@@ -187,7 +190,7 @@ fn of_problems(out: &mut String, problems: &[Problem]) {
             Severity::Warning => "warning",
             Severity::Note => "note",
         };
-        let _ = writeln!(out, "{severity}: {}", problem.message);
+        let _ = writeln!(out, "{severity}: {}", escaped(&problem.message));
     }
     if problems.is_empty() {
         let _ = writeln!(out, "nothing is wrong");

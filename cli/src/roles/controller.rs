@@ -60,6 +60,7 @@ pub async fn run(args: ControllerArgs, log_level: LogLevel) -> anyhow::Result<Ex
             code = signals.first() => return Ok(code),
         },
     };
+    let asked_about_namespaces = client.clone();
     let store = Arc::new(Store::new());
     let server = Server::new(store.clone(), open_files::discovery());
     let compiler = Compiler::new(config);
@@ -88,6 +89,7 @@ pub async fn run(args: ControllerArgs, log_level: LogLevel) -> anyhow::Result<Ex
     let started = Controller::start(compiler, batches, connected, args.proxy_settle, sink);
     let (controller, published) = started.context("starting the compiler")?;
     let state = controller.state();
+    mesh::warn_of_missing_namespaces(args.mesh.watch_namespace.clone(), &state, asked_about_namespaces);
     let (duties, recorder) = duties.map(|(duties, client)| duties.with_all(&args, &client, &controller)).unzip();
     tokio::spawn(findings::report(published, recorder));
 

@@ -12,6 +12,7 @@ use crate::support::{
     backend::Backend,
     command,
     http::{Client, get},
+    local::{Part, Roles},
     manifest::{save, service, slices},
 };
 use serde_json::Value;
@@ -23,7 +24,8 @@ fn a_body_that_does_not_come_is_another_error_than_one_that_is_too_long() {
     for (case, length, body, want) in
         [("too long", 5000, "x".repeat(5000), " 413 "), ("slow", 5, "inf".to_owned(), " 408 ")]
     {
-        let request = format!("PUT /api/log-level HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n{body}");
+        let request =
+            format!("PUT /api/log-level HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n{body}");
         let mut stream = std::net::TcpStream::connect(dev.admin()).unwrap();
         stream.set_read_timeout(Some(crate::support::PATIENCE)).unwrap();
         stream.write_all(request.as_bytes()).unwrap();
@@ -46,13 +48,13 @@ fn health_metrics_and_status() {
     let web = Backend::http("web");
     let (_folder, dev) = dev_with_web(&web);
     for path in ["/livez", "/readyz"] {
-        assert_eq!(get(dev.admin(), "admin", path).unwrap().status, 200, "{path}");
+        assert_eq!(get(dev.admin(), "localhost", path).unwrap().status, 200, "{path}");
     }
     for _ in 0..3 {
         assert_eq!(get(dev.served_at("web.shop.maesh"), "web.shop.maesh", "/").unwrap().status, 200);
     }
     assert_eq!(get(dev.served_at("web.shop.maesh"), "x.y.maesh", "/").unwrap().status, 404);
-    let metrics = get(dev.admin(), "admin", "/metrics").unwrap();
+    let metrics = get(dev.admin(), "localhost", "/metrics").unwrap();
     let requests = |label: &str| {
         let counts =
             metrics.body.lines().filter(|line| line.starts_with("maesh_http_requests_total{") && line.contains(label));
@@ -60,20 +62,20 @@ fn health_metrics_and_status() {
     };
     assert_eq!(requests("service=\"web\""), 3.0, "{}", metrics.body);
     assert!(metrics.body.contains("unknown_host"), "{}", metrics.body);
-    let index: Value = serde_json::from_str(&get(dev.admin(), "admin", "/api").unwrap().body).unwrap();
+    let index: Value = serde_json::from_str(&get(dev.admin(), "localhost", "/api").unwrap().body).unwrap();
     for path in index["paths"].as_array().unwrap() {
-        let answer = get(dev.admin(), "admin", path.as_str().unwrap()).unwrap();
+        let answer = get(dev.admin(), "localhost", path.as_str().unwrap()).unwrap();
         assert_eq!(answer.status, 200, "{path}");
         serde_json::from_str::<Value>(&answer.body).unwrap_or_else(|error| panic!("{path}: {error}: {}", answer.body));
     }
-    let services = get(dev.admin(), "admin", "/api/services").unwrap();
+    let services = get(dev.admin(), "localhost", "/api/services").unwrap();
     assert!(services.body.contains("web.shop.maesh"), "{}", services.body);
-    let page = get(dev.admin(), "admin", "/").unwrap();
+    let page = get(dev.admin(), "localhost", "/").unwrap();
     assert_eq!(page.status, 200);
     for part in ["<td>web.shop.maesh</td>", "href=\"/metrics\"", "href=\"/api/services\""] {
         assert!(page.body.contains(part), "{part}: {}", page.body);
     }
-    assert_eq!(get(dev.admin(), "admin", "/nothing").unwrap().status, 404);
+    assert_eq!(get(dev.admin(), "localhost", "/nothing").unwrap().status, 404);
 }
 
 #[test]
@@ -81,17 +83,55 @@ fn the_log_level_changes_at_run_time() {
     let web = Backend::http("web");
     let (_folder, dev) = dev_with_web(&web);
     let put = |body: &str| {
-        let request = format!("PUT /api/log-level HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+        let request =
+            format!("PUT /api/log-level HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n{body}", body.len());
         Client::connect(dev.admin()).unwrap().send(request.as_bytes()).unwrap()
     };
     assert_eq!(put("debug").status, 200);
-    assert_eq!(get(dev.admin(), "a", "/api/log-level").unwrap().body.trim(), r#"{"level":"debug"}"#);
-    let of_a_page = "PUT /api/log-level HTTP/1.1\r\nHost: a\r\nOrigin: http://a\r\nContent-Length: 4\r\n\r\ninfo";
+    assert_eq!(get(dev.admin(), "localhost", "/api/log-level").unwrap().body.trim(), r#"{"level":"debug"}"#);
+    let of_a_page =
+        "PUT /api/log-level HTTP/1.1\r\nHost: localhost\r\nOrigin: http://a\r\nContent-Length: 4\r\n\r\ninfo";
     assert_eq!(Client::connect(dev.admin()).unwrap().send(of_a_page.as_bytes()).unwrap().status, 403);
-    assert_eq!(get(dev.admin(), "a", "/api/log-level").unwrap().body.trim(), r#"{"level":"debug"}"#);
+    assert_eq!(get(dev.admin(), "localhost", "/api/log-level").unwrap().body.trim(), r#"{"level":"debug"}"#);
     let refused = put("loud=very");
     assert_eq!(refused.status, 400, "{refused:?}");
     assert!(refused.body.contains("loud=very"), "{refused:?}");
+}
+
+/// A page in a browser that gives its own name the address of this machine (DNS rebinding).
+#[test]
+fn no_page_reads_the_admin_port_under_a_name_of_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let dev = Dev::start(folder.path());
+    let port = dev.admin().port();
+    for path in ["/", "/api", "/api/services", "/api/log-level", "/api/explain/dns?name=web", "/metrics", "/nothing"] {
+        for host in ["evil.example".to_owned(), format!("evil.example:{port}"), "127.0.0.1.evil.example".to_owned()] {
+            let refused = get(dev.admin(), &host, path).unwrap();
+            assert_eq!(refused.status, 403, "{path} for {host}");
+            assert!(refused.body.contains(&host) && refused.body.contains("localhost"), "{path}: {}", refused.body);
+        }
+        for host in ["localhost".to_owned(), format!("localhost:{port}"), dev.admin().to_string(), "[::1]:1".to_owned()]
+        {
+            assert_ne!(get(dev.admin(), &host, path).unwrap().status, 403, "{path} for {host}");
+        }
+    }
+    for path in ["/livez", "/readyz"] {
+        assert_eq!(get(dev.admin(), "evil.example", path).unwrap().status, 200, "{path}: a probe");
+    }
+    let put = "PUT /api/log-level HTTP/1.1\r\nHost: evil.example\r\nContent-Length: 5\r\n\r\ndebug";
+    assert_eq!(Client::connect(dev.admin()).unwrap().send(put.as_bytes()).unwrap().status, 403);
+
+    // A role: Prometheus asks by a Service's name, a developer through a port-forward, which comes from loopback.
+    let roles = Roles::start(folder.path());
+    for (path, host, want) in [
+        ("/metrics", "maesh-controller.maesh.svc:5381", 200),
+        ("/readyz", "maesh-controller.maesh.svc:5381", 200),
+        ("/api/status", "localhost:5381", 200),
+        ("/api/status", "evil.example", 403),
+        ("/", "evil.example", 403),
+    ] {
+        assert_eq!(get(roles.admin(Part::Controller), host, path).unwrap().status, want, "{path} for {host}");
+    }
 }
 
 #[test]
@@ -105,7 +145,7 @@ fn requests_in_flight_finish_and_a_second_signal_ends_at_once() {
         crate::support::await_condition("the request is at the backend", || (slow.arrived() > 0).then_some(()));
         dev.signal(signal);
         crate::support::await_condition("it drains", || {
-            get(dev.admin(), "a", "/readyz").ok().is_none_or(|answer| answer.status == 503).then_some(())
+            get(dev.admin(), "localhost", "/readyz").ok().is_none_or(|answer| answer.status == 503).then_some(())
         });
         slow.release();
         let answer = in_flight.join().unwrap().unwrap();
@@ -120,7 +160,7 @@ fn requests_in_flight_finish_and_a_second_signal_ends_at_once() {
     crate::support::await_condition("the request is at the backend", || (slow.arrived() > 0).then_some(()));
     dev.signal("INT");
     crate::support::await_condition("it drains", || {
-        get(dev.admin(), "a", "/readyz").ok().is_none_or(|answer| answer.status == 503).then_some(())
+        get(dev.admin(), "localhost", "/readyz").ok().is_none_or(|answer| answer.status == 503).then_some(())
     });
     dev.signal("INT");
     assert_eq!(dev.wait().code(), Some(130));

@@ -195,6 +195,7 @@ fn a_taken_port_is_said_once_with_its_number_and_what_to_do() {
 
 #[test]
 fn wrong_flags_are_refused_with_an_example() {
+    let long = "a.".repeat(150);
     for (arguments, says) in [
         (&["dev", ".", "--dns", "nonsense"][..], "127.0.0.1:5354"),
         (&["dev", ".", "--admin", "5380"], "ADDRESS:PORT"),
@@ -204,11 +205,24 @@ fn wrong_flags_are_refused_with_an_example() {
         (&["dev", ".", "--adress-range", "127.77.0.0/16"], "--address-range"),
         (&["devv"], "'dev'"),
         (&["explain", "web.shop.maesh", "--admin", "x"], "ADDRESS:PORT"),
+        (&["dev", ".", "--admin", "http://127.0.0.1:5380"], "write it without scheme and path: 127.0.0.1:5380"),
+        (&["dev", ".", "--dns", "localhost:5354"], "write an address instead of a name: 127.0.0.1:5354"),
+        (&["dev", ".", "--address-range", "127.77.0.0"], "write 127.77.0.0/16"),
+        (&["dev", ".", "--deny-endpoint-cidr", "10.0.0.0"], "write 10.0.0.0/8"),
+        (&["controller", "--address-range", "10.77.0.0"], "write 10.77.0.0/16"),
+        (&["explain", "//"], "web.shop.maesh"),
+        (&["explain", ""], "web.shop.maesh"),
+        (&["explain", "web.shop.maesh", "--from", ""], "shop/client-5c9d"),
+        (&["explain", "ftp://web.shop.maesh"], "does not carry ftp"),
+        (&["explain", &long], "300 characters"),
+        (&["explain", "web\u{1b}[2J.shop"], "cannot be part of a name"),
+        (&["\u{1b}[2J"], "unrecognized subcommand"),
     ] {
         let output = crate::support::command(arguments).output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(2), "{arguments:?}: {said}");
         assert!(said.contains(says), "{arguments:?}: {said}");
+        assert!(!said.contains(|c: char| c.is_control() && c != '\n'), "{arguments:?}: {said:?}");
     }
     let output = crate::support::command(&["dev", ".", "--log-level", "loud=very"]).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -216,6 +230,42 @@ fn wrong_flags_are_refused_with_an_example() {
         output.status.code() == Some(1) && said.lines().count() == 1 && said.contains("maesh_proxy=debug"),
         "{said}"
     );
+}
+
+#[test]
+fn a_bad_value_of_the_environment_names_its_variable() {
+    for (arguments, variable, value, says) in [
+        (&["dev", "."][..], "MAESH_BYPASS", "maybe", "--bypass"),
+        (&["dev", "."], "MAESH_ZONES", "cluster.local", "--zone"),
+        (&["dev", "."], "MAESH_DENY_ENDPOINT_CIDRS", "10.0.0.0", "write 10.0.0.0/8"),
+        (&["controller"], "MAESH_HORIZON", "45", "--horizon"),
+        (&["explain", "web.shop.maesh", "--admin", "127.0.0.1:1"], "MAESH_KUBECONFIG", "/nowhere", "--kubeconfig"),
+    ] {
+        let output = crate::support::command(arguments).env(variable, value).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{variable}: {said}");
+        assert!(
+            said.contains(says) && said.contains(&format!("environment variable {variable}")),
+            "{variable}: {said}"
+        );
+    }
+    let written =
+        crate::support::command(&["dev", ".", "--bypass=maybe"]).env("MAESH_BYPASS", "true").output().unwrap();
+    let said = String::from_utf8_lossy(&written.stderr).into_owned();
+    assert!(!said.contains("MAESH_BYPASS"), "it was written on the command line: {said}");
+}
+
+/// A namespace that is mistyped.
+#[test]
+fn a_namespace_to_watch_that_does_not_exist_is_said_once() {
+    let web = Backend::http("web");
+    let folder = folder_with_web(&web);
+    let dev = Dev::start_with(folder.path(), &["--watch-namespace", "shop", "--watch-namespace", "shpo"]);
+    dev.assert_web_serves();
+    crate::support::await_condition("it is said", || dev.logs().contains("\"shpo\"").then_some(()));
+    let logs = dev.logs();
+    let said: Vec<_> = logs.lines().filter(|line| line.contains("--watch-namespace")).collect();
+    assert!(said.len() == 1 && said[0].contains("nothing is meshed for it; correct the name"), "{said:#?}");
 }
 
 /// The addresses that a name answers.
@@ -283,6 +333,63 @@ fn links_that_lead_nowhere_or_back() {
     let bad = early(&dev, |event| event["reason"] == "UnparsableFile");
     let path = folder.path().join("z-bad.yaml");
     assert_eq!(bad["file"], path.to_str().unwrap(), "called by its own name");
+}
+
+#[test]
+fn a_link_to_a_folder_elsewhere_is_named_and_not_followed() {
+    let web = Backend::http("web");
+    let (folder, elsewhere) = (folder_with_web(&web), tempfile::tempdir().unwrap());
+    save(elsewhere.path(), "other.yaml", &service("shop", "other", 8085, ""));
+    let link = |to: &Path, name: &str| std::os::unix::fs::symlink(to, folder.path().join(name)).unwrap();
+    link(Path::new("/"), "disk");
+    link(elsewhere.path(), "shared");
+    link(&elsewhere.path().join("other.yaml"), "one-file.yaml");
+    let dev = Dev::start(folder.path());
+    dev.assert_web_serves();
+    for (name, to) in [("disk", Path::new("/")), ("shared", elsewhere.path())] {
+        let warning = early(&dev, |event| names(event, name));
+        let message = warning["message"].as_str().unwrap();
+        assert_eq!((&warning["event"], &warning["using"]), (&"warning".into(), &"nothing".into()), "{warning}");
+        assert!(message.contains(&format!("a link to the folder {}", to.display())), "{message}");
+        assert!(message.contains("give that folder as a further path"), "{message}");
+    }
+    assert_eq!(dev.early.len(), 2, "nothing else was read: {:#?}", dev.early);
+    dev.entry("other.shop.maesh");
+    // As the message says.
+    std::fs::remove_file(folder.path().join("one-file.yaml")).unwrap();
+    let dev = Dev::start_with(folder.path(), &[elsewhere.path().to_str().unwrap()]);
+    dev.entry("other.shop.maesh");
+}
+
+#[test]
+fn folders_beyond_the_bound_are_left_out_and_that_is_said() {
+    let web = Backend::http("web");
+    let folder = folder_with_web(&web);
+    for number in 0..10_010 {
+        std::fs::create_dir(folder.path().join(format!("d{number}"))).unwrap();
+    }
+    save(&folder.path().join("d0"), "first.yaml", &service("shop", "first", 8085, ""));
+    save(&folder.path().join("d9999"), "last.yaml", &service("shop", "last", 8086, ""));
+    let dev = Dev::start(folder.path());
+    dev.assert_web_serves();
+    dev.entry("first.shop.maesh");
+    let found: Vec<_> = dev.early.iter().filter(|event| event.to_string().contains("10000 folders")).collect();
+    assert_eq!(found.len(), 1, "{:#?}", dev.early);
+    let services = dev.ready["services"].as_array().unwrap();
+    assert!(services.iter().all(|entry| entry["name"] != "last.shop.maesh"), "{services:?}");
+}
+
+#[test]
+fn a_file_that_is_too_large_is_named_with_what_to_do() {
+    let web = Backend::http("web");
+    let folder = folder_with_web(&web);
+    let large = std::fs::File::create(folder.path().join("large.yaml")).unwrap();
+    large.set_len((64 << 20) + 1).unwrap();
+    let dev = Dev::start(folder.path());
+    let message = early(&dev, |event| names(event, "large.yaml"))["message"].as_str().unwrap();
+    assert!(message.contains("is larger than 64 MiB") && message.contains("Split it"), "{message}");
+    assert!(!message.contains("permissions"), "{message}");
+    dev.assert_web_serves();
 }
 
 #[test]

@@ -71,6 +71,13 @@ fn every_bad_value_is_named_with_its_path() {
             "Ä Ö",
             "lower-case",
         ),
+        (
+            "port name twice",
+            an("Service", "v1", "spec: {ports: [{name: a, port: 80}, {name: a, port: 81}]}"),
+            "spec.ports[1].name",
+            "a",
+            "Give each port a name of its own",
+        ),
         ("podIP", an("Pod", "v1", "status: {podIP: 10.0.0}"), "status.podIP", "10.0.0", "IP address"),
         ("podIPs", an("Pod", "v1", "status: {podIPs: [{ip: ten}]}"), "status.podIPs[0].ip", "ten", "IP address"),
         ("podCIDR", an("Node", "v1", "spec: {podCIDRs: [10.0.0.0]}"), "spec.podCIDRs[0]", "10.0.0.0", "10.244.1.0/24"),

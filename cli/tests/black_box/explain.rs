@@ -148,7 +148,7 @@ fn what_cannot_be_asked_is_said_with_the_next_step() {
 fn questions_to_the_admin_endpoint_are_bounded() {
     let folder = tempfile::tempdir().unwrap();
     let dev = Dev::start(folder.path());
-    let ask = |path: &str| get(dev.admin(), "admin", path).unwrap();
+    let ask = |path: &str| get(dev.admin(), "localhost", path).unwrap();
     for path in ["/api/explain/dns", "/api/explain/dns?name=a&from=b", "/api/explain/proxy?name=a&port=x"] {
         assert_eq!(ask(path).status, 400, "{path}");
     }

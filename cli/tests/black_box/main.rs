@@ -10,6 +10,7 @@ mod dev;
 mod dns_certificate;
 mod dns_peers;
 mod explain;
+mod hostile_text;
 mod hung_proxy;
 mod keeper;
 mod metrics;

@@ -79,7 +79,7 @@ fn reference_page_is_current() {
     let _refused = std::net::TcpStream::connect(served_at(dev.entry("nobody.shop.maesh")));
     let wanted = ["http_requests_total{", "http_refused_total{", "tcp_connections_total{", "tcp_refused_total{"];
     let text = await_condition("everything is counted", || {
-        let text = http::get(dev.admin(), "admin", "/metrics").unwrap().body;
+        let text = http::get(dev.admin(), "localhost", "/metrics").unwrap().body;
         wanted.iter().all(|name| text.contains(name)).then_some(text)
     });
     let families = families(&text);
@@ -149,7 +149,7 @@ fn prometheus_finds_nothing_wrong_with_the_metrics_of_any_role() {
         (Part::Proxy1, "maesh_http_requests_total{"),
     ] {
         let text = await_condition("something is counted", || {
-            let text = http::get(roles.admin(part), "admin", "/metrics").ok()?.body;
+            let text = http::get(roles.admin(part), "localhost", "/metrics").ok()?.body;
             text.contains(counted).then_some(text)
         });
         assert!(text.ends_with("# EOF\n"), "{part:?}: OpenMetrics ends with that line");

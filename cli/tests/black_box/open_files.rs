@@ -14,6 +14,7 @@ use crate::support::{
     local::{Part, Roles},
     manifest::{save, service, slices},
 };
+use serde_json::Value;
 use socket2::{Domain, Socket, Type};
 
 /// A connection from an address of loopback.
@@ -65,7 +66,7 @@ fn two_greedy_callers_leave_room_for_a_third_and_for_probes() {
         stream.read_exact(&mut back).unwrap();
         assert_eq!(&back, b"hello");
         for path in ["/livez", "/readyz", "/metrics"] {
-            assert_eq!(get(dev.admin(), "admin", path).unwrap().status, 200, "{path}");
+            assert_eq!(get(dev.admin(), "localhost", path).unwrap().status, 200, "{path}");
         }
     }
     // What is configured still arrives.
@@ -117,7 +118,7 @@ fn few_files_leave_room_for_probes_of_every_role_whatever_is_connected() {
         for round in 0..8 {
             silent.iter_mut().for_each(Silent::top_up);
             for path in ["/livez", "/readyz", "/metrics"] {
-                let answer = get(roles.admin(part), "admin", path);
+                let answer = get(roles.admin(part), "localhost", path);
                 let answer = answer.unwrap_or_else(|error| panic!("{part:?} {path}, round {round}: {error}"));
                 assert_eq!(answer.status, 200, "{part:?} {path}, round {round}");
             }
@@ -139,4 +140,57 @@ fn too_few_files_are_said_at_the_start() {
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("may open 120 files") && said.contains("ulimit -n"), "{said}");
+}
+
+/// More ports than the process may open files for: what fits serves, and the rest is said once, and of each Service.
+#[test]
+fn ports_above_the_open_files_are_left_out_and_the_rest_serves() {
+    const OPEN_FILES: u32 = 300;
+    const HTTP: u16 = 90;
+    const TCP: u16 = 40;
+    let web = Backend::http("web");
+    let folder = tempfile::tempdir().unwrap();
+    for number in 0..HTTP {
+        let name = format!("web-{number}");
+        let text = service("shop", &name, 9000 + number, "") + &slices("shop", &name, &[web.address]);
+        save(folder.path(), &format!("{name}.yaml"), &text);
+    }
+    for number in 0..TCP {
+        let name = format!("db-{number}");
+        let text = service("shop", &name, 7000 + number, "maesh.containo.us/traffic-type: tcp");
+        save(folder.path(), &format!("{name}.yaml"), &text);
+    }
+    let mut dev = Dev::start_limited(folder.path(), OPEN_FILES);
+    let warnings: Vec<_> = dev.early.iter().filter(|event| event["event"] == "warning").collect();
+    let (of_services, others): (Vec<&Value>, Vec<&Value>) =
+        warnings.into_iter().partition(|event| event["object"]["kind"] == "Service");
+    assert_eq!(others.len(), 1, "{others:#?}");
+    let summary = others[0]["message"].as_str().unwrap();
+    let told = of_services.iter().map(|event| event["object"]["name"].as_str().unwrap().to_owned());
+    let told: std::collections::BTreeSet<String> = told.collect();
+    let (all, said) = (usize::from(HTTP + TCP), told.len());
+    assert!(said > 0 && said < all, "{said} of {all} do not fit");
+    assert_eq!(of_services.len(), said, "each is told once");
+    assert!(summary.starts_with(&format!("{said} ports of {said} Services are not served")), "{summary}");
+    assert!(summary.contains("limit of 300 open files") && summary.contains("ulimit -n"), "{summary}");
+    for event in &of_services {
+        let message = event["message"].as_str().unwrap();
+        assert!(message.contains("is not served") && message.contains("ulimit -n"), "{message}");
+    }
+    assert!(!dev.logs().contains("WARN"), "{}", dev.logs());
+    for entry in dev.ready["services"].as_array().unwrap() {
+        let name = entry["name"].as_str().unwrap().split('.').next().unwrap();
+        if told.contains(name) {
+            assert_eq!(entry["address"], "10.96.0.77", "{name} answers its plain address");
+        } else {
+            assert!(TcpStream::connect(crate::support::served_at(entry)).is_ok(), "{name} is not served: {entry}");
+        }
+    }
+    // What does not fit any more later is told in the same way; what is there goes on.
+    let fits = (0..HTTP).map(|number| format!("web-{number}")).find(|name| !told.contains(name)).unwrap();
+    save(folder.path(), "more.yaml", &service("shop", "more", 9900, ""));
+    let more = dev.await_event("about the new one", |event| event["object"]["name"] == "more");
+    assert_eq!((&more["event"], &more["reason"]), (&"warning".into(), &"ListenFailed".into()), "{more}");
+    let name = format!("{fits}.shop.maesh");
+    assert_eq!(get(dev.served_at(&name), &name, "/").unwrap().status, 200);
 }

@@ -84,6 +84,35 @@ fn a_server_that_is_replaced_meanwhile_is_no_harm() {
     });
 }
 
+/// `uninstall` while a controller runs that keeps the stanza: it would be back within seconds.
+#[test]
+fn a_stanza_that_a_controller_writes_again_is_not_called_removed() {
+    let Some(lab) = Lab::start_or_skip() else { return };
+    lab.hold_files(true);
+    lab.apply(
+        "apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: maesh-controller, namespace: maesh}\n---\napiVersion: v1\n\
+         kind: Pod\nmetadata: {name: maesh-controller-1, namespace: maesh, labels: {app.kubernetes.io/name: maesh, \
+         app.kubernetes.io/component: controller}}\nspec: {serviceAccountName: maesh-controller, nodeName: n1, containers: \
+         [{name: a, image: a, args: [controller, --coredns-mode=auto]}]}\n",
+    );
+    let (_, block, _) = dns(&lab, &["print"]);
+    lab.write_corefile(&(block.clone() + COREFILE));
+    let (code, kept) = json(&lab, &["uninstall"]);
+    assert_eq!((code, &kept["state"]), (Some(1), &"kept".into()), "{kept}");
+    let message = kept["message"].as_str().unwrap();
+    assert!(message.contains("pod maesh-controller-1 writes it again"), "{message}");
+    assert!(message.contains("--set coredns.mode=manual"), "{message}");
+    assert_eq!(lab.corefile(), COREFILE, "it is taken out all the same");
+
+    // The emergency exit: without the right, the controller writes nothing.
+    lab.kubectl(&["--namespace", "kube-system", "delete", "rolebinding", "maesh"]);
+    assert!(until(Duration::from_secs(20), || {
+        lab.write_corefile(&(block.clone() + COREFILE));
+        let (code, removed) = json(&lab, &["uninstall"]);
+        code == Some(0) && removed["state"] == "removed" && lab.corefile() == COREFILE
+    }));
+}
+
 #[test]
 fn a_corefile_that_is_not_understood_is_left_alone() {
     let Some(lab) = Lab::start_or_skip() else { return };

@@ -268,6 +268,16 @@ fn ports(service: &Service, in_force: InForce<'_>, config: &Config, found: &mut 
             found.push(bad.value(number.to_string()).using("the first"));
             continue;
         }
+        let same_name = |port: &&Port| port.name.is_some() && port.name.as_deref() == written.name.as_deref();
+        if let (Some(first), Some(name)) = (ports.iter().find(same_name), written.name.as_deref()) {
+            let text = format!(
+                "ports {} and {number} are both named {name:?}, which Kubernetes refuses; both lead to the endpoints' port of \
+                 that name. Give each port a name of its own.",
+                first.number
+            );
+            let bad = say(Reason::InvalidPort, service, &field("name"), text);
+            found.push(bad.value(name).using("the same endpoints"));
+        }
         ports.push(port(service, written, number, in_force, config, found));
     }
     ports.sort_unstable_by_key(|port| (port.number, port.protocol));

@@ -126,7 +126,7 @@ impl Publication {
         let service = step.view.service(name)?;
         let others = match failed.len() {
             0 => String::new(),
-            others => format!(" (as do {others} others)"),
+            others => format!(" (and {others} others)"),
         };
         let (reason, text) = match listener.transport {
             Transport::Udp => (
@@ -138,7 +138,7 @@ impl Publication {
             ),
             Transport::Tcp => {
                 let plain = "Until then, the Service's name answers its plain address.";
-                (Reason::ListenFailed, format!("port {number}: proxy {proxy}{others} {why}. {plain}"))
+                (Reason::ListenFailed, format!("port {number} is not served by proxy {proxy}{others}: {why}. {plain}"))
             }
         };
         let bad = Diagnostic::of(reason, "Service", &service.meta, "spec.ports", text);

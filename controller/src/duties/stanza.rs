@@ -15,6 +15,7 @@ mod ours;
 mod place;
 mod plan;
 mod stubs;
+mod writers;
 
 #[cfg(test)]
 mod tests;
@@ -113,6 +114,17 @@ pub enum NotUnderstood {
         line: usize,
         /// The zone.
         zone: String,
+    },
+    /// A person's stanza over TLS does not do what it should.
+    #[error(
+        "line {line}: the stanza there forwards over TLS, which the mesh never writes, and is not the only one, or not for \
+         {wanted}. Correct it, or remove it: `maesh dns uninstall`"
+    )]
+    Tls {
+        /// The line of the block.
+        line: usize,
+        /// The zones that it should be for, and the address that it should lead to.
+        wanted: String,
     },
     /// Somebody wrote a block of their own between our marks.
     #[error("line {line}: a block that is not the mesh's stands between the mesh's marks. Move it out of them")]

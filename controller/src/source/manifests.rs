@@ -5,6 +5,7 @@
 //! said last; only its deletion deletes.
 
 mod files;
+mod found;
 mod parse;
 mod settle;
 mod tree;
@@ -32,6 +33,8 @@ const LOOK_AGAIN: Duration = Duration::from_secs(5);
 pub const LARGEST_FILE: u64 = 64 << 20;
 /// Most files that are read.
 pub const MOST_FILES: usize = 50_000;
+/// Most folders that are entered.
+pub const MOST_FOLDERS: usize = 10_000;
 /// The path that means standard input.
 pub const STANDARD_INPUT: &str = "-";
 /// Batches that may wait for the compiler.

@@ -7,7 +7,7 @@ use std::{
     net::IpAddr,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
     task::Waker,
     time::Duration,
@@ -22,6 +22,8 @@ use crate::{
     admission::ConnectionPermit,
     balance::LastShare,
     buffers::CallerBytes,
+    http2::FrameBudget,
+    socket::{PeerEnd, Socket},
     state::{Listening, Shared},
     worker::Worker,
 };
@@ -91,10 +93,18 @@ pub(crate) struct Caller {
     partial_since: AtomicU32,
     /// The request of HTTP/1.1, counted from 1, whose body has not come to its end; 0 for none.
     uploading: AtomicU32,
+    /// Bytes that this body lacks; [`u64::MAX`] where only its chunks say.
+    body_left: AtomicU64,
+    /// Whether the caller has ended its side, once there is a socket.
+    pub(super) peer_end: OnceLock<PeerEnd>,
+    /// The request, counted from 1, that was looked at after the caller had ended its side; 0 for none.
+    pub(super) looked_at: AtomicU32,
     /// Bytes that have come since somebody asked.
     received: AtomicUsize,
     /// Streams of HTTP/2 that are open.
     streams: AtomicUsize,
+    /// Frames of HTTP/2 that do no work and may still come.
+    pub(crate) frames: FrameBudget,
     /// A response is under way whose end is the end of the connection.
     unfinished: AtomicBool,
     /// Bytes that are held for it and counted by connection.
@@ -118,6 +128,7 @@ impl Caller {
         Arc::new(Self {
             trusted: shared.config.trusted.iter().any(|net| net.contains(&address)),
             since: AtomicU32::new(shared.clock.coarse()),
+            frames: FrameBudget::of_caller(shared.clock.coarse()),
             activity: Activity::new(shared.clock.clone()),
             shared,
             worker,
@@ -137,6 +148,9 @@ impl Caller {
             partial_head: AtomicBool::new(false),
             partial_since: AtomicU32::new(0),
             uploading: AtomicU32::new(0),
+            body_left: AtomicU64::new(0),
+            peer_end: OnceLock::new(),
+            looked_at: AtomicU32::new(0),
             received: AtomicUsize::new(0),
             streams: AtomicUsize::new(0),
             unfinished: AtomicBool::new(false),
@@ -192,9 +206,22 @@ impl Caller {
         is_partial.then(|| self.shared.clock.since(self.partial_since.load(Ordering::Relaxed)))
     }
 
-    /// Notes which request of HTTP/1.1, counted from 1, has a body that has not come to its end; 0 for none.
-    pub(crate) fn set_uploading(&self, request: u32) {
+    /// Notes which request of HTTP/1.1, counted from 1, has a body that has not come to its end, 0 for none; and how
+    /// many bytes that lacks, unless only its chunks say.
+    pub(crate) fn set_uploading(&self, request: u32, left: Option<u64>) {
         self.uploading.store(request, Ordering::Relaxed);
+        self.body_left.store(left.unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// Bytes that this body lacks, unless only its chunks say.
+    pub(super) fn body_left(&self) -> Option<u64> {
+        Some(self.body_left.load(Ordering::Relaxed)).filter(|left| *left != u64::MAX)
+    }
+
+    /// The socket of the connection is `socket`.
+    pub(crate) fn set_socket(&self, socket: &Socket) {
+        // There is only one.
+        let _ = self.peer_end.set(socket.peer_end());
     }
 
     /// Whether the body of the request that has begun last has not come to its end.
@@ -216,9 +243,14 @@ impl Caller {
         self.enter(Stage::Busy);
     }
 
+    /// Requests that have begun.
+    pub(super) fn begun(&self) -> u32 {
+        self.begun.load(Ordering::Relaxed)
+    }
+
     /// Whether any request has begun.
     pub(crate) fn has_begun(&self) -> bool {
-        self.begun.load(Ordering::Relaxed) > 0
+        self.begun() > 0
     }
 
     /// The last byte of an answer is on its way to the socket.
@@ -317,7 +349,7 @@ impl Caller {
         (self.streams.load(Ordering::Relaxed) == 0).then(|| self.since())
     }
 
-    /// What happened last, which is forgotten.
+    /// Returns what happened last, and resets it to [`Last::Nothing`].
     fn look(&self) -> u8 {
         self.last.swap(Last::Nothing as u8, Ordering::Relaxed)
     }
@@ -327,8 +359,8 @@ impl Caller {
         self.shared.clock.since(self.since.load(Ordering::Relaxed))
     }
 
-    /// How long no stream of an HTTP/2 connection has begun or ended, as far as it was asked for: a request notes no
-    /// time, so that who wants to know it has to look again and again.
+    /// How long no stream of an HTTP/2 connection has begun or ended. Requests note only that they happened; the time
+    /// is noted here. So the result is exact only if this is called regularly.
     pub(crate) fn quiet(&self) -> Duration {
         if self.look() != Last::Nothing as u8 {
             self.since.store(self.shared.clock.coarse(), Ordering::Relaxed);
@@ -379,7 +411,7 @@ impl Caller {
         self.sent_away.notify_one();
     }
 
-    /// Until it is asked to.
+    /// Waits until [`Self::send_away`] is called.
     pub(crate) async fn is_sent_away(&self) {
         self.sent_away.notified().await;
     }
@@ -389,7 +421,7 @@ impl Caller {
         self.ended.load(Ordering::Acquire)
     }
 
-    /// The task to wake when it is ended.
+    /// Sets the task that [`Self::end`] wakes.
     pub(crate) fn remember(&self, waker: &Waker) {
         *self.waker.lock() = Some(waker.clone());
     }

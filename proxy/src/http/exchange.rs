@@ -56,7 +56,7 @@ pub(crate) struct Exchange {
     pub(crate) complete: Option<Instant>,
     /// Its place among the caller's requests to the backend.
     pub(crate) share: Option<Share>,
-    /// What it was charged to its caller, where that is not a part of the caller's connection.
+    /// What its caller is charged for it, where the charge for the caller's connection does not cover it.
     pub(crate) permit: Option<ExchangePermit>,
     /// Its place among all requests to the backend and the endpoint.
     pub(crate) in_flight: Option<InFlight>,
@@ -93,6 +93,11 @@ impl Exchange {
     /// that does not exist may have connected while it did.
     pub(crate) fn sends_caller_away(&self) -> bool {
         self.reason == Some(Reason::NoRoute) || self.port.as_ref().is_some_and(|port| port.leaving)
+    }
+
+    /// When its head arrived.
+    pub(crate) fn began(&self) -> Instant {
+        self.began
     }
 
     /// Reads the outcome of gRPC from a head or trailers.
@@ -194,6 +199,11 @@ impl Activity {
         self.uploading.load(Ordering::Relaxed)
     }
 
+    /// How long no byte has moved.
+    pub(crate) fn quiet(&self) -> Duration {
+        self.clock.since(self.last.load(Ordering::Relaxed))
+    }
+
     /// How long it may still be silent; `None` without a limit.
     pub(crate) fn left(&self) -> Option<Duration> {
         let limit = self.limit.load(Ordering::Relaxed);
@@ -201,7 +211,7 @@ impl Activity {
             return None;
         }
         let limit = Duration::from_millis(u64::from(limit));
-        Some(limit.saturating_sub(self.clock.since(self.last.load(Ordering::Relaxed))))
+        Some(limit.saturating_sub(self.quiet()))
     }
 }
 
@@ -222,7 +232,7 @@ impl Recorded {
         self.body.buffered()
     }
 
-    /// No body. What becomes of the exchange is somebody else's.
+    /// No body, for a response whose exchange the tunnel has.
     pub(crate) fn nothing() -> Self {
         Self { body: Body::empty(), exchange: None }
     }

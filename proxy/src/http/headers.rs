@@ -84,7 +84,7 @@ pub(crate) fn join_cookies(headers: &mut HeaderMap) {
         return;
     }
     let all: Vec<&[u8]> = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
-    // Values of fields, joined by what may stand in one, are one.
+    // Valid values, joined by characters that a value may have, are a valid value.
     if let Ok(joined) = HeaderValue::from_bytes(&all.join(&b"; "[..])) {
         headers.insert(header::COOKIE, joined);
     }

@@ -12,8 +12,8 @@ use crate::reason::Reason;
 /// The field.
 const HOPS: HeaderName = HeaderName::from_static("x-maesh-hops");
 
-/// Most proxies on the way of one request. Services that copy all fields of what they are asked into what they ask make
-/// honest chains, but not of this length.
+/// Most proxies on the way of one request. A Service that copies all fields of a request into its own requests raises
+/// the count without a loop, but chains of such Services are shorter than this.
 const MOST: u8 = 16;
 
 /// Its values.

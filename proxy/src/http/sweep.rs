@@ -18,13 +18,14 @@ impl CallerConnection for Caller {
         if leaving {
             self.sees_leaving();
         }
-        // What was busy all the time that a port was leaving is idle only afterwards.
+        // A connection that was busy while a port was leaving has the shorter limit too, once it is idle.
         let idle = if self.saw_leaving() { limits.keep_alive_leaving } else { Duration::MAX };
         match self.stage() {
             Stage::Idle if self.since() > limits.keep_alive.min(idle) => self.end(),
             Stage::Head if self.since() > limits.head_timeout => self.end(),
             // Neither side has moved a byte for as long as the backend's policy allows.
             Stage::Busy if self.activity.left() == Some(Duration::ZERO) => self.end(),
+            Stage::Busy if self.is_cut_off() => self.end(),
             Stage::Free if self.http2 && self.partial_head().is_some_and(|partial| partial > limits.head_timeout) => {
                 self.end();
             }

@@ -31,7 +31,7 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Bytes that a connection usually begins with.
 const OPENING: usize = 4096;
 
-/// Connections that are accepted at most once nothing more is to be: more cannot wait.
+/// Most connections that are accepted after a listener was stopped: as many as may wait in its queue.
 const BACKLOG: usize = 4096;
 
 /// Pause after the system had no descriptor left for another connection.
@@ -114,7 +114,7 @@ impl Acceptor {
         if !self.only.is_empty() && !stream.local_addr().is_ok_and(|at| self.only.contains(&at.ip().to_canonical())) {
             return;
         }
-        // Before anything waits its turn on a worker: what is accepted is charged to its caller, or goes at once.
+        // Charged to its caller before it waits for a worker. A connection above a limit is refused at once.
         let has_descriptors = shared.admission.has_descriptors(stream.as_raw_fd());
         let permit = has_descriptors.then(|| shared.admission.connection(peer.ip().to_canonical())).flatten();
         let Some(permit) = permit else {
@@ -193,7 +193,8 @@ async fn dispatch(
             http::serve(stream, first.freeze(), caller).await;
             shared.telemetry.open_http.dec();
         }
-        // What carries only TLS has nothing to say to anybody else; nor is there anything to say to silence.
+        // On a port that carries only TLS, other connections are closed without an answer; so are those that said
+        // nothing.
         Ok(Ok(Speaks::Http { .. } | Speaks::Nothing) | Err(_)) | Err(_) => {}
     }
 }

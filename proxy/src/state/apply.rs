@@ -156,7 +156,8 @@ impl Apply {
             Ok(()) if self.refused.remove(id) => tracing::info!(listener = %id, "listener opened after all"),
             Ok(()) => {}
             Err(NotOpened { message, try_again: true }) => {
-                if self.refused.insert(listener.clone(), message, Instant::now()) {
+                let is_news = self.refused.insert(listener.clone(), message, Instant::now());
+                if is_news && self.shared.config.warn_of_listeners {
                     tracing::warn!(listener = %id, error = %message, "listener not opened; trying again");
                 }
             }

@@ -58,8 +58,8 @@ impl Workloads {
         room
     }
 
-    /// Waits until the controller has said what is at `address`, or until `longest` has passed since it was asked. Who
-    /// was not asked for is not waited for.
+    /// Waits until the controller has said what is at `address`, or until `longest` has passed since it was asked.
+    /// Returns at once for an address that was not asked for.
     pub(super) async fn settled(&self, address: IpAddr, clock: &Clock, longest: Duration) {
         let Some(left) = self.left(address, clock, longest) else { return };
         let answered = async {

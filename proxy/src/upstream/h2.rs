@@ -1,12 +1,13 @@
 //! HTTP/2 to an endpoint.
 //!
-//! One connection carries many requests and runs in a task of its own. How many is the endpoint's word, which it gives in
-//! its first SETTINGS frame: a connection counts as made only once that has arrived, so a server that does not speak HTTP/2
-//! is found out before any request is sent to it.
+//! One connection carries many requests and runs in a task of its own. The endpoint says how many in its first SETTINGS
+//! frame. A connection counts as made only once that has arrived, so that no request is sent to a server that does not
+//! speak HTTP/2.
 //!
 //! No PING is ever sent: stock gRPC servers end connections that ping more often than every five minutes, and dead nodes are
-//! found by TCP keepalive.
+//! found by TCP keepalive. A connection whose endpoint sends too many frames that do no work is closed.
 
+mod io;
 mod upload;
 
 use std::{
@@ -32,14 +33,16 @@ use tokio::{
     time::{Instant, timeout, timeout_at},
 };
 
-use self::upload::Uploading;
+use self::{io::EndpointIo, upload::Uploading};
 use super::{
     Answer, BodyError, Failure, OutboundRequest, ProtocolError, ResponseBody, ResponseLimits, ResponseRest, Upgraded,
-    Upload, has_no_body, length::content_length,
+    Upload, has_no_body, length::content_length, upload::RunningUpload,
 };
 use crate::{
+    clock::Clock,
     connect::{self, ConnectError, Connector},
     fields,
+    http2::FrameBudget,
     socket::Socket,
 };
 
@@ -80,6 +83,8 @@ struct SharedState {
     spent: AtomicBool,
     /// Told when there may be room for another request.
     freed: Arc<Notify>,
+    /// Frames that do no work and may still come.
+    frames: Arc<FrameBudget>,
 }
 
 /// One request on a shared connection.
@@ -110,19 +115,21 @@ impl SharedConnection {
         to: SocketAddr,
         within: Duration,
         freed: Arc<Notify>,
+        clock: &Clock,
     ) -> Result<Self, ConnectError> {
         let deadline = Instant::now() + within;
         let stream = connector.connect(to, within).await?;
-        match timeout_at(deadline, Self::begin(stream, freed)).await {
+        match timeout_at(deadline, Self::begin(stream, freed, clock)).await {
             Ok(Ok(connection)) => Ok(connection),
             Ok(Err(error)) => Err(ConnectError::handshake(to, &error)),
             Err(_) => Err(ConnectError::TimedOut { to, within }),
         }
     }
 
-    async fn begin(stream: TcpStream, freed: Arc<Notify>) -> Result<Self, h2::Error> {
+    async fn begin(stream: TcpStream, freed: Arc<Notify>, clock: &Clock) -> Result<Self, h2::Error> {
         connect::limit_unacknowledged(&stream);
-        let io = TokioIo::new(Socket::new(stream));
+        let frames = Arc::new(FrameBudget::of_endpoint(clock.coarse()));
+        let io = TokioIo::new(EndpointIo::new(Socket::new(stream), frames.clone(), clock.clone()));
         let (sender, connection) = client::Builder::new()
             .initial_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
@@ -137,6 +144,7 @@ impl SharedConnection {
             limit: AtomicU32::new(0),
             spent: AtomicBool::new(false),
             freed,
+            frames,
         });
         let (told, is_told) = oneshot::channel();
         tokio::spawn(run(connection, state.clone(), told));
@@ -177,7 +185,7 @@ impl SharedConnection {
 
 /// Runs a connection until it ends. `told` hears once the endpoint's limits are known, or why they never will be.
 async fn run(
-    connection: client::Connection<TokioIo<Socket>, Bytes>,
+    connection: client::Connection<TokioIo<EndpointIo>, Bytes>,
     state: Arc<SharedState>,
     told: oneshot::Sender<Result<(), h2::Error>>,
 ) {
@@ -218,9 +226,10 @@ pub(super) async fn exchange<U: Upload>(
     let ends = upload.is_none() && !ask.upgrade;
     let (mut response, send) = sender.send_request(request(ask), ends).map_err(|error| unsent(error, &guard))?;
     drop(sender);
+    guard.frames().request();
     let mut idle = None;
     let mut uploading = match upload {
-        Some(upload) => Some(Uploading::new(send, upload)),
+        Some(upload) => Some(Uploading::new(send, upload, guard.frames().clone())),
         None => {
             idle = Some(send);
             None
@@ -242,7 +251,7 @@ pub(super) async fn exchange<U: Upload>(
     parts.version = Version::HTTP_11;
     limits.check(&parts.headers)?;
     fields::trim(&mut parts.headers);
-    content_length(&mut parts.headers, parts.status)?;
+    let left = content_length(&mut parts.headers, parts.status)?;
     if let Some(mut send) = idle.filter(|_| ask.upgrade) {
         if parts.status.is_success() {
             return Ok(Answer { head: parts, then: ResponseRest::Upgraded(Upgraded::of_stream(send, recv, guard)) });
@@ -250,31 +259,36 @@ pub(super) async fn exchange<U: Upload>(
         // It fails only where the stream is over.
         let _ = send.send_data(Bytes::new(), true);
     }
-    if let Some(uploading) = uploading {
+    let upload = uploading.map(|uploading| {
         let guard = guard.clone();
-        tokio::spawn(async move {
+        RunningUpload::spawn(async move {
             uploading.finish().await;
             drop(guard);
-        });
-    }
-    let body = if recv.is_end_stream() {
+        })
+    });
+    let mut body = H2Body { recv, unreleased: 0, left, data_ended: false, upload, _guard: guard };
+    body.note_end();
+    let body = if body.is_end_stream() {
         ResponseBody::empty()
     } else if has_no_body(parts.status, &ask.head.method) {
-        tokio::spawn(await_end(recv, guard));
+        tokio::spawn(await_end(body));
         ResponseBody::empty()
     } else {
-        ResponseBody::h2(H2Body { recv, unreleased: 0, data_ended: false, _guard: guard })
+        ResponseBody::h2(body)
     };
     Ok(Answer { head: parts, then: ResponseRest::Body(body) })
 }
 
 /// Waits for the end of a response that has no body. An endpoint that sends one all the same, or is too slow to end,
 /// gets a reset of the stream.
-async fn await_end(mut recv: RecvStream, guard: StreamGuard) {
-    let data = async { while let Some(Ok(b"")) = recv.data().await.as_ref().map(|data| data.as_deref()) {} };
-    // Whichever it was, dropping the stream does what is left to do.
+async fn await_end(mut body: H2Body) {
+    if let Some(upload) = body.upload.take() {
+        upload.detach();
+    }
+    let data = async { while let Some(Ok(b"")) = body.recv.data().await.as_ref().map(|data| data.as_deref()) {} };
+    // Dropping the stream resets it, if the response has not ended.
     let _ = timeout(NO_BODY, data).await;
-    drop((recv, guard));
+    drop(body);
 }
 
 /// The request as the `h2` crate takes it.
@@ -308,7 +322,7 @@ fn failure(error: h2::Error, guard: &StreamGuard, reused: bool) -> Failure {
     // Streams above the last one of a GOAWAY fail with it; those below go on.
     let gone = error.is_go_away() && error.is_remote() && error.reason() == Some(Reason::NO_ERROR);
     if refused && error.is_library() {
-        // Not the endpoint's word: the head is larger than what is let in.
+        // The endpoint did not refuse it: its head is larger than the limit.
         return Failure::Protocol(ProtocolError::HeadTooLarge);
     }
     if !of_stream || refused {
@@ -332,6 +346,11 @@ fn failure(error: h2::Error, guard: &StreamGuard, reused: bool) -> Failure {
 }
 
 impl StreamGuard {
+    /// Frames that do no work and may still come on its connection.
+    pub(super) fn frames(&self) -> &Arc<FrameBudget> {
+        &self.0.0.frames
+    }
+
     /// No other request is to be put on the connection.
     fn spend(&self) {
         self.0.0.spent.store(true, Ordering::Relaxed);
@@ -343,11 +362,24 @@ pub(super) struct H2Body {
     recv: RecvStream,
     /// Bytes given to the caller for which the endpoint was not yet allowed to send more.
     unreleased: usize,
+    /// Bytes that are still to come, where the endpoint says how many there are: some readers ask for no more.
+    left: Option<u64>,
     data_ended: bool,
+    /// What of the upload is still being sent, until the response has come to its end.
+    upload: Option<RunningUpload>,
     _guard: StreamGuard,
 }
 
 impl H2Body {
+    /// Lets the upload go on by itself if all of the response is here.
+    fn note_end(&mut self) {
+        if (self.left == Some(0) || self.is_end_stream())
+            && let Some(upload) = self.upload.take()
+        {
+            upload.detach();
+        }
+    }
+
     /// See [`http_body::Body::poll_frame`].
     pub(super) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         if self.unreleased > 0 {
@@ -358,6 +390,8 @@ impl H2Body {
             match ready!(self.recv.poll_data(cx)) {
                 Some(Ok(data)) => {
                     self.unreleased = data.len();
+                    self.left = self.left.map(|left| left.saturating_sub(data.len() as u64));
+                    self.note_end();
                     return Poll::Ready(Some(Ok(Frame::data(data))));
                 }
                 Some(Err(error)) => return Poll::Ready(Some(Err(BodyError::Http2(error)))),
@@ -365,6 +399,7 @@ impl H2Body {
             }
         }
         let trailers = ready!(self.recv.poll_trailers(cx)).map_err(BodyError::Http2)?;
+        self.note_end();
         Poll::Ready(trailers.map(|mut trailers| {
             fields::trim(&mut trailers);
             Ok(Frame::trailers(trailers))

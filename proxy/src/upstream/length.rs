@@ -17,7 +17,7 @@ pub(super) fn content_length(headers: &mut HeaderMap, status: StatusCode) -> Res
 fn normalised(headers: &mut HeaderMap) -> Result<Option<u64>, ProtocolError> {
     let mut values = headers.get_all(header::CONTENT_LENGTH).iter();
     let Some(first) = values.next() else { return Ok(None) };
-    // Whatever is not as everybody writes it is written anew.
+    // The usual form is kept. Any other form is replaced by it below.
     let plain = first.as_bytes();
     if values.next().is_none() && !plain.contains(&b',') && (plain.len() == 1 || !plain.starts_with(b"0")) {
         return digits(plain).map(Some).ok_or(ProtocolError::ContentLength);

@@ -139,7 +139,7 @@ impl Pools {
         let now = clock.coarse();
         let fresh = kept.h1.partition_point(|(_, since)| clock.since(*since) >= UNUSED);
         let mut old: Vec<_> = kept.h1.drain(..fresh).collect();
-        // What the endpoint has closed holds a descriptor here and a socket there for nothing.
+        // A connection that the endpoint has closed only costs descriptors.
         old.extend(kept.h1.extract_if(.., |(connection, _)| connection.is_dead(false)));
         kept.h2.retain_mut(|(connection, used)| {
             if connection.streams() > 0 {
@@ -269,7 +269,7 @@ fn connect_h2(pool: &Pool, local: &Arc<WorkerUpstream>, peer: &Arc<Peer>, within
     let (result, outcome) = watch::channel(None);
     let (local, peer, freed) = (local.clone(), peer.clone(), pool.freed.clone());
     tokio::spawn(async move {
-        let made = h2::SharedConnection::open(&local.connector, peer.address, within, freed).await;
+        let made = h2::SharedConnection::open(&local.connector, peer.address, within, freed, &local.clock).await;
         let mut kept = peer.pools.of(local.index).kept.lock();
         kept.connecting = None;
         let made = match made {

@@ -28,7 +28,7 @@ struct UpgradedStream {
     recv: h2::RecvStream,
     /// What was received and not read yet.
     received: Bytes,
-    _guard: StreamGuard,
+    guard: StreamGuard,
 }
 
 impl Upgraded {
@@ -37,7 +37,7 @@ impl Upgraded {
     }
 
     pub(super) fn of_stream(send: h2::SendStream<Bytes>, recv: h2::RecvStream, guard: StreamGuard) -> Self {
-        Self(Transport::Stream(Box::new(UpgradedStream { send, recv, received: Bytes::new(), _guard: guard })))
+        Self(Transport::Stream(Box::new(UpgradedStream { send, recv, received: Bytes::new(), guard })))
     }
 }
 
@@ -129,6 +129,7 @@ impl UpgradedStream {
         let room = ready!(reserve(&mut self.send, bytes.len(), cx)).ok_or(io::ErrorKind::BrokenPipe)?;
         let data = Bytes::copy_from_slice(&bytes[..room]);
         self.send.send_data(data, false).map_err(io::Error::other)?;
+        self.guard.frames().sent(room);
         Poll::Ready(Ok(room))
     }
 }

@@ -3,7 +3,7 @@
 use std::{future::poll_fn, pin::Pin, time::Duration};
 
 use bytes::Bytes;
-use tokio::time::timeout;
+use tokio::{task::AbortHandle, time::timeout};
 
 /// How long the rest of an upload that the endpoint no longer takes is read from its caller, who may not read the
 /// response before everything is sent; and how long its caller may be silent meanwhile.
@@ -19,6 +19,30 @@ pub(crate) trait Upload:
 impl<B> Upload for B where
     B: http_body::Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Unpin + Send + 'static
 {
+}
+
+/// An upload that goes on beside its response. It ends when this is dropped: whoever gives up a response before its end
+/// has no caller any more, and an endpoint that does not read would not let the upload notice.
+pub(super) struct RunningUpload(Option<AbortHandle>);
+
+impl RunningUpload {
+    /// Runs `upload` in a task of its own.
+    pub(super) fn spawn(upload: impl Future<Output = ()> + Send + 'static) -> Self {
+        Self(Some(tokio::spawn(upload).abort_handle()))
+    }
+
+    /// The response has come to its end: the upload goes on by itself.
+    pub(super) fn detach(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for RunningUpload {
+    fn drop(&mut self) {
+        if let Some(upload) = self.0.take() {
+            upload.abort();
+        }
+    }
 }
 
 /// Reads the rest of an upload and drops it, within bounds.

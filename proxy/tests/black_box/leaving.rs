@@ -4,6 +4,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use crate::support::{Fed, LOCAL, Raw, config, echoing, endpoints, get, hasty, policy, within};
 use maesh_config::model::{Protocol, Scheme};
+use maesh_proxy::Config;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// A Service in force with an endpoint, and a connection to it that was used once and is kept.
@@ -127,4 +128,65 @@ async fn connections_that_wait_to_be_accepted_are_answered_by_a_proxy_that_ends(
         }
         assert_eq!(within(drained).await.expect("drained"), 0);
     }
+}
+
+/// Connections that say nothing before a drain begins, or are opened while it has, and ask only later: within the drain
+/// window or after it, and beside requests in flight.
+#[tokio::test]
+async fn connections_that_ask_late_are_answered_by_a_proxy_that_ends() {
+    const SILENT: usize = 125;
+    const BUSY: usize = 400;
+    let (free, is_free) = tokio::sync::watch::channel(false);
+    let server = endpoints::serve(false, move |request| {
+        let mut is_free = is_free.clone();
+        async move {
+            if request.uri().path() == "/slow" {
+                is_free.wait_for(|free| *free).await.expect("told");
+            }
+            http::Response::new(endpoints::full("done"))
+        }
+    })
+    .await;
+    let window = Duration::from_secs(5);
+    let config = Config { drain_horizon: window, drain_timeout: Duration::from_secs(60), ..config() };
+    let mut fed = Fed::new(config).await;
+    fed.begin().await;
+    let address = fed.http("web.shop", Scheme::Http, &[server.address]).await;
+    let mut busy = Vec::new();
+    for _ in 0..BUSY {
+        let mut raw = Raw::to(address).await;
+        raw.say(&get("web.shop", "/slow")).await;
+        busy.push(raw);
+    }
+    let mut silent = Vec::new();
+    for _ in 0..SILENT {
+        silent.push(Raw::to(address).await);
+    }
+    let drained = tokio::spawn(fed.proxy.take().expect("running").drain());
+    within(fed.report.wait_for(|ready| !*ready)).await.expect("told");
+    for _ in 0..SILENT {
+        silent.push(Raw::to(address).await);
+    }
+    let after = silent.split_off(SILENT / 2 * 3);
+    for mut raw in silent {
+        raw.say(&get("web.shop", "/")).await;
+        assert!(raw.hear().await.0.starts_with("http/1.1 200"));
+    }
+    // The window is over once nothing listens any more.
+    within(async {
+        while tokio::net::TcpStream::connect(address).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    for mut raw in after {
+        raw.say(&get("web.shop", "/")).await;
+        let (head, _) = raw.hear().await;
+        assert!(head.starts_with("http/1.1 200") && head.contains("connection: close"), "{head}");
+    }
+    free.send_replace(true);
+    for mut raw in busy {
+        assert!(raw.hear().await.0.starts_with("http/1.1 200"));
+    }
+    assert_eq!(within(drained).await.expect("drained"), 0);
 }

@@ -5,11 +5,12 @@
 use std::{collections::BTreeSet, fs, path::Path};
 
 /// Every room, from the bottom to the top.
-const ROOMS: [&str; 24] = [
+const ROOMS: [&str; 25] = [
     "clock",
     "config",
     "fields",
     "fixtures",
+    "http2",
     "local_ports",
     "loops",
     "reason",

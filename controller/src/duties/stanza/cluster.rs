@@ -358,7 +358,17 @@ impl Cluster {
         Ok(endpoints.any(|endpoint| endpoint.conditions.as_ref().and_then(|it| it.ready).unwrap_or(true)))
     }
 
-    async fn list<K>(&self, namespace: &str, parameters: &ListParams, kinds: &str) -> Result<Vec<K>, ClusterError>
+    /// What asks the API server.
+    pub(super) fn client(&self) -> Client {
+        self.client.clone()
+    }
+
+    pub(super) async fn list<K>(
+        &self,
+        namespace: &str,
+        parameters: &ListParams,
+        kinds: &str,
+    ) -> Result<Vec<K>, ClusterError>
     where
         K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope>
             + Clone

@@ -8,7 +8,7 @@ use super::{
     KEPT, NotUnderstood, Stanza,
     corefile::{Block, BlockAddress, Corefile, parse},
     lexer::{Lexed, byte_order_mark, lex},
-    ours::{self, MarkerState, line_at, whole_lines},
+    ours::{self, MarkerState, OwnLines, TlsStanza, line_at, whole_lines},
 };
 
 /// Traefik Mesh's marks around its blocks, of all its versions: beginning and end.
@@ -77,6 +77,9 @@ pub fn facts(corefile: &str) -> Result<Facts, NotUnderstood> {
 /// If it is not understood.
 pub fn state(corefile: &str, stanza: &Stanza) -> Result<StanzaState, NotUnderstood> {
     let ours = ours::find(corefile, &is_ours(&stanza.zones))?;
+    if over_tls(corefile, &ours, stanza)? {
+        return Ok(StanzaState::Present);
+    }
     match &ours.spans[..] {
         [] if ours.kept.is_empty() => Ok(StanzaState::Absent),
         [one] if one.marks != MarkerState::One => {
@@ -96,6 +99,36 @@ pub fn state(corefile: &str, stanza: &Stanza) -> Result<StanzaState, NotUndersto
         }
         _ => Ok(StanzaState::Broken),
     }
+}
+
+/// Whether a person's stanza over TLS does here what `stanza` does, alone. It is as good, and is left as it is.
+///
+/// # Errors
+/// If there is one that does not: only its owner knows what it should say.
+fn over_tls(corefile: &str, ours: &OwnLines, stanza: &Stanza) -> Result<bool, NotUnderstood> {
+    let Some(tls) = ours.over_tls.first() else { return Ok(false) };
+    let wanted = |address: &BlockAddress| is_ours(&stanza.zones)(address) && address.port == stanza.port;
+    let has = |zone: &Zone| tls.zones.iter().any(|address| zone.as_str().eq_ignore_ascii_case(&address.zone));
+    let is_right = tls.forward == stanza.forward
+        && tls.zones.iter().all(wanted)
+        && stanza.zones.iter().all(has)
+        && ours.spans.len() == 1
+        && with_others_resting(&ours.taken_out(corefile), stanza)? == ours.cut(corefile);
+    if is_right { Ok(true) } else { Err(not_alone(corefile, tls, stanza)) }
+}
+
+fn not_alone(corefile: &str, tls: &TlsStanza, stanza: &Stanza) -> NotUnderstood {
+    let zones: Vec<_> = stanza.zones.iter().map(|zone| format!("{zone}:{}", stanza.port)).collect();
+    let wanted = format!("{} to {}", zones.join(" "), stanza.forward);
+    NotUnderstood::Tls { line: line_at(corefile, tls.start), wanted }
+}
+
+/// Whether a person's stanza over TLS in this text does what `stanza` does.
+///
+/// # Errors
+/// If the text is not understood, or has one that does something else.
+pub(super) fn has_tls_stanza(corefile: &str, stanza: &Stanza) -> Result<bool, NotUnderstood> {
+    over_tls(corefile, &ours::find(corefile, &is_ours(&stanza.zones))?, stanza)
 }
 
 /// Puts `stanza` in, in place of whatever was left of one, and lets blocks of Traefik Mesh for the same zones rest. A
@@ -138,7 +171,11 @@ pub fn remove(corefile: &str, zones: &[Zone]) -> Result<String, NotUnderstood> {
 /// If the text is not understood, or one of the zones is served by somebody else.
 pub fn beside(corefile: &str, stanza: &Stanza) -> Result<String, NotUnderstood> {
     let own = is_ours(&stanza.zones);
-    let before = ours::find(corefile, &own)?.taken_out(corefile);
+    let there = ours::find(corefile, &own)?;
+    if let Some(tls) = there.over_tls.first() {
+        return Err(not_alone(corefile, tls, stanza));
+    }
+    let before = there.taken_out(corefile);
     let resting = with_others_resting(&before, stanza)?;
     if ours::find(&resting, &own)?.taken_out(&resting) != before {
         return Err(NotUnderstood::Irreversible);

@@ -1,11 +1,14 @@
 //! What in a Corefile is ours: whole lines between our marks, what is left of them, and stanzas without marks.
 
-use std::ops::Range;
+use std::{
+    net::{IpAddr, SocketAddr},
+    ops::Range,
+};
 
 use super::{
     BEGIN, END, KEPT, NotUnderstood, SUBNET,
     corefile::{Block, BlockAddress, address, parse},
-    lexer::{Lexed, byte_order_mark, lex},
+    lexer::{Lexed, Word, byte_order_mark, lex},
 };
 
 /// What was found.
@@ -15,6 +18,19 @@ pub(super) struct OwnLines {
     pub(super) spans: Vec<Span>,
     /// Where the prefixes of kept lines are.
     pub(super) kept: Vec<Range<usize>>,
+    /// The stanzas among them that forward over TLS: a person wrote those, and the mesh writes none.
+    pub(super) over_tls: Vec<TlsStanza>,
+}
+
+/// A stanza that a person wrote, which forwards over TLS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct TlsStanza {
+    /// Where its lines begin.
+    pub(super) start: usize,
+    /// The zones that it is for.
+    pub(super) zones: Vec<BlockAddress>,
+    /// Where it leads.
+    pub(super) forward: IpAddr,
 }
 
 /// Whole lines that are ours.
@@ -58,13 +74,16 @@ impl OwnLines {
 /// Where it cannot be told from what is not ours.
 pub(super) fn find(text: &str, is_ours: &dyn Fn(&BlockAddress) -> bool) -> Result<OwnLines, NotUnderstood> {
     let lexed = lex(text);
-    let mut ours = OwnLines { spans: marked(text, &lexed, is_ours)?, kept: kept(text, &lexed) };
+    let mut ours = OwnLines { spans: marked(text, &lexed, is_ours)?, kept: kept(text, &lexed), over_tls: Vec::new() };
     let rest = ours.cut(text);
     let half = ours.spans.iter().find(|span| span.marks == MarkerState::One);
     let rest_lexed = lex(&rest);
     match parse(&rest_lexed.words) {
         Ok(found) => {
-            let unmarked = found.blocks.iter().filter(|block| has_our_shape(block, is_ours));
+            let unmarked = found
+                .blocks
+                .iter()
+                .filter(|block| has_our_shape(block, is_ours) || tls_forward(block, is_ours).is_some());
             let alone = unmarked.filter_map(|block| whole_lines(&rest, &block.span));
             for at in alone {
                 ours.spans.push(Span { at: moved(&at, &ours.spans), marks: MarkerState::None });
@@ -77,7 +96,19 @@ pub(super) fn find(text: &str, is_ours: &dyn Fn(&BlockAddress) -> bool) -> Resul
             return Err(NotUnderstood::Half { line: line_at(text, start) });
         }
     }
+    ours.over_tls = ours.spans.iter().flat_map(|span| over_tls(text, &span.at, is_ours)).collect();
     Ok(ours)
+}
+
+/// The stanzas in these lines of ours that forward over TLS.
+fn over_tls(text: &str, at: &Range<usize>, is_ours: &dyn Fn(&BlockAddress) -> bool) -> Vec<TlsStanza> {
+    let lexed = lex(&text[at.clone()]);
+    let Ok(found) = parse(&lexed.words) else { return Vec::new() };
+    let stanza = |block: &Block<'_>| {
+        let forward = tls_forward(block, is_ours)?;
+        Some(TlsStanza { start: at.start, zones: block.addresses().collect(), forward })
+    };
+    found.blocks.iter().filter_map(stanza).collect()
 }
 
 /// A place in the text without `spans`, as a place in the text with them.
@@ -154,7 +185,7 @@ fn line_of_ours(line: &str, is_ours: &dyn Fn(&BlockAddress) -> bool) -> Option<L
     match words[..] {
         ["errors"] => Some(Line::Errors),
         ["}"] => Some(Line::Close),
-        ["forward", ".", to] if to.parse::<std::net::IpAddr>().is_ok() => Some(Line::Forward),
+        ["forward", ".", to] if to.parse::<IpAddr>().is_ok() => Some(Line::Forward),
         [ref keys @ .., "{"] if !keys.is_empty() => {
             keys.iter().all(|key| address(key).is_some_and(|address| is_ours(&address))).then_some(Line::Keys)
         }
@@ -199,8 +230,25 @@ pub(super) fn has_our_shape(block: &Block<'_>, is_ours: &dyn Fn(&BlockAddress) -
     let lines: Vec<String> =
         block.lines().map(|line| line.iter().map(|word| word.text.as_str()).collect::<Vec<_>>().join(" ")).collect();
     let [errors, subnet, forward] = &lines[..] else { return false };
-    let forwards = forward.strip_prefix("forward . ").is_some_and(|to| to.parse::<std::net::IpAddr>().is_ok());
+    let forwards = forward.strip_prefix("forward . ").is_some_and(|to| to.parse::<IpAddr>().is_ok());
     keys_are_ours && !block.keys.is_empty() && errors == "errors" && subnet == SUBNET && forwards
+}
+
+/// Where a block for the mesh's zones leads, if it does what ours does over TLS instead: it tells who asks, and forwards to
+/// one address. What else it does is its owner's business.
+fn tls_forward(block: &Block<'_>, is_ours: &dyn Fn(&BlockAddress) -> bool) -> Option<IpAddr> {
+    let keys_are_ours = block.keys.iter().all(|key| address(&key.text).is_some_and(|address| is_ours(&address)));
+    let words = |line: &[Word]| line.iter().map(|word| word.text.as_str()).collect::<Vec<_>>().join(" ");
+    if block.keys.is_empty() || !keys_are_ours || !block.lines().any(|line| words(line) == SUBNET) {
+        return None;
+    }
+    let mut forwards = block.lines().filter(|line| line[0].text == "forward");
+    let line: Vec<&str> = forwards.next()?.iter().map(|word| word.text.as_str()).collect();
+    let (["forward", ".", to] | ["forward", ".", to, "{"]) = line[..] else { return None };
+    // A name to verify may stand behind the address.
+    let to = to.strip_prefix("tls://")?.split('%').next()?;
+    let address = to.parse().ok().or_else(|| Some(to.parse::<SocketAddr>().ok()?.ip()));
+    address.filter(|_| forwards.next().is_none())
 }
 
 /// The prefixes of lines that are kept for others.

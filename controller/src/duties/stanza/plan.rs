@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, net::IpAddr};
 use maesh_config::Zone;
 
 use super::{
-    Facts, MapName, NotStubs, NotUnderstood, Place, Software, Stanza, StanzaState, add, add_stubs, beside, facts,
-    has_stubs, remove, remove_stubs, state,
+    Facts, MapName, NotStubs, NotUnderstood, Place, Software, Stanza, StanzaState, add, add_stubs, beside,
+    edit::has_tls_stanza, facts, has_stubs, remove, remove_stubs, state,
 };
 
 /// The key in which kube-dns and NodeLocal DNSCache look for stub domains.
@@ -161,7 +161,8 @@ pub(super) fn report(place: &Place, maps: &Maps, zones: &[Zone], forward: IpAddr
     if let (Some(host), Some(stanza)) = (&files.host, &stanza) {
         let refused = |file: &CorefileRef, why| StanzaRefusal::Corefile { file: file.clone(), why };
         let mut is = state(text(maps, host).unwrap_or_default(), stanza).map_err(|why| refused(host, why));
-        for file in &files.beside {
+        let tls = in_another(&files, maps, stanza).filter(|_| is == Ok(StanzaState::Absent));
+        for file in files.beside.iter().filter(|file| Some(*file) != tls) {
             let there = text(maps, file).unwrap_or_default();
             match beside(there, stanza) {
                 Ok(meant) if meant == there => {}
@@ -170,6 +171,10 @@ pub(super) fn report(place: &Place, maps: &Maps, zones: &[Zone], forward: IpAddr
                 Err(why) => standings.push(FileState { file: file.clone(), state: Err(refused(file, why)) }),
             }
         }
+        let (host, is) = match tls {
+            Some(tls) => (tls, is.map(|_| StanzaState::Present)),
+            None => (host, is),
+        };
         standings.insert(0, FileState { file: host.clone(), state: is });
     }
     for file in &stub_files(place) {
@@ -191,6 +196,13 @@ pub(super) fn report(place: &Place, maps: &Maps, zones: &[Zone], forward: IpAddr
     Ok(Report { standings, stanza, reloads, cluster_domain })
 }
 
+/// The file beside the one for our stanza in which a person's stanza over TLS leads where ours would. With it, ours is not
+/// needed.
+fn in_another<'a>(files: &'a CorefilePlan, maps: &Maps, stanza: &Stanza) -> Option<&'a CorefileRef> {
+    let has = |file: &&CorefileRef| has_tls_stanza(text(maps, file).unwrap_or_default(), stanza) == Ok(true);
+    files.beside.iter().find(has)
+}
+
 fn stanza(files: &CorefilePlan, zones: &[Zone], forward: IpAddr) -> Result<Option<Stanza>, StanzaRefusal> {
     let (Some(host), Some(facts)) = (&files.host, &files.facts) else { return Ok(None) };
     let no_port = || StanzaRefusal::Corefile { file: host.clone(), why: NotUnderstood::NoPort };
@@ -210,7 +222,11 @@ pub(super) fn additions(
 ) -> Result<Vec<Change>, StanzaRefusal> {
     let files = files(place, maps)?;
     let mut changes = Vec::new();
-    if let (Some(host), Some(stanza)) = (&files.host, stanza(&files, zones, forward)?) {
+    let stanza = stanza(&files, zones, forward)?;
+    if let (Some(host), Some(stanza)) = (&files.host, stanza)
+        && !(in_another(&files, maps, &stanza).is_some()
+            && state(text(maps, host).unwrap_or_default(), &stanza) == Ok(StanzaState::Absent))
+    {
         // First what would be in the way.
         for (file, edit) in files.beside.iter().map(|file| (file, false)).chain([(host, true)]) {
             let there = text(maps, file);

@@ -184,6 +184,60 @@ fn what_is_not_understood_is_left_alone() {
     }
 }
 
+/// As docs/dns.md shows it.
+fn over_tls() -> String {
+    "maesh:53 traefik.mesh:53 {\n    errors\n    rewrite edns0 subnet set 32 128\n    forward . tls://10.96.0.53 {\n        \
+     tls /etc/maesh/ca.crt\n        tls_servername maesh-dns.maesh.svc\n    }\n}\n"
+        .to_owned()
+}
+
+#[test]
+fn a_stanza_of_a_person_over_tls_is_as_good_and_is_taken_out() {
+    let block = over_tls();
+    for (case, block) in [
+        ("as it is shown", block.clone()),
+        ("with another plugin", block.replace("    errors\n", "    errors\n    log\n")),
+        ("with its port", block.replace("tls://10.96.0.53", "tls://10.96.0.53:853")),
+        ("with the name to verify", block.replace("tls://10.96.0.53", "tls://10.96.0.53%maesh-dns.maesh.svc")),
+        ("other order of zones", block.replace("maesh:53 traefik.mesh:53", "traefik.mesh maesh")),
+        ("between our marks", format!("{BEGIN}: note\n{block}{END}\n")),
+    ] {
+        for corefile in [format!("{block}{KUBEADM}"), format!("{KUBEADM}{block}")] {
+            assert_eq!(state(&corefile, &stanza()), Ok(StanzaState::Present), "{case}");
+            assert_eq!(add(&corefile, &stanza()).as_ref(), Ok(&corefile), "{case}: nothing is written");
+            assert!(beside(&corefile, &stanza()).is_err(), "{case}: not beside another");
+            assert_eq!(remove(&corefile, &zones()).as_deref(), Ok(KUBEADM), "{case}");
+        }
+    }
+}
+
+#[test]
+fn a_stanza_over_tls_that_is_not_right_is_its_owners() {
+    let (block, ours) = (over_tls(), stanza().text());
+    for (case, corefile) in [
+        ("another address", block.replace("10.96.0.53", "10.96.0.9")),
+        ("a zone is missing", block.replace(" traefik.mesh:53", "")),
+        ("another port", block.replace("maesh:53 traefik.mesh:53", "maesh:5300 traefik.mesh:5300")),
+        ("beside ours", format!("{block}{ours}")),
+        ("twice", format!("{block}{block}")),
+    ] {
+        let corefile = format!("{corefile}{KUBEADM}");
+        let told = [state(&corefile, &stanza()).map(drop), add(&corefile, &stanza()).map(drop)];
+        for told in told {
+            let why = told.expect_err(case).to_string();
+            assert!(
+                why.starts_with("line 1: the stanza there forwards over TLS") && why.contains("10.96.0.53"),
+                "{why}"
+            );
+        }
+        assert_eq!(remove(&corefile, &zones()).as_deref(), Ok(KUBEADM), "{case}");
+    }
+    // Not a stanza: whoever does not tell who asks is somebody else.
+    let other = format!("maesh:53 {{\n    forward . tls://1.1.1.1\n}}\n{KUBEADM}");
+    assert_eq!(remove(&other, &zones()).as_ref(), Ok(&other));
+    assert!(add(&other, &stanza()).expect_err("taken").to_string().contains("served by a block that is not"));
+}
+
 #[test]
 fn hostile_text_is_text() {
     let ours = stanza().text();

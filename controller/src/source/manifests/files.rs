@@ -16,16 +16,10 @@ use maesh_compiler::{
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{
-    LARGEST_FILE, MOST_FILES, Progress, STANDARD_INPUT,
+    LARGEST_FILE, Progress, STANDARD_INPUT,
+    found::{FoundFiles, NO_FILE},
     parse::{self, Parsed},
 };
-
-/// Directories deeper than this are not entered: links can make circles.
-const DEEPEST: usize = 32;
-
-/// What is said of a pipe, a socket or a device: reading it may never end.
-const NO_FILE: &str =
-    "is neither a file nor a folder; it is not read. To read a pipe, name - and give it as standard input.";
 
 /// Everything on disk that was asked for.
 #[derive(Debug)]
@@ -70,22 +64,6 @@ impl Stamp {
     }
 }
 
-/// What a look at the disk found.
-#[derive(Debug, Default)]
-struct FoundFiles {
-    /// The root that is being looked at, as it was given and as the system knows it.
-    shown: (PathBuf, PathBuf),
-    /// Files by path, with the path they really have, and the one they are called by.
-    files: BTreeMap<PathBuf, (PathBuf, Arc<str>)>,
-    /// The real paths among them, to see each file once.
-    real: HashSet<PathBuf>,
-    /// Directories in which something may appear or change.
-    directories: BTreeSet<PathBuf>,
-    /// Paths that could not be looked at: what is known of them and below stays.
-    unseen: Vec<PathBuf>,
-    problems: Vec<Diagnostic>,
-}
-
 impl ManifestFiles {
     /// The files of `roots`. Where standard input is among them, it is read to its end.
     pub(super) fn new(mut roots: Vec<PathBuf>, door: ReadContext, progress: Arc<Progress>) -> Self {
@@ -103,11 +81,7 @@ impl ManifestFiles {
     /// Looks at the disk again and reads what changed, and what is in `again`; leaves alone what `held` says. Returns
     /// the directories that have to be watched.
     pub(super) fn look(&mut self, again: &HashSet<PathBuf>, held: &dyn Fn(&Path) -> bool) -> BTreeSet<PathBuf> {
-        let mut found = FoundFiles::default();
-        for (given, root) in &self.roots {
-            found.shown = (given.clone(), root.clone());
-            found.root(root);
-        }
+        let found = FoundFiles::of(&self.roots);
         let kept = |path: &PathBuf| held(path) || found.unseen.iter().any(|unseen| path.starts_with(unseen));
         self.files.retain(|path, _| found.files.contains_key(path) || kept(path));
         self.progress.found.store(found.files.len(), Ordering::Relaxed);
@@ -204,139 +178,8 @@ fn duplicate(first: &Object, second: &Object) -> Diagnostic {
         .at(&file, line)
 }
 
-impl FoundFiles {
-    /// A path as it was asked for: a file of any name, or a directory.
-    fn root(&mut self, root: &Path) {
-        // A root that is deleted and made again is noticed in the directory around it.
-        let around = root.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
-        let existing = around.ancestors().find(|path| path.is_dir()).unwrap_or_else(|| Path::new("."));
-        self.directories.insert(existing.to_path_buf());
-        match fs::metadata(root) {
-            Ok(metadata) if metadata.is_dir() => {
-                // A link back to it is not another folder.
-                self.real.insert(fs::canonicalize(root).unwrap_or_else(|_| root.to_path_buf()));
-                self.directory(root, 0);
-            }
-            Ok(metadata) => self.file(root, &metadata),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let text = "does not exist. Create it, and it is read at once.";
-                self.problem(root, text);
-            }
-            Err(error) => self.unreadable(root, &error),
-        }
-    }
-
-    fn directory(&mut self, path: &Path, depth: usize) {
-        let entries = match fs::read_dir(path) {
-            Ok(entries) => entries,
-            // Deleted just now: then so are its files.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return,
-            Err(error) => return self.unreadable(path, &error),
-        };
-        self.directories.insert(path.to_path_buf());
-        let is_link = |entry: &fs::DirEntry| entry.file_type().is_ok_and(|kind| kind.is_symlink());
-        let named = |entry: fs::DirEntry| (is_link(&entry), entry.file_name());
-        let mut names: Vec<_> = entries.filter_map(|entry| entry.ok().map(named)).collect();
-        // Links come last: what is there under a name of its own is called by that.
-        names.sort_unstable();
-        for (is_link, name) in names {
-            // Hidden: editors' and volumes' own.
-            if name.to_string_lossy().starts_with('.') {
-                continue;
-            }
-            let path = path.join(name);
-            match fs::metadata(&path) {
-                Ok(metadata) if metadata.is_dir() && depth < DEEPEST => {
-                    // A link back up would never end.
-                    let real = fs::canonicalize(&path).unwrap_or_else(|_| path.clone());
-                    if self.real.insert(real) {
-                        self.directory(&path, depth + 1);
-                    } else if is_link {
-                        let text = "is a link to a folder that is read already; it is not read again. Remove it.";
-                        self.warning(&path, text);
-                    }
-                }
-                Ok(metadata) if metadata.is_dir() => {
-                    let text = format!(
-                        "is deeper than {DEEPEST} folders; it is not read. Name it beside the others, or move it."
-                    );
-                    self.problem(&path, &text);
-                }
-                Ok(metadata) if is_manifest(&path) => self.file(&path, &metadata),
-                Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::NotFound && is_link && is_manifest(&path) => {
-                    self.problem(&path, "is a link to something that does not exist. Correct or remove it.");
-                }
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) if is_manifest(&path) => self.unreadable(&path, &error),
-                Err(_) => {}
-            }
-        }
-    }
-
-    fn file(&mut self, path: &Path, metadata: &Metadata) {
-        if !metadata.is_file() {
-            return self.problem(path, NO_FILE);
-        }
-        if self.files.len() >= MOST_FILES {
-            if self.files.len() == MOST_FILES && !self.problems.iter().any(|p| p.reason == Reason::UnreadableFile) {
-                self.problem(
-                    path,
-                    &format!("is more than the {MOST_FILES} files that are read; it is left out. Use fewer."),
-                );
-            }
-            return;
-        }
-        let real = fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
-        if self.real.insert(real.clone()) {
-            if let Some(parent) = real.parent() {
-                // Watched under the name it was found by, unless a link leads elsewhere.
-                let known = path.parent().and_then(|parent| fs::canonicalize(parent).ok());
-                if known.as_deref() != Some(parent) {
-                    self.directories.insert(parent.to_path_buf());
-                }
-            }
-            self.files.insert(path.to_path_buf(), (real, self.name(path)));
-        }
-    }
-
-    fn unreadable(&mut self, path: &Path, error: &io::Error) {
-        self.unseen.push(path.to_path_buf());
-        self.problem(
-            path,
-            &format!("cannot be read: {error}; what it said before stays in force. Check its name and permissions."),
-        );
-    }
-
-    fn warning(&mut self, path: &Path, text: &str) {
-        let name = self.name(path);
-        let warning = Diagnostic::warning(Reason::UnreadableFile, ObjectRef::file(&name), text).at(&name, 0);
-        self.problems.push(warning.using("nothing"));
-    }
-
-    fn problem(&mut self, path: &Path, text: &str) {
-        self.problems.push(about_file(Reason::UnreadableFile, &self.name(path), text));
-    }
-
-    /// What people call `path`: below the root as they gave it.
-    fn name(&self, path: &Path) -> Arc<str> {
-        let (given, root) = &self.shown;
-        let shown = match path.strip_prefix(root) {
-            Ok(rest) if rest.as_os_str().is_empty() => given.clone(),
-            Ok(rest) => given.join(rest),
-            Err(_) => path.to_path_buf(),
-        };
-        shown.to_string_lossy().into()
-    }
-}
-
-fn about_file(reason: Reason, name: &Arc<str>, text: &str) -> Diagnostic {
+pub(super) fn about_file(reason: Reason, name: &Arc<str>, text: &str) -> Diagnostic {
     Diagnostic::error(reason, ObjectRef::file(name), text).at(name, 0)
-}
-
-fn is_manifest(path: &Path) -> bool {
-    let extension = path.extension().and_then(|extension| extension.to_str());
-    extension.is_some_and(|extension| ["yaml", "yml", "json"].iter().any(|known| extension.eq_ignore_ascii_case(known)))
 }
 
 impl ManifestFile {
@@ -450,7 +293,13 @@ fn stays(problems: &mut [Diagnostic], object: &Object) {
 }
 
 fn cannot(error: &io::Error) -> String {
-    format!("cannot be read: {error}. Check its permissions.")
+    match error.kind() {
+        io::ErrorKind::FileTooLarge => {
+            format!("is larger than {} MiB, so it is not read. Split it into several files.", LARGEST_FILE >> 20)
+        }
+        io::ErrorKind::PermissionDenied => format!("cannot be read: {error}. Check its permissions."),
+        _ => format!("cannot be read: {error}. Check that it is a file that can be read."),
+    }
 }
 
 /// Opens a file to read it. What became a pipe a moment ago is not waited for.
@@ -464,8 +313,7 @@ fn read(file: impl Read) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     file.take(LARGEST_FILE + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > LARGEST_FILE {
-        let text = format!("it is larger than {} MiB; split it", LARGEST_FILE >> 20);
-        return Err(io::Error::new(io::ErrorKind::FileTooLarge, text));
+        return Err(io::ErrorKind::FileTooLarge.into());
     }
     Ok(bytes)
 }

@@ -1,9 +1,9 @@
 //! Whether a failed attempt may be made again.
 //!
 //! Without any policy, a request is tried once more after failures that say nothing about it: no connection was made;
-//! HTTP/2 says that the endpoint did not look at it; or a connection that had waited unused, or whose endpoint was just
-//! removed, turned out to be closing, and doing the request twice does what doing it once does. A request of which
-//! nothing was sent was not tried at all.
+//! HTTP/2 says that the endpoint did not look at it; or the request is idempotent, and its connection was closed by the
+//! endpoint because it had waited unused, or because the endpoint was just removed. A request of which nothing was sent
+//! was not tried at all.
 
 use crate::{reason::Reason, upstream::Failure};
 

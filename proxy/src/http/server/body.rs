@@ -49,7 +49,7 @@ impl RequestBody {
         Self { source: std::mem::replace(&mut self.source, RequestSource::Empty), activity: self.activity.clone() }
     }
 
-    /// Leaves nothing of it: what is sent is no body of HTTP.
+    /// Removes it: what the caller sends belongs to another protocol.
     pub(crate) fn clear(&mut self) {
         self.source = RequestSource::Empty;
     }

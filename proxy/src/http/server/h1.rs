@@ -78,7 +78,7 @@ pub(super) async fn serve(io: CallerIo, caller: &Arc<Caller>) {
             return Poll::Ready(Ok(false));
         }
         ready!(Pin::new(&mut connection).poll(cx))?;
-        // Where an upgrade was asked for and not made, it ends a first time without writing everything.
+        // After an upgrade that was refused, hyper returns once before it has written everything.
         if slot.lock().is_none() && !std::mem::replace(&mut is_shut, true) {
             ready!(Pin::new(&mut connection).poll(cx))?;
         }
@@ -89,7 +89,7 @@ pub(super) async fn serve(io: CallerIo, caller: &Arc<Caller>) {
     let (io, unread) = (parts.io, parts.read_buf);
     let tunnel = slot.lock().take();
     match (ended, tunnel) {
-        // Part of an earlier response is lost where it was not written; then nothing may follow it.
+        // An earlier response of which a part was not written is incomplete: nothing may follow it.
         (Ok(true), Some((tunnel, exchange))) if !io.has_unsent() => {
             tunnel.carry(CallerSide::connection(TokioIo::new(io), unread), exchange).await;
         }
@@ -98,7 +98,7 @@ pub(super) async fn serve(io: CallerIo, caller: &Arc<Caller>) {
     }
 }
 
-/// Ends this side, and reads and discards what the caller still sends, so that it can read what it was told.
+/// Ends this side, and reads and discards what the caller still sends, so that the caller can read its response.
 async fn linger(io: CallerIo) {
     let socket = io.socket();
     drop(io);
@@ -107,7 +107,8 @@ async fn linger(io: CallerIo) {
     while discarded < LINGER_BYTES {
         let deadline = end.min(Instant::now() + LINGER_SILENCE);
         let read = poll_fn(|cx| {
-            // What is still to be written goes first, and its caller may not read before everything is sent.
+            // The rest of the response is written first. Reading goes on meanwhile: some callers read only once they
+            // have sent everything.
             is_ended = is_ended || socket.poll_end(cx).is_ready();
             scratch.clear();
             socket.poll_read_into(cx, &mut scratch)

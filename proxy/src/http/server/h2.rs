@@ -2,9 +2,9 @@
 //!
 //! A connection's window is as large as those of all its streams together, so an upload that nobody reads takes nothing
 //! from another stream. What is held for a caller is counted ([`buffers`](crate::buffers)), and a stream that holds
-//! too much is reset. No PING is sent: a caller that is gone is found by TCP keepalive.
+//! too much is reset. A connection whose caller sends too many frames that do no work is closed
+//! ([`FrameBudget`](crate::http2::FrameBudget)). No PING is sent: a caller that is gone is found by TCP keepalive.
 
-mod frames;
 mod stream;
 mod upload;
 
@@ -13,6 +13,7 @@ use std::{
     pin::pin,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use futures_util::task::AtomicWaker;
@@ -21,20 +22,25 @@ use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use tokio::time::timeout;
 
-pub(super) use self::frames::{FrameBounds, Progress};
 pub(crate) use self::{
     stream::reserve,
     upload::{Received, StreamEntry},
 };
 use super::CallerIo;
-use crate::buffers::{CallerBytes, Charge, Charged, SEND_BUFFER, STREAM_WINDOW};
-use crate::http::caller::Caller;
+use crate::{
+    buffers::{CallerBytes, Charge, Charged, SEND_BUFFER, STREAM_WINDOW},
+    http::caller::Caller,
+    reason::Reason,
+};
 
 /// After so many bytes from a caller it is looked at how many are held for it.
 const LOOK: usize = 16 * 1024;
 
 /// Streams that a caller may reset before they were looked at (CVE-2023-44487).
 const PENDING_RESETS: usize = 32;
+
+/// A stream that is reset within this time, before its response has begun, was opened for nothing.
+const AT_ONCE: Duration = Duration::from_millis(100);
 
 /// What the streams of one connection share.
 pub(super) struct Http2Session {
@@ -77,6 +83,10 @@ pub(super) async fn serve(io: CallerIo, caller: &Arc<Caller>) {
         Http2Session { caller: caller.clone(), held, uploads, slots: Mutex::default(), waker: AtomicWaker::new() };
     if let Err(error) = run(server, &Arc::new(connection)).await {
         tracing::trace!(caller = %caller.address, %error, "connection ended");
+        // Some floods are ended by the `h2` crate itself.
+        if error.is_library() && error.is_go_away() && error.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM) {
+            caller.shared.telemetry.refused(Reason::Overloaded);
+        }
     }
 }
 
@@ -91,7 +101,7 @@ async fn run(mut server: Server, connection: &Arc<Http2Session>) -> Result<(), h
         }
         // Polled after each stream that is accepted, so that this needs no waker of its own.
         let first_request = poll_fn(|_| if caller.has_begun() { Poll::Ready(()) } else { Poll::Pending });
-        // Either will do.
+        // The result does not matter: after the time, the caller is sent away without a request.
         let _ = timeout(caller.shared.config.limits.first_request, first_request).await;
     });
     let mut is_sent_away = false;
@@ -100,7 +110,7 @@ async fn run(mut server: Server, connection: &Arc<Http2Session>) -> Result<(), h
         connection.waker.register(cx.waker());
         if shedding.as_mut().poll(cx).is_ready() {
             shedding.set(connection.held.shedding());
-            // Polled at once, so that it hears of the next time.
+            // Polled at once, so that it is registered for the next notification.
             let _ = shedding.as_mut().poll(cx);
             connection.shed();
         }
@@ -126,6 +136,9 @@ fn accept(server: &mut Server, connection: &Arc<Http2Session>, cx: &mut Context<
         if connection.caller.has_received(LOOK) {
             connection.look();
         }
+        if connection.caller.frames.is_exhausted() {
+            return close(server, connection, cx);
+        }
         match accepted {
             Poll::Ready(Some(Ok((request, respond)))) => stream::start(connection, request, respond),
             Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(error)),
@@ -135,7 +148,28 @@ fn accept(server: &mut Server, connection: &Arc<Http2Session>, cx: &mut Context<
     }
 }
 
+/// Closes the connection of a caller that sends too many frames that do no work.
+fn close(server: &mut Server, connection: &Http2Session, cx: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
+    let caller = &connection.caller;
+    tracing::debug!(caller = %caller.address, "connection closed: too many HTTP/2 frames that do no work");
+    caller.shared.telemetry.refused(Reason::Overloaded);
+    server.abrupt_shutdown(h2::Reason::ENHANCE_YOUR_CALM);
+    // Sends it. A caller that does not read is not waited for.
+    let _ = server.poll_accept(cx);
+    Poll::Ready(Ok(()))
+}
+
 impl Http2Session {
+    /// A stream was reset before its response had begun, so long after it was opened.
+    fn was_abandoned(&self, age: Duration) {
+        if age < AT_ONCE {
+            self.caller.frames.abandoned(self.caller.shared.clock.coarse());
+            if self.caller.frames.is_exhausted() {
+                self.waker.wake();
+            }
+        }
+    }
+
     /// Counts what is held of uploads, and gives up streams until the caller is within its bound.
     fn look(&self) {
         let mut slots: Vec<(usize, Arc<StreamEntry>)> = {

@@ -1,11 +1,13 @@
 //! The bytes of a caller's HTTP connection.
 //!
-//! Between the socket and the parser for six reasons. Bytes read while the protocol was being recognised come first. What
-//! hyper would read in another way than others is not let in ([`RequestTracker`]).
-//! A head, or a header block of HTTP/2, that does not come to its end is noticed. What the parser holds is counted.
-//! While a head of HTTP/1.1 arrives, a copy of its beginning is kept, because hyper answers what it cannot parse by
-//! itself, and its answer says too little: it is replaced by one with a reason. And it knows whether the caller has ended
-//! its side, and whether everything was written.
+//! [`CallerIo`] is between the socket and the parser:
+//! - It first returns the bytes that were read to recognise the protocol.
+//! - It refuses bytes that hyper would read in another way than other programs ([`RequestTracker`]).
+//! - It notes when a head, or a frame or header block of HTTP/2, begins and ends, and counts frames that do no work.
+//! - It counts the bytes that the parser holds.
+//! - It keeps the beginning of a head of HTTP/1.1. hyper itself answers a head that it cannot parse; that answer is
+//!   replaced by one with a reason.
+//! - It knows whether the caller has ended its side, and whether everything was written.
 
 use std::{
     io,
@@ -18,16 +20,14 @@ use bytes::{Buf, Bytes};
 use hyper::rt::{Read, ReadBufCursor, Write};
 use tokio::net::TcpStream;
 
-use super::{
-    h1::RequestTracker,
-    h2::{FrameBounds, Progress},
-};
+use super::h1::RequestTracker;
 use crate::{
     http::{
         answer,
         caller::{Caller, Stage},
         charge::{self, ConnectionCharge},
     },
+    http2::{FrameBounds, Progress},
     reason::Reason,
     socket::{DisconnectWatch, Socket},
 };
@@ -60,11 +60,12 @@ impl CallerIo {
     /// A stream of which `first` was already read.
     pub(crate) fn new(stream: TcpStream, first: Bytes, caller: Arc<Caller>) -> Self {
         let stream = Socket::new(stream);
+        caller.set_socket(&stream);
         Self {
             stream,
             first,
             framing: RequestTracker::new(),
-            frames: FrameBounds::new(),
+            frames: FrameBounds::of_caller(),
             caller,
             remembered: false,
             at_end: false,
@@ -86,7 +87,7 @@ impl CallerIo {
         self.at_end
     }
 
-    /// Something that was to be written is still with whoever writes it.
+    /// The socket did not take all bytes that were to be written.
     pub(super) fn has_unsent(&self) -> bool {
         self.has_refused
     }
@@ -100,7 +101,7 @@ impl CallerIo {
     fn look(framing: &mut RequestTracker, head: &mut Vec<u8>, caller: &Caller, bytes: &[u8]) -> usize {
         let passed = framing.pass(bytes);
         caller.set_partial_head(framing.is_within_head());
-        caller.set_uploading(framing.unfinished());
+        caller.set_uploading(framing.unfinished(), framing.left());
         if framing.is_refused() {
             caller.set_malformed(framing.malformed());
         }
@@ -124,6 +125,7 @@ impl CallerIo {
             Progress::Began => caller.partial_head_began(),
             Progress::Incomplete => {}
         }
+        caller.frames.received(frames.take_counts(), caller.shared.clock.coarse());
         if frames.is_opened() && caller.stage() == Stage::Head {
             caller.opened();
         }
@@ -158,6 +160,10 @@ impl CallerIo {
 
     /// Reads what is neither HTTP/1.1 nor to be looked at.
     fn poll_read_through(&mut self, cx: &mut Context<'_>, buf: &mut ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+        if self.caller.http2 && self.caller.frames.is_exhausted() {
+            // Nothing wakes the reader: its connection is closed next.
+            return Poll::Pending;
+        }
         let Self { stream, first, frames, caller, .. } = self;
         let mut look = |bytes: &[u8]| {
             if caller.http2 {
@@ -335,7 +341,7 @@ impl Write for CallerIo {
                 held.set(0);
             }
             if self.framing.undecided().is_some() {
-                // What was held back can be read now.
+                // Bytes that were held back can be read now.
                 cx.waker().wake_by_ref();
             }
         }

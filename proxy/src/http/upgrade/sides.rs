@@ -104,6 +104,7 @@ impl StreamSide {
         let length = room.min(bytes.len());
         let data = self.held.charged(Bytes::copy_from_slice(&bytes[..length]));
         self.send.send_data(data, false).map_err(io::Error::other)?;
+        self.received.was_sent(length);
         Poll::Ready(Ok(length))
     }
 }

@@ -1,8 +1,9 @@
 //! Bytes of an upgraded exchange, both ways.
 //!
-//! A reset of one side becomes a reset of the other, an end an end. Each direction is independent: one whose receiver is slow holds a buffer and stops reading, and never keeps the other
-//! from moving. Silence and a drain are looked at whatever the directions do. A drain ends a WebSocket as WebSocket does:
-//! each side gets close code 1001, between two frames; what is in the middle of a frame is carried to its end first.
+//! A reset of one side becomes a reset of the other, an end an end. Each direction is independent: one whose receiver
+//! is slow holds a buffer and stops reading, and the other one goes on. The idle time and a drain also hold while a
+//! direction is blocked. A drain ends a WebSocket as WebSocket does: each side gets close code 1001. It is sent between
+//! two frames, so a frame that has begun is carried to its end first.
 
 use std::{
     future::{Future, poll_fn},
@@ -122,8 +123,8 @@ async fn carry(
             (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => return Poll::Ready(TunnelEnd::Closed),
             _ => {}
         }
-        // Who reads learns of a reset by reading, after everything that came before it. Where nobody reads, it is asked
-        // for.
+        // A direction that reads sees a reset after all bytes that came before it. For one that does not read, the
+        // state of the socket is checked.
         let caller_gone = !up.reads() && caller_broken.as_mut().poll(cx).is_ready();
         if caller_gone || caller.poll_gone(cx).is_ready() {
             return Poll::Ready(TunnelEnd::CallerReset);
@@ -220,7 +221,7 @@ impl TunnelDirection {
                     self.state = DirectionState::Ended;
                 }
                 DirectionState::Ended if self.ends_soon => {
-                    // The source may still say something, which nobody is to hear. Unread, it would make the close a reset.
+                    // What the source still sends is read and dropped: unread bytes would turn the close into a reset.
                     self.buffer.clear();
                     let read = ready!(self.read(cx, source.as_mut())).map_err(|_| Side::Source)?;
                     if read == 0 {

@@ -21,6 +21,7 @@ use crate::{
     socket::Socket,
     upstream::{
         Answer, Failure, OutboundRequest, ProtocolError, ResponseBody, ResponseRest, Upgraded, Upload, pool::PoolSlot,
+        upload::RunningUpload,
     },
 };
 
@@ -148,10 +149,9 @@ impl<U: Upload> Sending<U> {
         if self.writer.is_done() && !socket.has_unsent() {
             return if reusable { Rest::Done } else { Rest::Lost };
         }
-        tokio::spawn(self.writer.finish(socket.clone()));
         // An endpoint that answers before it has the whole request may not read the rest, and would take what it finds
         // there for the next one.
-        Rest::Lost
+        Rest::Running(RunningUpload::spawn(self.writer.finish(socket.clone())))
     }
 }
 

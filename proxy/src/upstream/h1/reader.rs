@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 
 use super::{chunked::DecodedPiece, connection::PooledConnection, decoder::BodyDecoder, head::ResponseFraming};
-use crate::upstream::{BodyError, ProtocolError, pool::PoolSlot};
+use crate::upstream::{BodyError, ProtocolError, pool::PoolSlot, upload::RunningUpload};
 
 /// Bytes read at once, at first and at most. So much of a body is held, whoever does not read it.
 const READ_FIRST: usize = 16 * 1024;
@@ -21,13 +21,17 @@ pub(super) enum Rest {
     Done,
     /// Whatever becomes of it, the connection is not used again.
     Lost,
+    /// The same, and a part of it is still being sent.
+    Running(RunningUpload),
 }
 
 impl Rest {
     /// The response was read to its end: gives the connection back to its pool, if it can carry another request.
     pub(super) fn release(self, mut connection: Box<PooledConnection>, slot: &PoolSlot) {
-        if matches!(self, Self::Done) && connection.park() {
-            slot.put(connection);
+        match self {
+            Self::Done if connection.park() => slot.put(connection),
+            Self::Done | Self::Lost => {}
+            Self::Running(upload) => upload.detach(),
         }
     }
 }
@@ -82,7 +86,7 @@ impl H1Body {
             Ok(DecodedPiece::Trailers(trailers)) => Some(Ok(Frame::trailers(trailers))),
             Ok(DecodedPiece::End | DecodedPiece::More) => None,
             Err(error) => {
-                // Nothing on it can be trusted any more; an upload that still runs hears of it.
+                // Nothing on it can be trusted any more.
                 if let Some((connection, _)) = self.open.take() {
                     connection.socket.close();
                 }

@@ -2,6 +2,7 @@
 
 use std::{
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -9,21 +10,25 @@ use bytes::Bytes;
 use h2::{Reason, SendStream};
 
 use super::reserve;
-use crate::upstream::upload::{Upload, discard};
+use crate::{
+    http2::FrameBudget,
+    upstream::upload::{Upload, discard},
+};
 
 /// A body on its way. Holds one piece of it at a time.
 pub(super) struct Uploading<U> {
     send: SendStream<Bytes>,
     upload: U,
     data: Bytes,
+    frames: Arc<FrameBudget>,
     /// The endpoint takes no more of it.
     refused: bool,
 }
 
 impl<U: Upload> Uploading<U> {
-    /// A body of which nothing was sent.
-    pub(super) fn new(send: SendStream<Bytes>, upload: U) -> Self {
-        Self { send, upload, data: Bytes::new(), refused: false }
+    /// A body of which nothing was sent. `frames`: those of its connection.
+    pub(super) fn new(send: SendStream<Bytes>, upload: U, frames: Arc<FrameBudget>) -> Self {
+        Self { send, upload, data: Bytes::new(), frames, refused: false }
     }
 
     /// Sends what can be sent. Ready once everything was handed on, or with an error where the caller's body failed. An
@@ -32,7 +37,10 @@ impl<U: Upload> Uploading<U> {
         while !self.refused {
             if !self.data.is_empty() {
                 match ready!(reserve(&mut self.send, self.data.len(), cx)) {
-                    Some(room) => self.refused = self.send.send_data(self.data.split_to(room), false).is_err(),
+                    Some(room) => {
+                        self.frames.sent(room);
+                        self.refused = self.send.send_data(self.data.split_to(room), false).is_err();
+                    }
                     None => self.refused = true,
                 }
                 continue;

@@ -164,3 +164,24 @@ fn what_is_not_understood_keeps_nothing_else() {
         assert!(refusal.contains(want) && refusal.contains(key), "{case}: {refusal}");
     }
 }
+
+#[test]
+fn a_stanza_over_tls_in_an_imported_file_is_enough() {
+    let block = "maesh:53 traefik.mesh:53 {\n    errors\n    rewrite edns0 subnet set 32 128\n    forward . tls://10.96.0.53 {\n        \
+                 tls_servername maesh-dns.maesh.svc\n    }\n}\n";
+    let imports = format!("{COREFILE}import custom/*.server\n");
+    let maps = Maps::from([
+        (map("coredns"), data(&[("Corefile", imports.as_str())])),
+        (map("coredns-custom"), data(&[("by-hand.server", block), ("maesh.server", "")])),
+    ]);
+    let there = report(&coredns(false), &maps, &zones(), FORWARD).unwrap();
+    let standings: Vec<_> = there.standings.iter().map(|it| (it.file.key.as_str(), it.state.clone())).collect();
+    assert_eq!(standings, [("by-hand.server", Ok(StanzaState::Present))]);
+    assert_eq!(additions(&coredns(false), &maps, &zones(), FORWARD), Ok(Vec::new()));
+    let (changes, refusal) = removals(&coredns(false), &maps, &zones(), Some(FORWARD));
+    assert_eq!((changes.len(), refusal), (1, None));
+    assert_eq!((changes[0].file.key.as_str(), &changes[0].after), ("by-hand.server", &None));
+    // The address of the mesh's dns is another by now: only its owner can correct it.
+    let moved = additions(&coredns(false), &maps, &zones(), [10, 96, 0, 54].into());
+    assert!(moved.is_err_and(|why| why.to_string().contains("forwards over TLS")));
+}

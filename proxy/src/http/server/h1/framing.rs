@@ -103,6 +103,11 @@ impl RequestTracker {
         }
     }
 
+    /// Bytes that this body lacks; `None` where only its chunks say.
+    pub(in crate::http::server) fn left(&self) -> Option<u64> {
+        if let TrackerState::Body(left) = self.state { Some(left) } else { None }
+    }
+
     /// The connection goes on in HTTP.
     pub(in crate::http::server) fn decide(&mut self) {
         self.state = TrackerState::RequestLine;

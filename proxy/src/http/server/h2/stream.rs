@@ -29,6 +29,7 @@ use crate::{
         silence::Silence,
         upgrade::{CallerSide, StreamSide, Tunnel},
     },
+    http2::FrameBudget,
 };
 
 /// A stream that is open; its connection forgets it when it is dropped.
@@ -51,6 +52,7 @@ impl Drop for OpenStream {
 pub(super) fn start(connection: &Arc<Http2Session>, request: Request<RecvStream>, respond: SendResponse<Charged>) {
     let caller = &connection.caller;
     caller.stream_opened();
+    caller.frames.request();
     let (mut head, mut stream) = request.into_parts();
     let window = if stream.is_end_stream() { None } else { Some(stream.flow_control().clone()) };
     let slot = StreamEntry::new(window);
@@ -107,7 +109,7 @@ async fn run(
     request: Box<ProxiedRequest>,
     respond: &mut SendResponse<Charged>,
 ) -> Result<Result<Answered, LocalAnswer>, Reason> {
-    let activity = exchange.activity.clone();
+    let (activity, began) = (exchange.activity.clone(), exchange.began());
     let mut running = pin!(pipeline::run(exchange, request));
     let mut silence = pin!(Silence::new(&activity));
     let answered = poll_fn(|cx| {
@@ -117,7 +119,11 @@ async fn run(
         if let Poll::Ready(answered) = running.as_mut().poll(cx) {
             return Poll::Ready(Ok(answered));
         }
-        if respond.poll_reset(cx).is_ready() || silence.as_mut().poll(cx).is_ready() {
+        if respond.poll_reset(cx).is_ready() {
+            open.connection.was_abandoned(began.elapsed());
+            return Poll::Ready(Err(Reason::CANCEL));
+        }
+        if silence.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Err(Reason::CANCEL));
         }
         Poll::Pending
@@ -156,8 +162,11 @@ fn begin(
     head.version = Version::HTTP_2;
     head.headers.entry(header::DATE).or_insert_with(date);
     let ends = tunnel.is_none() && body.is_end_stream();
-    // An error means that the stream is over.
-    let send = respond.send_response(Response::from_parts(head, ()), ends).ok()?;
+    let Ok(send) = respond.send_response(Response::from_parts(head, ()), ends) else {
+        // The stream is over.
+        open.connection.was_abandoned(exchange.began().elapsed());
+        return None;
+    };
     (!ends).then_some(Begun { send, body, tunnel })
 }
 
@@ -166,8 +175,15 @@ async fn download(open: &OpenStream, exchange: Box<Exchange>, send: SendStream<C
     let held = &open.connection.held;
     let mut silence = pin!(Silence::new(&exchange.activity));
     let body = Recorded::new(body, exchange);
-    let mut download =
-        BodySender { send, body, waiting: Bytes::new(), is_last: false, charge: held.charge(), held: held.clone() };
+    let mut download = BodySender {
+        send,
+        body,
+        waiting: Bytes::new(),
+        is_last: false,
+        charge: held.charge(),
+        held: held.clone(),
+        frames: &open.connection.caller.frames,
+    };
     let ended = poll_fn(|cx| {
         if open.slot.poll_given_up(cx).is_ready() {
             return Poll::Ready(Err(Reason::ENHANCE_YOUR_CALM));
@@ -186,7 +202,7 @@ async fn download(open: &OpenStream, exchange: Box<Exchange>, send: SendStream<C
 }
 
 /// A response's body on its way to the caller.
-struct BodySender {
+struct BodySender<'a> {
     send: SendStream<Charged>,
     body: Recorded,
     /// A piece for which the caller had no room yet.
@@ -196,9 +212,10 @@ struct BodySender {
     /// Counts `waiting` while it waits.
     charge: Charge,
     held: Arc<CallerBytes>,
+    frames: &'a FrameBudget,
 }
 
-impl BodySender {
+impl BodySender<'_> {
     /// Sends what can be sent; ready once all is, or with the code to reset the stream with.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Reason>> {
         loop {
@@ -209,6 +226,7 @@ impl BodySender {
                 let Some(room) = room else { return Poll::Ready(Err(Reason::CANCEL)) };
                 self.charge.set(0);
                 let piece = self.waiting.split_to(room.min(self.waiting.len()));
+                self.frames.sent(piece.len());
                 let ends = self.is_last && self.waiting.is_empty();
                 if self.send.send_data(self.held.charged(piece), ends).is_err() {
                     return Poll::Ready(Err(Reason::CANCEL));

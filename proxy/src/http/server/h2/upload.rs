@@ -128,6 +128,11 @@ impl Received {
         }
     }
 
+    /// Bytes that are no body were sent on the stream.
+    pub(crate) fn was_sent(&self, bytes: usize) {
+        self.connection.caller.frames.sent(bytes);
+    }
+
     /// The stream itself, for what is no body.
     pub(crate) fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, h2::Error>>> {
         self.release();

@@ -1,7 +1,7 @@
-//! Where the frames and header blocks of a caller's HTTP/2 connection end.
+//! Where the frames and header blocks of an HTTP/2 connection end, and how many of them do no work.
 //!
-//! The `h2` crate waits for the rest of a frame or a header block without any limit. So the frames are followed in the
-//! bytes before it gets them. Only the nine bytes that precede a payload are read. Pure.
+//! The `h2` crate waits for the rest of a frame or a header block without any limit, and takes any number of frames. So
+//! they are followed in the bytes before it gets them. Only the nine bytes that precede a payload are read. Pure.
 
 /// Bytes of the preface, and of what precedes the payload of a frame (RFC 9113 sections 3.4 and 4.1).
 const PREFACE: usize = 24;
@@ -11,10 +11,14 @@ const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const CONTINUATION: u8 = 9;
 const END_HEADERS: u8 = 4;
+const PADDED: u8 = 8;
+
+/// Most bytes of a DATA frame that are no bytes of a body: the length of the padding, and the padding.
+const PADDING: usize = 256;
 
 /// What is incomplete after some more bytes. A frame of DATA never is: an upload may be slow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::http::server) enum Progress {
+pub(crate) enum Progress {
     /// Nothing.
     Complete,
     /// A frame or header block that began within these bytes.
@@ -23,9 +27,18 @@ pub(in crate::http::server) enum Progress {
     Incomplete,
 }
 
+/// Frames that came to their end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct FrameCounts {
+    /// Those without a byte of a body. HEADERS are among them: whether they open a stream, only the `h2` crate knows.
+    pub(crate) without_work: u32,
+    /// Bytes of bodies.
+    pub(crate) data: usize,
+}
+
 /// How far the frames were followed.
 #[derive(Debug)]
-pub(in crate::http::server) struct FrameBounds {
+pub(crate) struct FrameBounds {
     /// Bytes of the preface or of a payload that are still to come.
     left: usize,
     /// What precedes the payload, of which `seen` bytes have come.
@@ -36,21 +49,34 @@ pub(in crate::http::server) struct FrameBounds {
     /// Bytes of its frames that are complete.
     block: usize,
     opened: bool,
+    /// Since somebody asked.
+    counts: FrameCounts,
 }
 
 impl FrameBounds {
-    /// Nothing has come.
-    pub(in crate::http::server) fn new() -> Self {
-        Self { left: PREFACE, head: [0; FRAME_HEAD], seen: 0, in_block: false, block: 0, opened: false }
+    /// Nothing has come from a caller: its preface comes first.
+    pub(crate) fn of_caller() -> Self {
+        Self { left: PREFACE, ..Self::of_endpoint() }
+    }
+
+    /// Nothing has come from an endpoint.
+    pub(crate) fn of_endpoint() -> Self {
+        let counts = FrameCounts::default();
+        Self { left: 0, head: [0; FRAME_HEAD], seen: 0, in_block: false, block: 0, opened: false, counts }
+    }
+
+    /// The frames that came to their end since this was last asked.
+    pub(crate) fn take_counts(&mut self) -> FrameCounts {
+        std::mem::take(&mut self.counts)
     }
 
     /// The preface and a frame have come to their end.
-    pub(in crate::http::server) fn is_opened(&self) -> bool {
+    pub(crate) fn is_opened(&self) -> bool {
         self.opened
     }
 
     /// Bytes of an incomplete frame or header block that have come.
-    pub(in crate::http::server) fn held(&self) -> usize {
+    pub(crate) fn held(&self) -> usize {
         let payload = if self.seen == FRAME_HEAD { self.payload() - self.left } else { 0 };
         self.block + payload
     }
@@ -60,7 +86,7 @@ impl FrameBounds {
     }
 
     /// Follows `bytes`.
-    pub(in crate::http::server) fn pass(&mut self, mut bytes: &[u8]) -> Progress {
+    pub(crate) fn pass(&mut self, mut bytes: &[u8]) -> Progress {
         let mut is_new = !self.is_incomplete();
         loop {
             let skipped = self.left.min(bytes.len());
@@ -96,6 +122,11 @@ impl FrameBounds {
         let (kind, flags) = (self.head[3], self.head[4]);
         self.seen = 0;
         self.opened = true;
+        let padding = if flags & PADDED == 0 { 0 } else { PADDING };
+        match self.payload().saturating_sub(padding) {
+            bytes @ 1.. if kind == DATA => self.counts.data += bytes,
+            _ => self.counts.without_work += 1,
+        }
         if matches!(kind, HEADERS | CONTINUATION) {
             self.in_block = flags & END_HEADERS == 0;
             self.block = if self.in_block { self.block + self.payload() } else { 0 };
@@ -119,7 +150,7 @@ mod tests {
     }
 
     fn opened() -> FrameBounds {
-        let mut bounds = FrameBounds::new();
+        let mut bounds = FrameBounds::of_caller();
         assert_eq!(bounds.pass(&[0; PREFACE]), Complete);
         assert!(!bounds.is_opened());
         assert_eq!(bounds.pass(&frame(4, 0, 0)), Complete);
@@ -130,7 +161,7 @@ mod tests {
     #[test]
     fn a_connection_opens_with_its_first_frame() {
         let bytes = [&[0; PREFACE][..], &frame(4, 0, 6)].concat();
-        let mut bounds = FrameBounds::new();
+        let mut bounds = FrameBounds::of_caller();
         for (at, byte) in bytes.iter().enumerate() {
             assert!(!bounds.is_opened(), "after {at} bytes");
             bounds.pass(&[*byte]);
@@ -185,5 +216,39 @@ mod tests {
                 assert_eq!(bounds.pass(bytes), *want, "{case}, piece {at}");
             }
         }
+    }
+
+    #[test]
+    fn frames_that_do_no_work() {
+        for (case, bytes, without_work, data) in [
+            ("DATA", frame(DATA, 0, 20), 0, 20),
+            ("two of them", [frame(DATA, 0, 20), frame(DATA, 1, 5)].concat(), 0, 25),
+            ("empty DATA", frame(DATA, 1, 0), 1, 0),
+            ("DATA that may be all padding", frame(DATA, PADDED, 200), 1, 0),
+            ("PING, SETTINGS", [frame(6, 0, 8), frame(4, 0, 0)].concat(), 2, 0),
+            ("WINDOW_UPDATE, RST_STREAM, PRIORITY", [frame(8, 0, 4), frame(3, 0, 4), frame(2, 0, 5)].concat(), 3, 0),
+            ("an unknown kind", frame(0x77, 0, 100), 1, 0),
+            ("a block of three frames", [frame(HEADERS, 0, 0), frame(9, 0, 0), frame(9, 4, 0)].concat(), 3, 0),
+            ("a frame that is not complete", frame(6, 0, 8)[..16].to_vec(), 0, 0),
+        ] {
+            let mut whole = opened();
+            whole.take_counts();
+            whole.pass(&bytes);
+            assert_eq!(whole.take_counts(), FrameCounts { without_work, data }, "{case}");
+            assert_eq!(whole.take_counts(), FrameCounts::default(), "{case}: asked again");
+            let mut pieces = opened();
+            pieces.take_counts();
+            for byte in &bytes {
+                pieces.pass(&[*byte]);
+            }
+            assert_eq!(pieces.take_counts(), FrameCounts { without_work, data }, "{case}: byte by byte");
+        }
+    }
+
+    #[test]
+    fn an_endpoint_sends_no_preface() {
+        let mut bounds = FrameBounds::of_endpoint();
+        bounds.pass(&frame(4, 0, 6));
+        assert_eq!(bounds.take_counts(), FrameCounts { without_work: 1, data: 0 });
     }
 }
