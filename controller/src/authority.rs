@@ -3,7 +3,7 @@
 //! The leader keeps a [`Book`] of authorities in a Secret of the mesh's namespace and publishes their certificates in a
 //! ConfigMap that dns and proxies mount. Every replica reads the book and signs for itself, for a day at most, with a
 //! key that never leaves its memory. Both change without a restart: an authority signs nothing before it has been
-//! published for [`Terms::spread`], and is believed until nothing that it signed can be in use.
+//! published for [`CaLifetimes::spread`], and is believed until nothing that it signed can be in use.
 //!
 //! If asked to, the leader also keeps a certificate for DNS over TLS in a Secret that dns mounts, signed by the same
 //! authorities.
@@ -25,7 +25,7 @@ pub use self::{
 
 /// How long things are valid, and how long a change takes to reach everybody.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Terms {
+pub struct CaLifetimes {
     /// Life of an authority.
     pub authority: Duration,
     /// A new authority is made when the newest has less than this left.
@@ -43,7 +43,7 @@ pub struct Terms {
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-impl Default for Terms {
+impl Default for CaLifetimes {
     fn default() -> Self {
         Self {
             authority: 365 * 24 * HOUR,
@@ -56,7 +56,7 @@ impl Default for Terms {
     }
 }
 
-impl Terms {
+impl CaLifetimes {
     /// With a certificate for DNS over TLS. Its clients verify it with copies of the authorities' certificates, which
     /// people and programs such as CoreDNS renew in weeks rather than minutes. The certificate has to outlast an outage
     /// of the controllers.

@@ -2,8 +2,8 @@
 //!
 //! Every replica watches and serves; only the leader writes. No two may ever write at once, so the leader's right ends
 //! before anybody else's can begin, without comparing clocks of two machines: the leader counts from the moment before
-//! it sent its last renewal, [`Terms::right`] long; others count from the moment after they saw that renewal,
-//! [`Terms::lease`] long. What lies between the two is the longest that a write may take.
+//! it sent its last renewal, [`LeaseTimes::right`] long; others count from the moment after they saw that renewal,
+//! [`LeaseTimes::lease`] long. What lies between the two is the longest that a write may take.
 
 mod election;
 
@@ -27,7 +27,7 @@ use crate::api::ApiError;
 
 /// The times of an election.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Terms {
+pub struct LeaseTimes {
     /// Silence of the leader after which another may take over. Whole seconds: the Lease has no finer unit.
     pub lease: Duration,
     /// How long the leader may write after its last renewal was sent; shorter than `lease`.
@@ -36,13 +36,13 @@ pub struct Terms {
     pub retry: Duration,
 }
 
-impl Default for Terms {
+impl Default for LeaseTimes {
     fn default() -> Self {
         Self { lease: Duration::from_secs(15), right: Duration::from_secs(10), retry: Duration::from_secs(2) }
     }
 }
 
-impl Terms {
+impl LeaseTimes {
     /// How long one look at the Lease and its renewal may take together. Half of the leader's right, so that a
     /// connection that died silently leaves time to renew over a new one.
     fn longest_round(&self) -> Duration {
@@ -102,7 +102,7 @@ pub struct Candidate {
 impl Candidate {
     /// Takes part in the election for the Lease `namespace`/`lease` as `me`, which no other process may ever be called:
     /// a pod's name does not suffice, for its containers restart. Must be called within a runtime.
-    pub fn start(client: Client, namespace: &str, lease: &str, me: &str, terms: Terms) -> Self {
+    pub fn start(client: Client, namespace: &str, lease: &str, me: &str, terms: LeaseTimes) -> Self {
         let until = Arc::new(Mutex::new(None));
         let (leads, receiver) = watch::channel(false);
         let (stop, stopped) = oneshot::channel();
@@ -143,7 +143,7 @@ struct Shell {
     leases: Api<Lease>,
     name: String,
     election: Election,
-    terms: Terms,
+    terms: LeaseTimes,
     until: Arc<Mutex<Option<Instant>>>,
     leads: watch::Sender<bool>,
     /// What went wrong in the last round: said once.

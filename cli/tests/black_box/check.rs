@@ -339,6 +339,16 @@ fn an_installed_mesh() {
     let all = check(&mesh.server, &[]);
     let bad: Vec<_> = all.checks.values().filter(|check| check["result"] == "fail").collect();
     assert!(all.code == Some(0) && bad.is_empty(), "{bad:#?}");
+    // A person's stanza over TLS, as docs/dns.md shows it: nothing is proposed that would undo it.
+    let over_tls = format!(
+        "maesh:53 traefik.mesh:53 {{\n  errors\n  rewrite edns0 subnet set 32 128\n  forward . tls://{MESH_DNS} {{\n    \
+         tls_servername maesh-dns.maesh.svc\n  }}\n}}\n"
+    );
+    mesh.corefile_map(&corefile_with(&over_tls));
+    mesh.assert("stanza", "pass", "leads the mesh's zones to 10.96.0.53");
+    mesh.assert("corefile", "pass", "is understood");
+    mesh.corefile_map(&corefile_with(&over_tls.replace(MESH_DNS, "10.96.0.54")));
+    mesh.assert("stanza", "fail", "forwards over TLS, which the mesh never writes");
     mesh.corefile(&corefile_with("maesh:53 {\n  nosuch\n}\n"));
     mesh.assert("corefile", "fail", "is served by a block that is not the mesh's");
     mesh.await_check("coredns-loaded", "warn", "could not be loaded at some time");

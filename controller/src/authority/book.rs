@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::Terms;
+use super::CaLifetimes;
 
 /// One authority.
 #[derive(Clone, Serialize, Deserialize, PartialEq, Eq)]
@@ -71,7 +71,7 @@ impl Book {
 
     /// Whether nobody needs the authority at `index` any more: it is out of date, or others have been signing for so
     /// long that nothing it signed is in use.
-    pub(super) fn is_over(&self, index: usize, now: Timestamp, terms: &Terms) -> bool {
+    pub(super) fn is_over(&self, index: usize, now: Timestamp, terms: &CaLifetimes) -> bool {
         let Some(it) = self.0.get(index) else { return false };
         let replaced = it.key.is_some()
             && self.0.iter().any(|other| {

@@ -22,7 +22,7 @@ use tokio::{
 
 pub use self::dns::DnsCertificate;
 use super::{
-    Terms,
+    CaLifetimes,
     book::{Book, Bundle},
     mint::{self, MintError, Subject},
     plan::{self, Held, Step},
@@ -57,12 +57,12 @@ pub struct Options {
     /// The certificate of DNS over TLS, if one is wanted.
     pub dns: Option<DnsCertificate>,
     /// How long things last.
-    pub terms: Terms,
+    pub terms: CaLifetimes,
 }
 
 /// Why the authority could not be looked after; it is tried again.
 #[derive(Debug, thiserror::Error)]
-enum KeepError {
+enum CaError {
     #[error("{0}; check the controller's rights on the Secret and the ConfigMap of its authority")]
     Api(#[from] kube::Error),
     #[error("{kind} {name} is there and is not the mesh's; rename or delete it, the mesh makes its own")]
@@ -84,7 +84,7 @@ enum KeepError {
 /// from then on it changes in place.
 pub async fn keep(client: Client, options: Options, leadership: Leadership, tls: watch::Sender<Option<ServerTls>>) {
     let mut leads = leadership.watch();
-    let mut keeper = Keeper {
+    let mut keeper = CaKeeper {
         secrets: Api::namespaced(client.clone(), &options.namespace),
         maps: Api::namespaced(client.clone(), &options.namespace),
         client,
@@ -96,11 +96,11 @@ pub async fn keep(client: Client, options: Options, leadership: Leadership, tls:
     };
     let mut said = None;
     loop {
-        let looked = timeout(PATIENCE, keeper.look()).await.unwrap_or(Err(KeepError::Slow));
+        let looked = timeout(PATIENCE, keeper.look()).await.unwrap_or(Err(CaError::Slow));
         // With what is remembered where there was no answer: certificates do not wait for the API server.
         match looked.and_then(|()| keeper.serve()).or_else(|error| keeper.serve().and(Err(error))) {
             Ok(()) => said = None,
-            Err(KeepError::NotLeader(_)) => {}
+            Err(CaError::NotLeader(_)) => {}
             Err(error) => warn_once(&mut said, &error),
         }
         let pause = if keeper.held.is_some() { keeper.options.terms.look } else { HURRY };
@@ -112,7 +112,7 @@ pub async fn keep(client: Client, options: Options, leadership: Leadership, tls:
     }
 }
 
-fn warn_once(said: &mut Option<String>, error: &KeepError) {
+fn warn_once(said: &mut Option<String>, error: &CaError) {
     let text = error.to_string();
     if said.as_ref() != Some(&text) {
         tracing::warn!(error = text, "the CA or a certificate that it signs is not up to date; trying again");
@@ -120,7 +120,7 @@ fn warn_once(said: &mut Option<String>, error: &KeepError) {
     }
 }
 
-struct Keeper {
+struct CaKeeper {
     client: Client,
     secrets: Api<Secret>,
     maps: Api<ConfigMap>,
@@ -132,9 +132,9 @@ struct Keeper {
     tls: watch::Sender<Option<ServerTls>>,
 }
 
-impl Keeper {
+impl CaKeeper {
     /// Reads the book; as the leader also takes every step that is due.
-    async fn look(&mut self) -> Result<(), KeepError> {
+    async fn look(&mut self) -> Result<(), CaError> {
         for _ in 0..STEPS {
             let secret = self.secrets.get_opt(&self.options.name).await?;
             own("Secret", &self.options.name, secret.as_ref().map(|it| &it.metadata))?;
@@ -165,7 +165,7 @@ impl Keeper {
     }
 
     /// Has a certificate signed where one is due.
-    fn serve(&mut self) -> Result<(), KeepError> {
+    fn serve(&mut self) -> Result<(), CaError> {
         let now = Timestamp::now();
         let Some(authority) = self.book.as_ref().and_then(|book| plan::sign(book, self.held.as_ref(), now)) else {
             return Ok(());
@@ -184,7 +184,7 @@ impl Keeper {
         Ok(())
     }
 
-    async fn write(&self, secret: Option<Secret>, book: &Book) -> Result<(), KeepError> {
+    async fn write(&self, secret: Option<Secret>, book: &Book) -> Result<(), CaError> {
         let text = serde_json::to_vec(book).unwrap_or_default();
         self.write_secret(&self.options.name, None, secret, [(BOOK, text)].into()).await
     }
@@ -196,7 +196,7 @@ impl Keeper {
         kind: Option<&str>,
         secret: Option<Secret>,
         data: BTreeMap<&str, Vec<u8>>,
-    ) -> Result<(), KeepError> {
+    ) -> Result<(), CaError> {
         let data = Some(data.into_iter().map(|(key, value)| (key.to_owned(), ByteString(value))).collect());
         let parameters = PostParams::default();
         let written = match secret {
@@ -213,7 +213,7 @@ impl Keeper {
         unless_changed(written)
     }
 
-    async fn publish(&self, map: Option<ConfigMap>, bundle: &Bundle) -> Result<(), KeepError> {
+    async fn publish(&self, map: Option<ConfigMap>, bundle: &Bundle) -> Result<(), CaError> {
         let data = Some(BTreeMap::from([(CERTIFICATES.to_owned(), bundle.to_pem())]));
         let parameters = PostParams::default();
         let written = match map {
@@ -260,13 +260,13 @@ impl Keeper {
 }
 
 /// Fails if an object is there and is somebody else's.
-fn own(kind: &'static str, name: &str, object: Option<&ObjectMeta>) -> Result<(), KeepError> {
+fn own(kind: &'static str, name: &str, object: Option<&ObjectMeta>) -> Result<(), CaError> {
     let ours = object.is_none_or(|it| it.labels.as_ref().is_some_and(|labels| labels.contains_key(LABEL)));
-    if ours { Ok(()) } else { Err(KeepError::Foreign { kind, name: name.to_owned() }) }
+    if ours { Ok(()) } else { Err(CaError::Foreign { kind, name: name.to_owned() }) }
 }
 
 /// Where another was faster, it is looked at again.
-fn unless_changed<T>(written: Result<T, kube::Error>) -> Result<(), KeepError> {
+fn unless_changed<T>(written: Result<T, kube::Error>) -> Result<(), CaError> {
     match written {
         Err(error) if ApiError::Conflict.is(&error) => Ok(()),
         Err(error) => Err(error.into()),

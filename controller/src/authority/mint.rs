@@ -8,7 +8,7 @@ use rcgen::{
     KeyUsagePurpose, SerialNumber, date_time_ymd,
 };
 
-use super::{Authority, Terms, plan::after};
+use super::{Authority, CaLifetimes, plan::after};
 
 /// A certificate counts from this long before it was made, for clocks that are behind.
 const EARLIER: i64 = 3600;
@@ -38,7 +38,7 @@ pub(super) fn authority(
     name: &str,
     now: Timestamp,
     signs_from: Option<Timestamp>,
-    terms: &Terms,
+    terms: &CaLifetimes,
 ) -> Result<Authority, MintError> {
     let until = after(now, terms.authority);
     let key = KeyPair::generate()?;

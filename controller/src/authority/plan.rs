@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use super::{
-    Terms,
+    CaLifetimes,
     book::{Authority, Book, Bundle},
 };
 
@@ -23,7 +23,7 @@ pub(super) enum Step {
 
 /// What the leader does at `now`. `book` is the Secret's, if there is a legible one; `published` is what dns and proxies
 /// are told to believe, if there is anything.
-pub(super) fn step(book: Option<&Book>, published: Option<&Bundle>, now: Timestamp, terms: &Terms) -> Step {
+pub(super) fn step(book: Option<&Book>, published: Option<&Bundle>, now: Timestamp, terms: &CaLifetimes) -> Step {
     let Some(book) = book.filter(|book| book.newest(now).is_some()) else {
         return begin(book, published, now, terms);
     };
@@ -47,7 +47,7 @@ pub(super) fn step(book: Option<&Book>, published: Option<&Bundle>, now: Timesta
 }
 
 /// There is nobody who could sign: the first start, or the Secret is lost.
-fn begin(book: Option<&Book>, published: Option<&Bundle>, now: Timestamp, terms: &Terms) -> Step {
+fn begin(book: Option<&Book>, published: Option<&Bundle>, now: Timestamp, terms: &CaLifetimes) -> Step {
     let mut keep: Vec<Authority> = book.map(|book| book.0.clone()).unwrap_or_default();
     keep.retain(|it| now < it.until);
     // Replicas that run hold certificates of authorities that are lost: these are believed for as long as they last.

@@ -6,11 +6,11 @@
 
 mod budget;
 mod direct;
-mod keeper;
 mod listed;
 mod object;
 mod pace;
 mod proxies;
+mod reconciler;
 mod refused;
 mod slices;
 mod writes;
@@ -25,7 +25,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use self::keeper::AddressKeeper;
+use self::reconciler::AddressReconciler;
 use crate::{api::ApiError, leader::Leadership};
 
 /// How long changes are gathered before they are acted on: of what is wanted, and of what is there. A thousand new
@@ -59,7 +59,7 @@ pub struct Options {
 
 /// Why own addresses could not be brought up to date; it is tried again.
 #[derive(Debug, thiserror::Error)]
-enum KeepError {
+enum ReconcileError {
     #[error("{0}; check the controller's rights on Services and EndpointSlices of its own namespace")]
     Api(#[from] kube::Error),
     #[error("the API server did not say within {READ:?} what is there")]
@@ -73,7 +73,7 @@ enum KeepError {
     NotLeader(#[from] crate::leader::NotLeader),
 }
 
-impl KeepError {
+impl ReconcileError {
     /// Whether only the address in hand is concerned, and others may do.
     fn is_of_one(&self) -> bool {
         match self {
@@ -121,7 +121,7 @@ async fn lead(
     leadership: &Leadership,
 ) {
     let now = Instant::now();
-    let mut keeper = AddressKeeper::new(client, options);
+    let mut reconciler = AddressReconciler::new(client, options);
     let mut due = Some(now);
     loop {
         let sooner = |due: Option<Instant>, pause| {
@@ -133,12 +133,12 @@ async fn lead(
                 Ok(()) => due = sooner(due, GATHER.0),
                 Err(_) => return,
             },
-            () = keeper.changed() => due = sooner(due, GATHER.1),
+            () = reconciler.changed() => due = sooner(due, GATHER.1),
             () = sleep_until(due.unwrap_or(now)), if due.is_some() => {
                 let wanted = wants.borrow_and_update().clone();
                 due = match wanted {
                     None => None,
-                    Some(wanted) => next(keeper.bring_up_to_date(&wanted, leadership).await),
+                    Some(wanted) => next(reconciler.bring_up_to_date(&wanted, leadership).await),
                 }
             }
         }
@@ -146,11 +146,11 @@ async fn lead(
 }
 
 /// When to look again, if nothing happens before.
-fn next(done: Result<Option<Instant>, KeepError>) -> Option<Instant> {
+fn next(done: Result<Option<Instant>, ReconcileError>) -> Option<Instant> {
     match done {
         Ok(next) => next,
         // Several at once.
-        Err(KeepError::TooEarly(next)) => Some(next.max(Instant::now() + GATHER.1)),
+        Err(ReconcileError::TooEarly(next)) => Some(next.max(Instant::now() + GATHER.1)),
         Err(error) => {
             tracing::warn!(%error, "own addresses are not up to date; trying again");
             Some(Instant::now() + RETRY)

@@ -11,7 +11,7 @@ mod guard;
 mod leave;
 mod lexer;
 mod look;
-mod ours;
+mod own_lines;
 mod place;
 mod plan;
 mod stubs;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use super::Terms;
+use super::LeaseTimes;
 
 /// What a Lease says. An empty holder: it is free.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -30,7 +30,7 @@ pub(super) enum Act {
 #[derive(Debug)]
 pub(super) struct Election {
     me: String,
-    terms: Terms,
+    terms: LeaseTimes,
     /// The last record, and when it was first seen so.
     seen: Option<(Record, Instant)>,
     /// The Lease was there at the last look.
@@ -40,7 +40,7 @@ pub(super) struct Election {
 }
 
 impl Election {
-    pub(super) fn new(me: &str, terms: Terms) -> Self {
+    pub(super) fn new(me: &str, terms: LeaseTimes) -> Self {
         Self { me: me.to_owned(), terms, seen: None, exists: false, right_until: None }
     }
 
@@ -136,7 +136,7 @@ mod tests {
             ("it was ours and is deleted: it may be meant", &[(0, Some(("a", 0))), (5, None)], 14, false),
             ("it was ours, and is missed", &[(0, Some(("a", 0))), (5, None)], 15, true),
         ] {
-            let mut election = Election::new("a", Terms::default());
+            let mut election = Election::new("a", LeaseTimes::default());
             for (second, record) in seen {
                 let record = record.map(|(by, renewed)| held(by, renewed));
                 election.saw(start + *second * SECOND, record.as_ref());
@@ -149,7 +149,7 @@ mod tests {
     #[test]
     fn the_right_ends_by_time_by_another_and_by_resigning() {
         let start = Instant::now();
-        let mut election = Election::new("a", Terms::default());
+        let mut election = Election::new("a", LeaseTimes::default());
         election.holds(start, held("a", 0));
         assert_eq!(election.right_until(), Some(start + 10 * SECOND));
         election.saw(start + SECOND, Some(&held("b", 1)));
@@ -172,7 +172,7 @@ mod tests {
             let start = Instant::now();
             let offsets = [0, 10_000, 77_777];
             let seconds = Duration::from_secs;
-            let mut all: Vec<_> = ["a", "b", "c"].map(|me| Election::new(me, Terms::default())).into();
+            let mut all: Vec<_> = ["a", "b", "c"].map(|me| Election::new(me, LeaseTimes::default())).into();
             let (mut clock, mut lease): (u64, Option<Record>) = (0, None);
             for (who, idle, takes, fate) in steps {
                 clock += idle;

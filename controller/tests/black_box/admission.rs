@@ -90,14 +90,15 @@ struct Controller {
 
 impl Controller {
     async fn start(client: &Client, folder: &std::path::Path) -> Self {
-        let candidate = leader::Candidate::start(client.clone(), "maesh", "maesh", "first", leader::Terms::default());
+        let candidate =
+            leader::Candidate::start(client.clone(), "maesh", "maesh", "first", leader::LeaseTimes::default());
         let (tls, mut served) = watch::channel(None);
         let options = authority::Options {
             namespace: "maesh".into(),
             name: "maesh-ca".into(),
             server: SERVER.into(),
             dns: None,
-            terms: authority::Terms::default(),
+            terms: authority::CaLifetimes::default(),
         };
         tokio::spawn(authority::keep(client.clone(), options, candidate.leadership(), tls));
         let tls = timeout(PATIENCE, served.wait_for(Option::is_some)).await.unwrap().unwrap().clone().unwrap();

@@ -13,7 +13,7 @@ use kube::{
 };
 use maesh_config::Kind;
 use maesh_controller::{
-    authority::{self, Bundle, DnsCertificate, Options, Terms},
+    authority::{self, Bundle, CaLifetimes, DnsCertificate, Options},
     leader,
 };
 use maesh_discovery::{
@@ -36,7 +36,7 @@ const SERVER: &str = "maesh-controller.default.svc";
 const DNS_SECRET: &str = "maesh-dns-tls";
 const SECRET: &str = "a secret of some length";
 /// An authority is replaced every four seconds.
-const TERMS: Terms = Terms {
+const TERMS: CaLifetimes = CaLifetimes {
     authority: Duration::from_secs(16),
     renew_before: Duration::from_secs(12),
     serving: Duration::from_secs(4),

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt::Debug, sync::Arc, time::Duration};
 
 use kube::Client;
 use maesh_config::{Change, Key, Resource};
-use maesh_controller::{leader::Terms, serve::Sink, source::kubernetes};
+use maesh_controller::{leader::LeaseTimes, serve::Sink, source::kubernetes};
 use maesh_testkube::ApiServer;
 use parking_lot::Mutex;
 use tokio::{
@@ -17,8 +17,8 @@ use tokio::{
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Times of an election that a test can wait for.
-pub(crate) const TERMS: Terms =
-    Terms { lease: Duration::from_secs(3), right: Duration::from_secs(2), retry: Duration::from_millis(300) };
+pub(crate) const TERMS: LeaseTimes =
+    LeaseTimes { lease: Duration::from_secs(3), right: Duration::from_secs(2), retry: Duration::from_millis(300) };
 
 /// A runtime whose threads belong to the server's network namespace; the test's own do not.
 pub(crate) fn runtime(server: &ApiServer) -> Runtime {

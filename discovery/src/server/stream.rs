@@ -24,7 +24,7 @@ use super::{
 use crate::{
     auth::{Authenticate, Credentials, Principal, Refused},
     io::Peer,
-    mark,
+    progress,
     xds::{self, DeltaDiscoveryRequest, DeltaDiscoveryResponse},
 };
 
@@ -116,9 +116,9 @@ async fn open(
         Refused::Unavailable(why) => Status::unavailable(why),
     })?;
     peer.iter().for_each(|peer| peer.authenticated());
-    let accepts_stale = request.metadata().get(mark::ACCEPT_STALE).is_some();
+    let accepts_stale = request.metadata().get(progress::ACCEPT_STALE).is_some();
     if let Some(reason) = shared.store.read().refusing().filter(|_| !accepts_stale) {
-        return Err(mark::stale(&reason));
+        return Err(progress::stale(&reason));
     }
     let slot = shared.slots.clone().try_acquire_owned();
     let slot = slot.map_err(|_| Status::resource_exhausted("as many subscribers as this controller serves"))?;

@@ -12,7 +12,7 @@ use tonic_prost::ProstCodec;
 use super::{Connect, SubscriberConfig};
 use crate::{
     io::Io,
-    mark,
+    progress,
     tls::ClientTls,
     xds::{self, DeltaDiscoveryRequest, DeltaDiscoveryResponse},
 };
@@ -40,7 +40,7 @@ pub(super) enum ConnectError {
 impl ConnectError {
     /// A controller answered, and its own view of the cluster is old.
     pub(super) fn is_stale(&self) -> bool {
-        matches!(self, Self::Refused { status, .. } if mark::is_stale(status))
+        matches!(self, Self::Refused { status, .. } if progress::is_stale(status))
     }
 }
 
@@ -191,7 +191,7 @@ async fn stream(
         request.metadata_mut().insert("authorization", value);
     }
     if take == AcceptedControllers::Any {
-        request.metadata_mut().insert(mark::ACCEPT_STALE, MetadataValue::from_static("true"));
+        request.metadata_mut().insert(progress::ACCEPT_STALE, MetadataValue::from_static("true"));
     }
     let path = http::uri::PathAndQuery::from_static(xds::PATH);
     let opened = grpc.streaming(request, path, ProstCodec::default()).await;

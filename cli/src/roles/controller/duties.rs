@@ -12,7 +12,7 @@ use maesh_controller::{
         stanza::{self, Cluster, Guard, Leave, Memory, Right, Status, Times},
         uninstall::{self, ByHand, ClusterDns, Uninstall},
     },
-    leader::{Candidate, Leadership, Terms},
+    leader::{Candidate, Leadership, LeaseTimes},
     serve::Controller,
 };
 use rand::RngExt as _;
@@ -33,7 +33,7 @@ impl Duties {
     pub fn start(client: Client, namespace: &str, lease: &str, replica: &str) -> Self {
         // A container that restarts keeps its pod's name, and is another candidate.
         let me = format!("{replica}_{:08x}", rand::rng().random::<u32>());
-        let candidate = Candidate::start(client, namespace, lease, &me, Terms::default());
+        let candidate = Candidate::start(client, namespace, lease, &me, LeaseTimes::default());
         Self { candidate, stanza: watch::Sender::default(), running: JoinSet::new() }
     }
 

@@ -6,7 +6,7 @@ use anyhow::{Context as _, bail};
 use kube::Client;
 use maesh_controller::{
     admission::{Accounts, Admission},
-    authority::{self, DnsCertificate, Options, Terms},
+    authority::{self, CaLifetimes, DnsCertificate, Options},
 };
 use maesh_discovery::{
     Server,
@@ -40,7 +40,7 @@ impl Trust {
                 service: args.dns_service.dns_service.clone(),
                 cluster_domain: args.mesh.cluster_domain.clone(),
             });
-            let terms = if dns.is_some() { Terms::with_dns() } else { Terms::default() };
+            let terms = if dns.is_some() { CaLifetimes::with_dns() } else { CaLifetimes::default() };
             let options = Options { namespace: namespace.clone(), name, server, dns, terms };
             let (tls, served) = watch::channel(None);
             duties.add(authority::keep(client.clone(), options, duties.leadership(), tls));

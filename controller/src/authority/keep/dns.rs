@@ -14,7 +14,7 @@ use super::{
         mint::{self, Subject},
         plan::{self, Held},
     },
-    KeepError, Keeper, own,
+    CaError, CaKeeper, own,
 };
 
 const TYPE: &str = "kubernetes.io/tls";
@@ -32,17 +32,17 @@ pub struct DnsCertificate {
     pub cluster_domain: String,
 }
 
-impl Keeper {
+impl CaKeeper {
     /// Has the certificate signed anew where that is due. For the leader, with a book that is published.
-    pub(super) async fn keep_dns_certificate(&self, now: Timestamp) -> Result<(), KeepError> {
+    pub(super) async fn keep_dns_certificate(&self, now: Timestamp) -> Result<(), CaError> {
         let (Some(dns), Some(book)) = (&self.options.dns, &self.book) else { return Ok(()) };
         self.sign_dns_certificate(dns, book, now).await.map_err(|error| match error {
-            KeepError::NotLeader(_) => error,
-            other => KeepError::Dns { secret: dns.secret.clone(), source: Box::new(other) },
+            CaError::NotLeader(_) => error,
+            other => CaError::Dns { secret: dns.secret.clone(), source: Box::new(other) },
         })
     }
 
-    async fn sign_dns_certificate(&self, dns: &DnsCertificate, book: &Book, now: Timestamp) -> Result<(), KeepError> {
+    async fn sign_dns_certificate(&self, dns: &DnsCertificate, book: &Book, now: Timestamp) -> Result<(), CaError> {
         let secret = self.secrets.get_opt(&dns.secret).await?;
         own("Secret", &dns.secret, secret.as_ref().map(|it| &it.metadata))?;
         let namespace = &self.options.namespace;

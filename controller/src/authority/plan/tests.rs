@@ -5,7 +5,7 @@ use rand::SeedableRng as _;
 
 use super::*;
 
-const TERMS: Terms = Terms {
+const TERMS: CaLifetimes = CaLifetimes {
     authority: Duration::from_secs(1000),
     renew_before: Duration::from_secs(400),
     serving: Duration::from_secs(50),
@@ -15,7 +15,7 @@ const TERMS: Terms = Terms {
 };
 
 /// With DNS over TLS, whose clients have copies of the authorities' certificates that are far behind.
-const WITH_DNS: Terms = Terms { dns: Duration::from_secs(100), spread: Duration::from_secs(100), ..TERMS };
+const WITH_DNS: CaLifetimes = CaLifetimes { dns: Duration::from_secs(100), spread: Duration::from_secs(100), ..TERMS };
 
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(second).unwrap()
@@ -209,7 +209,7 @@ fn when_the_certificate_of_dns_is_signed_anew() {
 
 #[test]
 fn nothing_that_an_authority_signed_outlives_the_belief_in_it() {
-    for terms in [Terms::default(), Terms::with_dns(), TERMS, WITH_DNS] {
+    for terms in [CaLifetimes::default(), CaLifetimes::with_dns(), TERMS, WITH_DNS] {
         let whole = terms.spread + terms.afterwards();
         assert!(terms.afterwards() >= terms.serving.max(terms.dns) + terms.spread, "{terms:?}");
         assert!(whole < terms.renew_before, "the next one takes over before the last one ends: {terms:?}");
@@ -270,7 +270,7 @@ impl World {
     }
 
     /// A leader takes one step; it may be another one each time.
-    fn lead(&mut self, terms: &Terms) {
+    fn lead(&mut self, terms: &CaLifetimes) {
         match step(self.book.as_ref(), self.published.as_ref(), at(self.now), terms) {
             Step::Rest => self.sign_dns(terms),
             Step::Write(book) => self.book = Some(book),
@@ -289,7 +289,7 @@ impl World {
     }
 
     /// The leader has the certificate of DNS over TLS signed where that is due.
-    fn sign_dns(&mut self, terms: &Terms) {
+    fn sign_dns(&mut self, terms: &CaLifetimes) {
         let (Some(book), now) = (&self.book, at(self.now)) else { return };
         let held = self.dns.last().map(|(_, held)| held);
         // Only what an authority of the book signed counts.

@@ -16,7 +16,7 @@ use maesh_compiler::{kinds::OWN_ADDRESS, own_address::Ports};
 use tokio::time::timeout;
 
 use super::{
-    KeepError, MANAGER, READ,
+    MANAGER, READ, ReconcileError,
     listed::Listed,
     slices::{self, CLUSTERS, Candidates, MANAGED_BY, OURS, SERVICE, WantedSlices},
     writes::Writes,
@@ -117,7 +117,7 @@ impl Direct {
         address: &WantedSlices<'_>,
         from: &Candidates<'_>,
         writes: &mut Writes<'_>,
-    ) -> Result<(), KeepError> {
+    ) -> Result<(), ReconcileError> {
         for wanted in from.slices(address) {
             let Some(name) = wanted.metadata.name.clone() else { continue };
             let slice = slices::essence(wanted.clone());
@@ -126,7 +126,7 @@ impl Direct {
                 continue;
             }
             if there.is_none() && is_foreign(&self.api, &name).await? {
-                return Err(KeepError::Foreign("EndpointSlice", name));
+                return Err(ReconcileError::Foreign("EndpointSlice", name));
             }
             let parameters = PatchParams::apply(MANAGER).force();
             let written = writes.write(self.api.patch(&name, &parameters, &Patch::Apply(&wanted))).await?;
@@ -141,7 +141,7 @@ impl Direct {
         address: &WantedSlices<'_>,
         from: &Candidates<'_>,
         writes: &mut Writes<'_>,
-    ) -> Result<(), KeepError> {
+    ) -> Result<(), ReconcileError> {
         let wanted: Vec<_> = from.slices(address).into_iter().filter_map(|slice| slice.metadata.name).collect();
         let others = self.ours.of(address.name).filter(|(name, _)| !wanted.contains(name));
         let others: Vec<_> = others.map(|(name, ours)| (name.clone(), ours.uid.clone())).collect();
@@ -163,7 +163,7 @@ impl Direct {
         name: &str,
         ports: &Ports,
         writes: &mut Writes<'_>,
-    ) -> Result<(), KeepError> {
+    ) -> Result<(), ReconcileError> {
         let selector = format!("{SERVICE}={name},{MANAGED_BY}={CLUSTERS}");
         let theirs = timeout(READ, self.api.list(&ListParams::default().labels(&selector))).await??.items;
         if !slices::covered(self.ours.of(name).map(|(_, ours)| &ours.slice), &theirs, ports) {
@@ -173,7 +173,11 @@ impl Direct {
         self.delete(ours, writes).await
     }
 
-    async fn delete(&mut self, ours: Vec<(String, Option<String>)>, writes: &mut Writes<'_>) -> Result<(), KeepError> {
+    async fn delete(
+        &mut self,
+        ours: Vec<(String, Option<String>)>,
+        writes: &mut Writes<'_>,
+    ) -> Result<(), ReconcileError> {
         for (name, uid) in ours {
             writes.delete(&self.api, &name, uid).await?;
             self.ours.forget(&name);
@@ -183,7 +187,7 @@ impl Direct {
 }
 
 /// Whether somebody else's object has this name. Listed, for which the rights are there, and not asked for by name.
-async fn is_foreign(api: &Api<EndpointSlice>, name: &str) -> Result<bool, KeepError> {
+async fn is_foreign(api: &Api<EndpointSlice>, name: &str) -> Result<bool, ReconcileError> {
     let named = ListParams::default().fields(&format!("metadata.name={name}"));
     let there = timeout(READ, api.list_metadata(&named)).await??.items;
     let is_ours = |metadata: &ObjectMeta| {

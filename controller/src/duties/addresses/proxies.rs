@@ -7,7 +7,7 @@ use kube::{Api, Client, api::ListParams};
 use maesh_compiler::kinds::NODE_ZONE;
 use tokio::time::{Instant, timeout};
 
-use super::{KeepError, Options, READ, listed::Listed};
+use super::{Options, READ, ReconcileError, listed::Listed};
 
 /// How often nodes without a zone are looked at: the cloud's controller may say it after the node came.
 pub(super) const ZONES_AGAIN: Duration = Duration::from_secs(60);
@@ -88,7 +88,7 @@ impl Proxies {
     }
 
     /// All of them with their zones. Also says when it may be worth asking again.
-    pub(super) async fn with_zones(&mut self) -> Result<(Vec<Proxy>, Option<Instant>), KeepError> {
+    pub(super) async fn with_zones(&mut self) -> Result<(Vec<Proxy>, Option<Instant>), ReconcileError> {
         let mut proxies: Vec<_> = self.pods.there().into_iter().flat_map(BTreeMap::values).cloned().collect();
         // Who is not ready is not chosen, and its node may be too young to have a zone.
         let nodes: Vec<_> =
@@ -109,7 +109,7 @@ impl Proxies {
         Ok((proxies, again))
     }
 
-    async fn ask(&mut self) -> Result<(), KeepError> {
+    async fn ask(&mut self) -> Result<(), ReconcileError> {
         let nodes = timeout(READ, self.nodes.list_metadata(&ListParams::default())).await??;
         self.asked = Some(Instant::now());
         let zone = |labels: Option<BTreeMap<String, String>>| labels?.remove(NODE_ZONE).filter(|zone| !zone.is_empty());

@@ -8,7 +8,7 @@ use super::{
     KEPT, NotUnderstood, Stanza,
     corefile::{Block, BlockAddress, Corefile, parse},
     lexer::{Lexed, byte_order_mark, lex},
-    ours::{self, MarkerState, OwnLines, TlsStanza, line_at, whole_lines},
+    own_lines::{self, MarkerState, OwnLines, TlsStanza, line_at, whole_lines},
 };
 
 /// Traefik Mesh's marks around its blocks, of all its versions: beginning and end.
@@ -76,7 +76,7 @@ pub fn facts(corefile: &str) -> Result<Facts, NotUnderstood> {
 /// # Errors
 /// If it is not understood.
 pub fn state(corefile: &str, stanza: &Stanza) -> Result<StanzaState, NotUnderstood> {
-    let ours = ours::find(corefile, &is_ours(&stanza.zones))?;
+    let ours = own_lines::find(corefile, &is_ours(&stanza.zones))?;
     if over_tls(corefile, &ours, stanza)? {
         return Ok(StanzaState::Present);
     }
@@ -128,7 +128,7 @@ fn not_alone(corefile: &str, tls: &TlsStanza, stanza: &Stanza) -> NotUnderstood 
 /// # Errors
 /// If the text is not understood, or has one that does something else.
 pub(super) fn has_tls_stanza(corefile: &str, stanza: &Stanza) -> Result<bool, NotUnderstood> {
-    over_tls(corefile, &ours::find(corefile, &is_ours(&stanza.zones))?, stanza)
+    over_tls(corefile, &own_lines::find(corefile, &is_ours(&stanza.zones))?, stanza)
 }
 
 /// Puts `stanza` in, in place of whatever was left of one, and lets blocks of Traefik Mesh for the same zones rest. A
@@ -141,12 +141,12 @@ pub fn add(corefile: &str, stanza: &Stanza) -> Result<String, NotUnderstood> {
         return Ok(corefile.to_owned());
     }
     let own = is_ours(&stanza.zones);
-    let before = ours::find(corefile, &own)?.taken_out(corefile);
+    let before = own_lines::find(corefile, &own)?.taken_out(corefile);
     let resting = with_others_resting(&before, stanza)?;
     // At the beginning, where nothing depends on how the rest ends.
     let (mark, rest) = resting.split_at(byte_order_mark(&resting));
     let after = format!("{mark}{}{rest}", stanza.text());
-    let undone = ours::find(&after, &own)?.taken_out(&after);
+    let undone = own_lines::find(&after, &own)?.taken_out(&after);
     if undone != before || state(&after, stanza)? != StanzaState::Present {
         return Err(NotUnderstood::Irreversible);
     }
@@ -160,7 +160,7 @@ pub fn add(corefile: &str, stanza: &Stanza) -> Result<String, NotUnderstood> {
 /// # Errors
 /// If half a stanza cannot be told from what is not ours. Everything else is taken out even of a text that is broken.
 pub fn remove(corefile: &str, zones: &[Zone]) -> Result<String, NotUnderstood> {
-    let ours = ours::find(corefile, &is_ours(zones))?;
+    let ours = own_lines::find(corefile, &is_ours(zones))?;
     Ok(if ours.is_empty() { corefile.to_owned() } else { ours.taken_out(corefile) })
 }
 
@@ -171,13 +171,13 @@ pub fn remove(corefile: &str, zones: &[Zone]) -> Result<String, NotUnderstood> {
 /// If the text is not understood, or one of the zones is served by somebody else.
 pub fn beside(corefile: &str, stanza: &Stanza) -> Result<String, NotUnderstood> {
     let own = is_ours(&stanza.zones);
-    let there = ours::find(corefile, &own)?;
+    let there = own_lines::find(corefile, &own)?;
     if let Some(tls) = there.over_tls.first() {
         return Err(not_alone(corefile, tls, stanza));
     }
     let before = there.taken_out(corefile);
     let resting = with_others_resting(&before, stanza)?;
-    if ours::find(&resting, &own)?.taken_out(&resting) != before {
+    if own_lines::find(&resting, &own)?.taken_out(&resting) != before {
         return Err(NotUnderstood::Irreversible);
     }
     Ok(resting)

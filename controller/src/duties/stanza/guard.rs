@@ -8,7 +8,7 @@
 mod backoff;
 mod conclude;
 mod memory;
-mod tell;
+mod problem_reporter;
 
 use std::{
     collections::BTreeMap,
@@ -25,7 +25,7 @@ use tokio::{
 };
 
 pub use self::memory::Memory;
-use self::{backoff::Backoff, conclude::Lacking, memory::HarmfulChange, tell::ProblemReporter};
+use self::{backoff::Backoff, conclude::Lacking, memory::HarmfulChange, problem_reporter::ProblemReporter};
 use super::{
     Answered, Change, Cluster, ClusterError, FileState, Look, Mesh, Place, ReloadWatch, Report, Right, StanzaState,
     There, look,
@@ -141,7 +141,7 @@ pub async fn guard(mut guard: Guard) {
             duty.block(&guard, error.to_string());
         }
         duty.memory.remember(duty.held.as_ref(), &guard.right()).await;
-        duty.teller.remind(Instant::now(), &guard.recorder);
+        duty.reporter.remind(Instant::now(), &guard.recorder);
     }
 }
 
@@ -181,7 +181,7 @@ struct Duty {
     memory: Memory,
     /// What was said before something was in the way.
     before: Status,
-    teller: ProblemReporter,
+    reporter: ProblemReporter,
 }
 
 impl Duty {
@@ -195,7 +195,7 @@ impl Duty {
             held: None,
             memory: guard.memory.clone(),
             before: Status::default(),
-            teller: ProblemReporter::new(&guard.mesh, guard.times.settle),
+            reporter: ProblemReporter::new(&guard.mesh, guard.times.settle),
         }
     }
 
@@ -213,7 +213,7 @@ impl Duty {
 
     /// Something is in the way.
     fn block(&mut self, guard: &Guard, why: String) {
-        self.teller.wrong(Instant::now(), "StanzaBlocked", &why);
+        self.reporter.wrong(Instant::now(), "StanzaBlocked", &why);
         let status = guard.status.borrow().clone();
         if status.phase != Phase::Blocked {
             self.before = status;
@@ -241,7 +241,7 @@ impl Duty {
         };
         self.place = Some(place.clone());
         let there = cluster.read(place.1).await?;
-        self.teller.look_at(&there);
+        self.reporter.look_at(&there);
         Ok(there)
     }
 
@@ -263,7 +263,7 @@ impl Duty {
             return Ok(());
         }
         if let Some(held) = self.held.as_mut().and_then(|held| held.are(&changes).then_some(held)) {
-            self.teller.wrong(Instant::now(), "StanzaReverted", &held.why);
+            self.reporter.wrong(Instant::now(), "StanzaReverted", &held.why);
             guard.say(Phase::Reverted, held.why.clone());
             return Ok(());
         }
@@ -313,22 +313,22 @@ impl Duty {
     /// It is there, and nothing is in the way; that need not be all.
     fn stands(&mut self, guard: &Guard) {
         let Some(lacking) = self.lacking.clone() else {
-            self.teller.right();
+            self.reporter.right();
             self.unblock(guard);
             return;
         };
-        self.teller.wrong(Instant::now(), "StanzaNotInForce", &lacking.text);
+        self.reporter.wrong(Instant::now(), "StanzaNotInForce", &lacking.text);
         guard.say(lacking.phase, lacking.text);
     }
 
     /// Something was written, for the first time or against another writer.
     fn wrote(&mut self, guard: &Guard, mends: bool, what: String) {
-        self.teller.right();
+        self.reporter.right();
         let (reason, text) = match mends {
             true => ("StanzaMended", format!("the stanza was gone or changed, and is again as it should be; {what}")),
             false => ("StanzaWritten", what.clone()),
         };
-        self.teller.done(&guard.recorder, Tone::Normal, reason, text);
+        self.reporter.done(&guard.recorder, Tone::Normal, reason, text);
         guard.say(Phase::Written, what);
     }
 }

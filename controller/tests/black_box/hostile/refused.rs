@@ -14,7 +14,7 @@ use maesh_controller::{
         addresses::{self, Options},
         events::{self, Recorder},
     },
-    leader::{Candidate, Terms},
+    leader::{Candidate, LeaseTimes},
 };
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -102,8 +102,11 @@ impl Replica {
         let answers = cluster.clone();
         let peer = Peer::start(move |asked| answers.answer(&asked)).await;
         let client = peer.client(Limits::default());
-        let terms =
-            Terms { lease: Duration::from_secs(30), right: Duration::from_secs(20), retry: Duration::from_millis(300) };
+        let terms = LeaseTimes {
+            lease: Duration::from_secs(30),
+            right: Duration::from_secs(20),
+            retry: Duration::from_millis(300),
+        };
         let candidate = Candidate::start(client.clone(), "maesh", "maesh", "me", terms);
         let (want, wanted) = watch::channel(Some(wants));
         let (leaving, is_leaving) = watch::channel(false);

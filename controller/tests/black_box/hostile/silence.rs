@@ -15,7 +15,7 @@ use kube::{
 };
 use maesh_controller::{
     api::Limits,
-    leader::{Candidate, Terms},
+    leader::{Candidate, LeaseTimes},
 };
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -88,7 +88,7 @@ impl Leases {
 #[tokio::test]
 async fn a_follower_whose_connection_went_silent_takes_over() {
     let terms =
-        Terms { lease: Duration::from_secs(3), right: Duration::from_secs(2), retry: Duration::from_millis(100) };
+        LeaseTimes { lease: Duration::from_secs(3), right: Duration::from_secs(2), retry: Duration::from_millis(100) };
     let leases = Arc::new(Leases::default());
     let of_leader = leases.clone();
     let for_leader = Peer::start(move |asked| of_leader.answer(&asked)).await;

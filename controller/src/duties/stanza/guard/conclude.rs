@@ -130,7 +130,7 @@ impl Duty {
              mesh's dns changes. To try it again as it is: maesh dns install"
         );
         self.held = Some(HarmfulChange::next(text.clone()));
-        self.teller.done(&guard.recorder, Tone::Warning, "StanzaReverted", text.clone());
+        self.reporter.done(&guard.recorder, Tone::Warning, "StanzaReverted", text.clone());
         guard.say(Phase::Reverted, text);
     }
 }

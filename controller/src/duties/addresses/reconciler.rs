@@ -22,7 +22,7 @@ use maesh_config::ServiceName;
 use tokio::time::{Instant, timeout};
 
 use super::{
-    KeepError, MANAGER, Options, READ, budget,
+    MANAGER, Options, READ, ReconcileError, budget,
     direct::Direct,
     listed::Listed,
     object,
@@ -35,7 +35,7 @@ use super::{
 use crate::leader::Leadership;
 
 /// Keeps own addresses as they are wanted, for as long as this replica leads.
-pub(super) struct AddressKeeper {
+pub(super) struct AddressReconciler {
     client: Client,
     services: Api<Service>,
     /// The Services of own addresses, whole enough to compare them. Its first list is the server's own word, and no cache's:
@@ -65,7 +65,7 @@ pub(super) struct AddressKeeper {
     next: u32,
 }
 
-impl AddressKeeper {
+impl AddressReconciler {
     pub(super) fn new(client: &Client, options: &Options) -> Self {
         let services: Api<Service> = Api::namespaced(client.clone(), &options.namespace);
         let (read, address) =
@@ -110,7 +110,7 @@ impl AddressKeeper {
         &mut self,
         wants: &AddressRequests,
         leadership: &Leadership,
-    ) -> Result<Option<Instant>, KeepError> {
+    ) -> Result<Option<Instant>, ReconcileError> {
         let known = self.proxies.as_ref().is_none_or(|proxies| proxies.count().is_some()) && self.direct.is_known();
         if !known || self.there.there().is_none() {
             // News will come.
@@ -157,7 +157,7 @@ impl AddressKeeper {
                     }
                 }
                 // A slice in the way is waited for instead: until then the address is served by its selector.
-                Err(error @ KeepError::Foreign("Service", _)) if *number != SHARED => {
+                Err(error @ ReconcileError::Foreign("Service", _)) if *number != SHARED => {
                     tracing::warn!(%error, "the name of an own address is taken; its Services get another one");
                     moved |= self.taken.insert(*number);
                 }
@@ -165,7 +165,7 @@ impl AddressKeeper {
                     self.refused.add(&name, Some(ports), error.to_string(), Instant::now());
                 }
                 Err(error) => {
-                    self.next = if matches!(error, KeepError::TooEarly(_)) { *number } else { 0 };
+                    self.next = if matches!(error, ReconcileError::TooEarly(_)) { *number } else { 0 };
                     return Err(error);
                 }
             }
@@ -217,7 +217,7 @@ impl AddressKeeper {
     }
 
     /// Where addresses list a few proxies only, all there are to choose from; and when to look at them again.
-    async fn few(&mut self, addresses: &Addresses) -> Result<(Option<Vec<Proxy>>, Option<Instant>), KeepError> {
+    async fn few(&mut self, addresses: &Addresses) -> Result<(Option<Vec<Proxy>>, Option<Instant>), ReconcileError> {
         // What the leader before did not bring to an end counts as well: one is enough.
         let mut there = self.there.there().into_iter().flat_map(BTreeMap::values);
         let before = self.few.unwrap_or_else(|| there.any(|service| object::selector(service).is_none()));
@@ -246,7 +246,7 @@ impl AddressKeeper {
         }
     }
 
-    async fn prefer_same_node(&mut self) -> Result<bool, KeepError> {
+    async fn prefer_same_node(&mut self) -> Result<bool, ReconcileError> {
         if let Some(known) = self.prefer_same_node {
             return Ok(known);
         }
@@ -268,7 +268,7 @@ struct AddressUpdate<'a> {
 
 impl AddressUpdate<'_> {
     /// Has it list every proxy.
-    async fn list_all(&mut self, name: &str, ports: &Ports, found: Option<&Service>) -> Result<(), KeepError> {
+    async fn list_all(&mut self, name: &str, ports: &Ports, found: Option<&Service>) -> Result<(), ReconcileError> {
         let selector = Some(&self.options.selector);
         if !found.is_some_and(|service| object::says(service, ports, selector, self.prefer_same_node)) {
             self.write(name, ports, selector, found).await?;
@@ -287,7 +287,7 @@ impl AddressUpdate<'_> {
         ports: &Ports,
         found: Option<&Service>,
         from: &Candidates<'_>,
-    ) -> Result<(), KeepError> {
+    ) -> Result<(), ReconcileError> {
         let made = match found {
             Some(_) => None,
             None => Some(self.write(name, ports, None, found).await?),
@@ -308,11 +308,11 @@ impl AddressUpdate<'_> {
         ports: &Ports,
         selector: Option<&object::Selector>,
         found: Option<&Service>,
-    ) -> Result<Service, KeepError> {
+    ) -> Result<Service, ReconcileError> {
         if found.is_none()
             && timeout(READ, self.services.get_metadata_opt(name)).await??.is_some_and(object::is_foreign)
         {
-            return Err(KeepError::Foreign("Service", name.to_owned()));
+            return Err(ReconcileError::Foreign("Service", name.to_owned()));
         }
         let owner = self.options.owner.as_ref();
         let wanted = object::service(name, ports, selector, owner, self.prefer_same_node);

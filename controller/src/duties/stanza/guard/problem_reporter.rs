@@ -76,22 +76,22 @@ mod tests {
         let start = Instant::now();
         let after = |seconds| start + Duration::from_secs(seconds);
         let mesh = Mesh { namespace: "maesh".into(), service: "maesh-dns".into(), zones: Vec::new() };
-        let mut teller = ProblemReporter::new(&mesh, Duration::from_secs(30));
+        let mut reporter = ProblemReporter::new(&mesh, Duration::from_secs(30));
         let (recorder, mut notes) = events::recorder();
-        let mut said = |teller: &ProblemReporter, seconds| {
-            teller.remind(after(seconds), &recorder);
+        let mut said = |reporter: &ProblemReporter, seconds| {
+            reporter.remind(after(seconds), &recorder);
             notes.happened().map(|note| format!("{} {}: {}", note.object, note.reason, note.text))
         };
-        teller.wrong(after(0), "StanzaBlocked", "not ready");
-        assert_eq!(said(&teller, 0), None, "a mesh that starts");
-        teller.right();
-        teller.wrong(after(20), "StanzaBlocked", "not ready");
-        assert_eq!(said(&teller, 40), None, "it was right meanwhile");
-        teller.wrong(after(45), "StanzaBlocked", "forbidden");
+        reporter.wrong(after(0), "StanzaBlocked", "not ready");
+        assert_eq!(said(&reporter, 0), None, "a mesh that starts");
+        reporter.right();
+        reporter.wrong(after(20), "StanzaBlocked", "not ready");
+        assert_eq!(said(&reporter, 40), None, "it was right meanwhile");
+        reporter.wrong(after(45), "StanzaBlocked", "forbidden");
         let want = Some("Service maesh/maesh-dns StanzaBlocked: forbidden".to_owned());
-        assert_eq!(said(&teller, 50), want, "for another reason by now");
-        assert_eq!(said(&teller, 55), want, "for as long as it stands");
-        teller.right();
-        assert_eq!(said(&teller, 60), None, "mended");
+        assert_eq!(said(&reporter, 50), want, "for another reason by now");
+        assert_eq!(said(&reporter, 55), want, "for as long as it stands");
+        reporter.right();
+        assert_eq!(said(&reporter, 60), None, "mended");
     }
 }
