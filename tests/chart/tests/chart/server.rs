@@ -75,10 +75,8 @@ fn chart_is_installed_upgraded_rolled_back_and_leaves_nothing() {
     let before = inventory(&server);
     for helm in &helms {
         let run = |arguments: &[&str]| {
-            let mut command = server.namespace().command(helm);
-            isolate(&mut command, server.namespace().folder());
-            command.env("KUBECONFIG", server.kubeconfig()).args(arguments).args(["--namespace", "maesh"]);
-            succeeded(&format!("{} {arguments:?}", helm.display()), &command.output().unwrap())
+            let output = administrator(&server, helm).args(arguments).args(["--namespace", "maesh"]).output().unwrap();
+            succeeded(&format!("{} {arguments:?}", helm.display()), &output)
         };
         let chart = chart().display().to_string();
         let notes = run(&["install", "maesh", &chart]);
@@ -122,11 +120,7 @@ fn chart_refuses_a_second_installation() {
     server.apply(NAMESPACE).unwrap();
     let before = inventory(&server);
     for helm in &helms {
-        let run = |arguments: &[&str]| {
-            let mut command = server.namespace().command(helm);
-            isolate(&mut command, server.namespace().folder());
-            command.env("KUBECONFIG", server.kubeconfig()).args(arguments).output().unwrap()
-        };
+        let run = |arguments: &[&str]| administrator(&server, helm).args(arguments).output().unwrap();
         let chart = chart().display().to_string();
         succeeded("install", &run(&["install", "first", &chart, "--namespace=maesh"]));
         let first = inventory(&server);
@@ -177,9 +171,8 @@ fn chart_lets_the_controller_find_out_about_the_clusters_dns() {
 fn chart_notes_print_a_stanza() {
     let (Some(helm), Some(server)) = (newest(), ApiServer::start_or_skip()) else { return };
     server.apply(NAMESPACE).unwrap();
-    let mut install = server.namespace().command(&helm);
-    isolate(&mut install, server.namespace().folder());
-    install.env("KUBECONFIG", server.kubeconfig()).args(["install", "maesh"]).arg(chart());
+    let mut install = administrator(&server, &helm);
+    install.args(["install", "maesh"]).arg(chart());
     let values = "dns.clusterIP=10.96.0.53,coredns.mode=manual,dns.tls.enabled=true";
     let install = install.args(["--namespace", "maesh", "--set", values]);
     let notes = succeeded("helm install", &install.output().unwrap());
@@ -199,6 +192,14 @@ fn chart_notes_print_a_stanza() {
         words.join(" "),
         "maesh:53 traefik.mesh:53 { errors rewrite edns0 subnet set 32 128 forward . 10.96.0.53 }"
     );
+}
+
+/// Helm as the server's administrator.
+fn administrator(server: &ApiServer, helm: &Path) -> Command {
+    let mut command = server.namespace().command(helm);
+    isolate(&mut command, server.namespace().folder());
+    command.env("KUBECONFIG", server.kubeconfig());
+    command
 }
 
 /// kubectl itself, past what puts it into the namespace.
