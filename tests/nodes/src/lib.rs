@@ -8,6 +8,7 @@
 mod cgroup;
 mod command;
 mod control;
+mod cut_off;
 mod down;
 pub mod dump;
 mod guard;
@@ -25,6 +26,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 
 pub use control::{Daemon, audit};
+pub use cut_off::CutOff;
 pub use down::down;
 pub use guard::Guard;
 pub use helm::{MESH, chart, chart_before, helm};

@@ -16,6 +16,7 @@ mod hostile;
 mod hung;
 mod install;
 mod leader;
+mod node_death;
 mod pods;
 mod rollouts;
 mod shapes;
