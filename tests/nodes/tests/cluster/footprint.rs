@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use maesh_test_support::until;
+use maesh_test_support::{repository, until};
 use maesh_testcluster::dump::{Objects, differences, objects, pods};
 use maesh_testcluster::process::Signal;
 use maesh_testcluster::{Daemon, MESH, MESH_IMAGE, chart, helm};
@@ -12,11 +12,16 @@ use maesh_testcluster::{Daemon, MESH, MESH_IMAGE, chart, helm};
 use crate::shared::{Cluster, PATIENCE, automatic, cluster, our_cluster};
 use crate::stanza;
 
-/// The commands of the chart's README below the words `case`: what a person runs there is what the tests run.
-fn documented(case: &str) -> Vec<String> {
-    let readme = maesh_test_support::repository().join("charts/maesh/README.md");
-    let text = std::fs::read_to_string(&readme).unwrap();
-    let below = text.split_once(case).unwrap_or_else(|| panic!("{} does not say {case:?}", readme.display())).1;
+/// The page that says how to clean up.
+const README: &str = "charts/maesh/README.md";
+
+/// The page that says how to take the stanza out at once.
+const CLUSTER_DNS: &str = "docs/cluster-dns.md";
+
+/// The commands of this page below the words `case`: what a person runs there is what the tests run.
+fn documented(page: &str, case: &str) -> Vec<String> {
+    let text = std::fs::read_to_string(repository().join(page)).unwrap();
+    let below = text.split_once(case).unwrap_or_else(|| panic!("{page} does not say {case:?}")).1;
     let block =
         below.split_once("```sh\n").and_then(|(_, rest)| rest.split_once("```")).expect("a block of commands").0;
     block.lines().map(str::to_owned).collect()
@@ -79,17 +84,20 @@ impl Cluster {
         assert!(*pods_before == pods(&self.kube).unwrap(), "a pod was started or restarted");
     }
 
-    /// Runs the commands of the README below `case`, as somebody who may do anything.
-    fn cleans_up(&self, case: &str) {
-        let commands = documented(case);
-        assert!(commands.len() > 1, "{case}: {commands:?}");
+    /// Runs the commands of this page below `case`, as somebody who may do anything.
+    fn does(&self, page: &str, case: &str) {
+        let commands = documented(page, case);
+        assert!(!commands.is_empty(), "{page} names no command below {case:?}");
         for command in commands {
             match command.split_once(' ').expect("a program and its arguments") {
                 ("maesh", "dns uninstall") => self.cleans_up_the_dns(),
                 ("kubectl", arguments) => drop(self.kube.run(arguments).unwrap()),
                 ("helm", arguments) => {
-                    let arguments = arguments.replace(" --namespace maesh", "");
-                    let arguments: Vec<&str> = arguments.split(' ').chain(["--wait", "--timeout=120s"]).collect();
+                    let chart = repository().join("charts/maesh").display().to_string();
+                    let arguments = arguments.replace(" --namespace maesh", "").replace("charts/maesh", &chart);
+                    let waits: &[&str] =
+                        if arguments.starts_with("uninstall") { &["--wait", "--timeout=120s"] } else { &[] };
+                    let arguments: Vec<&str> = arguments.split(' ').chain(waits.iter().copied()).collect();
                     helm(&self.kube, &arguments).unwrap();
                 }
                 _ => panic!("{case}: {command:?} is nothing that this test can run"),
@@ -154,6 +162,18 @@ fn cluster_nothing_else_is_touched_and_nothing_is_left() {
     pods_now.retain(|name, _| !name.starts_with(&format!("{MESH}/")));
     assert_eq!(pods_now, pods_before, "a pod that is not ours was started or restarted");
 
+    println!("the emergency exit");
+    cluster.does(CLUSTER_DNS, "With Helm. The next upgrade keeps this state:");
+    cluster.when_asked("web.shop.maesh.", |answer| answer["error"] == "NXDOMAIN");
+    cluster.mesh_settled();
+    let out = objects(&cluster.kube).unwrap();
+    let others: Vec<String> = differences(&before, &out).into_iter().filter(|line| !is_ours(line, &out)).collect();
+    assert!(others.is_empty(), "neither a right nor a stanza is left in kube-system: {others:?}");
+    println!("and back");
+    cluster.does(CLUSTER_DNS, "To go back from either way.");
+    cluster.mesh_settled();
+    cluster.when_asked("web.shop.maesh.", |answer| answer["addresses"].is_array());
+
     cluster.uninstall();
     cluster.is_as(&before, &pods_before);
 }
@@ -175,13 +195,13 @@ fn cluster_nothing_is_left_of_what_never_worked() {
     assert!(cluster.fails("ErrImageNeverPull"));
     // Nothing of the mesh can run, so Helm waits for its hook in vain.
     helm(&cluster.kube, &["uninstall", MESH, "--timeout=20s"]).unwrap_err();
-    cluster.cleans_up("**No controller runs either**");
+    cluster.does(README, "**No controller runs either**");
     cluster.is_as(&before, &pods_before);
 
     println!("a namespace that was deleted");
     cluster.with_automatic_mesh();
     cluster.kube.run(&format!("delete namespace {MESH} --timeout=120s")).unwrap();
-    cluster.cleans_up("**The namespace was deleted instead of the release**");
+    cluster.does(README, "**The namespace was deleted instead of the release**");
     let mut without = before.clone();
     without.retain(|id, _| !id.contains(&format!(" {MESH}/")) && id != &format!("Namespace. /{MESH}"));
     cluster.is_as(&without, &pods_before);
