@@ -33,13 +33,13 @@ const SUITES: &[Suite] = &[
     Suite {
         name: "churn",
         shows: "Services that come, change and go for half an hour, under load",
-        cargo: &["test", "--package", "maesh", "--test", "churn", "--", "--ignored", "--nocapture"],
+        cargo: &["test", "--package", "maesh", "--test", "black_box", "churn::", "--", "--ignored", "--nocapture"],
         environment: &[("MAESH_CHURN_SECONDS", "1800")],
     },
     Suite {
         name: "outages",
         shows: "every process killed and restarted in turn, and the API server away, under load",
-        cargo: &["test", "--package", "maesh", "--test", "twin", "--", "--ignored", "--nocapture"],
+        cargo: &["test", "--package", "maesh", "--test", "black_box", "twin::", "--", "--ignored", "--nocapture"],
         environment: &[],
     },
     Suite {
@@ -73,4 +73,22 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         bail!("{name} failed");
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// cargo passes when a filter matches no test.
+    #[test]
+    fn suites_name_programs_and_modules_of_tests_that_exist() {
+        for suite in SUITES {
+            let Some(at) = suite.cargo.iter().position(|argument| *argument == "--test") else { continue };
+            let folder = repository().join("cli/tests").join(suite.cargo[at + 1]);
+            let module = suite.cargo[at + 2].trim_end_matches("::");
+            let file = folder.join(module).with_extension("rs");
+            let text = std::fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+            assert!(text.contains("#[ignore"), "{}: {module} has no long test", suite.name);
+        }
+    }
 }
