@@ -174,18 +174,18 @@ impl Socket {
         if self.0.out.lock().listed {
             return Poll::Ready(Ok(()));
         }
-        self.poll_drain(cx)
+        self.poll_drained(cx)
     }
 
     /// Ends the sending direction, after everything written.
     pub(crate) fn poll_end(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.poll_drain(cx))?;
+        ready!(self.poll_drained(cx))?;
         Poll::Ready(SockRef::from(&self.0.stream).shutdown(Shutdown::Write))
     }
 
     /// Writes what waits, then `bytes`, as much of them as the socket takes.
     fn poll_through(&self, cx: &mut Context<'_>, bytes: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        ready!(self.poll_drain(cx))?;
+        ready!(self.poll_drained(cx))?;
         let stream = &self.0.stream;
         loop {
             match stream.try_write_vectored(bytes) {
@@ -199,8 +199,8 @@ impl Socket {
         }
     }
 
-    /// Writes what waits, whether or not the outbox would.
-    fn poll_drain(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    /// Writes what waits, whether or not the outbox would. Ready once everything written has reached the kernel.
+    pub(crate) fn poll_drained(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
             {
                 let mut out = self.0.out.lock();

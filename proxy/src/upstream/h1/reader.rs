@@ -103,7 +103,7 @@ impl H1Body {
         if let Some(piece) = self.decoded.pop_front() {
             return Poll::Ready(Ok(piece));
         }
-        let Some((connection, _)) = &mut self.open else { return Poll::Ready(Ok(DecodedPiece::End)) };
+        let Some((connection, rest)) = &mut self.open else { return Poll::Ready(Ok(DecodedPiece::End)) };
         loop {
             match self.decoder.next(&mut connection.buffer).map_err(BodyError::Protocol)? {
                 DecodedPiece::More => {}
@@ -115,8 +115,11 @@ impl H1Body {
             }
             let room = connection.buffer.capacity() - connection.buffer.len();
             let Poll::Ready(read) = connection.socket.poll_read_into(cx, &mut connection.buffer) else {
-                // What was put aside of the request may have got stuck. An error shows when reading.
-                let _ = connection.socket.poll_flushed(cx);
+                // What was put aside of the request may have got stuck. An error shows when reading. An upload that is still
+                // running sees to it by itself, and a socket wakes only the one that asked last whether it takes more.
+                if !matches!(rest, Rest::Running(_)) {
+                    let _ = connection.socket.poll_flushed(cx);
+                }
                 return Poll::Pending;
             };
             match read.map_err(BodyError::Io)? {

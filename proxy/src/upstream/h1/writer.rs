@@ -85,7 +85,8 @@ impl<U: Upload> Writer<U> {
     /// dropped.
     pub(super) async fn finish(mut self, socket: Socket) {
         match std::future::poll_fn(|cx| self.poll(cx, &socket)).await {
-            Ok(()) => {}
+            // What the outbox could not send would stay, because nobody else asks. An error shows to whoever reads the response.
+            Ok(()) => drop(std::future::poll_fn(|cx| socket.poll_drained(cx)).await),
             Err(WriteError::Upload) => socket.close(),
             Err(WriteError::Socket(_)) => self.discard().await,
         }
