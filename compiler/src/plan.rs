@@ -3,6 +3,7 @@
 pub mod annotations;
 pub(crate) mod endpoints;
 pub(crate) mod forbidden;
+mod policy;
 pub(crate) mod port_limit;
 pub(crate) mod service;
 pub(crate) mod workload;

@@ -1,6 +1,6 @@
 //! Durations as Gateway API writes them (GEP-2257): `1h2m3s4ms`, whole numbers, largest unit first.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 /// Why a text is not a duration.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -30,9 +30,46 @@ pub fn parse(text: &str) -> Result<Duration, BadDuration> {
     Ok(Duration::from_millis(millis))
 }
 
+/// Nanoseconds; what exceeds 584 years becomes that.
+pub(crate) fn nanoseconds(duration: Duration) -> u64 {
+    duration.as_nanos().try_into().unwrap_or(u64::MAX)
+}
+
+/// Shows a duration as [`parse`] reads it. What is below a millisecond is left out.
+#[derive(Clone, Copy, Debug)]
+pub struct Written(pub Duration);
+
+impl fmt::Display for Written {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut left = self.0.as_millis();
+        if left == 0 {
+            return f.write_str("0s");
+        }
+        for (name, millis) in UNITS {
+            let count = left / u128::from(millis);
+            left %= u128::from(millis);
+            if count > 0 {
+                write!(f, "{count}{name}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_written_duration_is_read_as_it_was() {
+        for (millis, want) in
+            [(0, "0s"), (5, "5ms"), (1_000, "1s"), (90_000, "1m30s"), (3_723_004, "1h2m3s4ms"), (3_600_000, "1h")]
+        {
+            let (duration, text) = (Duration::from_millis(millis), Written(Duration::from_millis(millis)).to_string());
+            assert_eq!(text, want);
+            assert_eq!(parse(&text), Ok(duration));
+        }
+    }
 
     #[test]
     fn durations() {

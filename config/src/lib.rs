@@ -1,12 +1,15 @@
-//! The configuration of the mesh: its model, and the bytes that carry it.
+//! The configuration of the mesh: its model, the policies in it, and the bytes that carry them.
 //!
 //! The controller compiles Kubernetes objects into small, independent [`Resource`]s. The dns and proxy roles act on them.
 //! This crate knows neither Kubernetes nor DNS nor HTTP, and it does no I/O: `maesh-discovery` is how resources travel.
 
 mod address;
+mod decode;
 pub mod duration;
 pub mod model;
 pub mod name;
+pub mod policy;
+mod skew;
 pub mod wire;
 
 pub use address::undialable;

@@ -21,10 +21,11 @@ pub use mesh::Mesh;
 pub use names::{Answer, Name, NamePort};
 pub use proxy::Proxy;
 use serde::Serialize;
-pub use service::{Backend, BackendPolicy, Balance, Route, Scheme, Service, ServicePort};
+pub use service::{Backend, Route, Service, ServicePort};
 pub use workload::{Workload, WorkloadKind};
 
 use crate::ServiceName;
+pub use crate::policy::{BackendPolicy, Balance, CalledPolicy, Scheme};
 
 /// What a meshed port carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]

@@ -2,7 +2,7 @@
 //!
 //! The bytes of a resource are deterministic (fields in order, lists as the compiler sorted them, no maps), so their
 //! hash is its version in every replica. A value that cannot be understood makes that one resource unreadable and no
-//! other. Fields of newer versions are skipped, except those of routes and policies that must not be: see [`skew`].
+//! other. Fields of newer versions are skipped, except those of routes and policies that must not be: see [`crate::skew`].
 //!
 //! Every message is written out here as a struct, so a build needs no protobuf compiler. Field numbers are never
 //! reused.
@@ -14,7 +14,6 @@ mod mesh;
 mod names;
 mod proxy;
 mod service;
-mod skew;
 mod workload;
 
 use std::fmt;
@@ -22,6 +21,7 @@ use std::fmt;
 use bytes::Bytes;
 use prost::Message;
 
+pub use crate::decode::DecodeError;
 use crate::{Kind, Resource};
 
 /// Version of a resource: a hash of its bytes.
@@ -52,34 +52,6 @@ impl fmt::Debug for Version {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }
-}
-
-/// Why the bytes of a resource say nothing to this version of the program.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum DecodeError {
-    /// The bytes are no message of this kind.
-    #[error("it is not readable: {0}")]
-    Malformed(#[from] prost::DecodeError),
-    /// An enumerated field has a value that only newer versions know.
-    #[error("{field} has the value {value}, which this version does not know; update the role that says so")]
-    Unknown {
-        /// The field's name.
-        field: &'static str,
-        /// Its number on the wire.
-        value: i32,
-    },
-    /// A field's value cannot be: a port above 65535, an address of five bytes, a name without namespace.
-    #[error("{field} is missing or impossible")]
-    Impossible {
-        /// The field's name.
-        field: &'static str,
-    },
-    /// The resource describes something else than the name under which it came.
-    #[error("it describes {inside:?} instead")]
-    Misnamed {
-        /// Name that its content gives it.
-        inside: String,
-    },
 }
 
 const TYPE_URLS: [(Kind, &str); 7] = [

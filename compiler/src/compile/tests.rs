@@ -7,6 +7,7 @@ mod bounds;
 mod cluster;
 mod endpoints;
 mod names;
+mod policies;
 mod ports;
 mod units;
 mod workloads;

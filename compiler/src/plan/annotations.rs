@@ -4,48 +4,58 @@
 //! A new annotation is declared in the file of its policy and listed in [`ALL`].
 
 pub(crate) mod address;
+pub(crate) mod balance;
+pub(crate) mod breaker;
 mod check;
+pub(crate) mod fault;
 #[cfg(test)]
 mod page;
 pub(crate) mod protocol;
+pub(crate) mod rate_limit;
+pub(crate) mod retry;
+pub(crate) mod target;
+pub(crate) mod timeout;
 
 use std::fmt;
+
+use maesh_config::model::Protocol;
 
 pub(crate) use self::check::{check_namespace, check_service, field};
 use super::service::{Plan, Port};
 use crate::kinds::{Annotations, OLD_PREFIX, PREFIX};
 
 /// Every annotation that has an effect, sorted by name.
-static ALL: [&dyn Declared; 5] =
-    [&address::ADDRESS, &address::ADDRESSING, &address::BYPASS, &protocol::SCHEME, &protocol::TRAFFIC_TYPE];
+static ALL: [&dyn Declared; 26] = [
+    &address::ADDRESS,
+    &address::ADDRESSING,
+    &balance::BALANCE,
+    &address::BYPASS,
+    &breaker::BREAKER,
+    &breaker::CONCURRENCY_OF_A_PORT,
+    &balance::EJECT,
+    &balance::EJECT_MAX,
+    &target::FALLBACK,
+    &fault::FAULT_ABORT,
+    &fault::FAULT_DELAY,
+    &fault::FAULT_UNTIL,
+    &target::HEDGE_AFTER,
+    &target::MIRROR_TO,
+    &rate_limit::AVERAGE,
+    &rate_limit::BURST,
+    &rate_limit::COUNTED_BY,
+    &retry::ATTEMPTS_OF_A_REQUEST,
+    &retry::RETRY_BUDGET,
+    &retry::RETRY_ON,
+    &protocol::SCHEME,
+    &timeout::CONNECT,
+    &timeout::IDLE,
+    &timeout::REQUEST,
+    &timeout::TRY,
+    &protocol::TRAFFIC_TYPE,
+];
 
 /// Names of annotations that later versions read.
-const LATER: [&str; 24] = [
-    "balance",
-    "circuit-breaker-expression",
-    "concurrency",
-    "eject",
-    "eject-max",
-    "fallback",
-    "fault-abort",
-    "fault-delay",
-    "fault-until",
-    "hedge-after",
-    "mirror",
-    "ratelimit-average",
-    "ratelimit-burst",
-    "ratelimit-by",
-    "retry-attempts",
-    "retry-budget",
-    "retry-on",
-    "routes",
-    "timeout-connect",
-    "timeout-idle",
-    "timeout-request",
-    "timeout-try",
-    "tls-ca",
-    "tls-server-name",
-];
+const LATER: [&str; 3] = ["routes", "tls-ca", "tls-server-name"];
 
 /// Whose policy an annotation is. The two differ where a route or split leads to another Service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +75,8 @@ pub struct About {
     pub side: Side,
     /// It may stand on a Namespace, as the default of its Services.
     pub on_namespace: bool,
+    /// What a port has to carry for it to have an effect.
+    pub protocols: &'static [Protocol],
     /// What its values may be.
     pub values: &'static str,
     /// What is used without it, or in place of a bad value.
@@ -99,12 +111,19 @@ pub(crate) struct Annotation<T> {
 pub(crate) struct BadValue {
     /// What it should have been.
     expected: &'static str,
+    /// Where it stops being that, if that can be said.
+    detail: Option<String>,
 }
 
 impl BadValue {
     /// The text is none of `values`.
     pub(crate) const fn expected(values: &'static str) -> Self {
-        Self { expected: values }
+        Self { expected: values, detail: None }
+    }
+
+    /// With the place where the text goes wrong.
+    fn with(self, detail: String) -> Self {
+        Self { detail: Some(detail), ..self }
     }
 }
 

@@ -1,33 +1,27 @@
 //! What a Service means to the mesh, by itself and its Namespace alone.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc};
 
 use jiff::Timestamp;
 use maesh_config::{
     ServiceName,
-    model::{self, BackendPolicy, Balance, Protocol, Scheme},
+    model::{self, BackendPolicy, CalledPolicy, Protocol, Scheme},
 };
 
-use super::annotations::{
-    self, InForce, WrittenAnnotation,
-    address::{ADDRESS, ADDRESSING, BYPASS},
-    protocol::{SCHEME, TRAFFIC_TYPE},
+use super::{
+    annotations::{
+        self, InForce, WrittenAnnotation,
+        address::{ADDRESS, ADDRESSING, BYPASS},
+        protocol::{SCHEME, TRAFFIC_TYPE},
+    },
+    policy::PolicyReader,
 };
 use crate::{
-    compile::{Addressing, Config},
+    compile::Addressing,
     diagnostic::{Diagnostic, Reason, did_you_mean, distance, shortened},
     kinds::{Annotations, Number, Service, ServicePort, Transport},
     step::Step,
 };
-
-/// Longest time to establish a connection.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Longest silence on a TCP stream, or on a stream over HTTP.
-const STREAM_IDLE: Duration = Duration::from_secs(3600);
-/// Longest silence of a UDP flow.
-const UDP_IDLE: Duration = Duration::from_secs(60);
-/// Requests in flight for a port per proxy.
-const CONCURRENCY: u32 = 1024;
 
 /// Orders Services by age: the oldest first, ties by name; without a time of creation is oldest.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -64,6 +58,9 @@ pub(crate) struct Port {
     pub(crate) sni: bool,
     /// Number or name of the pods' port.
     pub(crate) target: Number,
+    /// Policies for every request to the port.
+    pub(crate) called: CalledPolicy,
+    /// Policies that hold when it is chosen as a backend.
     pub(crate) policy: BackendPolicy,
 }
 
@@ -80,6 +77,7 @@ impl Plan {
             protocol: port.protocol,
             leaving,
             routes: Vec::new(),
+            called: port.called.clone(),
             backend: port.policy.clone(),
         };
         let now = self.ports.iter().map(|it| port(it, false));
@@ -123,9 +121,8 @@ pub(crate) fn plan(service: &Service, step: &Step<'_>) -> Draft {
     let namespace = step.view.namespace(&service.meta.namespace).map_or(&none, |namespace| &namespace.annotations);
     let in_force = InForce { service: &service.annotations, namespace };
     let mut found = Vec::new();
-    let ports = ports(service, in_force, config, &mut found);
-
     let name = ServiceName::new(service.meta.namespace.clone(), service.meta.name.clone());
+    let ports = ports(service, in_force, step, &mut found);
     let needs_own = ports.iter().any(|port| port.protocol != Protocol::Http && !port.sni)
         || ports.iter().any(|port| config.reserves(port.number));
     let asked = in_force.get(&ADDRESS);
@@ -229,7 +226,7 @@ fn headless_ports(service: &Service, ports: &[Port], found: &mut Vec<Diagnostic>
     }
 }
 
-fn ports(service: &Service, in_force: InForce<'_>, config: &Config, found: &mut Vec<Diagnostic>) -> Vec<Port> {
+fn ports(service: &Service, in_force: InForce<'_>, step: &Step<'_>, found: &mut Vec<Diagnostic>) -> Vec<Port> {
     let mut ports: Vec<Port> = Vec::with_capacity(service.ports.len());
     for written in &service.ports {
         let i = written.index;
@@ -278,7 +275,7 @@ fn ports(service: &Service, in_force: InForce<'_>, config: &Config, found: &mut 
             let bad = say(Reason::InvalidPort, service, &field("name"), text);
             found.push(bad.value(name).using("the same endpoints"));
         }
-        ports.push(port(service, written, number, in_force, config, found));
+        ports.push(port(service, written, number, in_force, step, found));
     }
     ports.sort_unstable_by_key(|port| (port.number, port.protocol));
     ports
@@ -289,7 +286,7 @@ fn port(
     written: &ServicePort,
     number: u16,
     in_force: InForce<'_>,
-    config: &Config,
+    step: &Step<'_>,
     found: &mut Vec<Diagnostic>,
 ) -> Port {
     let named = written.name.as_deref();
@@ -308,7 +305,7 @@ fn port(
     let asked = in_force.of_port(&TRAFFIC_TYPE, number, named);
     let wanted = asked.and_then(|asked| asked.value);
     let udp = written.transport == Transport::Udp;
-    let fallback = match (udp, said, config.default_protocol) {
+    let fallback = match (udp, said, step.config.default_protocol) {
         (true, ..) => Protocol::Udp,
         (false, AppProtocol::Http | AppProtocol::H2c, _) => Protocol::Http,
         (false, AppProtocol::Tls | AppProtocol::Tcp, _) => Protocol::Tcp,
@@ -335,21 +332,16 @@ fn port(
     }
     let default = if said == AppProtocol::H2c { Scheme::H2c } else { Scheme::Http };
     let scheme = in_force.of_port(&SCHEME, number, named).and_then(|asked| asked.value).unwrap_or(default);
+    let scheme = if protocol == Protocol::Http { scheme } else { Scheme::Http };
+    let (called, backend) = PolicyReader { service, number, name: named, protocol, in_force, step, found }.read(scheme);
     Port {
         number,
         name: written.name.clone(),
         protocol,
         sni: protocol == Protocol::Tcp && wanted != Some(Protocol::Tcp) && said == AppProtocol::Tls,
         target: written.target.clone().unwrap_or_else(|| Number::Int(number.into())),
-        policy: BackendPolicy {
-            scheme: if protocol == Protocol::Http { scheme } else { Scheme::Http },
-            balance: service.affinity.map_or(Balance::P2c, |timeout| Balance::SourceHash { timeout }),
-            local_only: service.local_only,
-            connect_timeout: CONNECT_TIMEOUT,
-            idle_timeout: Some(if protocol == Protocol::Udp { UDP_IDLE } else { STREAM_IDLE }),
-            concurrency: CONCURRENCY,
-            not_understood: None,
-        },
+        called,
+        policy: backend,
     }
 }
 

@@ -1,9 +1,12 @@
-use std::{fmt, sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use serde::Serialize;
 
 use super::Protocol;
-use crate::ServiceName;
+use crate::{
+    ServiceName,
+    policy::{BackendPolicy, CalledPolicy, ServiceRef},
+};
 
 /// Routes and policies of one Service. Takes effect in a proxy once the endpoints of all its backends are there or
 /// known absent.
@@ -16,10 +19,12 @@ pub struct Service {
 }
 
 impl Service {
-    /// Every Service that a route of this one sends to, itself included, sorted and once each.
+    /// Every Service that a route or a policy of this one sends to, itself included, sorted and once each.
     pub fn backends(&self) -> Vec<ServiceName> {
         let routed = self.ports.iter().flat_map(|port| &port.routes).flat_map(|route| &route.backends);
-        let mut all: Vec<_> = routed.map(|backend| backend.service.clone()).collect();
+        let referred = self.ports.iter().flat_map(ServicePort::refers_to);
+        let mut all: Vec<_> =
+            routed.map(|backend| &backend.service).chain(referred.map(|to| &to.service)).cloned().collect();
         all.push(self.name.clone());
         all.sort_unstable();
         all.dedup();
@@ -40,8 +45,17 @@ pub struct ServicePort {
     pub leaving: bool,
     /// Routes in order of precedence; what none matches goes to the Service itself.
     pub routes: Vec<Route>,
+    /// Policies for every request to this port.
+    pub called: CalledPolicy,
     /// Policies that hold when this port is chosen as a backend.
     pub backend: BackendPolicy,
+}
+
+impl ServicePort {
+    /// Ports of other Services that its policies send requests to.
+    pub fn refers_to(&self) -> impl Iterator<Item = &ServiceRef> {
+        self.called.refers_to().chain(&self.backend.fallback)
+    }
 }
 
 /// Where matching requests go.
@@ -64,59 +78,4 @@ pub struct Backend {
     pub port: u16,
     /// Share of the traffic, relative to its siblings; 0 is never chosen.
     pub weight: u32,
-}
-
-/// How a chosen backend port is spoken to.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
-pub struct BackendPolicy {
-    /// The protocol towards its endpoints.
-    pub scheme: Scheme,
-    /// How one of its endpoints is picked.
-    pub balance: Balance,
-    /// Only endpoints on the caller's node (`internalTrafficPolicy: Local`).
-    pub local_only: bool,
-    /// Longest time to establish a connection to an endpoint.
-    pub connect_timeout: Duration,
-    /// Longest silence on a stream (both directions), `None` for no limit.
-    pub idle_timeout: Option<Duration>,
-    /// Requests in flight for this port per proxy.
-    pub concurrency: u32,
-    /// As for a route: requests that would go to this port are refused.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub not_understood: Option<u32>,
-}
-
-/// The protocol spoken to endpoints.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Scheme {
-    /// HTTP/1.1
-    Http,
-    /// HTTP over TLS.
-    Https,
-    /// HTTP/2 with prior knowledge.
-    H2c,
-}
-
-impl fmt::Display for Scheme {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Http => "http",
-            Self::Https => "https",
-            Self::H2c => "h2c",
-        })
-    }
-}
-
-/// How an endpoint is picked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Balance {
-    /// Power of two choices by peak EWMA.
-    P2c,
-    /// The same endpoint for the same caller address (`sessionAffinity: ClientIP`), forgotten after this idle time.
-    SourceHash {
-        /// Idle time after which a caller may go elsewhere.
-        timeout: Duration,
-    },
 }

@@ -3,7 +3,6 @@
 use std::{
     net::{IpAddr, SocketAddr},
     sync::Arc,
-    time::Duration,
 };
 
 use ipnet::IpNet;
@@ -12,10 +11,10 @@ use proptest::{collection::vec, option, prelude::*};
 use crate::{
     NodeName, Resource, ServiceName,
     model::{
-        Answer, Backend, BackendPolicy, Balance, Bind, Claim, Endpoint, Endpoints, Listener, ListenerId, Mesh, Name,
-        NamePort, PortEndpoints, Protocol, Proxy, Route, Scheme, Service, ServicePort, Transport, Workload,
-        WorkloadKind,
+        Answer, Backend, Bind, Claim, Endpoint, Endpoints, Listener, ListenerId, Mesh, Name, NamePort, PortEndpoints,
+        Protocol, Proxy, Route, Service, ServicePort, Transport, Workload, WorkloadKind,
     },
+    policy::arbitrary as policy,
 };
 
 fn text() -> impl Strategy<Value = Arc<str>> {
@@ -32,10 +31,6 @@ fn node() -> impl Strategy<Value = NodeName> {
 
 fn protocol() -> impl Strategy<Value = Protocol> {
     prop_oneof![Just(Protocol::Http), Just(Protocol::Tcp), Just(Protocol::Udp)]
-}
-
-fn duration() -> impl Strategy<Value = Duration> {
-    any::<u64>().prop_map(Duration::from_nanos)
 }
 
 fn mesh() -> impl Strategy<Value = Mesh> {
@@ -85,32 +80,21 @@ fn listener() -> impl Strategy<Value = Listener> {
 }
 
 fn service() -> impl Strategy<Value = Service> {
-    let scheme = prop_oneof![Just(Scheme::Http), Just(Scheme::Https), Just(Scheme::H2c)];
-    let balance = prop_oneof![Just(Balance::P2c), duration().prop_map(|timeout| Balance::SourceHash { timeout })];
-    let policy = (scheme, balance, any::<bool>(), duration(), option::of(duration()), any::<u32>()).prop_map(
-        |(scheme, balance, local_only, connect_timeout, idle_timeout, concurrency)| BackendPolicy {
-            scheme,
-            balance,
-            local_only,
-            connect_timeout,
-            idle_timeout,
-            concurrency,
-            not_understood: None,
-        },
-    );
     let backend = (service_name(), any::<u16>(), any::<u32>()).prop_map(|(service, port, weight)| Backend {
         service,
         port,
         weight,
     });
     let route = vec(backend, 0..3).prop_map(|backends| Route { backends, not_understood: None });
-    let port = (any::<u16>(), option::of(text()), protocol(), any::<bool>(), vec(route, 0..3), policy).prop_map(
-        |(number, name, protocol, leaving, routes, backend)| ServicePort {
+    let facts = (any::<u16>(), option::of(text()), protocol(), any::<bool>());
+    let port = (facts, vec(route, 0..3), policy::called(), policy::backend()).prop_map(
+        |((number, name, protocol, leaving), routes, called, backend)| ServicePort {
             number,
             name,
             protocol,
             leaving,
             routes,
+            called,
             backend,
         },
     );

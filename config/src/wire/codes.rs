@@ -4,15 +4,11 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::DecodeError;
+pub(super) use crate::decode::{impossible, port, service_name};
 use crate::{
-    ServiceName,
+    decode::DecodeError,
     model::{Protocol, Transport},
 };
-
-pub(super) fn impossible(field: &'static str) -> DecodeError {
-    DecodeError::Impossible { field }
-}
 
 pub(super) fn ip_bytes(address: IpAddr) -> Vec<u8> {
     match address {
@@ -42,14 +38,6 @@ pub(super) fn socket_bytes(address: SocketAddr) -> Vec<u8> {
 pub(super) fn socket(bytes: &[u8], field: &'static str) -> Result<SocketAddr, DecodeError> {
     let (address, port) = bytes.split_last_chunk::<2>().ok_or_else(|| impossible(field))?;
     Ok(SocketAddr::new(ip(address, field)?, u16::from_be_bytes(*port)))
-}
-
-pub(super) fn port(number: u32, field: &'static str) -> Result<u16, DecodeError> {
-    number.try_into().map_err(|_| impossible(field))
-}
-
-pub(super) fn service_name(text: &str, field: &'static str) -> Result<ServiceName, DecodeError> {
-    text.parse().map_err(|_| impossible(field))
 }
 
 pub(super) fn protocol_code(protocol: Protocol) -> i32 {

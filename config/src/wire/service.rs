@@ -1,13 +1,14 @@
-use std::time::Duration;
-
 use prost::Message;
 
 use super::{
     DecodeError,
     codes::{impossible, port, protocol, protocol_code, service_name},
+};
+use crate::{
+    model,
+    policy::{BackendPolicy, CalledPolicy},
     skew::not_understood,
 };
-use crate::model::{self, Balance, Scheme};
 
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct Service {
@@ -33,9 +34,12 @@ struct ServicePort {
     backend: Option<Vec<u8>>,
     #[prost(bool, tag = "6")]
     leaving: bool,
+    /// A [`CalledPolicy`]; absent if nothing differs from a port without annotations.
+    #[prost(bytes = "vec", optional, tag = "7")]
+    called: Option<Vec<u8>>,
 }
 
-/// Numbers: see [`super::skew`].
+/// Numbers: see [`crate::skew`].
 #[derive(Clone, PartialEq, prost::Message)]
 struct Route {
     #[prost(message, repeated, tag = "1")]
@@ -50,32 +54,6 @@ struct Backend {
     port: u32,
     #[prost(uint32, tag = "3")]
     weight: u32,
-}
-
-/// Numbers: see [`super::skew`].
-#[derive(Clone, PartialEq, prost::Message)]
-struct BackendPolicy {
-    /// 1 http, 2 https, 3 h2c. Another one must be understood.
-    #[prost(int32, tag = "1")]
-    scheme: i32,
-    /// 1 p2c, 2 hash of the source. Another one may be ignored.
-    #[prost(int32, tag = "2")]
-    balance: i32,
-    #[prost(uint64, tag = "3")]
-    source_timeout_ns: u64,
-    #[prost(bool, tag = "4")]
-    local_only: bool,
-    #[prost(uint64, tag = "5")]
-    connect_timeout_ns: u64,
-    #[prost(uint64, optional, tag = "6")]
-    idle_timeout_ns: Option<u64>,
-    #[prost(uint32, tag = "7")]
-    concurrency: u32,
-}
-
-/// Nanoseconds; what exceeds 584 years becomes that.
-fn nanoseconds(duration: Duration) -> u64 {
-    duration.as_nanos().try_into().unwrap_or(u64::MAX)
 }
 
 impl From<&model::Service> for Service {
@@ -108,8 +86,9 @@ impl From<&model::ServicePort> for ServicePort {
             name: it.name.as_deref().map(str::to_owned),
             protocol: protocol_code(it.protocol),
             routes: it.routes.iter().map(|route| Route::from(route).encode_to_vec()).collect(),
-            backend: Some(BackendPolicy::from(&it.backend).encode_to_vec()),
+            backend: Some(it.backend.encode()),
             leaving: it.leaving,
+            called: it.called.encode(),
         }
     }
 }
@@ -124,7 +103,8 @@ impl TryFrom<ServicePort> for model::ServicePort {
             protocol: protocol(it.protocol)?,
             leaving: it.leaving,
             routes: it.routes.iter().map(|bytes| route(bytes)).collect::<Result<_, _>>()?,
-            backend: backend_policy(&it.backend.ok_or_else(|| impossible("backend policy"))?)?,
+            called: it.called.map_or_else(|| Ok(CalledPolicy::default()), |bytes| CalledPolicy::decode(&bytes))?,
+            backend: BackendPolicy::decode(&it.backend.ok_or_else(|| impossible("backend policy"))?)?,
         })
     }
 }
@@ -152,50 +132,5 @@ fn route(bytes: &[u8]) -> Result<model::Route, DecodeError> {
     Ok(model::Route {
         backends: Route::decode(bytes)?.backends.into_iter().map(backend).collect::<Result<_, DecodeError>>()?,
         not_understood: not_understood(bytes, &[])?,
-    })
-}
-
-impl From<&model::BackendPolicy> for BackendPolicy {
-    fn from(policy: &model::BackendPolicy) -> Self {
-        let (balance, source_timeout) = match policy.balance {
-            Balance::P2c => (1, Duration::ZERO),
-            Balance::SourceHash { timeout } => (2, timeout),
-        };
-        Self {
-            scheme: match policy.scheme {
-                Scheme::Http => 1,
-                Scheme::Https => 2,
-                Scheme::H2c => 3,
-            },
-            balance,
-            source_timeout_ns: nanoseconds(source_timeout),
-            local_only: policy.local_only,
-            connect_timeout_ns: nanoseconds(policy.connect_timeout),
-            idle_timeout_ns: policy.idle_timeout.map(nanoseconds),
-            concurrency: policy.concurrency,
-        }
-    }
-}
-
-fn backend_policy(bytes: &[u8]) -> Result<model::BackendPolicy, DecodeError> {
-    let policy = BackendPolicy::decode(bytes)?;
-    let (scheme, other_scheme) = match policy.scheme {
-        0 => return Err(DecodeError::Unknown { field: "scheme", value: 0 }),
-        2 => (Scheme::Https, None),
-        3 => (Scheme::H2c, None),
-        other => (Scheme::Http, (other != 1).then_some(1)),
-    };
-    Ok(model::BackendPolicy {
-        scheme,
-        balance: match policy.balance {
-            0 => return Err(DecodeError::Unknown { field: "balance", value: 0 }),
-            2 => Balance::SourceHash { timeout: Duration::from_nanos(policy.source_timeout_ns) },
-            _ => Balance::P2c,
-        },
-        local_only: policy.local_only,
-        connect_timeout: Duration::from_nanos(policy.connect_timeout_ns),
-        idle_timeout: policy.idle_timeout_ns.map(Duration::from_nanos),
-        concurrency: policy.concurrency,
-        not_understood: other_scheme.or(not_understood(bytes, &[])?),
     })
 }

@@ -47,7 +47,7 @@ fn what_a_port_carries() {
         (
             "bad value, unknown name, unknown port, not supported yet",
             "annotations: {maesh.containo.us/scheme: ftp, maesh.containo.us/shceme: h2c, \
-             maesh.containo.us/81.scheme: h2c, maesh.containo.us/retry-attempts: '2'}",
+             maesh.containo.us/81.scheme: h2c, maesh.containo.us/routes: x}",
             "ports: [{port: 80}]",
             "80/http/http UnknownAnnotation UnknownAnnotation InvalidAnnotation UnsupportedAnnotation",
         ),

@@ -1,9 +1,12 @@
 //! What the name of a Service resolves to.
 
+use maesh_config::model::Protocol;
+
 use super::{About, Annotation, BadValue, Scope, Side};
 
 const SHARED_OR_OWN: &str = "shared or own";
 const NODE_OR_SERVICE: &str = "node or service";
+const ANY: &[Protocol] = &[Protocol::Http, Protocol::Tcp, Protocol::Udp];
 const TRUE_OR_FALSE: &str = "true or false";
 
 /// Whether a Service asks for an own address.
@@ -12,6 +15,7 @@ pub(crate) static ADDRESS: Annotation<bool> = Annotation {
         name: "address",
         side: Side::Called,
         on_namespace: true,
+        protocols: ANY,
         values: SHARED_OR_OWN,
         default: "shared where all ports are HTTP, else own",
         purpose: "Whether the Service shares the proxies' address or gets an address of its own, on which its ports are \
@@ -33,6 +37,7 @@ pub(crate) static ADDRESSING: Annotation<bool> = Annotation {
         name: "addressing",
         side: Side::Called,
         on_namespace: true,
+        protocols: ANY,
         values: NODE_OR_SERVICE,
         default: "the mesh's mode",
         purpose: "What the name of an HTTP Service resolves to: the proxy on the caller's node, or one address for all \
@@ -54,6 +59,7 @@ pub(crate) static BYPASS: Annotation<bool> = Annotation {
         name: "bypass",
         side: Side::Called,
         on_namespace: false,
+        protocols: ANY,
         values: TRUE_OR_FALSE,
         default: "false",
         purpose: "`true`: the name resolves to the Service's ClusterIP, and no traffic of it passes the mesh.",

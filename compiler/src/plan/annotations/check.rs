@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
+use maesh_config::model::Protocol;
+
 use super::{BadValue, Declared, InForce, LATER, Scope, declared};
 use crate::{
     diagnostic::{Diagnostic, Reason, did_you_mean, shortened},
@@ -22,7 +24,47 @@ pub(crate) fn check_service(service: &Service, plan: &Plan, in_force: InForce<'_
     };
     let using = |it: &dyn Declared, key: &str| in_use(it, key, plan, in_force);
     let object = AnnotatedObject { kind: "Service", meta: &service.meta, annotations: &service.annotations };
-    object.check(Some(&has), &using)
+    let mut found = object.check(Some(&has), &using);
+    found.extend(without_effect(service, plan, in_force));
+    found
+}
+
+/// Annotations of the Service that are for a protocol which none of the ports that they cover has.
+fn without_effect(service: &Service, plan: &Plan, in_force: InForce<'_>) -> Vec<Diagnostic> {
+    let mut found = Vec::new();
+    for annotation in super::ALL.iter().filter(|annotation| matches!(annotation.scope(), Scope::Port(_))) {
+        let about = annotation.about();
+        let mut covered: Vec<(&str, &str, Vec<&Port>)> = Vec::new();
+        for port in &plan.ports {
+            let Some(written) = in_force.find_of_port(about, port.number, port.name.as_deref()) else { continue };
+            if !written.on_service {
+                continue;
+            }
+            match covered.iter_mut().find(|(key, ..)| *key == written.key) {
+                Some((.., ports)) => ports.push(port),
+                None => covered.push((written.key, written.text, vec![port])),
+            }
+        }
+        for (key, text, ports) in covered {
+            if ports.iter().any(|port| about.protocols.contains(&port.protocol)) {
+                continue;
+            }
+            let carries = ports.iter().map(|port| format!("port {} is {}", port.number, port.protocol));
+            let why = format!(
+                "annotation {key} is for ports that carry {}, but {}; it is ignored. Remove it, or set traffic-type.",
+                one_of(about.protocols),
+                Vec::from_iter(carries).join(", ")
+            );
+            let bad = Diagnostic::of(Reason::UnsupportedAnnotation, "Service", &service.meta, &field(key), why);
+            found.push(bad.value(text).using("nothing"));
+        }
+    }
+    found
+}
+
+/// The protocols as a person says them: `http or tcp`.
+pub(super) fn one_of(protocols: &[Protocol]) -> String {
+    Vec::from_iter(protocols.iter().map(Protocol::to_string)).join(" or ")
 }
 
 /// What is wrong with the annotations of a Namespace.
@@ -115,11 +157,13 @@ impl AnnotatedObject<'_> {
             Ok(Some(unsupported)) => {
                 Some(say(Reason::UnsupportedAnnotation, format!("annotation {key} {unsupported}")).value(text))
             }
-            Err(BadValue { expected }) => {
+            Err(BadValue { expected, detail }) => {
                 let default = using(annotation, key).unwrap_or_else(|| annotation.about().default.into());
                 let shown = shortened(text);
-                let why =
-                    format!("annotation {key} is {shown:?}, not {expected}; using {default}. Set it to {expected}.");
+                let detail = detail.map_or_else(String::new, |detail| format!(" ({detail})"));
+                let why = format!(
+                    "annotation {key} is {shown:?}, not {expected}{detail}; using {default}. Set it to {expected}."
+                );
                 Some(say(Reason::InvalidAnnotation, why).value(text).using(default))
             }
         }

@@ -2,7 +2,7 @@
 
 use maesh_test_support::generated::{NOTE, is_current};
 
-use super::{Scope, declared};
+use super::{Scope, check::one_of, declared};
 use crate::kinds::{OLD_PREFIX, PREFIX};
 
 #[test]
@@ -18,17 +18,18 @@ fn reference_page_is_current() {
          mesh, and an [Event](events.md) on the object, `maesh explain` and `/api/diagnostics` of the controller say so. \
          The values `scheme: https` and `traffic-type: udp` are accepted, and not served in this version: the table says \
          what happens instead.\n\n\
-         | annotation | values | default | example | on a Namespace | for one port | what it does |\n|---|---|---|---|---|---|---|\n"
+         | annotation | values | default | example | ports | on a Namespace | for one port | what it does |\n|---|---|---|---|---|---|---|---|\n"
     );
     let yes_or_no = |yes| if yes { "yes" } else { "no" };
     for about in super::all() {
         let of_port = declared(about.name).is_some_and(|it| matches!(it.scope(), Scope::Port(_)));
         page += &format!(
-            "| `{}` | {} | {} | `{}` | {} | {} | {} |\n",
+            "| `{}` | {} | {} | `{}` | {} | {} | {} | {} |\n",
             about.name,
             about.values,
             about.default,
-            about.example,
+            about.example.replace('|', "\\|"),
+            one_of(about.protocols),
             yes_or_no(about.on_namespace),
             yes_or_no(of_port),
             about.purpose

@@ -13,6 +13,7 @@ pub(crate) static TRAFFIC_TYPE: Annotation<Protocol> = Annotation {
         name: "traffic-type",
         side: Side::Called,
         on_namespace: true,
+        protocols: &[Protocol::Http, Protocol::Tcp, Protocol::Udp],
         values: PROTOCOLS,
         default: "what appProtocol or the mesh's default says",
         purpose: "What a port carries. `udp` is not carried in this version: the name resolves to the ClusterIP.",
@@ -34,6 +35,7 @@ pub(crate) static SCHEME: Annotation<Scheme> = Annotation {
         name: "scheme",
         side: Side::Backend,
         on_namespace: false,
+        protocols: &[Protocol::Http],
         values: SCHEMES,
         default: "http, or h2c where appProtocol says so",
         purpose: "What endpoints of an HTTP port are spoken to in: HTTP/1.1 or HTTP/2 without TLS. `https` is not served \

@@ -12,7 +12,7 @@ use prost::encoding::{DecodeContext, decode_key, skip_field};
 const MUST_UNDERSTAND: u32 = 64;
 
 /// The first field of a message that must be understood and is none of `understood`, by its number.
-pub(super) fn not_understood(mut message: &[u8], understood: &[u32]) -> Result<Option<u32>, prost::DecodeError> {
+pub(crate) fn not_understood(mut message: &[u8], understood: &[u32]) -> Result<Option<u32>, prost::DecodeError> {
     while message.has_remaining() {
         let (number, wire_type) = decode_key(&mut message)?;
         if number >= MUST_UNDERSTAND && !understood.contains(&number) {
