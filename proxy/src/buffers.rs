@@ -133,6 +133,11 @@ impl Buffers {
 }
 
 impl CallerBytes {
+    /// Whether so much is held for this caller, or in all, that what can be done without should not be held: half of a bound.
+    pub(crate) fn is_tight(&self) -> bool {
+        self.bytes.load(Ordering::Relaxed) > self.all.most_per_caller / 2 || self.all.total() > self.all.most / 2
+    }
+
     /// Nothing yet, to be changed.
     pub(crate) fn charge(self: &Arc<Self>) -> Charge {
         Charge { of: self.clone(), bytes: 0 }

@@ -63,6 +63,12 @@ impl Clock {
         now.saturating_duration_since(self.start).as_millis() as u32
     }
 
+    /// Nanoseconds since the proxy started, exactly.
+    #[allow(clippy::cast_possible_truncation)]
+    pub(crate) fn nanos(&self) -> u64 {
+        self.start.elapsed().as_nanos() as u64
+    }
+
     /// How long ago `then` was, at the last tick.
     pub(crate) fn since(&self, then: u32) -> Duration {
         let elapsed = self.coarse().wrapping_sub(then);

@@ -9,7 +9,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use maesh_config::model::{Balance, NamePort, Protocol};
+use maesh_config::model::{NamePort, Protocol};
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
@@ -129,7 +129,7 @@ pub struct BackendSeen {
     pub weight: u32,
     /// The protocol spoken to its endpoints.
     pub scheme: Option<String>,
-    /// How one is picked: `p2c`, `source-hash`.
+    /// How one is picked, as the annotation `balance` has it: `p2c`, `hash:source`.
     pub balance: Option<String>,
     /// Number of endpoints that may be used now.
     pub usable: usize,
@@ -312,15 +312,11 @@ impl Explainer {
             chosen: chosen.iter().any(|one| std::ptr::eq(*one, candidate)),
             in_flight: candidate.endpoint.in_flight.load(Ordering::Relaxed),
         });
-        let balance = match upstreams.policy.balance {
-            Balance::P2c => "p2c",
-            Balance::SourceHash { .. } => "source-hash",
-        };
         BackendSeen {
             service: Some(backend.service.to_string()),
             weight,
             scheme: Some(upstreams.policy.scheme.to_string()),
-            balance: Some(balance.to_owned()),
+            balance: Some(upstreams.policy.balance.to_string()),
             usable: upstreams.usable.len(),
             local_only: upstreams.policy.local_only,
             endpoints: endpoints.collect(),

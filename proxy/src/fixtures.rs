@@ -1,20 +1,12 @@
 //! What unit tests of several rooms are made of.
 
-use std::{net::SocketAddr, time::Duration};
+use std::net::SocketAddr;
 
-use maesh_config::model::{BackendPolicy, Balance, Endpoint, Scheme};
+use maesh_config::model::{BackendPolicy, Endpoint};
 
 /// HTTP by the usual policy, with at most so many requests in flight.
 pub(crate) fn policy(concurrency: u32) -> BackendPolicy {
-    BackendPolicy {
-        scheme: Scheme::Http,
-        balance: Balance::P2c,
-        local_only: false,
-        connect_timeout: Duration::from_secs(5),
-        idle_timeout: None,
-        concurrency,
-        not_understood: None,
-    }
+    BackendPolicy { concurrency, idle_timeout: None, ..BackendPolicy::default() }
 }
 
 /// A ready endpoint at 10.0.0.`last`, meant for everybody.

@@ -1,12 +1,13 @@
 //! HTTP: from the bytes of a caller's connection to an endpoint and back.
 //!
-//! [`server`] turns a connection into exchanges, [`pipeline`] is the way of one, step by step: `check`, `route`, the policies,
-//! [`forward`]. There [`crate::balance`] picks an endpoint, [`attempt`] exchanges the request for a response over
-//! [`crate::upstream`], [`policy::retry`] decides whether a failure may be tried again. `body` is what streams through:
+//! [`server`] turns a connection into exchanges, [`pipeline`] is the way of one, step by step: `check`, `route`, the policies
+//! of the Service that was called, [`forward`]. There the policies of the backend act, [`crate::balance`] picks an endpoint,
+//! [`attempt`] exchanges the request for a response over [`crate::upstream`], and [`policy::retry`] decides whether another
+//! attempt follows, after a failure or a response. `body` is what streams through:
 //! [`body::replay`] keeps the beginning of an upload while it may be needed again. `headers` is what a proxy must change on
 //! the way, `answer` what the mesh says by itself, `exchange` the record of it all.
 //!
-//! A policy is one file of [`policy`]. One that may refuse a request is called from [`pipeline`].
+//! A policy is one file of [`policy`], called from [`pipeline`] or [`forward`]; what it counts is in [`crate::policy`].
 
 mod answer;
 mod attempt;

@@ -22,6 +22,7 @@ mod http2;
 mod listener;
 mod local_ports;
 mod loops;
+mod policy;
 mod proxy;
 mod reason;
 mod socket;

@@ -27,6 +27,16 @@ pub enum Reason {
     UpstreamProtocol,
     /// An endpoint did not accept the connection in time.
     ConnectTimeout,
+    /// No response began in the time that one try may take.
+    TryTimeout,
+    /// The response did not end in the time that the request may take.
+    RequestTimeout,
+    /// More requests than the rate limit of the Service allows.
+    RateLimited,
+    /// The circuit breaker of the Service is open.
+    CircuitOpen,
+    /// A fault that somebody asked for.
+    FaultInjected,
     /// The request is malformed, or could be read in two ways.
     BadRequest,
     /// The head of the request is larger than allowed.
@@ -61,6 +71,11 @@ impl Reason {
             Self::UpstreamReset => "upstream_reset",
             Self::UpstreamProtocol => "upstream_protocol",
             Self::ConnectTimeout => "connect_timeout",
+            Self::TryTimeout => "try_timeout",
+            Self::RequestTimeout => "request_timeout",
+            Self::RateLimited => "rate_limited",
+            Self::CircuitOpen => "circuit_open",
+            Self::FaultInjected => "fault_injected",
             Self::BadRequest => "bad_request",
             Self::HeadersTooLarge => "headers_too_large",
             Self::NotSynced => "not_synced",
@@ -74,13 +89,21 @@ impl Reason {
         }
     }
 
+    /// Whether nothing was sent, because no endpoint of the backend could be used: its fallback may be.
+    pub(crate) const fn is_unreachable(self) -> bool {
+        matches!(self, Self::NoEndpoints | Self::ConnectFailed | Self::ConnectTimeout | Self::CircuitOpen)
+    }
+
     /// The status that a caller of plain HTTP gets.
     pub const fn status(self) -> StatusCode {
         match self {
             Self::UnknownHost | Self::NoRoute => StatusCode::NOT_FOUND,
-            Self::NoEndpoints | Self::Overloaded | Self::NotSynced => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NoEndpoints | Self::Overloaded | Self::NotSynced | Self::CircuitOpen | Self::FaultInjected => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+            Self::RateLimited => StatusCode::TOO_MANY_REQUESTS,
             Self::ConnectFailed | Self::UpstreamReset | Self::UpstreamProtocol => StatusCode::BAD_GATEWAY,
-            Self::ConnectTimeout => StatusCode::GATEWAY_TIMEOUT,
+            Self::ConnectTimeout | Self::TryTimeout | Self::RequestTimeout => StatusCode::GATEWAY_TIMEOUT,
             Self::BadRequest => StatusCode::BAD_REQUEST,
             Self::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
@@ -92,12 +115,13 @@ impl Reason {
         }
     }
 
-    /// The status that a gRPC caller gets (its numbers: 4 deadline exceeded, 12 unimplemented, 13 internal,
-    /// 14 unavailable).
+    /// The status that a gRPC caller gets (its numbers: 4 deadline exceeded, 8 resource exhausted, 12 unimplemented,
+    /// 13 internal, 14 unavailable).
     pub const fn grpc(self) -> u8 {
         match self {
             Self::UnknownHost | Self::NoRoute => 12,
-            Self::ConnectTimeout => 4,
+            Self::ConnectTimeout | Self::TryTimeout | Self::RequestTimeout => 4,
+            Self::RateLimited => 8,
             Self::BadRequest => 13,
             _ => 14,
         }
@@ -114,6 +138,11 @@ impl Reason {
             Self::UpstreamReset => "the endpoint closed the connection before it answered",
             Self::UpstreamProtocol => "the endpoint's answer is not valid HTTP of the expected version",
             Self::ConnectTimeout => "no endpoint of the Service accepted a connection in time",
+            Self::TryTimeout => "no endpoint began to respond in the time of one try",
+            Self::RequestTimeout => "the response did not end in the time of the request",
+            Self::RateLimited => "more requests than the Service allows; try again later",
+            Self::CircuitOpen => "the Service fails too often, so nothing is sent to it for a while",
+            Self::FaultInjected => "this request was chosen to fail, by an annotation of the Service",
             Self::BadRequest => "the request is malformed",
             Self::HeadersTooLarge => "the head of the request is too large",
             Self::NotSynced => "the configuration of this Service has not arrived yet",
@@ -145,6 +174,11 @@ mod tests {
             (Reason::UpstreamReset, "upstream_reset", 502, 14),
             (Reason::UpstreamProtocol, "upstream_protocol", 502, 14),
             (Reason::ConnectTimeout, "connect_timeout", 504, 4),
+            (Reason::TryTimeout, "try_timeout", 504, 4),
+            (Reason::RequestTimeout, "request_timeout", 504, 4),
+            (Reason::RateLimited, "rate_limited", 429, 8),
+            (Reason::CircuitOpen, "circuit_open", 503, 14),
+            (Reason::FaultInjected, "fault_injected", 503, 14),
             (Reason::BadRequest, "bad_request", 400, 13),
             (Reason::HeadersTooLarge, "headers_too_large", 431, 14),
             (Reason::NotSynced, "not_synced", 503, 14),

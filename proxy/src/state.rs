@@ -26,7 +26,8 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use http::HeaderValue;
 use maesh_config::{
     NodeName, ServiceName,
-    model::{NamePort, Protocol},
+    model::{CalledPolicy, NamePort, Protocol},
+    policy::Percent,
 };
 use maesh_discovery::{AcceptFailures, LogLimit};
 use parking_lot::Mutex;
@@ -46,6 +47,7 @@ use crate::{
     clock::Clock,
     config::Config,
     loops::OwnEnds,
+    policy::CalledRuntime,
     reason::Reason,
     telemetry::{PortTelemetry, Telemetry},
 };
@@ -321,10 +323,27 @@ pub(crate) struct Port {
     pub(crate) own: Arc<BackendPort>,
     /// Requests that no route takes are refused: a policy of the port is not understood.
     pub(crate) own_refuses: bool,
+    /// Policies for every request to it.
+    pub(crate) called: CalledPolicy,
+    /// What is learnt of those requests.
+    pub(crate) runtime: Arc<CalledRuntime>,
+    /// Where copies of them go.
+    pub(crate) mirror: Option<MirrorTarget>,
+    /// Backends that have a fallback, and what it is.
+    pub(crate) fallbacks: Vec<(Arc<BackendPort>, Arc<BackendPort>)>,
     /// `X-Forwarded-Port`.
     pub(crate) number_text: HeaderValue,
     /// What is counted for it.
     pub(crate) counts: Counts,
+}
+
+/// Where copies of requests go.
+#[derive(Clone)]
+pub(crate) struct MirrorTarget {
+    /// The port of the Service that gets them.
+    pub(crate) backend: Arc<BackendPort>,
+    /// Share of the requests that are copied.
+    pub(crate) share: Percent,
 }
 
 /// Adds one to a count until it is dropped.
@@ -394,6 +413,11 @@ pub(crate) enum Target<'a> {
 }
 
 impl Port {
+    /// Where requests for `backend` go while none of its endpoints can be used.
+    pub(crate) fn fallback_of(&self, backend: &Arc<BackendPort>) -> Option<&Arc<BackendPort>> {
+        self.fallbacks.iter().find(|(of, _)| Arc::ptr_eq(of, backend)).map(|(_, fallback)| fallback)
+    }
+
     /// Picks a backend by weight; `draw` is a uniformly random number.
     pub(crate) fn target(&self, draw: u64) -> Target<'_> {
         match self.routes.first() {

@@ -101,6 +101,17 @@ pub(crate) struct Telemetry {
     pub(crate) retries_connect: Counter,
     /// Requests tried again because a connection ended before the response began.
     pub(crate) retries_closed: Counter,
+    /// Requests tried again because the policy of the Service says so.
+    pub(crate) retries_policy: Counter,
+    /// Second attempts made while the first one was slow.
+    pub(crate) hedges: Counter,
+    /// Copies of requests that were sent, and that were left out.
+    pub(crate) mirrored: Counter,
+    pub(crate) mirror_dropped: Counter,
+    /// Circuit breakers that opened.
+    pub(crate) breakers_opened: Counter,
+    /// Endpoints ejected.
+    pub(crate) ejections: Counter,
     /// Connections made to endpoints.
     pub(crate) connects: Counter,
     /// Connections to endpoints that failed.
@@ -127,6 +138,7 @@ impl Telemetry {
         let open: Family<ProtocolLabels, Gauge> = Family::default();
         let retries: Family<CauseLabels, Counter> = Family::default();
         let connects: Family<OutcomeLabels, Counter> = Family::default();
+        let copies: Family<OutcomeLabels, Counter> = Family::default();
         let telemetry = Self {
             requests: Family::default(),
             durations: Family::default(),
@@ -143,6 +155,12 @@ impl Telemetry {
             buffered: Gauge::default(),
             retries_connect: retries.get_or_create_owned(&CauseLabels { cause: "connect" }),
             retries_closed: retries.get_or_create_owned(&CauseLabels { cause: "closed" }),
+            retries_policy: retries.get_or_create_owned(&CauseLabels { cause: "policy" }),
+            hedges: Counter::default(),
+            mirrored: copies.get_or_create_owned(&OutcomeLabels { outcome: "sent" }),
+            mirror_dropped: copies.get_or_create_owned(&OutcomeLabels { outcome: "left_out" }),
+            breakers_opened: Counter::default(),
+            ejections: Counter::default(),
             connects: connects.get_or_create_owned(&OutcomeLabels { outcome: "ok" }),
             connects_failed: connects.get_or_create_owned(&OutcomeLabels { outcome: "failed" }),
             loops: Counter::default(),
@@ -196,7 +214,27 @@ impl Telemetry {
             "Bytes held for callers: heads that are not complete, uploads that no endpoint reads, responses that no caller reads",
             telemetry.buffered.clone(),
         );
-        mesh.register("proxy_retries", "Requests sent again, by cause: the connection was not made (connect), or ended before the response began (closed)", retries);
+        mesh.register("proxy_retries", "Requests sent again, by cause: the connection was not made (connect), or ended before the response began (closed), or an annotation of the Service asks for it (policy)", retries);
+        mesh.register(
+            "proxy_hedges",
+            "Second attempts that were made because the first one was slow",
+            telemetry.hedges.clone(),
+        );
+        mesh.register(
+            "proxy_mirrored",
+            "Copies of requests for the annotation mirror, by outcome: `sent`, or `left_out` because too many were under way or the body was too large",
+            copies,
+        );
+        mesh.register(
+            "proxy_breakers_opened",
+            "Times that a circuit breaker opened",
+            telemetry.breakers_opened.clone(),
+        );
+        mesh.register(
+            "proxy_ejections",
+            "Endpoints left out for a while because they failed several times in a row",
+            telemetry.ejections.clone(),
+        );
         mesh.register("proxy_upstream_connects", "Attempts to connect to endpoints, by outcome", connects);
         mesh.register(
             "proxy_plain_fallback",

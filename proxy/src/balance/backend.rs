@@ -19,8 +19,11 @@ use maesh_config::{
 };
 use smallvec::SmallVec;
 
-use super::{Latency, Shares};
-use crate::upstream::Peer;
+use super::{Latency, Shares, WaitingRequests};
+use crate::{
+    policy::{Breaker, EjectedUntil, Ejection},
+    upstream::Peer,
+};
 
 /// Where the proxy is, as the hints of endpoints name it.
 #[derive(Clone, Debug, Default)]
@@ -41,6 +44,14 @@ pub(crate) struct BackendPort {
     in_flight: AtomicU32,
     /// The same, of each caller.
     pub(crate) shares: Arc<Shares>,
+    /// Whether any endpoint is ejected.
+    ejected: EjectedUntil,
+    /// Whose turn it is.
+    turn: Arc<AtomicU32>,
+    /// Requests that wait for a place among those in flight.
+    pub(crate) queue: Arc<WaitingRequests>,
+    /// Its circuit breaker.
+    pub(crate) breaker: Breaker,
 }
 
 /// Policy and endpoints of a backend port.
@@ -53,6 +64,10 @@ pub(crate) struct Upstreams {
     ipv4: usize,
     /// Some candidate is meant for some callers only.
     pub(crate) hinted: bool,
+    /// Whether any of them is ejected.
+    pub(crate) ejected: EjectedUntil,
+    /// Whose turn it is.
+    pub(crate) turn: Arc<AtomicU32>,
     /// Every endpoint of the set, usable or not, so that none loses its identity by a change of condition.
     all: Vec<Arc<Endpoint>>,
 }
@@ -82,18 +97,36 @@ pub(crate) struct Endpoint {
     pub(crate) in_flight: AtomicU32,
     /// What is learnt of its answers.
     pub(crate) latency: Latency,
+    /// What is learnt of its failures.
+    pub(crate) ejection: Ejection,
+    /// When it joined others that were there already (milliseconds of a clock that wraps).
+    joined: Option<u32>,
     /// Connections to it.
     pub(crate) peer: Arc<Peer>,
 }
 
+/// How long an endpoint that joined others gets fewer requests than they, in milliseconds.
+const SLOW_START: u32 = 10_000;
+
 impl Endpoint {
-    fn new(address: SocketAddr, workers: usize) -> Arc<Self> {
+    fn new(address: SocketAddr, workers: usize, joined: Option<u32>) -> Arc<Self> {
         Arc::new(Self {
             address,
+            joined,
             in_flight: AtomicU32::new(0),
             latency: Latency::default(),
+            ejection: Ejection::default(),
             peer: Peer::new(address, workers),
         })
+    }
+
+    /// How many times dearer it counts than it is, because it has only just started and may have to warm up: 10 at first,
+    /// 1 in the end.
+    #[allow(clippy::cast_precision_loss)]
+    pub(crate) fn slow_start(&self, now: u32) -> f32 {
+        let Some(joined) = self.joined else { return 1.0 };
+        let age = now.wrapping_sub(joined);
+        if age >= SLOW_START { 1.0 } else { SLOW_START as f32 / age.max(SLOW_START / 10) as f32 }
     }
 
     /// It left its Service, or is about to: nothing new is sent to it.
@@ -103,9 +136,15 @@ impl Endpoint {
 }
 
 impl Upstreams {
-    fn new(policy: BackendPolicy, usable: Vec<Candidate>, hinted: bool, all: Vec<Arc<Endpoint>>) -> Self {
+    fn new(
+        policy: BackendPolicy,
+        usable: Vec<Candidate>,
+        hinted: bool,
+        all: Vec<Arc<Endpoint>>,
+        (ejected, turn): (EjectedUntil, Arc<AtomicU32>),
+    ) -> Self {
         let ipv4 = usable.partition_point(|candidate| candidate.endpoint.address.is_ipv4());
-        Self { policy, usable, ipv4, hinted, all }
+        Self { policy, usable, ipv4, hinted, ejected, turn, all }
     }
 
     /// The usable endpoints of the caller's address family; where there is none, all of them.
@@ -119,17 +158,42 @@ impl Upstreams {
 impl BackendPort {
     /// A backend port without endpoints.
     pub(crate) fn new(service: ServiceName, policy: BackendPolicy) -> Self {
-        let upstreams = Upstreams::new(policy, Vec::new(), false, Vec::new());
+        let (ejected, turn) = (EjectedUntil::default(), Arc::<AtomicU32>::default());
+        let upstreams = Upstreams::new(policy, Vec::new(), false, Vec::new(), (ejected.clone(), turn.clone()));
         Self {
             service,
             upstreams: ArcSwap::from_pointee(upstreams),
             in_flight: AtomicU32::new(0),
             shares: Arc::default(),
+            ejected,
+            turn,
+            queue: Arc::default(),
+            breaker: Breaker::default(),
         }
     }
 
-    /// Puts a policy and a set of endpoints in force, as a proxy at `place` with so many `workers` uses them, and retires
-    /// the endpoints that are no longer usable.
+    /// What its snapshots have in common.
+    fn shared(&self) -> (EjectedUntil, Arc<AtomicU32>) {
+        (self.ejected.clone(), self.turn.clone())
+    }
+
+    /// Notes, at `now`, that `endpoint` failed. Returns whether it is ejected for it.
+    pub(crate) fn failed(&self, endpoint: &Endpoint, now: u32) -> bool {
+        let upstreams = self.upstreams.load();
+        let eject = upstreams.policy.eject;
+        if !endpoint.ejection.failed(eject.failures, now) {
+            return false;
+        }
+        let ejected = upstreams.usable.iter().filter(|candidate| candidate.endpoint.ejection.is_ejected(now)).count();
+        if (ejected + 1) * 100 > upstreams.usable.len() * eject.most_percent as usize {
+            return false;
+        }
+        self.ejected.note(endpoint.ejection.eject(now));
+        true
+    }
+
+    /// Puts a policy and a set of endpoints in force at `now`, as a proxy at `place` with so many `workers` uses them, and
+    /// retires the endpoints that are no longer usable.
     ///
     /// Returns the retired endpoints that still have requests in flight.
     pub(crate) fn replace(
@@ -138,6 +202,7 @@ impl BackendPort {
         endpoints: &[model::Endpoint],
         place: &Locality,
         workers: usize,
+        now: u32,
     ) -> SmallVec<[Arc<Endpoint>; 4]> {
         let old = self.upstreams.load_full();
         let any_ready = endpoints.iter().any(|endpoint| endpoint.ready);
@@ -149,7 +214,7 @@ impl BackendPort {
             // Both lists are sorted by address.
             let endpoint = match old.all.binary_search_by_key(&facts.address, |endpoint| endpoint.address) {
                 Ok(found) => old.all[found].clone(),
-                Err(_) => Endpoint::new(facts.address, workers),
+                Err(_) => Endpoint::new(facts.address, workers, (!old.all.is_empty()).then_some(now)),
             };
             if usable(facts) {
                 endpoint.peer.reinstate();
@@ -168,7 +233,7 @@ impl BackendPort {
         };
         let leaving: SmallVec<[Arc<Endpoint>; 4]> =
             old.usable.iter().map(|candidate| &candidate.endpoint).filter(|old| !stays(old)).cloned().collect();
-        self.upstreams.store(Arc::new(Upstreams::new(policy, candidates, hints != Hints::Ignored, all)));
+        self.upstreams.store(Arc::new(Upstreams::new(policy, candidates, hints != Hints::Ignored, all, self.shared())));
         for endpoint in &leaving {
             endpoint.peer.retire();
         }
@@ -245,6 +310,18 @@ impl InFlight {
         Some(Self { backend: backend.clone(), endpoint: None })
     }
 
+    /// Counts a second attempt of the request in, on this endpoint; `None` where the backend has no place left.
+    pub(crate) fn beside(&self, endpoint: Arc<Endpoint>) -> Option<Self> {
+        let mut second = Self::enter(&self.backend, self.backend.upstreams.load().policy.concurrency)?;
+        second.on(endpoint);
+        Some(second)
+    }
+
+    /// The second attempt is the one that counts.
+    pub(crate) fn take_over(&mut self, mut second: Self) {
+        std::mem::swap(&mut self.endpoint, &mut second.endpoint);
+    }
+
     /// The request is on this endpoint from now on.
     pub(crate) fn on(&mut self, endpoint: Arc<Endpoint>) {
         endpoint.in_flight.fetch_add(1, Ordering::Relaxed);
@@ -260,6 +337,7 @@ impl Drop for InFlight {
         if let Some(endpoint) = &self.endpoint {
             endpoint.in_flight.fetch_sub(1, Ordering::Relaxed);
         }
+        self.backend.queue.wake_one();
     }
 }
 

@@ -8,35 +8,41 @@ use std::{
 use maesh_config::{NodeName, model::Balance};
 use smallvec::SmallVec;
 
-use super::{Candidate, Endpoint, Upstreams};
 use super::{
+    Affinity, Candidate, Endpoint, Upstreams,
+    hash::{by_hash, of_endpoint},
+    least::least,
     p2c::{Load, cheaper_of_two},
-    source::by_source,
 };
 
-/// Picks an endpoint for `caller`, whose node is `node`, not one of `avoided` if there is another. The caller's address family and the hints are
+/// Picks an endpoint for `caller`, whose node is `node`, not one of `avoided` and no ejected one if there is another. The caller's address family and the hints are
 /// preferences: once all that they allow have failed, another is picked all the same. `local_only` is a rule.
 pub(crate) fn pick(
     upstreams: &Upstreams,
     caller: IpAddr,
+    affinity: Affinity,
     node: impl FnOnce() -> Option<NodeName>,
     avoided: &[Arc<Endpoint>],
     now: u32,
     draw: u64,
 ) -> Option<Arc<Endpoint>> {
-    let balance = upstreams.policy.balance;
-    if avoided.is_empty() && !upstreams.hinted && !upstreams.policy.local_only {
-        return among(upstreams.of_family_of(caller), balance, caller, now, draw);
+    let choice = Choice { upstreams, affinity, now, draw };
+    let ejected = upstreams.ejected.is_any(now);
+    if avoided.is_empty() && !ejected && !upstreams.hinted && !upstreams.policy.local_only {
+        return choice.among(upstreams.of_family_of(caller));
     }
     let mut fitting = fitting(upstreams, caller, node);
-    let is_avoided = |candidate: &Candidate| avoided.iter().any(|avoided| Arc::ptr_eq(avoided, &candidate.endpoint));
+    let is_avoided = |candidate: &Candidate| {
+        avoided.iter().any(|avoided| Arc::ptr_eq(avoided, &candidate.endpoint))
+            || (ejected && candidate.endpoint.ejection.is_ejected(now))
+    };
     if !upstreams.policy.local_only && fitting.iter().all(|candidate| is_avoided(candidate)) {
         fitting = upstreams.usable.iter().collect();
     }
     if fitting.iter().any(|candidate| !is_avoided(candidate)) {
         fitting.retain(|candidate| !is_avoided(candidate));
     }
-    among(&fitting, balance, caller, now, draw)
+    choice.among(&fitting)
 }
 
 /// Those of the usable endpoints that are meant for this caller: of its address family where there is one, on its node
@@ -63,25 +69,44 @@ pub(crate) fn fitting(
     family.iter().collect()
 }
 
-fn among<T: Load + AsRef<Candidate>>(
-    items: &[T],
-    balance: Balance,
-    caller: IpAddr,
+/// One choice by the strategy of the backend.
+struct Choice<'a> {
+    upstreams: &'a Upstreams,
+    affinity: Affinity,
     now: u32,
     draw: u64,
-) -> Option<Arc<Endpoint>> {
-    let picked = match balance {
-        Balance::P2c => cheaper_of_two(items, now, draw),
-        Balance::SourceHash { .. } => by_source(items, caller, |item| item.as_ref().endpoint.address),
-    };
-    picked.map(|item| item.as_ref().endpoint.clone())
+}
+
+impl Choice<'_> {
+    fn among<T: Load + AsRef<Candidate>>(&self, items: &[T]) -> Option<Arc<Endpoint>> {
+        let address = |item: &T| item.as_ref().endpoint.address;
+        let picked = match (&self.upstreams.policy.balance, self.affinity) {
+            (_, Affinity::Key(key)) => by_hash(items, key, address),
+            (Balance::RoundRobin, _) => self.next(items),
+            (Balance::LeastRequest, _) => {
+                least(items, self.draw, |item| item.as_ref().endpoint.in_flight.load(Ordering::Relaxed))
+            }
+            (_, Affinity::Endpoint(number)) => {
+                let named = items.iter().find(|item| of_endpoint(address(item)) == number);
+                named.or_else(|| cheaper_of_two(items, self.now, self.draw))
+            }
+            _ => cheaper_of_two(items, self.now, self.draw),
+        };
+        picked.map(|item| item.as_ref().endpoint.clone())
+    }
+
+    /// The one whose turn it is.
+    fn next<'i, T>(&self, items: &'i [T]) -> Option<&'i T> {
+        let turn = self.upstreams.turn.fetch_add(1, Ordering::Relaxed) as usize;
+        items.get(turn.checked_rem(items.len())?)
+    }
 }
 
 impl Load for Candidate {
     #[allow(clippy::cast_precision_loss)]
     fn cost(&self, now: u32) -> f32 {
         let in_flight = self.endpoint.in_flight.load(Ordering::Relaxed);
-        self.endpoint.latency.micros(now) * (in_flight + 1) as f32
+        self.endpoint.latency.micros(now) * (in_flight + 1) as f32 * self.endpoint.slow_start(now)
     }
 }
 

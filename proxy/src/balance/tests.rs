@@ -4,9 +4,9 @@ use std::{
 };
 
 use super::{
+    hash::{by_hash, of_address},
     latency::Latency,
     p2c::{Load, cheaper_of_two},
-    source::by_source,
 };
 
 struct Fixed(f32);
@@ -75,8 +75,8 @@ fn a_source_stays_where_it_is() {
     let address = |item: &u16| SocketAddr::from(([10, 1, 0, 1], *item));
     let mut moved = 0;
     for caller in callers {
-        let before = by_source(&five, caller, address).expect("five");
-        let after = by_source(&four, caller, address).expect("four");
+        let before = by_hash(&five, of_address(caller), address).expect("five");
+        let after = by_hash(&four, of_address(caller), address).expect("four");
         if before == after {
             continue;
         }

@@ -32,8 +32,34 @@ impl From<Reason> for LocalAnswer {
     }
 }
 
-/// Whether a request is gRPC, whose callers read the status in trailers.
-pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
+/// The form of an answer that a caller understands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AnswerForm {
+    /// gRPC: the status is in the trailers.
+    Grpc,
+    /// The request accepts JSON.
+    Json,
+    /// A line for people.
+    Text,
+}
+
+impl AnswerForm {
+    /// What the fields of a request ask for.
+    pub(crate) fn of(headers: &HeaderMap) -> Self {
+        if is_grpc(headers) {
+            return Self::Grpc;
+        }
+        let json = |value: &HeaderValue| {
+            let kinds = value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+            let name = |kind: &[u8]| kind.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii().to_vec();
+            kinds.map(name).any(|name| name.eq_ignore_ascii_case(b"application/json") || name.ends_with(b"+json"))
+        };
+        if headers.get(header::ACCEPT).is_some_and(json) { Self::Json } else { Self::Text }
+    }
+}
+
+/// Whether a request is gRPC.
+fn is_grpc(headers: &HeaderMap) -> bool {
     let Some(kind) = headers.get(header::CONTENT_TYPE) else { return false };
     match kind.as_bytes().strip_prefix(b"application/grpc") {
         Some(rest) => matches!(rest.first(), None | Some(b'+' | b';' | b' ')),
@@ -43,21 +69,24 @@ pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
 
 impl LocalAnswer {
     /// The response, in the form that the caller understands.
-    pub(crate) fn into_response(self, grpc: bool) -> Response<Body> {
-        let mut response = if grpc { trailers_only(self.reason) } else { plain(self.reason, self.status) };
+    pub(crate) fn into_response(self, form: AnswerForm) -> Response<Body> {
+        let mut response = match form {
+            AnswerForm::Grpc => trailers_only(self.reason),
+            AnswerForm::Json => with_body(self.status, "application/json", json(self.reason, self.status)),
+            AnswerForm::Text => with_body(self.status, "text/plain; charset=utf-8", text(self.reason)),
+        };
         response.headers_mut().extend(self.headers);
         response.headers_mut().insert(REASON, HeaderValue::from_static(self.reason.code()));
         response
     }
 }
 
-fn plain(reason: Reason, status: StatusCode) -> Response<Body> {
-    let text = text(reason);
+fn with_body(status: StatusCode, kind: &'static str, text: String) -> Response<Body> {
     let length = HeaderValue::from(text.len());
     let mut response = Response::new(Body::full(Bytes::from(text)));
     *response.status_mut() = status;
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
     headers.insert(header::CONTENT_LENGTH, length);
     response
 }
@@ -71,6 +100,13 @@ fn trailers_only(reason: Reason) -> Response<Body> {
     headers.insert("grpc-status", HeaderValue::from(u16::from(reason.grpc())));
     headers.insert("grpc-message", HeaderValue::from_static(reason.explanation()));
     response
+}
+
+/// The body of an answer for programs.
+fn json(reason: Reason, status: StatusCode) -> String {
+    // Neither has a character that JSON escapes.
+    let (code, message) = (reason.code(), reason.explanation());
+    format!("{{\"status\":{},\"reason\":\"{code}\",\"message\":\"{message}\"}}\n", status.as_u16())
 }
 
 /// The body of a plain answer.
@@ -94,4 +130,34 @@ pub(crate) fn final_response(reason: Reason) -> Vec<u8> {
         text.len(),
     );
     answer.into_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_form_follows_the_request() {
+        let fields =
+            |name: HeaderName, value: &'static str| HeaderMap::from_iter([(name, HeaderValue::from_static(value))]);
+        for (name, value, want) in [
+            (header::ACCEPT, "application/json", AnswerForm::Json),
+            (header::ACCEPT, "text/html, Application/JSON;q=0.9", AnswerForm::Json),
+            (header::ACCEPT, "application/problem+json", AnswerForm::Json),
+            (header::ACCEPT, "*/*", AnswerForm::Text),
+            (header::ACCEPT, "application/jsonp", AnswerForm::Text),
+            (header::CONTENT_TYPE, "application/json", AnswerForm::Text),
+            (header::CONTENT_TYPE, "application/grpc+proto", AnswerForm::Grpc),
+            (header::CONTENT_TYPE, "application/grpc-web", AnswerForm::Text),
+        ] {
+            assert_eq!(AnswerForm::of(&fields(name.clone(), value)), want, "{name}: {value}");
+        }
+        assert_eq!(AnswerForm::of(&HeaderMap::new()), AnswerForm::Text);
+    }
+
+    #[test]
+    fn no_text_of_ours_needs_escapes_in_json() {
+        let text = json(Reason::Overloaded, StatusCode::SERVICE_UNAVAILABLE);
+        assert!(text.starts_with("{\"status\":503,\"reason\":\"overloaded\",\"message\":\""), "{text}");
+    }
 }

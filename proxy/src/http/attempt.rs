@@ -9,10 +9,10 @@ use std::{
 
 use http::{StatusCode, request};
 
-use super::body::replay::ReplayReader;
+use super::{body::replay::ReplayReader, policy::retry::counts_against_endpoint};
 use crate::{
     balance::FAILURE,
-    state::Endpoint,
+    state::{BackendPort, Endpoint},
     upstream::{self, Answer, Failure, OutboundRequest, Reuse},
     worker::Worker,
 };
@@ -25,10 +25,14 @@ pub(super) struct Attempts<'a> {
     pub(super) http2: bool,
     /// The request asks to leave HTTP.
     pub(super) upgrade: bool,
+    /// Whose endpoints are tried.
+    pub(super) backend: &'a BackendPort,
+    /// How long one may take until its response begins.
+    pub(super) timeout: Option<Duration>,
 }
 
 impl Attempts<'_> {
-    /// Makes one attempt, and notes for the balancer how the endpoint answered.
+    /// Makes one attempt, and notes for the balancer and for ejection how the endpoint answered.
     pub(super) async fn make(
         &self,
         endpoint: &Endpoint,
@@ -36,17 +40,53 @@ impl Attempts<'_> {
         reuse: Reuse,
         upload: Option<ReplayReader>,
     ) -> Result<Answer, Failure> {
-        let (local, ask) = (&self.worker.upstream, OutboundRequest { head: self.head, upgrade: self.upgrade });
         let began = Instant::now();
-        let answer = if self.http2 {
-            upstream::exchange_h2(local, &endpoint.peer, connect_timeout, &ask, upload).await?
-        } else {
-            upstream::exchange_h1(local, &endpoint.peer, connect_timeout, reuse, &ask, upload).await?
+        let sent = self.send(endpoint, connect_timeout, reuse, upload);
+        let result = match self.timeout {
+            None => sent.await,
+            // Boxed to keep the future of requests without a limit small.
+            Some(limit) => tokio::time::timeout(limit, Box::pin(sent)).await.unwrap_or(Err(Failure::TimedOut)),
         };
-        let took = began.elapsed();
-        let took = if is_failure(answer.head.status) { took.max(FAILURE) } else { took };
-        endpoint.latency.record(self.worker.shared.clock.coarse(), took);
-        Ok(answer)
+        self.note(endpoint, &result, began.elapsed());
+        result
+    }
+
+    async fn send(
+        &self,
+        endpoint: &Endpoint,
+        connect_timeout: Duration,
+        reuse: Reuse,
+        upload: Option<ReplayReader>,
+    ) -> Result<Answer, Failure> {
+        let (local, ask) = (&self.worker.upstream, OutboundRequest { head: self.head, upgrade: self.upgrade });
+        if self.http2 {
+            upstream::exchange_h2(local, &endpoint.peer, connect_timeout, &ask, upload).await
+        } else {
+            upstream::exchange_h1(local, &endpoint.peer, connect_timeout, reuse, &ask, upload).await
+        }
+    }
+
+    fn note(&self, endpoint: &Endpoint, result: &Result<Answer, Failure>, took: Duration) {
+        let shared = &self.worker.shared;
+        let now = shared.clock.coarse();
+        let is_error = match result {
+            Ok(answer) => {
+                let status = answer.head.status;
+                endpoint.latency.record(now, if is_failure(status) { took.max(FAILURE) } else { took });
+                status.is_server_error()
+            }
+            Err(failure) if counts_against_endpoint(failure, endpoint.is_gone()) => {
+                endpoint.latency.record(now, FAILURE);
+                true
+            }
+            Err(_) => return,
+        };
+        if !is_error {
+            endpoint.ejection.succeeded(now);
+        } else if self.backend.failed(endpoint, now) {
+            tracing::info!(service = %self.backend.service, endpoint = %endpoint.address, "endpoint ejected");
+            shared.telemetry.ejections.inc();
+        }
     }
 }
 

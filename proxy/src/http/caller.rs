@@ -19,7 +19,7 @@ use tokio::sync::Notify;
 
 use super::exchange::Activity;
 use crate::{
-    admission::ConnectionPermit,
+    admission::{ConnectionPermit, ExchangePermit},
     balance::LastShare,
     buffers::CallerBytes,
     http2::FrameBudget,
@@ -54,6 +54,12 @@ enum Last {
     Nothing = 2,
     /// The answer of one was written to its end, while the caller was still sending its body.
     Flushed = 3,
+}
+
+/// One more connection to an endpoint than the request itself needs; over when dropped.
+pub(crate) struct ExtraConnection {
+    _own: Option<ExchangePermit>,
+    _extra: ExchangePermit,
 }
 
 /// One connection of a caller.
@@ -158,6 +164,19 @@ impl Caller {
             bytes: OnceLock::new(),
             waker: Mutex::new(None),
         })
+    }
+
+    /// Admits one more connection to an endpoint than the request itself needs: for a second attempt, or a copy. `None` when
+    /// the caller holds too much.
+    pub(crate) fn extra_connection(&self) -> Option<ExtraConnection> {
+        // On HTTP/1.1, the connection pays for the first one, which is that of the request.
+        let own = if self.http2 { None } else { Some(self.permit.exchange()?) };
+        Some(ExtraConnection { _own: own, _extra: self.permit.exchange()? })
+    }
+
+    /// On HTTP/1.1: it has ended its side. It may wait for its response, or be gone: nobody can tell.
+    pub(crate) fn has_ended_its_side(&self) -> bool {
+        !self.http2 && self.peer_end.get().is_some_and(PeerEnd::is_seen)
     }
 
     /// What it is doing.

@@ -4,6 +4,7 @@
 //! was upgraded to. While it lives it is a request in flight. Its end is the one place where the request is counted.
 
 use std::{
+    future::Future,
     pin::Pin,
     sync::{
         Arc,
@@ -16,8 +17,9 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use http_body::{Frame, SizeHint};
+use tokio::time::{Sleep, sleep_until};
 
-use super::{body::Body, caller::Caller};
+use super::{answer::AnswerForm, body::Body, caller::Caller};
 use crate::{
     admission::ExchangePermit,
     balance::Share,
@@ -25,6 +27,7 @@ use crate::{
     reason::Reason,
     state::{BackendPort, Counts, InFlight, Port},
     telemetry::MethodLabel,
+    upstream::BodyError,
 };
 
 /// One request and its response.
@@ -32,8 +35,8 @@ pub(crate) struct Exchange {
     pub(crate) caller: Arc<Caller>,
     method: MethodLabel,
     began: Instant,
-    /// It is a call of gRPC, whose outcome is in the trailers.
-    pub(crate) grpc: bool,
+    /// The form of an answer that the mesh makes by itself.
+    pub(crate) form: AnswerForm,
     /// When bytes moved last.
     pub(crate) activity: Arc<Activity>,
     /// Port of the Service that was called, once it is known.
@@ -54,6 +57,8 @@ pub(crate) struct Exchange {
     pub(crate) received: u64,
     /// When all of the response was here, where it came at once.
     pub(crate) complete: Option<Instant>,
+    /// When the response has to have ended.
+    pub(crate) end: Option<tokio::time::Instant>,
     /// Its place among the caller's requests to the backend.
     pub(crate) share: Option<Share>,
     /// What its caller is charged for it, where the charge for the caller's connection does not cover it.
@@ -64,7 +69,12 @@ pub(crate) struct Exchange {
 
 impl Exchange {
     /// A request of `caller` whose head has just arrived.
-    pub(crate) fn begin(caller: &Arc<Caller>, method: &http::Method, grpc: bool, activity: Arc<Activity>) -> Box<Self> {
+    pub(crate) fn begin(
+        caller: &Arc<Caller>,
+        method: &http::Method,
+        form: AnswerForm,
+        activity: Arc<Activity>,
+    ) -> Box<Self> {
         caller.request_began();
         caller.shared.telemetry.in_flight.inc();
         activity.begin();
@@ -72,7 +82,7 @@ impl Exchange {
             caller: caller.clone(),
             method: MethodLabel::from(method),
             began: Instant::now(),
-            grpc,
+            form,
             activity,
             port: None,
             backend: None,
@@ -83,6 +93,7 @@ impl Exchange {
             sent: 0,
             received: 0,
             complete: None,
+            end: None,
             share: None,
             permit: None,
             in_flight: None,
@@ -95,6 +106,11 @@ impl Exchange {
         self.reason == Some(Reason::NoRoute) || self.port.as_ref().is_some_and(|port| port.leaving)
     }
 
+    /// It is a call of gRPC, whose outcome is in the trailers.
+    pub(crate) fn is_grpc(&self) -> bool {
+        self.form == AnswerForm::Grpc
+    }
+
     /// When its head arrived.
     pub(crate) fn began(&self) -> Instant {
         self.began
@@ -102,7 +118,7 @@ impl Exchange {
 
     /// Reads the outcome of gRPC from a head or trailers.
     fn note_grpc_status(&mut self, fields: &HeaderMap) {
-        if self.grpc
+        if self.is_grpc()
             && let Some(status) = fields.get("grpc-status")
         {
             self.grpc_status = status.to_str().ok().and_then(|status| status.parse().ok());
@@ -219,12 +235,15 @@ impl Activity {
 pub(crate) struct Recorded {
     body: Body,
     exchange: Option<Box<Exchange>>,
+    /// Elapses when the response has to have ended.
+    end: Option<Pin<Box<Sleep>>>,
 }
 
 impl Recorded {
     /// `exchange` ends with `body`.
     pub(crate) fn new(body: Body, exchange: Box<Exchange>) -> Self {
-        Self { body, exchange: Some(exchange) }
+        let end = exchange.end.map(|end| Box::pin(sleep_until(end)));
+        Self { body, exchange: Some(exchange), end }
     }
 
     /// Bytes that were read from the endpoint and not asked for yet.
@@ -234,7 +253,7 @@ impl Recorded {
 
     /// No body, for a response whose exchange the tunnel has.
     pub(crate) fn nothing() -> Self {
-        Self { body: Body::empty(), exchange: None }
+        Self { body: Body::empty(), exchange: None, end: None }
     }
 }
 
@@ -244,6 +263,14 @@ impl http_body::Body for Recorded {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         let this = &mut *self;
+        if let Some(end) = &mut this.end
+            && end.as_mut().poll(cx).is_ready()
+        {
+            if let Some(exchange) = &mut this.exchange {
+                exchange.reason = Some(Reason::RequestTimeout);
+            }
+            return Poll::Ready(Some(Err(BodyError::TimedOut)));
+        }
         let frame = Pin::new(&mut this.body).poll_frame(cx);
         if let Poll::Ready(Some(Ok(frame))) = &frame
             && let Some(exchange) = &mut this.exchange

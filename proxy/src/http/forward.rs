@@ -1,27 +1,36 @@
-//! Sending a request to a backend: pick an endpoint, make an attempt, and where it fails for reasons of the connection, make
-//! another one.
+//! Sending a request to a backend: the backend's policies let it through, an endpoint is picked, an attempt is made, and
+//! another one after it, or beside it, as far as that is safe and the policies allow it. A mirror gets a copy first. While none
+//! of the endpoints can be used, the request goes to the backend's fallback.
 
-use std::{sync::Arc, time::Instant};
+mod shape;
 
-use http::{HeaderValue, Uri, Version, header, request, response, uri};
+use std::{
+    future::Future,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use http::{HeaderValue, request, response};
 use maesh_config::model::Scheme;
 use smallvec::SmallVec;
 
+pub(crate) use self::shape::shape;
 use super::{
     attempt::Attempts,
     body::{Body, Replay},
     caller::Caller,
     charge::ConnectionCharge,
     policy::{
-        concurrency,
-        retry::{self, RetriesLeft, RetryKind},
+        breaker, concurrency, hedge, mirror,
+        retry::{self, Outcome, RetriesLeft, RetryKind},
     },
     request::ProxiedRequest,
 };
 use crate::{
-    balance::{self, FAILURE},
+    admission::ExchangePermit,
+    balance::{self, Affinity},
     reason::Reason,
-    state::{BackendPort, Endpoint, InFlight},
+    state::{BackendPort, Endpoint, InFlight, Port},
     upstream::{Answer, Failure, ResponseRest, Reuse, Upgraded},
 };
 
@@ -29,21 +38,19 @@ use crate::{
 pub(crate) struct ForwardedResponse {
     pub(crate) head: response::Parts,
     pub(crate) body: Body,
+    /// Where it comes from: the backend, or its fallback.
+    pub(crate) backend: Arc<BackendPort>,
     pub(crate) in_flight: InFlight,
+    /// What the connection to the endpoint is charged to the caller, where that is not a part of the caller's own.
+    pub(crate) permit: Option<ExchangePermit>,
     /// How many times it was tried.
     pub(crate) attempts: u32,
     /// When all of the response was here, where it came at once.
     pub(crate) whole: Option<Instant>,
     /// The endpoint's side, when it agreed to speak another protocol.
     pub(crate) switched: Option<Upgraded>,
-}
-
-/// How a request is spoken to its endpoint.
-pub(crate) struct ToEndpoint {
-    /// Over HTTP/2.
-    pub(crate) http2: bool,
-    /// It asks for another protocol.
-    pub(crate) upgrade: bool,
+    /// The cookie that keeps the caller at the endpoint, where it has none.
+    pub(crate) cookie: Option<HeaderValue>,
 }
 
 /// The protocol to speak to this backend's endpoints: what its policy says; gRPC cannot do without HTTP/2.
@@ -61,120 +68,246 @@ fn charge(caller: &Arc<Caller>) -> Option<ConnectionCharge> {
     (!caller.http2).then(|| ConnectionCharge::new(caller))
 }
 
-/// Sends `request` to an endpoint of `backend`.
+/// Sends `request`, which was for `port`, to an endpoint of `backend`, or of its fallback. `upgrade`: it asks for another protocol.
 pub(crate) async fn send(
     caller: &Arc<Caller>,
+    port: &Port,
     backend: &Arc<BackendPort>,
     mut request: Box<ProxiedRequest>,
-    to: ToEndpoint,
+    upgrade: bool,
+    grpc: bool,
 ) -> Result<ForwardedResponse, Reason> {
-    let worker = &caller.worker;
-    let shared = &worker.shared;
-    let mut in_flight = concurrency::of_all(backend)?;
-    let ToEndpoint { http2, upgrade } = to;
-    shape(&mut request.head, http2)?;
+    let http2 = speaks_http2(backend, grpc)?;
     // What an extended CONNECT sends belongs to the other protocol.
     let body = if http2 && upgrade { None } else { request.take_body() };
-    let (upload, head) = (body.map(|body| Replay::new(body, charge(caller))), &request.head);
-    let attempts = Attempts { worker, head, http2, upgrade };
-    let mut tries = RetriesLeft::new();
-    let mut avoided: SmallVec<[Arc<Endpoint>; 2]> = SmallVec::new();
-    let mut reuse = Reuse::Allowed;
-    let mut made = 0;
-    loop {
-        made += 1;
-        // Loaded anew for each attempt: an endpoint may have left since the last one.
-        let (endpoint, timeout) = {
-            let upstreams = backend.upstreams.load();
-            let now = shared.clock.coarse();
-            let picked = balance::pick(
-                &upstreams,
-                caller.address,
-                || shared.node_of(caller.address),
-                &avoided,
-                now,
-                worker.draw(),
-            );
-            (picked.ok_or(Reason::NoEndpoints)?, upstreams.policy.connect_timeout)
+    let upload = body.map(|body| Replay::new(body, charge(caller), Some(caller.bytes().clone())));
+    let head = &mut request.head;
+    // A stream that leaves HTTP is not copied.
+    if let Some(mirror) = port.mirror.as_ref().filter(|_| !upgrade) {
+        mirror::send(caller, port, mirror, head, upload.as_ref(), grpc);
+    }
+    let reason =
+        match (Forwarding { caller, port, backend, upload: upload.as_ref(), http2, upgrade, grpc }).send(head).await {
+            Ok(sent) => return Ok(sent),
+            Err(reason) => reason,
         };
-        in_flight.on(endpoint.clone());
-        let reader = upload.as_ref().map(Replay::reader);
-        let failure = match attempts.make(&endpoint, timeout, reuse, reader).await {
-            Ok(answer) => {
-                if let Some(upload) = &upload {
-                    upload.release();
+    let Some(fallback) = port.fallback_of(backend).filter(|_| reason.is_unreachable()) else {
+        return Err(reason);
+    };
+    let to_http2 = speaks_http2(fallback, grpc)?;
+    if upload.as_ref().is_some_and(|upload| !upload.is_whole()) || (upgrade && to_http2 != http2) {
+        return Err(reason);
+    }
+    let upload = upload.as_ref();
+    upload.inspect(|upload| upload.restart());
+    let forwarding = Forwarding { caller, port, backend: fallback, upload, http2: to_http2, upgrade, grpc };
+    // Boxed to keep the future of the usual way small.
+    Box::pin(forwarding.send(head)).await
+}
+
+/// A request on its way to the endpoints of one backend.
+struct Forwarding<'a> {
+    caller: &'a Arc<Caller>,
+    /// The port that was called.
+    port: &'a Port,
+    backend: &'a Arc<BackendPort>,
+    upload: Option<&'a Replay>,
+    /// How it is spoken: over HTTP/2; asking for another protocol; as gRPC.
+    http2: bool,
+    upgrade: bool,
+    grpc: bool,
+}
+
+/// An endpoint that was picked, and the cookie that keeps the caller there.
+struct Picked {
+    endpoint: Arc<Endpoint>,
+    timeout: Duration,
+    cookie: Option<HeaderValue>,
+}
+
+impl Forwarding<'_> {
+    async fn send(&self, head: &mut request::Parts) -> Result<ForwardedResponse, Reason> {
+        let shared = &self.caller.shared;
+        // HTTP/1.1 takes a connection to the endpoint for each exchange, and the caller's HTTP/2 connection may have many.
+        let permit = match self.caller.http2 && !self.http2 {
+            true => Some(self.caller.permit.exchange().ok_or(Reason::Overloaded)?),
+            false => None,
+        };
+        let in_flight = concurrency::of_all(self.backend).await?;
+        if self.backend.upstreams.load().policy.local_only {
+            Box::pin(shared.wait_for_workload(self.caller.address)).await;
+        }
+        shape(head, self.http2)?;
+        let began = breaker::enter(self.backend, &self.caller.worker)?;
+        let sent = self.try_endpoints(head, in_flight, permit).await;
+        if let Some(began) = began {
+            let status = sent.as_ref().map_or_else(|reason| reason.status(), |sent| sent.head.status);
+            breaker::leave(self.backend, shared, status, began.elapsed());
+        }
+        sent
+    }
+
+    async fn try_endpoints(
+        &self,
+        head: &request::Parts,
+        mut in_flight: InFlight,
+        permit: Option<ExchangePermit>,
+    ) -> Result<ForwardedResponse, Reason> {
+        let (worker, called) = (&self.caller.worker, &self.port.called);
+        let (shared, runtime) = (&worker.shared, &self.port.runtime);
+        let attempts = Attempts {
+            worker,
+            head,
+            http2: self.http2,
+            upgrade: self.upgrade,
+            backend: self.backend,
+            timeout: called.try_timeout,
+        };
+        if called.retry.attempts > 1 || called.hedge.is_some() {
+            runtime.budget.request(shared.clock.coarse());
+        }
+        let affinity = self.affinity(head);
+        let mut tries = RetriesLeft::new(&called.retry, &runtime.budget);
+        let mut avoided: SmallVec<[Arc<Endpoint>; 2]> = SmallVec::new();
+        let mut reuse = Reuse::Allowed;
+        let mut made = 0;
+        loop {
+            made += 1;
+            let Picked { endpoint, timeout, cookie } = self.pick(affinity, &avoided)?;
+            in_flight.on(endpoint.clone());
+            let first = attempts.make(&endpoint, timeout, reuse, self.upload.map(Replay::reader));
+            let hedged = match &called.hedge {
+                Some(hedge) if head.method.is_idempotent() && !self.upgrade => {
+                    hedge::delay(hedge, runtime, shared.clock.coarse())
                 }
-                return Ok(sent(answer, in_flight, made));
+                _ => None,
+            };
+            let began = called.hedge.map(|_| Instant::now());
+            let result = match hedged {
+                None => first.await,
+                Some(after) => {
+                    avoided.push(endpoint.clone());
+                    // Boxed to keep the future of requests without hedging small.
+                    Box::pin(self.hedged(first, after, &attempts, &mut in_flight, &avoided, &mut made)).await
+                }
+            };
+            if let (Some(began), Ok(_)) = (began, &result) {
+                runtime.latency.note(began.elapsed(), shared.clock.coarse());
             }
-            Err(failure) => failure,
-        };
-        tracing::debug!(service = %backend.service, endpoint = %endpoint.address, %failure, "attempt failed");
-        let gone = endpoint.is_gone();
-        if retry::counts_against_endpoint(&failure, gone) {
-            endpoint.latency.record(shared.clock.coarse(), FAILURE);
+            if let Err(failure) = &result {
+                tracing::debug!(service = %self.backend.service, endpoint = %endpoint.address, %failure, "attempt failed");
+            }
+            let outcome = result.as_ref().map_or_else(Outcome::Failure, |answer| Outcome::Response(&answer.head));
+            let request = retry::Request {
+                idempotent: head.method.is_idempotent(),
+                grpc: self.grpc,
+                replayable: self.upload.is_none_or(Replay::is_whole),
+                gone: endpoint.is_gone(),
+                caller_may_be_gone: self.caller.has_ended_its_side(),
+            };
+            let Some(again) = tries.again(outcome, request, shared.clock.coarse(), worker.draw()) else {
+                return self.ended(result, in_flight, permit, made, cookie);
+            };
+            if let Some(upload) = self.upload {
+                upload.restart();
+            }
+            match again {
+                RetryKind::Anew => {
+                    shared.telemetry.retries_closed.inc();
+                    reuse = Reuse::Refused;
+                }
+                RetryKind::Elsewhere => {
+                    shared.telemetry.retries_connect.inc();
+                    avoided.push(endpoint);
+                }
+                RetryKind::Policy(pause) => {
+                    shared.telemetry.retries_policy.inc();
+                    avoided.push(endpoint);
+                    // The response that is not used goes before the pause: its connection is free meanwhile.
+                    drop(result);
+                    Box::pin(tokio::time::sleep(pause)).await;
+                }
+            }
         }
-        let replayable = upload.as_ref().is_none_or(Replay::is_whole);
-        let replay = retry::Request { idempotent: head.method.is_idempotent(), replayable, gone };
-        match tries.again(&failure, replay) {
-            None => return Err(retry::reason(&failure)),
-            Some(RetryKind::Elsewhere) => avoided.push(endpoint),
-            Some(RetryKind::Anew) => reuse = Reuse::Refused,
-        }
-        match failure {
-            Failure::Connect(_) => shared.telemetry.retries_connect.inc(),
-            _ => shared.telemetry.retries_closed.inc(),
-        };
     }
-}
 
-fn sent(answer: Answer, in_flight: InFlight, attempts: u32) -> ForwardedResponse {
-    let Answer { head, then } = answer;
-    match then {
-        ResponseRest::Body(body) => {
-            let whole = body.is_whole().then(Instant::now);
-            ForwardedResponse { head, body: Body::of(body), in_flight, attempts, whole, switched: None }
-        }
-        ResponseRest::Upgraded(upgraded) => {
-            ForwardedResponse { head, body: Body::empty(), in_flight, attempts, whole: None, switched: Some(upgraded) }
-        }
+    /// What of the request decides about its endpoint.
+    fn affinity(&self, head: &request::Parts) -> Affinity {
+        Affinity::of_request(&self.backend.upstreams.load().policy.balance, self.caller.address, &head.headers)
     }
-}
 
-/// Gives the head the form that the protocol towards the endpoint wants. `Host` keeps its text.
-fn shape(head: &mut request::Parts, http2: bool) -> Result<(), Reason> {
-    if http2 {
-        let host = head.headers.remove(header::HOST);
-        head.version = Version::HTTP_2;
-        let says_authority = |host: &HeaderValue| head.uri.authority().is_some_and(|said| host == said.as_str());
-        let has_form = head.uri.scheme() == Some(&uri::Scheme::HTTP) && head.uri.path_and_query().is_some();
-        if has_form && host.as_ref().is_some_and(says_authority) {
-            return Ok(());
-        }
-        let authority = match (&host, head.uri.authority()) {
-            (Some(host), _) => uri::Authority::try_from(host.as_bytes()).map_err(|_| Reason::BadRequest)?,
-            (None, Some(authority)) => authority.clone(),
-            (None, None) => uri::Authority::from_static("localhost"),
+    /// Picks an endpoint that is none of `avoided`, if there is another. The endpoints are loaded anew for each attempt: one may
+    /// have left since the last one.
+    fn pick(&self, affinity: Affinity, avoided: &[Arc<Endpoint>]) -> Result<Picked, Reason> {
+        let (shared, address) = (&self.caller.shared, self.caller.address);
+        let upstreams = self.backend.upstreams.load();
+        let (now, draw) = (shared.clock.coarse(), self.caller.worker.draw());
+        let picked = balance::pick(&upstreams, address, affinity, || shared.node_of(address), avoided, now, draw);
+        let endpoint = picked.ok_or(Reason::NoEndpoints)?;
+        let cookie = affinity.cookie(&upstreams.policy.balance, endpoint.address);
+        Ok(Picked { endpoint, timeout: upstreams.policy.connect_timeout, cookie })
+    }
+
+    /// Makes a second attempt beside `first` if that has no response after `after`. The endpoint of the first is in `avoided`.
+    async fn hedged(
+        &self,
+        first: impl Future<Output = Result<Answer, Failure>>,
+        after: Duration,
+        attempts: &Attempts<'_>,
+        in_flight: &mut InFlight,
+        avoided: &[Arc<Endpoint>],
+        made: &mut u32,
+    ) -> Result<Answer, Failure> {
+        let shared = &self.caller.shared;
+        let second = || {
+            let replayable = self.upload.is_none_or(Replay::is_whole) && !self.caller.has_ended_its_side();
+            let budget = self.port.called.retry.budget;
+            let Picked { endpoint, timeout, .. } = self.pick(Affinity::None, avoided).ok()?;
+            if !replayable || avoided.iter().any(|avoided| Arc::ptr_eq(avoided, &endpoint)) {
+                return None;
+            }
+            // It takes a connection more than the caller's own allows for, and a place more at the backend.
+            let permit = self.caller.extra_connection()?;
+            let held = (in_flight.beside(endpoint.clone())?, permit);
+            if !self.port.runtime.budget.take(budget, shared.clock.coarse()) {
+                return None;
+            }
+            shared.telemetry.hedges.inc();
+            let reader = self.upload.map(Replay::reader);
+            Some(async move {
+                let result = attempts.make(&endpoint, timeout, Reuse::Allowed, reader).await;
+                (result, held)
+            })
         };
-        let mut parts = target_of(&head.uri);
-        parts.scheme = Some(uri::Scheme::HTTP);
-        parts.authority = Some(authority);
-        head.uri = Uri::from_parts(parts).map_err(|_| Reason::BadRequest)?;
-        return Ok(());
+        let (result, held) = hedge::race(first, after, second).await;
+        if let Some((second, _)) = held {
+            *made += 1;
+            in_flight.take_over(second);
+        }
+        result
     }
-    head.version = Version::HTTP_11;
-    if head.uri.scheme().is_some() || head.uri.authority().is_some() {
-        head.uri = Uri::from_parts(target_of(&head.uri)).map_err(|_| Reason::BadRequest)?;
-    }
-    if !head.headers.contains_key(header::HOST) {
-        head.headers.insert(header::HOST, HeaderValue::from_static(""));
-    }
-    Ok(())
-}
 
-/// Path and query alone.
-fn target_of(uri: &Uri) -> uri::Parts {
-    let mut parts = uri::Parts::default();
-    let path = uri.path_and_query().cloned();
-    parts.path_and_query = Some(path.unwrap_or_else(|| uri::PathAndQuery::from_static("/")));
-    parts
+    /// The end of the last attempt, as the pipeline wants it.
+    fn ended(
+        &self,
+        result: Result<Answer, Failure>,
+        in_flight: InFlight,
+        permit: Option<ExchangePermit>,
+        attempts: u32,
+        cookie: Option<HeaderValue>,
+    ) -> Result<ForwardedResponse, Reason> {
+        let Answer { head, then } = result.map_err(|failure| retry::reason(&failure))?;
+        if let Some(upload) = self.upload {
+            upload.release();
+        }
+        let (body, whole, switched) = match then {
+            ResponseRest::Body(body) => {
+                let whole = body.is_whole().then(Instant::now);
+                (Body::of(body), whole, None)
+            }
+            ResponseRest::Upgraded(upgraded) => (Body::empty(), None, Some(upgraded)),
+        };
+        let backend = self.backend.clone();
+        Ok(ForwardedResponse { head, body, backend, in_flight, permit, attempts, whole, switched, cookie })
+    }
 }

@@ -2,10 +2,14 @@
 //!
 //! A step that refuses returns a [`LocalAnswer`]. A new policy is a file of its own and a line in [`run`].
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use http::{HeaderValue, Response, Version, header};
 use maesh_config::model::Protocol;
+use tokio::time::{Instant, timeout_at};
 
 use super::{
     answer::LocalAnswer,
@@ -13,10 +17,10 @@ use super::{
     caller::Caller,
     check::check,
     exchange::Exchange,
-    forward::{self, ForwardedResponse, ToEndpoint},
+    forward::{self, ForwardedResponse},
     headers::{self, Forwarded},
     hops,
-    policy::concurrency,
+    policy::{concurrency, deadline, fault, rate_limit},
     request::ProxiedRequest,
     route,
     upgrade::{self, Tunnel, UpgradeRequest},
@@ -44,9 +48,35 @@ pub(crate) async fn run(exchange: &mut Exchange, mut request: Box<ProxiedRequest
     exchange.port = Some(port.clone());
     let backend = route(&caller, &port)?;
     exchange.backend = Some(backend.clone());
-    // Policies of the Service that was called act here.
+    let limit = deadline::of_request(&port.called, &request.head.headers);
+    if limit.is_some_and(|limit| limit.is_zero()) {
+        return Err(Reason::RequestTimeout.into());
+    }
+    let end = limit.map(|limit| Instant::now() + limit);
+    if let Some(rate) = &port.called.rate_limit {
+        let now = caller.shared.clock.nanos();
+        rate_limit::check(&port.runtime.limiter, rate, caller.address, &request.head.headers, now)?;
+    }
+    if let Some(fault) = &port.called.fault {
+        let worker = &caller.worker;
+        let injected = fault::draw(fault, SystemTime::now(), [worker.draw(), worker.draw()]);
+        if let Some(delay) = injected.delay {
+            Box::pin(tokio::time::sleep(delay)).await;
+        }
+        injected.abort.map_or(Ok(()), Err)?;
+    }
     exchange.share = Some(concurrency::of_caller(&caller, backend)?);
-    forward(exchange, &caller, &port, backend, host.as_ref(), request).await
+    let forwarded = forward(exchange, &caller, &port, backend, host.as_ref(), limit, request);
+    match end {
+        None => forwarded.await,
+        // Boxed to keep the future of requests without a limit small.
+        Some(end) => {
+            let answered = timeout_at(end, Box::pin(forwarded)).await.unwrap_or(Err(Reason::RequestTimeout.into()));
+            // Our own answer is never cut off.
+            exchange.end = answered.is_ok().then_some(end);
+            answered
+        }
+    }
 }
 
 /// The port of the Service that the request is for.
@@ -90,24 +120,20 @@ async fn forward(
     port: &Port,
     backend: &Arc<BackendPort>,
     host: Option<&HeaderValue>,
+    limit: Option<Duration>,
     mut request: Box<ProxiedRequest>,
 ) -> Result<Answered, LocalAnswer> {
-    let http2 = forward::speaks_http2(backend, exchange.grpc)?;
-    if backend.upstreams.load().policy.local_only {
-        Box::pin(caller.shared.wait_for_workload(caller.address)).await;
-    }
-    // HTTP/1.1 takes a connection to the endpoint for each exchange, and the caller's HTTP/2 connection may have many.
-    if caller.http2 && !http2 {
-        exchange.permit = Some(caller.permit.exchange().ok_or(Reason::Overloaded)?);
-    }
+    let http2 = forward::speaks_http2(backend, exchange.is_grpc())?;
     let wanted = prepare(&mut request, caller, port, host, http2)?;
+    deadline::pass_on(&port.called, limit, exchange.is_grpc(), &mut request.head.headers);
     let idle = backend.upstreams.load().policy.idle_timeout;
     if exchange.activity.is_uploading() {
         exchange.activity.limit(idle);
     }
-    let to = ToEndpoint { http2, upgrade: wanted.is_some() };
-    let ForwardedResponse { head, body, in_flight, attempts, whole, switched } =
-        forward::send(caller, backend, request, to).await?;
+    let ForwardedResponse { head, body, backend, in_flight, permit, attempts, whole, switched, cookie } =
+        forward::send(caller, port, backend, request, wanted.is_some(), exchange.is_grpc()).await?;
+    exchange.backend = Some(backend);
+    exchange.permit = permit;
     exchange.in_flight = Some(in_flight);
     exchange.attempts = attempts;
     exchange.complete = whole;
@@ -116,6 +142,9 @@ async fn forward(
     *response.version_mut() = Version::HTTP_11;
     let chosen = response.headers().get(header::UPGRADE).cloned();
     headers::strip_hop_by_hop(response.headers_mut(), false);
+    if let Some(cookie) = cookie {
+        response.headers_mut().append(header::SET_COOKIE, cookie);
+    }
     let tunnel = match (switched, wanted) {
         (None, _) => None,
         (Some(switched), Some(wanted)) => Some(wanted.agreed(&mut response, chosen, switched, idle)?),
@@ -148,9 +177,6 @@ fn prepare(
     headers::forward(fields, &forwarded);
     // Whoever reads the body is told to go on; the endpoint need not be asked.
     fields.remove(header::EXPECT);
-    if !http2 {
-        headers::join_cookies(fields);
-    }
     if let Some(wanted) = &wanted {
         wanted.apply(request, http2);
     }

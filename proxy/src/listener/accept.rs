@@ -406,7 +406,14 @@ async fn endpoint_for(
     if local_only {
         shared.wait_for_workload(caller).await;
     }
-    let (endpoint, in_flight) = tcp::dial(worker, caller, backend).await?;
+    let dialled = match tcp::dial(worker, caller, backend).await {
+        Err(reason) if reason.is_unreachable() => match port.fallback_of(backend) {
+            Some(fallback) => tcp::dial(worker, caller, fallback).await,
+            None => Err(reason),
+        },
+        dialled => dialled,
+    };
+    let (endpoint, in_flight) = dialled?;
     Ok((endpoint, in_flight, idle))
 }
 

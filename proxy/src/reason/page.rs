@@ -5,12 +5,13 @@ use maesh_test_support::generated::{NOTE, is_current};
 use super::Reason;
 
 /// Every reason, in the order of the page: by status.
-const ALL: [Reason; 18] = [
+const ALL: [Reason; 23] = [
     Reason::BadRequest,
     Reason::UnknownHost,
     Reason::NoRoute,
     Reason::MethodNotAllowed,
     Reason::UriTooLong,
+    Reason::RateLimited,
     Reason::HeadersTooLarge,
     Reason::BadBackend,
     Reason::UnsupportedPolicy,
@@ -21,7 +22,11 @@ const ALL: [Reason; 18] = [
     Reason::NoEndpoints,
     Reason::NotSynced,
     Reason::Overloaded,
+    Reason::CircuitOpen,
+    Reason::FaultInjected,
     Reason::ConnectTimeout,
+    Reason::TryTimeout,
+    Reason::RequestTimeout,
     Reason::VersionNotSupported,
     Reason::LoopDetected,
 ];
@@ -52,6 +57,25 @@ const fn advice(reason: Reason) -> &'static str {
         Reason::UpstreamReset => {
             "Look at the backend's logs: it closed or reset the connection before it answered, for instance because it \
              crashed. Sending the request again was not safe or did not help."
+        }
+        Reason::RateLimited => {
+            "The caller sends more requests than the annotation `ratelimit-average` allows. `Retry-After` says when to come back. \
+             Slow the caller down, or raise the limit."
+        }
+        Reason::CircuitOpen => {
+            "The condition in the annotation `circuit-breaker-expression` held, so nothing is sent to the Service for 10 s. Look \
+             at why the Service is slow or fails."
+        }
+        Reason::FaultInjected => {
+            "The annotation `fault-abort` of the Service asks for it. Remove it, or wait until `fault-until` has passed."
+        }
+        Reason::TryTimeout => {
+            "The endpoints took longer than the annotation `timeout-try` allows for one try. Look at why they are slow, raise \
+             the limit, or let the request be tried again: `retry-attempts` and `retry-on: gateway-error`."
+        }
+        Reason::RequestTimeout => {
+            "The request took longer than the annotation `timeout-request`, or the caller's own field `x-maesh-timeout-ms`, \
+             allows. Look at why the endpoints are slow, or raise the limit."
         }
         Reason::UpstreamProtocol => {
             "Check `appProtocol` and the annotation `scheme`: the endpoint does not speak the version of HTTP that it is \

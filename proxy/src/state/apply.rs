@@ -17,8 +17,8 @@ use maesh_config::{
 use maesh_discovery::update::{Interest, Rejected, Update};
 
 use super::{
-    ActiveService, Destination, Endpoint, Locality, MeshFacts, NameFacts, Port, ServiceEntry, Shared, WantedResource,
-    WeightedRoute, directory_name,
+    ActiveService, Destination, Endpoint, Locality, MeshFacts, MirrorTarget, NameFacts, Port, ServiceEntry, Shared,
+    WantedResource, WeightedRoute, directory_name,
     graph::{BackendId, Effect, Event, Graph, PublishedPort},
     refused::RefusedListeners,
     runtime::Runtime,
@@ -240,12 +240,14 @@ impl Apply {
             Effect::DropBackend(id) => self.runtime.remove(&id),
             Effect::Publish(name, ports) => self.publish(&name, &ports),
             Effect::Absent(name) => {
+                self.runtime.retain_called(&name, |_| false);
                 if let Some(called) = self.names.get(&name) {
                     called.serving.store(None);
                     called.arrived(true);
                 }
             }
             Effect::Release(name) => {
+                self.runtime.retain_called(&name, |_| false);
                 if let Some(called) = self.names.get(&name) {
                     called.release();
                 }
@@ -302,11 +304,11 @@ impl Apply {
 
     fn set_backend(&mut self, id: &BackendId, policy: BackendPolicy, endpoints: &[EndpointFacts]) {
         let backend = self.runtime.of(id, &policy);
-        let workers = self.shared.config.workers;
-        self.leaving.extend(backend.replace(policy, endpoints, self.graph.place(), workers));
+        let (workers, now) = (self.shared.config.workers, self.shared.clock.coarse());
+        self.leaving.extend(backend.replace(policy, endpoints, self.graph.place(), workers, now));
     }
 
-    fn publish(&self, name: &ServiceName, published: &[PublishedPort]) {
+    fn publish(&mut self, name: &ServiceName, published: &[PublishedPort]) {
         let Some(called) = self.names.get(name) else { return };
         let mut ports = Vec::with_capacity(published.len());
         for port in published {
@@ -324,9 +326,19 @@ impl Apply {
             let mut made = Port::new(&self.shared, name, port.number, port.protocol, routes, own);
             made.leaving = port.leaving;
             made.own_refuses = port.own_refuses;
+            made.called = port.called.clone();
+            made.mirror = port.called.mirror.as_ref().and_then(|mirror| {
+                let backend = port.mirror.as_ref().and_then(&find)?;
+                Some(MirrorTarget { backend, share: mirror.share })
+            });
+            let pair = |(of, to): &(BackendId, BackendId)| Some((find(of)?, find(to)?));
+            made.fallbacks = port.fallbacks.iter().filter_map(pair).collect();
+            made.runtime = self.runtime.of_called(name, port.number);
             ports.push(Arc::new(made));
         }
-        self.shared.telemetry.retain_ports(name, |number| ports.iter().any(|port| port.number == number));
+        let stays = |number| ports.iter().any(|port| port.number == number);
+        self.runtime.retain_called(name, stays);
+        self.shared.telemetry.retain_ports(name, stays);
         called.serving.store(Some(Arc::new(ActiveService::new(ports, &self.shared.leaving))));
         called.arrived(false);
     }

@@ -6,13 +6,12 @@
 use std::{
     net::SocketAddr,
     sync::{Arc, atomic::Ordering},
-    time::Duration,
 };
 
 use http::HeaderValue;
 use maesh_config::{
     ServiceName,
-    model::{self, BackendPolicy, Balance, Protocol, Scheme},
+    model::{self, BackendPolicy, CalledPolicy, Protocol},
 };
 
 use crate::loops::Dialable;
@@ -165,25 +164,18 @@ fn plain(shared: &Shared, called: &ServiceEntry, number: u16, protocol: Protocol
     let dialable = Dialable::new(&shared.config.shared, shared.config.loopback_endpoints);
     let endpoints: Vec<_> = facts.cluster_ips.iter().map(|address| endpoint(*address)).collect();
     let endpoints: Vec<_> = endpoints.into_iter().filter(|it| dialable.allows(it.address)).collect();
-    let own = BackendPort::new(called.name.clone(), plain_policy());
-    // Nothing hints at any of them.
-    own.replace(plain_policy(), &endpoints, &Locality::default(), shared.config.workers);
+    let own = BackendPort::new(called.name.clone(), BackendPolicy::default());
+    // Nothing is known of it but that it is there, and nothing hints at any of the addresses.
+    own.replace(
+        BackendPolicy::default(),
+        &endpoints,
+        &Locality::default(),
+        shared.config.workers,
+        shared.clock.coarse(),
+    );
     let port = Arc::new(Port::new(shared, &called.name, number, protocol, Vec::new(), Arc::new(own)));
     made.push((number, protocol, port.clone()));
     PortLookup::Port(port)
-}
-
-/// How a plain address is spoken to: nothing is known but that it is there.
-pub(super) fn plain_policy() -> BackendPolicy {
-    BackendPolicy {
-        scheme: Scheme::Http,
-        balance: Balance::P2c,
-        local_only: false,
-        connect_timeout: Duration::from_secs(5),
-        idle_timeout: Some(Duration::from_secs(3600)),
-        concurrency: 1024,
-        not_understood: None,
-    }
 }
 
 impl Port {
@@ -201,6 +193,19 @@ impl Port {
             Protocol::Tcp | Protocol::Udp => Counts::Stream,
         };
         let number_text = HeaderValue::from(number);
-        Self { number, protocol, leaving: false, routes, own, own_refuses: false, number_text, counts }
+        Self {
+            number,
+            protocol,
+            leaving: false,
+            routes,
+            own,
+            own_refuses: false,
+            called: CalledPolicy::default(),
+            runtime: Arc::default(),
+            mirror: None,
+            fallbacks: Vec::new(),
+            number_text,
+            counts,
+        }
     }
 }

@@ -18,7 +18,8 @@ use std::{
 
 use maesh_config::{
     Kind, Resource, ServiceName,
-    model::{self, BackendPolicy, Endpoints, Listener, Mesh, Name, Protocol, Route, Service, Workload},
+    model::{self, BackendPolicy, CalledPolicy, Endpoints, Listener, Mesh, Name, Protocol, Route, Service, Workload},
+    policy::ServiceRef,
 };
 
 use self::service::{Backend, Fetched, GraphService, stream_port};
@@ -96,6 +97,12 @@ pub(crate) struct PublishedPort {
     pub(crate) own: BackendId,
     /// Requests that no route takes are refused: a policy of the port is not understood.
     pub(crate) own_refuses: bool,
+    /// Policies for every request to the port.
+    pub(crate) called: CalledPolicy,
+    /// Where copies of requests go, if that exists.
+    pub(crate) mirror: Option<BackendId>,
+    /// Backends that have a fallback that exists, and what it is.
+    pub(crate) fallbacks: Vec<(BackendId, BackendId)>,
 }
 
 /// The state machine.
@@ -305,7 +312,11 @@ impl Graph {
     /// Holds exactly the Services that `name` sends to, by its newest version or the one in force.
     fn link(&mut self, name: &ServiceName) {
         let Some(entry) = self.services.get(name) else { return };
-        let wanted = entry.sends_to(name);
+        let mut wanted = entry.sends_to(name);
+        // A fallback of a backend is of the Service that sends there, too.
+        let fallbacks: Vec<_> =
+            wanted.iter().filter_map(|to| self.services.get(to)).flat_map(GraphService::fallbacks).collect();
+        wanted.extend(fallbacks.into_iter().filter(|to| to != name));
         let gone: Vec<_> = entry.linked.difference(&wanted).cloned().collect();
         for service in wanted.difference(&entry.linked.clone()) {
             self.hold(service).senders.insert(name.clone());
@@ -353,7 +364,9 @@ impl Graph {
     /// The ports of a Service with their backends; `None` while something that it needs is not here.
     fn resolve(&self, service: &Service) -> Option<Vec<PublishedPort>> {
         let known = |it: &ServiceName| self.services.get(it).is_some_and(GraphService::is_known);
-        if !service.backends().iter().all(known) {
+        let backends = service.backends();
+        let mut fallbacks = backends.iter().filter_map(|it| self.services.get(it)).flat_map(GraphService::fallbacks);
+        if !backends.iter().all(known) || !fallbacks.all(|it| known(&it)) {
             return None;
         }
         let find = |service: &ServiceName, port: u16| match self
@@ -372,14 +385,28 @@ impl Graph {
             };
             route.backends.iter().map(|it| (it.weight, to(it))).collect()
         };
+        let refer = |to: &ServiceRef| find(&to.service, to.port).backend().cloned();
+        let fallback = |of: BackendId| {
+            let port = self.services.get(&of.service)?.stream_port(of.port)?;
+            Some((of, refer(port.backend.fallback.as_ref()?)?))
+        };
         let ports = service.ports.iter().filter(|port| port.protocol != Protocol::Udp);
-        let published = ports.map(|port| PublishedPort {
-            number: port.number,
-            protocol: port.protocol,
-            leaving: port.leaving,
-            routes: port.routes.iter().map(route).collect(),
-            own: BackendId { service: service.name.clone(), port: port.number },
-            own_refuses: port.backend.not_understood.is_some(),
+        let published = ports.map(|port| {
+            let routes: Vec<Vec<(u32, Destination<BackendId>)>> = port.routes.iter().map(route).collect();
+            let own = BackendId { service: service.name.clone(), port: port.number };
+            let routed = routes.iter().flatten().filter_map(|(_, to)| to.backend().cloned());
+            let fallbacks = BTreeSet::from_iter(routed.chain([own.clone()])).into_iter().filter_map(fallback).collect();
+            PublishedPort {
+                number: port.number,
+                protocol: port.protocol,
+                leaving: port.leaving,
+                routes,
+                own,
+                mirror: port.called.mirror.as_ref().and_then(|mirror| refer(&mirror.to)),
+                fallbacks,
+                own_refuses: port.backend.not_understood.is_some() || port.called.not_understood.is_some(),
+                called: port.called.clone(),
+            }
         });
         Some(published.collect())
     }
@@ -452,7 +479,9 @@ impl Graph {
 fn backends_of(ports: Option<&[PublishedPort]>) -> BTreeSet<BackendId> {
     let ports = ports.unwrap_or_default();
     let routed = ports.iter().flat_map(|port| &port.routes).flatten().filter_map(|(_, to)| to.backend().cloned());
-    routed.chain(ports.iter().map(|port| port.own.clone())).collect()
+    let referred =
+        ports.iter().flat_map(|port| port.mirror.iter().chain(port.fallbacks.iter().map(|(_, to)| to))).cloned();
+    routed.chain(ports.iter().map(|port| port.own.clone())).chain(referred).collect()
 }
 
 #[cfg(test)]

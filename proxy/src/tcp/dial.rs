@@ -6,7 +6,7 @@ use smallvec::SmallVec;
 use tokio::net::TcpStream;
 
 use crate::{
-    balance::{self, FAILURE},
+    balance::{self, Affinity, FAILURE},
     reason::Reason,
     state::{BackendPort, Endpoint, InFlight},
     worker::Worker,
@@ -30,6 +30,7 @@ pub(crate) async fn dial(
             let picked = balance::pick(
                 &upstreams,
                 caller,
+                Affinity::of_caller(&upstreams.policy.balance, caller),
                 || shared.node_of(caller),
                 &avoided,
                 shared.clock.coarse(),
@@ -41,12 +42,18 @@ pub(crate) async fn dial(
         let began = Instant::now();
         match worker.upstream.connector().connect(endpoint.address, timeout).await {
             Ok(stream) => {
-                endpoint.latency.record(shared.clock.coarse(), began.elapsed());
+                let now = shared.clock.coarse();
+                endpoint.latency.record(now, began.elapsed());
+                endpoint.ejection.succeeded(now);
                 return Ok((stream, in_flight));
             }
             Err(error) => {
                 tracing::debug!(service = %backend.service, %error, "connecting an opaque stream failed");
-                endpoint.latency.record(shared.clock.coarse(), FAILURE);
+                let now = shared.clock.coarse();
+                endpoint.latency.record(now, FAILURE);
+                if backend.failed(&endpoint, now) {
+                    shared.telemetry.ejections.inc();
+                }
                 if !avoided.is_empty() {
                     return Err(error.reason());
                 }

@@ -22,6 +22,9 @@ pub(crate) enum BodyError {
     /// The endpoint sent what is not a valid body.
     #[error("the response is not valid: {0}")]
     Protocol(ProtocolError),
+    /// The time that the request may take is over.
+    #[error("the time of the request is over")]
+    TimedOut,
     /// The stream or the connection of HTTP/2 failed.
     #[error("the stream ended: {0}")]
     Http2(::h2::Error),

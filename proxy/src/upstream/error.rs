@@ -27,6 +27,9 @@ pub(crate) enum Failure {
     /// The endpoint answered what is not valid HTTP.
     #[error("the response is not valid: {0}")]
     Protocol(ProtocolError),
+    /// No response began in the time that one try may take. The endpoint may be at work on the request.
+    #[error("no response began in time")]
+    TimedOut,
     /// The caller's own body was malformed or ended early.
     #[error("the body of the request is malformed or ended early")]
     Upload,

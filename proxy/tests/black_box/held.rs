@@ -193,3 +193,39 @@ async fn many_callers_above_their_bounds_lose_connections() {
     let _streams = futures_util::future::join_all(stalls).await;
     until(&fed, "bounded", |held, open| held <= callers * BOUND && open < callers * CONNECTIONS / 2).await;
 }
+
+/// Copies of uploads for another attempt can be done without: where much is held, none is kept, and no request is lost for it.
+#[tokio::test]
+async fn copies_of_uploads_cost_no_request() {
+    const BODY: usize = 60_000;
+    let limits = Limits { buffered: 64 * BOUND, buffered_per_caller: 4 * BOUND, ..Limits::default() };
+    let fed = Fed::new(Config { limits, ..config() }).await;
+    fed.begin().await;
+    let (arrived, mut all_there) = tokio::sync::watch::channel(0_usize);
+    let counted = arrived.clone();
+    let server = endpoints::serve(false, move |request: http::Request<hyper::body::Incoming>| {
+        let arrived = counted.clone();
+        async move {
+            let body = http_body_util::BodyExt::collect(request.into_body()).await.expect("a body").to_bytes();
+            let mut all = arrived.subscribe();
+            arrived.send_modify(|count| *count += 1);
+            // All of them are there at the same time.
+            let _ = all.wait_for(|count| *count >= CONNECTIONS * 4).await;
+            http::Response::new(endpoints::full(body.len().to_string()))
+        }
+    })
+    .await;
+    let address = fed.http("web.shop", Scheme::Http, &[server.address]).await;
+    let mut asked = tokio::task::JoinSet::new();
+    for _ in 0..CONNECTIONS * 4 {
+        asked.spawn(async move {
+            let request = format!("POST / HTTP/1.1\r\nHost: web.shop\r\nContent-Length: {BODY}\r\n\r\n");
+            crate::support::ask(address, &(request + &"u".repeat(BODY))).await
+        });
+    }
+    within(all_there.wait_for(|count| *count >= CONNECTIONS * 4)).await.expect("all of them");
+    while let Some(answer) = within(asked.join_next()).await {
+        let (head, body) = answer.expect("no panic");
+        assert!(head.starts_with("http/1.1 200") && body == BODY.to_string(), "{head}{body}");
+    }
+}

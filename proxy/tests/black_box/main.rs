@@ -19,6 +19,7 @@ mod leaving;
 mod listeners;
 mod malformed;
 mod opaque;
+mod policies;
 mod rooms;
 mod support;
 mod upgrade;

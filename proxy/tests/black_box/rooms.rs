@@ -5,7 +5,7 @@
 use std::{collections::BTreeSet, fs, path::Path};
 
 /// Every room, from the bottom to the top.
-const ROOMS: [&str; 25] = [
+const ROOMS: [&str; 26] = [
     "clock",
     "config",
     "fields",
@@ -21,6 +21,7 @@ const ROOMS: [&str; 25] = [
     "buffers",
     "connect",
     "upstream",
+    "policy",
     "balance",
     "state",
     "worker",

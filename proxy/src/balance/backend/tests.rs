@@ -45,7 +45,7 @@ fn which_endpoints_are_usable_and_whether_hints_hold() {
         ),
     ] {
         let backend = BackendPort::new(ServiceName::new("ns", "web"), policy());
-        backend.replace(policy(), &endpoints, &place(), 1);
+        backend.replace(policy(), &endpoints, &place(), 1, 0);
         let upstreams = backend.upstreams.load();
         let numbers = |of: &mut dyn Iterator<Item = &Candidate>| -> Vec<u8> {
             of.map(|one| one.endpoint.address.to_string()).map(last).collect()
@@ -64,26 +64,26 @@ fn last(address: String) -> u8 {
 #[test]
 fn an_endpoint_keeps_its_identity_while_its_address_stays() {
     let backend = Arc::new(BackendPort::new(ServiceName::new("ns", "web"), policy()));
-    backend.replace(policy(), &[facts(1, &[]), facts(2, &[])], &place(), 1);
+    backend.replace(policy(), &[facts(1, &[]), facts(2, &[])], &place(), 1, 0);
     let first = |of: &BackendPort| of.upstreams.load().usable.first().map(|one| one.endpoint.clone());
     let one = first(&backend).expect("two are there");
     let mut in_flight = InFlight::enter(&backend, 1).expect("room for one");
     assert!(InFlight::enter(&backend, 1).is_none(), "and no other");
     in_flight.on(one.clone());
 
-    backend.replace(policy(), &[facts(1, &[])], &place(), 1);
+    backend.replace(policy(), &[facts(1, &[])], &place(), 1, 0);
     assert!(Arc::ptr_eq(&one, &first(&backend).expect("one is there")));
     assert!(!one.is_gone());
 
-    let busy = backend.replace(policy(), &[terminating(1), facts(2, &[])], &place(), 1);
+    let busy = backend.replace(policy(), &[terminating(1), facts(2, &[])], &place(), 1, 0);
     assert!(one.is_gone(), "it is not usable any more");
     assert_eq!(busy.len(), 1, "and a request is in flight on it");
 
-    backend.replace(policy(), &[facts(1, &[])], &place(), 1);
+    backend.replace(policy(), &[facts(1, &[])], &place(), 1, 0);
     assert!(Arc::ptr_eq(&one, &first(&backend).expect("it is back")));
     assert!(!one.is_gone(), "as the same");
     drop(in_flight);
     assert!(InFlight::enter(&backend, 1).is_some());
-    assert!(backend.replace(policy(), &[], &place(), 1).is_empty(), "nothing is in flight on what left");
+    assert!(backend.replace(policy(), &[], &place(), 1, 0).is_empty(), "nothing is in flight on what left");
     assert!(one.is_gone());
 }

@@ -15,7 +15,10 @@ use http_body::{Body, Frame, SizeHint};
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 
-use crate::http::{charge::ConnectionCharge, server::RequestBody};
+use crate::{
+    buffers::CallerBytes,
+    http::{charge::ConnectionCharge, server::RequestBody},
+};
 
 /// Bytes of an upload that are kept.
 pub(crate) const KEPT: usize = 64 * 1024;
@@ -31,6 +34,8 @@ pub(crate) struct ReplayReader<B = RequestBody> {
     source: Arc<Mutex<ReplaySource<B>>>,
     /// The piece that comes next.
     at: usize,
+    /// The round of attempts that it belongs to; `None` for a follower.
+    round: Option<u32>,
     /// Bytes that are still to come, where the caller said how many there are.
     left: Option<u64>,
 }
@@ -43,6 +48,10 @@ struct ReplaySource<B> {
     kept: Vec<UploadPiece>,
     /// Counts them, where nobody else does.
     held: Option<ConnectionCharge>,
+    /// Of the caller: where much is held for it, nothing more is kept.
+    room: Option<Arc<CallerBytes>>,
+    /// The round of attempts that is under way. Readers of the ones before get nothing more.
+    round: u32,
     bytes: usize,
     /// Number of the first piece that is kept. Above 0, nothing can be read again.
     first: usize,
@@ -72,14 +81,16 @@ pub(crate) enum UploadError {
 }
 
 impl<B: Body<Data = Bytes> + Unpin> Replay<B> {
-    /// An upload of which nothing was read. `held` counts what is kept.
-    pub(crate) fn new(body: B, held: Option<ConnectionCharge>) -> Self {
+    /// An upload of which nothing was read. `held` counts what is kept; while `room` is tight, nothing more is.
+    pub(crate) fn new(body: B, held: Option<ConnectionCharge>, room: Option<Arc<CallerBytes>>) -> Self {
         let length = body.size_hint().exact();
         Self(Arc::new(Mutex::new(ReplaySource {
             body,
             length,
             kept: Vec::new(),
             held,
+            room,
+            round: 0,
             bytes: 0,
             first: 0,
             keeping: true,
@@ -90,7 +101,22 @@ impl<B: Body<Data = Bytes> + Unpin> Replay<B> {
 
     /// A reader at the beginning.
     pub(crate) fn reader(&self) -> ReplayReader<B> {
-        ReplayReader { at: 0, left: self.0.lock().length, source: self.0.clone() }
+        let source = self.0.lock();
+        ReplayReader { at: 0, left: source.length, round: Some(source.round), source: self.0.clone() }
+    }
+
+    /// A reader that takes nothing from the caller by itself: it follows what attempts have read, as far as that is kept.
+    pub(crate) fn follower(&self) -> ReplayReader<B> {
+        let source = self.0.lock();
+        ReplayReader { at: 0, left: source.length, round: None, source: self.0.clone() }
+    }
+
+    /// Another attempt follows: readers of the ones before get nothing more, so that none takes from the caller what the next
+    /// one needs.
+    pub(crate) fn restart(&self) {
+        let mut source = self.0.lock();
+        source.round += 1;
+        source.waiting.drain(..).for_each(Waker::wake);
     }
 
     /// It can still be read from its beginning.
@@ -107,7 +133,15 @@ impl<B: Body<Data = Bytes> + Unpin> Replay<B> {
 }
 
 impl<B: Body<Data = Bytes> + Unpin> ReplaySource<B> {
-    fn poll_piece(&mut self, at: usize, cx: &mut Context<'_>) -> Poll<Option<Result<UploadPiece, UploadError>>> {
+    fn poll_piece(
+        &mut self,
+        at: usize,
+        round: Option<u32>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<UploadPiece, UploadError>>> {
+        if round.is_some_and(|round| round != self.round) {
+            return Poll::Ready(Some(Err(UploadError::Lost)));
+        }
         let Some(behind) = at.checked_sub(self.first) else { return Poll::Ready(Some(Err(UploadError::Lost))) };
         if let Some(piece) = self.kept.get(behind) {
             return Poll::Ready(Some(Ok(piece.clone())));
@@ -117,7 +151,8 @@ impl<B: Body<Data = Bytes> + Unpin> ReplaySource<B> {
             Some(Err(())) => return Poll::Ready(Some(Err(UploadError::Broken))),
             None => {}
         }
-        let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) else {
+        let frame = if round.is_some() { Pin::new(&mut self.body).poll_frame(cx) } else { Poll::Pending };
+        let Poll::Ready(frame) = frame else {
             if !self.waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
                 self.waiting.push(cx.waker().clone());
             }
@@ -150,7 +185,8 @@ impl<B: Body<Data = Bytes> + Unpin> ReplaySource<B> {
         if let UploadPiece::Data(data) = piece {
             self.bytes += data.len();
         }
-        if self.keeping && self.bytes <= KEPT && self.kept.len() < PIECES {
+        let is_tight = self.room.as_ref().is_some_and(|room| room.is_tight());
+        if self.keeping && self.bytes <= KEPT && self.kept.len() < PIECES && !is_tight {
             self.kept.push(piece.clone());
             if let Some(held) = &mut self.held {
                 held.set(self.bytes);
@@ -170,7 +206,7 @@ impl<B: Body<Data = Bytes> + Unpin> Body for ReplayReader<B> {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, UploadError>>> {
         let this = &mut *self;
-        let piece = std::task::ready!(this.source.lock().poll_piece(this.at, cx));
+        let piece = std::task::ready!(this.source.lock().poll_piece(this.at, this.round, cx));
         Poll::Ready(piece.map(|piece| {
             let piece = piece?;
             this.at += 1;

@@ -1,6 +1,8 @@
-//! How many requests may be in flight to one backend port: in all, and of one caller.
+//! How many requests may be in flight to one backend port: in all, and of one caller; and how many may wait for a place.
 
 use std::sync::Arc;
+
+use tokio::time::timeout;
 
 use crate::{
     balance::{BackendPort, InFlight, Share},
@@ -10,11 +12,34 @@ use crate::{
 
 /// Takes a place among the caller's own requests to the backend.
 pub(in crate::http) fn of_caller(caller: &Caller, backend: &BackendPort) -> Result<Share, Reason> {
-    let limit = backend.upstreams.load().policy.concurrency;
+    let policy = &backend.upstreams.load().policy;
+    // Those that wait are its requests too.
+    let limit = policy.concurrency.saturating_add(policy.queue.map_or(0, |queue| queue.length));
     caller.last_share.enter(&backend.shares, caller.address, limit).ok_or(Reason::Overloaded)
 }
 
-/// Takes a place among all requests to the backend.
-pub(in crate::http) fn of_all(backend: &Arc<BackendPort>) -> Result<InFlight, Reason> {
-    InFlight::enter(backend, backend.upstreams.load().policy.concurrency).ok_or(Reason::Overloaded)
+/// Takes a place among all requests to the backend. Waits for one if the policy allows it.
+pub(in crate::http) async fn of_all(backend: &Arc<BackendPort>) -> Result<InFlight, Reason> {
+    let (limit, queue) = {
+        let upstreams = backend.upstreams.load();
+        (upstreams.policy.concurrency, upstreams.policy.queue)
+    };
+    // Whoever waits already comes first.
+    if (queue.is_none() || !backend.queue.is_waiting())
+        && let Some(place) = InFlight::enter(backend, limit)
+    {
+        return Ok(place);
+    }
+    let waiting = queue.and_then(|queue| Some((backend.queue.enter(queue.length)?, queue.wait)));
+    let Some((waiting, longest)) = waiting else { return Err(Reason::Overloaded) };
+    // Boxed to keep the future of requests that need not wait small.
+    let place = Box::pin(timeout(longest, async {
+        loop {
+            waiting.turn().await;
+            if let Some(place) = InFlight::enter(backend, limit) {
+                return place;
+            }
+        }
+    }));
+    place.await.map_err(|_| Reason::Overloaded)
 }

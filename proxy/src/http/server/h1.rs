@@ -30,7 +30,7 @@ pub(super) use self::framing::RequestTracker;
 use super::{CallerIo, RequestBody};
 use crate::{
     http::{
-        answer,
+        answer::AnswerForm,
         caller::Caller,
         exchange::{Exchange, Recorded},
         pipeline,
@@ -64,8 +64,8 @@ pub(super) async fn serve(io: CallerIo, caller: &Arc<Caller>) {
         .max_buf_size(limits.head.max(8192));
     let slot = TunnelSlot::default();
     let service = service_fn(|request: Request<Incoming>| {
-        let grpc = answer::is_grpc(request.headers());
-        let exchange = Exchange::begin(caller, request.method(), grpc, caller.activity.clone());
+        let form = AnswerForm::of(request.headers());
+        let exchange = Exchange::begin(caller, request.method(), form, caller.activity.clone());
         let has_length = request.body().size_hint().upper().is_some();
         let (head, body) = request.into_parts();
         let body = RequestBody::h1(body, exchange.activity.clone());
@@ -134,7 +134,7 @@ async fn respond(
         Ok(answered) => (answered.response, answered.tunnel),
         Err(local) => {
             exchange.reason = Some(local.reason);
-            (local.into_response(exchange.grpc), None)
+            (local.into_response(exchange.form), None)
         }
     };
     let (mut head, body) = response.into_parts();

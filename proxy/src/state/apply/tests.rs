@@ -2,7 +2,7 @@ use std::net::SocketAddr;
 
 use maesh_config::{
     Resource,
-    model::{Answer, Endpoints, NamePort, PortEndpoints, Protocol, Service, ServicePort},
+    model::{Answer, CalledPolicy, Endpoints, NamePort, PortEndpoints, Protocol, Service, ServicePort},
 };
 use maesh_discovery::update::Ack;
 use prometheus_client::registry::Registry;
@@ -55,6 +55,7 @@ fn service(ports: &[u16], concurrency: u32) -> Resource {
         protocol: Protocol::Http,
         leaving: false,
         routes: Vec::new(),
+        called: CalledPolicy::default(),
         backend: fixtures::policy(concurrency),
     };
     Resource::Service(Service { name: web(), ports: ports.iter().map(port).collect() })

@@ -92,6 +92,12 @@ impl GraphService {
         newest.into_iter().chain(in_force).filter(|service| service != own).collect()
     }
 
+    /// The Services that its ports fall back to.
+    pub(super) fn fallbacks(&self) -> Vec<ServiceName> {
+        let ports = self.service.get().into_iter().flat_map(|service| &service.ports);
+        ports.filter_map(|port| port.backend.fallback.as_ref()).map(|to| to.service.clone()).collect()
+    }
+
     /// Its port of this number, if that carries streams.
     pub(super) fn stream_port(&self, number: u16) -> Option<&ServicePort> {
         stream_port(self.service.get()?, number)

@@ -107,6 +107,7 @@ fn set_service(name: &str, ports: &[u16], to: &[(&str, u16)]) -> Event {
         protocol: Protocol::Http,
         leaving: false,
         routes: (!to.is_empty()).then(|| backends(())).into_iter().collect(),
+        called: CalledPolicy::default(),
         backend: policy(u32::from(*number)),
     };
     let ports = ports.iter().map(port).collect();

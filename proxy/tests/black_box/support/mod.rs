@@ -13,8 +13,9 @@ use std::{
 use maesh_config::{
     Kind, Resource, ServiceName,
     model::{
-        Answer, Backend, BackendPolicy, Balance, Bind, Claim, Endpoint, Endpoints, Listener, ListenerId, Mesh, Name,
-        NamePort, PortEndpoints, Protocol, Route, Scheme, Service, ServicePort, Transport, Workload, WorkloadKind,
+        Answer, Backend, BackendPolicy, Bind, CalledPolicy, Claim, Endpoint, Endpoints, Listener, ListenerId, Mesh,
+        Name, NamePort, PortEndpoints, Protocol, Route, Scheme, Service, ServicePort, Transport, Workload,
+        WorkloadKind,
     },
 };
 use maesh_discovery::update::{Ack, Demand, Interest, Rejected, Update};
@@ -53,15 +54,7 @@ pub fn service(name: &str) -> ServiceName {
 }
 
 pub fn policy(scheme: Scheme) -> BackendPolicy {
-    BackendPolicy {
-        scheme,
-        balance: Balance::P2c,
-        local_only: false,
-        connect_timeout: Duration::from_secs(5),
-        idle_timeout: Some(Duration::from_secs(3600)),
-        concurrency: 1024,
-        not_understood: None,
-    }
+    BackendPolicy { scheme, ..BackendPolicy::default() }
 }
 
 pub fn endpoint(address: SocketAddr) -> Endpoint {
@@ -231,13 +224,15 @@ impl Fed {
 
     /// Puts a Service in the world; delivered when it is asked for, or at once with `push`.
     pub fn define(&self, name: &str, number: u16, protocol: Protocol, policy: BackendPolicy, routes: Vec<Route>) {
-        self.define_port(name, ServicePort { number, name: None, protocol, leaving: false, routes, backend: policy });
+        let called = CalledPolicy::default();
+        let leaving = false;
+        self.define_port(name, ServicePort { number, name: None, protocol, leaving, routes, called, backend: policy });
     }
 
     /// A Service that is served in this way not for much longer.
     pub fn define_leaving(&self, name: &str, number: u16, protocol: Protocol) {
-        let (routes, backend) = (Vec::new(), policy(Scheme::Http));
-        self.define_port(name, ServicePort { number, name: None, protocol, leaving: true, routes, backend });
+        let (routes, called, backend) = (Vec::new(), CalledPolicy::default(), policy(Scheme::Http));
+        self.define_port(name, ServicePort { number, name: None, protocol, leaving: true, routes, called, backend });
     }
 
     fn define_port(&self, name: &str, port: ServicePort) {
@@ -275,6 +270,26 @@ impl Fed {
         let endpoints = endpoints.iter().map(|address| endpoint(*address)).collect();
         self.define_endpoints(name, address.port(), Protocol::Http, endpoints);
         self.name(name, address.port(), address.port(), Protocol::Http, &[]).await;
+        address
+    }
+
+    /// As [`Self::http`], with these policies.
+    pub async fn http_with(
+        &self,
+        name: &str,
+        called: CalledPolicy,
+        backend: BackendPolicy,
+        endpoints: &[SocketAddr],
+    ) -> SocketAddr {
+        let address = self.listen(&[]).await;
+        let (number, routes) = (address.port(), Vec::new());
+        let protocol = Protocol::Http;
+        self.define_port(name, ServicePort { number, name: None, protocol, leaving: false, routes, called, backend });
+        let endpoints = endpoints.iter().map(|address| endpoint(*address)).collect();
+        self.name(name, number, number, protocol, &[]).await;
+        // Another version of it may be in force.
+        self.push_service(name).await;
+        self.push_endpoints(name, number, protocol, endpoints).await;
         address
     }
 

@@ -48,7 +48,7 @@ async fn whole(reader: &mut ReplayReader<Stepped>) -> Result<Vec<u8>, UploadErro
 
 #[tokio::test]
 async fn a_small_upload_is_read_again() {
-    let upload = Replay::new(body(&[b"one", b"two", b"three"]), None);
+    let upload = Replay::new(body(&[b"one", b"two", b"three"]), None, None);
     let mut first = upload.reader();
     assert_eq!(next(&mut first).await, Some(Ok(Bytes::from_static(b"one"))));
     drop(first);
@@ -61,7 +61,7 @@ async fn a_small_upload_is_read_again() {
 #[tokio::test]
 async fn a_large_upload_is_read_once() {
     let half = vec![7; KEPT / 2 + 1];
-    let upload = Replay::new(body(&[&half, &half, b"end"]), None);
+    let upload = Replay::new(body(&[&half, &half, b"end"]), None, None);
     let mut reader = upload.reader();
     assert_eq!(next(&mut reader).await.map(|data| data.map(|data| data.len())), Some(Ok(half.len())));
     assert!(upload.is_whole(), "half of it is still kept");
@@ -74,7 +74,7 @@ async fn a_large_upload_is_read_once() {
 
 #[tokio::test]
 async fn nothing_is_kept_once_a_response_began() {
-    let upload = Replay::new(body(&[b"one", b"two", b"three"]), None);
+    let upload = Replay::new(body(&[b"one", b"two", b"three"]), None, None);
     let mut reader = upload.reader();
     assert_eq!(next(&mut reader).await, Some(Ok(Bytes::from_static(b"one"))));
     upload.release();
@@ -86,7 +86,7 @@ async fn nothing_is_kept_once_a_response_began() {
 async fn what_broke_stays_broken() {
     let mut broken = body(&[b"one"]);
     broken.pieces.push_back(Some(Err(())));
-    let upload = Replay::new(broken, None);
+    let upload = Replay::new(broken, None, None);
     assert_eq!(whole(&mut upload.reader()).await, Err(UploadError::Broken));
     assert!(!upload.is_whole());
     assert_eq!(whole(&mut upload.reader()).await, Err(UploadError::Broken));
@@ -97,7 +97,7 @@ async fn what_broke_stays_broken() {
 async fn a_reader_that_goes_leaves_the_other_awake() {
     let mut slow = Stepped::default();
     slow.pieces.extend([None, None, Some(Ok(Bytes::from_static(b"late")))]);
-    let upload = Replay::new(slow, None);
+    let upload = Replay::new(slow, None, None);
     let (mut stays, mut goes) = (upload.reader(), upload.reader());
     let staying = tokio::spawn(async move { whole(&mut stays).await });
     tokio::task::yield_now().await;
@@ -115,7 +115,7 @@ proptest! {
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
         let texts: Vec<Vec<u8>> = pieces.iter().enumerate().map(|(i, length)| vec![u8::try_from(i).expect("few"); *length]).collect();
         let slices: Vec<&[u8]> = texts.iter().map(Vec::as_slice).collect();
-        let upload = Replay::new(body(&slices), None);
+        let upload = Replay::new(body(&slices), None, None);
         let mut readers = [upload.reader(), upload.reader(), upload.reader()];
         let mut seen = [const { Vec::new() }; 3];
         let mut lost = [false; 3];
@@ -136,5 +136,29 @@ proptest! {
             let kept: usize = upload.0.lock().kept.iter().map(length).sum();
             prop_assert!(kept <= KEPT);
         }
+    }
+}
+
+#[tokio::test]
+async fn a_follower_takes_nothing_and_a_restart_ends_earlier_readers() {
+    let upload = Replay::new(body(&[b"one", b"two", b"three"]), None, None);
+    let (mut first, mut follower) = (upload.reader(), upload.follower());
+    let next = async |reader: &mut ReplayReader<_>| {
+        let frame = poll_fn(|cx| Pin::new(&mut *reader).poll_frame(cx)).await;
+        frame.map(|frame| frame.map(|frame| frame.into_data().expect("data")))
+    };
+    let waits = tokio::time::timeout(std::time::Duration::from_millis(20), next(&mut follower)).await;
+    assert!(waits.is_err(), "nobody has read anything yet");
+    assert_eq!(next(&mut first).await, Some(Ok("one".into())));
+    assert_eq!(next(&mut follower).await, Some(Ok("one".into())));
+    upload.restart();
+    assert_eq!(next(&mut first).await, Some(Err(UploadError::Lost)));
+    let mut second = upload.reader();
+    for piece in ["one", "two", "three"] {
+        assert_eq!(next(&mut second).await, Some(Ok(piece.into())));
+    }
+    assert_eq!(next(&mut second).await, None);
+    for want in [Some("two"), Some("three"), None] {
+        assert_eq!(next(&mut follower).await, want.map(|piece| Ok(piece.into())));
     }
 }

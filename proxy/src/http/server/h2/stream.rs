@@ -20,7 +20,7 @@ use crate::{
     buffers::{CallerBytes, Charge, Charged, SEND_BUFFER},
     fields,
     http::{
-        answer::{self, LocalAnswer},
+        answer::{AnswerForm, LocalAnswer},
         body::Body,
         exchange::{Activity, Exchange, Recorded},
         pipeline::{self, Answered},
@@ -64,8 +64,8 @@ pub(super) fn start(connection: &Arc<Http2Session>, request: Request<RecvStream>
         head.extensions.insert(hyper::ext::Protocol::from(protocol.as_str()));
     }
     let activity = Activity::new(caller.shared.clock.clone());
-    let grpc = answer::is_grpc(&head.headers);
-    let exchange = Exchange::begin(caller, &head.method, grpc, activity.clone());
+    let form = AnswerForm::of(&head.headers);
+    let exchange = Exchange::begin(caller, &head.method, form, activity.clone());
     let (body, tunnelled) = match protocol {
         Some(_) => (
             RequestBody::empty(activity),
@@ -151,7 +151,7 @@ fn begin(
         Ok(answered) => (answered.response, answered.tunnel),
         Err(local) => {
             exchange.reason = Some(local.reason);
-            (local.into_response(exchange.grpc), None)
+            (local.into_response(exchange.form), None)
         }
     };
     if exchange.sends_caller_away() {

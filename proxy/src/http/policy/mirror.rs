@@ -1,0 +1,124 @@
+//! Mirroring: a copy of a request is sent to another Service, and its response is dropped.
+//!
+//! The caller never waits for it: the copy has a task of its own. Copies of one port have a limit, above which they are left
+//! out.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use http::request;
+use http_body::Body as _;
+use tokio::time::timeout;
+
+use crate::{
+    balance::{self, Affinity, InFlight},
+    http::{
+        attempt::Attempts,
+        body::{Body, Replay, replay::KEPT},
+        caller::Caller,
+        forward::{shape, speaks_http2},
+    },
+    policy::CalledRuntime,
+    reason::Reason,
+    state::{MirrorTarget, Port},
+    upstream::{ResponseRest, Reuse},
+};
+
+/// Copies of one port that may be under way.
+const MOST: u32 = 64;
+/// Bytes of its response that are read.
+const READ: usize = 64 * 1024;
+/// How long one may take.
+const TIME: Duration = Duration::from_secs(30);
+
+/// One copy under way; over when dropped.
+struct Copying(Arc<CalledRuntime>);
+
+impl Copying {
+    fn begin(runtime: &Arc<CalledRuntime>) -> Option<Self> {
+        if runtime.mirrored.fetch_add(1, Ordering::Relaxed) >= MOST {
+            runtime.mirrored.fetch_sub(1, Ordering::Relaxed);
+            return None;
+        }
+        Some(Self(runtime.clone()))
+    }
+}
+
+impl Drop for Copying {
+    fn drop(&mut self) {
+        self.0.mirrored.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Sends a copy of the request, if it is one of those that are copied. `head` has the fields with which the request leaves.
+pub(in crate::http) fn send(
+    caller: &Arc<Caller>,
+    port: &Port,
+    mirror: &MirrorTarget,
+    head: &request::Parts,
+    upload: Option<&Replay>,
+    grpc: bool,
+) {
+    let telemetry = &caller.shared.telemetry;
+    if !mirror.share.takes(caller.worker.draw()) {
+        return;
+    }
+    let reader = upload.map(Replay::follower);
+    let is_large = reader.as_ref().is_some_and(|reader| reader.size_hint().lower() > KEPT as u64);
+    // A copy takes a connection more than the caller's own allows for.
+    let begin = || Some((Copying::begin(&port.runtime)?, caller.extra_connection()?));
+    let Some(copying) = begin().filter(|_| !is_large) else {
+        telemetry.mirror_dropped.inc();
+        return;
+    };
+    telemetry.mirrored.inc();
+    let (caller, mirror, mut head) = (caller.clone(), mirror.clone(), head.clone());
+    tokio::spawn(async move {
+        let sent = timeout(TIME, copy(&caller, &mirror, &mut head, reader, grpc)).await;
+        if !matches!(sent, Ok(Ok(()))) {
+            tracing::debug!(service = %mirror.backend.service, ?sent, "a copy of a request was not answered");
+        }
+        drop(copying);
+    });
+}
+
+/// Sends the copy to one endpoint, once, and reads its response to the end.
+async fn copy(
+    caller: &Arc<Caller>,
+    mirror: &MirrorTarget,
+    head: &mut request::Parts,
+    upload: Option<crate::http::body::replay::ReplayReader>,
+    grpc: bool,
+) -> Result<(), Reason> {
+    let (worker, backend) = (&caller.worker, &mirror.backend);
+    let shared = &worker.shared;
+    let http2 = speaks_http2(backend, grpc)?;
+    shape(head, http2)?;
+    let mut in_flight =
+        InFlight::enter(backend, backend.upstreams.load().policy.concurrency).ok_or(Reason::Overloaded)?;
+    let (endpoint, limit) = {
+        let upstreams = backend.upstreams.load();
+        let affinity = Affinity::of_request(&upstreams.policy.balance, caller.address, &head.headers);
+        let node = || shared.node_of(caller.address);
+        let (now, draw) = (shared.clock.coarse(), worker.draw());
+        let picked = balance::pick(&upstreams, caller.address, affinity, node, &[], now, draw);
+        (picked.ok_or(Reason::NoEndpoints)?, upstreams.policy.connect_timeout)
+    };
+    in_flight.on(endpoint.clone());
+    let attempts = Attempts { worker, head, http2, upgrade: false, backend, timeout: None };
+    let answer = attempts.make(&endpoint, limit, Reuse::Allowed, upload).await;
+    if let ResponseRest::Body(body) = answer.map_err(|failure| super::retry::reason(&failure))?.then {
+        let mut body = Body::of(body);
+        // A short one is read to its end, so that its connection can be used again.
+        let mut read = 0;
+        while let Some(Ok(frame)) = std::future::poll_fn(|cx| std::pin::Pin::new(&mut body).poll_frame(cx)).await {
+            read += frame.data_ref().map_or(0, bytes::Bytes::len);
+            if read > READ {
+                break;
+            }
+        }
+    }
+    Ok(())
+}
