@@ -8,6 +8,7 @@ pub mod dns_tls;
 pub mod http;
 pub mod local;
 pub mod manifest;
+pub mod page;
 pub mod resolver;
 pub mod roles;
 
