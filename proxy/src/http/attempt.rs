@@ -41,11 +41,13 @@ impl Attempts<'_> {
         upload: Option<ReplayReader>,
     ) -> Result<Answer, Failure> {
         let began = Instant::now();
-        let sent = self.send(endpoint, connect_timeout, reuse, upload);
+        // A future that is moved before it is awaited takes its size twice, so each way makes its own.
         let result = match self.timeout {
-            None => sent.await,
-            // Boxed to keep the future of requests without a limit small.
-            Some(limit) => tokio::time::timeout(limit, Box::pin(sent)).await.unwrap_or(Err(Failure::TimedOut)),
+            None => self.send(endpoint, connect_timeout, reuse, upload).await,
+            Some(limit) => {
+                let sent = Box::pin(self.send(endpoint, connect_timeout, reuse, upload));
+                tokio::time::timeout(limit, sent).await.unwrap_or(Err(Failure::TimedOut))
+            }
         };
         self.note(endpoint, &result, began.elapsed());
         result

@@ -175,7 +175,6 @@ impl Forwarding<'_> {
             made += 1;
             let Picked { endpoint, timeout, cookie } = self.pick(affinity, &avoided)?;
             in_flight.on(endpoint.clone());
-            let first = attempts.make(&endpoint, timeout, reuse, self.upload.map(Replay::reader));
             let hedged = match &called.hedge {
                 Some(hedge) if head.method.is_idempotent() && !self.upgrade => {
                     hedge::delay(hedge, runtime, shared.clock.coarse())
@@ -183,11 +182,13 @@ impl Forwarding<'_> {
                 _ => None,
             };
             let began = called.hedge.map(|_| Instant::now());
+            let reader = self.upload.map(Replay::reader);
             let result = match hedged {
-                None => first.await,
+                None => attempts.make(&endpoint, timeout, reuse, reader).await,
                 Some(after) => {
                     avoided.push(endpoint.clone());
                     // Boxed to keep the future of requests without hedging small.
+                    let first = Box::pin(attempts.make(&endpoint, timeout, reuse, reader));
                     Box::pin(self.hedged(first, after, &attempts, &mut in_flight, &avoided, &mut made)).await
                 }
             };

@@ -66,12 +66,13 @@ pub(crate) async fn run(exchange: &mut Exchange, mut request: Box<ProxiedRequest
         injected.abort.map_or(Ok(()), Err)?;
     }
     exchange.share = Some(concurrency::of_caller(&caller, backend)?);
-    let forwarded = forward(exchange, &caller, &port, backend, host.as_ref(), limit, request);
+    let host = host.as_ref();
     match end {
-        None => forwarded.await,
+        None => forward(exchange, &caller, &port, backend, host, limit, request).await,
         // Boxed to keep the future of requests without a limit small.
         Some(end) => {
-            let answered = timeout_at(end, Box::pin(forwarded)).await.unwrap_or(Err(Reason::RequestTimeout.into()));
+            let forwarded = Box::pin(forward(exchange, &caller, &port, backend, host, limit, request));
+            let answered = timeout_at(end, forwarded).await.unwrap_or(Err(Reason::RequestTimeout.into()));
             // Our own answer is never cut off.
             exchange.end = answered.is_ok().then_some(end);
             answered
