@@ -32,8 +32,9 @@ const KEPT: usize = 256;
 /// Connections of HTTP/2 that one worker opens to one endpoint, as long as they have room for all requests.
 const H2_CONNECTIONS: usize = 4;
 
-/// Requests on each of them before another one is opened.
-const H2_BUSY: u32 = 24;
+/// Requests on each of them before another one is opened: as many as most servers allow. More connections with fewer requests
+/// each are more system calls.
+const H2_BUSY: u32 = 100;
 
 /// Connections of HTTP/2 that one worker opens to one endpoint that allows few requests on each.
 const H2_MOST: usize = 256;
