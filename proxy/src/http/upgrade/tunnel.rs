@@ -159,7 +159,6 @@ async fn wait(connection: Option<DisconnectWatch>) {
 struct TunnelDirection {
     buffer: BytesMut,
     carried: u64,
-    unflushed: bool,
     state: DirectionState,
     /// Where frames end in what was written, and what ends them early.
     frames: Option<(Boundary, &'static [u8])>,
@@ -178,14 +177,7 @@ enum DirectionState {
 
 impl TunnelDirection {
     fn opaque() -> Self {
-        Self {
-            buffer: BytesMut::new(),
-            carried: 0,
-            unflushed: false,
-            state: DirectionState::Open,
-            frames: None,
-            ends_soon: false,
-        }
+        Self { buffer: BytesMut::new(), carried: 0, state: DirectionState::Open, frames: None, ends_soon: false }
     }
 
     /// A direction that can be ended between two frames, by writing `end`.
@@ -282,13 +274,13 @@ impl TunnelDirection {
             }
             self.buffer.advance(count);
             self.carried += count as u64;
-            self.unflushed = true;
             written += count;
             self.end_here();
         }
-        if self.unflushed {
+        // Asked each time, also when nothing new was written: the outbox, which has taken the last bytes, may not have been able
+        // to send them all, and wakes this task for it.
+        if self.carried > 0 {
             ready!(target.poll_flush(cx))?;
-            self.unflushed = false;
         }
         Poll::Ready(Ok(written))
     }
