@@ -48,8 +48,9 @@ pub(crate) struct OutboundRequest<'a> {
 
 /// What an endpoint answered.
 pub(crate) struct Answer {
-    /// Status and fields, without those that belong to the connection's framing.
-    pub(crate) head: response::Parts,
+    /// Status and fields, without those that belong to the connection's framing. Boxed, because it is passed on by several
+    /// functions, each of which would copy it.
+    pub(crate) head: Box<response::Parts>,
     /// What follows.
     pub(crate) then: ResponseRest,
 }

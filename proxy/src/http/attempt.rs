@@ -43,6 +43,10 @@ impl Attempts<'_> {
         let began = Instant::now();
         // A future that is moved before it is awaited takes its size twice, so each way makes its own.
         let result = match self.timeout {
+            None if self.http2 => {
+                let ask = OutboundRequest { head: self.head, upgrade: self.upgrade };
+                upstream::exchange_h2(&self.worker.upstream, &endpoint.peer, connect_timeout, &ask, upload).await
+            }
             None => self.send(endpoint, connect_timeout, reuse, upload).await,
             Some(limit) => {
                 let sent = Box::pin(self.send(endpoint, connect_timeout, reuse, upload));

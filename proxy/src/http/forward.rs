@@ -36,7 +36,7 @@ use crate::{
 
 /// A response, and what its body depends on.
 pub(crate) struct ForwardedResponse {
-    pub(crate) head: response::Parts,
+    pub(crate) head: Box<response::Parts>,
     pub(crate) body: Body,
     /// Where it comes from: the backend, or its fallback.
     pub(crate) backend: Arc<BackendPort>,

@@ -139,7 +139,7 @@ async fn forward(
     exchange.attempts = attempts;
     exchange.complete = whole;
     exchange.activity.limit(idle);
-    let mut response = Response::from_parts(head, body);
+    let mut response = Response::from_parts(*head, body);
     *response.version_mut() = Version::HTTP_11;
     let chosen = response.headers().get(header::UPGRADE).cloned();
     headers::strip_hop_by_hop(response.headers_mut(), false);

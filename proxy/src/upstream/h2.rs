@@ -254,7 +254,10 @@ pub(super) async fn exchange<U: Upload>(
     let left = content_length(&mut parts.headers, parts.status)?;
     if let Some(mut send) = idle.filter(|_| ask.upgrade) {
         if parts.status.is_success() {
-            return Ok(Answer { head: parts, then: ResponseRest::Upgraded(Upgraded::of_stream(send, recv, guard)) });
+            return Ok(Answer {
+                head: Box::new(parts),
+                then: ResponseRest::Upgraded(Upgraded::of_stream(send, recv, guard)),
+            });
         }
         // It fails only where the stream is over.
         let _ = send.send_data(Bytes::new(), true);
@@ -276,7 +279,7 @@ pub(super) async fn exchange<U: Upload>(
     } else {
         ResponseBody::h2(body)
     };
-    Ok(Answer { head: parts, then: ResponseRest::Body(body) })
+    Ok(Answer { head: Box::new(parts), then: ResponseRest::Body(body) })
 }
 
 /// Waits for the end of a response that has no body. An endpoint that sends one all the same, or is too slow to end,

@@ -91,7 +91,10 @@ pub(crate) async fn exchange<U: Upload>(
             return Err(ProtocolError::Unasked.into());
         }
         let PooledConnection { socket, buffer, .. } = *connection;
-        return Ok(Answer { head: parts, then: ResponseRest::Upgraded(Upgraded::of_socket(socket, buffer.freeze())) });
+        return Ok(Answer {
+            head: Box::new(parts),
+            then: ResponseRest::Upgraded(Upgraded::of_socket(socket, buffer.freeze())),
+        });
     }
     let reusable = keep_alive && !ask.upgrade && framing != ResponseFraming::Close;
     let rest = sending.rest(&connection.socket, reusable);
@@ -111,7 +114,7 @@ pub(crate) async fn exchange<U: Upload>(
             ResponseBody::h1(body)
         }
     };
-    Ok(Answer { head: parts, then: ResponseRest::Body(body) })
+    Ok(Answer { head: Box::new(parts), then: ResponseRest::Body(body) })
 }
 
 /// The request's side of an exchange.
