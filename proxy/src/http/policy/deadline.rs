@@ -8,7 +8,7 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use maesh_config::policy::CalledPolicy;
 
-/// Milliseconds that are left for a request, from whoever sends it. The proxy keeps to it, and passes on what is left.
+/// Milliseconds that a request may take, from whoever sends it. The proxy keeps to it, and passes it on.
 pub(in crate::http) const TIMEOUT: HeaderName = HeaderName::from_static("x-maesh-timeout-ms");
 /// The same of gRPC, with a unit.
 const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
@@ -22,7 +22,8 @@ pub(in crate::http) fn of_request(policy: &CalledPolicy, head: &HeaderMap) -> Op
     }
 }
 
-/// Tells the endpoint how long it may take: what is left of the request's time, and no longer than one try may take.
+/// Tells the endpoint how long it may take: as long as the request, and no longer than one try may take. What an earlier try
+/// or a `fault-delay` took is not subtracted.
 pub(in crate::http) fn pass_on(policy: &CalledPolicy, limit: Option<Duration>, grpc: bool, head: &mut HeaderMap) {
     let left = match (limit, policy.try_timeout) {
         (Some(limit), Some(of_try)) => limit.min(of_try),
