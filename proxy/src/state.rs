@@ -79,6 +79,8 @@ pub(crate) struct Shared {
     pub(crate) acceptors: Arc<()>,
     /// Local ends of opaque streams, to notice streams that lead back to this proxy.
     pub(crate) own_ends: OwnEnds,
+    /// The same of flows of datagrams.
+    pub(crate) own_flow_ends: OwnEnds,
     wanted: mpsc::UnboundedSender<WantedResource>,
 }
 
@@ -137,6 +139,7 @@ impl Shared {
             acceptors: Arc::default(),
             logs: ConnectionLogs::default(),
             own_ends: OwnEnds::new(&config.shared),
+            own_flow_ends: OwnEnds::new(&config.shared),
             config,
             clock: Clock::new(),
             telemetry,

@@ -3,6 +3,8 @@
 //! Labels are looked up once per port and combination of method, status and reason; after that a request costs a few
 //! atomic additions. Nothing a caller writes becomes a label unbounded: unknown methods are `_OTHER`.
 
+mod udp;
+
 use std::{
     collections::HashMap,
     sync::{
@@ -14,7 +16,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use http::{Method, StatusCode};
-use maesh_config::ServiceName;
+use maesh_config::{ServiceName, model::Transport};
 use parking_lot::Mutex;
 use prometheus_client::{
     encoding::{EncodeLabelSet, EncodeMetric, MetricEncoder, NoLabelSet},
@@ -22,6 +24,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
+pub(crate) use self::udp::{FlowEnd, FlowTelemetry, UdpTelemetry};
 use crate::reason::Reason;
 
 /// Upper bounds of the durations histogram, in microseconds.
@@ -85,6 +88,8 @@ pub(crate) struct Telemetry {
     tcp_refused: Family<StreamRefusedLabels, Counter>,
     tcp_received: Family<PortLabels, Counter>,
     tcp_sent: Family<PortLabels, Counter>,
+    /// Of datagrams.
+    pub(crate) udp: UdpTelemetry,
     /// Counters of ports that are there, so that a change of configuration goes on with them.
     ports: Mutex<HashMap<ServiceName, PortsTelemetry>>,
     /// Connections of callers that have not said yet what they speak.
@@ -139,7 +144,9 @@ impl Telemetry {
         let retries: Family<CauseLabels, Counter> = Family::default();
         let connects: Family<OutcomeLabels, Counter> = Family::default();
         let copies: Family<OutcomeLabels, Counter> = Family::default();
+        let mesh = registry.sub_registry_with_prefix("maesh");
         let telemetry = Self {
+            udp: UdpTelemetry::new(mesh),
             requests: Family::default(),
             durations: Family::default(),
             refused: Family::default(),
@@ -171,7 +178,6 @@ impl Telemetry {
             listeners_refused: Gauge::default(),
             kept: Gauge::default(),
         };
-        let mesh = registry.sub_registry_with_prefix("maesh");
         mesh.register(
             "http_requests",
             "HTTP requests, by the Service called; counted when the response has ended",
@@ -304,7 +310,9 @@ impl Telemetry {
 
     /// Drops the series of those ports of a Service that it has no longer. What is still in flight on them is counted
     /// nowhere.
-    pub(crate) fn retain_ports(&self, service: &ServiceName, stays: impl Fn(u16) -> bool) {
+    pub(crate) fn retain_ports(&self, service: &ServiceName, stays: impl Fn(u16, Transport) -> bool) {
+        self.udp.retain(service, |port| stays(port, Transport::Udp));
+        let stays = |port| stays(port, Transport::Tcp);
         let mut ports = self.ports.lock();
         let Some(of_service) = ports.get_mut(service) else { return };
         for (_, gone) in of_service.http.extract_if(|port, _| !stays(*port)) {

@@ -24,5 +24,6 @@ mod support;
 mod tasks;
 mod trust;
 mod twin;
+mod udp;
 mod uninstall;
 mod zone;

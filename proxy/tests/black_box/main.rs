@@ -22,5 +22,6 @@ mod opaque;
 mod policies;
 mod rooms;
 mod support;
+mod udp;
 mod upgrade;
 mod uploads;
