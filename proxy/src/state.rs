@@ -38,6 +38,7 @@ pub(crate) use self::{
     claims::Claims,
     demand::{PortLookup, find_port, ready_port},
     listening::{Facts, Listening},
+    runtime::Runtime,
 };
 use self::{shard::Sharded, workloads::Workloads};
 pub(crate) use crate::balance::{BackendPort, Endpoint, InFlight, Locality};
@@ -79,6 +80,10 @@ pub(crate) struct Shared {
     pub(crate) acceptors: Arc<()>,
     /// Local ends of opaque streams, to notice streams that lead back to this proxy.
     pub(crate) own_ends: OwnEnds,
+    /// What is learnt, by port.
+    pub(crate) runtime: Arc<Runtime>,
+    /// When the last update was put in force, in seconds since the proxy started.
+    pub(crate) updated: AtomicU64,
     wanted: mpsc::UnboundedSender<WantedResource>,
 }
 
@@ -137,6 +142,8 @@ impl Shared {
             acceptors: Arc::default(),
             logs: ConnectionLogs::default(),
             own_ends: OwnEnds::new(&config.shared),
+            runtime: Arc::default(),
+            updated: AtomicU64::new(0),
             config,
             clock: Clock::new(),
             telemetry,
