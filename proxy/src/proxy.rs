@@ -21,6 +21,7 @@ use crate::{
     drain,
     explain::Explainer,
     listener::{Listeners, Opened},
+    metrics::StateMetrics,
     sockets::Sockets,
     state::{Apply, Phase, Shared, WantedResource},
     tcp,
@@ -112,6 +113,8 @@ pub async fn start(
     let count = config.workers;
     let admission = admission(&config)?;
     let (shared, wanted) = Shared::new(config, telemetry, admission);
+    let state = StateMetrics::new(shared.clone(), connected.clone());
+    registry.sub_registry_with_prefix("maesh").register_collector(Box::new(state));
     let clock = shared.clock.start().map_err(StartError::Workers)?;
     let (closing, closing_seen) = watch::channel(false);
     let workers = Workers::start(&shared, count, &closing_seen).map_err(StartError::Workers)?;

@@ -38,6 +38,7 @@ pub(crate) use self::{
     claims::Claims,
     demand::{PortLookup, find_port, ready_port},
     listening::{Facts, Listening},
+    runtime::Runtime,
 };
 use self::{shard::Sharded, workloads::Workloads};
 pub(crate) use crate::balance::{BackendPort, Endpoint, InFlight, Locality};
@@ -81,6 +82,10 @@ pub(crate) struct Shared {
     pub(crate) own_ends: OwnEnds,
     /// The same of flows of datagrams.
     pub(crate) own_flow_ends: OwnEnds,
+    /// What is learnt, by port.
+    pub(crate) runtime: Arc<Runtime>,
+    /// When the last update was put in force, in seconds since the proxy started.
+    pub(crate) updated: AtomicU64,
     wanted: mpsc::UnboundedSender<WantedResource>,
 }
 
@@ -140,6 +145,8 @@ impl Shared {
             logs: ConnectionLogs::default(),
             own_ends: OwnEnds::new(&config.shared),
             own_flow_ends: OwnEnds::new(&config.shared),
+            runtime: Arc::default(),
+            updated: AtomicU64::new(0),
             config,
             clock: Clock::new(),
             telemetry,

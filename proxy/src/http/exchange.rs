@@ -8,7 +8,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     task::{Context, Poll},
     time::{Duration, Instant},
@@ -26,7 +26,7 @@ use crate::{
     clock::Clock,
     reason::Reason,
     state::{BackendPort, Counts, InFlight, Port},
-    telemetry::MethodLabel,
+    telemetry::{EndedRequest, MethodLabel},
     upstream::BodyError,
 };
 
@@ -157,7 +157,15 @@ impl Drop for Exchange {
         match (&self.port, self.reason) {
             (Some(port), reason) => {
                 if let Counts::Http(counts) = &port.counts {
-                    counts.record(self.caller.http2, self.method, self.status, reason, took);
+                    counts.record(&EndedRequest {
+                        http2: self.caller.http2,
+                        method: self.method,
+                        status: self.status,
+                        reason,
+                        took,
+                        received: self.received + self.activity.received(),
+                        sent: self.sent,
+                    });
                 }
             }
             (None, Some(reason)) => self.caller.shared.telemetry.refused(reason),
@@ -177,25 +185,45 @@ pub(crate) struct Activity {
     /// Milliseconds; 0 while there is no limit.
     limit: AtomicU32,
     uploading: AtomicBool,
+    /// Bytes of the request's body.
+    received: AtomicU64,
 }
 
 impl Activity {
     /// Nothing has moved yet.
     pub(crate) fn new(clock: Clock) -> Arc<Self> {
         let last = AtomicU32::new(clock.coarse());
-        Arc::new(Self { clock, last, limit: AtomicU32::new(0), uploading: AtomicBool::new(false) })
+        Arc::new(Self {
+            clock,
+            last,
+            limit: AtomicU32::new(0),
+            uploading: AtomicBool::new(false),
+            received: AtomicU64::new(0),
+        })
     }
 
     /// A request begins.
     fn begin(&self) {
         self.limit.store(0, Ordering::Relaxed);
         self.uploading.store(false, Ordering::Relaxed);
+        self.received.store(0, Ordering::Relaxed);
         self.touch();
     }
 
     /// Bytes moved.
     pub(crate) fn touch(&self) {
         self.last.store(self.clock.coarse(), Ordering::Relaxed);
+    }
+
+    /// The caller sent so many bytes of its body.
+    pub(crate) fn receive(&self, bytes: usize) {
+        // Only the task that reads the body writes here.
+        self.received.store(self.received() + bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Bytes of the body that the caller has sent.
+    pub(crate) fn received(&self) -> u64 {
+        self.received.load(Ordering::Relaxed)
     }
 
     /// From now on silence has this limit.

@@ -26,6 +26,7 @@ use super::{
     upgrade::{self, Tunnel, UpgradeRequest},
 };
 use crate::{
+    policy::CalledEvent,
     reason::Reason,
     state::{BackendPort, Port, PortLookup, Target, find_port, ready_port},
 };
@@ -61,9 +62,13 @@ pub(crate) async fn run(exchange: &mut Exchange, mut request: Box<ProxiedRequest
         let worker = &caller.worker;
         let injected = fault::draw(fault, SystemTime::now(), [worker.draw(), worker.draw()]);
         if let Some(delay) = injected.delay {
+            port.runtime.count(CalledEvent::Delayed);
             Box::pin(tokio::time::sleep(delay)).await;
         }
-        injected.abort.map_or(Ok(()), Err)?;
+        if let Some(abort) = injected.abort {
+            port.runtime.count(CalledEvent::Aborted);
+            return Err(abort);
+        }
     }
     exchange.share = Some(concurrency::of_caller(&caller, backend)?);
     let host = host.as_ref();

@@ -406,9 +406,9 @@ async fn endpoint_for(
     if local_only {
         shared.wait_for_workload(caller).await;
     }
-    let dialled = match tcp::dial(worker, caller, backend).await {
+    let dialled = match tcp::dial(worker, caller, &port.runtime, backend).await {
         Err(reason) if reason.is_unreachable() => match port.fallback_of(backend) {
-            Some(fallback) => tcp::dial(worker, caller, fallback).await,
+            Some(fallback) => tcp::dial(worker, caller, &port.runtime, fallback).await,
             None => Err(reason),
         },
         dialled => dialled,

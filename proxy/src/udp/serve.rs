@@ -354,11 +354,9 @@ impl DatagramPort {
 
     /// Counts against an endpoint that it cannot be reached.
     pub(super) fn count_failure(&self, backend: &BackendPort, endpoint: &Endpoint) {
-        let (shared, now) = (self.shared(), self.shared().clock.coarse());
+        let now = self.shared().clock.coarse();
         endpoint.latency.record(now, FAILURE);
-        if backend.failed(endpoint, now) {
-            shared.telemetry.ejections.inc();
-        }
+        backend.failed(endpoint, now);
         tracing::debug!(service = %backend.service, endpoint = %endpoint.address, "datagrams do not reach the endpoint");
     }
 

@@ -18,6 +18,7 @@ mod idle;
 mod leaving;
 mod listeners;
 mod malformed;
+mod metrics;
 mod opaque;
 mod policies;
 mod rooms;

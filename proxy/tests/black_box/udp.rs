@@ -325,7 +325,7 @@ async fn an_endpoint_that_is_never_there_is_ejected() {
     let (live, gone) = (echo("live").await, socket(LOCAL).await.local_addr().expect("bound"));
     let policy = BackendPolicy { balance: Balance::RoundRobin, ..policy() };
     let (fed, address) = serving(config(), policy, &[live.address, gone]).await;
-    let ejections = || metric(&fed, "maesh_proxy_ejections_total");
+    let ejections = || fed.counted("maesh_proxy_ejections_total", &["service=\"syslog\"", "transport=\"udp\""]);
     within(async {
         while ejections() == 0 {
             Caller::to(address).await.say(b"anything").await;

@@ -326,6 +326,15 @@ impl Fed {
         prometheus_client::encoding::text::encode(&mut text, &registry.lock()).expect("encoded");
         text
     }
+
+    /// The sum of the series of this name that have all of these labels (`cause="policy"`).
+    pub fn counted(&self, name: &str, labels: &[&str]) -> u64 {
+        let text = self.metrics();
+        let of_name = |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']));
+        let wanted = text.lines().filter(of_name).filter(|line| labels.iter().all(|label| line.contains(label)));
+        let number = |line: &str| line.rsplit(' ').next().and_then(|number| number.parse::<u64>().ok());
+        wanted.map(|line| number(line).unwrap_or_else(|| panic!("{line}"))).sum()
+    }
 }
 
 pub fn listener(port: u16, owner: Option<(&str, u16)>, http: bool, hosts: &[(&str, &str)]) -> Listener {
