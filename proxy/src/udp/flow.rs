@@ -114,7 +114,7 @@ impl Flow {
             && !self.parts.permit.is_shed()
     }
 
-    /// Counts a datagram of the caller that was dropped.
+    /// Counts a datagram that was dropped.
     pub(super) fn dropped(&self, reason: Reason) {
         self.parts.counts.dropped(reason);
     }
@@ -232,6 +232,7 @@ impl Flow {
                 let FlowKey { caller, to } = self.parts.key;
                 let (sent, bytes) = batch.pass_on(count, &listener, caller, to);
                 self.note_replies(port, sent, bytes);
+                (sent..count).for_each(|_| self.dropped(Reason::Overloaded));
                 if count < REPLIES { Received::All } else { Received::Some }
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Received::All,
@@ -245,6 +246,8 @@ impl Flow {
         let FlowParts { endpoint, permit, counts, .. } = &self.parts;
         let now = port.worker.shared.clock.coarse();
         permit.touch(now);
+        // A Service is in use also while only its endpoints send.
+        self.parts.called.touch(&port.worker.shared);
         counts.sent.inc_by(sent as u64);
         counts.sent_bytes.inc_by(bytes as u64);
         endpoint.ejection.succeeded(now);

@@ -238,13 +238,18 @@ impl DatagramPort {
 
     /// Keeps a datagram until it is known what is at its caller's address.
     fn hold(self: &Arc<Self>, key: FlowKey, bytes: &[u8], socket: &Arc<OwnedFd>, to: &Destination) {
-        if self.held.fetch_add(1, Ordering::Relaxed) >= HELD {
+        let caller = key.caller.ip().to_canonical();
+        let buffers = &self.shared().buffers;
+        let mut charge = buffers.of(caller).charge();
+        charge.set(bytes.len());
+        if self.held.fetch_add(1, Ordering::Relaxed) >= HELD || buffers.excess_of(caller) > 0 {
             self.held.fetch_sub(1, Ordering::Relaxed);
             return self.count_dropped(to, Reason::NotSynced);
         }
         let (this, bytes, socket) = (self.clone(), bytes.to_vec(), Arc::downgrade(socket));
         tokio::spawn(async move {
-            this.shared().wait_for_workload(key.caller.ip().to_canonical()).await;
+            let _charge = charge;
+            this.shared().wait_for_workload(caller).await;
             let to = this.destination().await;
             this.held.fetch_sub(1, Ordering::Relaxed);
             if let Some(socket) = socket.upgrade() {

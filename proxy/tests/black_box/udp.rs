@@ -355,6 +355,54 @@ async fn flows_move_when_their_endpoint_leaves() {
     assert_eq!(ended(&fed, "moved"), 2);
 }
 
+/// What depends on the node of a caller waits until that is known.
+#[tokio::test]
+async fn traffic_stays_on_the_callers_node_where_the_service_says_so() {
+    let (here, there) = (echo("here").await, echo("there").await);
+    let local = BackendPolicy { local_only: true, ..policy() };
+    let (fed, address) = serving(Config { node: Some("n1".into()), ..config() }, local, &[]).await;
+    let on = |node: &str, at| maesh_config::model::Endpoint { node: Some(node.into()), ..endpoint(at) };
+    let endpoints = vec![on("n1", here.address), on("n2", there.address)];
+    fed.define_endpoints(NAME, NUMBER, Protocol::Udp, endpoints);
+    for (last, node, want) in [(1, "n1", "here"), (2, "n2", "there"), (3, "n1", "here"), (4, "n2", "there")] {
+        let own = IpAddr::from([127, 0, 7, last]);
+        fed.define_pod(own, "shop", node);
+        let caller = Caller::from(own, address).await;
+        assert_eq!(caller.ask("first").await.0, want, "{own} on {node}");
+        assert_eq!(caller.ask("second").await.0, want, "{own} on {node}");
+    }
+    let stranger = Caller::from(IpAddr::from([127, 0, 7, 9]), address).await;
+    assert_eq!(stranger.ask("who is no pod").await.0, "here", "the proxy's own node");
+}
+
+/// A relay that is an endpoint and sends back to the proxy what it gets from there: every datagram comes again, from
+/// another flow, for ever. The flows of its address are bounded, and other callers are served.
+#[tokio::test]
+async fn a_loop_through_a_relay_holds_no_more_than_one_callers_share() {
+    let (live, relay_at) = (echo("one").await, IpAddr::from([127, 0, 0, 9]));
+    let inside = socket(LOCAL).await;
+    let (fed, address) = serving(few(20), policy(), &[inside.local_addr().expect("bound")]).await;
+    let relay = tokio::spawn(async move {
+        let mut bytes = [0; 100];
+        while let Ok((length, _)) = inside.recv_from(&mut bytes).await {
+            let outside = socket(relay_at).await;
+            let _ = outside.send_to(&bytes[..length], address).await;
+        }
+    });
+    Caller::from(IpAddr::from([127, 0, 0, 2]), address).await.say(b"round").await;
+    until("it went round often", || metric(&fed, &of_service("received_datagrams")) > 100).await;
+    assert!(metric(&fed, "maesh_udp_flows_open") <= 1 + 4 + 64, "a fifth of 20, and those that are closing");
+    let other = free_udp_port().await;
+    fed.define("other.shop", NUMBER, Protocol::Udp, policy(), Vec::new());
+    fed.define_endpoints("other.shop", NUMBER, Protocol::Udp, vec![endpoint(live.address)]);
+    fed.name("other.shop", NUMBER, other, Protocol::Udp, &[]).await;
+    let listener = udp_listener(Bind::Address(LOCAL), other, "other.shop");
+    assert_eq!(fed.push(Kind::Listener, vec![Resource::Listener(listener)], vec![]).await, Vec::new());
+    let caller = Caller::from(IpAddr::from([127, 0, 0, 3]), SocketAddr::new(LOCAL, other)).await;
+    assert_eq!(caller.ask_until_answered("hello").await.0, "one");
+    relay.abort();
+}
+
 /// A proxy with few flows.
 fn few(flows: usize) -> Config {
     Config { limits: Limits { flows, ..Limits::default() }, ..config() }
