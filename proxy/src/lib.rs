@@ -37,7 +37,7 @@ mod upstream;
 mod worker;
 
 pub use admission::TooFewFiles;
-pub use config::{Config, Limits};
+pub use config::{AccessLogForm, AccessLogSettings, Config, Limits};
 pub use proxy::{Bound, Proxy, StartError, Status, start};
 pub use reason::Reason;
 pub use sockets::Keeper;

@@ -3,6 +3,8 @@
 //! Labels are looked up once per port and combination of method, status and reason; after that a request costs a few
 //! atomic additions. Nothing a caller writes becomes a label unbounded: unknown methods are `_OTHER`.
 
+mod access_log;
+mod details;
 mod durations;
 mod port;
 mod udp;
@@ -21,13 +23,15 @@ use prometheus_client::{
     registry::Registry,
 };
 
+pub(crate) use self::{
+    access_log::{AccessLog, AccessRecord, RequestRecord},
+    details::RequestDetails,
+    port::{EndedRequest, MethodLabel, PortTelemetry, StreamTelemetry},
+    udp::{FlowEnd, FlowTelemetry, UdpTelemetry},
+};
 use self::{
     durations::Durations,
     port::{PortLabels, RequestLabels, StreamRefusedLabels},
-};
-pub(crate) use self::{
-    port::{EndedRequest, MethodLabel, PortTelemetry, StreamTelemetry},
-    udp::{FlowEnd, FlowTelemetry, UdpTelemetry},
 };
 use crate::reason::Reason;
 
@@ -71,6 +75,9 @@ pub(crate) struct Telemetry {
     pub(crate) in_flight: Gauge,
     /// Bytes held for callers, and for endpoints that do not take an upload.
     pub(crate) buffered: Gauge<u64, AtomicU64>,
+    /// Lines of the access log.
+    pub(crate) log_written: Counter,
+    pub(crate) log_dropped: Counter,
     /// Connections made to endpoints.
     pub(crate) connects: Counter,
     /// Connections to endpoints that failed.
@@ -97,6 +104,7 @@ impl Telemetry {
         let open: Family<ProtocolLabels, Gauge> = Family::default();
         let connects: Family<OutcomeLabels, Counter> = Family::default();
         let mesh = registry.sub_registry_with_prefix("maesh");
+        let log: Family<OutcomeLabels, Counter> = Family::default();
         let telemetry = Self {
             udp: UdpTelemetry::new(mesh),
             requests: Family::default(),
@@ -114,6 +122,8 @@ impl Telemetry {
             open_tcp: open.get_or_create_owned(&ProtocolLabels { protocol: "tcp" }),
             in_flight: Gauge::default(),
             buffered: Gauge::default(),
+            log_written: log.get_or_create_owned(&OutcomeLabels { outcome: "written" }),
+            log_dropped: log.get_or_create_owned(&OutcomeLabels { outcome: "dropped" }),
             connects: connects.get_or_create_owned(&OutcomeLabels { outcome: "ok" }),
             connects_failed: connects.get_or_create_owned(&OutcomeLabels { outcome: "failed" }),
             loops: Counter::default(),
@@ -177,6 +187,11 @@ impl Telemetry {
             telemetry.buffered.clone(),
         );
         mesh.register("proxy_upstream_connects", "Attempts to connect to endpoints, by outcome", connects);
+        mesh.register(
+            "proxy_access_log_lines",
+            "Lines of the access log, by outcome: written, or dropped because they came faster than they could be written",
+            log,
+        );
         mesh.register(
             "proxy_plain_fallback",
             "Requests and TCP connections sent to the ClusterIP, without policies, because the configuration of the Service had not arrived",

@@ -6,7 +6,7 @@ use maesh_compiler::{
     compile::explain::{CallerSeen, EndpointSeen},
     diagnostic::escaped,
 };
-use maesh_proxy::explain::{BackendSeen, PortSeen, ServiceState};
+use maesh_proxy::explain::{BackendSeen, PolicySeen, PortSeen, ServiceState};
 
 use super::report::{Dns, Problem, Proxy, Report, Severity};
 
@@ -110,11 +110,20 @@ fn of_port(out: &mut String, port: &PortSeen) {
         }
         ServiceState::Awaited => line(out, "", "asked for, and not here yet"),
     }
+    of_policies(out, &port.policies);
     for route in &port.routes {
         let all: u32 = route.backends.iter().map(|backend| backend.weight).sum();
         for backend in &route.backends {
             line(out, "  route", &of_backend(backend, &port.protocol, route.own, all));
+            of_policies(out, &backend.policies);
         }
+    }
+}
+
+fn of_policies(out: &mut String, policies: &[PolicySeen]) {
+    for PolicySeen { annotation, value, state } in policies {
+        let state = state.as_ref().map_or_else(String::new, |state| format!(" ({state})"));
+        line(out, "  policy", &format!("{annotation}: {value}{state}"));
     }
 }
 

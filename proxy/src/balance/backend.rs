@@ -352,6 +352,11 @@ impl InFlight {
         std::mem::swap(&mut self.endpoint, &mut second.endpoint);
     }
 
+    /// Where it is.
+    pub(crate) fn endpoint(&self) -> Option<SocketAddr> {
+        self.endpoint.as_ref().map(|endpoint| endpoint.address)
+    }
+
     /// The request is on this endpoint from now on.
     pub(crate) fn on(&mut self, endpoint: Arc<Endpoint>) {
         endpoint.in_flight.fetch_add(1, Ordering::Relaxed);

@@ -11,11 +11,11 @@ use std::{
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     task::{Context, Poll},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, StatusCode, request};
 use http_body::{Frame, SizeHint};
 use tokio::time::{Sleep, sleep_until};
 
@@ -26,7 +26,7 @@ use crate::{
     clock::Clock,
     reason::Reason,
     state::{BackendPort, Counts, InFlight, Port},
-    telemetry::{EndedRequest, MethodLabel},
+    telemetry::{AccessRecord, EndedRequest, MethodLabel, RequestDetails, RequestRecord},
     upstream::BodyError,
 };
 
@@ -65,6 +65,8 @@ pub(crate) struct Exchange {
     pub(crate) permit: Option<ExchangePermit>,
     /// Its place among all requests to the backend and the endpoint.
     pub(crate) in_flight: Option<InFlight>,
+    /// What it said of itself, where it is logged.
+    pub(crate) details: Option<Box<RequestDetails>>,
 }
 
 impl Exchange {
@@ -97,6 +99,7 @@ impl Exchange {
             share: None,
             permit: None,
             in_flight: None,
+            details: None,
         })
     }
 
@@ -109,6 +112,14 @@ impl Exchange {
     /// It is a call of gRPC, whose outcome is in the trailers.
     pub(crate) fn is_grpc(&self) -> bool {
         self.form == AnswerForm::Grpc
+    }
+
+    /// Keeps what the head says, where the request is logged.
+    pub(crate) fn note_details(&mut self, head: &request::Parts) {
+        let Some(log) = &self.caller.shared.access_log else { return };
+        if log.takes(self.caller.worker.draw()) {
+            self.details = Some(RequestDetails::of(head, true));
+        }
     }
 
     /// When its head arrived.
@@ -171,6 +182,35 @@ impl Drop for Exchange {
             (None, Some(reason)) => self.caller.shared.telemetry.refused(reason),
             (None, None) => {}
         }
+        if let Some(details) = self.details.take() {
+            self.log(details, took);
+        }
+    }
+}
+
+impl Exchange {
+    /// Writes the request into the access log.
+    #[cold]
+    fn log(&self, details: Box<RequestDetails>, took: Duration) {
+        let Some(log) = self.caller.shared.access_log.as_ref().filter(|_| details.logged) else { return };
+        log.log(AccessRecord {
+            caller: self.caller.address,
+            called: self.port.as_ref().map(|port| (port.own.service.clone(), port.number)),
+            backend: self.backend.as_ref().map(|backend| backend.service.clone()),
+            endpoint: self.in_flight.as_ref().and_then(InFlight::endpoint),
+            reason: self.reason,
+            received: self.received + self.activity.received(),
+            sent: self.sent,
+            began: SystemTime::now().checked_sub(self.began.elapsed()).unwrap_or(SystemTime::UNIX_EPOCH),
+            took,
+            request: Some(RequestRecord {
+                details,
+                http2: self.caller.http2,
+                status: self.status,
+                grpc_status: self.grpc_status,
+                attempts: self.attempts,
+            }),
+        });
     }
 }
 

@@ -44,6 +44,7 @@ pub(crate) struct Answered {
 /// Carries `request` from its head to the head of its response. What is learnt on the way is noted in `exchange`.
 pub(crate) async fn run(exchange: &mut Exchange, mut request: Box<ProxiedRequest>) -> Result<Answered, LocalAnswer> {
     let caller = exchange.caller.clone();
+    exchange.note_details(&request.head);
     let host = check(&caller, &mut request.head)?;
     let port = find(&caller, host.as_ref()).await?;
     exchange.port = Some(port.clone());
