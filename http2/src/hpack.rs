@@ -1,0 +1,1 @@
+//! Compression of header fields (RFC 7541).
