@@ -203,6 +203,11 @@ impl Connection {
         !self.is_blocked && !self.output.is_empty()
     }
 
+    /// The peer does not take what is to be written, and much of it waits.
+    pub(crate) fn is_stuck(&self) -> bool {
+        self.is_blocked && self.output.len() > LOW
+    }
+
     /// Has whoever writes woken when there is something to do.
     pub(crate) fn remember_driver(&mut self, cx: &Context<'_>) {
         let _: Poll<()> = remember(&mut self.driver, cx);

@@ -84,6 +84,12 @@ impl Session {
         self.0.with(|connection| connection.unwritten())
     }
 
+    /// The peer does not take what is to be written, and much of it waits.
+    #[must_use]
+    pub fn is_stuck(&self) -> bool {
+        self.0.with(|connection| connection.is_stuck())
+    }
+
     /// Has the task of `cx` woken once there is something to do here. Ready when there already is something to write, and
     /// nobody has found that the socket does not take it.
     pub fn poll_work(&self, cx: &Context<'_>) -> Poll<()> {
@@ -260,6 +266,14 @@ impl SendStream {
     /// The stream or the connection has ended.
     pub fn poll_send(&mut self, cx: &Context<'_>, data: &mut Bytes, ends: bool) -> Poll<Result<usize, Error>> {
         self.shared.with(|connection| connection.poll_send(self.key, cx, data, ends))
+    }
+
+    /// Sends as much of `bytes` as there is room for, and says how much that is. Not ready while there is no room.
+    ///
+    /// # Errors
+    /// The stream or the connection has ended.
+    pub fn poll_write(&mut self, cx: &Context<'_>, bytes: &[u8]) -> Poll<Result<usize, Error>> {
+        self.shared.with(|connection| connection.poll_write(self.key, cx, bytes))
     }
 
     /// Ends the stream.

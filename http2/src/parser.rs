@@ -74,7 +74,7 @@ impl Parser {
     }
 
     /// Takes the next frame, or the next piece of one, from `input`. `None` once all of `input` was taken.
-    pub(crate) fn next<'a>(&'a mut self, input: &mut &'a [u8]) -> Result<Option<Frame<'a>>, Reason> {
+    pub(crate) fn next<'a, 'i: 'a>(&'a mut self, input: &mut &'i [u8]) -> Result<Option<Frame<'a>>, Reason> {
         if std::mem::take(&mut self.given) {
             self.partial.clear();
             self.partial.shrink_to(KEPT);
@@ -171,7 +171,7 @@ impl Parser {
         None
     }
 
-    fn read_payload<'a>(&'a mut self, head: FrameHead, input: &mut &'a [u8]) -> Option<Frame<'a>> {
+    fn read_payload<'a, 'i: 'a>(&'a mut self, head: FrameHead, input: &mut &'i [u8]) -> Option<Frame<'a>> {
         if self.partial.is_empty() && input.len() >= head.length {
             let (payload, rest) = input.split_at(head.length);
             *input = rest;

@@ -233,11 +233,11 @@ impl Connection {
                 false => Err(Violation::Connection(Reason::STREAM_CLOSED)),
             };
         }
-        self.request(id, block, ends_stream)
+        self.take_request(id, block, ends_stream)
     }
 
     /// A new request of the peer.
-    fn request(&mut self, id: u32, block: Block, ends_stream: bool) -> Outcome {
+    fn take_request(&mut self, id: u32, block: Block, ends_stream: bool) -> Outcome {
         if self.is_above_leave(id) {
             return Ok(());
         }
@@ -293,13 +293,13 @@ impl Connection {
         }
         let (id, arrived) = (stream.id, stream.arrived);
         match arrived {
-            Arrived::Nothing => self.response(key, id, block, ends_stream),
-            Arrived::Head => self.trailers(key, id, block, ends_stream),
+            Arrived::Nothing => self.take_response(key, id, block, ends_stream),
+            Arrived::Head => self.take_trailers(key, id, block, ends_stream),
             Arrived::All => Err(Violation::Stream(id, Reason::STREAM_CLOSED)),
         }
     }
 
-    fn response(&mut self, key: Key, id: u32, block: Block, ends_stream: bool) -> Outcome {
+    fn take_response(&mut self, key: Key, id: u32, block: Block, ends_stream: bool) -> Outcome {
         if block.is_too_large {
             self.reset(key, Reason::CANCEL, Error::HeadTooLarge);
             return Ok(());
@@ -322,7 +322,7 @@ impl Connection {
         if ends_stream { self.arrived_all(key) } else { Ok(()) }
     }
 
-    fn trailers(&mut self, key: Key, id: u32, block: Block, ends_stream: bool) -> Outcome {
+    fn take_trailers(&mut self, key: Key, id: u32, block: Block, ends_stream: bool) -> Outcome {
         let malformed = Violation::Stream(id, Reason::PROTOCOL_ERROR);
         let fields = block.into_trailers().map_err(|_| malformed)?;
         if !ends_stream {

@@ -86,24 +86,42 @@ impl Connection {
         data: &mut Bytes,
         ends: bool,
     ) -> Poll<Result<usize, Error>> {
+        if data.is_empty() && !ends {
+            return Poll::Ready(Ok(0));
+        }
         let length = match self.poll_room(key, cx, data.len()) {
             Poll::Ready(Ok(length)) => length,
             other => return other,
         };
         let piece = data.split_to(length);
-        let ends = ends && data.is_empty();
-        let Some(stream) = self.streams.get_mut(key) else { return Poll::Ready(Err(Error::Closed)) };
+        self.data_head(key, length, ends && data.is_empty());
+        self.output.payload(piece);
+        Poll::Ready(Ok(length))
+    }
+
+    /// Sends as much of `bytes` as there is room for, and says how much that is. Not ready while there is no room.
+    pub(crate) fn poll_write(&mut self, key: Key, cx: &Context<'_>, bytes: &[u8]) -> Poll<Result<usize, Error>> {
+        let length = match self.poll_room(key, cx, bytes.len()) {
+            Poll::Ready(Ok(length)) if length > 0 => length,
+            other => return other,
+        };
+        self.data_head(key, length, false);
+        self.output.buffer().extend_from_slice(&bytes[..length]);
+        Poll::Ready(Ok(length))
+    }
+
+    /// Writes what precedes `length` bytes of data, and counts these.
+    fn data_head(&mut self, key: Key, length: usize, ends: bool) {
+        let Some(stream) = self.streams.get_mut(key) else { return };
         stream.send_window -= length as i64;
         self.send_window -= length as i64;
         stream.sent_all = ends;
         let flags = if ends { flag::END_STREAM } else { 0 };
         self.output.buffer().extend_from_slice(&frame::head(length, kind::DATA, flags, stream.id));
-        self.output.payload(piece);
         self.wrote();
         if ends {
             self.settle(key);
         }
-        Poll::Ready(Ok(length))
     }
 
     /// Ends a stream.

@@ -10,7 +10,7 @@ mod tunnel;
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header, request};
-use hyper::ext::Protocol;
+use maesh_http2::Protocol;
 
 pub(crate) use self::{
     sides::{CallerSide, StreamSide},

@@ -15,7 +15,7 @@ pub(crate) enum Failure {
     Unsent,
     /// HTTP/2 says that the endpoint did not look at the request.
     #[error("the endpoint refused the stream: {0}")]
-    Refused(h2::Error),
+    Refused(maesh_http2::Error),
     /// The connection or stream ended before the response began. The endpoint may have seen the request.
     #[error("the connection ended before the response began: {source}")]
     Closed {
