@@ -52,14 +52,6 @@ struct Slot {
     was_inserted: bool,
 }
 
-/// What the table says of a field.
-#[derive(Debug, PartialEq)]
-pub(super) enum Find {
-    /// The index of its entry, the newest being 1.
-    Index(usize),
-    Nothing,
-}
-
 impl Table {
     pub(super) fn new() -> Self {
         Self {
@@ -80,17 +72,18 @@ impl Table {
         self.make_room(0);
     }
 
+    /// The index of a field's entry, the newest being 1.
     #[inline]
-    pub(super) fn find(&self, hash: u64, name: &[u8], value: &[u8]) -> Find {
+    pub(super) fn find(&self, hash: u64, name: &[u8], value: &[u8]) -> Option<usize> {
         for slot in &self.slots[pair(hash)] {
             if slot.tag == tag(hash)
                 && let Some(age) = self.age(*slot)
                 && self.entries[age].is(name, value)
             {
-                return Find::Index(age + 1);
+                return Some(age + 1);
             }
         }
-        Find::Nothing
+        None
     }
 
     /// Takes note of a field that [`Self::find`] does not find, and says whether it is now in the table: it is if it

@@ -151,6 +151,7 @@ fn secrets_and_what_changes_each_time_are_not_put_into_the_table() {
         ("a length", field("content-length", "1234"), &[0x0f, 0x0d]),
         ("a cookie that is set", field("set-cookie", long), &[0x0f, 0x28]),
         ("an entity tag", field("etag", "\"0123456789\""), &[0x0f, 0x13]),
+        ("a path with a query", field(":path", "/login?pin=1234"), &[0x04, 0x0f]),
     ] {
         let mut encoder = Encoder::new();
         for _ in 0..4 {
