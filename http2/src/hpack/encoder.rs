@@ -174,7 +174,12 @@ impl Encoder {
         if self.table.remember(hash, name, value) { Literal::Indexed } else { Literal::Plain }
     }
 
-    /// The sum of the sizes of the table's entries, and how large the table may be.
+    /// The sum of the sizes of the table's entries.
+    pub(super) fn table_size(&self) -> usize {
+        self.table.size()
+    }
+
+    /// The same, and how large the table may be.
     #[cfg(test)]
     pub(super) fn table_sizes(&self) -> (usize, usize) {
         self.table.sizes()

@@ -134,6 +134,10 @@ impl Table {
         (slot.was_inserted && age < self.entries.len()).then_some(age)
     }
 
+    pub(super) fn size(&self) -> usize {
+        self.size
+    }
+
     #[cfg(test)]
     pub(super) fn sizes(&self) -> (usize, usize) {
         assert_eq!(self.size, self.entries.iter().map(Entry::size).sum::<usize>());
