@@ -10,6 +10,7 @@
 mod decoder;
 mod encoder;
 mod field;
+mod fuzz;
 mod huffman;
 mod integer;
 mod sample;
@@ -17,7 +18,10 @@ mod static_table;
 mod table;
 #[cfg(test)]
 mod tests;
+mod well_known;
 
+#[doc(hidden)]
+pub use self::fuzz::HeaderCompression;
 pub(crate) use self::{decoder::Decoder, encoder::Encoder, field::Field};
 
 /// SETTINGS_HEADER_TABLE_SIZE as long as no other one was sent, and all that [`Encoder`] makes use of.

@@ -23,6 +23,9 @@ mod stream;
 mod streams;
 mod window;
 
+// For the fuzzer.
+#[doc(hidden)]
+pub use self::hpack::HeaderCompression;
 pub use self::{
     connection::Next,
     error::{Error, Initiator, Reason},

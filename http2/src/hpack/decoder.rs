@@ -100,7 +100,12 @@ impl Decoder {
         })
     }
 
-    /// The sum of the sizes of the table's entries, how many there are, and how large the table may be.
+    /// The sum of the sizes of the table's entries.
+    pub(super) fn table_size(&self) -> usize {
+        self.table.size()
+    }
+
+    /// The same, how many entries there are, and how large the table may be.
     #[cfg(test)]
     pub(super) fn table_sizes(&self) -> (usize, usize, usize) {
         self.table.sizes()

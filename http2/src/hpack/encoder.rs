@@ -9,7 +9,7 @@ mod table;
 
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 
-use self::table::{Find, Table};
+use self::table::Table;
 use super::{
     DEFAULT_TABLE_SIZE, integer,
     sample::{fold, sample},
@@ -34,15 +34,15 @@ struct Resize {
     last: usize,
 }
 
-/// What becomes of a field that is not in the table.
-#[derive(Clone, Copy, PartialEq)]
-enum Policy {
-    /// It is put into the table when it comes again.
-    Index,
-    /// It is written out each time.
-    Literal,
+/// How a field that is not in the table is written (RFC 7541 section 6.2).
+#[derive(Clone, Copy)]
+enum Literal {
+    /// It is in the table from now on.
+    Indexed,
+    /// It stays out of the table.
+    Plain,
     /// The same, and nobody on the way to its reader may put it into a table either.
-    NeverIndex,
+    NeverIndexed,
 }
 
 impl Encoder {
@@ -101,6 +101,8 @@ impl Encoder {
     pub(crate) fn path(&mut self, path: &[u8], out: &mut Vec<u8>) {
         match path {
             b"/" => index(statics::PATH_ROOT, out),
+            // What comes after the path is rarely the same again, and may be a secret.
+            _ if path.contains(&b'?') => literal(Literal::Plain, statics::PATH_ROOT, b":path", path, out),
             _ => self.pseudo(statics::PATH_ROOT, b":path", path, out),
         }
     }
@@ -131,7 +133,7 @@ impl Encoder {
         let name_sample = sample(name);
         let hash = fold(name_sample, sample(value.as_bytes()));
         if !value.is_sensitive()
-            && let Find::Index(found) = self.table.find(hash, name, value.as_bytes())
+            && let Some(found) = self.table.find(hash, name, value.as_bytes())
         {
             index(found + STATIC_LEN, out);
         } else {
@@ -143,15 +145,15 @@ impl Encoder {
     fn unindexed_header(&mut self, name: &[u8], name_sample: u64, hash: u64, value: &HeaderValue, out: &mut Vec<u8>) {
         let name_index = statics::index_of(name, name_sample);
         let text = value.as_bytes();
-        let policy = match name_index {
-            _ if value.is_sensitive() => Policy::NeverIndex,
-            statics::AUTHORIZATION | statics::PROXY_AUTHORIZATION => Policy::NeverIndex,
-            statics::COOKIE if text.len() < SHORT_COOKIE => Policy::NeverIndex,
+        let kind = match name_index {
+            _ if value.is_sensitive() => Literal::NeverIndexed,
+            statics::AUTHORIZATION | statics::PROXY_AUTHORIZATION => Literal::NeverIndexed,
+            statics::COOKIE if text.len() < SHORT_COOKIE => Literal::NeverIndexed,
             statics::ACCEPT_ENCODING if text == b"gzip, deflate" => return index(name_index, out),
-            statics::AGE | statics::CONTENT_LENGTH | statics::ETAG | statics::SET_COOKIE => Policy::Literal,
-            _ => Policy::Index,
+            statics::AGE | statics::CONTENT_LENGTH | statics::ETAG | statics::SET_COOKIE => Literal::Plain,
+            _ => self.remember(hash, name, text),
         };
-        self.literal(policy, hash, name_index, name, text, out);
+        literal(kind, name_index, name, text, out);
     }
 
     /// A pseudo-header field; `name_index` is that of its name in the static table, or 0.
@@ -159,26 +161,25 @@ impl Encoder {
     fn pseudo(&mut self, name_index: usize, name: &'static [u8], value: &[u8], out: &mut Vec<u8>) {
         let hash = fold(sample(name), sample(value));
         match self.table.find(hash, name, value) {
-            Find::Index(found) => index(found + STATIC_LEN, out),
-            Find::Nothing => self.literal(Policy::Index, hash, name_index, name, value, out),
+            Some(found) => index(found + STATIC_LEN, out),
+            None => {
+                let kind = self.remember(hash, name, value);
+                literal(kind, name_index, name, value, out);
+            }
         }
     }
 
-    #[inline(never)]
-    fn literal(&mut self, policy: Policy, hash: u64, name_index: usize, name: &[u8], value: &[u8], out: &mut Vec<u8>) {
-        out.reserve(name.len() + value.len() + 16);
-        match policy {
-            Policy::Index if self.table.remember(hash, name, value) => integer::encode(name_index, 6, 0x40, out),
-            Policy::Index | Policy::Literal => integer::encode(name_index, 4, 0, out),
-            Policy::NeverIndex => integer::encode(name_index, 4, 0x10, out),
-        }
-        if name_index == 0 {
-            string(name, out);
-        }
-        string(value, out);
+    /// Puts a field into the table that comes again, or takes note of it.
+    fn remember(&mut self, hash: u64, name: &[u8], value: &[u8]) -> Literal {
+        if self.table.remember(hash, name, value) { Literal::Indexed } else { Literal::Plain }
     }
 
-    /// The sum of the sizes of the table's entries, and how large the table may be.
+    /// The sum of the sizes of the table's entries.
+    pub(super) fn table_size(&self) -> usize {
+        self.table.size()
+    }
+
+    /// The same, and how large the table may be.
     #[cfg(test)]
     pub(super) fn table_sizes(&self) -> (usize, usize) {
         self.table.sizes()
@@ -188,6 +189,21 @@ impl Encoder {
 #[inline(always)]
 fn index(index: usize, out: &mut Vec<u8>) {
     integer::encode(index, 7, 0x80, out);
+}
+
+/// A field that is written out; `name_index` is that of its name in the static table, or 0.
+#[inline(never)]
+fn literal(kind: Literal, name_index: usize, name: &[u8], value: &[u8], out: &mut Vec<u8>) {
+    out.reserve(name.len() + value.len() + 16);
+    match kind {
+        Literal::Indexed => integer::encode(name_index, 6, 0x40, out),
+        Literal::Plain => integer::encode(name_index, 4, 0, out),
+        Literal::NeverIndexed => integer::encode(name_index, 4, 0x10, out),
+    }
+    if name_index == 0 {
+        string(name, out);
+    }
+    string(value, out);
 }
 
 fn string(text: &[u8], out: &mut Vec<u8>) {

@@ -3,6 +3,8 @@
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 
+use super::well_known;
+
 /// One field of a header block.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Field {
@@ -36,6 +38,9 @@ pub(super) enum Name {
 impl Name {
     pub(super) fn parse(name: &[u8]) -> Self {
         let Some(b':') = name.first() else {
+            if let Some(known) = well_known::name(name) {
+                return Self::Header(known);
+            }
             // `HeaderName` would take capital letters for small ones.
             let capital = name.iter().any(u8::is_ascii_uppercase);
             return match HeaderName::from_bytes(name) {

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use super::{
     DEFAULT_TABLE_SIZE,
     field::{Field, Name},
+    well_known,
 };
 
 /// A field with its size as tables count it.
@@ -47,8 +48,13 @@ impl Table {
     }
 
     /// Adds an entry in front. One that is larger than the table leaves it empty, which is not an error.
-    pub(super) fn insert(&mut self, entry: Entry) {
+    pub(super) fn insert(&mut self, mut entry: Entry) {
         self.make_room(entry.size);
+        if let Field::Header(_, value) = &mut entry.field
+            && let Some(known) = well_known::value(value.as_bytes())
+        {
+            *value = known;
+        }
         if entry.size <= self.max_size {
             self.size += entry.size;
             self.entries.push_front(entry);
@@ -60,6 +66,10 @@ impl Table {
             let Some(evicted) = self.entries.pop_back() else { return };
             self.size -= evicted.size;
         }
+    }
+
+    pub(super) fn size(&self) -> usize {
+        self.size
     }
 
     #[cfg(test)]

@@ -21,16 +21,7 @@ fn encode<'a>(encoder: &mut Encoder, fields: impl IntoIterator<Item = &'a Field>
     let mut block = Vec::new();
     encoder.begin(&mut block);
     for field in fields {
-        match field {
-            Field::Method(method) => encoder.method(method, &mut block),
-            Field::Scheme(text) => encoder.scheme(text, &mut block),
-            Field::Authority(text) => encoder.authority(text, &mut block),
-            Field::Path(text) => encoder.path(text, &mut block),
-            Field::Protocol(text) => encoder.protocol(text, &mut block),
-            Field::Status(status) => encoder.status(*status, &mut block),
-            Field::Header(name, value) => encoder.header(name, value, &mut block),
-            Field::Malformed => unreachable!("nobody sends one"),
-        }
+        super::fuzz::encode(encoder, field, &mut block);
     }
     block
 }
@@ -54,17 +45,8 @@ fn field(name: &str, value: &str) -> Field {
 
 /// Name and value as they are on the wire.
 fn text(field: &Field) -> (String, Vec<u8>) {
-    let pseudo = |name: &str, value: &[u8]| (name.to_owned(), value.to_vec());
-    match field {
-        Field::Method(method) => pseudo(":method", method.as_str().as_bytes()),
-        Field::Scheme(text) => pseudo(":scheme", text),
-        Field::Authority(text) => pseudo(":authority", text),
-        Field::Path(text) => pseudo(":path", text),
-        Field::Protocol(text) => pseudo(":protocol", text),
-        Field::Status(status) => pseudo(":status", status.as_str().as_bytes()),
-        Field::Header(name, value) => pseudo(name.as_str(), value.as_bytes()),
-        Field::Malformed => panic!("malformed"),
-    }
+    let (name, value) = super::fuzz::text(field).expect("a field that is not malformed");
+    (String::from_utf8(name).expect("ASCII"), value)
 }
 
 /// What a table counts for a field.

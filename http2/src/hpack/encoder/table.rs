@@ -4,8 +4,10 @@ use std::collections::VecDeque;
 
 use super::super::{DEFAULT_TABLE_SIZE, OVERHEAD};
 
-/// Slots are in pairs: two fields with the same place do not drive each other out.
-const PAIRS: usize = 64;
+/// Slots are in sets, and a field may be in any of its set. A full table, which may have a hundred entries, leaves room
+/// for new ones in nearly all sets.
+const SETS: usize = 64;
+const WAYS: usize = 4;
 
 /// A larger part of the table than this is not given to a single field.
 const LARGEST_SHARE: usize = 4;
@@ -18,7 +20,7 @@ pub(super) struct Table {
     max_size: usize,
     /// How many entries there ever were, as far as 16 bits tell.
     inserted: u16,
-    slots: [[Slot; 2]; PAIRS],
+    slots: [[Slot; WAYS]; SETS],
 }
 
 /// Name and value are behind one another: an entry holds no more than them, whatever they were a part of.
@@ -45,20 +47,13 @@ impl Entry {
 /// A field that was seen, and maybe inserted; or whatever was before, as there are fewer slots than fields.
 #[derive(Clone, Copy, Debug, Default)]
 struct Slot {
-    /// Some bits of the field's hash.
-    tag: u32,
+    /// Some bits of the field's hash, and in the lowest one whether it was inserted.
+    tag: u16,
     /// [`Table::inserted`] at the time of insertion.
     inserted: u16,
-    was_inserted: bool,
 }
 
-/// What the table says of a field.
-#[derive(Debug, PartialEq)]
-pub(super) enum Find {
-    /// The index of its entry, the newest being 1.
-    Index(usize),
-    Nothing,
-}
+const WAS_INSERTED: u16 = 1;
 
 impl Table {
     pub(super) fn new() -> Self {
@@ -67,7 +62,7 @@ impl Table {
             size: 0,
             max_size: DEFAULT_TABLE_SIZE,
             inserted: 0,
-            slots: [[Slot::default(); 2]; PAIRS],
+            slots: [[Slot::default(); WAYS]; SETS],
         }
     }
 
@@ -80,17 +75,23 @@ impl Table {
         self.make_room(0);
     }
 
+    /// The index of a field's entry, the newest being 1.
     #[inline]
-    pub(super) fn find(&self, hash: u64, name: &[u8], value: &[u8]) -> Find {
-        for slot in &self.slots[pair(hash)] {
-            if slot.tag == tag(hash)
-                && let Some(age) = self.age(*slot)
-                && self.entries[age].is(name, value)
-            {
-                return Find::Index(age + 1);
-            }
+    pub(super) fn find(&self, hash: u64, name: &[u8], value: &[u8]) -> Option<usize> {
+        let slots = &self.slots[set(hash)];
+        let found = self.index(slots[first_way(hash)], hash, name, value);
+        // Only where fields meet in a set, it is another slot of it.
+        found.or_else(|| slots.iter().find_map(|slot| self.index(*slot, hash, name, value)))
+    }
+
+    /// The index of a field's entry if it is what the slot means.
+    #[inline]
+    fn index(&self, slot: Slot, hash: u64, name: &[u8], value: &[u8]) -> Option<usize> {
+        if slot.tag != tag(hash) | WAS_INSERTED {
+            return None;
         }
-        Find::Nothing
+        let age = self.age(slot)?;
+        self.entries[age].is(name, value).then_some(age + 1)
     }
 
     /// Takes note of a field that [`Self::find`] does not find, and says whether it is now in the table: it is if it
@@ -100,19 +101,17 @@ impl Table {
         if size > self.max_size / LARGEST_SHARE {
             return false;
         }
-        let pair = pair(hash);
-        let free = |slot: &usize| self.age(self.slots[pair][*slot]).is_none();
-        let seen = (0..2).find(|&slot| self.slots[pair][slot].tag == tag(hash));
-        let (slot, seen) = match seen {
+        let slots = self.slots[set(hash)];
+        let free = |way: &usize| self.age(slots[*way]).is_none();
+        let seen = ways(hash).find(|&way| slots[way].tag & !WAS_INSERTED == tag(hash));
+        let way = match seen {
             // The slot of another field with the same bits stays that one's as long as it is in the table.
-            Some(slot) if !free(&slot) => return false,
-            Some(slot) => (slot, true),
-            None => match (0..2).find(free) {
-                Some(slot) => (slot, false),
-                None => return false,
-            },
+            Some(way) => Some(way).filter(free),
+            None => ways(hash).find(free),
         };
-        self.slots[pair][slot] = Slot { tag: tag(hash), inserted: self.inserted, was_inserted: seen };
+        let Some(way) = way else { return false };
+        let seen = seen.is_some();
+        self.slots[set(hash)][way] = Slot { tag: tag(hash) | u16::from(seen), inserted: self.inserted };
         if seen {
             self.insert(name, value, size);
         }
@@ -138,7 +137,11 @@ impl Table {
     fn age(&self, slot: Slot) -> Option<usize> {
         // After 65536 insertions the slot may mean another entry: who asks compares.
         let age = usize::from(self.inserted.wrapping_sub(slot.inserted).wrapping_sub(1));
-        (slot.was_inserted && age < self.entries.len()).then_some(age)
+        (slot.tag & WAS_INSERTED != 0 && age < self.entries.len()).then_some(age)
+    }
+
+    pub(super) fn size(&self) -> usize {
+        self.size
     }
 
     #[cfg(test)]
@@ -148,10 +151,23 @@ impl Table {
     }
 }
 
-fn pair(hash: u64) -> usize {
-    (hash >> 32) as usize % PAIRS
+// The three parts of a hash.
+
+fn tag(hash: u64) -> u16 {
+    hash as u16 & !WAS_INSERTED
 }
 
-fn tag(hash: u64) -> u32 {
-    hash as u32
+fn set(hash: u64) -> usize {
+    (hash >> 16) as usize % SETS
+}
+
+/// Where in its set a field usually is.
+fn first_way(hash: u64) -> usize {
+    (hash >> 32) as usize % WAYS
+}
+
+/// All ways of a set. Fields begin with different ones, so that those that come once do not drive each other out while
+/// there is room.
+fn ways(hash: u64) -> impl Iterator<Item = usize> {
+    (0..WAYS).map(move |way| (first_way(hash) + way) % WAYS)
 }

@@ -129,13 +129,30 @@ fn fields_that_nothing_repeats_leave_the_table_as_it_is() {
     for _ in 0..2 {
         encode(&mut encoder, [&stable]);
     }
-    let before = encoder.table_sizes();
     for number in 0..10_000u64 {
         let id = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let block = encode(&mut encoder, [&stable, &field("x-request-id", &format!("{id:016x}{number:08}"))]);
-        assert_eq!(block[0], 0xbe, "the stable field stays what is newest");
+        assert!((0xbe..0xc6).contains(&block[0]), "the stable field is found: {block:x?}");
     }
-    assert_eq!(encoder.table_sizes(), before);
+    // One in some thousand is taken for one that was there before.
+    assert!(encoder.table_sizes().0 < 8 * 100, "{:?}", encoder.table_sizes());
+}
+
+#[test]
+fn tables_stay_the_same_after_more_entries_than_the_encoder_counts() {
+    let (mut encoder, mut decoder) = (Encoder::new(), Decoder::new(4096));
+    let stable = field("user-agent", "somebody/1.0");
+    for number in 0..70_000 {
+        let fields = [stable.clone(), field("x-number", &number.to_string())];
+        for _ in 0..2 {
+            let block = encode(&mut encoder, &fields);
+            let decoded = decode(&mut decoder, &block).expect("a block");
+            assert!(decoded.iter().map(|(field, _)| field).eq(&fields), "{number}: {decoded:?}");
+        }
+    }
+    let new = field("x-own", "a");
+    let blocks: Vec<_> = (0..3).map(|_| encode(&mut encoder, [&new])).collect();
+    assert_eq!(blocks[2], hex("be"), "a new field is found");
 }
 
 #[test]
@@ -151,6 +168,7 @@ fn secrets_and_what_changes_each_time_are_not_put_into_the_table() {
         ("a length", field("content-length", "1234"), &[0x0f, 0x0d]),
         ("a cookie that is set", field("set-cookie", long), &[0x0f, 0x28]),
         ("an entity tag", field("etag", "\"0123456789\""), &[0x0f, 0x13]),
+        ("a path with a query", field(":path", "/login?pin=1234"), &[0x04, 0x0f]),
     ] {
         let mut encoder = Encoder::new();
         for _ in 0..4 {
