@@ -174,7 +174,8 @@ impl Http2Session {
         self.uploads.lock().set(slots.iter().map(|(held, _)| held).sum());
         let mut excess = self.held.excess();
         if excess > 0 {
-            slots.sort_unstable_by_key(|(held, _)| *held);
+            // First those that were given up already and still hold what they held.
+            slots.sort_unstable_by_key(|(held, slot)| (slot.is_given_up(), *held));
         }
         while excess > 0
             && let Some((held, slot)) = slots.pop()

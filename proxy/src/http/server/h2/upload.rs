@@ -85,10 +85,15 @@ impl StreamEntry {
         self.waker.wake();
     }
 
+    /// The stream is to be reset, or was.
+    pub(super) fn is_given_up(&self) -> bool {
+        self.given_up.load(Ordering::Relaxed)
+    }
+
     /// Ready once the stream is to be reset.
     pub(crate) fn poll_given_up(&self, cx: &Context<'_>) -> Poll<()> {
         self.waker.register(cx.waker());
-        if self.given_up.load(Ordering::Relaxed) { Poll::Ready(()) } else { Poll::Pending }
+        if self.is_given_up() { Poll::Ready(()) } else { Poll::Pending }
     }
 
     /// Nobody reads the upload any more.
