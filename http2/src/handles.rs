@@ -65,10 +65,7 @@ impl Session {
     ///
     /// # Errors
     /// Those of `write`.
-    pub fn write_with(
-        &self,
-        write: impl FnMut(&[IoSlice<'_>]) -> Poll<io::Result<usize>>,
-    ) -> Poll<io::Result<()>> {
+    pub fn write_with(&self, write: impl FnMut(&[IoSlice<'_>]) -> Poll<io::Result<usize>>) -> Poll<io::Result<()>> {
         self.0.with(|connection| connection.write_with(write))
     }
 

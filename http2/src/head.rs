@@ -64,7 +64,7 @@ impl Block {
 
     fn take(&mut self, field: Field) {
         match field {
-            Field::Header(name, value) => return self.field(name, value),
+            Field::Header(name, value) => self.field(name, value),
             Field::Method(method) => self.pseudo(|block| block.method.replace(method).is_some()),
             Field::Scheme(scheme) => self.pseudo(|block| block.scheme.replace(scheme).is_some()),
             Field::Authority(name) => self.pseudo(|block| block.authority.replace(name).is_some()),
@@ -203,7 +203,11 @@ pub(crate) fn content_length(fields: &HeaderMap) -> Result<Option<u64>, Malforme
     let mut values = fields.get_all(header::CONTENT_LENGTH).iter();
     let Some(first) = values.next() else { return Ok(None) };
     let bytes = first.as_bytes();
-    if bytes.is_empty() || bytes.len() > 19 || !bytes.iter().all(u8::is_ascii_digit) || values.any(|other| other != first) {
+    if bytes.is_empty()
+        || bytes.len() > 19
+        || !bytes.iter().all(u8::is_ascii_digit)
+        || values.any(|other| other != first)
+    {
         return Err(Malformed);
     }
     Ok(Some(bytes.iter().fold(0, |length, digit| length * 10 + u64::from(digit - b'0'))))

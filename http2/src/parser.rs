@@ -266,7 +266,10 @@ mod tests {
         let padded = frame(kind::DATA, flag::PADDED | flag::END_STREAM, 3, b"\x02abc\0\0");
         let want = Whole::Data { stream: 3, bytes: b"abc".to_vec(), length: 6, padding: 3, ends: true };
         assert_eq!(read(&mut Parser::of_server(), &padded, 1), Ok(vec![want.clone()]));
-        assert_eq!(read(&mut Parser::of_server(), &[padded.clone(), padded].concat(), 100), Ok(vec![want.clone(), want]));
+        assert_eq!(
+            read(&mut Parser::of_server(), &[padded.clone(), padded].concat(), 100),
+            Ok(vec![want.clone(), want])
+        );
         let only = frame(kind::DATA, flag::PADDED, 3, b"\x02\0\0");
         let want = Whole::Data { stream: 3, bytes: Vec::new(), length: 3, padding: 3, ends: false };
         assert_eq!(read(&mut Parser::of_server(), &only, 1), Ok(vec![want]));

@@ -52,10 +52,6 @@ impl Streams {
         }
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.all.is_empty()
-    }
-
     /// Gives back the memory of many streams, once there are none.
     pub(crate) fn release(&mut self) {
         if self.all.is_empty() {

@@ -13,7 +13,6 @@ mod upload;
 use std::{
     future::poll_fn,
     net::SocketAddr,
-    pin::{Pin, pin},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU32, Ordering},
@@ -173,11 +172,7 @@ impl SharedConnection {
 }
 
 /// Runs a connection until it ends. `told` hears once the endpoint's limits are known, or why they never will be.
-async fn run(
-    mut connection: Driver<EndpointIo>,
-    state: Arc<SharedState>,
-    told: oneshot::Sender<Result<(), Error>>,
-) {
+async fn run(mut connection: Driver<EndpointIo>, state: Arc<SharedState>, told: oneshot::Sender<Result<(), Error>>) {
     let mut told = Some(told);
     let ended = poll_fn(|cx| {
         loop {

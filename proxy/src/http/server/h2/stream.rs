@@ -4,7 +4,7 @@ use std::{
     future::{Future, poll_fn},
     pin::{Pin, pin},
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
 };
 
 use bytes::Bytes;
@@ -48,12 +48,7 @@ impl Drop for OpenStream {
 }
 
 /// Serves a stream in a task of its own. What needs no waiting is done here, so that the task holds little.
-pub(super) fn start(
-    connection: &Arc<Http2Session>,
-    head: request::Parts,
-    recv: Option<RecvStream>,
-    send: SendStream,
-) {
+pub(super) fn start(connection: &Arc<Http2Session>, head: request::Parts, recv: Option<RecvStream>, send: SendStream) {
     let caller = &connection.caller;
     caller.stream_opened();
     caller.frames.request();
