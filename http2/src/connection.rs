@@ -307,6 +307,11 @@ impl Connection {
         self.peer.are_known.then_some(self.peer.streams)
     }
 
+    /// The peer allows extended CONNECT.
+    pub(crate) fn allows_extended_connect(&self) -> bool {
+        self.peer.connect
+    }
+
     /// Why no stream can be opened.
     pub(crate) fn refusal(&self) -> Option<Error> {
         let left = (self.leaving != Leaving::No).then_some(Error::GoAway(Reason::NO_ERROR, Initiator::Program));

@@ -152,6 +152,12 @@ impl Drop for Sender {
 }
 
 impl Sender {
+    /// The peer allows extended CONNECT (RFC 8441 section 3).
+    #[must_use]
+    pub fn allows_extended_connect(&self) -> bool {
+        self.0.with(|connection| connection.allows_extended_connect())
+    }
+
     /// Sends the head of a request, which has no body where it `ends`.
     ///
     /// # Errors

@@ -56,6 +56,8 @@ pub(crate) struct PeerSettings {
     /// Streams that this side may have open at once.
     pub(crate) streams: u32,
     pub(crate) table: usize,
+    /// Extended CONNECT is allowed (RFC 8441).
+    pub(crate) connect: bool,
     /// Largest payload that the peer takes.
     pub(crate) frame: usize,
 }
@@ -67,6 +69,7 @@ impl Default for PeerSettings {
             stream_window: DEFAULT_WINDOW,
             streams: u32::MAX,
             table: DEFAULT_TABLE,
+            connect: false,
             frame: PAYLOAD,
         }
     }
@@ -88,6 +91,7 @@ impl PeerSettings {
                 // Larger frames than every peer takes gain nothing.
                 name::MAX_FRAME_SIZE => {}
                 name::ENABLE_CONNECT_PROTOCOL if value > 1 => return Err(Reason::PROTOCOL_ERROR),
+                name::ENABLE_CONNECT_PROTOCOL => self.connect = value == 1,
                 _ => {}
             }
         }

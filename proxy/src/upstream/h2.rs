@@ -210,6 +210,9 @@ pub(super) async fn exchange<U: Upload>(
     limits: &ResponseLimits,
 ) -> Result<Answer, Failure> {
     let RequestStream { sender, guard, reused } = stream;
+    if ask.upgrade && !sender.allows_extended_connect() {
+        return Err(Failure::Protocol(ProtocolError::NoExtendedConnect));
+    }
     let ends = upload.is_none() && !ask.upgrade;
     let (mut recv, send) = sender.request(ask.head, ends).map_err(|error| unsent(error, &guard))?;
     drop(sender);
