@@ -40,7 +40,8 @@ const TURNS: usize = 8;
 /// Bytes of heads and control frames that may wait for a peer that does not read.
 const MOST_WAITING: usize = 4 * 1024 * 1024;
 
-/// Streams that may end by an error of the peer's (CVE-2025-8671), or be refused, before the connection does.
+/// Streams that may end by an error of the peer's (CVE-2025-8671), or be refused, before the connection does: more than
+/// those that ended well.
 const STREAM_ERRORS: u32 = 1024;
 
 /// Streams that a peer may reset before they were looked at (CVE-2023-44487).

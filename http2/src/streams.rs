@@ -6,8 +6,9 @@ use slab::Slab;
 
 use crate::stream::Stream;
 
-/// Streams that this side has reset and whose frames may still come.
-const REMEMBERED: usize = 64;
+/// Streams that this side has reset and whose frames may still come: some times as many as are open at once, because a
+/// stream that was reset makes room for another one at once.
+const REMEMBERED: usize = 1024;
 
 /// Names a stream for as long as somebody holds it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -93,6 +93,7 @@ impl Connection {
             return;
         }
         let is_counted = std::mem::take(&mut stream.is_counted);
+        let ended_well = stream.failed.is_none();
         let is_waiting = std::mem::take(&mut stream.is_waiting);
         if !stream.has_reader {
             self.drop_data(key);
@@ -104,6 +105,10 @@ impl Connection {
         }
         if is_counted {
             self.open -= 1;
+            if ended_well {
+                // A connection may last for years: what is rare must not add up.
+                self.stream_errors = self.stream_errors.saturating_sub(1);
+            }
             if self.open == 0 && self.is_done() {
                 wake(&mut self.driver);
             }

@@ -6,7 +6,7 @@ mod heads;
 use super::{Connection, Leaving, Role};
 use crate::{
     error::{Initiator, Reason, Violation},
-    frame::{FrameHead, kind},
+    frame::{self, FrameHead, kind},
     parser::{DataPiece, Frame, Parser},
     stream::{Arrived, wake},
     streams::Key,
@@ -139,7 +139,16 @@ impl Connection {
         if self.streams.was_reset(piece.stream) || self.is_above_leave(piece.stream) {
             return Ok(());
         }
-        Err(Violation::Stream(piece.stream, Reason::STREAM_CLOSED))
+        self.refuse_closed(piece.stream);
+        Ok(())
+    }
+
+    /// Says that a stream is over, once. It is not counted among the errors: its sender may not have known, and it makes no more
+    /// work than any other frame.
+    fn refuse_closed(&mut self, id: u32) {
+        frame::rst_stream(self.output.buffer(), id, Reason::STREAM_CLOSED);
+        self.streams.remember_reset(id);
+        self.wrote();
     }
 
     /// Everything that the peer sends on a stream is here.
@@ -157,7 +166,11 @@ impl Connection {
     /// A stream that was never opened.
     fn is_idle(&self, id: u32) -> bool {
         let is_of_peer = (self.role == Role::Server) == (id % 2 == 1);
-        if is_of_peer { id > self.last_peer && !self.is_above_leave(id) } else { id >= self.next_id || id.is_multiple_of(2) }
+        if is_of_peer {
+            id > self.last_peer && !self.is_above_leave(id)
+        } else {
+            id >= self.next_id || id.is_multiple_of(2)
+        }
     }
 
     /// A stream that the peer opened after it was told to open none, and that is ignored.

@@ -1,5 +1,6 @@
 //! Both sides of a connection, without a socket: what arrives, what is refused, and that nothing stands still.
 
+mod late;
 mod peers;
 mod refusals;
 

@@ -82,11 +82,13 @@ impl Connection {
         if self.role == Role::Client || !is_of_client {
             // A stream of this side that is over, or none that there could be.
             let is_known = is_of_client && !self.is_idle(id);
-            return match is_known && self.streams.was_reset(id) {
-                true => Ok(()),
-                false if is_known => Err(Violation::Stream(id, Reason::STREAM_CLOSED)),
-                false => Err(Violation::Connection(Reason::PROTOCOL_ERROR)),
-            };
+            if !is_known {
+                return Err(Violation::Connection(Reason::PROTOCOL_ERROR));
+            }
+            if !self.streams.was_reset(id) {
+                self.refuse_closed(id);
+            }
+            return Ok(());
         }
         if id <= self.last_peer {
             return match self.streams.was_reset(id) {

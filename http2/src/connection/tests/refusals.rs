@@ -8,7 +8,7 @@ use crate::{
 
 use super::CONFIG;
 
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+pub(super) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     [&head(payload.len(), kind, flags, stream)[..], payload].concat()
 }
 
@@ -27,16 +27,17 @@ fn block(fields: &[(&str, &str)]) -> Vec<u8> {
     out
 }
 
-const GET: &[(&str, &str)] = &[(":method", "GET"), (":scheme", "http"), (":path", "/"), (":authority", "a")];
-const POST: &[(&str, &str)] = &[(":method", "POST"), (":scheme", "http"), (":path", "/"), (":authority", "a")];
-const ENDS: u8 = flag::END_STREAM | flag::END_HEADERS;
+pub(super) const GET: &[(&str, &str)] = &[(":method", "GET"), (":scheme", "http"), (":path", "/"), (":authority", "a")];
+pub(super) const POST: &[(&str, &str)] =
+    &[(":method", "POST"), (":scheme", "http"), (":path", "/"), (":authority", "a")];
+pub(super) const ENDS: u8 = flag::END_STREAM | flag::END_HEADERS;
 
-fn headers(stream: u32, flags: u8, fields: &[(&str, &str)]) -> Vec<u8> {
+pub(super) fn headers(stream: u32, flags: u8, fields: &[(&str, &str)]) -> Vec<u8> {
     frame(kind::HEADERS, flags, stream, &block(fields))
 }
 
 /// The frames that a session wrote.
-fn written(session: &Session) -> Vec<(u8, u8, u32, Vec<u8>)> {
+pub(super) fn written(session: &Session) -> Vec<(u8, u8, u32, Vec<u8>)> {
     let mut bytes = Vec::new();
     let _ = session.write_with(|slices| {
         slices.iter().for_each(|slice| bytes.extend_from_slice(slice));
@@ -52,7 +53,7 @@ fn written(session: &Session) -> Vec<(u8, u8, u32, Vec<u8>)> {
 }
 
 /// A server that has greeted its client.
-fn server(config: Config) -> Session {
+pub(super) fn server(config: Config) -> Session {
     let session = Session::server(config);
     session.receive(PREFACE);
     session.receive(&frame(kind::SETTINGS, 0, 0, &[]));
@@ -62,13 +63,13 @@ fn server(config: Config) -> Session {
 
 /// What a session says to the bytes of its peer: a reset of a stream, or the end.
 #[derive(Debug, PartialEq, Eq)]
-enum Said {
+pub(super) enum Said {
     Nothing,
     Reset(u32, u32),
     Goaway(u32),
 }
 
-fn said(session: &Session) -> Said {
+pub(super) fn said(session: &Session) -> Said {
     let mut said = Said::Nothing;
     for (kind, _, stream, payload) in written(session) {
         let code = |at: usize| u32::from_be_bytes(payload[at..at + 4].try_into().expect("a code"));
