@@ -14,7 +14,6 @@ mod config;
 mod connect;
 mod drain;
 pub mod explain;
-mod fields;
 #[cfg(test)]
 mod fixtures;
 mod http;

@@ -8,7 +8,7 @@ mod binary;
 mod dns;
 mod http;
 mod own;
-mod rivals;
+pub(crate) mod rivals;
 mod scale;
 mod tcp;
 mod udp;
