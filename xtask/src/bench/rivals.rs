@@ -237,9 +237,10 @@ impl Field<'_> {
     }
 }
 
-/// The port to try: a connection to the bulk port of a relay would be one to iperf3, which takes it for a test.
+/// The port to try: a connection to the bulk port of a relay would be one to iperf3, which takes it for a test, and one for
+/// datagrams takes no connection.
 fn short_or(templates: &str, port: SocketAddr, short: SocketAddr) -> SocketAddr {
-    if templates == "tcp" { short } else { port }
+    if matches!(templates, "tcp" | "udp") { short } else { port }
 }
 
 /// Starts `command`, a binary of maesh, as `maesh dev` with `manifests` and waits until it serves them; returns what it
