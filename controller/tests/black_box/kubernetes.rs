@@ -280,7 +280,7 @@ fn a_config_map_is_read_while_a_service_names_it() {
     mesh.until("the authority", |mesh| roots(mesh).as_deref() == Some("1 certificate"));
     server.apply(&config_map("ca", &(authority() + &authority()))).unwrap();
     mesh.until("another one", |mesh| roots(mesh).as_deref() == Some("2 certificates"));
-    assert_eq!(mesh.state.counts().objects[&ObjectKind::ConfigMap], 1);
+    mesh.until("one ConfigMap", |mesh| mesh.state.counts().objects[&ObjectKind::ConfigMap] == 1);
 
     let says = |mesh: &Watching, what: &str| mesh.state.diagnostics().iter().any(|found| found.message.contains(what));
     annotate("maesh.containo.us/tls-ca=other");
@@ -302,7 +302,7 @@ fn a_config_map_is_read_while_a_service_names_it() {
     mesh.until("its end", |mesh| says(mesh, "ConfigMap shop/late does not exist"));
     annotate("maesh.containo.us/tls-ca-");
     mesh.until("the end of the watch", |mesh| !is_watched(mesh));
-    assert_eq!(roots(&mesh).as_deref(), Some("system roots"));
+    mesh.until("the roots of the system", |mesh| roots(mesh).as_deref() == Some("system roots"));
     mesh.until("nothing to say of it", |mesh| !says(mesh, "ConfigMap"));
 }
 
