@@ -7,6 +7,7 @@ mod access_log;
 mod details;
 mod durations;
 mod port;
+mod trace;
 
 use std::{
     collections::HashMap,
@@ -26,6 +27,7 @@ pub(crate) use self::{
     access_log::{AccessLog, AccessRecord, RequestRecord},
     details::RequestDetails,
     port::{EndedRequest, MethodLabel, PortTelemetry, StreamTelemetry},
+    trace::{AttemptSpan, RequestTrace, Tracer, Value as SpanValue},
 };
 use self::{
     durations::Durations,
@@ -74,6 +76,10 @@ pub(crate) struct Telemetry {
     /// Lines of the access log.
     pub(crate) log_written: Counter,
     pub(crate) log_dropped: Counter,
+    /// Spans of traces.
+    pub(crate) spans_exported: Counter,
+    pub(crate) spans_dropped: Counter,
+    pub(crate) spans_failed: Counter,
     /// Connections made to endpoints.
     pub(crate) connects: Counter,
     /// Connections to endpoints that failed.
@@ -100,6 +106,7 @@ impl Telemetry {
         let open: Family<ProtocolLabels, Gauge> = Family::default();
         let connects: Family<OutcomeLabels, Counter> = Family::default();
         let log: Family<OutcomeLabels, Counter> = Family::default();
+        let spans: Family<OutcomeLabels, Counter> = Family::default();
         let telemetry = Self {
             requests: Family::default(),
             durations: Family::default(),
@@ -118,6 +125,9 @@ impl Telemetry {
             buffered: Gauge::default(),
             log_written: log.get_or_create_owned(&OutcomeLabels { outcome: "written" }),
             log_dropped: log.get_or_create_owned(&OutcomeLabels { outcome: "dropped" }),
+            spans_exported: spans.get_or_create_owned(&OutcomeLabels { outcome: "exported" }),
+            spans_dropped: spans.get_or_create_owned(&OutcomeLabels { outcome: "queue_full" }),
+            spans_failed: spans.get_or_create_owned(&OutcomeLabels { outcome: "failed" }),
             connects: connects.get_or_create_owned(&OutcomeLabels { outcome: "ok" }),
             connects_failed: connects.get_or_create_owned(&OutcomeLabels { outcome: "failed" }),
             loops: Counter::default(),
@@ -186,6 +196,11 @@ impl Telemetry {
             "proxy_access_log_lines",
             "Lines of the access log, by outcome: written, or dropped because they came faster than they could be written",
             log,
+        );
+        mesh.register(
+            "proxy_spans",
+            "Spans of traces, by outcome: exported, or dropped because they came faster than they could be sent (queue_full), or because the receiver was away or refused them (failed)",
+            spans,
         );
         mesh.register(
             "proxy_plain_fallback",

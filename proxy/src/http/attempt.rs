@@ -9,10 +9,14 @@ use std::{
 
 use http::{StatusCode, request};
 
-use super::{body::replay::ReplayReader, policy::retry::counts_against_endpoint};
+use super::{
+    body::replay::ReplayReader,
+    policy::retry::{counts_against_endpoint, reason},
+};
 use crate::{
     balance::FAILURE,
     state::{BackendPort, Endpoint},
+    telemetry::{AttemptSpan, RequestTrace},
     upstream::{self, Answer, Failure, OutboundRequest, Reuse},
     worker::Worker,
 };
@@ -29,11 +33,46 @@ pub(super) struct Attempts<'a> {
     pub(super) backend: &'a BackendPort,
     /// How long one may take until its response begins.
     pub(super) timeout: Option<Duration>,
+    /// The trace that it belongs to, where it is recorded.
+    pub(super) trace: Option<&'a RequestTrace>,
 }
 
 impl Attempts<'_> {
     /// Makes one attempt, and notes for the balancer and for ejection how the endpoint answered.
     pub(super) async fn make(
+        &self,
+        endpoint: &Endpoint,
+        connect_timeout: Duration,
+        reuse: Reuse,
+        upload: Option<ReplayReader>,
+    ) -> Result<Answer, Failure> {
+        match (self.trace, &self.worker.shared.tracer) {
+            (Some(trace), Some(tracer)) => {
+                let span = tracer.attempt(trace, endpoint.address, self.worker.draw());
+                // Boxed to keep the future of requests that are not recorded small.
+                Box::pin(self.make_recorded(span, endpoint, connect_timeout, reuse, upload)).await
+            }
+            _ => self.make_one(endpoint, connect_timeout, reuse, upload).await,
+        }
+    }
+
+    /// The same with a span, which the endpoint is told.
+    async fn make_recorded(
+        &self,
+        span: AttemptSpan<'_>,
+        endpoint: &Endpoint,
+        connect_timeout: Duration,
+        reuse: Reuse,
+        upload: Option<ReplayReader>,
+    ) -> Result<Answer, Failure> {
+        let mut head = self.head.clone();
+        span.write(&mut head.headers);
+        let result = Attempts { head: &head, ..*self }.make_one(endpoint, connect_timeout, reuse, upload).await;
+        span.ended(result.as_ref().map(|answer| answer.head.status).map_err(|failure| reason(failure).code()));
+        result
+    }
+
+    async fn make_one(
         &self,
         endpoint: &Endpoint,
         connect_timeout: Duration,

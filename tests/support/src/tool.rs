@@ -182,6 +182,19 @@ pub const TOOLS: &[Tool] = &[
         },
     },
     Tool {
+        name: "otelcol",
+        version: "0.161.0",
+        needed_for: "traces at a real OpenTelemetry collector",
+        source: Source::Go {
+            folder: "tests/tools/otelcol",
+            package: ".",
+            names: &[],
+            variables: &[],
+            tags: &[],
+            modules: GO_MOD,
+        },
+    },
+    Tool {
         name: "kubernetes-validate",
         version: "1.37.0",
         needed_for: "the chart's objects against the schemas of several versions of Kubernetes",
