@@ -25,9 +25,6 @@ use tokio::sync::Notify;
 /// Bytes of one upload that a caller may send before its endpoint has taken some.
 pub(crate) const STREAM_WINDOW: u32 = 64 * 1024;
 
-/// Bytes of one response that wait to be written to a caller's connection.
-pub(crate) const SEND_BUFFER: usize = 32 * 1024;
-
 /// All that is held, by caller.
 pub(crate) struct Buffers {
     most: usize,
@@ -54,7 +51,7 @@ pub(crate) struct Charge {
 }
 
 /// Bytes on their way to a caller, counted until they are written or given up.
-pub(crate) struct Charged<C = Charge> {
+pub(crate) struct Charged<C> {
     bytes: Bytes,
     _charge: C,
 }
@@ -143,13 +140,6 @@ impl CallerBytes {
         Charge { of: self.clone(), bytes: 0 }
     }
 
-    /// Counts `bytes` until they are dropped.
-    pub(crate) fn charged(self: &Arc<Self>, bytes: Bytes) -> Charged {
-        let mut charge = self.charge();
-        charge.set(bytes.len());
-        Charged::new(bytes, charge)
-    }
-
     /// By how many bytes this caller is above its bound.
     pub(crate) fn excess(&self) -> usize {
         self.bytes.load(Ordering::Relaxed).saturating_sub(self.all.most_per_caller)
@@ -230,7 +220,9 @@ mod tests {
         let (a, b) = (all.of(IpAddr::from([10, 0, 0, 1])), all.of(IpAddr::from([10, 0, 0, 2])));
         let mut upload = a.charge();
         upload.set(25);
-        let piece = a.charged(Bytes::from_static(b"0123456789"));
+        let mut charge = a.charge();
+        charge.set(10);
+        let piece = Charged::new(Bytes::from_static(b"0123456789"), charge);
         assert_eq!((all.total(), a.excess(), b.excess()), (35, 5, 0));
         upload.sub(5);
         assert_eq!((all.total(), a.excess()), (30, 0));

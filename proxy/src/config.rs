@@ -164,6 +164,9 @@ pub struct Limits {
     pub connections: usize,
     /// Open connections of one address. One address never has more than a fifth of what the process can have.
     pub connections_per_caller: usize,
+    /// Open flows of datagrams in all. One address never has more than a fifth of them. A new one takes the place of an
+    /// old one.
+    pub flows: usize,
     /// Concurrent streams on one HTTP/2 connection.
     pub streams: u32,
     /// Bytes that are held in all for callers that do not take their responses, or whose endpoints do not take their
@@ -220,6 +223,7 @@ impl Default for Limits {
             other_files: 64,
             connections: 60_000,
             connections_per_caller: 10_000,
+            flows: 10_000,
             streams: 256,
             buffered: 64 << 20,
             buffered_per_caller: 16 << 20,

@@ -36,7 +36,7 @@ pub(crate) enum ConnectError {
 
 impl ConnectError {
     /// The endpoint took the connection and did not begin to speak as expected.
-    pub(crate) fn handshake(to: SocketAddr, error: &h2::Error) -> Self {
+    pub(crate) fn handshake(to: SocketAddr, error: &maesh_http2::Error) -> Self {
         Self::Failed { to, source: Arc::new(io::Error::other(error.to_string())) }
     }
 

@@ -257,7 +257,7 @@ impl Explainer {
         let own = (directory_name(&called.name), port.number);
         let opened = self.opened.load();
         let with_facts = opened.iter().map(|open| (open, open.listening.facts.load_full()));
-        let owned = |facts: &Facts| facts.owner.as_ref() == Some(&own);
+        let owned = |facts: &Facts| facts.owner.as_ref() == Some(&own) && facts.transport == port.protocol.transport();
         let shares = |facts: &Facts| {
             let carries = if port.protocol == Protocol::Http { facts.http } else { facts.tls };
             facts.owner.is_none() && facts.port == port.listen && carries

@@ -1,13 +1,14 @@
-//! What a peer of HTTP/2 sends, as far as the `h2` crate does not bound it: for connections of callers, and to
-//! endpoints.
+//! What connections of HTTP/2 have in common, those of callers and those to endpoints.
 //!
-//! [`FrameBounds`] follows the frames in the bytes before the crate gets them. [`FrameBudget`] bounds those that do no
-//! work.
+//! [`Driver`] carries bytes between a socket and the protocol, which is a crate of its own. [`FrameBounds`] follows the frames in
+//! the bytes that arrive, and [`FrameBudget`] bounds those that do no work.
 
 mod budget;
+mod driver;
 mod frames;
 
 pub(crate) use self::{
     budget::FrameBudget,
+    driver::{Driver, Progress as DriverProgress},
     frames::{FrameBounds, Progress},
 };

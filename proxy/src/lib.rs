@@ -1,10 +1,10 @@
 //! The node proxy: takes what callers send to Services' ports and carries it to endpoints.
 //!
 //! A request passes these modules: [`listener`] accepts its connection, `http` routes and forwards it, [`balance`]
-//! picks an endpoint, [`upstream`] sends it there and reads the response. [`tcp`] carries opaque streams. `reason`
-//! lists the answers that the mesh makes by itself, `telemetry` and `metrics` count, `drain` ends the proxy, and `sockets` lets
-//! listening sockets outlive the process. `state` applies the discovery stream and publishes immutable snapshots.
-//! Nothing on the data path waits for it, except the first request for a Service.
+//! picks an endpoint, [`upstream`] sends it there and reads the response. [`tcp`] carries opaque streams, `udp` datagrams.
+//! `reason` lists the answers that the mesh makes by itself, `telemetry` and `metrics` count, `drain` ends the proxy, and
+//! `sockets` lets listening sockets outlive the process. `state` applies the discovery stream and publishes immutable
+//! snapshots. Nothing on the data path waits for it, except the first request for a Service.
 
 mod admission;
 mod balance;
@@ -14,7 +14,6 @@ mod config;
 mod connect;
 mod drain;
 pub mod explain;
-mod fields;
 #[cfg(test)]
 mod fixtures;
 mod http;
@@ -32,6 +31,7 @@ mod state;
 pub mod tcp;
 mod telemetry;
 pub mod tls;
+mod udp;
 mod upstream;
 mod worker;
 

@@ -8,7 +8,7 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
-use maesh_config::ServiceName;
+use maesh_config::{ServiceName, model::Transport};
 use maesh_discovery::update::Connected;
 use prometheus_client::{
     collector::Collector,
@@ -43,7 +43,7 @@ impl Debug for StateMetrics {
 /// Labels of a port, and one more where the family has one.
 struct Labels<'a> {
     service: &'a ServiceName,
-    port: u16,
+    port: (u16, Transport),
     more: Option<(&'static str, &'static str)>,
 }
 
@@ -51,7 +51,12 @@ impl EncodeLabelSet for Labels<'_> {
     fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> fmt::Result {
         ("service", &*self.service.name).encode(encoder.encode_label())?;
         ("namespace", &*self.service.namespace).encode(encoder.encode_label())?;
-        ("port", self.port).encode(encoder.encode_label())?;
+        let (number, transport) = self.port;
+        ("port", number).encode(encoder.encode_label())?;
+        // A Service may have the same number for both.
+        if transport == Transport::Udp {
+            ("transport", "udp").encode(encoder.encode_label())?;
+        }
         self.more.map_or(Ok(()), |more| more.encode(encoder.encode_label()))
     }
 }
@@ -122,7 +127,7 @@ const BACKEND: [Events<BackendEvent>; 2] = [
     },
 ];
 
-type Ports<T> = [(ServiceName, u16, Arc<T>)];
+type Ports<T> = [(ServiceName, (u16, Transport), Arc<T>)];
 
 /// Writes a family of counters. A series appears once there is something to count, as those of requests do.
 fn counters<T, E: Copy>(
@@ -198,8 +203,10 @@ impl StateMetrics {
             let has_queue = backend.upstreams.load().policy.queue.is_some();
             has_queue.then(|| [("", backend.queue.waiting().into())])
         })?;
-        let active =
-            ("proxy_backend_in_flight", "Requests and TCP connections in flight to the endpoints of a Service");
+        let active = (
+            "proxy_backend_in_flight",
+            "Requests, TCP connections and UDP flows in flight to the endpoints of a Service",
+        );
         gauges(encoder, active, "", &backends, |backend| Some([("", backend.seen(now).in_flight.into())]))?;
         let endpoints = (
             "proxy_endpoints",

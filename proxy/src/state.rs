@@ -80,6 +80,8 @@ pub(crate) struct Shared {
     pub(crate) acceptors: Arc<()>,
     /// Local ends of opaque streams, to notice streams that lead back to this proxy.
     pub(crate) own_ends: OwnEnds,
+    /// The same of flows of datagrams.
+    pub(crate) own_flow_ends: OwnEnds,
     /// The access log, where it is on.
     pub(crate) access_log: Option<AccessLog>,
     /// What makes spans, where traces are on.
@@ -147,6 +149,7 @@ impl Shared {
             acceptors: Arc::default(),
             logs: ConnectionLogs::default(),
             own_ends: OwnEnds::new(&config.shared),
+            own_flow_ends: OwnEnds::new(&config.shared),
             access_log,
             tracer,
             runtime: Arc::default(),

@@ -8,6 +8,7 @@ mod details;
 mod durations;
 mod port;
 mod trace;
+mod udp;
 
 use std::{
     collections::HashMap,
@@ -15,7 +16,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use maesh_config::ServiceName;
+use maesh_config::{ServiceName, model::Transport};
 use parking_lot::Mutex;
 use prometheus_client::{
     encoding::EncodeLabelSet,
@@ -28,6 +29,7 @@ pub(crate) use self::{
     details::RequestDetails,
     port::{EndedRequest, MethodLabel, PortTelemetry, StreamTelemetry},
     trace::{AttemptSpan, RequestTrace, Tracer, Value as SpanValue},
+    udp::{FlowEnd, FlowTelemetry, UdpTelemetry},
 };
 use self::{
     durations::Durations,
@@ -61,6 +63,8 @@ pub(crate) struct Telemetry {
     tcp_refused: Family<StreamRefusedLabels, Counter>,
     tcp_received: Family<PortLabels, Counter>,
     tcp_sent: Family<PortLabels, Counter>,
+    /// Of datagrams.
+    pub(crate) udp: UdpTelemetry,
     /// Counters of ports that are there, so that a change of configuration goes on with them.
     ports: Mutex<HashMap<ServiceName, PortsTelemetry>>,
     /// Connections of callers that have not said yet what they speak.
@@ -105,9 +109,11 @@ impl Telemetry {
     pub(crate) fn new(registry: &mut Registry) -> Self {
         let open: Family<ProtocolLabels, Gauge> = Family::default();
         let connects: Family<OutcomeLabels, Counter> = Family::default();
+        let mesh = registry.sub_registry_with_prefix("maesh");
         let log: Family<OutcomeLabels, Counter> = Family::default();
         let spans: Family<OutcomeLabels, Counter> = Family::default();
         let telemetry = Self {
+            udp: UdpTelemetry::new(mesh),
             requests: Family::default(),
             durations: Family::default(),
             received: Family::default(),
@@ -138,7 +144,6 @@ impl Telemetry {
             listeners_refused: Gauge::default(),
             kept: Gauge::default(),
         };
-        let mesh = registry.sub_registry_with_prefix("maesh");
         mesh.register(
             "http_requests",
             "HTTP requests, by the Service called; counted when the response has ended",
@@ -272,7 +277,9 @@ impl Telemetry {
 
     /// Drops the series of those ports of a Service that it has no longer. What is still in flight on them is counted
     /// nowhere.
-    pub(crate) fn retain_ports(&self, service: &ServiceName, stays: impl Fn(u16) -> bool) {
+    pub(crate) fn retain_ports(&self, service: &ServiceName, stays: impl Fn(u16, Transport) -> bool) {
+        self.udp.retain(service, |port| stays(port, Transport::Udp));
+        let stays = |port| stays(port, Transport::Tcp);
         let mut ports = self.ports.lock();
         let Some(of_service) = ports.get_mut(service) else { return };
         for (_, gone) in of_service.http.extract_if(|port, _| !stays(*port)) {

@@ -8,9 +8,10 @@ mod binary;
 mod dns;
 mod http;
 mod own;
-mod rivals;
+pub(crate) mod rivals;
 mod scale;
 mod tcp;
+mod udp;
 
 use anyhow::Result;
 use clap::Subcommand;
@@ -26,6 +27,8 @@ pub(crate) enum Bench {
     Http(http::Options),
     /// TCP streams beside HAProxy
     Tcp(tcp::Options),
+    /// UDP datagrams beside nginx
+    Udp(udp::Options),
     /// 10,000 Services and 100,000 endpoints in a real API server
     Scale(scale::Options),
     /// What own addresses cost a node's kube-proxy, past their budget and without one
@@ -41,6 +44,7 @@ pub(crate) fn run(bench: &Bench) -> Result<()> {
         Bench::Dns(options) => options.setting.setup,
         Bench::Http(options) => options.setting.setup,
         Bench::Tcp(options) => options.setting.setup,
+        Bench::Udp(options) => options.setting.setup,
         Bench::Acks(_) | Bench::Scale(_) | Bench::Own(_) => false,
     };
     if setup {
@@ -51,6 +55,7 @@ pub(crate) fn run(bench: &Bench) -> Result<()> {
         Bench::Dns(options) => dns::run(options),
         Bench::Http(options) => http::run(options),
         Bench::Tcp(options) => tcp::run(options),
+        Bench::Udp(options) => udp::run(options),
         Bench::Scale(options) => scale::run(options),
         Bench::Own(options) => own::run(options),
     }

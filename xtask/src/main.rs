@@ -6,6 +6,7 @@
 mod bench;
 mod cluster;
 mod command;
+mod conformance;
 mod docs;
 mod fuzz;
 mod image;
@@ -35,6 +36,8 @@ enum Command {
     /// Measure one part beside other programs that do the same
     #[command(subcommand)]
     Bench(bench::Bench),
+    /// Run a suite that says what a protocol asks for; list them when none is named
+    Conformance(conformance::Options),
     /// Fuzz what reads bytes from outside; list the targets when none is named
     Fuzz(fuzz::Options),
     /// Run one of the long suites; list them when none is named
@@ -57,6 +60,7 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Bench(bench) => bench::run(&bench),
         Command::Cluster(cluster) => cluster::run(&cluster),
+        Command::Conformance(options) => conformance::run(&options),
         Command::Test(options) => test::run(&options),
         Command::Docs => docs::run(),
         Command::Fuzz(options) => fuzz::run(&options),

@@ -65,6 +65,8 @@ pub(crate) enum Stage {
     Cluster,
     /// The demo, checking itself
     Demo,
+    /// What protocols ask for, asked by suites of others
+    Conformance,
     /// The image that is shipped: built, started, its size judged (`--all` only)
     Image,
     /// Tests marked as long (`--all` only)

@@ -51,6 +51,8 @@ fn a_dev_explains_names_that_work_and_names_that_do_not() {
             + POD,
         service("shop", "empty", 8081, ""),
         service("shop", "db", 5432, "maesh.containo.us/traffic-type: tcp") + &slices("shop", "db", &[web.address]),
+        service("shop", "log", 5514, "").replace("port: 5514", "port: 5514\n    protocol: UDP")
+            + &slices("shop", "log", &[web.address]).replace("- name: main", "- name: main\n  protocol: UDP"),
         service("shop", "off", 8082, "maesh.containo.us/bypass: \"true\"") + &slices("shop", "off", &[web.address]),
         service("kube-system", "kube-dns", 53, ""),
     ];
@@ -70,6 +72,7 @@ fn a_dev_explains_names_that_work_and_names_that_do_not() {
         (&["10.96.0.78"], 0, &["Service shop/web"]),
         (&["empty.shop.maesh"], 1, &["has no endpoint; add an EndpointSlice"]),
         (&["db.shop.maesh"], 0, &["Service's alone", "5432/tcp"]),
+        (&["log.shop.maesh"], 0, &["Service's alone", "5514/udp", "/5514/udp at", "try: send a datagram to"]),
         (&["off.shop.maesh"], 0, &["bypassed (annotation bypass)", "around the mesh"]),
         (&["wb.shop.maesh"], 1, &["NXDOMAIN", "did you mean shop/web?"]),
         (&["web.elsewhere.maesh"], 1, &["did you mean shop/web?"]),

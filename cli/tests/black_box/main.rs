@@ -26,5 +26,6 @@ mod tasks;
 mod traces;
 mod trust;
 mod twin;
+mod udp;
 mod uninstall;
 mod zone;

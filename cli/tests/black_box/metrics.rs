@@ -133,6 +133,11 @@ fn reference_page_is_current() {
     save(folder.path(), "db.yaml", &(tcp + &slices("shop", "db", &[db.address])));
     let nobody = service("shop", "nobody", 5433, "maesh.containo.us/traffic-type: tcp");
     save(folder.path(), "nobody.yaml", &nobody);
+    let datagrams = "apiVersion: v1\nkind: Service\nmetadata: {name: log, namespace: shop}\n\
+                     spec: {clusterIP: 10.96.0.78, ports: [{name: main, port: 5514, protocol: UDP}]}\n";
+    let slice = slices("shop", "log", &[db.address]).replace("- name: main\n", "- name: main\n  protocol: UDP\n");
+    save(folder.path(), "log.yaml", &(datagrams.to_owned() + &slice));
+    save(folder.path(), "lost.yaml", &datagrams.replace("name: log,", "name: lost,"));
     let dev = Dev::start(folder.path());
     // Labels are known once something was counted.
     let at = served_at(dev.entry("web.shop.maesh"));
@@ -153,7 +158,18 @@ fn reference_page_is_current() {
     });
     // It may be reset before this side has seen that it is there.
     let _refused = std::net::TcpStream::connect(served_at(dev.entry("nobody.shop.maesh")));
-    let wanted = ["http_requests_total{", "http_refused_total{", "tcp_connections_total{", "tcp_refused_total{"];
+    for name in ["log.shop.maesh", "lost.shop.maesh"] {
+        let caller = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        caller.send_to(b"hello", served_at(dev.entry(name))).unwrap();
+    }
+    let wanted = [
+        "http_requests_total{",
+        "http_refused_total{",
+        "tcp_connections_total{",
+        "tcp_refused_total{",
+        "udp_flows_total{",
+        "udp_dropped_datagrams_total{",
+    ];
     let text = await_condition("everything is counted", || {
         let text = http::get(dev.admin(), "localhost", "/metrics").unwrap().body;
         wanted.iter().all(|name| text.contains(name)).then_some(text)

@@ -1,7 +1,7 @@
 //! What a request must be before anything is done with it: well-formed, of a known form, within the limits.
 
 use http::{HeaderMap, HeaderValue, Method, Uri, Version, header, request, uri::PathAndQuery};
-use hyper::ext::Protocol;
+use maesh_http2::Protocol;
 
 use super::{caller::Caller, upgrade};
 use crate::{config::Limits, reason::Reason};
@@ -59,11 +59,11 @@ fn check_method(head: &mut request::Parts) -> Result<(), Reason> {
         None if is_preface => Err(Reason::BadRequest),
         None => Ok(()),
         Some(_) if !is_connect => Err(Reason::BadRequest),
-        Some(protocol) if protocol.as_str().eq_ignore_ascii_case("websocket") => {
-            *protocol = Protocol::from_static("websocket");
+        Some(protocol) if protocol.as_bytes().eq_ignore_ascii_case(b"websocket") => {
+            *protocol = Protocol::new(&b"websocket"[..]);
             Ok(())
         }
-        Some(protocol) if upgrade::is_protocol(protocol.as_str().as_bytes()) => Err(Reason::NotImplemented),
+        Some(protocol) if upgrade::is_protocol(protocol.as_bytes()) => Err(Reason::NotImplemented),
         Some(_) => Err(Reason::BadRequest),
     }
 }

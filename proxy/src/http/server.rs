@@ -21,7 +21,7 @@ use tokio::net::TcpStream;
 
 pub(crate) use self::{
     body::RequestBody,
-    h2::{Received, StreamEntry, reserve},
+    h2::{Received, StreamEntry},
     io::CallerIo,
 };
 use super::caller::Caller;

@@ -10,7 +10,8 @@ mod tunnel;
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header, request};
-use hyper::ext::Protocol;
+use maesh_http2::Protocol;
+use sha1::{Digest, Sha1};
 
 pub(crate) use self::{
     sides::{CallerSide, StreamSide},
@@ -24,12 +25,17 @@ const UPGRADE: HeaderValue = HeaderValue::from_static("upgrade");
 const SEC_WEBSOCKET_KEY: HeaderName = HeaderName::from_static("sec-websocket-key");
 const SEC_WEBSOCKET_ACCEPT: HeaderName = HeaderName::from_static("sec-websocket-accept");
 
+/// What a server appends to the key of a handshake (RFC 6455 section 1.3).
+const WEBSOCKET_GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+
 /// A caller's wish to leave HTTP.
 pub(crate) struct UpgradeRequest {
     /// What to speak: the caller's own word.
     protocol: HeaderValue,
     /// The caller asked by extended CONNECT.
     extended: bool,
+    /// What proves to a caller of HTTP/1.1 that its WebSocket was understood, where the endpoint speaks HTTP/2 and does not say it.
+    accept: Option<HeaderValue>,
 }
 
 /// The wish to leave HTTP of a request, if it has one that can be passed on to an endpoint of this protocol.
@@ -41,16 +47,33 @@ pub(crate) fn wanted(
     if from_http2 {
         // Which protocols it may ask for was checked before.
         let asks = head.extensions.get::<Protocol>().is_some();
-        return Ok(asks.then_some(UpgradeRequest { protocol: WEBSOCKET, extended: true }));
+        return Ok(asks.then_some(UpgradeRequest { protocol: WEBSOCKET, extended: true, accept: None }));
     }
     let asks =
         head.headers.contains_key(header::UPGRADE) && headers::has_token(&head.headers, &header::CONNECTION, "upgrade");
     // HTTP/1.0 knows no upgrade (RFC 9110 section 7.8).
-    if !asks || to_http2 || head.version != http::Version::HTTP_11 {
+    if !asks || head.version != http::Version::HTTP_11 {
         return Ok(None);
     }
-    let protocol = protocols(&head.headers)?;
-    Ok(protocol.map(|protocol| UpgradeRequest { protocol, extended: false }))
+    let Some(protocol) = protocols(&head.headers)? else { return Ok(None) };
+    let mut wanted = UpgradeRequest { protocol, extended: false, accept: None };
+    if to_http2 {
+        // Nothing else can be asked for there.
+        if head.method != Method::GET || !wanted.is_websocket() {
+            return Ok(None);
+        }
+        wanted.accept = Some(accept(head.headers.get(SEC_WEBSOCKET_KEY))?);
+    }
+    Ok(Some(wanted))
+}
+
+/// The answer to the key of a WebSocket handshake (RFC 6455 section 4.2.2).
+fn accept(key: Option<&HeaderValue>) -> Result<HeaderValue, Reason> {
+    let key = key.ok_or(Reason::BadRequest)?;
+    let mut hash = Sha1::new();
+    hash.update(key.as_bytes());
+    hash.update(WEBSOCKET_GUID);
+    HeaderValue::from_str(&base64(&hash.finalize())).map_err(|_| Reason::BadRequest)
 }
 
 /// The protocols that a request would leave HTTP for, without those that are HTTP again: the endpoint would get requests that
@@ -93,10 +116,16 @@ impl UpgradeRequest {
 
     /// Asks the endpoint for the same, in the form that its protocol has for it.
     pub(crate) fn apply(&self, request: &mut ProxiedRequest, to_http2: bool) {
+        let head = &mut request.head;
         if to_http2 {
+            if !self.extended {
+                head.method = Method::CONNECT;
+                head.extensions.insert(Protocol::new(&b"websocket"[..]));
+                head.headers.remove(SEC_WEBSOCKET_KEY);
+                request.body.clear();
+            }
             return;
         }
-        let head = &mut request.head;
         if self.extended {
             head.method = Method::GET;
             head.extensions.remove::<Protocol>();
@@ -119,6 +148,8 @@ impl UpgradeRequest {
         endpoint: Upgraded,
         idle: Option<Duration>,
     ) -> Result<Tunnel, Reason> {
+        // Over HTTP/2 the endpoint agreed to what it was asked for.
+        let chose = chose.or_else(|| self.accept.is_some().then_some(WEBSOCKET));
         if chose.as_ref().is_some_and(|protocol| is_http(protocol.as_bytes())) {
             return Err(Reason::UpstreamProtocol);
         }
@@ -129,6 +160,11 @@ impl UpgradeRequest {
         } else {
             response.headers_mut().insert(header::CONNECTION, UPGRADE);
             response.headers_mut().insert(header::UPGRADE, chose.ok_or(Reason::UpstreamProtocol)?);
+            if let Some(accept) = self.accept {
+                *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+                response.headers_mut().insert(SEC_WEBSOCKET_ACCEPT, accept);
+                response.headers_mut().remove(header::CONTENT_LENGTH);
+            }
         }
         Ok(Tunnel::new(endpoint, websocket, idle))
     }
@@ -155,7 +191,17 @@ fn base64(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::base64;
+    use http::HeaderValue;
+
+    use super::{accept, base64};
+
+    /// The example of RFC 6455 section 1.3.
+    #[test]
+    fn the_answer_to_a_key() {
+        let key = HeaderValue::from_static("dGhlIHNhbXBsZSBub25jZQ==");
+        assert_eq!(accept(Some(&key)).expect("an answer"), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+        assert!(accept(None).is_err());
+    }
 
     #[test]
     fn base64_of_the_rfc() {

@@ -1,7 +1,7 @@
 //! How many frames a peer may send that do no work.
 //!
-//! A frame that neither opens a stream nor carries a byte of a body costs its sender nothing, and the `h2` crate
-//! answers as many of them as come. Honest peers send them beside work: WINDOW_UPDATE for what they were sent, PING to
+//! A frame that neither opens a stream nor carries a byte of a body costs its sender nothing, and the protocol answers as
+//! many of them as come. Honest peers send them beside work: WINDOW_UPDATE for what they were sent, PING to
 //! measure the connection, SETTINGS and PRIORITY at its beginning. So a connection begins with a number of such frames,
 //! and gets more for each request, for what is sent to the peer, and as time passes. A peer that has used up all of
 //! them is ended.

@@ -1,7 +1,7 @@
 //! Where the frames and header blocks of an HTTP/2 connection end, and how many of them do no work.
 //!
-//! The `h2` crate waits for the rest of a frame or a header block without any limit, and takes any number of frames. So
-//! they are followed in the bytes before it gets them. Only the nine bytes that precede a payload are read. Pure.
+//! The protocol itself waits for the rest of a frame or a header block without any limit, because it has no clock, and takes
+//! any number of frames. So they are followed in the bytes before it gets them. Only the nine bytes that precede a payload are read. Pure.
 
 /// Bytes of the preface, and of what precedes the payload of a frame (RFC 9113 sections 3.4 and 4.1).
 const PREFACE: usize = 24;
@@ -30,7 +30,7 @@ pub(crate) enum Progress {
 /// Frames that came to their end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct FrameCounts {
-    /// Those without a byte of a body. HEADERS are among them: whether they open a stream, only the `h2` crate knows.
+    /// Those without a byte of a body. HEADERS are among them: whether they open a stream, only the protocol knows.
     pub(crate) without_work: u32,
     /// Bytes of bodies.
     pub(crate) data: usize,
@@ -75,9 +75,10 @@ impl FrameBounds {
         self.opened
     }
 
-    /// Bytes of an incomplete frame or header block that have come.
+    /// Bytes of an incomplete frame or header block that have come. Those of DATA are given on as they come.
     pub(crate) fn held(&self) -> usize {
-        let payload = if self.seen == FRAME_HEAD { self.payload() - self.left } else { 0 };
+        let is_kept = self.seen == FRAME_HEAD && self.head[3] != DATA;
+        let payload = if is_kept { self.payload() - self.left } else { 0 };
         self.block + payload
     }
 

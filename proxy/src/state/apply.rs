@@ -290,7 +290,7 @@ impl Apply {
         tables.by_address.extend(called.facts.load().cluster_ips.iter().map(|ip| (*ip, None)));
         called.release();
         called.arrived(true);
-        self.shared.telemetry.retain_ports(name, |_| false);
+        self.shared.telemetry.retain_ports(name, |_, _| false);
     }
 
     fn replace_tables(&self, mut tables: Tables) {
@@ -338,9 +338,10 @@ impl Apply {
             made.runtime = self.runtime.of_called(name, port.number);
             ports.push(Arc::new(made));
         }
-        let stays = |number| ports.iter().any(|port| port.number == number);
-        self.runtime.retain_called(name, stays);
-        self.shared.telemetry.retain_ports(name, stays);
+        self.runtime.retain_called(name, |number| ports.iter().any(|port| port.number == number));
+        self.shared.telemetry.retain_ports(name, |number, transport| {
+            ports.iter().any(|port| port.number == number && port.protocol.transport() == transport)
+        });
         called.serving.store(Some(Arc::new(ActiveService::new(ports, &self.shared.leaving))));
         called.arrived(false);
     }

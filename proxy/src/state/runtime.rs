@@ -10,7 +10,10 @@ use std::{
     sync::Arc,
 };
 
-use maesh_config::{ServiceName, model::BackendPolicy};
+use maesh_config::{
+    ServiceName,
+    model::{BackendPolicy, Transport},
+};
 use parking_lot::Mutex;
 
 use super::{BackendPort, graph::BackendId};
@@ -61,18 +64,20 @@ impl Runtime {
     }
 
     /// All backend ports, in the order of their names.
-    pub(crate) fn backends(&self) -> Vec<(ServiceName, u16, Arc<BackendPort>)> {
-        let seen = |(id, backend): (&BackendId, &Arc<BackendPort>)| (id.service.clone(), id.port, backend.clone());
+    pub(crate) fn backends(&self) -> Vec<(ServiceName, (u16, Transport), Arc<BackendPort>)> {
+        let seen = |(id, backend): (&BackendId, &Arc<BackendPort>)| {
+            (id.service.clone(), (id.port, id.transport), backend.clone())
+        };
         let mut all: Vec<_> = self.backends.lock().iter().map(seen).collect();
         all.sort_unstable_by(|(a, of_a, _), (b, of_b, _)| (a, of_a).cmp(&(b, of_b)));
         all
     }
 
-    /// All ports that are called, in the order of their names.
-    pub(crate) fn called(&self) -> Vec<(ServiceName, u16, Arc<CalledRuntime>)> {
+    /// All ports that are called, in the order of their names. Nothing is learnt there of datagrams.
+    pub(crate) fn called(&self) -> Vec<(ServiceName, (u16, Transport), Arc<CalledRuntime>)> {
         let mut all = Vec::new();
         for (service, ports) in self.called.lock().iter() {
-            all.extend(ports.iter().map(|(port, runtime)| (service.clone(), *port, runtime.clone())));
+            all.extend(ports.iter().map(|(port, runtime)| (service.clone(), (*port, Transport::Tcp), runtime.clone())));
         }
         all.sort_unstable_by(|(a, of_a, _), (b, of_b, _)| (a, of_a).cmp(&(b, of_b)));
         all

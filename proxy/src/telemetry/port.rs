@@ -27,17 +27,17 @@ pub(super) struct RequestLabels {
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub(super) struct PortLabels {
-    service: String,
-    namespace: String,
-    port: u16,
+    pub(super) service: String,
+    pub(super) namespace: String,
+    pub(super) port: u16,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub(super) struct StreamRefusedLabels {
-    service: String,
-    namespace: String,
-    port: u16,
-    reason: &'static str,
+    pub(super) service: String,
+    pub(super) namespace: String,
+    pub(super) port: u16,
+    pub(super) reason: &'static str,
 }
 
 impl PortLabels {

@@ -27,7 +27,7 @@ pub(crate) enum BodyError {
     TimedOut,
     /// The stream or the connection of HTTP/2 failed.
     #[error("the stream ended: {0}")]
-    Http2(::h2::Error),
+    Http2(maesh_http2::Error),
 }
 
 /// The body of a response.

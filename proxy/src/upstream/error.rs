@@ -15,7 +15,7 @@ pub(crate) enum Failure {
     Unsent,
     /// HTTP/2 says that the endpoint did not look at the request.
     #[error("the endpoint refused the stream: {0}")]
-    Refused(h2::Error),
+    Refused(maesh_http2::Error),
     /// The connection or stream ended before the response began. The endpoint may have seen the request.
     #[error("the connection ended before the response began: {source}")]
     Closed {
@@ -84,6 +84,9 @@ pub(crate) enum ProtocolError {
     /// 101 in HTTP/1.0, or without saying for what.
     #[error("switched protocols in HTTP/1.0, or without Upgrade")]
     Upgrade,
+    /// WebSocket over HTTP/2, which the endpoint has not said to allow (RFC 8441 section 3).
+    #[error("the endpoint does not allow extended CONNECT, which WebSocket over HTTP/2 needs")]
+    NoExtendedConnect,
     /// A frame or a head that HTTP/2 does not allow.
     #[error("HTTP/2 protocol error")]
     Http2,

@@ -11,9 +11,8 @@ mod io;
 mod upload;
 
 use std::{
-    future::{Future as _, poll_fn},
+    future::poll_fn,
     net::SocketAddr,
-    pin::{Pin, pin},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU32, Ordering},
@@ -23,10 +22,9 @@ use std::{
 };
 
 use bytes::Bytes;
-use h2::{RecvStream, SendStream, client};
-use http::{Request, Version};
+use http::Version;
 use http_body::Frame;
-use hyper_util::rt::TokioIo;
+use maesh_http2::{Config, Error, Initiator, Reason, RecvStream, Sender, Session};
 use tokio::{
     net::TcpStream,
     sync::{Notify, oneshot},
@@ -41,8 +39,7 @@ use super::{
 use crate::{
     clock::Clock,
     connect::{self, ConnectError, Connector},
-    fields,
-    http2::FrameBudget,
+    http2::{Driver, DriverProgress, FrameBudget},
     socket::Socket,
 };
 
@@ -59,18 +56,12 @@ const CONNECTION_WINDOW: u32 = STREAM_WINDOW * STREAMS;
 /// Bytes of a response's head, as HPACK counts them, that are let in at all.
 const HEAD: u32 = 256 * 1024;
 
-/// Bytes of uploads that one stream may have waiting in the connection.
-const SEND_BUFFER: usize = 64 * 1024;
-
 /// How long an endpoint may take to end a response that has no body.
 const NO_BODY: Duration = Duration::from_secs(5);
 
-/// Stands for a limit that the endpoint has not told yet.
-const UNTOLD: usize = usize::MAX - 1;
-
 /// A connection of HTTP/2 to an endpoint, shared by many requests.
 pub(super) struct SharedConnection {
-    sender: client::SendRequest<Bytes>,
+    sender: Sender,
     state: Arc<SharedState>,
 }
 
@@ -89,7 +80,7 @@ struct SharedState {
 
 /// One request on a shared connection.
 pub(super) struct RequestStream {
-    sender: client::SendRequest<Bytes>,
+    sender: Sender,
     guard: StreamGuard,
     /// The connection has carried a request before.
     reused: bool,
@@ -126,19 +117,16 @@ impl SharedConnection {
         }
     }
 
-    async fn begin(stream: TcpStream, freed: Arc<Notify>, clock: &Clock) -> Result<Self, h2::Error> {
+    async fn begin(stream: TcpStream, freed: Arc<Notify>, clock: &Clock) -> Result<Self, Error> {
         connect::limit_unacknowledged(&stream);
         let frames = Arc::new(FrameBudget::of_endpoint(clock.coarse()));
-        let io = TokioIo::new(EndpointIo::new(Socket::new(stream), frames.clone(), clock.clone()));
-        let (sender, connection) = client::Builder::new()
-            .initial_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
-            .max_header_list_size(HEAD)
-            .max_send_buffer_size(SEND_BUFFER)
-            .initial_max_send_streams(UNTOLD)
-            .enable_push(false)
-            .handshake(io)
-            .await?;
+        let io = EndpointIo::new(Socket::new(stream), frames.clone(), clock.clone());
+        let (session, sender) = Session::client(Config {
+            stream_window: STREAM_WINDOW,
+            connection_window: CONNECTION_WINDOW,
+            streams: 0,
+            head: HEAD,
+        });
         let state = Arc::new(SharedState {
             streams: AtomicU32::new(0),
             limit: AtomicU32::new(0),
@@ -147,11 +135,11 @@ impl SharedConnection {
             frames,
         });
         let (told, is_told) = oneshot::channel();
-        tokio::spawn(run(connection, state.clone(), told));
+        tokio::spawn(run(Driver::new(io, session), state.clone(), told));
         match is_told.await {
             Ok(Ok(())) => Ok(Self { sender, state }),
             Ok(Err(error)) => Err(error),
-            Err(_) => Err(h2::Reason::INTERNAL_ERROR.into()),
+            Err(_) => Err(Error::Closed),
         }
     }
 
@@ -184,34 +172,33 @@ impl SharedConnection {
 }
 
 /// Runs a connection until it ends. `told` hears once the endpoint's limits are known, or why they never will be.
-async fn run(
-    connection: client::Connection<TokioIo<EndpointIo>, Bytes>,
-    state: Arc<SharedState>,
-    told: oneshot::Sender<Result<(), h2::Error>>,
-) {
-    let mut connection = pin!(connection);
+async fn run(mut connection: Driver<EndpointIo>, state: Arc<SharedState>, told: oneshot::Sender<Result<(), Error>>) {
     let mut told = Some(told);
     let ended = poll_fn(|cx| {
-        let ended = connection.as_mut().poll(cx);
-        let limit = connection.max_concurrent_send_streams();
-        if limit != UNTOLD {
-            let limit = u32::try_from(limit).unwrap_or(u32::MAX).min(STREAMS);
-            if state.limit.swap(limit, Ordering::Relaxed) != limit {
-                state.freed.notify_waiters();
+        loop {
+            let progress = connection.poll(cx);
+            if let Some(limit) = connection.session().allowed_streams() {
+                let limit = limit.min(STREAMS);
+                if state.limit.swap(limit, Ordering::Relaxed) != limit {
+                    state.freed.notify_waiters();
+                }
+                if let Some(told) = told.take() {
+                    // Nobody waits for it any more where connecting took too long.
+                    let _ = told.send(Ok(()));
+                }
             }
-            if let Some(told) = told.take() {
-                // Nobody waits for it any more where connecting took too long.
-                let _ = told.send(Ok(()));
+            match progress {
+                Poll::Ready(DriverProgress::Received) => {}
+                Poll::Ready(DriverProgress::Ended(ended)) => return Poll::Ready(ended),
+                Poll::Pending => return Poll::Pending,
             }
         }
-        ended
     })
     .await;
     state.spent.store(true, Ordering::Relaxed);
     state.freed.notify_waiters();
     if let Some(told) = told {
-        let error = ended.err().unwrap_or_else(|| h2::Reason::PROTOCOL_ERROR.into());
-        let _ = told.send(Err(error));
+        let _ = told.send(Err(ended.err().unwrap_or(Error::Closed)));
     }
 }
 
@@ -222,18 +209,17 @@ pub(super) async fn exchange<U: Upload>(
     upload: Option<U>,
     limits: &ResponseLimits,
 ) -> Result<Answer, Failure> {
-    let RequestStream { mut sender, guard, reused } = stream;
+    let RequestStream { sender, guard, reused } = stream;
+    if ask.upgrade && !sender.allows_extended_connect() {
+        return Err(Failure::Protocol(ProtocolError::NoExtendedConnect));
+    }
     let ends = upload.is_none() && !ask.upgrade;
-    let (mut response, send) = sender.send_request(request(ask), ends).map_err(|error| unsent(error, &guard))?;
+    let (mut recv, send) = sender.request(ask.head, ends).map_err(|error| unsent(error, &guard))?;
     drop(sender);
     guard.frames().request();
-    let mut idle = None;
-    let mut uploading = match upload {
-        Some(upload) => Some(Uploading::new(send, upload, guard.frames().clone())),
-        None => {
-            idle = Some(send);
-            None
-        }
+    let (mut uploading, idle) = match (upload, send) {
+        (Some(upload), Some(send)) => (Some(Uploading::new(send, upload, guard.frames().clone())), None),
+        (_, send) => (None, send),
     };
     let answered = poll_fn(|cx| {
         if let Some(running) = &mut uploading
@@ -244,13 +230,12 @@ pub(super) async fn exchange<U: Upload>(
                 Err(()) => return Poll::Ready(Err(Failure::Upload)),
             }
         }
-        Pin::new(&mut response).poll(cx).map_err(|error| failure(error, &guard, reused))
+        recv.poll_response(cx).map_err(|error| failure(error, &guard, reused))
     })
     .await;
-    let (mut parts, recv) = answered?.into_parts();
+    let mut parts = answered?;
     parts.version = Version::HTTP_11;
     limits.check(&parts.headers)?;
-    fields::trim(&mut parts.headers);
     let left = content_length(&mut parts.headers, parts.status)?;
     if let Some(mut send) = idle.filter(|_| ask.upgrade) {
         if parts.status.is_success() {
@@ -260,7 +245,7 @@ pub(super) async fn exchange<U: Upload>(
             });
         }
         // It fails only where the stream is over.
-        let _ = send.send_data(Bytes::new(), true);
+        let _ = send.end();
     }
     let upload = uploading.map(|uploading| {
         let guard = guard.clone();
@@ -288,64 +273,38 @@ async fn await_end(mut body: H2Body) {
     if let Some(upload) = body.upload.take() {
         upload.detach();
     }
-    let data = async { while let Some(Ok(b"")) = body.recv.data().await.as_ref().map(|data| data.as_deref()) {} };
     // Dropping the stream resets it, if the response has not ended.
+    let data = poll_fn(|cx| body.recv.poll_data(cx));
     let _ = timeout(NO_BODY, data).await;
     drop(body);
 }
 
-/// The request as the `h2` crate takes it.
-fn request(ask: &OutboundRequest<'_>) -> Request<()> {
-    let mut request = Request::new(());
-    *request.method_mut() = ask.head.method.clone();
-    *request.uri_mut() = ask.head.uri.clone();
-    *request.version_mut() = Version::HTTP_2;
-    *request.headers_mut() = ask.head.headers.clone();
-    if let Some(protocol) = ask.head.extensions.get::<hyper::ext::Protocol>() {
-        request.extensions_mut().insert(h2::ext::Protocol::from(protocol.as_str()));
+/// Reads an error of a request of which nothing was sent.
+fn unsent(error: Error, guard: &StreamGuard) -> Failure {
+    if error == Error::TooManyStreams {
+        return Failure::Refused(error);
     }
-    request
-}
-
-/// Reads an error of a request that was not even queued.
-fn unsent(error: h2::Error, guard: &StreamGuard) -> Failure {
     guard.spend();
-    if error.is_go_away() || error.is_io() || error.is_reset() {
-        Failure::Unsent
-    } else {
-        Failure::Protocol(ProtocolError::Http2)
-    }
+    Failure::Unsent
 }
 
 /// Reads an error of a request whose response has not begun.
-fn failure(error: h2::Error, guard: &StreamGuard, reused: bool) -> Failure {
-    use h2::Reason;
-    let of_stream = error.is_reset();
-    let refused = of_stream && error.reason() == Some(Reason::REFUSED_STREAM);
+fn failure(error: Error, guard: &StreamGuard, reused: bool) -> Failure {
+    let refused = error == Error::Reset(Reason::REFUSED_STREAM, Initiator::Peer);
     // Streams above the last one of a GOAWAY fail with it; those below go on.
-    let gone = error.is_go_away() && error.is_remote() && error.reason() == Some(Reason::NO_ERROR);
-    if refused && error.is_library() {
-        // The endpoint did not refuse it: its head is larger than the limit.
-        return Failure::Protocol(ProtocolError::HeadTooLarge);
-    }
-    if !of_stream || refused {
+    let gone = error == Error::GoAway(Reason::NO_ERROR, Initiator::Peer);
+    if !error.is_of_stream() || refused {
         guard.spend();
     }
-    if refused || gone {
-        return Failure::Refused(error);
+    match error {
+        Error::HeadTooLarge => Failure::Protocol(ProtocolError::HeadTooLarge),
+        _ if refused || gone => Failure::Refused(error),
+        // Ended by what the endpoint sent.
+        Error::Reset(_, Initiator::Protocol) | Error::GoAway(_, Initiator::Protocol) => {
+            Failure::Protocol(ProtocolError::Http2)
+        }
+        _ => Failure::Closed { source: Box::new(error), reused: reused && !error.is_of_stream() },
     }
-    // The last one is for a head in more frames than are let in.
-    let broken = [
-        Reason::PROTOCOL_ERROR,
-        Reason::FRAME_SIZE_ERROR,
-        Reason::COMPRESSION_ERROR,
-        Reason::FLOW_CONTROL_ERROR,
-        Reason::ENHANCE_YOUR_CALM,
-    ];
-    if !error.is_remote() && error.reason().is_some_and(|reason| broken.contains(&reason)) {
-        return Failure::Protocol(ProtocolError::Http2);
-    }
-    Failure::Closed { source: Box::new(error), reused: reused && !of_stream }
 }
 
 impl StreamGuard {
@@ -387,7 +346,7 @@ impl H2Body {
     pub(super) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         if self.unreleased > 0 {
             // The caller has room for more: only now may the endpoint send it. It fails only where the stream is over.
-            let _ = self.recv.flow_control().release_capacity(std::mem::take(&mut self.unreleased));
+            self.recv.release(std::mem::take(&mut self.unreleased));
         }
         if !self.data_ended {
             match ready!(self.recv.poll_data(cx)) {
@@ -403,29 +362,11 @@ impl H2Body {
         }
         let trailers = ready!(self.recv.poll_trailers(cx)).map_err(BodyError::Http2)?;
         self.note_end();
-        Poll::Ready(trailers.map(|mut trailers| {
-            fields::trim(&mut trailers);
-            Ok(Frame::trailers(trailers))
-        }))
+        Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))))
     }
 
     /// See [`http_body::Body::is_end_stream`].
     pub(super) fn is_end_stream(&self) -> bool {
-        self.recv.is_end_stream()
-    }
-}
-
-/// Waits for room to send some of `wanted` bytes; `None` when the endpoint takes no more.
-pub(super) fn reserve(send: &mut SendStream<Bytes>, wanted: usize, cx: &mut Context<'_>) -> Poll<Option<usize>> {
-    send.reserve_capacity(wanted);
-    loop {
-        let room = send.capacity().min(wanted);
-        if room > 0 {
-            return Poll::Ready(Some(room));
-        }
-        match ready!(send.poll_capacity(cx)) {
-            Some(Ok(_)) => {}
-            Some(Err(_)) | None => return Poll::Ready(None),
-        }
+        self.recv.is_at_end()
     }
 }

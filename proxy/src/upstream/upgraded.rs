@@ -8,9 +8,10 @@ use std::{
 
 use bytes::{Buf as _, Bytes};
 use hyper_util::rt::TokioIo;
+use maesh_http2::{Reason, RecvStream, SendStream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::h2::{StreamGuard, reserve};
+use super::h2::StreamGuard;
 use crate::socket::{DisconnectWatch, Socket};
 
 /// The endpoint's side of an exchange that left HTTP.
@@ -24,8 +25,8 @@ enum Transport {
 }
 
 struct UpgradedStream {
-    send: h2::SendStream<Bytes>,
-    recv: h2::RecvStream,
+    send: SendStream,
+    recv: RecvStream,
     /// What was received and not read yet.
     received: Bytes,
     guard: StreamGuard,
@@ -36,7 +37,7 @@ impl Upgraded {
         Self(Transport::Socket(TokioIo::new(socket), first))
     }
 
-    pub(super) fn of_stream(send: h2::SendStream<Bytes>, recv: h2::RecvStream, guard: StreamGuard) -> Self {
+    pub(super) fn of_stream(send: SendStream, recv: RecvStream, guard: StreamGuard) -> Self {
         Self(Transport::Stream(Box::new(UpgradedStream { send, recv, received: Bytes::new(), guard })))
     }
 }
@@ -54,7 +55,7 @@ impl Upgraded {
     pub(crate) fn reset(&mut self) {
         match &mut self.0 {
             Transport::Socket(socket, _) => socket.inner().reset_on_close(),
-            Transport::Stream(stream) => stream.send.send_reset(h2::Reason::CANCEL),
+            Transport::Stream(stream) => stream.send.reset(Reason::CANCEL),
         }
     }
 
@@ -100,7 +101,7 @@ impl AsyncWrite for Upgraded {
             Transport::Socket(socket, _) => Pin::new(socket).poll_shutdown(cx),
             Transport::Stream(stream) => {
                 // It fails only where the stream is over.
-                let _ = stream.send.send_data(Bytes::new(), true);
+                let _ = stream.send.end();
                 Poll::Ready(Ok(()))
             }
         }
@@ -117,8 +118,8 @@ impl UpgradedStream {
             }
         }
         let given = give(&mut self.received, buf);
-        // Only what was taken makes room for more. It fails only where the stream is over.
-        let _ = self.recv.flow_control().release_capacity(given);
+        // Only what was taken makes room for more.
+        self.recv.release(given);
         Poll::Ready(Ok(()))
     }
 
@@ -126,11 +127,9 @@ impl UpgradedStream {
         if bytes.is_empty() {
             return Poll::Ready(Ok(0));
         }
-        let room = ready!(reserve(&mut self.send, bytes.len(), cx)).ok_or(io::ErrorKind::BrokenPipe)?;
-        let data = Bytes::copy_from_slice(&bytes[..room]);
-        self.send.send_data(data, false).map_err(io::Error::other)?;
-        self.guard.frames().sent(room);
-        Poll::Ready(Ok(room))
+        let length = ready!(self.send.poll_write(cx, bytes)).map_err(|_| io::ErrorKind::BrokenPipe)?;
+        self.guard.frames().sent(length);
+        Poll::Ready(Ok(length))
     }
 }
 

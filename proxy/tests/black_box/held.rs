@@ -65,7 +65,8 @@ impl Stall {
                 }
                 bytes
             }
-            Self::Frame => [opening(), frame(16 * KIB, frames::DATA, 0), vec![0; 16 * KIB - 1]].concat(),
+            // Of a kind that nobody knows, which is read to its end and ignored.
+            Self::Frame => [opening(), frame(16 * KIB, 0x20, 0), vec![0; 16 * KIB - 1]].concat(),
             Self::Hello => {
                 let mut hello = vec![0x16, 3, 1, 0x40, 0, 1, 0, 0x7f, 0xff, 3, 3];
                 hello.resize(16 * KIB, 0);

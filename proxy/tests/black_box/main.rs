@@ -23,5 +23,6 @@ mod opaque;
 mod policies;
 mod rooms;
 mod support;
+mod udp;
 mod upgrade;
 mod uploads;

@@ -5,7 +5,7 @@
 use std::{collections::BTreeSet, fs, path::Path};
 
 /// Every room, from the bottom to the top.
-const ROOMS: [&str; 27] = [
+const ROOMS: [&str; 28] = [
     "clock",
     "config",
     "fields",
@@ -28,6 +28,7 @@ const ROOMS: [&str; 27] = [
     "worker",
     "tls",
     "tcp",
+    "udp",
     "http",
     "listener",
     "drain",

@@ -400,3 +400,80 @@ async fn a_reset_of_the_caller_is_passed_on() {
         within(seen.wait_for(|seen| *seen)).await.unwrap_or_else(|_| panic!("reads: {reads}"));
     }
 }
+
+/// A WebSocket of HTTP/1.1 to an endpoint that speaks HTTP/2 is an extended CONNECT there (RFC 8441).
+#[tokio::test]
+async fn a_websocket_reaches_an_endpoint_of_http2() {
+    let server = endpoints::serve(true, |mut request| async move {
+        assert_eq!(request.method(), http::Method::CONNECT);
+        assert_eq!(request.uri().path_and_query().expect("a path").as_str(), "/chat");
+        assert_eq!(request.extensions().get::<hyper::ext::Protocol>().expect("a protocol").as_str(), "websocket");
+        assert_eq!(request.headers()["sec-websocket-version"], "13");
+        for absent in ["connection", "upgrade", "sec-websocket-key", "host"] {
+            assert!(!request.headers().contains_key(absent), "{absent}");
+        }
+        let upgraded = hyper::upgrade::on(&mut request);
+        tokio::spawn(async move {
+            let mut io = hyper_util::rt::TokioIo::new(upgraded.await.expect("upgraded"));
+            let mut bytes = [0; 1024];
+            while let Ok(read @ 1..) = io.read(&mut bytes).await {
+                io.write_all(&bytes[..read]).await.expect("written");
+            }
+        });
+        http::Response::builder()
+            .header("sec-websocket-protocol", "chat")
+            .body(endpoints::full(""))
+            .expect("a response")
+    })
+    .await;
+    let fed = Fed::new(config()).await;
+    fed.begin().await;
+    let address = fed.http("web.shop", Scheme::H2c, &[server.address]).await;
+    let mut raw = Raw::to(address).await;
+    raw.say(WEBSOCKET).await;
+    let head = raw.head().await.to_lowercase();
+    assert!(head.starts_with("http/1.1 101 "), "{head}");
+    for line in [
+        "upgrade: websocket",
+        "connection: upgrade",
+        "sec-websocket-accept: s3pplmbitxaq9kygzzhzrbk+xoo=",
+        "sec-websocket-protocol: chat",
+    ] {
+        assert!(head.contains(&format!("{line}\r\n")), "{line} is missing in {head}");
+    }
+    for message in [&b"\x81\x85\0\0\0\0hello"[..], b"\x82\x83\0\0\0\0abc"] {
+        raw.stream.write_all(message).await.expect("written");
+        let mut back = vec![0; message.len()];
+        within(raw.stream.read_exact(&mut back)).await.expect("read");
+        assert_eq!(back, message);
+    }
+    // Other upgrades do not exist there, and without a key nobody can be told that the WebSocket was understood.
+    let mut raw = Raw::to(address).await;
+    raw.say(&WEBSOCKET.replace("Sec-WebSocket-Key", "X-Key")).await;
+    assert!(raw.head().await.contains("x-maesh-reason: bad_request"));
+}
+
+/// An endpoint of HTTP/2 that does not allow it is not asked.
+#[tokio::test]
+async fn an_endpoint_without_extended_connect_gets_no_websocket() {
+    use crate::support::frames::{END_HEADERS, END_STREAM, Frames, HEADERS, OK};
+    let server = endpoints::raw(|stream| async move {
+        let Some(mut frames) = Frames::accept(stream, &[]).await else { return };
+        while let Some(frame) = frames.read().await {
+            if frame.kind == HEADERS {
+                frames.write(HEADERS, END_HEADERS | END_STREAM, frame.stream, OK).await;
+            }
+        }
+    })
+    .await;
+    let fed = Fed::new(config()).await;
+    fed.begin().await;
+    let address = fed.http("web.shop", Scheme::H2c, &[server]).await;
+    let mut raw = Raw::to(address).await;
+    raw.say(WEBSOCKET).await;
+    let head = raw.head().await;
+    assert!(head.starts_with("http/1.1 502 ") && head.contains("x-maesh-reason: upstream_protocol"), "{head}");
+    // The connection to the endpoint is as good as before.
+    let (head, _) = ask(address, &get("web.shop", "/")).await;
+    assert!(head.starts_with("http/1.1 200 "), "{head}");
+}

@@ -195,6 +195,19 @@ pub const TOOLS: &[Tool] = &[
         },
     },
     Tool {
+        name: "h2spec",
+        version: "2.2.1",
+        needed_for: "what HTTP/2 asks of a server",
+        source: Source::Go {
+            folder: "tests/tools/h2spec",
+            package: "github.com/summerwind/h2spec/cmd/h2spec",
+            names: &[],
+            variables: &[],
+            tags: &[],
+            modules: GO_MOD,
+        },
+    },
+    Tool {
         name: "kubernetes-validate",
         version: "1.37.0",
         needed_for: "the chart's objects against the schemas of several versions of Kubernetes",

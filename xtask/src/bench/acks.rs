@@ -28,7 +28,7 @@ pub(crate) struct Options {
 
 /// Runs the bench and prints its table; fails when a must is missed.
 pub(crate) fn run(options: &Options) -> Result<()> {
-    let program = built("maesh-controller", &["--example", "acks"], "acks")?;
+    let program = built("dist", "maesh-controller", &["--example", "acks"], "acks")?;
     let text = quietly(Command::new(program).args([options.proxies.to_string(), options.listeners.to_string()]))?;
     let said: Value = serde_json::from_str(text.trim()).context("what the program says")?;
     let number = |name: &str| said[name].as_f64().with_context(|| format!("{name} is missing in {said}"));

@@ -105,7 +105,7 @@ impl<'a> DnsBench<'a> {
         }
         if wants("hickory") {
             let example = "hickory_server";
-            let program = built("maesh-dns-suite", &["--example", example], example)?;
+            let program = built("dist", "maesh-dns-suite", &["--example", example], example)?;
             wanted.push((hickory_version()?, program, &[], ""));
         }
         let others: [(&str, &str, &str, &[&str]); 2] =
@@ -130,7 +130,7 @@ impl<'a> DnsBench<'a> {
     fn ours(&mut self, name: String, program: &Path, index: usize) -> Result<Server> {
         self.template.set("HTTP_PORT", free()?.port().to_string());
         let manifests = self.template.write("dns/maesh.yaml", &format!("maesh-{index}.yaml"), SERVICES)?;
-        let (process, ready) = start_maesh(&self.options.setting, &name, program, index, &manifests)?;
+        let (process, ready) = start_maesh(self.options.setting.proxy(program), &name, index, &manifests)?;
         let port = ready["dns"].as_str().and_then(|dns| dns.parse().ok());
         Ok(Server { name, processes: vec![process], port: port.with_context(|| format!("no port: {ready}"))? })
     }

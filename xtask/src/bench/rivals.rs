@@ -195,7 +195,7 @@ impl Field<'_> {
         template.set("SHORT_PORT", short.port().to_string());
         let manifests =
             template.write(&format!("{}/maesh.yaml", self.templates), &format!("maesh-{index}.yaml"), self.count)?;
-        let (mut process, ready) = start_maesh(self.setting, &name, program, index, &manifests)?;
+        let (mut process, ready) = start_maesh(self.setting.proxy(program), &name, index, &manifests)?;
         let address = |name: &str, port: SocketAddr| -> Result<SocketAddr> {
             let services = ready["services"].as_array();
             let found = services.into_iter().flatten().find(|service| service["name"] == name);
@@ -237,21 +237,20 @@ impl Field<'_> {
     }
 }
 
-/// The port to try: a connection to the bulk port of a relay would be one to iperf3, which takes it for a test.
+/// The port to try: a connection to the bulk port of a relay would be one to iperf3, which takes it for a test, and one for
+/// datagrams takes no connection.
 fn short_or(templates: &str, port: SocketAddr, short: SocketAddr) -> SocketAddr {
-    if templates == "tcp" { short } else { port }
+    if matches!(templates, "tcp" | "udp") { short } else { port }
 }
 
-/// Starts `program` as `maesh dev` with `manifests` and waits until it serves them; returns what it says then. `index`
-/// keeps the addresses of several apart.
+/// Starts `command`, a binary of maesh, as `maesh dev` with `manifests` and waits until it serves them; returns what it
+/// says then. `index` keeps the addresses of several apart.
 pub(crate) fn start_maesh(
-    setting: &Setting,
+    mut command: Command,
     name: &str,
-    program: &Path,
     index: usize,
     manifests: &Path,
 ) -> Result<(Running, Value)> {
-    let mut command = setting.proxy(program);
     command.args(["dev", "--output", "json", "--log-level", "error"]);
     command.args(["--address-range", &format!("127.{}.0.0/16", 77 + index)]);
     command.args(["--dns", &SocketAddr::from((Ipv4Addr::LOCALHOST, free_udp_port()?)).to_string()]);
@@ -339,13 +338,13 @@ fn number(word: &str) -> Option<String> {
     (number.contains('.') && number.split('.').all(digits)).then(|| number.to_owned())
 }
 
-/// Builds what `target` (cargo's flags) chooses in `package`, in the profile of the image, and says where the program
-/// `name` is.
-pub(crate) fn built(package: &str, target: &[&str], name: &str) -> Result<PathBuf> {
-    eprintln!("building {name} (profile dist)");
+/// Builds what `target` (cargo's flags) chooses in `package`, and says where the program `name` is. `profile` is `dist`
+/// for that of the image.
+pub(crate) fn built(profile: &str, package: &str, target: &[&str], name: &str) -> Result<PathBuf> {
+    eprintln!("building {name} (profile {profile})");
     let output = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
         .current_dir(repository())
-        .args(["build", "--profile", "dist", "--package", package])
+        .args(["build", "--profile", profile, "--package", package])
         .args(target)
         .args(["--message-format", "json-render-diagnostics"])
         .stderr(Stdio::inherit())

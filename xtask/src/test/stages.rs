@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
-use maesh_test_support::{SKIPS, repository, tool};
+use maesh_test_support::{SKIPS, ToolError, repository, tool};
 use maesh_testcluster::ON_CONTEXT;
 
 use super::count::{counts, skips};
@@ -55,6 +55,7 @@ pub(super) fn run(stage: Stage, on_context: Option<&str>) -> Result<Outcome> {
             tests(&["--tests"], &["--ignored", "--test-threads=1"], on_context)
         }
         Stage::Demo => demo(),
+        Stage::Conformance => conformance(),
     }
 }
 
@@ -138,14 +139,19 @@ fn target() -> PathBuf {
     env::var_os("CARGO_TARGET_DIR").map_or_else(|| repository().join("target"), |folder| Path::new(&folder).to_owned())
 }
 
-fn demo() -> Result<Outcome> {
-    // As the tests that run the programs are built: `cargo build` would build all of it again, without the features that
-    // only tests need.
+/// Builds the binary, as the tests that run the programs are built: `cargo build` would build all of it again, without the
+/// features that only tests need. `Err` is what the compiler says.
+fn maesh() -> Result<Result<PathBuf, String>> {
     let build = collect("build", &mut cargo(&["test", "--workspace", "--test", "black_box", "--no-run", "--locked"]))?;
-    if !build.success {
-        return Ok(Outcome { failed: 1, output: build.output, ..Outcome::default() });
-    }
-    let mut command = Command::new(target().join("debug/maesh"));
+    Ok(if build.success { Ok(target().join("debug/maesh")) } else { Err(build.output) })
+}
+
+fn demo() -> Result<Outcome> {
+    let maesh = match maesh()? {
+        Ok(maesh) => maesh,
+        Err(output) => return Ok(Outcome { failed: 1, output, ..Outcome::default() }),
+    };
+    let mut command = Command::new(maesh);
     let mut outcome = check({
         command.args(["demo", "--self-test"]);
         command
@@ -154,6 +160,25 @@ fn demo() -> Result<Outcome> {
         // A program that says nothing has shown nothing.
         outcome = Outcome { failed: 1, output: "maesh demo --self-test printed nothing".to_owned(), ..outcome };
         outcome.passed = 0;
+    }
+    Ok(outcome)
+}
+
+fn conformance() -> Result<Outcome> {
+    let maesh = match maesh()? {
+        Ok(maesh) => maesh,
+        Err(output) => return Ok(Outcome { failed: 1, output, ..Outcome::default() }),
+    };
+    let mut outcome = Outcome::default();
+    for (name, result) in crate::conformance::check(&maesh) {
+        match result {
+            Ok(()) => outcome.passed += 1,
+            Err(error) if error.is::<ToolError>() => outcome.skipped.push(error.to_string()),
+            Err(error) => {
+                outcome.failed += 1;
+                outcome.output.push_str(&format!("{name}: {error:#}\n"));
+            }
+        }
     }
     Ok(outcome)
 }

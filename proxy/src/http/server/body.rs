@@ -25,7 +25,7 @@ enum RequestSource {
     Empty,
     H1(Incoming),
     /// Boxed, so that what holds connections to endpoints does not depend on what holds those of callers.
-    H2(UnsyncBoxBody<Bytes, h2::Error>),
+    H2(UnsyncBoxBody<Bytes, maesh_http2::Error>),
 }
 
 impl RequestBody {

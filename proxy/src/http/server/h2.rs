@@ -17,27 +17,21 @@ use std::{
 };
 
 use futures_util::task::AtomicWaker;
-use h2::server;
-use hyper_util::rt::TokioIo;
+use maesh_http2::{Config, Error, Initiator, Reason as Code, Session};
 use parking_lot::Mutex;
 use tokio::time::timeout;
 
-pub(crate) use self::{
-    stream::reserve,
-    upload::{Received, StreamEntry},
-};
+pub(crate) use self::upload::{Received, StreamEntry};
 use super::CallerIo;
 use crate::{
-    buffers::{CallerBytes, Charge, Charged, SEND_BUFFER, STREAM_WINDOW},
+    buffers::{CallerBytes, Charge, STREAM_WINDOW},
     http::caller::Caller,
+    http2::{Driver, DriverProgress},
     reason::Reason,
 };
 
 /// After so many bytes from a caller it is looked at how many are held for it.
 const LOOK: usize = 16 * 1024;
-
-/// Streams that a caller may reset before they were looked at (CVE-2023-44487).
-const PENDING_RESETS: usize = 32;
 
 /// A stream that is reset within this time, before its response has begun, was opened for nothing.
 const AT_ONCE: Duration = Duration::from_millis(100);
@@ -48,49 +42,45 @@ pub(super) struct Http2Session {
     pub(super) held: Arc<CallerBytes>,
     /// Bytes of uploads that are held.
     uploads: Mutex<Charge>,
+    /// Bytes that wait to be written to the caller.
+    unwritten: Mutex<Charge>,
     /// Streams that are open.
     slots: Mutex<Vec<Arc<StreamEntry>>>,
     /// The task of the connection.
     waker: AtomicWaker,
 }
 
-type Server = server::Connection<TokioIo<CallerIo>, Charged>;
+type Server = Driver<CallerIo>;
 
 /// Serves a connection until it ends.
 pub(super) async fn serve(io: CallerIo, caller: &Arc<Caller>) {
     let limits = &caller.shared.config.limits;
-    // Heads a little above the limit are let in, so that they can be answered with a reason.
-    let head = u32::try_from(limits.head.saturating_mul(2)).unwrap_or(u32::MAX);
-    let mut builder = server::Builder::new();
-    builder
-        .initial_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(STREAM_WINDOW.saturating_mul(limits.streams).min(i32::MAX as u32))
-        .max_concurrent_streams(limits.streams)
-        .max_pending_accept_reset_streams(PENDING_RESETS)
-        .max_header_list_size(head)
-        .max_send_buffer_size(SEND_BUFFER)
-        .enable_connect_protocol();
-    let server: Server = match builder.handshake(TokioIo::new(io)).await {
-        Ok(server) => server,
-        Err(error) => {
-            tracing::trace!(caller = %caller.address, %error, "connection ended");
-            return;
-        }
-    };
+    let session = Session::server(Config {
+        stream_window: STREAM_WINDOW,
+        connection_window: STREAM_WINDOW.saturating_mul(limits.streams).min(i32::MAX as u32),
+        streams: limits.streams,
+        // Heads a little above the limit are let in, so that they can be answered with a reason.
+        head: u32::try_from(limits.head.saturating_mul(2)).unwrap_or(u32::MAX),
+    });
     let held = caller.shared.buffers.of(caller.address);
-    let uploads = Mutex::new(held.charge());
-    let connection =
-        Http2Session { caller: caller.clone(), held, uploads, slots: Mutex::default(), waker: AtomicWaker::new() };
-    if let Err(error) = run(server, &Arc::new(connection)).await {
+    let connection = Http2Session {
+        caller: caller.clone(),
+        uploads: Mutex::new(held.charge()),
+        unwritten: Mutex::new(held.charge()),
+        held,
+        slots: Mutex::default(),
+        waker: AtomicWaker::new(),
+    };
+    if let Err(error) = run(Driver::new(io, session), &Arc::new(connection)).await {
         tracing::trace!(caller = %caller.address, %error, "connection ended");
-        // Some floods are ended by the `h2` crate itself.
-        if error.is_library() && error.is_go_away() && error.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM) {
+        // Some floods are found by the protocol itself.
+        if error == Error::GoAway(Code::ENHANCE_YOUR_CALM, Initiator::Protocol) {
             caller.shared.telemetry.refused(Reason::Overloaded);
         }
     }
 }
 
-async fn run(mut server: Server, connection: &Arc<Http2Session>) -> Result<(), h2::Error> {
+async fn run(mut server: Server, connection: &Arc<Http2Session>) -> Result<(), Error> {
     let caller = &connection.caller;
     let mut closing = caller.worker.closing();
     let mut sent_away = pin!(async {
@@ -117,7 +107,7 @@ async fn run(mut server: Server, connection: &Arc<Http2Session>) -> Result<(), h
         let ended = accept(&mut server, connection, cx);
         if ended.is_pending() && !is_sent_away && sent_away.as_mut().poll(cx).is_ready() {
             is_sent_away = true;
-            server.graceful_shutdown();
+            server.session().leave();
             // Sends it.
             return accept(&mut server, connection, cx);
         }
@@ -127,35 +117,40 @@ async fn run(mut server: Server, connection: &Arc<Http2Session>) -> Result<(), h
 }
 
 /// Takes what has come from the caller; ready when the connection has ended.
-fn accept(server: &mut Server, connection: &Arc<Http2Session>, cx: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
+fn accept(server: &mut Server, connection: &Arc<Http2Session>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
     loop {
         if connection.caller.is_ended() {
             return Poll::Ready(Ok(()));
         }
-        let accepted = server.poll_accept(cx);
+        let progress = server.poll(cx);
+        connection.unwritten.lock().set(server.session().unwritten());
         if connection.caller.has_received(LOOK) {
             connection.look();
         }
         if connection.caller.frames.is_exhausted() {
-            return close(server, connection, cx);
+            tracing::debug!(caller = %connection.caller.address, "too many HTTP/2 frames that do no work");
+            connection.caller.shared.telemetry.refused(Reason::Overloaded);
+            return close(server, cx);
         }
-        match accepted {
-            Poll::Ready(Some(Ok((request, respond)))) => stream::start(connection, request, respond),
-            Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(error)),
-            Poll::Ready(None) => return Poll::Ready(Ok(())),
+        match progress {
+            Poll::Ready(DriverProgress::Received) => {
+                while let Some((head, recv, send)) = server.session().accept() {
+                    stream::start(connection, head, recv, send);
+                }
+            }
+            Poll::Ready(DriverProgress::Ended(ended)) => return Poll::Ready(ended),
+            // No stream can give up what waits in the connection itself.
+            Poll::Pending if server.session().is_stuck() && connection.held.excess() > 0 => return close(server, cx),
             Poll::Pending => return Poll::Pending,
         }
     }
 }
 
-/// Closes the connection of a caller that sends too many frames that do no work.
-fn close(server: &mut Server, connection: &Http2Session, cx: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
-    let caller = &connection.caller;
-    tracing::debug!(caller = %caller.address, "connection closed: too many HTTP/2 frames that do no work");
-    caller.shared.telemetry.refused(Reason::Overloaded);
-    server.abrupt_shutdown(h2::Reason::ENHANCE_YOUR_CALM);
-    // Sends it. A caller that does not read is not waited for.
-    let _ = server.poll_accept(cx);
+/// Closes a connection whose caller makes too much work, or does not read.
+fn close(server: &mut Server, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+    server.session().abort(Code::ENHANCE_YOUR_CALM);
+    // A caller that does not read is not waited for.
+    let _ = server.write(cx);
     Poll::Ready(Ok(()))
 }
 
@@ -179,7 +174,8 @@ impl Http2Session {
         self.uploads.lock().set(slots.iter().map(|(held, _)| held).sum());
         let mut excess = self.held.excess();
         if excess > 0 {
-            slots.sort_unstable_by_key(|(held, _)| *held);
+            // First those that were given up already and still hold what they held.
+            slots.sort_unstable_by_key(|(held, slot)| (slot.is_given_up(), *held));
         }
         while excess > 0
             && let Some((held, slot)) = slots.pop()

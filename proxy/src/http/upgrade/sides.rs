@@ -8,13 +8,12 @@ use std::{
 };
 
 use bytes::{Buf, Bytes};
-use h2::SendStream;
 use hyper_util::rt::TokioIo;
+use maesh_http2::{Reason, SendStream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::{
-    buffers::{CallerBytes, Charged},
-    http::server::{CallerIo, Received, StreamEntry, reserve},
+    http::server::{CallerIo, Received, StreamEntry},
     socket::DisconnectWatch,
 };
 
@@ -28,11 +27,10 @@ pub(crate) enum CallerSide {
 
 /// A stream of HTTP/2 that carries bytes.
 pub(crate) struct StreamSide {
-    send: SendStream<Charged>,
+    send: SendStream,
     received: Received,
     /// What was received and not read yet.
     unread: Bytes,
-    held: Arc<CallerBytes>,
     slot: Arc<StreamEntry>,
 }
 
@@ -59,7 +57,7 @@ impl CallerSide {
     pub(super) fn reset(&mut self) {
         match self {
             Self::Connection(io, _) => io.inner().socket().reset_on_close(),
-            Self::Stream(stream) => stream.send.send_reset(h2::Reason::CANCEL),
+            Self::Stream(stream) => stream.send.reset(Reason::CANCEL),
         }
     }
 
@@ -67,7 +65,7 @@ impl CallerSide {
     pub(super) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Self::Stream(stream) = self else { return Poll::Pending };
         if stream.slot.poll_given_up(cx).is_ready() {
-            stream.send.send_reset(h2::Reason::ENHANCE_YOUR_CALM);
+            stream.send.reset(Reason::ENHANCE_YOUR_CALM);
             return Poll::Ready(());
         }
         stream.send.poll_reset(cx).map(|_| ())
@@ -75,13 +73,8 @@ impl CallerSide {
 }
 
 impl StreamSide {
-    pub(crate) fn new(
-        send: SendStream<Charged>,
-        received: Received,
-        held: Arc<CallerBytes>,
-        slot: Arc<StreamEntry>,
-    ) -> Self {
-        Self { send, received, unread: Bytes::new(), held, slot }
+    pub(crate) fn new(send: SendStream, received: Received, slot: Arc<StreamEntry>) -> Self {
+        Self { send, received, unread: Bytes::new(), slot }
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
@@ -100,10 +93,7 @@ impl StreamSide {
         if bytes.is_empty() {
             return Poll::Ready(Ok(0));
         }
-        let room = ready!(reserve(&mut self.send, bytes.len(), cx)).ok_or(io::ErrorKind::BrokenPipe)?;
-        let length = room.min(bytes.len());
-        let data = self.held.charged(Bytes::copy_from_slice(&bytes[..length]));
-        self.send.send_data(data, false).map_err(io::Error::other)?;
+        let length = ready!(self.send.poll_write(cx, bytes)).map_err(|_| io::ErrorKind::BrokenPipe)?;
         self.received.was_sent(length);
         Poll::Ready(Ok(length))
     }
@@ -141,9 +131,8 @@ impl AsyncWrite for CallerSide {
         match &mut *self {
             Self::Connection(io, _) => Pin::new(io).poll_shutdown(cx),
             Self::Stream(stream) => {
-                let end = stream.held.charged(Bytes::new());
                 // It fails only where the stream is over.
-                let _ = stream.send.send_data(end, true);
+                let _ = stream.send.end();
                 Poll::Ready(Ok(()))
             }
         }

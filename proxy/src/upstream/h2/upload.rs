@@ -7,9 +7,8 @@ use std::{
 };
 
 use bytes::Bytes;
-use h2::{Reason, SendStream};
+use maesh_http2::{Reason, SendStream};
 
-use super::reserve;
 use crate::{
     http2::FrameBudget,
     upstream::upload::{Upload, discard},
@@ -17,7 +16,7 @@ use crate::{
 
 /// A body on its way. Holds one piece of it at a time.
 pub(super) struct Uploading<U> {
-    send: SendStream<Bytes>,
+    send: SendStream,
     upload: U,
     data: Bytes,
     frames: Arc<FrameBudget>,
@@ -27,7 +26,7 @@ pub(super) struct Uploading<U> {
 
 impl<U: Upload> Uploading<U> {
     /// A body of which nothing was sent. `frames`: those of its connection.
-    pub(super) fn new(send: SendStream<Bytes>, upload: U, frames: Arc<FrameBudget>) -> Self {
+    pub(super) fn new(send: SendStream, upload: U, frames: Arc<FrameBudget>) -> Self {
         Self { send, upload, data: Bytes::new(), frames, refused: false }
     }
 
@@ -36,12 +35,9 @@ impl<U: Upload> Uploading<U> {
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ()>> {
         while !self.refused {
             if !self.data.is_empty() {
-                match ready!(reserve(&mut self.send, self.data.len(), cx)) {
-                    Some(room) => {
-                        self.frames.sent(room);
-                        self.refused = self.send.send_data(self.data.split_to(room), false).is_err();
-                    }
-                    None => self.refused = true,
+                match ready!(self.send.poll_send(cx, &mut self.data, false)) {
+                    Ok(sent) => self.frames.sent(sent),
+                    Err(_) => self.refused = true,
                 }
                 continue;
             }
@@ -58,16 +54,16 @@ impl<U: Upload> Uploading<U> {
                 Some(Ok(Err(frame))) => {
                     if let Ok(trailers) = frame.into_trailers() {
                         // It fails only where the stream is over.
-                        let _ = self.send.send_trailers(trailers);
+                        let _ = self.send.send_trailers(&trailers);
                     }
                     return Poll::Ready(Ok(()));
                 }
                 Some(Err(_)) => {
-                    self.send.send_reset(Reason::CANCEL);
+                    self.send.reset(Reason::CANCEL);
                     return Poll::Ready(Err(()));
                 }
                 None => {
-                    let _ = self.send.send_data(Bytes::new(), true);
+                    let _ = self.send.end();
                     return Poll::Ready(Ok(()));
                 }
             }

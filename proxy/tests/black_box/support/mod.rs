@@ -101,6 +101,18 @@ pub fn hasty() -> Config {
 }
 
 /// A port that nobody uses at this moment. Bound ports of tests come from the system, so it is rarely taken again.
+/// An address that refuses every connection, for as long as the tests run: its port belongs to a socket that does not listen,
+/// so that no other test gets it.
+pub fn refusing(ip: IpAddr) -> SocketAddr {
+    let socket =
+        socket2::Socket::new(socket2::Domain::for_address(SocketAddr::new(ip, 0)), socket2::Type::STREAM, None)
+            .expect("a socket");
+    socket.bind(&SocketAddr::new(ip, 0).into()).expect("bound");
+    let address = socket.local_addr().expect("bound").as_socket().expect("an address");
+    std::mem::forget(socket);
+    address
+}
+
 pub fn free_port() -> u16 {
     std::net::TcpListener::bind((LOCAL, 0)).expect("a port").local_addr().expect("bound").port()
 }
@@ -250,6 +262,33 @@ impl Fed {
         world.endpoints.retain(|old| old.service != made.service);
         world.endpoints.push(made.clone());
         made
+    }
+
+    /// A Service whose port `number` carries TCP and UDP, with an endpoint for each.
+    pub fn define_both(&self, name: &str, number: u16, backend: BackendPolicy, (tcp, udp): (SocketAddr, SocketAddr)) {
+        let port = |protocol| ServicePort {
+            number,
+            name: None,
+            protocol,
+            leaving: false,
+            routes: Vec::new(),
+            called: CalledPolicy::default(),
+            backend: backend.clone(),
+        };
+        let behind = |protocol, at| PortEndpoints { number, protocol, endpoints: vec![endpoint(at)] };
+        let ports = [Protocol::Tcp, Protocol::Udp];
+        let mut world = self.world.lock().expect("lock");
+        world.services.push(Service { name: service(name), ports: ports.map(port).into() });
+        let ports = vec![behind(Protocol::Tcp, tcp), behind(Protocol::Udp, udp)];
+        world.endpoints.push(Endpoints { service: service(name), ports });
+    }
+
+    /// Names such a Service.
+    pub async fn name_both(&self, name: &str, number: u16, listen: u16) {
+        let ports =
+            [Protocol::Tcp, Protocol::Udp].map(|protocol| NamePort { number, protocol, name: None, listen }).into();
+        let name = Name { service: service(name), answer: Answer::Node, plain: Vec::new(), headless: false, ports };
+        self.push(Kind::Name, vec![Resource::Name(name)], Vec::new()).await;
     }
 
     pub async fn push_service(&self, name: &str) {

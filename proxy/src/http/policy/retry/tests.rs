@@ -16,7 +16,7 @@ fn closed(reused: bool) -> Failure {
 }
 
 fn refused() -> Failure {
-    Failure::Refused(h2::Reason::REFUSED_STREAM.into())
+    Failure::Refused(maesh_http2::Error::Reset(maesh_http2::Reason::REFUSED_STREAM, maesh_http2::Initiator::Peer))
 }
 
 fn head(status: u16, fields: &[(&'static str, &'static str)]) -> response::Parts {

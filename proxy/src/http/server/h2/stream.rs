@@ -4,21 +4,20 @@ use std::{
     future::{Future, poll_fn},
     pin::{Pin, pin},
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
 };
 
 use bytes::Bytes;
-use h2::{Reason, RecvStream, SendStream, server::SendResponse};
-use http::{HeaderMap, Request, Response, Version, header};
+use http::{HeaderMap, header, request};
 use http_body::Body as _;
+use maesh_http2::{Protocol, Reason, RecvStream, SendStream};
 
 use super::{
     Http2Session,
     upload::{Received, StreamEntry},
 };
 use crate::{
-    buffers::{CallerBytes, Charge, Charged, SEND_BUFFER},
-    fields,
+    buffers::{CallerBytes, Charge},
     http::{
         answer::{AnswerForm, LocalAnswer},
         body::Body,
@@ -49,35 +48,25 @@ impl Drop for OpenStream {
 }
 
 /// Serves a stream in a task of its own. What needs no waiting is done here, so that the task holds little.
-pub(super) fn start(connection: &Arc<Http2Session>, request: Request<RecvStream>, respond: SendResponse<Charged>) {
+pub(super) fn start(connection: &Arc<Http2Session>, head: request::Parts, recv: Option<RecvStream>, send: SendStream) {
     let caller = &connection.caller;
     caller.stream_opened();
     caller.frames.request();
-    let (mut head, mut stream) = request.into_parts();
-    let window = if stream.is_end_stream() { None } else { Some(stream.flow_control().clone()) };
-    let slot = StreamEntry::new(window);
+    let slot = StreamEntry::new(recv.as_ref().map(RecvStream::meter));
     connection.slots.lock().push(slot.clone());
     let open = OpenStream { connection: connection.clone(), slot };
-    fields::trim(&mut head.headers);
-    let protocol = head.extensions.remove::<h2::ext::Protocol>();
-    if let Some(protocol) = &protocol {
-        head.extensions.insert(hyper::ext::Protocol::from(protocol.as_str()));
-    }
     let activity = Activity::new(caller.shared.clock.clone());
     let form = AnswerForm::of(&head.headers);
     let exchange = Exchange::begin(caller, &head.method, form, activity.clone());
-    let (body, tunnelled) = match protocol {
-        Some(_) => (
-            RequestBody::empty(activity),
-            Some(Box::new(Received::new(stream, connection.clone(), open.slot.clone(), None))),
-        ),
-        None if stream.is_end_stream() => (RequestBody::empty(activity), None),
-        None => {
-            let received = Received::new(stream, connection.clone(), open.slot.clone(), length(&head.headers));
-            (RequestBody::h2(received, activity), None)
+    let received = |recv, length| Received::new(recv, connection.clone(), open.slot.clone(), length);
+    let (body, tunnelled) = match recv {
+        Some(recv) if head.extensions.get::<Protocol>().is_some() => {
+            (RequestBody::empty(activity), Some(Box::new(received(recv, None))))
         }
+        Some(recv) => (RequestBody::h2(received(recv, length(&head.headers)), activity), None),
+        None => (RequestBody::empty(activity), None),
     };
-    tokio::spawn(serve(open, exchange, ProxiedRequest::new(head, body), tunnelled, respond));
+    tokio::spawn(serve(open, exchange, ProxiedRequest::new(head, body), tunnelled, send));
 }
 
 async fn serve(
@@ -85,16 +74,16 @@ async fn serve(
     mut exchange: Box<Exchange>,
     request: Box<ProxiedRequest>,
     tunnelled: Option<Box<Received>>,
-    mut respond: SendResponse<Charged>,
+    mut send: SendStream,
 ) {
-    let answered = match run(&open, &mut exchange, request, &mut respond).await {
+    let answered = match run(&open, &mut exchange, request, &mut send).await {
         Ok(answered) => answered,
-        Err(reason) => return respond.send_reset(reason),
+        Err(reason) => return send.reset(reason),
     };
-    let Some(Begun { send, body, tunnel }) = begin(&open, &mut exchange, answered, respond) else { return };
+    let Some(Begun { body, tunnel }) = begin(&open, &mut exchange, answered, &mut send) else { return };
     match (tunnel, tunnelled) {
         (Some(tunnel), Some(received)) => {
-            let side = StreamSide::new(send, *received, open.connection.held.clone(), open.slot.clone());
+            let side = StreamSide::new(send, *received, open.slot.clone());
             // Boxed to keep the task of every other stream small.
             Box::pin(tunnel.carry(CallerSide::stream(side), exchange)).await;
         }
@@ -107,7 +96,7 @@ async fn run(
     open: &OpenStream,
     exchange: &mut Exchange,
     request: Box<ProxiedRequest>,
-    respond: &mut SendResponse<Charged>,
+    send: &mut SendStream,
 ) -> Result<Result<Answered, LocalAnswer>, Reason> {
     let (activity, began) = (exchange.activity.clone(), exchange.began());
     let mut running = pin!(pipeline::run(exchange, request));
@@ -119,7 +108,7 @@ async fn run(
         if let Poll::Ready(answered) = running.as_mut().poll(cx) {
             return Poll::Ready(Ok(answered));
         }
-        if respond.poll_reset(cx).is_ready() {
+        if send.poll_reset(cx).is_ready() {
             open.connection.was_abandoned(began.elapsed());
             return Poll::Ready(Err(Reason::CANCEL));
         }
@@ -135,7 +124,6 @@ async fn run(
 
 /// A response whose head is on its way.
 struct Begun {
-    send: SendStream<Charged>,
     body: Body,
     tunnel: Option<Tunnel>,
 }
@@ -145,7 +133,7 @@ fn begin(
     open: &OpenStream,
     exchange: &mut Exchange,
     answered: Result<Answered, LocalAnswer>,
-    mut respond: SendResponse<Charged>,
+    send: &mut SendStream,
 ) -> Option<Begun> {
     let (response, tunnel) = match answered {
         Ok(answered) => (answered.response, answered.tunnel),
@@ -159,19 +147,18 @@ fn begin(
     }
     let (mut head, body) = response.into_parts();
     exchange.answered(head.status, &head.headers);
-    head.version = Version::HTTP_2;
     head.headers.entry(header::DATE).or_insert_with(date);
     let ends = tunnel.is_none() && body.is_end_stream();
-    let Ok(send) = respond.send_response(Response::from_parts(head, ()), ends) else {
+    if send.send_response(head.status, &head.headers, ends).is_err() {
         // The stream is over.
         open.connection.was_abandoned(exchange.began().elapsed());
         return None;
-    };
-    (!ends).then_some(Begun { send, body, tunnel })
+    }
+    (!ends).then_some(Begun { body, tunnel })
 }
 
 /// Sends the body of a response.
-async fn download(open: &OpenStream, exchange: Box<Exchange>, send: SendStream<Charged>, body: Body) {
+async fn download(open: &OpenStream, exchange: Box<Exchange>, send: SendStream, body: Body) {
     let held = &open.connection.held;
     let mut silence = pin!(Silence::new(&exchange.activity));
     let body = Recorded::new(body, exchange);
@@ -197,13 +184,13 @@ async fn download(open: &OpenStream, exchange: Box<Exchange>, send: SendStream<C
     })
     .await;
     if let Err(reason) = ended {
-        download.send.send_reset(reason);
+        download.send.reset(reason);
     }
 }
 
 /// A response's body on its way to the caller.
 struct BodySender<'a> {
-    send: SendStream<Charged>,
+    send: SendStream,
     body: Recorded,
     /// A piece for which the caller had no room yet.
     waiting: Bytes,
@@ -220,18 +207,13 @@ impl BodySender<'_> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Reason>> {
         loop {
             if !self.waiting.is_empty() {
-                let Poll::Ready(room) = reserve(&mut self.send, self.waiting.len(), cx) else {
+                let Poll::Ready(sent) = self.send.poll_send(cx, &mut self.waiting, self.is_last) else {
                     return self.wait();
                 };
-                let Some(room) = room else { return Poll::Ready(Err(Reason::CANCEL)) };
-                self.charge.set(0);
-                let piece = self.waiting.split_to(room.min(self.waiting.len()));
-                self.frames.sent(piece.len());
-                let ends = self.is_last && self.waiting.is_empty();
-                if self.send.send_data(self.held.charged(piece), ends).is_err() {
-                    return Poll::Ready(Err(Reason::CANCEL));
-                }
-                if ends {
+                let Ok(sent) = sent else { return Poll::Ready(Err(Reason::CANCEL)) };
+                self.charge.set(self.waiting.len());
+                self.frames.sent(sent);
+                if self.is_last && self.waiting.is_empty() {
                     return Poll::Ready(Ok(()));
                 }
                 continue;
@@ -250,7 +232,7 @@ impl BodySender<'_> {
                 }
                 Some(Ok(Err(frame))) => {
                     let trailers = frame.into_trailers().unwrap_or_default();
-                    return Poll::Ready(self.send.send_trailers(trailers).map_err(|_| Reason::CANCEL));
+                    return Poll::Ready(self.send.send_trailers(&trailers).map_err(|_| Reason::CANCEL));
                 }
                 Some(Err(error)) => {
                     tracing::debug!(%error, "a response ended early");
@@ -262,7 +244,7 @@ impl BodySender<'_> {
     }
 
     fn end(&mut self) -> Result<(), Reason> {
-        self.send.send_data(self.held.charged(Bytes::new()), true).map_err(|_| Reason::CANCEL)
+        self.send.end().map_err(|_| Reason::CANCEL)
     }
 
     /// The caller takes no more for now: what waits is counted, and given up if it is too much.
@@ -273,21 +255,6 @@ impl BodySender<'_> {
         }
         self.held.check_total();
         Poll::Pending
-    }
-}
-
-/// Waits for room to send some of `wanted` bytes; `None` when the caller takes no more.
-pub(crate) fn reserve(send: &mut SendStream<Charged>, wanted: usize, cx: &mut Context<'_>) -> Poll<Option<usize>> {
-    send.reserve_capacity(wanted.min(SEND_BUFFER));
-    loop {
-        let room = send.capacity();
-        if room > 0 {
-            return Poll::Ready(Some(room));
-        }
-        match ready!(send.poll_capacity(cx)) {
-            Some(Ok(_)) => {}
-            Some(Err(_)) | None => return Poll::Ready(None),
-        }
     }
 }
 

@@ -11,18 +11,18 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::task::AtomicWaker;
-use h2::{FlowControl, RecvStream};
 use http_body::{Frame, SizeHint};
+use maesh_http2::{Error, RecvStream, WindowMeter};
 use parking_lot::Mutex;
 
 use super::Http2Session;
-use crate::{fields, http::body::replay};
+use crate::http::body::replay;
 
 /// A stream, as its connection sees it.
 #[derive(Default)]
 pub(crate) struct StreamEntry {
     /// The window of its upload, for as long as somebody may read that.
-    window: Mutex<Option<FlowControl>>,
+    window: Mutex<Option<WindowMeter>>,
     /// Bytes that were read and are kept, in case that another attempt needs them.
     kept: AtomicUsize,
     /// A response has begun: no other attempt is made.
@@ -37,13 +37,13 @@ pub(crate) struct StreamEntry {
 
 impl StreamEntry {
     /// A stream whose upload has this window.
-    pub(super) fn new(window: Option<FlowControl>) -> Arc<Self> {
+    pub(super) fn new(window: Option<WindowMeter>) -> Arc<Self> {
         Arc::new(Self { window: Mutex::new(window), ..Self::default() })
     }
 
     /// Bytes of the upload that are held: received and not read, or kept for another attempt.
     pub(super) fn held(&self) -> usize {
-        let unread = self.window.lock().as_ref().map_or(0, FlowControl::used_capacity);
+        let unread = self.window.lock().as_ref().map_or(0, WindowMeter::held);
         unread + self.kept.load(Ordering::Relaxed)
     }
 
@@ -85,13 +85,18 @@ impl StreamEntry {
         self.waker.wake();
     }
 
+    /// The stream is to be reset, or was.
+    pub(super) fn is_given_up(&self) -> bool {
+        self.given_up.load(Ordering::Relaxed)
+    }
+
     /// Ready once the stream is to be reset.
     pub(crate) fn poll_given_up(&self, cx: &Context<'_>) -> Poll<()> {
         self.waker.register(cx.waker());
-        if self.given_up.load(Ordering::Relaxed) { Poll::Ready(()) } else { Poll::Pending }
+        if self.is_given_up() { Poll::Ready(()) } else { Poll::Pending }
     }
 
-    /// Nobody reads the upload any more. A handle on its window would keep the stream.
+    /// Nobody reads the upload any more.
     fn close(&self) {
         *self.window.lock() = None;
     }
@@ -122,8 +127,7 @@ impl Received {
     fn release(&mut self) {
         if self.unreleased > 0 {
             let read = std::mem::take(&mut self.unreleased);
-            // It fails only where the stream is over.
-            let _ = self.stream.flow_control().release_capacity(read);
+            self.stream.release(read);
             self.connection.was_given_on(self.slot.was_read(read));
         }
     }
@@ -134,7 +138,7 @@ impl Received {
     }
 
     /// The stream itself, for what is no body.
-    pub(crate) fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, h2::Error>>> {
+    pub(crate) fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Error>>> {
         self.release();
         let data = ready!(self.stream.poll_data(cx));
         if let Some(Ok(data)) = &data {
@@ -146,9 +150,9 @@ impl Received {
 
 impl http_body::Body for Received {
     type Data = Bytes;
-    type Error = h2::Error;
+    type Error = Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, h2::Error>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         self.release();
         if !self.data_ended {
             match ready!(self.stream.poll_data(cx)) {
@@ -162,14 +166,11 @@ impl http_body::Body for Received {
             }
         }
         let trailers = ready!(self.stream.poll_trailers(cx))?;
-        Poll::Ready(trailers.map(|mut trailers| {
-            fields::trim(&mut trailers);
-            Ok(Frame::trailers(trailers))
-        }))
+        Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.stream.is_end_stream()
+        self.stream.is_at_end()
     }
 
     fn size_hint(&self) -> SizeHint {
