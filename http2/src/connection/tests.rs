@@ -3,6 +3,7 @@
 mod late;
 mod peers;
 mod refusals;
+mod whole;
 
 use std::{future::poll_fn, time::Duration};
 
