@@ -25,13 +25,13 @@ use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 use parking_lot::Mutex;
-use prometheus_client::registry::Registry;
+use prometheus_client::{metrics::info::Info, registry::Registry};
 use serde_json::{Value, json};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::Semaphore;
 
 pub use self::host::HostCheck;
-use crate::logs::LogLevel;
+use crate::{logs::LogLevel, version::VERSION};
 
 /// Connections that wait to be accepted. A queue that is full makes a probe's packets wait for a second.
 const BACKLOG: i32 = 1024;
@@ -114,6 +114,8 @@ pub fn taken(address: SocketAddr, flag: &str, error: &io::Error) -> anyhow::Erro
 impl Admin {
     /// An endpoint that shows these metrics and is always ready.
     pub fn new(metrics: Arc<Mutex<Registry>>, log_level: LogLevel) -> Self {
+        let build = Info::new([("version", VERSION)]);
+        metrics.lock().register("maesh_build", "The version of this process, as a label; always 1", build);
         Self {
             checks: Vec::new(),
             metrics,

@@ -10,6 +10,7 @@ mod own;
 mod page;
 mod parse;
 mod refused;
+mod telemetry;
 mod uninstall;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
@@ -26,7 +27,7 @@ use maesh_config::{Zone, duration, model::Protocol};
 pub use uninstall::{LeaveArgs, UninstallArgs};
 
 use self::parse::{network, socket};
-pub use self::{own::OwnArgs, refused::refuse};
+pub use self::{own::OwnArgs, refused::refuse, telemetry::TelemetryArgs};
 
 /// A service mesh for Kubernetes without sidecars.
 ///
@@ -205,6 +206,8 @@ pub struct DevArgs {
     /// Format of standard output
     #[arg(long, short = 'o', default_value = "text")]
     pub output: Output,
+    #[command(flatten)]
+    pub telemetry: TelemetryArgs,
     #[command(flatten)]
     pub mesh: MeshArgs,
 }
@@ -442,6 +445,8 @@ pub struct ProxyArgs {
     /// Most connections of one caller's address at once; a fifth of what the limit of open files has room for at most
     #[arg(long, env = "MAESH_MAX_CONNECTIONS_PER_CALLER", value_name = "N")]
     pub max_connections_per_caller: Option<usize>,
+    #[command(flatten)]
+    pub telemetry: TelemetryArgs,
     #[command(flatten)]
     pub subscribe: SubscribeArgs,
 }

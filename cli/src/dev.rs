@@ -44,7 +44,7 @@ use self::{
 };
 use crate::{
     admin::{self, Admin, HostCheck},
-    args::{DemoArgs, DevArgs, DevListenArgs, MeshArgs, Output},
+    args::{DemoArgs, DevArgs, DevListenArgs, MeshArgs, Output, TelemetryArgs},
     explain::views,
     logs::LogLevel,
     mesh, open_files,
@@ -71,12 +71,14 @@ pub struct Options {
     pub listen: DevListenArgs,
     /// How Services are meshed.
     pub mesh: MeshArgs,
+    /// What is told of single requests.
+    pub telemetry: Option<TelemetryArgs>,
 }
 
 impl Options {
     /// Those of the demo, on its own folder.
     pub fn of_demo(args: &DemoArgs, folder: &Path) -> Self {
-        Self { paths: vec![folder.to_owned()], listen: args.listen.clone(), mesh: MeshArgs::default() }
+        Self { paths: vec![folder.to_owned()], listen: args.listen.clone(), mesh: MeshArgs::default(), telemetry: None }
     }
 }
 
@@ -85,7 +87,8 @@ pub async fn run(args: DevArgs, log_level: LogLevel) -> anyhow::Result<ExitCode>
     let mut signals = Signals::install()?;
     let printer = Printer(args.output);
     let drain = args.listen.drain_timeout;
-    let mut dev = Dev::start(Options { paths: args.paths, listen: args.listen, mesh: args.mesh }, log_level).await?;
+    let DevArgs { paths, listen, mesh, telemetry, output: _ } = args;
+    let mut dev = Dev::start(Options { paths, listen, mesh, telemetry: Some(telemetry) }, log_level).await?;
     let code = tokio::select! {
         ready = dev.ready(printer) => {
             ready?;
@@ -139,7 +142,7 @@ impl Dev {
     /// # Errors
     /// When a port is taken, a path does not exist, or a flag asks for the impossible; the message says what to do.
     pub async fn start(options: Options, log_level: LogLevel) -> anyhow::Result<Self> {
-        let Options { paths, listen, mesh: mesh_args } = options;
+        let Options { paths, listen, mesh: mesh_args, telemetry } = options;
         let range = Range::new(listen.address_range).context("--address-range")?;
         mesh::is_local(&range)?;
         let mut config = mesh::compiler_config(&mesh_args, Addressing::Range(range))?;
@@ -156,7 +159,7 @@ impl Dev {
         let store = Arc::new(Store::new());
         let server = Server::new(store.clone(), open_files::discovery());
         let way = server.in_process();
-        let proxy = start_proxy(&listen, range, way.clone()).await?;
+        let proxy = start_proxy(&listen, telemetry.as_ref(), range, way.clone()).await?;
         let registry = proxy.registry();
         let dns = start_dns(&listen, way, &mut registry.lock())?;
 
@@ -406,7 +409,12 @@ fn start_dns(listen: &DevListenArgs, way: InProcess, registry: &mut Registry) ->
     })
 }
 
-async fn start_proxy(listen: &DevListenArgs, range: Range, way: InProcess) -> anyhow::Result<Proxy> {
+async fn start_proxy(
+    listen: &DevListenArgs,
+    telemetry: Option<&TelemetryArgs>,
+    range: Range,
+    way: InProcess,
+) -> anyhow::Result<Proxy> {
     let shared = vec![range.shared()];
     let subscribed =
         subscribe(Role::Proxy, way, shared.clone(), &maesh_proxy::WILDCARD_KINDS, &maesh_proxy::ON_DEMAND_KINDS);
@@ -423,6 +431,7 @@ async fn start_proxy(listen: &DevListenArgs, range: Range, way: InProcess) -> an
         linger: Duration::ZERO,
         drain_horizon: Duration::ZERO,
         drain_timeout: listen.drain_timeout,
+        access_log: telemetry.and_then(TelemetryArgs::access_log),
         ..defaults
     };
     let Subscribed { updates, interest, report, connected, .. } = subscribed;

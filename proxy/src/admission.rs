@@ -7,6 +7,7 @@
 //! port cannot be charged to a caller, so descriptors are reserved for them. [`Admission::has_descriptors`] keeps the
 //! reserve free: the system always gives out the lowest number that is free, so a high number says how many are in use.
 
+mod flows;
 mod lingering;
 
 use std::{
@@ -20,7 +21,8 @@ use std::{
 
 use parking_lot::Mutex;
 
-use self::lingering::Lingering;
+pub(crate) use self::flows::FlowPermit;
+use self::{flows::Flows, lingering::Lingering};
 use crate::config::Limits;
 
 /// Descriptors of a connection: its own, and one towards an endpoint.
@@ -28,6 +30,9 @@ const CONNECTION: usize = 2;
 
 /// One caller may hold this fraction of the descriptors for callers: one fifth.
 const SHARES: usize = 5;
+
+/// Flows of datagrams may have this fraction of the descriptors for callers: one quarter. Their callers need no handshake.
+const FLOWS: usize = 4;
 
 /// Reserved for the process itself: standard streams, logs, the discovery stream, the state file, resolvers.
 const PROCESS: usize = 48;
@@ -63,6 +68,8 @@ pub(crate) struct Budget {
     connections: usize,
     /// Connections of one caller, by the settings.
     connections_per_caller: usize,
+    /// Flows of datagrams, by the settings.
+    flows: usize,
 }
 
 /// The process may not open enough files to serve anybody.
@@ -94,6 +101,7 @@ impl Budget {
             rest: left - idle,
             connections: limits.connections,
             connections_per_caller: limits.connections_per_caller,
+            flows: limits.flows,
         };
         if budget.rest < FEWEST * CONNECTION {
             let needed = (reserved + FEWEST * CONNECTION) * 3 / 2;
@@ -110,6 +118,16 @@ impl Budget {
     /// Most connections of callers while there are so many listeners.
     pub(crate) fn connections(&self, listeners: usize) -> usize {
         (self.rest.saturating_sub(listeners) / CONNECTION).min(self.connections)
+    }
+
+    /// Most flows of datagrams.
+    pub(crate) fn flows(&self) -> usize {
+        (self.rest / FLOWS).min(self.flows)
+    }
+
+    /// Most flows of one caller.
+    pub(crate) fn flows_per_caller(&self) -> usize {
+        (self.flows() / SHARES).max(1)
     }
 
     /// Most descriptors of one caller while there are so many listeners.
@@ -135,6 +153,7 @@ struct AdmissionInner {
     /// Descriptors charged to callers.
     charged: AtomicUsize,
     listeners: AtomicUsize,
+    flows: Mutex<Flows>,
     lingering: Lingering,
     /// Descriptors charged to each caller.
     by_caller: Mutex<HashMap<IpAddr, usize, ahash::RandomState>>,
@@ -149,6 +168,7 @@ impl Admission {
             connections: AtomicUsize::new(0),
             charged: AtomicUsize::new(0),
             listeners: AtomicUsize::new(0),
+            flows: Mutex::default(),
             by_caller: Mutex::default(),
         }))
     }

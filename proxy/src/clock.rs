@@ -63,6 +63,11 @@ impl Clock {
         now.saturating_duration_since(self.start).as_millis() as u32
     }
 
+    /// Seconds since the proxy started, exactly.
+    pub(crate) fn seconds(&self) -> u64 {
+        self.start.elapsed().as_secs()
+    }
+
     /// Nanoseconds since the proxy started, exactly.
     #[allow(clippy::cast_possible_truncation)]
     pub(crate) fn nanos(&self) -> u64 {

@@ -3,7 +3,7 @@
 use std::{net::IpAddr, ops::RangeInclusive, path::PathBuf, sync::Arc, time::Duration};
 
 use ipnet::IpNet;
-use maesh_config::NodeName;
+use maesh_config::{NodeName, policy::Percent};
 
 /// Settings of one proxy.
 #[derive(Clone, Debug)]
@@ -39,8 +39,30 @@ pub struct Config {
     pub drain_horizon: Duration,
     /// How long requests in flight may take to finish after that.
     pub drain_timeout: Duration,
+    /// Whether and how requests and TCP connections are logged.
+    pub access_log: Option<AccessLogSettings>,
     /// Limits on what callers can occupy.
     pub limits: Limits,
+}
+
+/// How requests and TCP connections are logged.
+#[derive(Clone, Debug)]
+pub struct AccessLogSettings {
+    /// The form of a line.
+    pub form: AccessLogForm,
+    /// Which share of them is logged.
+    pub sample: Percent,
+    /// The file that lines are added to; standard output if not given.
+    pub file: Option<PathBuf>,
+}
+
+/// The form of a line of the access log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AccessLogForm {
+    /// An object of JSON.
+    Json,
+    /// The common log format, and some more fields.
+    Common,
 }
 
 /// Limits on what callers can occupy. Each has a plain answer when it is reached.
@@ -55,6 +77,9 @@ pub struct Limits {
     pub connections: usize,
     /// Open connections of one address. One address never has more than a fifth of what the process can have.
     pub connections_per_caller: usize,
+    /// Open flows of datagrams in all. One address never has more than a fifth of them. A new one takes the place of an
+    /// old one.
+    pub flows: usize,
     /// Concurrent streams on one HTTP/2 connection.
     pub streams: u32,
     /// Bytes that are held in all for callers that do not take their responses, or whose endpoints do not take their
@@ -98,6 +123,7 @@ impl Default for Config {
             linger: Duration::ZERO,
             drain_horizon: Duration::from_secs(45),
             drain_timeout: Duration::from_secs(30),
+            access_log: None,
             limits: Limits::default(),
         }
     }
@@ -109,6 +135,7 @@ impl Default for Limits {
             other_files: 64,
             connections: 60_000,
             connections_per_caller: 10_000,
+            flows: 10_000,
             streams: 256,
             buffered: 64 << 20,
             buffered_per_caller: 16 << 20,

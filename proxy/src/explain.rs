@@ -3,6 +3,8 @@
 //! Host and SNI look-up, port, backends and the choice of endpoints are the functions that requests pass, on the same
 //! snapshots. Nothing is asked for, counted or changed: a Service that nobody called yet is said to be so.
 
+mod policies;
+
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::{Arc, atomic::Ordering},
@@ -13,6 +15,7 @@ use maesh_config::model::{NamePort, Protocol};
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
+pub use self::policies::PolicySeen;
 use crate::{
     balance::{Candidate, Upstreams, fitting},
     http::{Host, find_called, named, port_on, speaks_http2},
@@ -79,6 +82,9 @@ pub struct PortSeen {
     pub listener: Option<ListenerSeen>,
     /// Whether the routes and endpoints of the Service are here.
     pub held: ServiceState,
+    /// Policies of every request to it, where they differ from a port without annotations.
+    #[serde(default)]
+    pub policies: Vec<PolicySeen>,
     /// Where requests go, in order of precedence. The first one that matches has them all.
     pub routes: Vec<RouteSeen>,
     /// What the proxy answers by itself instead.
@@ -131,6 +137,9 @@ pub struct BackendSeen {
     pub scheme: Option<String>,
     /// How one is picked, as the annotation `balance` has it: `p2c`, `hash:source`.
     pub balance: Option<String>,
+    /// Policies of what is sent to it, where they differ from a port without annotations.
+    #[serde(default)]
+    pub policies: Vec<PolicySeen>,
     /// Number of endpoints that may be used now.
     pub usable: usize,
     /// Only endpoints on the caller's node are used.
@@ -226,11 +235,13 @@ impl Explainer {
                 None if called.is_wanted() => ServiceState::Awaited,
                 None => ServiceState::Unused,
             },
+            policies: Vec::new(),
             routes: Vec::new(),
             refusal: refusal.map(Refusal::from),
         };
         match served {
             Some(Some(port)) => {
+                seen.policies = policies::called(&port.called);
                 seen.routes = self.routes(port, question);
                 let refusal = self.refuses(port, question).map(Refusal::from);
                 seen.refusal = seen.refusal.or(refusal);
@@ -246,7 +257,7 @@ impl Explainer {
         let own = (directory_name(&called.name), port.number);
         let opened = self.opened.load();
         let with_facts = opened.iter().map(|open| (open, open.listening.facts.load_full()));
-        let owned = |facts: &Facts| facts.owner.as_ref() == Some(&own);
+        let owned = |facts: &Facts| facts.owner.as_ref() == Some(&own) && facts.transport == port.protocol.transport();
         let shares = |facts: &Facts| {
             let carries = if port.protocol == Protocol::Http { facts.http } else { facts.tls };
             facts.owner.is_none() && facts.port == port.listen && carries
@@ -299,6 +310,7 @@ impl Explainer {
                 weight,
                 scheme: None,
                 balance: None,
+                policies: Vec::new(),
                 usable: 0,
                 local_only: false,
                 endpoints: Vec::new(),
@@ -317,6 +329,7 @@ impl Explainer {
             weight,
             scheme: Some(upstreams.policy.scheme.to_string()),
             balance: Some(upstreams.policy.balance.to_string()),
+            policies: policies::backend(backend, self.shared.clock.coarse()),
             usable: upstreams.usable.len(),
             local_only: upstreams.policy.local_only,
             endpoints: endpoints.collect(),

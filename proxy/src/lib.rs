@@ -1,10 +1,10 @@
 //! The node proxy: takes what callers send to Services' ports and carries it to endpoints.
 //!
 //! A request passes these modules: [`listener`] accepts its connection, `http` routes and forwards it, [`balance`]
-//! picks an endpoint, [`upstream`] sends it there and reads the response. [`tcp`] carries opaque streams. `reason`
-//! lists the answers that the mesh makes by itself, `telemetry` counts, `drain` ends the proxy, and `sockets` lets
-//! listening sockets outlive the process. `state` applies the discovery stream and publishes immutable snapshots.
-//! Nothing on the data path waits for it, except the first request for a Service.
+//! picks an endpoint, [`upstream`] sends it there and reads the response. [`tcp`] carries opaque streams, `udp` datagrams.
+//! `reason` lists the answers that the mesh makes by itself, `telemetry` and `metrics` count, `drain` ends the proxy, and
+//! `sockets` lets listening sockets outlive the process. `state` applies the discovery stream and publishes immutable
+//! snapshots. Nothing on the data path waits for it, except the first request for a Service.
 
 mod admission;
 mod balance;
@@ -21,6 +21,7 @@ mod http2;
 mod listener;
 mod local_ports;
 mod loops;
+mod metrics;
 mod policy;
 mod proxy;
 mod reason;
@@ -30,11 +31,12 @@ mod state;
 pub mod tcp;
 mod telemetry;
 pub mod tls;
+mod udp;
 mod upstream;
 mod worker;
 
 pub use admission::TooFewFiles;
-pub use config::{Config, Limits};
+pub use config::{AccessLogForm, AccessLogSettings, Config, Limits};
 pub use proxy::{Bound, Proxy, StartError, Status, start};
 pub use reason::Reason;
 pub use sockets::Keeper;

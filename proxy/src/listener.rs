@@ -5,6 +5,7 @@
 //! workers there are, and for both families where that can be.
 
 mod accept;
+mod datagrams;
 mod socket;
 
 use std::{
@@ -23,6 +24,7 @@ use self::accept::ListeningSocket;
 use crate::{
     sockets::{Listen, Sockets},
     state::{Facts, Listening, NotOpened, Ports, Shared},
+    udp,
     worker::Workers,
 };
 
@@ -41,9 +43,6 @@ pub(crate) enum ListenError {
          (`ulimit -n`), or mesh fewer ports"
     )]
     TooMany { most: usize, open_files: usize },
-    /// Datagrams are not carried.
-    #[error("port {0}: UDP is not carried by this version; set the Service to bypass, or call its plain name")]
-    Udp(u16),
 }
 
 impl ListenError {
@@ -51,7 +50,7 @@ impl ListenError {
     fn may_pass(&self) -> bool {
         match self {
             Self::Bind { .. } | Self::TooMany { .. } => true,
-            Self::NoAddress(_) | Self::Udp(_) => false,
+            Self::NoAddress(_) => false,
         }
     }
 
@@ -84,17 +83,38 @@ pub(crate) struct Opened {
     pub(crate) listening: Arc<Listening>,
 }
 
+/// Where a listener is, which no other one is.
+type Place = (Bind, u16, Transport);
+
 struct OpenListener {
     listening: Arc<Listening>,
-    at: (Bind, u16),
+    at: Place,
     /// What the sockets are bound to.
     bound: Vec<SocketAddr>,
     /// The addresses that are served.
     addresses: Vec<SocketAddr>,
-    /// Tasks that accept, which end when these are dropped.
+    /// Tasks that accept, which end when these are dropped; see [`OpenListener::end`].
     accepting: Vec<oneshot::Sender<()>>,
     /// Sockets of the previous process. Connections wait in them, and are accepted once the configuration is complete.
     waiting: Vec<ListeningSocket>,
+}
+
+impl OpenListener {
+    /// A listener with sockets that are `bound`, and serve only some addresses of these if `only` is not empty.
+    fn new(listener: &Listener, at: Place, bound: Vec<SocketAddr>, only: &Only) -> Self {
+        let served = |ip: &IpAddr| SocketAddr::new(*ip, bound[0].port());
+        let addresses = if only.is_empty() { bound.clone() } else { only.iter().map(served).collect() };
+        let listening = Arc::new(Listening { facts: ArcSwap::from_pointee(Facts::from(listener)) });
+        Self { listening, at, bound, addresses, accepting: Vec::new(), waiting: Vec::new() }
+    }
+
+    /// Takes no new connections and flows. Flows that are open end when they are silent.
+    fn end(self) {
+        for task in self.accepting {
+            // One that carries streams only sees that this is gone; so does one that has ended.
+            let _ = task.send(());
+        }
+    }
 }
 
 /// All open listeners.
@@ -108,12 +128,12 @@ pub(crate) struct Listeners {
     closed: bool,
     open: HashMap<Arc<str>, OpenListener>,
     /// The open listener of each address and port.
-    at: HashMap<(Bind, u16), Arc<str>>,
+    at: HashMap<Place, Arc<str>>,
     /// Listeners that are no longer configured, and until when they still accept.
     lingering: HashMap<Arc<str>, (OpenListener, Instant)>,
     next: AtomicUsize,
     /// The addresses that are listened on.
-    listening: HashSet<SocketAddr>,
+    listening: HashSet<(SocketAddr, Transport)>,
     /// A listener was opened or closed since the last look.
     changed: bool,
 }
@@ -137,9 +157,6 @@ impl Listeners {
     }
 
     fn open_one(&mut self, listener: &Listener) -> Result<(), ListenError> {
-        if listener.transport == Transport::Udp {
-            return Err(ListenError::Udp(listener.port));
-        }
         if self.closed {
             return Ok(());
         }
@@ -147,7 +164,7 @@ impl Listeners {
             open.listening.facts.store(Arc::new(Facts::from(listener)));
             return Ok(());
         }
-        let at = (listener.bind, listener.port);
+        let at = (listener.bind, listener.port, listener.transport);
         // It still accepts after it was removed; or another owner has its port, who is gone or is about to be.
         let lingering = self.lingering.remove(&listener.id.0).map(|(open, _)| open);
         if let Some(open) = lingering.or_else(|| self.open.remove(self.at.get(&at)?)) {
@@ -162,17 +179,27 @@ impl Listeners {
         if addresses.is_empty() {
             return Err(ListenError::NoAddress(listener.port));
         }
-        let (sockets, only) = self.listen(&addresses, listener.port)?;
-        let admission = &self.shared.admission;
-        if let Err(most) = admission.listeners(sockets.len()) {
+        let open = match listener.transport {
+            Transport::Tcp => self.open_stream(listener, at, &addresses),
+            Transport::Udp => self.open_datagrams(listener, at, &addresses),
+        };
+        self.insert(&listener.id.0, open?);
+        Ok(())
+    }
+
+    fn open_stream(
+        &mut self,
+        listener: &Listener,
+        at: Place,
+        addresses: &[IpAddr],
+    ) -> Result<OpenListener, ListenError> {
+        let (sockets, only) = self.listen(addresses, listener.port)?;
+        if let Err(error) = self.admit(sockets.len()) {
             sockets.iter().for_each(|(bound, _)| self.sockets.close(*bound));
-            return Err(ListenError::TooMany { most, open_files: admission.budget().open_files });
+            return Err(error);
         }
-        let listening = Arc::new(Listening { facts: ArcSwap::from_pointee(Facts::from(listener)) });
-        let bound: Vec<_> = sockets.iter().map(|(bound, _)| *bound).collect();
-        let served = |ip: &IpAddr| SocketAddr::new(*ip, bound[0].port());
-        let addresses = if only.is_empty() { bound.clone() } else { only.iter().map(served).collect() };
-        let mut open = OpenListener { listening, at, bound, addresses, accepting: Vec::new(), waiting: Vec::new() };
+        let bound = sockets.iter().map(|(bound, _)| *bound).collect();
+        let mut open = OpenListener::new(listener, at, bound, &only);
         for (_, Listen { socket, adopted }) in sockets {
             let socket = ListeningSocket { socket, only: only.clone() };
             if adopted && !self.complete {
@@ -181,8 +208,35 @@ impl Listeners {
                 self.accept(&mut open, socket);
             }
         }
-        self.insert(&listener.id.0, open);
-        Ok(())
+        Ok(open)
+    }
+
+    fn open_datagrams(
+        &self,
+        listener: &Listener,
+        at: Place,
+        addresses: &[IpAddr],
+    ) -> Result<OpenListener, ListenError> {
+        let (sockets, only) = datagrams::bind(addresses, listener.port)?;
+        self.admit(sockets.len())?;
+        let bound = sockets.iter().map(|(bound, _)| *bound).collect();
+        let mut open = OpenListener::new(listener, at, bound, &only);
+        for (_, socket) in sockets {
+            let socket = udp::DatagramSocket { socket, only: only.clone() };
+            open.accepting.push(udp::start(&self.workers, self.next_worker(), socket, open.listening.clone()));
+        }
+        Ok(open)
+    }
+
+    /// Counts so many sockets more.
+    fn admit(&self, sockets: usize) -> Result<(), ListenError> {
+        let admission = &self.shared.admission;
+        let open_files = admission.budget().open_files;
+        admission.listeners(sockets).map_err(|most| ListenError::TooMany { most, open_files })
+    }
+
+    fn next_worker(&self) -> usize {
+        self.next.fetch_add(1, std::sync::atomic::Ordering::Relaxed)
     }
 
     /// Sockets on all of these addresses, or on none: one for both families where that can be, which then serves only
@@ -216,8 +270,7 @@ impl Listeners {
     }
 
     fn accept(&self, open: &mut OpenListener, socket: ListeningSocket) {
-        let first = self.next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        open.accepting.push(accept::start(&self.workers, first, socket, open.listening.clone()));
+        open.accepting.push(accept::start(&self.workers, self.next_worker(), socket, open.listening.clone()));
     }
 
     /// The configuration is complete: accepts the connections that wait in sockets of the previous process.
@@ -235,7 +288,10 @@ impl Listeners {
     }
 
     fn insert(&mut self, id: &Arc<str>, open: OpenListener) {
-        self.changed |= open.addresses.iter().any(|address| self.listening.insert(*address));
+        let (_, _, transport) = open.at;
+        for address in &open.addresses {
+            self.changed |= self.listening.insert((*address, transport));
+        }
         self.at.insert(open.at, id.clone());
         self.open.insert(id.clone(), open);
         self.count();
@@ -269,20 +325,22 @@ impl Listeners {
         self.sockets.leave();
         let open = self.open.values().chain(self.lingering.values().map(|(open, _)| open));
         self.shared.admission.listeners_closed(open.map(|open| open.bound.len()).sum());
-        self.open.clear();
+        let open = self.open.drain().map(|(_, open)| open);
+        open.chain(self.lingering.drain().map(|(_, (open, _))| open)).for_each(OpenListener::end);
         self.at.clear();
-        self.lingering.clear();
         self.count();
     }
 
     /// Stops accepting for good.
     fn shut(&mut self, open: OpenListener) {
-        let (bound, addresses) = (open.bound.clone(), open.addresses.clone());
+        let (bound, addresses, (_, _, transport)) = (open.bound.clone(), open.addresses.clone(), open.at);
         // Ends its tasks first, so that they do not report that their sockets were closed.
         drop(open);
         self.shared.admission.listeners_closed(bound.len());
-        bound.into_iter().for_each(|bound| self.sockets.close(bound));
-        self.listening.retain(|address| !addresses.contains(address));
+        if transport == Transport::Tcp {
+            bound.into_iter().for_each(|bound| self.sockets.close(bound));
+        }
+        self.listening.retain(|(address, of)| *of != transport || !addresses.contains(address));
         self.changed = true;
     }
 
@@ -311,7 +369,7 @@ impl Ports for Listeners {
     }
 
     fn take_changed(&mut self) -> Option<HashSet<SocketAddr>> {
-        std::mem::take(&mut self.changed).then(|| self.listening.clone())
+        std::mem::take(&mut self.changed).then(|| self.listening.iter().map(|(address, _)| *address).collect())
     }
 }
 

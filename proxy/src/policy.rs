@@ -6,6 +6,7 @@
 
 mod breaker;
 mod budget;
+mod counts;
 mod eject;
 mod histogram;
 mod limiter;
@@ -15,8 +16,9 @@ mod window;
 use std::sync::atomic::AtomicU32;
 
 pub(crate) use self::{
-    breaker::Breaker,
+    breaker::{Breaker, BreakerState},
     budget::Budget,
+    counts::{BackendEvent, CalledEvent, Counts},
     eject::{EjectedUntil, Ejection},
     limiter::{Limiter, Rate, TooMany},
     recent::RecentLatency,
@@ -33,4 +35,13 @@ pub(crate) struct CalledRuntime {
     pub(crate) latency: RecentLatency,
     /// Copies of requests that are under way.
     pub(crate) mirrored: AtomicU32,
+    /// How often policies acted.
+    pub(crate) counts: Counts,
+}
+
+impl CalledRuntime {
+    /// Counts what a policy did.
+    pub(crate) fn count(&self, event: CalledEvent) {
+        self.counts.add(event);
+    }
 }

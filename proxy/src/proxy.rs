@@ -21,10 +21,11 @@ use crate::{
     drain,
     explain::Explainer,
     listener::{Listeners, Opened},
+    metrics::StateMetrics,
     sockets::Sockets,
     state::{Apply, Phase, Shared, WantedResource},
     tcp,
-    telemetry::Telemetry,
+    telemetry::{AccessLog, Telemetry},
     worker::Workers,
 };
 
@@ -43,6 +44,14 @@ pub enum StartError {
     /// The process may not open enough files.
     #[error(transparent)]
     OpenFiles(#[from] TooFewFiles),
+    /// The access log cannot be written.
+    #[error("access log {path}: {source}. Create its folder, or choose another file with --access-log-file", path = .path.display())]
+    AccessLog {
+        /// Its file.
+        path: PathBuf,
+        /// What went wrong.
+        source: io::Error,
+    },
     /// The keeper does not give the sockets that it has.
     #[error("the keeper at {path} does not give its sockets: {source}. End it, and start again", path = .path.display())]
     Keeper {
@@ -111,7 +120,10 @@ pub async fn start(
     let config = Config { workers: config.workers.max(1), ..config };
     let count = config.workers;
     let admission = admission(&config)?;
-    let (shared, wanted) = Shared::new(config, telemetry, admission);
+    let access_log = access_log(&config, &telemetry)?;
+    let (shared, wanted) = Shared::new(config, telemetry, access_log, admission);
+    let state = StateMetrics::new(shared.clone(), connected.clone());
+    registry.sub_registry_with_prefix("maesh").register_collector(Box::new(state));
     let clock = shared.clock.start().map_err(StartError::Workers)?;
     let (closing, closing_seen) = watch::channel(false);
     let workers = Workers::start(&shared, count, &closing_seen).map_err(StartError::Workers)?;
@@ -169,6 +181,13 @@ fn admission(config: &Config) -> Result<Admission, StartError> {
     Ok(Admission::new(budget))
 }
 
+fn access_log(config: &Config, telemetry: &Telemetry) -> Result<Option<AccessLog>, StartError> {
+    let Some(settings) = &config.access_log else { return Ok(None) };
+    let started = AccessLog::start(settings, telemetry.log_written.clone(), telemetry.log_dropped.clone());
+    let path = || settings.file.clone().unwrap_or_else(|| "standard output".into());
+    started.map(Some).map_err(|source| StartError::AccessLog { path: path(), source })
+}
+
 /// Where listening sockets come from.
 async fn sockets(shared: &Shared) -> Result<Sockets, StartError> {
     let Some(path) = shared.config.keeper.clone() else { return Ok(Sockets::alone()) };
@@ -221,7 +240,13 @@ impl Proxy {
             let _ = stop.send(());
         }
         let timeout = self.shared.config.drain_timeout;
-        drain::close(&self.shared, &self.workers, &self.closing, timeout).await
+        let cut = drain::close(&self.shared, &self.workers, &self.closing, timeout).await;
+        if self.shared.access_log.is_some() {
+            let shared = self.shared.clone();
+            // A failure means that the runtime is ending.
+            let _ = tokio::task::spawn_blocking(move || shared.access_log.as_ref().map(AccessLog::flush)).await;
+        }
+        cut
     }
 }
 

@@ -38,6 +38,7 @@ pub(crate) use self::{
     claims::Claims,
     demand::{PortLookup, find_port, ready_port},
     listening::{Facts, Listening},
+    runtime::Runtime,
 };
 use self::{shard::Sharded, workloads::Workloads};
 pub(crate) use crate::balance::{BackendPort, Endpoint, InFlight, Locality};
@@ -49,7 +50,7 @@ use crate::{
     loops::OwnEnds,
     policy::CalledRuntime,
     reason::Reason,
-    telemetry::{PortTelemetry, Telemetry},
+    telemetry::{AccessLog, PortTelemetry, Telemetry},
 };
 
 /// Everything that workers share.
@@ -79,6 +80,14 @@ pub(crate) struct Shared {
     pub(crate) acceptors: Arc<()>,
     /// Local ends of opaque streams, to notice streams that lead back to this proxy.
     pub(crate) own_ends: OwnEnds,
+    /// The same of flows of datagrams.
+    pub(crate) own_flow_ends: OwnEnds,
+    /// The access log, where it is on.
+    pub(crate) access_log: Option<AccessLog>,
+    /// What is learnt, by port.
+    pub(crate) runtime: Arc<Runtime>,
+    /// When the last update was put in force, in seconds since the proxy started.
+    pub(crate) updated: AtomicU64,
     wanted: mpsc::UnboundedSender<WantedResource>,
 }
 
@@ -124,6 +133,7 @@ impl Shared {
     pub(crate) fn new(
         config: Config,
         telemetry: Telemetry,
+        access_log: Option<AccessLog>,
         admission: Admission,
     ) -> (Arc<Self>, mpsc::UnboundedReceiver<WantedResource>) {
         let (wanted, wanted_here) = mpsc::unbounded_channel();
@@ -137,6 +147,10 @@ impl Shared {
             acceptors: Arc::default(),
             logs: ConnectionLogs::default(),
             own_ends: OwnEnds::new(&config.shared),
+            own_flow_ends: OwnEnds::new(&config.shared),
+            access_log,
+            runtime: Arc::default(),
+            updated: AtomicU64::new(0),
             config,
             clock: Clock::new(),
             telemetry,

@@ -3,58 +3,37 @@
 //! Labels are looked up once per port and combination of method, status and reason; after that a request costs a few
 //! atomic additions. Nothing a caller writes becomes a label unbounded: unknown methods are `_OTHER`.
 
+mod access_log;
+mod details;
+mod durations;
+mod port;
+mod udp;
+
 use std::{
     collections::HashMap,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
+    sync::{Arc, atomic::AtomicU64},
 };
 
 use arc_swap::ArcSwap;
-use http::{Method, StatusCode};
-use maesh_config::ServiceName;
+use maesh_config::{ServiceName, model::Transport};
 use parking_lot::Mutex;
 use prometheus_client::{
-    encoding::{EncodeLabelSet, EncodeMetric, MetricEncoder, NoLabelSet},
-    metrics::{MetricType, counter::Counter, family::Family, gauge::Gauge},
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::Registry,
 };
 
+pub(crate) use self::{
+    access_log::{AccessLog, AccessRecord, RequestRecord},
+    details::RequestDetails,
+    port::{EndedRequest, MethodLabel, PortTelemetry, StreamTelemetry},
+    udp::{FlowEnd, FlowTelemetry, UdpTelemetry},
+};
+use self::{
+    durations::Durations,
+    port::{PortLabels, RequestLabels, StreamRefusedLabels},
+};
 use crate::reason::Reason;
-
-/// Upper bounds of the durations histogram, in microseconds.
-const BUCKETS: [u64; 15] = [
-    250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 5_000_000,
-    10_000_000,
-];
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct RequestLabels {
-    service: String,
-    namespace: String,
-    port: u16,
-    protocol: &'static str,
-    method: &'static str,
-    code: u16,
-    reason: &'static str,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct PortLabels {
-    service: String,
-    namespace: String,
-    port: u16,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct StreamRefusedLabels {
-    service: String,
-    namespace: String,
-    port: u16,
-    reason: &'static str,
-}
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct ReasonLabels {
@@ -67,11 +46,6 @@ struct ProtocolLabels {
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct CauseLabels {
-    cause: &'static str,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct OutcomeLabels {
     outcome: &'static str,
 }
@@ -80,11 +54,15 @@ struct OutcomeLabels {
 pub(crate) struct Telemetry {
     requests: Family<RequestLabels, Counter>,
     durations: Family<PortLabels, Durations>,
+    received: Family<PortLabels, Counter>,
+    sent: Family<PortLabels, Counter>,
     refused: Family<ReasonLabels, Counter>,
     tcp_connections: Family<PortLabels, Counter>,
     tcp_refused: Family<StreamRefusedLabels, Counter>,
     tcp_received: Family<PortLabels, Counter>,
     tcp_sent: Family<PortLabels, Counter>,
+    /// Of datagrams.
+    pub(crate) udp: UdpTelemetry,
     /// Counters of ports that are there, so that a change of configuration goes on with them.
     ports: Mutex<HashMap<ServiceName, PortsTelemetry>>,
     /// Connections of callers that have not said yet what they speak.
@@ -97,21 +75,9 @@ pub(crate) struct Telemetry {
     pub(crate) in_flight: Gauge,
     /// Bytes held for callers, and for endpoints that do not take an upload.
     pub(crate) buffered: Gauge<u64, AtomicU64>,
-    /// Requests tried again because no connection was made.
-    pub(crate) retries_connect: Counter,
-    /// Requests tried again because a connection ended before the response began.
-    pub(crate) retries_closed: Counter,
-    /// Requests tried again because the policy of the Service says so.
-    pub(crate) retries_policy: Counter,
-    /// Second attempts made while the first one was slow.
-    pub(crate) hedges: Counter,
-    /// Copies of requests that were sent, and that were left out.
-    pub(crate) mirrored: Counter,
-    pub(crate) mirror_dropped: Counter,
-    /// Circuit breakers that opened.
-    pub(crate) breakers_opened: Counter,
-    /// Endpoints ejected.
-    pub(crate) ejections: Counter,
+    /// Lines of the access log.
+    pub(crate) log_written: Counter,
+    pub(crate) log_dropped: Counter,
     /// Connections made to endpoints.
     pub(crate) connects: Counter,
     /// Connections to endpoints that failed.
@@ -136,12 +102,15 @@ impl Telemetry {
     /// Creates all families and registers them.
     pub(crate) fn new(registry: &mut Registry) -> Self {
         let open: Family<ProtocolLabels, Gauge> = Family::default();
-        let retries: Family<CauseLabels, Counter> = Family::default();
         let connects: Family<OutcomeLabels, Counter> = Family::default();
-        let copies: Family<OutcomeLabels, Counter> = Family::default();
+        let mesh = registry.sub_registry_with_prefix("maesh");
+        let log: Family<OutcomeLabels, Counter> = Family::default();
         let telemetry = Self {
+            udp: UdpTelemetry::new(mesh),
             requests: Family::default(),
             durations: Family::default(),
+            received: Family::default(),
+            sent: Family::default(),
             refused: Family::default(),
             tcp_connections: Family::default(),
             tcp_refused: Family::default(),
@@ -153,14 +122,8 @@ impl Telemetry {
             open_tcp: open.get_or_create_owned(&ProtocolLabels { protocol: "tcp" }),
             in_flight: Gauge::default(),
             buffered: Gauge::default(),
-            retries_connect: retries.get_or_create_owned(&CauseLabels { cause: "connect" }),
-            retries_closed: retries.get_or_create_owned(&CauseLabels { cause: "closed" }),
-            retries_policy: retries.get_or_create_owned(&CauseLabels { cause: "policy" }),
-            hedges: Counter::default(),
-            mirrored: copies.get_or_create_owned(&OutcomeLabels { outcome: "sent" }),
-            mirror_dropped: copies.get_or_create_owned(&OutcomeLabels { outcome: "left_out" }),
-            breakers_opened: Counter::default(),
-            ejections: Counter::default(),
+            log_written: log.get_or_create_owned(&OutcomeLabels { outcome: "written" }),
+            log_dropped: log.get_or_create_owned(&OutcomeLabels { outcome: "dropped" }),
             connects: connects.get_or_create_owned(&OutcomeLabels { outcome: "ok" }),
             connects_failed: connects.get_or_create_owned(&OutcomeLabels { outcome: "failed" }),
             loops: Counter::default(),
@@ -171,7 +134,6 @@ impl Telemetry {
             listeners_refused: Gauge::default(),
             kept: Gauge::default(),
         };
-        let mesh = registry.sub_registry_with_prefix("maesh");
         mesh.register(
             "http_requests",
             "HTTP requests, by the Service called; counted when the response has ended",
@@ -181,6 +143,16 @@ impl Telemetry {
             "http_request_duration_seconds",
             "Time from the head of a request to the last byte of its response",
             telemetry.durations.clone(),
+        );
+        mesh.register(
+            "http_request_body_bytes",
+            "Bytes that callers sent after the heads of their requests: bodies, and what they sent on upgraded streams",
+            telemetry.received.clone(),
+        );
+        mesh.register(
+            "http_response_body_bytes",
+            "Bytes that callers were sent after the heads of responses: bodies, and what they were sent on upgraded streams",
+            telemetry.sent.clone(),
         );
         mesh.register(
             "http_refused",
@@ -214,28 +186,12 @@ impl Telemetry {
             "Bytes held for callers: heads that are not complete, uploads that no endpoint reads, responses that no caller reads",
             telemetry.buffered.clone(),
         );
-        mesh.register("proxy_retries", "Requests sent again, by cause: the connection was not made (connect), or ended before the response began (closed), or an annotation of the Service asks for it (policy)", retries);
-        mesh.register(
-            "proxy_hedges",
-            "Second attempts that were made because the first one was slow",
-            telemetry.hedges.clone(),
-        );
-        mesh.register(
-            "proxy_mirrored",
-            "Copies of requests for the annotation mirror, by outcome: `sent`, or `left_out` because too many were under way or the body was too large",
-            copies,
-        );
-        mesh.register(
-            "proxy_breakers_opened",
-            "Times that a circuit breaker opened",
-            telemetry.breakers_opened.clone(),
-        );
-        mesh.register(
-            "proxy_ejections",
-            "Endpoints left out for a while because they failed several times in a row",
-            telemetry.ejections.clone(),
-        );
         mesh.register("proxy_upstream_connects", "Attempts to connect to endpoints, by outcome", connects);
+        mesh.register(
+            "proxy_access_log_lines",
+            "Lines of the access log, by outcome: written, or dropped because they came faster than they could be written",
+            log,
+        );
         mesh.register(
             "proxy_plain_fallback",
             "Requests and TCP connections sent to the ClusterIP, without policies, because the configuration of the Service had not arrived",
@@ -276,6 +232,8 @@ impl Telemetry {
             Arc::new(PortTelemetry {
                 requests: self.requests.clone(),
                 durations: self.durations.get_or_create_owned(&labels),
+                received: self.received.get_or_create_owned(&labels),
+                sent: self.sent.get_or_create_owned(&labels),
                 labels,
                 known: ArcSwap::from_pointee(Vec::new()),
                 registered: Mutex::new(Some(Vec::new())),
@@ -304,12 +262,16 @@ impl Telemetry {
 
     /// Drops the series of those ports of a Service that it has no longer. What is still in flight on them is counted
     /// nowhere.
-    pub(crate) fn retain_ports(&self, service: &ServiceName, stays: impl Fn(u16) -> bool) {
+    pub(crate) fn retain_ports(&self, service: &ServiceName, stays: impl Fn(u16, Transport) -> bool) {
+        self.udp.retain(service, |port| stays(port, Transport::Udp));
+        let stays = |port| stays(port, Transport::Tcp);
         let mut ports = self.ports.lock();
         let Some(of_service) = ports.get_mut(service) else { return };
         for (_, gone) in of_service.http.extract_if(|port, _| !stays(*port)) {
             gone.unregister();
             self.durations.remove(&gone.labels);
+            self.received.remove(&gone.labels);
+            self.sent.remove(&gone.labels);
         }
         for (port, gone) in of_service.streams.extract_if(|port, _| !stays(*port)) {
             gone.unregister();
@@ -324,193 +286,9 @@ impl Telemetry {
     }
 }
 
-impl PortLabels {
-    fn new(service: &ServiceName, port: u16) -> Self {
-        Self { service: service.name.to_string(), namespace: service.namespace.to_string(), port }
-    }
-}
-
 /// Counters of one Service, by port.
 #[derive(Default)]
 struct PortsTelemetry {
     http: HashMap<u16, Arc<PortTelemetry>>,
     streams: HashMap<u16, Arc<StreamTelemetry>>,
-}
-
-/// Counters of the opaque streams to one port.
-pub(crate) struct StreamTelemetry {
-    of: (ServiceName, u16),
-    family: Family<StreamRefusedLabels, Counter>,
-    /// Those that were refused, by reason; `None` once the port is gone.
-    refused: Mutex<Option<HashMap<Reason, Counter>>>,
-    /// Streams carried.
-    pub(crate) connections: Counter,
-    /// Bytes from callers.
-    pub(crate) received: Counter,
-    /// Bytes to callers.
-    pub(crate) sent: Counter,
-}
-
-impl StreamTelemetry {
-    /// Counts a stream that was reset before it was carried.
-    pub(crate) fn refused(&self, reason: Reason) {
-        if let Some(refused) = self.refused.lock().as_mut() {
-            refused.entry(reason).or_insert_with(|| self.family.get_or_create_owned(&self.labels(reason))).inc();
-        }
-    }
-
-    fn labels(&self, reason: Reason) -> StreamRefusedLabels {
-        let (service, port) = &self.of;
-        let (service, namespace) = (service.name.to_string(), service.namespace.to_string());
-        StreamRefusedLabels { service, namespace, port: *port, reason: reason.code() }
-    }
-
-    /// Removes the series of refused streams.
-    fn unregister(&self) {
-        for reason in self.refused.lock().take().unwrap_or_default().into_keys() {
-            self.family.remove(&self.labels(reason));
-        }
-    }
-}
-
-/// Counters of one HTTP port of a Service.
-pub(crate) struct PortTelemetry {
-    requests: Family<RequestLabels, Counter>,
-    labels: PortLabels,
-    durations: Durations,
-    known: ArcSwap<Vec<(u64, Counter)>>,
-    /// Labels of the series in `known`; `None` once the port is gone, and its series with it: what is still in flight must
-    /// not bring them back.
-    registered: Mutex<Option<Vec<RequestLabels>>>,
-}
-
-impl PortTelemetry {
-    /// Counts one answer and the time it took. `http2` says which protocol the caller spoke.
-    pub(crate) fn record(
-        &self,
-        http2: bool,
-        method: MethodLabel,
-        status: StatusCode,
-        reason: Option<Reason>,
-        took: Duration,
-    ) {
-        self.durations.observe(took);
-        let key = u64::from(http2) << 63
-            | u64::from(method.0) << 32
-            | u64::from(status.as_u16()) << 8
-            | reason.map_or(0xff, |reason| reason as u64);
-        let known = self.known.load();
-        match known.iter().find(|(of, _)| *of == key) {
-            Some((_, counter)) => counter.inc(),
-            None => self.add(key, self.request_labels(http2, method, status, reason)).inc(),
-        };
-    }
-
-    fn request_labels(
-        &self,
-        http2: bool,
-        method: MethodLabel,
-        status: StatusCode,
-        reason: Option<Reason>,
-    ) -> RequestLabels {
-        RequestLabels {
-            service: self.labels.service.clone(),
-            namespace: self.labels.namespace.clone(),
-            port: self.labels.port,
-            protocol: if http2 { "http2" } else { "http1" },
-            method: method.text(),
-            code: status.as_u16(),
-            reason: reason.map_or("", Reason::code),
-        }
-    }
-
-    #[cold]
-    fn add(&self, key: u64, labels: RequestLabels) -> Counter {
-        let mut registered = self.registered.lock();
-        let Some(registered) = registered.as_mut() else { return Counter::default() };
-        let counter = self.requests.get_or_create_owned(&labels);
-        let mut known = Vec::clone(&self.known.load());
-        if !known.iter().any(|(of, _)| *of == key) {
-            known.push((key, counter.clone()));
-            self.known.store(Arc::new(known));
-            registered.push(labels);
-        }
-        counter
-    }
-
-    /// Removes all of its series.
-    fn unregister(&self) {
-        for labels in self.registered.lock().take().unwrap_or_default() {
-            self.requests.remove(&labels);
-        }
-    }
-}
-
-/// A method as a label: one of the known ones, or `_OTHER`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct MethodLabel(u8);
-
-const METHODS: [&str; 10] = ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "CONNECT", "_OTHER"];
-
-impl MethodLabel {
-    fn text(self) -> &'static str {
-        METHODS[usize::from(self.0)]
-    }
-}
-
-impl From<&Method> for MethodLabel {
-    fn from(method: &Method) -> Self {
-        Self(match *method {
-            Method::GET => 0,
-            Method::HEAD => 1,
-            Method::POST => 2,
-            Method::PUT => 3,
-            Method::DELETE => 4,
-            Method::OPTIONS => 5,
-            Method::PATCH => 6,
-            Method::TRACE => 7,
-            Method::CONNECT => 8,
-            _ => 9,
-        })
-    }
-}
-
-/// A histogram without a lock.
-#[derive(Clone, Debug, Default)]
-struct Durations(Arc<DurationsInner>);
-
-#[derive(Debug, Default)]
-struct DurationsInner {
-    micros: AtomicU64,
-    buckets: [AtomicU64; BUCKETS.len() + 1],
-}
-
-impl Durations {
-    #[allow(clippy::cast_possible_truncation)]
-    fn observe(&self, took: Duration) {
-        let micros = took.as_micros() as u64;
-        let bucket = BUCKETS.iter().position(|bound| micros <= *bound).unwrap_or(BUCKETS.len());
-        self.0.buckets[bucket].fetch_add(1, Ordering::Relaxed);
-        self.0.micros.fetch_add(micros, Ordering::Relaxed);
-    }
-}
-
-impl EncodeMetric for Durations {
-    #[allow(clippy::cast_precision_loss)]
-    fn encode(&self, mut encoder: MetricEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let bounds = BUCKETS.iter().map(|micros| *micros as f64 / 1e6).chain([f64::MAX]);
-        let counts = self.0.buckets.iter().map(|bucket| bucket.load(Ordering::Relaxed));
-        let buckets: Vec<(f64, u64)> = bounds.zip(counts).collect();
-        let count = buckets.iter().map(|(_, count)| count).sum();
-        let sum = self.0.micros.load(Ordering::Relaxed) as f64 / 1e6;
-        encoder.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)
-    }
-
-    fn metric_type(&self) -> MetricType {
-        MetricType::Histogram
-    }
-}
-
-impl prometheus_client::metrics::TypedMetric for Durations {
-    const TYPE: MetricType = MetricType::Histogram;
 }

@@ -123,6 +123,11 @@ impl Peer {
         self.pools.clear();
     }
 
+    /// Connections that are kept for further requests: unused ones of HTTP/1.1, and all of HTTP/2.
+    pub(crate) fn kept(&self) -> (usize, usize) {
+        self.pools.kept()
+    }
+
     /// Connections to it are kept again.
     pub(crate) fn reinstate(&self) {
         self.retired.store(false, Ordering::Release);

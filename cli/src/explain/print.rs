@@ -6,7 +6,7 @@ use maesh_compiler::{
     compile::explain::{CallerSeen, EndpointSeen},
     diagnostic::escaped,
 };
-use maesh_proxy::explain::{BackendSeen, PortSeen, ServiceState};
+use maesh_proxy::explain::{BackendSeen, PolicySeen, PortSeen, ServiceState};
 
 use super::report::{Dns, Problem, Proxy, Report, Severity};
 
@@ -110,15 +110,24 @@ fn of_port(out: &mut String, port: &PortSeen) {
         }
         ServiceState::Awaited => line(out, "", "asked for, and not here yet"),
     }
+    of_policies(out, &port.policies);
     for route in &port.routes {
         let all: u32 = route.backends.iter().map(|backend| backend.weight).sum();
         for backend in &route.backends {
-            line(out, "  route", &of_backend(backend, route.own, all));
+            line(out, "  route", &of_backend(backend, &port.protocol, route.own, all));
+            of_policies(out, &backend.policies);
         }
     }
 }
 
-fn of_backend(backend: &BackendSeen, own: bool, all: u32) -> String {
+fn of_policies(out: &mut String, policies: &[PolicySeen]) {
+    for PolicySeen { annotation, value, state } in policies {
+        let state = state.as_ref().map_or_else(String::new, |state| format!(" ({state})"));
+        line(out, "  policy", &format!("{annotation}: {value}{state}"));
+    }
+}
+
+fn of_backend(backend: &BackendSeen, protocol: &str, own: bool, all: u32) -> String {
     let share = match (own, all) {
         (true, _) => String::new(),
         (false, 0) => "weight 0: ".to_owned(),
@@ -126,7 +135,7 @@ fn of_backend(backend: &BackendSeen, own: bool, all: u32) -> String {
     };
     let Some(service) = &backend.service else { return format!("{share}a backend that does not exist") };
     let how = backend.balance.as_deref().unwrap_or("p2c");
-    let scheme = backend.scheme.as_deref().unwrap_or("http");
+    let scheme = if protocol == "http" { backend.scheme.as_deref().unwrap_or("http") } else { protocol };
     let chosen = backend.endpoints.iter().filter(|endpoint| endpoint.chosen).count();
     let shown = backend.endpoints.len();
     let count = match backend.usable {
@@ -208,6 +217,8 @@ fn next(report: &Report) -> String {
         ("http", true) => format!("try: curl http://{at}/ -H 'Host: {}'", report.name),
         ("http", false) if port.port == 80 => format!("try, from a pod: curl http://{}/", report.name),
         ("http", false) => format!("try, from a pod: curl http://{}:{}/", report.name, port.port),
+        ("udp", true) => format!("try: send a datagram to {at}"),
+        ("udp", false) => format!("try, from a pod: send a datagram to {}:{}", report.name, port.port),
         (_, true) => format!("try: connect to {at}"),
         (protocol, false) => format!("try, from a pod: connect to {}:{} ({protocol})", report.name, port.port),
     }

@@ -42,6 +42,7 @@ pub async fn run(args: ProxyArgs, log_level: LogLevel) -> anyhow::Result<ExitCod
         zone: args.zone.as_deref().map(Into::into),
         drain_horizon: args.drain_horizon,
         drain_timeout: args.drain_timeout,
+        access_log: args.telemetry.access_log(),
         ..defaults
     };
     let proxy = maesh_proxy::start(config, updates, interest, report, connected.clone()).await?;

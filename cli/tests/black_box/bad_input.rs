@@ -286,15 +286,12 @@ fn services_that_cannot_be_carried_leave_the_rest_served() {
              spec: {{clusterIP: {ip}, ports: [{ports}]}}\n"
         )
     };
-    let both = "{name: dns, port: 5533, protocol: UDP}, {name: dns-tcp, port: 5533, appProtocol: tcp}";
-    save(folder.path(), "udp.yaml", &service("syslog", "10.96.7.1", "{name: syslog, port: 5514, protocol: UDP}"));
-    save(folder.path(), "both.yaml", &service("resolver", "10.96.7.2", both));
+    save(folder.path(), "sctp.yaml", &service("pgw", "10.96.7.1", "{name: s5, port: 3868, protocol: SCTP}"));
     save(folder.path(), "quoted.yaml", &service("quoted", "10.96.7.3", "{name: http, port: '80 80'}"));
     let mut dev = Dev::start(folder.path());
     dev.assert_web_serves();
     for (name, file, reason, plain) in [
-        ("syslog.ops.maesh", "udp.yaml", "UnsupportedProtocol", "10.96.7.1"),
-        ("resolver.ops.maesh", "both.yaml", "UnsupportedProtocol", "10.96.7.2"),
+        ("pgw.ops.maesh", "sctp.yaml", "UnsupportedProtocol", "10.96.7.1"),
         ("quoted.ops.maesh", "quoted.yaml", "InvalidPort", "10.96.7.3"),
     ] {
         let warning = early(&dev, |event| names(event, file));
@@ -302,7 +299,7 @@ fn services_that_cannot_be_carried_leave_the_rest_served() {
         assert_eq!(answered(&dev, name), [plain], "{name}");
         assert_eq!(dev.entry(name)["address"], plain, "{name}");
     }
-    save(folder.path(), "late.yaml", &service("late", "10.96.7.4", "{name: syslog, port: 5515, protocol: UDP}"));
+    save(folder.path(), "late.yaml", &service("late", "10.96.7.4", "{name: s5, port: 3868, protocol: SCTP}"));
     dev.await_changed("late.ops.maesh");
 }
 

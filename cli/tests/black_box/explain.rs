@@ -51,6 +51,8 @@ fn a_dev_explains_names_that_work_and_names_that_do_not() {
             + POD,
         service("shop", "empty", 8081, ""),
         service("shop", "db", 5432, "maesh.containo.us/traffic-type: tcp") + &slices("shop", "db", &[web.address]),
+        service("shop", "log", 5514, "").replace("port: 5514", "port: 5514\n    protocol: UDP")
+            + &slices("shop", "log", &[web.address]).replace("- name: main", "- name: main\n  protocol: UDP"),
         service("shop", "off", 8082, "maesh.containo.us/bypass: \"true\"") + &slices("shop", "off", &[web.address]),
         service("kube-system", "kube-dns", 53, ""),
     ];
@@ -70,6 +72,7 @@ fn a_dev_explains_names_that_work_and_names_that_do_not() {
         (&["10.96.0.78"], 0, &["Service shop/web"]),
         (&["empty.shop.maesh"], 1, &["has no endpoint; add an EndpointSlice"]),
         (&["db.shop.maesh"], 0, &["Service's alone", "5432/tcp"]),
+        (&["log.shop.maesh"], 0, &["Service's alone", "5514/udp", "/5514/udp at", "try: send a datagram to"]),
         (&["off.shop.maesh"], 0, &["bypassed (annotation bypass)", "around the mesh"]),
         (&["wb.shop.maesh"], 1, &["NXDOMAIN", "did you mean shop/web?"]),
         (&["web.elsewhere.maesh"], 1, &["did you mean shop/web?"]),
@@ -85,6 +88,55 @@ fn a_dev_explains_names_that_work_and_names_that_do_not() {
             assert!(text.contains(part), "{arguments:?}: nothing says {part:?} in\n{text}");
         }
     }
+}
+
+/// Every policy by annotation, in the words in which it can be written.
+const POLICIES: [(&str, &str); 21] = [
+    ("retry-attempts", "3"),
+    ("retry-on", "connect-failure,5xx"),
+    ("retry-budget", "30%,5/s"),
+    ("timeout-request", "10s"),
+    ("timeout-try", "2s500ms"),
+    ("ratelimit-average", "1000"),
+    ("ratelimit-burst", "2000"),
+    ("ratelimit-by", "header:x-user"),
+    ("hedge-after", "p95"),
+    ("mirror", "plain.shop:8080 10%"),
+    ("fault-delay", "1ms 5%"),
+    ("fault-abort", "503 0.01%"),
+    ("fault-until", "2999-01-01T00:00:00Z"),
+    ("timeout-connect", "1s"),
+    ("timeout-idle", "10m"),
+    ("concurrency", "100,50"),
+    ("eject", "3"),
+    ("eject-max", "30%"),
+    ("circuit-breaker-expression", "NetworkErrorRatio() > 0.3"),
+    ("fallback", "plain.shop:8080"),
+    ("balance", "round-robin"),
+];
+
+#[test]
+fn the_policies_in_force_are_named_by_their_annotations() {
+    let web = Backend::http("web");
+    let folder = tempfile::tempdir().unwrap();
+    let annotations = POLICIES.map(|(name, value)| format!("maesh.containo.us/{name}: '{value}'")).join(", ");
+    for (name, annotations) in [("all", &*annotations), ("plain", "")] {
+        let manifest = service("shop", name, 8080, annotations).replace("10.96.0.77", "None");
+        save(folder.path(), &format!("{name}.yaml"), &(manifest + &slices("shop", name, &[web.address])));
+    }
+    let dev = Dev::start(folder.path());
+    for name in ["all.shop.maesh", "plain.shop.maesh"] {
+        assert!(get(dev.served_at(name), name, "/").unwrap().status != 404);
+    }
+    let (_, text) = explain(&dev, &["all.shop.maesh"]);
+    for (name, value) in POLICIES {
+        let line = format!("  policy   {name}: {value}");
+        let found = text.lines().any(|said| said.starts_with(&line)) || (name == "balance" && text.contains(value));
+        assert!(found, "nothing says {line:?} in\n{text}");
+    }
+    assert!(text.contains("NetworkErrorRatio() > 0.3 (closed)"), "{text}");
+    let (_, text) = explain(&dev, &["plain.shop.maesh"]);
+    assert!(!text.contains("policy"), "{text}");
 }
 
 #[test]

@@ -5,6 +5,8 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     io::Write as _,
+    net::{SocketAddr, TcpListener},
+    path::Path,
     process::{Command, Output, Stdio},
 };
 
@@ -56,7 +58,69 @@ fn role_of(name: &str) -> &'static str {
     match name {
         name if name.starts_with("maesh_dns_") => "dns",
         name if name.starts_with("maesh_controller_") => "controller",
+        "maesh_build" => "every role",
         _ => "proxy",
+    }
+}
+
+/// Metrics of policies, which have labels once the policy has acted.
+const POLICIES: [&str; 12] = [
+    "proxy_retries_total",
+    "proxy_retry_budget_exhausted_total",
+    "proxy_hedges_total",
+    "proxy_hedges_won_total",
+    "proxy_mirrored_total",
+    "proxy_faults_total",
+    "proxy_ejections_total",
+    "proxy_concurrency_refused_total",
+    "proxy_breaker_transitions_total",
+    "proxy_breaker_state",
+    "proxy_requests_waiting",
+    "proxy_endpoints",
+];
+
+/// Services whose policies act at the first requests.
+struct Policies {
+    _hangs: Backend,
+}
+
+impl Policies {
+    fn new(folder: &Path, web: SocketAddr) -> Self {
+        let hangs = Backend::http_slow("hangs");
+        let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        for (name, annotations, endpoints) in [
+            (
+                "gone",
+                "retry-attempts: '3', retry-on: connect-failure, retry-budget: 0%, eject: '1', eject-max: 100%, \
+                 circuit-breaker-expression: NetworkErrorRatio() > 0.9",
+                vec![gone],
+            ),
+            (
+                "slow",
+                "hedge-after: 1ms, balance: round-robin, mirror: web, timeout-request: 5s",
+                vec![hangs.address, web],
+            ),
+            ("small", "concurrency: '1,1', timeout-request: 500ms", vec![hangs.address]),
+            ("faulty", "fault-abort: '503', fault-until: 2999-01-01T00:00:00Z", vec![web]),
+        ] {
+            let annotations = annotations.split(", ").map(|one| format!("maesh.containo.us/{one}"));
+            let annotations: Vec<String> = annotations.collect();
+            let manifest = service("shop", name, 8080, &annotations.join(", ")) + &slices("shop", name, &endpoints);
+            save(folder, &format!("{name}.yaml"), &manifest.replace("10.96.0.77", "None"));
+        }
+        Self { _hangs: hangs }
+    }
+
+    /// Makes requests until each policy had a reason to act.
+    fn use_them(&self, at: SocketAddr) {
+        for name in ["gone", "slow", "faulty"] {
+            http::get(at, &format!("{name}.shop.maesh"), "/").unwrap();
+        }
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| http::get(at, "small.shop.maesh", "/").unwrap());
+            }
+        });
     }
 }
 
@@ -69,15 +133,43 @@ fn reference_page_is_current() {
     save(folder.path(), "db.yaml", &(tcp + &slices("shop", "db", &[db.address])));
     let nobody = service("shop", "nobody", 5433, "maesh.containo.us/traffic-type: tcp");
     save(folder.path(), "nobody.yaml", &nobody);
+    let datagrams = "apiVersion: v1\nkind: Service\nmetadata: {name: log, namespace: shop}\n\
+                     spec: {clusterIP: 10.96.0.78, ports: [{name: main, port: 5514, protocol: UDP}]}\n";
+    let slice = slices("shop", "log", &[db.address]).replace("- name: main\n", "- name: main\n  protocol: UDP\n");
+    save(folder.path(), "log.yaml", &(datagrams.to_owned() + &slice));
+    save(folder.path(), "lost.yaml", &datagrams.replace("name: log,", "name: lost,"));
     let dev = Dev::start(folder.path());
     // Labels are known once something was counted.
     let at = served_at(dev.entry("web.shop.maesh"));
     assert_eq!(http::get(at, "web.shop.maesh", "/").unwrap().status, 200);
     assert_eq!(http::get(at, "unknown.shop.maesh", "/").unwrap().status, 404);
     assert_eq!(echo(served_at(dev.entry("db.shop.maesh")), b"hello"), b"hello");
+    let policies = Policies::new(folder.path(), web.address);
+    await_condition("every Service is there", || {
+        ["gone", "slow", "small", "faulty"]
+            .iter()
+            .all(|name| http::get(at, &format!("{name}.shop.maesh"), "/").unwrap().status != 404)
+            .then_some(())
+    });
+    await_condition("every policy has acted", || {
+        policies.use_them(at);
+        let text = http::get(dev.admin(), "localhost", "/metrics").unwrap().body;
+        POLICIES.iter().all(|name| text.contains(&format!("\nmaesh_{name}{{"))).then_some(())
+    });
     // It may be reset before this side has seen that it is there.
     let _refused = std::net::TcpStream::connect(served_at(dev.entry("nobody.shop.maesh")));
-    let wanted = ["http_requests_total{", "http_refused_total{", "tcp_connections_total{", "tcp_refused_total{"];
+    for name in ["log.shop.maesh", "lost.shop.maesh"] {
+        let caller = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        caller.send_to(b"hello", served_at(dev.entry(name))).unwrap();
+    }
+    let wanted = [
+        "http_requests_total{",
+        "http_refused_total{",
+        "tcp_connections_total{",
+        "tcp_refused_total{",
+        "udp_flows_total{",
+        "udp_dropped_datagrams_total{",
+    ];
     let text = await_condition("everything is counted", || {
         let text = http::get(dev.admin(), "localhost", "/metrics").unwrap().body;
         wanted.iter().all(|name| text.contains(name)).then_some(text)
@@ -90,7 +182,13 @@ fn reference_page_is_current() {
          question is in [Troubleshooting](../operations.md#metrics).\n"
     );
     for (role, note) in [
-        ("proxy", "Labels `namespace`, `service` and `port` are those of the Service that was called."),
+        ("every role", ""),
+        (
+            "proxy",
+            "Labels `namespace`, `service` and `port` are those of the Service that was called. Those of ejections, circuit \
+             breakers, `concurrency`, endpoints and requests in flight are of the Service that the request was sent to, which is \
+             another one where a route, split or fallback leads there. A series appears with the first event that it counts.",
+        ),
         ("dns", ""),
         ("controller", ""),
     ] {
@@ -101,22 +199,31 @@ fn reference_page_is_current() {
         page += "| metric | type | labels | meaning |\n|---|---|---|---|\n";
         for (name, Family { kind, help, labels }) in families.iter().filter(|(name, _)| role_of(name) == role) {
             assert!(name.starts_with("maesh_"), "{name} lacks the mesh's prefix");
-            let total = if kind == "counter" { "_total" } else { "" };
+            let suffix = match kind.as_str() {
+                "counter" => "_total",
+                "info" => "_info",
+                _ => "",
+            };
             let labels: Vec<String> = labels.iter().map(|label| format!("`{label}`")).collect();
-            page += &format!("| `{name}{total}` | {kind} | {} | {help} |\n", labels.join(", "));
+            page += &format!("| `{name}{suffix}` | {kind} | {} | {help} |\n", labels.join(", "));
         }
     }
     is_current("docs/reference/metrics.md", &page, "cargo xtask docs");
 }
 
-/// The older text format, which `promtool check metrics` reads. In it a counter's name ends in `_total` everywhere.
+/// The older text format, which `promtool check metrics` reads. In it a counter's name ends in `_total` everywhere, and what
+/// only informs is a gauge whose name ends in `_info`.
 fn older_format(text: &str) -> String {
-    let counter = |line: &str| line.strip_prefix("# TYPE ")?.strip_suffix(" counter").map(str::to_owned);
-    let counters: BTreeSet<String> = text.lines().filter_map(counter).collect();
+    let of_kind = |kind: &str| -> BTreeSet<&str> {
+        text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.strip_suffix(kind)).collect()
+    };
+    let (counters, infos) = (of_kind(" counter"), of_kind(" info"));
     let lines = text.lines().filter(|line| *line != "# EOF").map(|line| {
         let words: Vec<&str> = line.splitn(4, ' ').collect();
         match words[..] {
             ["#", what, name, rest] if counters.contains(name) => format!("# {what} {name}_total {rest}\n"),
+            ["#", "TYPE", name, _] if infos.contains(name) => format!("# TYPE {name}_info gauge\n"),
+            ["#", what, name, rest] if infos.contains(name) => format!("# {what} {name}_info {rest}\n"),
             _ => format!("{line}\n"),
         }
     });

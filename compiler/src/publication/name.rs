@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use maesh_config::{
     Kind, ServiceName,
-    model::{Answer, Name, NamePort, Resource, Transport},
+    model::{Answer, Name, NamePort, Resource},
 };
 
 use super::{Publication, TableEntry};
@@ -128,20 +128,9 @@ impl Publication {
             0 => String::new(),
             others => format!(" (and {others} others)"),
         };
-        let (reason, text) = match listener.transport {
-            Transport::Udp => (
-                Reason::UnsupportedProtocol,
-                format!(
-                    "port {number} is UDP, which this version does not carry; the Service's name answers its plain \
-                     address. Give the ports that are not UDP a Service of their own, and they are carried."
-                ),
-            ),
-            Transport::Tcp => {
-                let plain = "Until then, the Service's name answers its plain address.";
-                (Reason::ListenFailed, format!("port {number} is not served by proxy {proxy}{others}: {why}. {plain}"))
-            }
-        };
-        let bad = Diagnostic::of(reason, "Service", &service.meta, "spec.ports", text);
+        let plain = "Until then, the Service's name answers its plain address.";
+        let text = format!("port {number} is not served by proxy {proxy}{others}: {why}. {plain}");
+        let bad = Diagnostic::of(Reason::ListenFailed, "Service", &service.meta, "spec.ports", text);
         Some(bad.value(number.to_string()).using("its plain address"))
     }
 }

@@ -21,7 +21,7 @@ use smallvec::SmallVec;
 
 use super::{Latency, Shares, WaitingRequests};
 use crate::{
-    policy::{Breaker, EjectedUntil, Ejection},
+    policy::{BackendEvent, Breaker, Counts, EjectedUntil, Ejection},
     upstream::Peer,
 };
 
@@ -52,6 +52,19 @@ pub(crate) struct BackendPort {
     pub(crate) queue: Arc<WaitingRequests>,
     /// Its circuit breaker.
     pub(crate) breaker: Breaker,
+    /// How often policies acted.
+    pub(crate) counts: Counts,
+}
+
+/// What happens on a backend port at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct BackendSeen {
+    /// Requests in flight.
+    pub(crate) in_flight: u32,
+    /// Endpoints that may be used, without those that are ejected.
+    pub(crate) usable: usize,
+    /// Endpoints that are ejected.
+    pub(crate) ejected: usize,
 }
 
 /// Policy and endpoints of a backend port.
@@ -169,7 +182,23 @@ impl BackendPort {
             turn,
             queue: Arc::default(),
             breaker: Breaker::default(),
+            counts: Counts::default(),
         }
+    }
+
+    /// What happens on it at `now`.
+    pub(crate) fn seen(&self, now: u32) -> BackendSeen {
+        let upstreams = self.upstreams.load();
+        let ejected = upstreams.usable.iter().filter(|candidate| candidate.endpoint.ejection.is_ejected(now)).count();
+        let in_flight = self.in_flight.load(Ordering::Relaxed);
+        BackendSeen { in_flight, usable: upstreams.usable.len() - ejected, ejected }
+    }
+
+    /// Connections to its endpoints that are kept for further requests: unused ones of HTTP/1.1, and all of HTTP/2.
+    pub(crate) fn kept_connections(&self) -> (usize, usize) {
+        let upstreams = self.upstreams.load();
+        let kept = upstreams.all.iter().map(|endpoint| endpoint.peer.kept());
+        kept.fold((0, 0), |(h1, h2), (more1, more2)| (h1 + more1, h2 + more2))
     }
 
     /// What its snapshots have in common.
@@ -189,6 +218,7 @@ impl BackendPort {
             return false;
         }
         self.ejected.note(endpoint.ejection.eject(now));
+        self.counts.add(BackendEvent::Ejected);
         true
     }
 
@@ -320,6 +350,11 @@ impl InFlight {
     /// The second attempt is the one that counts.
     pub(crate) fn take_over(&mut self, mut second: Self) {
         std::mem::swap(&mut self.endpoint, &mut second.endpoint);
+    }
+
+    /// Where it is.
+    pub(crate) fn endpoint(&self) -> Option<SocketAddr> {
+        self.endpoint.as_ref().map(|endpoint| endpoint.address)
     }
 
     /// The request is on this endpoint from now on.

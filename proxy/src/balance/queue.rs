@@ -28,6 +28,11 @@ impl WaitingRequests {
         Some(WaitingRequest(self.clone()))
     }
 
+    /// How many wait.
+    pub(crate) fn waiting(&self) -> u32 {
+        self.count.load(Ordering::Relaxed)
+    }
+
     /// Whether any request waits.
     pub(crate) fn is_waiting(&self) -> bool {
         self.count.load(Ordering::Relaxed) > 0

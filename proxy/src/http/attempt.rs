@@ -91,7 +91,6 @@ impl Attempts<'_> {
             endpoint.ejection.succeeded(now);
         } else if self.backend.failed(endpoint, now) {
             tracing::info!(service = %self.backend.service, endpoint = %endpoint.address, "endpoint ejected");
-            shared.telemetry.ejections.inc();
         }
     }
 }

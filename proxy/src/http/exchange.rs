@@ -8,14 +8,14 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     task::{Context, Poll},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, StatusCode, request};
 use http_body::{Frame, SizeHint};
 use tokio::time::{Sleep, sleep_until};
 
@@ -26,7 +26,7 @@ use crate::{
     clock::Clock,
     reason::Reason,
     state::{BackendPort, Counts, InFlight, Port},
-    telemetry::MethodLabel,
+    telemetry::{AccessRecord, EndedRequest, MethodLabel, RequestDetails, RequestRecord},
     upstream::BodyError,
 };
 
@@ -65,6 +65,8 @@ pub(crate) struct Exchange {
     pub(crate) permit: Option<ExchangePermit>,
     /// Its place among all requests to the backend and the endpoint.
     pub(crate) in_flight: Option<InFlight>,
+    /// What it said of itself, where it is logged.
+    pub(crate) details: Option<Box<RequestDetails>>,
 }
 
 impl Exchange {
@@ -97,6 +99,7 @@ impl Exchange {
             share: None,
             permit: None,
             in_flight: None,
+            details: None,
         })
     }
 
@@ -109,6 +112,14 @@ impl Exchange {
     /// It is a call of gRPC, whose outcome is in the trailers.
     pub(crate) fn is_grpc(&self) -> bool {
         self.form == AnswerForm::Grpc
+    }
+
+    /// Keeps what the head says, where the request is logged.
+    pub(crate) fn note_details(&mut self, head: &request::Parts) {
+        let Some(log) = &self.caller.shared.access_log else { return };
+        if log.takes(self.caller.worker.draw()) {
+            self.details = Some(RequestDetails::of(head, true));
+        }
     }
 
     /// When its head arrived.
@@ -157,12 +168,49 @@ impl Drop for Exchange {
         match (&self.port, self.reason) {
             (Some(port), reason) => {
                 if let Counts::Http(counts) = &port.counts {
-                    counts.record(self.caller.http2, self.method, self.status, reason, took);
+                    counts.record(&EndedRequest {
+                        http2: self.caller.http2,
+                        method: self.method,
+                        status: self.status,
+                        reason,
+                        took,
+                        received: self.received + self.activity.received(),
+                        sent: self.sent,
+                    });
                 }
             }
             (None, Some(reason)) => self.caller.shared.telemetry.refused(reason),
             (None, None) => {}
         }
+        if let Some(details) = self.details.take() {
+            self.log(details, took);
+        }
+    }
+}
+
+impl Exchange {
+    /// Writes the request into the access log.
+    #[cold]
+    fn log(&self, details: Box<RequestDetails>, took: Duration) {
+        let Some(log) = self.caller.shared.access_log.as_ref().filter(|_| details.logged) else { return };
+        log.log(AccessRecord {
+            caller: self.caller.address,
+            called: self.port.as_ref().map(|port| (port.own.service.clone(), port.number)),
+            backend: self.backend.as_ref().map(|backend| backend.service.clone()),
+            endpoint: self.in_flight.as_ref().and_then(InFlight::endpoint),
+            reason: self.reason,
+            received: self.received + self.activity.received(),
+            sent: self.sent,
+            began: SystemTime::now().checked_sub(self.began.elapsed()).unwrap_or(SystemTime::UNIX_EPOCH),
+            took,
+            request: Some(RequestRecord {
+                details,
+                http2: self.caller.http2,
+                status: self.status,
+                grpc_status: self.grpc_status,
+                attempts: self.attempts,
+            }),
+        });
     }
 }
 
@@ -177,25 +225,45 @@ pub(crate) struct Activity {
     /// Milliseconds; 0 while there is no limit.
     limit: AtomicU32,
     uploading: AtomicBool,
+    /// Bytes of the request's body.
+    received: AtomicU64,
 }
 
 impl Activity {
     /// Nothing has moved yet.
     pub(crate) fn new(clock: Clock) -> Arc<Self> {
         let last = AtomicU32::new(clock.coarse());
-        Arc::new(Self { clock, last, limit: AtomicU32::new(0), uploading: AtomicBool::new(false) })
+        Arc::new(Self {
+            clock,
+            last,
+            limit: AtomicU32::new(0),
+            uploading: AtomicBool::new(false),
+            received: AtomicU64::new(0),
+        })
     }
 
     /// A request begins.
     fn begin(&self) {
         self.limit.store(0, Ordering::Relaxed);
         self.uploading.store(false, Ordering::Relaxed);
+        self.received.store(0, Ordering::Relaxed);
         self.touch();
     }
 
     /// Bytes moved.
     pub(crate) fn touch(&self) {
         self.last.store(self.clock.coarse(), Ordering::Relaxed);
+    }
+
+    /// The caller sent so many bytes of its body.
+    pub(crate) fn receive(&self, bytes: usize) {
+        // Only the task that reads the body writes here.
+        self.received.store(self.received() + bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Bytes of the body that the caller has sent.
+    pub(crate) fn received(&self) -> u64 {
+        self.received.load(Ordering::Relaxed)
     }
 
     /// From now on silence has this limit.

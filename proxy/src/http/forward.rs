@@ -29,6 +29,7 @@ use super::{
 use crate::{
     admission::ExchangePermit,
     balance::{self, Affinity},
+    policy::CalledEvent,
     reason::Reason,
     state::{BackendPort, Endpoint, InFlight, Port},
     upstream::{Answer, Failure, ResponseRest, Reuse, Upgraded},
@@ -214,15 +215,15 @@ impl Forwarding<'_> {
             }
             match again {
                 RetryKind::Anew => {
-                    shared.telemetry.retries_closed.inc();
+                    runtime.count(CalledEvent::RetriedClosed);
                     reuse = Reuse::Refused;
                 }
                 RetryKind::Elsewhere => {
-                    shared.telemetry.retries_connect.inc();
+                    runtime.count(CalledEvent::RetriedConnect);
                     avoided.push(endpoint);
                 }
                 RetryKind::Policy(pause) => {
-                    shared.telemetry.retries_policy.inc();
+                    runtime.count(CalledEvent::RetriedPolicy);
                     avoided.push(endpoint);
                     // The response that is not used goes before the pause: its connection is free meanwhile.
                     drop(result);
@@ -273,7 +274,7 @@ impl Forwarding<'_> {
             if !self.port.runtime.budget.take(budget, shared.clock.coarse()) {
                 return None;
             }
-            shared.telemetry.hedges.inc();
+            self.port.runtime.count(CalledEvent::Hedged);
             let reader = self.upload.map(Replay::reader);
             Some(async move {
                 let result = attempts.make(&endpoint, timeout, Reuse::Allowed, reader).await;
@@ -283,6 +284,7 @@ impl Forwarding<'_> {
         let (result, held) = hedge::race(first, after, second).await;
         if let Some((second, _)) = held {
             *made += 1;
+            self.port.runtime.count(CalledEvent::HedgeWon);
             in_flight.take_over(second);
         }
         result

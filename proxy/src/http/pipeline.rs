@@ -26,6 +26,7 @@ use super::{
     upgrade::{self, Tunnel, UpgradeRequest},
 };
 use crate::{
+    policy::CalledEvent,
     reason::Reason,
     state::{BackendPort, Port, PortLookup, Target, find_port, ready_port},
 };
@@ -43,6 +44,7 @@ pub(crate) struct Answered {
 /// Carries `request` from its head to the head of its response. What is learnt on the way is noted in `exchange`.
 pub(crate) async fn run(exchange: &mut Exchange, mut request: Box<ProxiedRequest>) -> Result<Answered, LocalAnswer> {
     let caller = exchange.caller.clone();
+    exchange.note_details(&request.head);
     let host = check(&caller, &mut request.head)?;
     let port = find(&caller, host.as_ref()).await?;
     exchange.port = Some(port.clone());
@@ -61,9 +63,13 @@ pub(crate) async fn run(exchange: &mut Exchange, mut request: Box<ProxiedRequest
         let worker = &caller.worker;
         let injected = fault::draw(fault, SystemTime::now(), [worker.draw(), worker.draw()]);
         if let Some(delay) = injected.delay {
+            port.runtime.count(CalledEvent::Delayed);
             Box::pin(tokio::time::sleep(delay)).await;
         }
-        injected.abort.map_or(Ok(()), Err)?;
+        if let Some(abort) = injected.abort {
+            port.runtime.count(CalledEvent::Aborted);
+            return Err(abort);
+        }
     }
     exchange.share = Some(concurrency::of_caller(&caller, backend)?);
     let host = host.as_ref();

@@ -1,5 +1,7 @@
 //! Accepting connections, and finding out what they speak.
 
+mod log;
+
 use std::{
     io::{self, Write as _},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr},
@@ -12,6 +14,7 @@ use bytes::{Bytes, BytesMut};
 use maesh_config::{ServiceName, model::Protocol};
 use tokio::{io::AsyncReadExt, net::TcpStream, sync::oneshot, time::timeout};
 
+use self::log::StreamLog;
 use super::socket::AsyncListener;
 use crate::{
     admission::ConnectionPermit,
@@ -353,10 +356,12 @@ async fn serve_tcp(worker: &Arc<Worker>, stream: TcpStream, first: Bytes, caller
         return reset(&stream, caller, Reason::UnknownHost);
     };
     let counts = shared.telemetry.stream(&called.name, port);
+    let logged = StreamLog::begin(worker, caller, &called.name, port);
     let (endpoint, in_flight, idle) = match endpoint_for(worker, caller, &called, port, protocol).await {
         Ok(found) => found,
         Err(reason) => {
             counts.refused(reason);
+            logged.inspect(|logged| logged.end(shared, None, (0, 0), Some(reason)));
             return reset(&stream, caller, reason);
         }
     };
@@ -372,6 +377,7 @@ async fn serve_tcp(worker: &Arc<Worker>, stream: TcpStream, first: Bytes, caller
     shared.telemetry.open_tcp.dec();
     counts.received.inc_by(relayed.to_endpoint);
     counts.sent.inc_by(relayed.to_caller);
+    logged.inspect(|logged| logged.end(shared, in_flight.endpoint(), (relayed.to_endpoint, relayed.to_caller), None));
     drop(in_flight);
 }
 
@@ -406,9 +412,9 @@ async fn endpoint_for(
     if local_only {
         shared.wait_for_workload(caller).await;
     }
-    let dialled = match tcp::dial(worker, caller, backend).await {
+    let dialled = match tcp::dial(worker, caller, &port.runtime, backend).await {
         Err(reason) if reason.is_unreachable() => match port.fallback_of(backend) {
-            Some(fallback) => tcp::dial(worker, caller, fallback).await,
+            Some(fallback) => tcp::dial(worker, caller, &port.runtime, fallback).await,
             None => Err(reason),
         },
         dialled => dialled,

@@ -25,6 +25,15 @@ struct Inner {
     state: BreakerState,
     measured: Measured,
     evaluated: u32,
+    transitions: Transitions,
+}
+
+/// How often a breaker went over to each of its states.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Transitions {
+    pub(crate) open: u64,
+    pub(crate) recovering: u64,
+    pub(crate) closed: u64,
 }
 
 /// What a breaker does.
@@ -78,15 +87,15 @@ impl Breaker {
         }
         inner.measured = Measured::default();
         inner.state = BreakerState::Open { until: now.wrapping_add(OPEN) };
+        inner.transitions.open += 1;
         Some(inner.state)
     }
 
-    /// What it does at `now`.
-    #[cfg(test)]
-    fn state(&self, now: u32) -> BreakerState {
+    /// What it does at `now`, and how often that has changed.
+    pub(crate) fn seen(&self, now: u32) -> (BreakerState, Transitions) {
         let mut inner = self.0.lock();
         inner.advance(now);
-        inner.state
+        (inner.state, inner.transitions)
     }
 }
 
@@ -98,11 +107,13 @@ impl Inner {
             && is_past(until)
         {
             self.state = BreakerState::Recovering { since: until };
+            self.transitions.recovering += 1;
         }
         if let BreakerState::Recovering { since } = self.state
             && is_past(since.wrapping_add(RECOVERY))
         {
             self.state = BreakerState::Closed;
+            self.transitions.closed += 1;
         }
     }
 }
@@ -128,12 +139,13 @@ mod tests {
         assert_eq!(breaker.note(&expression, now, 503, 1.0), Some(BreakerState::Open { until: now + OPEN }));
         assert!(!breaker.lets_through(now, 0) && !breaker.lets_through(now + 9_999, 0));
         now += OPEN + RECOVERY / 2;
-        assert_eq!(breaker.state(now), BreakerState::Recovering { since: opened + OPEN });
+        assert_eq!(breaker.seen(now).0, BreakerState::Recovering { since: opened + OPEN });
         let through = (0..10_000).filter(|draw| breaker.lets_through(now, *draw)).count();
         assert_eq!(through, 5_000, "half of them, half way");
         now += RECOVERY / 2;
-        assert_eq!(breaker.state(now), BreakerState::Closed);
+        assert_eq!(breaker.seen(now).0, BreakerState::Closed);
         assert!(breaker.lets_through(now, 9_999));
+        assert_eq!(breaker.seen(now).1, Transitions { open: 1, recovering: 1, closed: 1 });
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! How much retries may add to the load of a Service: a share of the requests, or a rate, whichever is more.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use maesh_config::policy::RetryBudget;
 
 use super::window::{SECONDS, Window};
@@ -9,6 +11,8 @@ use super::window::{SECONDS, Window};
 pub(crate) struct Budget {
     requests: Window,
     retries: Window,
+    /// Retries that were not made because of it.
+    refused: AtomicU64,
 }
 
 impl Budget {
@@ -25,8 +29,15 @@ impl Budget {
         let may = u64::from(self.retries.sum(second)) < allowed;
         if may {
             self.retries.add(second);
+        } else {
+            self.refused.fetch_add(1, Ordering::Relaxed);
         }
         may
+    }
+
+    /// Retries that were not made because of it.
+    pub(crate) fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
     }
 }
 
@@ -47,6 +58,7 @@ mod tests {
             assert_eq!((0..2_000).filter(|_| budget.take(policy, 6_000)).count(), want, "{case}");
             let later = (0..2_000).filter(|_| budget.take(policy, 30_000)).count();
             assert_eq!(later, per_second as usize * 10, "{case}: what was long ago counts no more");
+            assert_eq!(budget.refused(), 4_000 - want as u64 - u64::from(per_second) * 10, "{case}");
         }
     }
 }

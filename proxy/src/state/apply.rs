@@ -54,7 +54,7 @@ pub(crate) struct Apply {
     interest: Interest,
     graph: Graph,
     names: HashMap<ServiceName, Arc<ServiceEntry>>,
-    runtime: Runtime,
+    runtime: Arc<Runtime>,
     /// Listeners that wait for another try to open them.
     refused: RefusedListeners,
     /// Endpoints that left with requests in flight, since the last acknowledgement.
@@ -79,12 +79,13 @@ impl Apply {
         let node = config.node_address.filter(|_| place.zone.is_none()).map(Workload::resource_name_of);
         let dialable = Dialable::new(&config.shared, config.loopback_endpoints);
         let graph = Graph::new(place, node, dialable);
+        let runtime = shared.runtime.clone();
         Self {
             shared,
             interest,
             graph,
             names: HashMap::new(),
-            runtime: Runtime::default(),
+            runtime,
             refused: RefusedListeners::default(),
             leaving: Vec::new(),
         }
@@ -106,6 +107,7 @@ impl Apply {
         let rejected = self.carry_out(ports);
         let telemetry = &self.shared.telemetry;
         telemetry.revision.inc();
+        self.shared.updated.store(self.shared.clock.seconds(), Ordering::Relaxed);
         #[allow(clippy::cast_possible_wrap)]
         telemetry.services.set(self.graph.held() as i64);
         let leaving = std::mem::take(&mut self.leaving);
@@ -288,7 +290,7 @@ impl Apply {
         tables.by_address.extend(called.facts.load().cluster_ips.iter().map(|ip| (*ip, None)));
         called.release();
         called.arrived(true);
-        self.shared.telemetry.retain_ports(name, |_| false);
+        self.shared.telemetry.retain_ports(name, |_, _| false);
     }
 
     fn replace_tables(&self, mut tables: Tables) {
@@ -336,9 +338,10 @@ impl Apply {
             made.runtime = self.runtime.of_called(name, port.number);
             ports.push(Arc::new(made));
         }
-        let stays = |number| ports.iter().any(|port| port.number == number);
-        self.runtime.retain_called(name, stays);
-        self.shared.telemetry.retain_ports(name, stays);
+        self.runtime.retain_called(name, |number| ports.iter().any(|port| port.number == number));
+        self.shared.telemetry.retain_ports(name, |number, transport| {
+            ports.iter().any(|port| port.number == number && port.protocol.transport() == transport)
+        });
         called.serving.store(Some(Arc::new(ActiveService::new(ports, &self.shared.leaving))));
         called.arrived(false);
     }

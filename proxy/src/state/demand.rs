@@ -53,7 +53,8 @@ impl ServiceEntry {
         self.used.load(Ordering::Relaxed)
     }
 
-    fn touch(&self, shared: &Shared) {
+    /// Notes that it is used now.
+    pub(crate) fn touch(&self, shared: &Shared) {
         let now = shared.clock.coarse();
         // Workers share this line: write only what changes.
         if self.used.load(Ordering::Relaxed) != now {

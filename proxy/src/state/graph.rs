@@ -18,11 +18,14 @@ use std::{
 
 use maesh_config::{
     Kind, Resource, ServiceName,
-    model::{self, BackendPolicy, CalledPolicy, Endpoints, Listener, Mesh, Name, Protocol, Route, Service, Workload},
+    model::{
+        self, BackendPolicy, CalledPolicy, Endpoints, Listener, Mesh, Name, Protocol, Route, Service, Transport,
+        Workload,
+    },
     policy::ServiceRef,
 };
 
-use self::service::{Backend, Fetched, GraphService, stream_port};
+use self::service::{Backend, Fetched, GraphService, port_of};
 use super::{Destination, Locality};
 use crate::loops::Dialable;
 
@@ -83,6 +86,7 @@ pub(crate) enum Effect {
 pub(crate) struct BackendId {
     pub(crate) service: ServiceName,
     pub(crate) port: u16,
+    pub(crate) transport: Transport,
 }
 
 /// One port of a Service, with its backends resolved.
@@ -369,31 +373,33 @@ impl Graph {
         if !backends.iter().all(known) || !fallbacks.all(|it| known(&it)) {
             return None;
         }
-        let find = |service: &ServiceName, port: u16| match self
+        let find = |service: &ServiceName, port: u16, transport| match self
             .services
             .get(service)
-            .and_then(|entry| entry.stream_port(port))
+            .and_then(|entry| entry.port(port, transport))
         {
             None => Destination::Missing,
             Some(found) if found.backend.not_understood.is_some() => Destination::NotUnderstood,
-            Some(_) => Destination::Backend(BackendId { service: service.clone(), port }),
+            Some(_) => Destination::Backend(BackendId { service: service.clone(), port, transport }),
         };
-        let route = |route: &Route| {
+        let route = |route: &Route, transport| {
             let to = |to: &model::Backend| match route.not_understood {
                 Some(_) => Destination::NotUnderstood,
-                None => find(&to.service, to.port),
+                None => find(&to.service, to.port, transport),
             };
             route.backends.iter().map(|it| (it.weight, to(it))).collect()
         };
-        let refer = |to: &ServiceRef| find(&to.service, to.port).backend().cloned();
+        let refer = |to: &ServiceRef, transport| find(&to.service, to.port, transport).backend().cloned();
         let fallback = |of: BackendId| {
-            let port = self.services.get(&of.service)?.stream_port(of.port)?;
-            Some((of, refer(port.backend.fallback.as_ref()?)?))
+            let port = self.services.get(&of.service)?.port(of.port, of.transport)?;
+            let to = refer(port.backend.fallback.as_ref()?, of.transport)?;
+            Some((of, to))
         };
-        let ports = service.ports.iter().filter(|port| port.protocol != Protocol::Udp);
-        let published = ports.map(|port| {
-            let routes: Vec<Vec<(u32, Destination<BackendId>)>> = port.routes.iter().map(route).collect();
-            let own = BackendId { service: service.name.clone(), port: port.number };
+        let published = service.ports.iter().map(|port| {
+            let transport = port.protocol.transport();
+            let routes: Vec<Vec<(u32, Destination<BackendId>)>> =
+                port.routes.iter().map(|it| route(it, transport)).collect();
+            let own = BackendId { service: service.name.clone(), port: port.number, transport };
             let routed = routes.iter().flatten().filter_map(|(_, to)| to.backend().cloned());
             let fallbacks = BTreeSet::from_iter(routed.chain([own.clone()])).into_iter().filter_map(fallback).collect();
             PublishedPort {
@@ -402,7 +408,7 @@ impl Graph {
                 leaving: port.leaving,
                 routes,
                 own,
-                mirror: port.called.mirror.as_ref().and_then(|mirror| refer(&mirror.to)),
+                mirror: port.called.mirror.as_ref().and_then(|mirror| refer(&mirror.to, transport)),
                 fallbacks,
                 own_refuses: port.backend.not_understood.is_some() || port.called.not_understood.is_some(),
                 called: port.called.clone(),
@@ -424,10 +430,10 @@ impl Graph {
         }
         for id in old.difference(&new) {
             let Some(entry) = self.services.get_mut(&id.service) else { continue };
-            let Some(backend) = entry.backends.get_mut(&id.port) else { continue };
+            let Some(backend) = entry.backends.get_mut(&(id.port, id.transport)) else { continue };
             backend.users.remove(name);
             if backend.users.is_empty() {
-                entry.backends.remove(&id.port);
+                entry.backends.remove(&(id.port, id.transport));
                 self.effects.push(Effect::DropBackend(id.clone()));
             }
         }
@@ -435,12 +441,13 @@ impl Graph {
 
     fn use_backend(&mut self, id: &BackendId, user: &ServiceName) {
         let Some(entry) = self.services.get_mut(&id.service) else { return };
-        if let Some(backend) = entry.backends.get_mut(&id.port) {
+        if let Some(backend) = entry.backends.get_mut(&(id.port, id.transport)) {
             backend.users.insert(user.clone());
             return;
         }
-        let Some(policy) = entry.stream_port(id.port).map(|port| port.backend.clone()) else { return };
-        entry.backends.insert(id.port, Backend { policy, users: HashSet::from([user.clone()]) });
+        let Some(port) = entry.port(id.port, id.transport) else { return };
+        let policy = port.backend.clone();
+        entry.backends.insert((id.port, id.transport), Backend { policy, users: HashSet::from([user.clone()]) });
         if let Some(effect) = self.set_backend(id) {
             self.effects.push(effect);
         }
@@ -455,21 +462,26 @@ impl Graph {
     fn refresh(&mut self, name: &ServiceName) {
         let Some(entry) = self.services.get_mut(name) else { return };
         let newest = entry.service.get().cloned();
-        for (number, backend) in &mut entry.backends {
+        for ((number, transport), backend) in &mut entry.backends {
             // A port that the newest version does not have is in use by the version before, with its last policy.
-            if let Some(port) = newest.as_ref().and_then(|service| stream_port(service, *number)) {
+            if let Some(port) = newest.as_ref().and_then(|service| port_of(service, *number, *transport)) {
                 backend.policy = port.backend.clone();
             }
         }
-        let ids: Vec<_> = entry.backends.keys().map(|port| BackendId { service: name.clone(), port: *port }).collect();
+        let id = |(port, transport): &(u16, Transport)| BackendId {
+            service: name.clone(),
+            port: *port,
+            transport: *transport,
+        };
+        let ids: Vec<_> = entry.backends.keys().map(id).collect();
         let effects: Vec<_> = ids.iter().filter_map(|id| self.set_backend(id)).collect();
         self.effects.extend(effects);
     }
 
     fn set_backend(&self, id: &BackendId) -> Option<Effect> {
         let entry = self.services.get(&id.service)?;
-        let policy = entry.backends.get(&id.port)?.policy.clone();
-        let mut endpoints = entry.endpoints_of(id.port);
+        let policy = entry.backends.get(&(id.port, id.transport))?.policy.clone();
+        let mut endpoints = entry.endpoints_of(id.port, id.transport);
         endpoints.retain(|endpoint| self.dialable.allows(endpoint.address));
         Some(Effect::SetBackend { id: id.clone(), policy, endpoints })
     }

@@ -1,7 +1,7 @@
 //! What a listener serves, as its connections read it.
 
 use arc_swap::ArcSwap;
-use maesh_config::model::Listener;
+use maesh_config::model::{Listener, Transport};
 
 use super::{Claims, directory_name};
 
@@ -15,6 +15,8 @@ pub(crate) struct Listening {
 pub(crate) struct Facts {
     /// The port it is bound to.
     pub(crate) port: u16,
+    /// Streams or datagrams.
+    pub(crate) transport: Transport,
     /// The Service (as the directory has it) and port to which everything belongs.
     pub(crate) owner: Option<(Box<str>, u16)>,
     /// HTTP is served.
@@ -31,6 +33,7 @@ impl From<&Listener> for Facts {
     fn from(listener: &Listener) -> Self {
         Self {
             port: listener.port,
+            transport: listener.transport,
             owner: listener.owner.as_ref().map(|(service, port)| (directory_name(service), *port)),
             http: listener.http,
             tls: listener.tls,

@@ -10,22 +10,26 @@ use std::{
     sync::Arc,
 };
 
-use maesh_config::{ServiceName, model::BackendPolicy};
+use maesh_config::{
+    ServiceName,
+    model::{BackendPolicy, Transport},
+};
+use parking_lot::Mutex;
 
 use super::{BackendPort, graph::BackendId};
 use crate::policy::CalledRuntime;
 
-/// Run-time state of all ports.
+/// Run-time state of all ports. One task changes it; metrics are read from it.
 #[derive(Default)]
-pub(super) struct Runtime {
-    backends: HashMap<BackendId, Arc<BackendPort>>,
-    called: HashMap<ServiceName, HashMap<u16, Arc<CalledRuntime>>>,
+pub(crate) struct Runtime {
+    backends: Mutex<HashMap<BackendId, Arc<BackendPort>>>,
+    called: Mutex<HashMap<ServiceName, HashMap<u16, Arc<CalledRuntime>>>>,
 }
 
 impl Runtime {
     /// The state of a backend port; made, with this policy, if there is none.
-    pub(super) fn of(&mut self, id: &BackendId, policy: &BackendPolicy) -> Arc<BackendPort> {
-        match self.backends.entry(id.clone()) {
+    pub(super) fn of(&self, id: &BackendId, policy: &BackendPolicy) -> Arc<BackendPort> {
+        match self.backends.lock().entry(id.clone()) {
             Entry::Occupied(there) => there.get().clone(),
             Entry::Vacant(new) => new.insert(Arc::new(BackendPort::new(id.service.clone(), policy.clone()))).clone(),
         }
@@ -33,24 +37,25 @@ impl Runtime {
 
     /// The state of a backend port, if there is one.
     pub(super) fn get(&self, id: &BackendId) -> Option<Arc<BackendPort>> {
-        self.backends.get(id).cloned()
+        self.backends.lock().get(id).cloned()
     }
 
     /// Ends the state of a backend port. Requests in flight on it go on.
-    pub(super) fn remove(&mut self, id: &BackendId) {
-        if let Some(backend) = self.backends.remove(id) {
+    pub(super) fn remove(&self, id: &BackendId) {
+        let removed = self.backends.lock().remove(id);
+        if let Some(backend) = removed {
             backend.retire();
         }
     }
 
     /// The state of a port that is called; made if there is none.
-    pub(super) fn of_called(&mut self, service: &ServiceName, port: u16) -> Arc<CalledRuntime> {
-        self.called.entry(service.clone()).or_default().entry(port).or_default().clone()
+    pub(super) fn of_called(&self, service: &ServiceName, port: u16) -> Arc<CalledRuntime> {
+        self.called.lock().entry(service.clone()).or_default().entry(port).or_default().clone()
     }
 
     /// Ends the state of the ports of a called Service that `stays` does not name.
-    pub(super) fn retain_called(&mut self, service: &ServiceName, stays: impl Fn(u16) -> bool) {
-        if let Entry::Occupied(mut ports) = self.called.entry(service.clone()) {
+    pub(super) fn retain_called(&self, service: &ServiceName, stays: impl Fn(u16) -> bool) {
+        if let Entry::Occupied(mut ports) = self.called.lock().entry(service.clone()) {
             ports.get_mut().retain(|port, _| stays(*port));
             if ports.get().is_empty() {
                 ports.remove();
@@ -58,8 +63,28 @@ impl Runtime {
         }
     }
 
+    /// All backend ports, in the order of their names.
+    pub(crate) fn backends(&self) -> Vec<(ServiceName, (u16, Transport), Arc<BackendPort>)> {
+        let seen = |(id, backend): (&BackendId, &Arc<BackendPort>)| {
+            (id.service.clone(), (id.port, id.transport), backend.clone())
+        };
+        let mut all: Vec<_> = self.backends.lock().iter().map(seen).collect();
+        all.sort_unstable_by(|(a, of_a, _), (b, of_b, _)| (a, of_a).cmp(&(b, of_b)));
+        all
+    }
+
+    /// All ports that are called, in the order of their names. Nothing is learnt there of datagrams.
+    pub(crate) fn called(&self) -> Vec<(ServiceName, (u16, Transport), Arc<CalledRuntime>)> {
+        let mut all = Vec::new();
+        for (service, ports) in self.called.lock().iter() {
+            all.extend(ports.iter().map(|(port, runtime)| (service.clone(), (*port, Transport::Tcp), runtime.clone())));
+        }
+        all.sort_unstable_by(|(a, of_a, _), (b, of_b, _)| (a, of_a).cmp(&(b, of_b)));
+        all
+    }
+
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
-        self.backends.len()
+        self.backends.lock().len()
     }
 }

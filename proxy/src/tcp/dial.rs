@@ -7,18 +7,20 @@ use tokio::net::TcpStream;
 
 use crate::{
     balance::{self, Affinity, FAILURE},
+    policy::{CalledEvent, CalledRuntime},
     reason::Reason,
     state::{BackendPort, Endpoint, InFlight},
     worker::Worker,
 };
 
-/// Connects to an endpoint of `backend` for an opaque stream; a connect failure is tried once more elsewhere.
+/// Connects to an endpoint of `backend` for an opaque stream to a port with the state `called`; a connect failure is tried once more elsewhere.
 ///
 /// # Errors
 /// Why there is no connection.
 pub(crate) async fn dial(
     worker: &Arc<Worker>,
     caller: IpAddr,
+    called: &CalledRuntime,
     backend: &Arc<BackendPort>,
 ) -> Result<(TcpStream, InFlight), Reason> {
     let shared = &worker.shared;
@@ -51,13 +53,11 @@ pub(crate) async fn dial(
                 tracing::debug!(service = %backend.service, %error, "connecting an opaque stream failed");
                 let now = shared.clock.coarse();
                 endpoint.latency.record(now, FAILURE);
-                if backend.failed(&endpoint, now) {
-                    shared.telemetry.ejections.inc();
-                }
+                backend.failed(&endpoint, now);
                 if !avoided.is_empty() {
                     return Err(error.reason());
                 }
-                shared.telemetry.retries_connect.inc();
+                called.count(CalledEvent::RetriedConnect);
                 avoided.push(endpoint);
             }
         }

@@ -122,6 +122,14 @@ impl Pools {
         }
     }
 
+    /// Connections that are kept: unused ones of HTTP/1.1, and all of HTTP/2.
+    pub(super) fn kept(&self) -> (usize, usize) {
+        self.0.iter().filter_map(OnceLock::get).fold((0, 0), |(h1, h2), pool| {
+            let kept = pool.kept.lock();
+            (h1 + kept.h1.len(), h2 + kept.h2.len())
+        })
+    }
+
     /// Closes everything that is unused.
     pub(super) fn clear(&self) {
         for pool in self.0.iter().filter_map(OnceLock::get) {

@@ -18,7 +18,7 @@ use crate::support::endpoints::{self, Server, full};
 
 /// Counts the requests of an endpoint.
 #[derive(Clone, Default)]
-struct Count(Arc<AtomicUsize>);
+pub(crate) struct Count(Arc<AtomicUsize>);
 
 impl Count {
     fn get(&self) -> usize {
@@ -32,7 +32,7 @@ impl Count {
 }
 
 /// An endpoint that answers its first `failures` requests with `status`, then 200 with its name.
-async fn failing(name: &'static str, status: u16, failures: usize) -> (Server, Count) {
+pub(crate) async fn failing(name: &'static str, status: u16, failures: usize) -> (Server, Count) {
     let count = Count::default();
     let counted = count.clone();
     let server = endpoints::serve(false, move |_: Request<Incoming>| {

@@ -5,7 +5,7 @@
 use std::{collections::BTreeSet, fs, path::Path};
 
 /// Every room, from the bottom to the top.
-const ROOMS: [&str; 26] = [
+const ROOMS: [&str; 28] = [
     "clock",
     "config",
     "fields",
@@ -24,9 +24,11 @@ const ROOMS: [&str; 26] = [
     "policy",
     "balance",
     "state",
+    "metrics",
     "worker",
     "tls",
     "tcp",
+    "udp",
     "http",
     "listener",
     "drain",

@@ -94,6 +94,7 @@ fn good() -> Collected {
         listen: 80,
         listener: Some(ListenerSeen { id: "shared/80/tcp".into(), addresses: vec![], shared: true }),
         held: ServiceState::InForce,
+        policies: vec![],
         routes: vec![],
         refusal: None,
     };

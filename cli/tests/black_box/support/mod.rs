@@ -126,6 +126,11 @@ impl Dev {
         }
     }
 
+    /// The events that nobody asked for, of a process that has ended.
+    pub fn remaining(&self) -> Vec<Value> {
+        self.events.iter().collect()
+    }
+
     /// Waits for an event of which this holds, skipping others.
     pub fn await_event(&mut self, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
         let end = Instant::now() + PATIENCE;

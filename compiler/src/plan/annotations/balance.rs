@@ -35,12 +35,12 @@ pub(crate) static EJECT: Annotation<u32> = Annotation {
         name: "eject",
         side: Side::Backend,
         on_namespace: true,
-        protocols: &[Protocol::Http, Protocol::Tcp],
+        protocols: &[Protocol::Http, Protocol::Tcp, Protocol::Udp],
         values: FAILURES,
         default: "5",
         purpose: "After how many failures in a row an endpoint gets no requests for a while: 10 s times the number of \
                   ejections, at most 5 minutes. Failures are answers from 500 on, connections that cannot be made or are \
-                  reset, and tries that time out. 0: never.",
+                  reset, tries that time out, and datagrams of UDP that cannot be delivered. 0: never.",
         example: "3",
     },
     scope: Scope::Port(|port| port.policy.eject.failures.to_string()),
@@ -57,7 +57,7 @@ pub(crate) static EJECT_MAX: Annotation<u32> = Annotation {
         name: "eject-max",
         side: Side::Backend,
         on_namespace: true,
-        protocols: &[Protocol::Http, Protocol::Tcp],
+        protocols: &[Protocol::Http, Protocol::Tcp, Protocol::Udp],
         values: SHARE,
         default: "50%",
         purpose: "Which share of the endpoints may be left out at the same time. When all would be, none is.",

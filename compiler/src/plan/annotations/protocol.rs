@@ -16,7 +16,7 @@ pub(crate) static TRAFFIC_TYPE: Annotation<Protocol> = Annotation {
         protocols: &[Protocol::Http, Protocol::Tcp, Protocol::Udp],
         values: PROTOCOLS,
         default: "what appProtocol or the mesh's default says",
-        purpose: "What a port carries. `udp` is not carried in this version: the name resolves to the ClusterIP.",
+        purpose: "What a port carries. `udp` is for ports whose protocol is UDP, and they carry nothing else.",
         example: "tcp",
     },
     scope: Scope::Port(|port| port.protocol.to_string()),

@@ -24,6 +24,5 @@ pub(in crate::http) fn leave(backend: &BackendPort, shared: &Shared, status: Sta
     let millis = took.as_secs_f64() * 1000.0;
     if let Some(state) = backend.breaker.note(expression, shared.clock.coarse(), status.as_u16(), millis) {
         tracing::info!(service = %backend.service, ?state, %expression, "circuit breaker opened");
-        shared.telemetry.breakers_opened.inc();
     }
 }

@@ -7,6 +7,7 @@ use tokio::time::timeout;
 use crate::{
     balance::{BackendPort, InFlight, Share},
     http::caller::Caller,
+    policy::BackendEvent,
     reason::Reason,
 };
 
@@ -15,7 +16,8 @@ pub(in crate::http) fn of_caller(caller: &Caller, backend: &BackendPort) -> Resu
     let policy = &backend.upstreams.load().policy;
     // Those that wait are its requests too.
     let limit = policy.concurrency.saturating_add(policy.queue.map_or(0, |queue| queue.length));
-    caller.last_share.enter(&backend.shares, caller.address, limit).ok_or(Reason::Overloaded)
+    let share = caller.last_share.enter(&backend.shares, caller.address, limit);
+    share.ok_or_else(|| refused(backend, BackendEvent::CallerFull))
 }
 
 /// Takes a place among all requests to the backend. Waits for one if the policy allows it.
@@ -31,7 +33,9 @@ pub(in crate::http) async fn of_all(backend: &Arc<BackendPort>) -> Result<InFlig
         return Ok(place);
     }
     let waiting = queue.and_then(|queue| Some((backend.queue.enter(queue.length)?, queue.wait)));
-    let Some((waiting, longest)) = waiting else { return Err(Reason::Overloaded) };
+    let Some((waiting, longest)) = waiting else {
+        return Err(refused(backend, if queue.is_some() { BackendEvent::QueueFull } else { BackendEvent::Full }));
+    };
     // Boxed to keep the future of requests that need not wait small.
     let place = Box::pin(timeout(longest, async {
         loop {
@@ -41,5 +45,10 @@ pub(in crate::http) async fn of_all(backend: &Arc<BackendPort>) -> Result<InFlig
             }
         }
     }));
-    place.await.map_err(|_| Reason::Overloaded)
+    place.await.map_err(|_| refused(backend, BackendEvent::WaitedTooLong))
+}
+
+fn refused(backend: &BackendPort, event: BackendEvent) -> Reason {
+    backend.counts.add(event);
+    Reason::Overloaded
 }

@@ -20,7 +20,7 @@ use crate::{
         caller::Caller,
         forward::{shape, speaks_http2},
     },
-    policy::CalledRuntime,
+    policy::{CalledEvent, CalledRuntime},
     reason::Reason,
     state::{MirrorTarget, Port},
     upstream::{ResponseRest, Reuse},
@@ -61,7 +61,6 @@ pub(in crate::http) fn send(
     upload: Option<&Replay>,
     grpc: bool,
 ) {
-    let telemetry = &caller.shared.telemetry;
     if !mirror.share.takes(caller.worker.draw()) {
         return;
     }
@@ -70,10 +69,10 @@ pub(in crate::http) fn send(
     // A copy takes a connection more than the caller's own allows for.
     let begin = || Some((Copying::begin(&port.runtime)?, caller.extra_connection()?));
     let Some(copying) = begin().filter(|_| !is_large) else {
-        telemetry.mirror_dropped.inc();
+        port.runtime.count(CalledEvent::MirrorLeftOut);
         return;
     };
-    telemetry.mirrored.inc();
+    port.runtime.count(CalledEvent::Mirrored);
     let (caller, mirror, mut head) = (caller.clone(), mirror.clone(), head.clone());
     tokio::spawn(async move {
         let sent = timeout(TIME, copy(&caller, &mirror, &mut head, reader, grpc)).await;

@@ -72,6 +72,9 @@ impl http_body::Body for RequestBody {
             RequestSource::H2(body) => ready!(Pin::new(body).poll_frame(cx)).map(|frame| frame.map_err(Into::into)),
         };
         self.activity.touch();
+        if let Some(Ok(frame)) = &frame {
+            self.activity.receive(frame.data_ref().map_or(0, Bytes::len));
+        }
         let is_over = !matches!(frame, Some(Ok(_))) || http_body::Body::is_end_stream(&*self);
         self.activity.set_uploading(!is_over);
         Poll::Ready(frame.map(|frame| frame.map(clean)))

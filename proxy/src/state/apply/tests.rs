@@ -2,7 +2,7 @@ use std::net::SocketAddr;
 
 use maesh_config::{
     Resource,
-    model::{Answer, CalledPolicy, Endpoints, NamePort, PortEndpoints, Protocol, Service, ServicePort},
+    model::{Answer, CalledPolicy, Endpoints, NamePort, PortEndpoints, Protocol, Service, ServicePort, Transport},
 };
 use maesh_discovery::update::Ack;
 use prometheus_client::registry::Registry;
@@ -34,7 +34,7 @@ impl Ports for NoPorts {
 fn apply() -> Apply {
     let telemetry = Telemetry::new(&mut Registry::default());
     let budget = Budget::new(20_000, 1, &Limits::default()).expect("enough files");
-    let (shared, _) = Shared::new(Config::default(), telemetry, Admission::new(budget));
+    let (shared, _) = Shared::new(Config::default(), telemetry, None, Admission::new(budget));
     Apply::new(shared, Interest::new().0)
 }
 
@@ -79,7 +79,7 @@ async fn run_time_state_survives_every_change_of_the_configuration() {
     set(&mut apply, Kind::Name, name());
     set(&mut apply, Kind::Service, service(&[80], 2));
     set(&mut apply, Kind::Endpoints, endpoints(&[1, 2]));
-    let id = BackendId { service: web(), port: 80 };
+    let id = BackendId { service: web(), port: 80, transport: Transport::Tcp };
     let found = |apply: &Apply| apply.runtime.get(&id).expect("in force");
     let one = |apply: &Apply| {
         let upstreams = found(apply).upstreams.load_full();

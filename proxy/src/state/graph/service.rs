@@ -7,7 +7,7 @@ use std::{
 
 use maesh_config::{
     ServiceName,
-    model::{self, BackendPolicy, Endpoints, Protocol, Service, ServicePort},
+    model::{self, BackendPolicy, Endpoints, Service, ServicePort, Transport},
 };
 
 use super::PublishedPort;
@@ -50,7 +50,7 @@ pub(super) struct GraphService {
     /// Its ports in force.
     pub(super) in_force: Option<Arc<[PublishedPort]>>,
     /// Its ports that versions in force send to.
-    pub(super) backends: BTreeMap<u16, Backend>,
+    pub(super) backends: BTreeMap<(u16, Transport), Backend>,
 }
 
 /// A port that versions in force send to.
@@ -98,19 +98,19 @@ impl GraphService {
         ports.filter_map(|port| port.backend.fallback.as_ref()).map(|to| to.service.clone()).collect()
     }
 
-    /// Its port of this number, if that carries streams.
-    pub(super) fn stream_port(&self, number: u16) -> Option<&ServicePort> {
-        stream_port(self.service.get()?, number)
+    /// Its port of this number and transport.
+    pub(super) fn port(&self, number: u16, transport: Transport) -> Option<&ServicePort> {
+        port_of(self.service.get()?, number, transport)
     }
 
-    /// The endpoints of its port of this number.
-    pub(super) fn endpoints_of(&self, number: u16) -> Vec<model::Endpoint> {
+    /// The endpoints of its port of this number and transport.
+    pub(super) fn endpoints_of(&self, number: u16, transport: Transport) -> Vec<model::Endpoint> {
         let mut ports = self.endpoints.get().into_iter().flat_map(|endpoints| &endpoints.ports);
-        let found = ports.find(|port| port.number == number && port.protocol != Protocol::Udp);
+        let found = ports.find(|port| port.number == number && port.protocol.transport() == transport);
         found.map(|port| port.endpoints.clone()).unwrap_or_default()
     }
 }
 
-pub(super) fn stream_port(service: &Service, number: u16) -> Option<&ServicePort> {
-    service.ports.iter().find(|port| port.number == number && port.protocol != Protocol::Udp)
+pub(super) fn port_of(service: &Service, number: u16, transport: Transport) -> Option<&ServicePort> {
+    service.ports.iter().find(|port| port.number == number && port.protocol.transport() == transport)
 }

@@ -143,7 +143,7 @@ fn web_to_v1() -> Vec<Event> {
 }
 
 fn id(name: &str, port: u16) -> BackendId {
-    BackendId { service: service_name(name), port }
+    BackendId { service: service_name(name), port, transport: Transport::Tcp }
 }
 
 fn sends_to(run: &Run, name: &str) -> Vec<Destination<BackendId>> {

@@ -124,6 +124,8 @@ async fn requests_wait_for_a_place_where_the_policy_has_a_queue() {
     let (head, _) = within(ask(address, &get("web.shop", "/"))).await;
     assert!(head.starts_with("http/1.1 503") && head.contains("overloaded"), "{head}");
     assert_eq!(count.get(), 4, "those that wait are not sent");
+    assert_eq!(fed.counted("maesh_proxy_requests_waiting", &["service=\"web\""]), 2);
+    assert_eq!(fed.counted("maesh_proxy_concurrency_refused_total", &["cause=\"queue_full\""]), 1);
     gate.add_permits(6);
     while let Some(head) = within(asked.join_next()).await {
         let head = head.expect("no panic");
@@ -156,6 +158,7 @@ async fn who_waits_too_long_is_refused() {
     until("one is at the endpoint", || count.get() == 1).await;
     let (head, _) = within(ask(address, &get("web.shop", "/"))).await;
     assert!(head.starts_with("http/1.1 503") && head.contains("overloaded"), "{head}");
+    assert_eq!(fed.counted("maesh_proxy_concurrency_refused_total", &["cause=\"queue_timeout\""]), 1);
     gate.add_permits(1);
     let (head, _) = within(first).await.expect("no panic");
     assert!(head.starts_with("http/1.1 200"), "{head}");
@@ -186,7 +189,10 @@ async fn an_open_breaker_keeps_requests_from_a_service_that_fails() {
         assert_eq!(sent < 60, opens, "{case}: {sent}");
         assert!(sent >= 10, "{case}: {sent}");
     }
-    assert!(fed.metrics().contains("maesh_proxy_breakers_opened_total 1"), "{}", fed.metrics());
+    let web = "service=\"web\"";
+    assert_eq!(fed.counted("maesh_proxy_breaker_transitions_total", &[web, "to=\"open\""]), 1, "{}", fed.metrics());
+    assert_eq!(fed.counted("maesh_proxy_breaker_transitions_total", &[web, "to=\"closed\""]), 0, "{}", fed.metrics());
+    assert_eq!(fed.counted("maesh_proxy_breaker_state", &[web]), 2, "{}", fed.metrics());
 }
 
 #[tokio::test]
@@ -211,5 +217,8 @@ async fn faults_are_injected_until_their_time_is_over() {
         assert_eq!(head.contains("x-maesh-reason: fault_injected"), want == "418", "{case}: {head}");
         assert!(!delayed || began.elapsed() >= Duration::from_millis(300), "{case}");
         assert_eq!(count.get() - before, usize::from(want == "200"), "{case}");
+        let counted = ["delay", "abort"]
+            .map(|fault| fed.counted("maesh_proxy_faults_total", &["service=\"web\"", &format!("fault=\"{fault}\"")]));
+        assert_eq!(counted, [u64::from(delayed), u64::from(want == "418")], "{case}");
     }
 }

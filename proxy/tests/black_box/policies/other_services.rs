@@ -146,7 +146,9 @@ async fn a_slow_request_is_sent_to_a_second_endpoint() {
     let (head, _) = within(ask(address, &get("web.shop", "/"))).await;
     assert!(head.starts_with("http/1.1 200"), "{head}");
     assert_eq!(count.get(), 2);
-    assert!(fed.metrics().contains("maesh_proxy_hedges_total 1"), "{}", fed.metrics());
+    for name in ["maesh_proxy_hedges_total", "maesh_proxy_hedges_won_total"] {
+        assert_eq!(fed.counted(name, &["service=\"web\"", "namespace=\"shop\""]), 1, "{name}: {}", fed.metrics());
+    }
     // A method that is not idempotent is never sent twice.
     let (server, posts) = failing("slow", 500, 0).await;
     let called = CalledPolicy { hedge: Some(Hedge::After(Duration::from_nanos(1))), ..CalledPolicy::default() };

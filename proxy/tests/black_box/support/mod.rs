@@ -252,6 +252,33 @@ impl Fed {
         made
     }
 
+    /// A Service whose port `number` carries TCP and UDP, with an endpoint for each.
+    pub fn define_both(&self, name: &str, number: u16, backend: BackendPolicy, (tcp, udp): (SocketAddr, SocketAddr)) {
+        let port = |protocol| ServicePort {
+            number,
+            name: None,
+            protocol,
+            leaving: false,
+            routes: Vec::new(),
+            called: CalledPolicy::default(),
+            backend: backend.clone(),
+        };
+        let behind = |protocol, at| PortEndpoints { number, protocol, endpoints: vec![endpoint(at)] };
+        let ports = [Protocol::Tcp, Protocol::Udp];
+        let mut world = self.world.lock().expect("lock");
+        world.services.push(Service { name: service(name), ports: ports.map(port).into() });
+        let ports = vec![behind(Protocol::Tcp, tcp), behind(Protocol::Udp, udp)];
+        world.endpoints.push(Endpoints { service: service(name), ports });
+    }
+
+    /// Names such a Service.
+    pub async fn name_both(&self, name: &str, number: u16, listen: u16) {
+        let ports =
+            [Protocol::Tcp, Protocol::Udp].map(|protocol| NamePort { number, protocol, name: None, listen }).into();
+        let name = Name { service: service(name), answer: Answer::Node, plain: Vec::new(), headless: false, ports };
+        self.push(Kind::Name, vec![Resource::Name(name)], Vec::new()).await;
+    }
+
     pub async fn push_service(&self, name: &str) {
         let found = find(&self.world.lock().expect("lock"), Kind::Service, &service(name).to_string());
         self.push(Kind::Service, vec![found.expect("defined")], Vec::new()).await;
@@ -298,6 +325,15 @@ impl Fed {
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &registry.lock()).expect("encoded");
         text
+    }
+
+    /// The sum of the series of this name that have all of these labels (`cause="policy"`).
+    pub fn counted(&self, name: &str, labels: &[&str]) -> u64 {
+        let text = self.metrics();
+        let of_name = |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']));
+        let wanted = text.lines().filter(of_name).filter(|line| labels.iter().all(|label| line.contains(label)));
+        let number = |line: &str| line.rsplit(' ').next().and_then(|number| number.parse::<u64>().ok());
+        wanted.map(|line| number(line).unwrap_or_else(|| panic!("{line}"))).sum()
     }
 }
 

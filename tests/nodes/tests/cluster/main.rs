@@ -23,4 +23,5 @@ mod shapes;
 mod shared;
 mod stanza;
 mod traffic_type;
+mod udp;
 mod under_load;
