@@ -49,6 +49,11 @@ impl<T: Read + Write + Unpin> Driver<T> {
         &self.session
     }
 
+    /// Gives the socket back.
+    pub(crate) fn into_io(self) -> T {
+        self.io
+    }
+
     /// Writes what there is, and reads once.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Progress> {
         loop {
