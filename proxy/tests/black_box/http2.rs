@@ -256,7 +256,7 @@ async fn websocket_from_http2() {
 async fn a_connection_that_ends_takes_nothing_from_its_last_response() {
     const LENGTH: usize = 400 << 10;
     let server = endpoints::serve(true, |_| async { Response::new(endpoints::full(vec![7; LENGTH])) }).await;
-    let (_fed, address) = fed(Scheme::H2c, server.address).await;
+    let (fed, address) = fed(Scheme::H2c, server.address).await;
     let mut frames = Frames::connect_with_little_room(address).await;
     let most = (i32::MAX as u32).to_be_bytes();
     // Windows in which all of it fits.
@@ -264,16 +264,20 @@ async fn a_connection_that_ends_takes_nothing_from_its_last_response() {
     frames.write(WINDOW_UPDATE, 0, 0, &(1_u32 << 30).to_be_bytes()).await;
     let head = block(&[(":method", "GET"), (":scheme", "http"), (":authority", "web.shop.maesh"), (":path", "/")]);
     frames.write(HEADERS, END_STREAM | END_HEADERS, 1, &head).await;
+    // It opens no other stream, so the proxy closes the connection after this one.
+    frames.write(GOAWAY, 0, 0, &[0; 8]).await;
+    // The system has all of it, and the caller hardly anything.
+    within(async {
+        while fed.counted("maesh_http_requests_total", &["service=\"web\""]) == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
     let mut received = 0;
     while let Some(frame) = within(frames.read()).await {
-        match frame.kind {
-            // It opens no other stream, so the proxy closes the connection after this one.
-            HEADERS => frames.write(GOAWAY, 0, 0, &[0; 8]).await,
-            DATA => {
-                received += frame.payload.len();
-                frames.write(WINDOW_UPDATE, 0, 0, &[0, 0, 0, 1]).await;
-            }
-            _ => {}
+        if frame.kind == DATA {
+            received += frame.payload.len();
+            frames.write(WINDOW_UPDATE, 0, 0, &[0, 0, 0, 1]).await;
         }
     }
     assert_eq!(received, LENGTH);
