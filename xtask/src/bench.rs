@@ -8,9 +8,11 @@ mod binary;
 mod dns;
 mod http;
 mod own;
+mod policies;
 pub(crate) mod rivals;
 mod scale;
 mod tcp;
+mod udp;
 
 use anyhow::Result;
 use clap::Subcommand;
@@ -24,8 +26,12 @@ pub(crate) enum Bench {
     Dns(dns::Options),
     /// HTTP requests beside HAProxy, nginx and Envoy
     Http(http::Options),
+    /// What each policy costs a request, and all of them together
+    Policies(policies::Options),
     /// TCP streams beside HAProxy
     Tcp(tcp::Options),
+    /// UDP datagrams beside nginx
+    Udp(udp::Options),
     /// 10,000 Services and 100,000 endpoints in a real API server
     Scale(scale::Options),
     /// What own addresses cost a node's kube-proxy, past their budget and without one
@@ -40,7 +46,9 @@ pub(crate) fn run(bench: &Bench) -> Result<()> {
     let setup = match bench {
         Bench::Dns(options) => options.setting.setup,
         Bench::Http(options) => options.setting.setup,
+        Bench::Policies(options) => options.setting.setup,
         Bench::Tcp(options) => options.setting.setup,
+        Bench::Udp(options) => options.setting.setup,
         Bench::Acks(_) | Bench::Scale(_) | Bench::Own(_) => false,
     };
     if setup {
@@ -50,7 +58,9 @@ pub(crate) fn run(bench: &Bench) -> Result<()> {
         Bench::Acks(options) => acks::run(options),
         Bench::Dns(options) => dns::run(options),
         Bench::Http(options) => http::run(options),
+        Bench::Policies(options) => policies::run(options),
         Bench::Tcp(options) => tcp::run(options),
+        Bench::Udp(options) => udp::run(options),
         Bench::Scale(options) => scale::run(options),
         Bench::Own(options) => own::run(options),
     }

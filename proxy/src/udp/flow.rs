@@ -177,6 +177,8 @@ impl Flow {
         let (mut look, mut woken) = (pin!(sleep(self.next_look(port))), pin!(self.parts.permit.woken()));
         loop {
             tokio::select! {
+                biased;
+                () = &mut woken => woken.set(self.parts.permit.woken()),
                 ready = self.parts.upstream.ready(Interest::READABLE | Interest::ERROR) => {
                     // An error means that the event loop is ending.
                     let Ok(mut ready) = ready else { return FlowEnd::Closed };
@@ -186,18 +188,14 @@ impl Flow {
                         Received::Refused => return FlowEnd::Refused,
                         Received::NoListener => return FlowEnd::Closed,
                     }
+                    continue;
                 }
-                () = &mut woken => {
-                    woken.set(self.parts.permit.woken());
-                    look.set(sleep(Duration::ZERO));
-                }
-                () = &mut look => {
-                    if let Some(end) = self.is_over(port) {
-                        return end;
-                    }
-                    look.set(sleep(self.next_look(port)));
-                }
+                () = &mut look => {}
             }
+            if let Some(end) = self.is_over(port) {
+                return end;
+            }
+            look.set(sleep(self.next_look(port)));
         }
     }
 

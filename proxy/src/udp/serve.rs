@@ -128,7 +128,7 @@ impl DatagramPort {
     async fn serve(self: &Arc<Self>, socket: &AsyncFd<Arc<OwnedFd>>, stopped: &mut oneshot::Receiver<()>) {
         loop {
             let ready = tokio::select! {
-                ready = socket.ready(Interest::READABLE) => ready,
+                biased;
                 ended = &mut *stopped, if !self.is_ending() => match ended {
                     Ok(()) => {
                         self.ending.store(true, Ordering::Release);
@@ -138,6 +138,7 @@ impl DatagramPort {
                     Err(_) => return,
                 },
                 () = self.flows.emptied(), if self.is_ending() => return,
+                ready = socket.ready(Interest::READABLE) => ready,
             };
             // An error means that the event loop is ending.
             let Ok(mut ready) = ready else { return };

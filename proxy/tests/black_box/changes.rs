@@ -1,7 +1,6 @@
 //! Endpoints and services that change while requests run.
 
 use std::{
-    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -9,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use crate::support::{Fed, LOCAL, Raw, ask, config, endpoint, endpoints, free_port, get, policy, to, within};
+use crate::support::{Fed, LOCAL, Raw, ask, config, endpoint, endpoints, get, policy, refusing, to, within};
 use maesh_config::model::{BackendPolicy, Balance, Endpoint, Protocol, Route, Scheme};
 use maesh_proxy::Config;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -69,14 +68,14 @@ async fn a_connect_failure_is_tried_elsewhere_whatever_the_method() {
     let fed = Fed::new(config()).await;
     fed.begin().await;
     let server = endpoints::echo(false, "one").await;
-    let dead = SocketAddr::new(LOCAL, free_port());
+    let dead = refusing(LOCAL);
     let address = fed.http("web.shop", Scheme::Http, &[server.address, dead]).await;
     for _ in 0..20 {
         let post = "POST / HTTP/1.1\r\nHost: web.shop\r\nContent-Length: 2\r\n\r\nhi";
         let (head, body) = ask(address, post).await;
         assert!(head.starts_with("http/1.1 200") && body.ends_with("hi"), "{head}");
     }
-    let nobody = [SocketAddr::new(LOCAL, free_port())];
+    let nobody = [refusing(LOCAL)];
     let address = fed.http("dead.shop", Scheme::Http, &nobody).await;
     let (head, _) = ask(address, &get("dead.shop", "/")).await;
     assert!(head.starts_with("http/1.1 502") && head.contains("x-maesh-reason: connect_failed"), "{head}");
@@ -89,7 +88,7 @@ async fn a_connect_failure_is_tried_beyond_the_hints() {
     fed.begin().await;
     let server = endpoints::echo(false, "far").await;
     let address = fed.http("web.shop", Scheme::Http, &[server.address]).await;
-    let dead = SocketAddr::new(LOCAL, free_port());
+    let dead = refusing(LOCAL);
     let hinted = [(dead, "a"), (server.address, "b")]
         .map(|(address, zone)| Endpoint { for_zones: vec![zone.into()], ..endpoint(address) });
     fed.push_endpoints("web.shop", address.port(), Protocol::Http, hinted.into()).await;

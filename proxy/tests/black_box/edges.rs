@@ -10,7 +10,7 @@ use std::{
 };
 
 use crate::support::{
-    Fed, LOCAL, Raw, ask, config, echoing_with, endpoint, endpoints, free_port, get, policy, service, within,
+    Fed, LOCAL, Raw, ask, config, echoing_with, endpoint, endpoints, free_port, get, policy, refusing, service, within,
 };
 use maesh_config::{
     Kind,
@@ -365,7 +365,7 @@ async fn streams_that_are_refused_are_counted_by_service_and_reason() {
         let _ = stream.read(&mut [0; 1]).await;
     })
     .await;
-    let closed = SocketAddr::new(LOCAL, free_port());
+    let closed = refusing(LOCAL);
     let mut ports = Vec::new();
     for (name, endpoints) in
         [("none.shop", vec![]), ("refuse.shop", vec![endpoint(closed)]), ("full.shop", vec![endpoint(silent)])]

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use crate::support::{Fed, LOCAL, Raw, ask, config, endpoint, endpoints, free_port, get, within};
+use crate::support::{Fed, LOCAL, Raw, ask, config, endpoint, endpoints, get, refusing, within};
 use maesh_config::model::{Protocol, Scheme};
 use maesh_proxy::{Config, Limits};
 use tokio::{
@@ -548,7 +548,7 @@ async fn fast_failures_attract_no_traffic() {
 async fn endpoints_of_the_callers_family_come_first() {
     let server = endpoints::echo(false, "one").await;
     let (fed, address) = fed(server.address).await;
-    let closed = || endpoint(SocketAddr::new(Ipv6Addr::LOCALHOST.into(), free_port()));
+    let closed = || endpoint(refusing(Ipv6Addr::LOCALHOST.into()));
     let set = vec![closed(), endpoint(server.address), closed(), closed()];
     fed.push_endpoints("web.shop", address.port(), Protocol::Http, set).await;
     for _ in 0..60 {
@@ -559,7 +559,7 @@ async fn endpoints_of_the_callers_family_come_first() {
     // Only where it has none of the caller's family are the others used.
     fed.push_endpoints("web.shop", address.port(), Protocol::Http, vec![closed()]).await;
     assert!(ask(address, &get("web.shop", "/")).await.0.contains("x-maesh-reason: connect_failed"));
-    let dead = endpoint(SocketAddr::new(LOCAL, free_port()));
+    let dead = endpoint(refusing(LOCAL));
     let ipv6 = tokio::net::TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).await.expect("bound");
     let alive = endpoint(ipv6.local_addr().expect("bound"));
     tokio::spawn(async move {

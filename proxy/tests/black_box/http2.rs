@@ -138,7 +138,7 @@ async fn grpc_with_trailers_both_ways() {
 
 #[tokio::test]
 async fn grpc_callers_are_refused_in_their_own_form() {
-    let (_fed, address) = fed(Scheme::H2c, SocketAddr::new(crate::support::LOCAL, crate::support::free_port())).await;
+    let (_fed, address) = fed(Scheme::H2c, crate::support::refusing(crate::support::LOCAL)).await;
     let mut sender = caller(address).await;
     for (host, status, reason) in
         [("nobody.shop.maesh", "12", "unknown_host"), ("web.shop.maesh", "14", "connect_failed")]

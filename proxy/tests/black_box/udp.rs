@@ -475,6 +475,38 @@ async fn a_flood_to_an_endpoint_that_never_answers_leaves_others_served() {
     flood.abort();
 }
 
+/// Its flows are busy all the time, and end all the same when others need their places, or their port is closed.
+#[tokio::test]
+async fn an_endpoint_that_never_stops_sending_does_not_hold_flows() {
+    let endpoint = socket(LOCAL).await;
+    let (fed, address) = serving(few(20), policy(), &[endpoint.local_addr().expect("bound")]).await;
+    let sending = tokio::spawn(async move {
+        let (mut callers, mut bytes) = (Vec::new(), [0; 1000]);
+        loop {
+            while let Ok((_, from)) = endpoint.try_recv_from(&mut bytes) {
+                callers.push(from);
+            }
+            for caller in &callers {
+                let _ = endpoint.try_send_to(&[7; 1000], *caller);
+            }
+            tokio::task::yield_now().await;
+        }
+    });
+    let callers: [_; 6] = std::array::from_fn(|_| Caller::to(address));
+    let mut opened = Vec::new();
+    for caller in callers {
+        let caller = caller.await;
+        caller.say(b"begin").await;
+        assert_eq!(caller.hear().await, [7; 1000]);
+        opened.push(caller);
+    }
+    until("two of six are given up", || ended(&fed, "shed") == 2).await;
+    let id = ListenerId::new(Bind::Address(LOCAL), address.port(), Transport::Udp).0;
+    fed.push(Kind::Listener, vec![], vec![&id]).await;
+    until("all are over", || metric(&fed, "maesh_udp_flows_open") == 0).await;
+    sending.abort();
+}
+
 #[tokio::test]
 async fn the_first_datagrams_wait_for_the_configuration_of_the_service() {
     let server = echo("one").await;

@@ -420,7 +420,10 @@ async fn a_websocket_reaches_an_endpoint_of_http2() {
                 io.write_all(&bytes[..read]).await.expect("written");
             }
         });
-        http::Response::builder().header("sec-websocket-protocol", "chat").body(endpoints::full("")).expect("a response")
+        http::Response::builder()
+            .header("sec-websocket-protocol", "chat")
+            .body(endpoints::full(""))
+            .expect("a response")
     })
     .await;
     let fed = Fed::new(config()).await;

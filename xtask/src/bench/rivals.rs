@@ -111,6 +111,12 @@ impl Template {
         self.values.push((key, value.into()));
     }
 
+    /// The value of `@name@`, if it has one.
+    pub(crate) fn value(&self, name: &str) -> &str {
+        let key = format!("@{name}@");
+        self.values.iter().find(|(have, _)| *have == key).map_or("", |(_, value)| value)
+    }
+
     /// Gives `@name@` an address, and `@name_PORT@` its port.
     pub(crate) fn set_address(&mut self, name: &str, address: SocketAddr) {
         self.set(name, address.to_string());
@@ -237,9 +243,10 @@ impl Field<'_> {
     }
 }
 
-/// The port to try: a connection to the bulk port of a relay would be one to iperf3, which takes it for a test.
+/// The port to try: a connection to the bulk port of a relay would be one to iperf3, which takes it for a test, and one for
+/// datagrams takes no connection.
 fn short_or(templates: &str, port: SocketAddr, short: SocketAddr) -> SocketAddr {
-    if templates == "tcp" { short } else { port }
+    if matches!(templates, "tcp" | "udp") { short } else { port }
 }
 
 /// Starts `command`, a binary of maesh, as `maesh dev` with `manifests` and waits until it serves them; returns what it

@@ -14,7 +14,7 @@ use super::{Count, failing};
 use crate::support::{
     Fed, LOCAL, ask, config, endpoint,
     endpoints::{self, full},
-    free_port, get, policy, service, within,
+    get, policy, refusing, service, within,
 };
 
 fn service_ref(name: &str, port: u16) -> ServiceRef {
@@ -34,7 +34,7 @@ async fn a_fallback_gets_what_no_endpoint_can() {
     fed.begin().await;
     let (own, _) = failing("own", 500, 0).await;
     let (other, _) = failing("other", 500, 0).await;
-    let dead = SocketAddr::new(LOCAL, free_port());
+    let dead = refusing(LOCAL);
     define(&fed, "spare.shop", 8080, &[other.address]);
     let with = |to: Option<&str>| BackendPolicy {
         fallback: to.map(|name| service_ref(name, 8080)),
@@ -104,7 +104,7 @@ async fn a_mirror_that_does_not_exist_or_is_dead_harms_nobody() {
     let fed = Fed::new(config()).await;
     fed.begin().await;
     let (own, _) = failing("own", 500, 0).await;
-    define(&fed, "dead.shop", 8080, &[SocketAddr::new(LOCAL, free_port())]);
+    define(&fed, "dead.shop", 8080, &[refusing(LOCAL)]);
     for name in ["gone.shop", "dead.shop"] {
         let mirror = Some(Mirror { to: service_ref(name, 8080), share: Percent::ALL });
         let called = CalledPolicy { mirror, ..CalledPolicy::default() };

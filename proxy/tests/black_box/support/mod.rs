@@ -3,6 +3,7 @@
 
 pub mod endpoints;
 pub mod frames;
+pub mod tls;
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -101,6 +102,18 @@ pub fn hasty() -> Config {
 }
 
 /// A port that nobody uses at this moment. Bound ports of tests come from the system, so it is rarely taken again.
+/// An address that refuses every connection, for as long as the tests run: its port belongs to a socket that does not listen,
+/// so that no other test gets it.
+pub fn refusing(ip: IpAddr) -> SocketAddr {
+    let socket =
+        socket2::Socket::new(socket2::Domain::for_address(SocketAddr::new(ip, 0)), socket2::Type::STREAM, None)
+            .expect("a socket");
+    socket.bind(&SocketAddr::new(ip, 0).into()).expect("bound");
+    let address = socket.local_addr().expect("bound").as_socket().expect("an address");
+    std::mem::forget(socket);
+    address
+}
+
 pub fn free_port() -> u16 {
     std::net::TcpListener::bind((LOCAL, 0)).expect("a port").local_addr().expect("bound").port()
 }
