@@ -34,7 +34,7 @@ impl Connection {
         write_request(&mut self.encoder, head, out);
         frame::finish_block(out, start, id, ends);
         let mut stream = Stream::new(id, self.config.stream_window, self.peer.stream_window);
-        stream.answers_head = head.method == Method::HEAD;
+        stream.ignores_length = matches!(head.method, Method::HEAD | Method::CONNECT);
         stream.sent_head = true;
         stream.sent_all = ends;
         stream.has_writer = !ends;

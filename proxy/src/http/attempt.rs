@@ -12,8 +12,10 @@ use http::{StatusCode, request};
 use super::{body::replay::ReplayReader, policy::retry::counts_against_endpoint};
 use crate::{
     balance::FAILURE,
+    connect::{ConnectError, TlsFailure},
+    reason::Reason,
     state::{BackendPort, Endpoint},
-    upstream::{self, Answer, Failure, OutboundRequest, Reuse},
+    upstream::{self, Answer, Dial, Failure, OutboundRequest},
     worker::Worker,
 };
 
@@ -36,8 +38,7 @@ impl Attempts<'_> {
     pub(super) async fn make(
         &self,
         endpoint: &Endpoint,
-        connect_timeout: Duration,
-        reuse: Reuse,
+        dial: Dial<'_>,
         upload: Option<ReplayReader>,
     ) -> Result<Answer, Failure> {
         let began = Instant::now();
@@ -45,11 +46,11 @@ impl Attempts<'_> {
         let result = match self.timeout {
             None if self.http2 => {
                 let ask = OutboundRequest { head: self.head, upgrade: self.upgrade };
-                upstream::exchange_h2(&self.worker.upstream, &endpoint.peer, connect_timeout, &ask, upload).await
+                upstream::exchange_h2(&self.worker.upstream, &endpoint.peer, dial.within, &ask, upload).await
             }
-            None => self.send(endpoint, connect_timeout, reuse, upload).await,
+            None => self.send(endpoint, dial, upload).await,
             Some(limit) => {
-                let sent = Box::pin(self.send(endpoint, connect_timeout, reuse, upload));
+                let sent = Box::pin(self.send(endpoint, dial, upload));
                 tokio::time::timeout(limit, sent).await.unwrap_or(Err(Failure::TimedOut))
             }
         };
@@ -57,23 +58,20 @@ impl Attempts<'_> {
         result
     }
 
-    async fn send(
-        &self,
-        endpoint: &Endpoint,
-        connect_timeout: Duration,
-        reuse: Reuse,
-        upload: Option<ReplayReader>,
-    ) -> Result<Answer, Failure> {
+    async fn send(&self, endpoint: &Endpoint, dial: Dial<'_>, upload: Option<ReplayReader>) -> Result<Answer, Failure> {
         let (local, ask) = (&self.worker.upstream, OutboundRequest { head: self.head, upgrade: self.upgrade });
         if self.http2 {
-            upstream::exchange_h2(local, &endpoint.peer, connect_timeout, &ask, upload).await
+            upstream::exchange_h2(local, &endpoint.peer, dial.within, &ask, upload).await
         } else {
-            upstream::exchange_h1(local, &endpoint.peer, connect_timeout, reuse, &ask, upload).await
+            upstream::exchange_h1(local, &endpoint.peer, dial, &ask, upload).await
         }
     }
 
     fn note(&self, endpoint: &Endpoint, result: &Result<Answer, Failure>, took: Duration) {
         let shared = &self.worker.shared;
+        if let Err(Failure::Connect(ConnectError::Tls { failure, .. })) = result {
+            self.note_tls(endpoint, failure);
+        }
         let now = shared.clock.coarse();
         let is_error = match result {
             Ok(answer) => {
@@ -92,6 +90,27 @@ impl Attempts<'_> {
         } else if self.backend.failed(endpoint, now) {
             tracing::info!(service = %self.backend.service, endpoint = %endpoint.address, "endpoint ejected");
         }
+    }
+}
+
+impl Attempts<'_> {
+    /// Says why an endpoint could not be verified, once for each reason.
+    #[cold]
+    fn note_tls(&self, endpoint: &Endpoint, failure: &TlsFailure) {
+        if !endpoint.peer.note_tls_failure(failure) {
+            return;
+        }
+        let tls = self.backend.upstreams.load().tls.clone();
+        let name = tls.as_ref().map_or("", |tls| &tls.asked().server_name);
+        tracing::warn!(
+            service = %self.backend.service,
+            endpoint = %endpoint.address,
+            server_name = name,
+            reason = failure.code(),
+            "endpoint not used: {}; requests sent to it are answered {}",
+            failure.advice(name),
+            Reason::ConnectFailed.code(),
+        );
     }
 }
 
