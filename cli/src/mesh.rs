@@ -78,6 +78,7 @@ pub fn compiler_config(args: &MeshArgs, addressing: Addressing) -> anyhow::Resul
         own_listeners: Vec::new(),
         reserved_ports: RESERVED_PORTS.to_vec(),
         selects_pods: false,
+        config_maps_on_demand: false,
         fail_to_plain: args.fail_to_plain,
         bypass: args.bypass,
         access_control: false,

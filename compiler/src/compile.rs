@@ -9,7 +9,7 @@ mod config;
 pub mod explain;
 mod unit;
 
-use std::{net::SocketAddr, time::Instant};
+use std::{collections::BTreeSet, net::SocketAddr, time::Instant};
 
 use ahash::AHashSet;
 pub use config::{Config, PORTS_PER_NAMESPACE};
@@ -58,7 +58,7 @@ impl Compiler {
             graph.mark(unit);
         }
         Self {
-            index: Index::new(config.selects_pods),
+            index: Index::new(config.selects_pods, config.config_maps_on_demand),
             graph,
             plans: Plans::new(&config),
             placement: Placement::default(),
@@ -92,7 +92,15 @@ impl Compiler {
 
     /// Whether everything of `kind` was delivered once.
     pub fn is_synced(&self, kind: ObjectKind) -> bool {
-        self.synced.contains(&kind)
+        match kind {
+            ObjectKind::ConfigMap if self.config.config_maps_on_demand => self.index.config_maps.are_known(),
+            kind => self.synced.contains(&kind),
+        }
+    }
+
+    /// The ConfigMaps that Services name, as namespace and name, if these are others than the last time.
+    pub fn take_wanted_config_maps(&mut self) -> Option<BTreeSet<ServiceName>> {
+        self.index.config_maps.take_wanted()
     }
 
     /// How many objects of `kind` are known.

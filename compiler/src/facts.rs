@@ -11,7 +11,7 @@ use maesh_config::{ServiceName, model::ListenerId};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::{
-    index::{CLUSTER_DNS, Id, Index, selects},
+    index::{CLUSTER_DNS, FoundConfigMap, Id, Index, selects},
     kinds::{EndpointSlice, Namespace, Node, Pod, Service},
 };
 
@@ -26,6 +26,7 @@ pub(crate) enum Fact {
     /// All slices of a Service.
     Slices(ServiceName),
     Slice(Id),
+    ConfigMap(Id),
     Pod(Id),
     /// All pods of a namespace.
     PodsOf(Arc<str>),
@@ -143,6 +144,12 @@ impl<'a> View<'a> {
     pub(crate) fn slice(&self, id: &Id) -> Option<&'a Arc<EndpointSlice>> {
         self.note(Fact::Slice(id.clone()));
         self.index.slice(id)
+    }
+
+    /// A ConfigMap that a Service names.
+    pub(crate) fn config_map(&self, id: &Id) -> FoundConfigMap<'a> {
+        self.note(Fact::ConfigMap(id.clone()));
+        self.index.config_maps.get(id)
     }
 
     pub(crate) fn pod(&self, id: Id) -> Option<&'a Pod> {

@@ -2,12 +2,16 @@
 //!
 //! The index says which facts change with an object. It does not know who reads them.
 
+mod config_maps;
+
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use ahash::{AHashMap, AHashSet};
 use ipnet::IpNet;
 use maesh_config::ServiceName;
 
+use self::config_maps::ConfigMaps;
+pub(crate) use self::config_maps::FoundConfigMap;
 use crate::{
     event::Event,
     facts::Fact,
@@ -38,12 +42,14 @@ pub(crate) struct Index {
     nodes_at: AHashMap<IpAddr, Vec<Arc<str>>>,
     nodes_of_range: AHashMap<IpNet, Vec<Arc<str>>>,
     pub(crate) selects_pods: bool,
+    pub(crate) config_maps: ConfigMaps,
 }
 
 impl Index {
-    /// An empty index. `selects_pods`: endpoints of a Service without slices are the pods it selects.
-    pub(crate) fn new(selects_pods: bool) -> Self {
-        Self { selects_pods, ..Self::default() }
+    /// An empty index. `selects_pods`: endpoints of a Service without slices are the pods it selects. `on_demand`: a
+    /// ConfigMap is delivered once a Service names it.
+    pub(crate) fn new(selects_pods: bool, on_demand: bool) -> Self {
+        Self { selects_pods, config_maps: ConfigMaps::new(on_demand), ..Self::default() }
     }
 
     /// Takes in one event, and says which facts changed; some may be said twice.
@@ -51,6 +57,7 @@ impl Index {
         match event {
             Event::Apply(object) => self.apply(object, &mut changed),
             Event::Delete(id) => self.delete(&id, &mut changed),
+            Event::Unreadable(id, why) => self.unreadable(&id, why, &mut changed),
             Event::Reset(kind, objects) => self.reset(kind, objects, &mut changed),
             Event::Synced(_) | Event::Problems(_) | Event::Reached(..) => {}
         }
@@ -65,6 +72,7 @@ impl Index {
             ObjectKind::Pod => self.pods.values().map(|pods| pods.len()).sum(),
             ObjectKind::Service => self.services.len(),
             ObjectKind::EndpointSlice => self.slices.len(),
+            ObjectKind::ConfigMap => self.config_maps.count(),
         }
     }
 
@@ -164,7 +172,9 @@ impl Index {
             }
             Object::Service(service) => {
                 let name = ServiceName::new(service.meta.namespace.clone(), service.meta.name.clone());
-                if self.services.get(&name).is_none_or(|old| **old != service) {
+                let old = self.services.get(&name);
+                if old.is_none_or(|old| **old != service) {
+                    self.config_maps.note_service(old.map(|old| &**old), Some(&service));
                     self.services_in.entry(name.namespace.clone()).or_default().insert(name.name.clone());
                     self.services.insert(name.clone(), Arc::new(service));
                     service_changed(name, changed);
@@ -176,6 +186,10 @@ impl Index {
                     self.forget_slice(&id, changed);
                     self.learn_slice(id, slice, changed);
                 }
+            }
+            Object::ConfigMap(map) => {
+                let id = Id::new(map.meta.namespace.clone(), map.meta.name.clone());
+                self.config_maps.set(id, Some(Ok(Arc::new(map))), changed);
             }
         }
     }
@@ -194,7 +208,8 @@ impl Index {
             }
             ObjectKind::Pod => self.forget_pod(&id.namespace, &id.name, changed),
             ObjectKind::Service => {
-                if self.services.remove(&name()).is_some() {
+                if let Some(old) = self.services.remove(&name()) {
+                    self.config_maps.note_service(Some(&old), None);
                     if let Some(names) = self.services_in.get_mut(&id.namespace) {
                         names.remove(&id.name);
                         if names.is_empty() {
@@ -205,6 +220,14 @@ impl Index {
                 }
             }
             ObjectKind::EndpointSlice => self.forget_slice(&name(), changed),
+            ObjectKind::ConfigMap => self.config_maps.set(name(), None, changed),
+        }
+    }
+
+    fn unreadable(&mut self, id: &ObjectId, why: Arc<str>, changed: Changed<'_>) {
+        // Others are there or not.
+        if id.kind == ObjectKind::ConfigMap {
+            self.config_maps.set(Id::new(id.namespace.clone(), id.name.clone()), Some(Err(why)), changed);
         }
     }
 
@@ -228,6 +251,7 @@ impl Index {
             ObjectKind::ServiceAccount => Box::new(self.accounts.iter().map(of)),
             ObjectKind::Service => Box::new(self.services.keys().map(of)),
             ObjectKind::EndpointSlice => Box::new(self.slices.keys().map(of)),
+            ObjectKind::ConfigMap => Box::new(self.config_maps.ids().map(of)),
             ObjectKind::Pod => Box::new(self.pods.iter().flat_map(move |(namespace, pods)| {
                 pods.keys().map(move |name| ObjectId::new(kind, namespace.clone(), name.clone()))
             })),

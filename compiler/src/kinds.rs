@@ -5,6 +5,7 @@
 //! fields newer than us are skipped, and a value that cannot be
 //! used is named and left out, alone.
 
+mod configmap;
 mod core;
 mod endpointslice;
 mod intern;
@@ -13,6 +14,7 @@ mod read;
 use std::{fmt, sync::Arc};
 
 pub use self::{
+    configmap::{BadCa, CA_KEY, ConfigMap},
     core::{
         Annotations, ContainerPort, Labels, NODE_ZONE, Namespace, Node, Number, Pod, Service, ServicePort, Transport,
     },
@@ -47,6 +49,8 @@ pub enum ObjectKind {
     Service,
     /// A part of a Service's endpoints.
     EndpointSlice,
+    /// Certificate authorities, where a Service names it.
+    ConfigMap,
 }
 
 /// What is said once of a kind. Group and name together identify it: two groups may have kinds of one name.
@@ -89,8 +93,15 @@ impl Registration {
 
 impl ObjectKind {
     /// Every kind, in the order in which manifests are best applied.
-    pub const ALL: [Self; 6] =
-        [Self::Namespace, Self::Node, Self::ServiceAccount, Self::Pod, Self::Service, Self::EndpointSlice];
+    pub const ALL: [Self; 7] = [
+        Self::Namespace,
+        Self::Node,
+        Self::ServiceAccount,
+        Self::ConfigMap,
+        Self::Pod,
+        Self::Service,
+        Self::EndpointSlice,
+    ];
 
     /// What is said of the kind.
     pub fn registration(self) -> &'static Registration {
@@ -101,6 +112,7 @@ impl ObjectKind {
             Self::Pod => &Pod::REGISTRATION,
             Self::Service => &Service::REGISTRATION,
             Self::EndpointSlice => &EndpointSlice::REGISTRATION,
+            Self::ConfigMap => &ConfigMap::REGISTRATION,
         }
     }
 
@@ -216,6 +228,8 @@ pub enum Object {
     Service(Service),
     /// [`EndpointSlice`]
     EndpointSlice(EndpointSlice),
+    /// [`ConfigMap`]
+    ConfigMap(ConfigMap),
 }
 
 /// What is kept of objects that come in.
@@ -245,6 +259,7 @@ impl Object {
             Self::Pod(_) => ObjectKind::Pod,
             Self::Service(_) => ObjectKind::Service,
             Self::EndpointSlice(_) => ObjectKind::EndpointSlice,
+            Self::ConfigMap(_) => ObjectKind::ConfigMap,
         }
     }
 
@@ -256,7 +271,8 @@ impl Object {
             | Self::ServiceAccount(meta)
             | Self::Pod(Pod { meta, .. })
             | Self::Service(Service { meta, .. })
-            | Self::EndpointSlice(EndpointSlice { meta, .. }) => meta,
+            | Self::EndpointSlice(EndpointSlice { meta, .. })
+            | Self::ConfigMap(ConfigMap { meta, .. }) => meta,
         }
     }
 
@@ -268,7 +284,8 @@ impl Object {
             | Self::ServiceAccount(meta)
             | Self::Pod(Pod { meta, .. })
             | Self::Service(Service { meta, .. })
-            | Self::EndpointSlice(EndpointSlice { meta, .. }) => meta,
+            | Self::EndpointSlice(EndpointSlice { meta, .. })
+            | Self::ConfigMap(ConfigMap { meta, .. }) => meta,
         }
     }
 

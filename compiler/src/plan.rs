@@ -55,6 +55,9 @@ impl Plans {
     pub(crate) fn draft(&mut self, name: &ServiceName, step: &mut Step<'_>) {
         let service = step.view.service(name);
         let mut draft = service.map_or_else(Draft::default, |service| service::plan(service, step));
+        if draft.waits && self.plans.contains_key(name) {
+            return;
+        }
         if self.port_limit.note(name, draft.plan.as_ref()) {
             step.changed(Fact::Needs(name.namespace.clone()));
         }
@@ -74,7 +77,7 @@ impl Plans {
 
     /// Takes over the draft of a Service. Returns the plan of before if another one holds now.
     pub(crate) fn adopt(&mut self, name: &ServiceName, step: &mut Step<'_>) -> Option<Option<Plan>> {
-        let Draft { plan, found } = self.drafts.remove(name)?;
+        let Draft { plan, found, .. } = self.drafts.remove(name)?;
         step.out.diagnose(&format!("service/{name}"), found);
         if self.plans.get(name) == plan.as_ref() {
             return None;

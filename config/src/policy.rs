@@ -16,6 +16,7 @@ mod mirror;
 mod percent;
 mod rate_limit;
 mod retry;
+mod tls;
 
 use serde::Serialize;
 
@@ -31,6 +32,7 @@ pub use self::{
     percent::{BadPercent, Percent},
     rate_limit::{RateLimit, RateLimitBy},
     retry::{BadRetry, GrpcCode, MOST_ATTEMPTS, Retry, RetryBudget, RetryCondition, RetryOn},
+    tls::{EndpointTls, TlsRoots},
 };
 use crate::ServiceName;
 

@@ -135,6 +135,7 @@ pub struct Controller {
     state: Arc<State>,
     inputs: mpsc::Sender<Input>,
     wants: watch::Receiver<Option<AddressRequests>>,
+    config_maps: watch::Receiver<BTreeSet<ServiceName>>,
     quota: Arc<Mutex<Quota>>,
 }
 
@@ -217,6 +218,7 @@ impl Controller {
         });
         let (due, time) = watch::channel(None);
         let (want, wants) = watch::channel(None);
+        let (want_config_maps, config_maps) = watch::channel(BTreeSet::new());
         let run = Run {
             compiler,
             sink,
@@ -224,6 +226,7 @@ impl Controller {
             publish,
             due,
             wants: want,
+            config_maps: want_config_maps,
             reached: BTreeMap::new(),
             complete: false,
             told: false,
@@ -259,12 +262,25 @@ impl Controller {
             }
         });
         tokio::spawn(wake(time, inputs.clone()));
-        Ok((Self { state, inputs, wants, quota: Arc::default() }, published))
+        Ok((Self { state, inputs, wants, config_maps, quota: Arc::default() }, published))
     }
 
     /// What is needed of own addresses, where they are Services of a cluster; `None` until everything was read once.
     pub fn wants(&self) -> watch::Receiver<Option<AddressRequests>> {
         self.wants.clone()
+    }
+
+    /// Tells `to` which ConfigMaps Services name, as namespace and name, for as long as the controller runs.
+    pub fn forward_config_maps(&self, to: watch::Sender<BTreeSet<ServiceName>>) {
+        let mut from = self.config_maps.clone();
+        tokio::spawn(async move {
+            loop {
+                to.send_replace(from.borrow_and_update().clone());
+                if from.changed().await.is_err() {
+                    return;
+                }
+            }
+        });
     }
 
     /// What it knows.
@@ -328,6 +344,8 @@ struct Run<S> {
     publish: mpsc::UnboundedSender<Published>,
     due: watch::Sender<Option<Instant>>,
     wants: watch::Sender<Option<AddressRequests>>,
+    /// What Services name, for the source.
+    config_maps: watch::Sender<BTreeSet<ServiceName>>,
     /// How far the source is with each kind.
     reached: BTreeMap<ObjectKind, u64>,
     complete: bool,
@@ -354,6 +372,7 @@ impl<S: Sink> Run<S> {
                     break;
                 }
             }
+            self.tell_config_maps();
             let ripe = self.complete || ObjectKind::ALL.iter().all(|kind| self.compiler.is_synced(*kind));
             if std::mem::take(&mut self.news) && ripe {
                 self.publish();
@@ -386,6 +405,13 @@ impl<S: Sink> Run<S> {
                 self.reached.insert(kind, version);
             }
             event => self.compiler.take(event),
+        }
+    }
+
+    /// Says which ConfigMaps are to be read. Before anything is compiled: the first configuration waits for them.
+    fn tell_config_maps(&mut self) {
+        if let Some(wanted) = self.compiler.take_wanted_config_maps() {
+            self.config_maps.send_replace(wanted);
         }
     }
 

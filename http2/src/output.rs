@@ -20,6 +20,9 @@ const SLICES: usize = 16;
 /// Memory that is kept while nothing waits.
 const KEPT: usize = 4 * 1024;
 
+/// The same while no stream is open.
+const KEPT_AT_REST: usize = 1024;
+
 /// Bytes that were written are given up once there are so many of them.
 const COMPACT: usize = 16 * 1024;
 
@@ -88,9 +91,9 @@ impl Output {
         *self = Self::default();
     }
 
-    /// Gives back the memory that is kept for what will be written later.
+    /// Gives back most of the memory that is kept for what will be written later.
     pub(crate) fn release(&mut self) {
-        if self.is_empty() {
+        if self.is_empty() && self.small.capacity() > KEPT_AT_REST {
             self.clear();
         }
     }

@@ -36,8 +36,8 @@ pub(crate) struct Stream {
     pub(crate) window: ReceiveWindow,
     /// Bytes of the body that are still to come, where the head says how many there are.
     pub(crate) left: Option<u64>,
-    /// The response is one without a body, whatever its head says: it answers HEAD.
-    pub(crate) answers_head: bool,
+    /// The length in the head says nothing of what comes: it answers HEAD, or bytes of another protocol follow.
+    pub(crate) ignores_length: bool,
     pub(crate) reader: Option<Waker>,
     /// The peer's window. It can be below 0 (RFC 9113 section 6.9.2).
     pub(crate) send_window: i64,
@@ -67,7 +67,7 @@ impl Stream {
             trailers: None,
             window: ReceiveWindow::new(window),
             left: None,
-            answers_head: false,
+            ignores_length: false,
             reader: None,
             send_window: i64::from(send_window),
             sent_head: false,

@@ -6,6 +6,9 @@ use slab::Slab;
 
 use crate::stream::Stream;
 
+/// Streams whose memory is kept.
+const KEPT: usize = 4;
+
 /// Streams that this side has reset and whose frames may still come: some times as many as are open at once, because a
 /// stream that was reset makes room for another one at once.
 const REMEMBERED: usize = 1024;
@@ -53,9 +56,9 @@ impl Streams {
         }
     }
 
-    /// Gives back the memory of many streams, once there are none.
+    /// Gives back the memory of many streams, once there are none. That of a few is kept for the next ones.
     pub(crate) fn release(&mut self) {
-        if self.all.is_empty() {
+        if self.all.is_empty() && self.all.capacity() > KEPT {
             self.all = Slab::new();
             self.by_id.shrink_to(8);
         }

@@ -1,11 +1,19 @@
 //! Connecting to an endpoint.
 
+mod tls;
+
 use std::{io, net::SocketAddr, ops::RangeInclusive, sync::Arc, time::Duration};
 
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpSocket, TcpStream};
 
-use crate::{config::Config, local_ports, reason::Reason, telemetry::Telemetry};
+pub(crate) use self::tls::TlsFailure;
+use crate::{
+    config::Config,
+    local_ports,
+    reason::Reason,
+    telemetry::{Telemetry, TlsFailures},
+};
 
 /// Silence on a connection after which the kernel asks the endpoint's kernel whether it is still there.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
@@ -32,6 +40,9 @@ pub(crate) enum ConnectError {
     /// All connections that may be opened to the endpoint are busy, and none became free in time.
     #[error("every connection to {to} is busy")]
     Busy { to: SocketAddr },
+    /// The endpoint took the connection, and could not be verified, or does not speak TLS.
+    #[error("TLS with {to}: {failure}")]
+    Tls { to: SocketAddr, failure: TlsFailure },
 }
 
 impl ConnectError {
@@ -40,10 +51,15 @@ impl ConnectError {
         Self::Failed { to, source: Arc::new(io::Error::other(error.to_string())) }
     }
 
+    /// Whether it says something about the endpoint, and not only about what it is to be verified against.
+    pub(crate) fn is_of_endpoint(&self) -> bool {
+        !matches!(self, Self::Tls { failure: TlsFailure::NoRoots(_) | TlsFailure::BadName, .. })
+    }
+
     /// The reason that a caller is told.
     pub(crate) fn reason(&self) -> Reason {
         match self {
-            Self::Failed { .. } => Reason::ConnectFailed,
+            Self::Failed { .. } | Self::Tls { .. } => Reason::ConnectFailed,
             Self::TimedOut { .. } => Reason::ConnectTimeout,
             Self::Busy { .. } => Reason::Overloaded,
         }
@@ -56,6 +72,7 @@ pub(crate) struct Connector {
     outgoing_ports: Option<RangeInclusive<u16>>,
     connected: prometheus_client::metrics::counter::Counter,
     failed: prometheus_client::metrics::counter::Counter,
+    tls_failures: TlsFailures,
 }
 
 impl Connector {
@@ -65,6 +82,7 @@ impl Connector {
             outgoing_ports: config.outgoing_ports.clone(),
             connected: telemetry.connects.clone(),
             failed: telemetry.connects_failed.clone(),
+            tls_failures: telemetry.tls_failures.clone(),
         }
     }
 
@@ -81,6 +99,11 @@ impl Connector {
             self.failed.inc()
         };
         connected
+    }
+
+    /// Counts a handshake that failed.
+    pub(crate) fn tls_failed(&self, failure: &TlsFailure) {
+        self.tls_failures.count(failure.code());
     }
 
     async fn open(&self, to: SocketAddr) -> io::Result<TcpStream> {

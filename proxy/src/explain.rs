@@ -135,6 +135,9 @@ pub struct BackendSeen {
     pub weight: u32,
     /// The protocol spoken to its endpoints.
     pub scheme: Option<String>,
+    /// Whom endpoints have to be, if that is `https`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsSeen>,
     /// How one is picked, as the annotation `balance` has it: `p2c`, `hash:source`.
     pub balance: Option<String>,
     /// Policies of what is sent to it, where they differ from a port without annotations.
@@ -146,6 +149,16 @@ pub struct BackendSeen {
     pub local_only: bool,
     /// The first of them, 50 at most.
     pub endpoints: Vec<EndpointSeen>,
+}
+
+/// What certificates of endpoints are verified against.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TlsSeen {
+    /// The name that they must have.
+    pub server_name: String,
+    /// Who may have issued them: `system roots`, `2 certificates`, or none and why.
+    pub roots: String,
 }
 
 /// One endpoint that may be used.
@@ -160,6 +173,9 @@ pub struct EndpointSeen {
     pub chosen: bool,
     /// Requests in flight from this proxy.
     pub in_flight: u32,
+    /// Why the last TLS handshake with it failed, and what to do, if it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls_failure: Option<String>,
 }
 
 /// Explains, for as long as its proxy runs; clones share it.
@@ -309,6 +325,7 @@ impl Explainer {
                 service: None,
                 weight,
                 scheme: None,
+                tls: None,
                 balance: None,
                 policies: Vec::new(),
                 usable: 0,
@@ -323,11 +340,19 @@ impl Explainer {
             node: candidate.node.as_ref().map(ToString::to_string),
             chosen: chosen.iter().any(|one| std::ptr::eq(*one, candidate)),
             in_flight: candidate.endpoint.in_flight.load(Ordering::Relaxed),
+            tls_failure: upstreams.tls.as_ref().and_then(|tls| {
+                let failure = candidate.endpoint.peer.tls_failure()?;
+                Some(failure.advice(&tls.asked().server_name))
+            }),
         });
         BackendSeen {
             service: Some(backend.service.to_string()),
             weight,
             scheme: Some(upstreams.policy.scheme.to_string()),
+            tls: upstreams.tls.as_ref().map(|tls| TlsSeen {
+                server_name: tls.asked().server_name.to_string(),
+                roots: tls.asked().roots.to_string(),
+            }),
             balance: Some(upstreams.policy.balance.to_string()),
             policies: policies::backend(backend, self.shared.clock.coarse()),
             usable: upstreams.usable.len(),

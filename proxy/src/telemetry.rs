@@ -52,6 +52,17 @@ struct OutcomeLabels {
     outcome: &'static str,
 }
 
+/// TLS handshakes with endpoints that failed, by what was wrong.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct TlsFailures(Family<ReasonLabels, Counter>);
+
+impl TlsFailures {
+    /// Counts one; `reason` is one of a few words.
+    pub(crate) fn count(&self, reason: &'static str) {
+        self.0.get_or_create(&ReasonLabels { reason }).inc();
+    }
+}
+
 /// All metric families of a proxy, and those without labels resolved.
 pub(crate) struct Telemetry {
     requests: Family<RequestLabels, Counter>,
@@ -88,6 +99,8 @@ pub(crate) struct Telemetry {
     pub(crate) connects: Counter,
     /// Connections to endpoints that failed.
     pub(crate) connects_failed: Counter,
+    /// TLS handshakes with endpoints that failed.
+    pub(crate) tls_failures: TlsFailures,
     /// Opaque streams that led back to this proxy, and were ended.
     pub(crate) loops: Counter,
     /// Requests and streams sent to the plain address, because the Service's configuration could not be had.
@@ -136,6 +149,7 @@ impl Telemetry {
             spans_failed: spans.get_or_create_owned(&OutcomeLabels { outcome: "failed" }),
             connects: connects.get_or_create_owned(&OutcomeLabels { outcome: "ok" }),
             connects_failed: connects.get_or_create_owned(&OutcomeLabels { outcome: "failed" }),
+            tls_failures: TlsFailures::default(),
             loops: Counter::default(),
             plain_fallback: Counter::default(),
             revision: Gauge::default(),
@@ -197,6 +211,11 @@ impl Telemetry {
             telemetry.buffered.clone(),
         );
         mesh.register("proxy_upstream_connects", "Attempts to connect to endpoints, by outcome", connects);
+        mesh.register(
+            "proxy_tls_failures",
+            "TLS handshakes with endpoints that failed, by what was wrong; the requests were not sent",
+            telemetry.tls_failures.0.clone(),
+        );
         mesh.register(
             "proxy_access_log_lines",
             "Lines of the access log, by outcome: written, or dropped because they came faster than they could be written",

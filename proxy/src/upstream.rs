@@ -11,7 +11,9 @@ mod error;
 mod h1;
 mod h2;
 mod length;
+mod link;
 mod pool;
+mod tls;
 mod upgraded;
 mod upload;
 
@@ -33,6 +35,7 @@ pub(crate) use self::{
     error::{Failure, ProtocolError},
     h1::ResponseLimits,
     pool::Pools,
+    tls::Tls,
     upgraded::Upgraded,
     upload::Upload,
 };
@@ -104,12 +107,18 @@ pub(crate) struct Peer {
     address: SocketAddr,
     pools: Pools,
     retired: AtomicBool,
+    tls: tls::PeerTls,
 }
 
 impl Peer {
     /// A peer that so many workers may connect to.
     pub(crate) fn new(address: SocketAddr, workers: usize) -> Arc<Self> {
-        Arc::new(Self { address, pools: Pools::new(workers), retired: AtomicBool::new(false) })
+        Arc::new(Self {
+            address,
+            pools: Pools::new(workers),
+            retired: AtomicBool::new(false),
+            tls: tls::PeerTls::default(),
+        })
     }
 
     /// No connection to it is kept.
@@ -143,20 +152,30 @@ pub(crate) enum Reuse {
     Refused,
 }
 
+/// How a connection for an attempt is made, or found.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Dial<'a> {
+    /// Longest time to make one.
+    pub(crate) within: std::time::Duration,
+    /// Whom the endpoint has to be; `None` without TLS.
+    pub(crate) tls: Option<&'a Arc<Tls>>,
+    /// Whether one that was used before will do.
+    pub(crate) reuse: Reuse,
+}
+
 /// Sends one request over HTTP/1.1. `upload` is read only once a connection is there.
 pub(crate) async fn exchange_h1<U: Upload>(
     local: &Arc<WorkerUpstream>,
     peer: &Arc<Peer>,
-    within: std::time::Duration,
-    reuse: Reuse,
+    dial: Dial<'_>,
     ask: &OutboundRequest<'_>,
     upload: Option<U>,
 ) -> Result<Answer, Failure> {
-    let pooled = if reuse == Reuse::Allowed { peer.pools.take(local) } else { None };
+    let pooled = if dial.reuse == Reuse::Allowed { peer.pools.take(local, dial.tls) } else { None };
     let connection = match pooled {
         Some(connection) => connection,
         // Boxed to keep the future of the usual way small.
-        None => Box::pin(pool::connect_h1(local, peer, within)).await?,
+        None => Box::pin(pool::connect_h1(local, peer, dial)).await?,
     };
     h1::exchange(connection, pool::PoolSlot::new(peer, local), ask, upload, &local.limits).await
 }

@@ -8,6 +8,7 @@ mod binary;
 mod dns;
 mod http;
 mod own;
+mod policies;
 pub(crate) mod rivals;
 mod scale;
 mod tcp;
@@ -25,6 +26,8 @@ pub(crate) enum Bench {
     Dns(dns::Options),
     /// HTTP requests beside HAProxy, nginx and Envoy
     Http(http::Options),
+    /// What each policy costs a request, and all of them together
+    Policies(policies::Options),
     /// TCP streams beside HAProxy
     Tcp(tcp::Options),
     /// UDP datagrams beside nginx
@@ -43,6 +46,7 @@ pub(crate) fn run(bench: &Bench) -> Result<()> {
     let setup = match bench {
         Bench::Dns(options) => options.setting.setup,
         Bench::Http(options) => options.setting.setup,
+        Bench::Policies(options) => options.setting.setup,
         Bench::Tcp(options) => options.setting.setup,
         Bench::Udp(options) => options.setting.setup,
         Bench::Acks(_) | Bench::Scale(_) | Bench::Own(_) => false,
@@ -54,6 +58,7 @@ pub(crate) fn run(bench: &Bench) -> Result<()> {
         Bench::Acks(options) => acks::run(options),
         Bench::Dns(options) => dns::run(options),
         Bench::Http(options) => http::run(options),
+        Bench::Policies(options) => policies::run(options),
         Bench::Tcp(options) => tcp::run(options),
         Bench::Udp(options) => udp::run(options),
         Bench::Scale(options) => scale::run(options),

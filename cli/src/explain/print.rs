@@ -148,7 +148,10 @@ fn of_backend(backend: &BackendSeen, protocol: &str, own: bool, all: u32) -> Str
     } else {
         String::new()
     };
-    format!("{share}{service}, {count} usable, {how} over {scheme}{kept}")
+    let tls = backend.tls.as_ref().map_or_else(String::new, |tls| {
+        format!(" (certificate for {}, {})", escaped(&tls.server_name), escaped(&tls.roots))
+    });
+    format!("{share}{service}, {count} usable, {how} over {scheme}{tls}{kept}")
 }
 
 fn of_endpoints(out: &mut String, report: &Report) {

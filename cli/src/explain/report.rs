@@ -14,6 +14,9 @@ use super::{
     failures::Failures,
 };
 
+/// Endpoints of a backend that are named because of TLS.
+const MOST_TLS_FAILURES: usize = 5;
+
 /// Everything `maesh explain` has to say.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -420,6 +423,7 @@ fn of_proxy(part: &Part<proxy::Explanation>) -> Vec<Problem> {
             );
             found.push(problem(Severity::Error, message));
         }
+        found.extend(port.routes.iter().flat_map(|route| &route.backends).flat_map(tls_failures));
         if port.held == proxy::ServiceState::Awaited {
             found.push(problem(
                 Severity::Warning,
@@ -428,6 +432,21 @@ fn of_proxy(part: &Part<proxy::Explanation>) -> Vec<Problem> {
         }
     }
     found
+}
+
+/// Endpoints of a backend that could not be verified.
+fn tls_failures(backend: &proxy::BackendSeen) -> Vec<Problem> {
+    let failed = backend.endpoints.iter().filter_map(|endpoint| Some((endpoint, endpoint.tls_failure.as_ref()?)));
+    let failed: Vec<_> = failed.collect();
+    let severity = if failed.len() == backend.usable { Severity::Error } else { Severity::Warning };
+    let service = backend.service.as_deref().unwrap_or_default();
+    let say = |(endpoint, why): &(&proxy::EndpointSeen, &String)| {
+        problem(
+            severity,
+            format!("endpoint {} of {service} is answered for with 502 connect_failed: {why}", endpoint.address),
+        )
+    };
+    failed.iter().take(MOST_TLS_FAILURES).map(say).collect()
 }
 
 #[cfg(test)]

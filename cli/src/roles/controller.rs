@@ -5,7 +5,7 @@ mod duties;
 mod findings;
 mod trust;
 
-use std::{process::ExitCode, sync::Arc};
+use std::{collections::BTreeSet, process::ExitCode, sync::Arc};
 
 use anyhow::{Context as _, bail};
 use maesh_compiler::compile::{Addressing, Compiler, Range};
@@ -17,7 +17,7 @@ use maesh_controller::{
 use maesh_discovery::{Server, Store};
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::watch};
 
 use self::{duties::Duties, trust::Trust};
 use crate::{
@@ -41,6 +41,7 @@ pub async fn run(args: ControllerArgs, log_level: LogLevel) -> anyhow::Result<Ex
     config.horizon = args.horizon;
     config.own_settle = args.own.own_settle;
     config.selects_pods = !args.manifests.is_empty();
+    config.config_maps_on_demand = args.manifests.is_empty();
     config.replicas = args.service.as_deref().map(|service| ServiceName::new(args.mesh.namespace.as_str(), service));
     let zone = config.zones.first().cloned().context("--zone: name at least one zone")?;
     let admin_listener = admin::bind(args.admin)?;
@@ -64,12 +65,14 @@ pub async fn run(args: ControllerArgs, log_level: LogLevel) -> anyhow::Result<Ex
     let store = Arc::new(Store::new());
     let server = Server::new(store.clone(), open_files::discovery());
     let compiler = Compiler::new(config);
+    let (ask_for_config_maps, config_maps) = watch::channel(BTreeSet::new());
     let mut watches = None;
     let mut manifests = None;
     let mut duties = None;
     let mut trust = Trust::default();
     let batches = if let Some(client) = client {
-        let (batches, states) = kubernetes::start(&client, &kubernetes::Options::default(), &compiler.door());
+        let options = kubernetes::Options { config_maps, ..kubernetes::Options::default() };
+        let (batches, states) = kubernetes::start(&client, &options, &compiler.door());
         let refusing = store.clone();
         let refuse = move |why| refusing.set_refusing(why);
         tokio::spawn(kubernetes::follow_staleness(states.clone(), kubernetes::Freshness::default(), refuse));
@@ -88,6 +91,7 @@ pub async fn run(args: ControllerArgs, log_level: LogLevel) -> anyhow::Result<Ex
         (mesh::connected_proxies(&server), mesh::StoreSink { store, replica: args.id.as_str().into() });
     let started = Controller::start(compiler, batches, connected, args.proxy_settle, sink);
     let (controller, published) = started.context("starting the compiler")?;
+    controller.forward_config_maps(ask_for_config_maps);
     let state = controller.state();
     mesh::warn_of_missing_namespaces(args.mesh.watch_namespace.clone(), &state, asked_about_namespaces);
     let (duties, recorder) = duties.map(|(duties, client)| duties.with_all(&args, &client, &controller)).unzip();

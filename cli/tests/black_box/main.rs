@@ -23,6 +23,7 @@ mod standard_output;
 mod stanza;
 mod support;
 mod tasks;
+mod tls;
 mod traces;
 mod trust;
 mod twin;

@@ -8,7 +8,8 @@ use crate::support::{
     Dev,
     backend::Backend,
     http::get,
-    manifest::{save, service, slices},
+    manifest::{config_map, save, service, slices},
+    tls::Authority,
 };
 
 /// A Service in shop with this annotation, on port 8080, and its endpoint.
@@ -19,6 +20,9 @@ fn annotated(name: &str, annotations: &str, web: &Backend) -> String {
 fn key(name: &str, value: &str) -> String {
     format!("maesh.containo.us/{name}: {}", serde_json::Value::from(value))
 }
+
+/// Examples with which plain HTTP to the shared address is not how the Service is reached.
+const OTHERS: [&str; 5] = ["traffic-type", "scheme", "bypass", "tls-ca", "tls-server-name"];
 
 #[test]
 fn every_example_of_the_reference_is_accepted_and_serves() {
@@ -33,6 +37,7 @@ fn every_example_of_the_reference_is_accepted_and_serves() {
             "fault-abort" | "fault-delay" => Some(("fault-until", "2020-01-01T00:00:00Z")),
             "fault-until" => Some(("fault-delay", "1ms")),
             "retry-on" => Some(("retry-attempts", "3")),
+            "tls-ca" | "tls-server-name" => Some(("scheme", "https")),
             "ratelimit-burst" | "ratelimit-by" => Some(("ratelimit-average", "1000")),
             _ => None,
         };
@@ -42,14 +47,15 @@ fn every_example_of_the_reference_is_accepted_and_serves() {
         text += &annotated(about.name, &annotations, &web);
         names.push((about.name, about.protocols.contains(&Protocol::Http)));
     }
-    // Services that examples name.
+    // Services and a ConfigMap that examples name.
+    text += &config_map("internal-ca", &Authority::new().pem());
     for other in ["web-static", "web-next"] {
         text += &annotated(other, "", &web);
     }
     save(folder.path(), "all.yaml", &text);
     let dev = Dev::start(folder.path());
     assert!(dev.early.is_empty(), "{:#?}", dev.early);
-    for (name, http) in names.into_iter().filter(|(name, _)| !["traffic-type", "scheme", "bypass"].contains(name)) {
+    for (name, http) in names.into_iter().filter(|(name, _)| !OTHERS.contains(name)) {
         assert!(http, "{name}");
         let host = format!("{name}.shop.maesh");
         let answer = get(dev.served_at(&host), &host, "/").unwrap();

@@ -53,6 +53,8 @@ pub struct Config {
     pub reserved_ports: Vec<u16>,
     /// A Service without EndpointSlices has the pods it selects as endpoints: no control plane writes slices.
     pub selects_pods: bool,
+    /// ConfigMaps are read once a Service names them, and are unknown until then; else all there are have been read.
+    pub config_maps_on_demand: bool,
     /// Without any ready proxy, names answer the plain addresses.
     pub fail_to_plain: bool,
     /// The global switch: every name answers the plain addresses.
@@ -84,6 +86,7 @@ impl Default for Config {
             own_listeners: Vec::new(),
             reserved_ports: Vec::new(),
             selects_pods: false,
+            config_maps_on_demand: false,
             fail_to_plain: true,
             bypass: false,
             access_control: false,

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
+    sync::{Arc, LazyLock},
     time::Duration,
 };
 
@@ -88,6 +88,9 @@ fn metadata(annotated: bool) -> impl Strategy<Value = Value> {
             ("bypass", "true"),
             ("shceme", "h2c"),
             ("scheme", "h2c"),
+            ("scheme", "https"),
+            ("tls-ca", "web"),
+            ("80.tls-ca", "x"),
         ][..],
     );
     let annotations = prop::collection::vec(annotation, 0..if annotated { 3 } else { 1 });
@@ -204,13 +207,27 @@ fn node() -> impl Strategy<Value = Value> {
     })
 }
 
+fn config_map() -> impl Strategy<Value = Value> {
+    static AUTHORITY: LazyLock<String> = LazyLock::new(|| {
+        let mut params = rcgen::CertificateParams::default();
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        params.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap().pem()
+    });
+    let ca = prop::sample::select(&[None, Some(false), Some(true)][..]);
+    (metadata(false), ca).prop_map(|(metadata, ca)| {
+        let ca = ca.map(|good| if good { AUTHORITY.as_str() } else { "none" });
+        json!({"kind": "ConfigMap", "metadata": metadata, "data": {"ca.crt": ca}})
+    })
+}
+
 fn object() -> impl Strategy<Value = Value> {
     let namespace = metadata(true).prop_map(|mut metadata| {
         metadata["name"] = metadata["namespace"].clone();
         json!({"kind": "Namespace", "metadata": metadata})
     });
     prop_oneof![
-        4 => service(), 3 => slice(), 3 => pod(), 1 => mesh_pod(), 1 => node(), 1 => namespace, 2 => own_address(), 1 => own_slice()
+        4 => service(), 3 => slice(), 3 => pod(), 1 => mesh_pod(), 1 => node(), 1 => namespace, 2 => own_address(), 1 => own_slice(),
+        2 => config_map()
     ]
 }
 

@@ -9,6 +9,7 @@ mod endpoints;
 mod names;
 mod policies;
 mod ports;
+mod tls;
 mod units;
 mod workloads;
 

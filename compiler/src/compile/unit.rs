@@ -73,6 +73,7 @@ impl Unit {
             Fact::Proxies => vec![Self::MeshAddresses, Self::Proxies],
             Fact::ServicesOf(_)
             | Fact::Pod(_)
+            | Fact::ConfigMap(_)
             | Fact::PodsOf(_)
             | Fact::Labelled(..)
             | Fact::MeshAddress(_)

@@ -15,6 +15,7 @@ pub(crate) mod rate_limit;
 pub(crate) mod retry;
 pub(crate) mod target;
 pub(crate) mod timeout;
+pub(crate) mod tls;
 
 use std::fmt;
 
@@ -25,7 +26,7 @@ use super::service::{Plan, Port};
 use crate::kinds::{Annotations, OLD_PREFIX, PREFIX};
 
 /// Every annotation that has an effect, sorted by name.
-static ALL: [&dyn Declared; 26] = [
+static ALL: [&dyn Declared; 28] = [
     &address::ADDRESS,
     &address::ADDRESSING,
     &balance::BALANCE,
@@ -51,11 +52,13 @@ static ALL: [&dyn Declared; 26] = [
     &timeout::IDLE,
     &timeout::REQUEST,
     &timeout::TRY,
+    &tls::CA,
+    &tls::SERVER_NAME,
     &protocol::TRAFFIC_TYPE,
 ];
 
 /// Names of annotations that later versions read.
-const LATER: [&str; 3] = ["routes", "tls-ca", "tls-server-name"];
+const LATER: [&str; 1] = ["routes"];
 
 /// Whose policy an annotation is. The two differ where a route or split leads to another Service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,7 +5,10 @@ use std::time::Duration;
 use maesh_config::{
     ServiceName,
     model::Protocol,
-    policy::{BackendPolicy, Balance, CalledPolicy, Eject, Fault, Mirror, RateLimit, Retry, Scheme, ServiceRef},
+    policy::{
+        BackendPolicy, Balance, CalledPolicy, Eject, EndpointTls, Fault, Mirror, RateLimit, Retry, Scheme, ServiceRef,
+        TlsRoots,
+    },
 };
 
 use super::annotations::{
@@ -17,9 +20,11 @@ use super::annotations::{
     retry::{ATTEMPTS_OF_A_REQUEST, RETRY_BUDGET, RETRY_ON},
     target::{FALLBACK, HEDGE_AFTER, MIRROR_TO, Target},
     timeout::{CONNECT, IDLE, REQUEST, TRY},
+    tls::{CA, SERVER_NAME},
 };
 use crate::{
     diagnostic::{Diagnostic, Reason},
+    index::FoundConfigMap,
     kinds::Service,
     step::Step,
 };
@@ -37,6 +42,8 @@ pub(super) struct PolicyReader<'a, 'v> {
     pub(super) step: &'a Step<'v>,
     /// What is wrong with values that are right by themselves.
     pub(super) found: &'a mut Vec<Diagnostic>,
+    /// Turns true if something that the policies depend on has not been read yet.
+    pub(super) waits: &'a mut bool,
 }
 
 impl<'a> PolicyReader<'a, '_> {
@@ -84,6 +91,7 @@ impl<'a> PolicyReader<'a, '_> {
         let (concurrency, queue) = self.value(&CONCURRENCY_OF_A_PORT).unwrap_or((defaults.concurrency, None));
         BackendPolicy {
             scheme,
+            tls: self.tls(scheme),
             balance: self.balance(),
             local_only: self.service.local_only,
             connect_timeout: self.value(&CONNECT).unwrap_or(defaults.connect_timeout),
@@ -102,6 +110,51 @@ impl<'a> PolicyReader<'a, '_> {
             fallback: self.fallback(),
             not_understood: None,
         }
+    }
+
+    /// What endpoints are verified against, where they are spoken to over TLS.
+    fn tls(&mut self, scheme: Scheme) -> Option<Box<EndpointTls>> {
+        let https = scheme == Scheme::Https;
+        if self.protocol == Protocol::Http {
+            self.needs(&SERVER_NAME, "scheme: https", https);
+            self.needs(&CA, "scheme: https", https);
+        }
+        if !https {
+            return None;
+        }
+        let meta = &self.service.meta;
+        let server_name =
+            self.value(&SERVER_NAME).unwrap_or_else(|| format!("{}.{}.svc", meta.name, meta.namespace)).into();
+        Some(Box::new(EndpointTls { server_name, roots: self.roots() }))
+    }
+
+    fn roots(&mut self) -> TlsRoots {
+        // Without a usable name nobody is trusted: the system's authorities are not what was asked for.
+        let Some(AppliedAnnotation { written, value }) = self.get(&CA) else { return TlsRoots::System };
+        let Some(name) = value else { return TlsRoots::Unusable("tls-ca does not name a ConfigMap".into()) };
+        let id = ServiceName::new(self.service.meta.namespace.clone(), name);
+        let create = "Create it with the certificate of the authority under ca.crt, or correct the name.";
+        let (why, then) = match self.step.view.config_map(&id) {
+            FoundConfigMap::There(map) => match &map.ca {
+                Ok(certificates) => return TlsRoots::Certificates(certificates.clone()),
+                Err(why) => (format!("ConfigMap {id} {why}"), "Write the certificates of the authority there, in PEM."),
+            },
+            FoundConfigMap::Unknown => {
+                *self.waits = true;
+                return TlsRoots::Unusable(format!("ConfigMap {id} has not been read yet").into());
+            }
+            FoundConfigMap::Absent => (format!("ConfigMap {id} does not exist"), create),
+            FoundConfigMap::Unreadable(why) => (
+                format!("ConfigMap {id} cannot be read ({why})"),
+                "Let the controller get, list and watch configmaps: value tlsCa.enabled of the chart.",
+            ),
+        };
+        let text = format!(
+            "annotation {} is {:?}, but {why}: no endpoint can be verified, so requests to port {} are answered 502. {then}",
+            written.key, written.text, self.number
+        );
+        self.say(written, text, "no authority");
+        TlsRoots::Unusable(why.into())
     }
 
     /// How endpoints are picked: as the annotation says, where the port's protocol can, else as `sessionAffinity` says.

@@ -94,11 +94,13 @@ pub(crate) struct Draft {
     pub(crate) plan: Option<Plan>,
     /// What is wrong with the Service.
     pub(crate) found: Vec<Diagnostic>,
+    /// Something that it depends on has not been read yet. The plan of before holds meanwhile, if there is one.
+    pub(crate) waits: bool,
 }
 
 impl Draft {
     fn not_meshed(found: Vec<Diagnostic>) -> Self {
-        Self { plan: None, found }
+        Self { found, ..Self::default() }
     }
 }
 
@@ -122,7 +124,8 @@ pub(crate) fn plan(service: &Service, step: &Step<'_>) -> Draft {
     let in_force = InForce { service: &service.annotations, namespace };
     let mut found = Vec::new();
     let name = ServiceName::new(service.meta.namespace.clone(), service.meta.name.clone());
-    let ports = ports(service, in_force, step, &mut found);
+    let mut waits = false;
+    let ports = ports(service, in_force, step, &mut found, &mut waits);
     let needs_own = ports.iter().any(|port| port.protocol != Protocol::Http && !port.sni)
         || ports.iter().any(|port| config.reserves(port.number));
     let asked = in_force.get(&ADDRESS);
@@ -160,7 +163,7 @@ pub(crate) fn plan(service: &Service, step: &Step<'_>) -> Draft {
         publish_not_ready: service.publish_not_ready,
     };
     found.extend(annotations::check_service(service, &plan, in_force));
-    Draft { plan: Some(plan), found }
+    Draft { plan: Some(plan), found, waits }
 }
 
 fn say(reason: Reason, service: &Service, field: &str, text: String) -> Diagnostic {
@@ -226,7 +229,13 @@ fn headless_ports(service: &Service, ports: &[Port], found: &mut Vec<Diagnostic>
     }
 }
 
-fn ports(service: &Service, in_force: InForce<'_>, step: &Step<'_>, found: &mut Vec<Diagnostic>) -> Vec<Port> {
+fn ports(
+    service: &Service,
+    in_force: InForce<'_>,
+    step: &Step<'_>,
+    found: &mut Vec<Diagnostic>,
+    waits: &mut bool,
+) -> Vec<Port> {
     let mut ports: Vec<Port> = Vec::with_capacity(service.ports.len());
     for written in &service.ports {
         let i = written.index;
@@ -275,7 +284,7 @@ fn ports(service: &Service, in_force: InForce<'_>, step: &Step<'_>, found: &mut 
             let bad = say(Reason::InvalidPort, service, &field("name"), text);
             found.push(bad.value(name).using("the same endpoints"));
         }
-        ports.push(port(service, written, number, in_force, step, found));
+        ports.push(port(service, written, number, in_force, step, (found, waits)));
     }
     ports.sort_unstable_by_key(|port| (port.number, port.protocol));
     ports
@@ -287,7 +296,7 @@ fn port(
     number: u16,
     in_force: InForce<'_>,
     step: &Step<'_>,
-    found: &mut Vec<Diagnostic>,
+    (found, waits): (&mut Vec<Diagnostic>, &mut bool),
 ) -> Port {
     let named = written.name.as_deref();
     let said = AppProtocol::of(written.app_protocol.as_deref());
@@ -333,7 +342,8 @@ fn port(
     let default = if said == AppProtocol::H2c { Scheme::H2c } else { Scheme::Http };
     let scheme = in_force.of_port(&SCHEME, number, named).and_then(|asked| asked.value).unwrap_or(default);
     let scheme = if protocol == Protocol::Http { scheme } else { Scheme::Http };
-    let (called, backend) = PolicyReader { service, number, name: named, protocol, in_force, step, found }.read(scheme);
+    let reader = PolicyReader { service, number, name: named, protocol, in_force, step, found, waits };
+    let (called, backend) = reader.read(scheme);
     Port {
         number,
         name: written.name.clone(),

@@ -5,7 +5,7 @@ use std::{fmt, time::Duration};
 use prost::Message;
 use serde::Serialize;
 
-use super::{Balance, Eject, ServiceRef, breaker::Expression, eject::EjectMessage};
+use super::{Balance, Eject, EndpointTls, ServiceRef, breaker::Expression, eject::EjectMessage, tls::TlsMessage};
 use crate::{
     decode::{DecodeError, port, service_name},
     duration,
@@ -17,6 +17,9 @@ use crate::{
 pub struct BackendPolicy {
     /// The protocol towards its endpoints.
     pub scheme: Scheme,
+    /// What their certificates are verified against, if that is HTTPS. Boxed, because few ports have it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<Box<EndpointTls>>,
     /// How one of its endpoints is picked.
     pub balance: Balance,
     /// Only endpoints on the caller's node (`internalTrafficPolicy: Local`).
@@ -48,6 +51,7 @@ impl Default for BackendPolicy {
     fn default() -> Self {
         Self {
             scheme: Scheme::Http,
+            tls: None,
             balance: Balance::P2c,
             local_only: false,
             connect_timeout: Duration::from_secs(5),
@@ -93,6 +97,9 @@ impl fmt::Display for Scheme {
     }
 }
 
+/// Number of the field `tls`.
+const TLS: u32 = 64;
+
 /// The wire form of [`BackendPolicy`]. Numbers: see [`crate::skew`].
 #[derive(Clone, PartialEq, prost::Message)]
 struct BackendPolicyMessage {
@@ -125,6 +132,8 @@ struct BackendPolicyMessage {
     fallback: Option<ServiceRefMessage>,
     #[prost(message, optional, tag = "12")]
     queue: Option<QueueMessage>,
+    #[prost(message, optional, tag = "64")]
+    tls: Option<TlsMessage>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -172,6 +181,7 @@ impl From<&BackendPolicy> for BackendPolicyMessage {
             queue: policy
                 .queue
                 .map(|queue| QueueMessage { length: queue.length, wait_ns: duration::nanoseconds(queue.wait) }),
+            tls: policy.tls.as_deref().map(Into::into),
         }
     }
 }
@@ -219,7 +229,8 @@ impl BackendPolicy {
             eject: message.eject.map(TryInto::try_into).transpose()?.unwrap_or_default(),
             breaker: message.breaker.parse().ok(),
             fallback: message.fallback.map(fallback).transpose()?,
-            not_understood: other_scheme.or(not_understood(bytes, &[])?),
+            tls: message.tls.map(|tls| tls.try_into().map(Box::new)).transpose()?,
+            not_understood: other_scheme.or(not_understood(bytes, &[TLS])?),
         })
     }
 }
@@ -238,6 +249,7 @@ pub(crate) fn arbitrary() -> impl proptest::strategy::Strategy<Value = BackendPo
         super::eject::arbitrary(),
         option::of(breaker),
         option::of(super::arbitrary_service_ref()),
+        option::of(super::tls::arbitrary().prop_map(Box::new)),
     )
         .prop_map(
             |(
@@ -246,9 +258,11 @@ pub(crate) fn arbitrary() -> impl proptest::strategy::Strategy<Value = BackendPo
                 eject,
                 breaker,
                 fallback,
+                tls,
             )| {
                 BackendPolicy {
                     scheme,
+                    tls,
                     balance,
                     local_only,
                     connect_timeout,

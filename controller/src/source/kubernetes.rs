@@ -1,15 +1,20 @@
-//! The Kubernetes API as a source: one watch for each kind.
+//! The Kubernetes API as a source: one watch for each kind, and one for each ConfigMap that a Service names.
 //!
 //! While the API server is away, nothing changes; once it is back, a watch goes on where it was, or, when the server
 //! has forgotten that place, everything is listed again and sent as a whole, so that only differences take effect.
 //! How each watch fares can be asked at any time.
 
 mod absent;
+mod config_maps;
 mod follow;
 mod object;
 mod stale;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use jiff::Timestamp;
 use kube::Client;
@@ -17,8 +22,13 @@ use maesh_compiler::{
     diagnostic::{Diagnostic, ObjectRef, Reason},
     kinds::{ObjectKind, ReadContext, Registration},
 };
+use maesh_config::ServiceName;
 use parking_lot::Mutex;
-use tokio::{sync::mpsc, task::JoinSet, time::Instant};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+    time::Instant,
+};
 
 pub use self::stale::{Freshness, follow_staleness};
 use super::{Batches, Event};
@@ -44,6 +54,10 @@ pub struct Options {
     pub page: u32,
     /// Ask for streamed lists, which are kinder to both sides; where the server has none, pages are used.
     pub stream_lists: bool,
+    /// The ConfigMaps that are read, as namespace and name: see [`Controller::forward_config_maps`].
+    ///
+    /// [`Controller::forward_config_maps`]: crate::serve::Controller::forward_config_maps
+    pub config_maps: watch::Receiver<BTreeSet<ServiceName>>,
 }
 
 impl Default for Options {
@@ -54,6 +68,7 @@ impl Default for Options {
             watch_for: Duration::from_secs(60),
             page: 500,
             stream_lists: true,
+            config_maps: watch::channel(BTreeSet::new()).1,
         }
     }
 }
@@ -90,6 +105,14 @@ pub fn start(client: &Client, options: &Options, door: &ReadContext) -> (Batches
         let follow = follow::Follow::new(kind, client, options, door, watches.clone(), batches.clone());
         tasks.spawn(follow.run());
     }
+    let source = config_maps::Source {
+        client: client.clone(),
+        options: options.clone(),
+        door: door.clone(),
+        watches: watches.clone(),
+        batches: batches.clone(),
+    };
+    tasks.spawn(config_maps::follow(source, options.config_maps.clone()));
     tokio::spawn(async move {
         // Nothing is needed of them yet. If nobody listens, the next line ends at once.
         let _ = batches.send(vec![Event::Synced(ObjectKind::ServiceAccount)]).await;
@@ -158,6 +181,11 @@ impl Watches {
 
     fn change<T>(&self, kind: ObjectKind, change: impl FnOnce(&mut WatchState) -> T) -> T {
         change(self.0.states.lock().entry(kind).or_default())
+    }
+
+    /// Nothing of this kind is watched any more. Returns whether it was.
+    fn forget(&self, kind: ObjectKind) -> bool {
+        self.0.states.lock().remove(&kind).is_some()
     }
 
     /// Everything that is wrong, of all watches.

@@ -1,6 +1,6 @@
 //! The Kubernetes API as a source, against a real kube-apiserver and etcd.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, path::Path, sync::Arc, time::Duration};
 
 use crate::support::{Kept, PATIENCE, kubectl, runtime};
 use maesh_compiler::{
@@ -66,16 +66,19 @@ struct Watching {
 
 impl Watching {
     fn new(server: &ApiServer, kubeconfig: &Path, options: Options) -> Self {
+        let (ask, config_maps) = watch::channel(BTreeSet::new());
+        let options = Options { config_maps, ..options };
         let runtime = runtime(server);
         let kubeconfig = kubeconfig.to_owned();
         let kept = Kept::default();
         let sink = kept.clone();
         let started = runtime.spawn(async move {
             let client = kubernetes::client(Some(&kubeconfig), None).await.unwrap();
-            let compiler = Compiler::new(Config::default());
+            let compiler = Compiler::new(Config { config_maps_on_demand: true, ..Config::default() });
             let (batches, watches) = kubernetes::start(&client, &options, &compiler.door());
             let (proxies, watched) = watch::channel(Vec::new());
             let (controller, _) = Controller::start(compiler, batches, watched, Duration::ZERO, sink).unwrap();
+            controller.forward_config_maps(ask);
             (watches, proxies, controller)
         });
         let (done, started_) = std::sync::mpsc::channel();
@@ -231,6 +234,76 @@ fn what_may_not_be_read_is_said_with_what_to_do() {
     role("rest", "pods,nodes");
     mesh.until("all allowed", |mesh| refused(mesh).is_empty());
     mesh.until("the node", |mesh| mesh.resource(Kind::Workload, "10.244.1.0/24").is_some());
+}
+
+/// An authority's certificate, in PEM.
+fn authority() -> String {
+    let mut params = rcgen::CertificateParams::default();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    params.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap().pem()
+}
+
+fn config_map(name: &str, ca: &str) -> String {
+    let ca = serde_json::Value::from(ca);
+    format!(
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: {name}, namespace: shop}}\ndata: {{ca.crt: {ca}}}\n---\n"
+    )
+}
+
+/// What the endpoints of shop/web are verified against, in words.
+fn roots(mesh: &Watching) -> Option<String> {
+    let Some(Resource::Service(service)) = mesh.resource(Kind::Service, "shop/web") else { return None };
+    Some(service.ports[0].backend.tls.as_ref()?.roots.to_string())
+}
+
+/// With rights on that one name: a list of all ConfigMaps would be refused.
+#[test]
+fn a_config_map_is_read_while_a_service_names_it() {
+    let Some(server) = ApiServer::start_or_skip() else { return };
+    server.apply(SHOP).unwrap();
+    server.apply(&(config_map("ca", &authority()) + &config_map("other", &authority()))).unwrap();
+    let kubeconfig = server.kubeconfig_for("mesh", &[]).unwrap();
+    for (name, rights) in [
+        ("mesh", "--resource=services,namespaces,pods,nodes,endpointslices.discovery.k8s.io"),
+        ("cas", "--resource=configmaps --resource-name=ca --resource-name=late"),
+    ] {
+        kubectl(&server, &format!("create clusterrole {name} --verb=list,watch {rights}"));
+        kubectl(&server, &format!("create clusterrolebinding {name} --clusterrole={name} --user=mesh"));
+    }
+    let annotate = |what: &str| kubectl(&server, &format!("-n shop annotate --overwrite service web {what}"));
+    let mesh = Watching::new(&server, &kubeconfig, Options::default());
+    let is_watched = |mesh: &Watching| mesh.watches.states().contains_key(&ObjectKind::ConfigMap);
+    mesh.until("a first configuration", |mesh| mesh.resource(Kind::Service, "shop/web").is_some());
+    assert!(!is_watched(&mesh), "nobody names any");
+
+    annotate("maesh.containo.us/scheme=https maesh.containo.us/tls-ca=ca");
+    mesh.until("the authority", |mesh| roots(mesh).as_deref() == Some("1 certificate"));
+    server.apply(&config_map("ca", &(authority() + &authority()))).unwrap();
+    mesh.until("another one", |mesh| roots(mesh).as_deref() == Some("2 certificates"));
+    assert_eq!(mesh.state.counts().objects[&ObjectKind::ConfigMap], 1);
+
+    let says = |mesh: &Watching, what: &str| mesh.state.diagnostics().iter().any(|found| found.message.contains(what));
+    annotate("maesh.containo.us/tls-ca=other");
+    mesh.until("that it may not be read", |mesh| {
+        says(mesh, "cannot be read (the API server does not let the controller)")
+    });
+    assert!(roots(&mesh).unwrap().starts_with("none: "));
+    annotate("maesh.containo.us/tls-ca=late");
+    mesh.until("that it does not exist", |mesh| says(mesh, "ConfigMap shop/late does not exist"));
+    server.apply(&config_map("late", &authority())).unwrap();
+    mesh.until("that it was made", |mesh| roots(mesh).as_deref() == Some("1 certificate"));
+
+    // A controller that starts anew says nothing before it has read it.
+    let again = Watching::new(&server, &kubeconfig, Options::default());
+    again.until("a configuration", |again| again.resource(Kind::Service, "shop/web").is_some());
+    assert_eq!(roots(&again).as_deref(), Some("1 certificate"));
+
+    kubectl(&server, "-n shop delete configmap late");
+    mesh.until("its end", |mesh| says(mesh, "ConfigMap shop/late does not exist"));
+    annotate("maesh.containo.us/tls-ca-");
+    mesh.until("the end of the watch", |mesh| !is_watched(mesh));
+    assert_eq!(roots(&mesh).as_deref(), Some("system roots"));
+    mesh.until("nothing to say of it", |mesh| !says(mesh, "ConfigMap"));
 }
 
 /// A kind that not every cluster serves. Its name is that of a kind of another group. It is counted as ServiceAccounts,

@@ -15,14 +15,15 @@ use std::{
 use arc_swap::ArcSwap;
 use maesh_config::{
     NodeName, ServiceName,
-    model::{self, BackendPolicy},
+    model::{self, BackendPolicy, Scheme},
+    policy::{EndpointTls, TlsRoots},
 };
 use smallvec::SmallVec;
 
 use super::{Latency, Shares, WaitingRequests};
 use crate::{
     policy::{BackendEvent, Breaker, Counts, EjectedUntil, Ejection},
-    upstream::Peer,
+    upstream::{Peer, Tls},
 };
 
 /// Where the proxy is, as the hints of endpoints name it.
@@ -71,6 +72,8 @@ pub(crate) struct BackendSeen {
 pub(crate) struct Upstreams {
     /// How endpoints are spoken to and picked.
     pub(crate) policy: BackendPolicy,
+    /// Whom they have to be, if they are spoken to over TLS.
+    pub(crate) tls: Option<Arc<Tls>>,
     /// Those that may be used now: the ready ones, or while there is none those that still serve.
     pub(crate) usable: Vec<Candidate>,
     /// How many of them are IPv4; those come first.
@@ -155,9 +158,10 @@ impl Upstreams {
         hinted: bool,
         all: Vec<Arc<Endpoint>>,
         (ejected, turn): (EjectedUntil, Arc<AtomicU32>),
+        tls: Option<Arc<Tls>>,
     ) -> Self {
         let ipv4 = usable.partition_point(|candidate| candidate.endpoint.address.is_ipv4());
-        Self { policy, usable, ipv4, hinted, ejected, turn, all }
+        Self { policy, tls, usable, ipv4, hinted, ejected, turn, all }
     }
 
     /// The usable endpoints of the caller's address family; where there is none, all of them.
@@ -172,7 +176,9 @@ impl BackendPort {
     /// A backend port without endpoints.
     pub(crate) fn new(service: ServiceName, policy: BackendPolicy) -> Self {
         let (ejected, turn) = (EjectedUntil::default(), Arc::<AtomicU32>::default());
-        let upstreams = Upstreams::new(policy, Vec::new(), false, Vec::new(), (ejected.clone(), turn.clone()));
+        let tls = identity(&policy, None);
+        let shared = (ejected.clone(), turn.clone());
+        let upstreams = Upstreams::new(policy, Vec::new(), false, Vec::new(), shared, tls);
         Self {
             service,
             upstreams: ArcSwap::from_pointee(upstreams),
@@ -263,7 +269,9 @@ impl BackendPort {
         };
         let leaving: SmallVec<[Arc<Endpoint>; 4]> =
             old.usable.iter().map(|candidate| &candidate.endpoint).filter(|old| !stays(old)).cloned().collect();
-        self.upstreams.store(Arc::new(Upstreams::new(policy, candidates, hints != Hints::Ignored, all, self.shared())));
+        let tls = identity(&policy, old.tls.as_ref());
+        let (hinted, shared) = (hints != Hints::Ignored, self.shared());
+        self.upstreams.store(Arc::new(Upstreams::new(policy, candidates, hinted, all, shared, tls)));
         for endpoint in &leaving {
             endpoint.peer.retire();
         }
@@ -276,6 +284,20 @@ impl BackendPort {
             candidate.endpoint.peer.retire();
         }
     }
+}
+
+/// Whom endpoints have to be, as `policy` says: the `old` identity where that is the same, with its connections and sessions.
+fn identity(policy: &BackendPolicy, old: Option<&Arc<Tls>>) -> Option<Arc<Tls>> {
+    if policy.scheme != Scheme::Https {
+        return None;
+    }
+    // A controller of an earlier version says nothing of it, so nobody can be verified.
+    let unknown = || EndpointTls {
+        server_name: "unknown".into(),
+        roots: TlsRoots::Unusable("the controller is older than this proxy and does not say whom to trust".into()),
+    };
+    let asked = policy.tls.as_deref().cloned().unwrap_or_else(unknown);
+    Some(old.filter(|old| *old.asked() == asked).cloned().unwrap_or_else(|| Tls::new(asked)))
 }
 
 /// Which hints of a set of endpoints hold, as kube-proxy reads them: those of nodes before those of zones, and either only

@@ -15,9 +15,11 @@ use super::{
 };
 use crate::{
     balance::FAILURE,
+    connect::{ConnectError, TlsFailure},
+    reason::Reason,
     state::{BackendPort, Endpoint},
     telemetry::{AttemptSpan, RequestTrace},
-    upstream::{self, Answer, Failure, OutboundRequest, Reuse},
+    upstream::{self, Answer, Dial, Failure, OutboundRequest},
     worker::Worker,
 };
 
@@ -42,17 +44,16 @@ impl Attempts<'_> {
     pub(super) async fn make(
         &self,
         endpoint: &Endpoint,
-        connect_timeout: Duration,
-        reuse: Reuse,
+        dial: Dial<'_>,
         upload: Option<ReplayReader>,
     ) -> Result<Answer, Failure> {
         match (self.trace, &self.worker.shared.tracer) {
             (Some(trace), Some(tracer)) => {
-                let span = tracer.attempt(trace, endpoint.address, self.worker.draw());
+                let span = tracer.attempt(trace, endpoint.address, dial.tls.is_some(), self.worker.draw());
                 // Boxed to keep the future of requests that are not recorded small.
-                Box::pin(self.make_recorded(span, endpoint, connect_timeout, reuse, upload)).await
+                Box::pin(self.make_recorded(span, endpoint, dial, upload)).await
             }
-            _ => self.make_one(endpoint, connect_timeout, reuse, upload).await,
+            _ => self.make_one(endpoint, dial, upload).await,
         }
     }
 
@@ -61,13 +62,12 @@ impl Attempts<'_> {
         &self,
         span: AttemptSpan<'_>,
         endpoint: &Endpoint,
-        connect_timeout: Duration,
-        reuse: Reuse,
+        dial: Dial<'_>,
         upload: Option<ReplayReader>,
     ) -> Result<Answer, Failure> {
         let mut head = self.head.clone();
         span.write(&mut head.headers);
-        let result = Attempts { head: &head, ..*self }.make_one(endpoint, connect_timeout, reuse, upload).await;
+        let result = Attempts { head: &head, ..*self }.make_one(endpoint, dial, upload).await;
         span.ended(result.as_ref().map(|answer| answer.head.status).map_err(|failure| reason(failure).code()));
         result
     }
@@ -75,8 +75,7 @@ impl Attempts<'_> {
     async fn make_one(
         &self,
         endpoint: &Endpoint,
-        connect_timeout: Duration,
-        reuse: Reuse,
+        dial: Dial<'_>,
         upload: Option<ReplayReader>,
     ) -> Result<Answer, Failure> {
         let began = Instant::now();
@@ -84,11 +83,11 @@ impl Attempts<'_> {
         let result = match self.timeout {
             None if self.http2 => {
                 let ask = OutboundRequest { head: self.head, upgrade: self.upgrade };
-                upstream::exchange_h2(&self.worker.upstream, &endpoint.peer, connect_timeout, &ask, upload).await
+                upstream::exchange_h2(&self.worker.upstream, &endpoint.peer, dial.within, &ask, upload).await
             }
-            None => self.send(endpoint, connect_timeout, reuse, upload).await,
+            None => self.send(endpoint, dial, upload).await,
             Some(limit) => {
-                let sent = Box::pin(self.send(endpoint, connect_timeout, reuse, upload));
+                let sent = Box::pin(self.send(endpoint, dial, upload));
                 tokio::time::timeout(limit, sent).await.unwrap_or(Err(Failure::TimedOut))
             }
         };
@@ -96,23 +95,20 @@ impl Attempts<'_> {
         result
     }
 
-    async fn send(
-        &self,
-        endpoint: &Endpoint,
-        connect_timeout: Duration,
-        reuse: Reuse,
-        upload: Option<ReplayReader>,
-    ) -> Result<Answer, Failure> {
+    async fn send(&self, endpoint: &Endpoint, dial: Dial<'_>, upload: Option<ReplayReader>) -> Result<Answer, Failure> {
         let (local, ask) = (&self.worker.upstream, OutboundRequest { head: self.head, upgrade: self.upgrade });
         if self.http2 {
-            upstream::exchange_h2(local, &endpoint.peer, connect_timeout, &ask, upload).await
+            upstream::exchange_h2(local, &endpoint.peer, dial.within, &ask, upload).await
         } else {
-            upstream::exchange_h1(local, &endpoint.peer, connect_timeout, reuse, &ask, upload).await
+            upstream::exchange_h1(local, &endpoint.peer, dial, &ask, upload).await
         }
     }
 
     fn note(&self, endpoint: &Endpoint, result: &Result<Answer, Failure>, took: Duration) {
         let shared = &self.worker.shared;
+        if let Err(Failure::Connect(ConnectError::Tls { failure, .. })) = result {
+            self.note_tls(endpoint, failure);
+        }
         let now = shared.clock.coarse();
         let is_error = match result {
             Ok(answer) => {
@@ -131,6 +127,27 @@ impl Attempts<'_> {
         } else if self.backend.failed(endpoint, now) {
             tracing::info!(service = %self.backend.service, endpoint = %endpoint.address, "endpoint ejected");
         }
+    }
+}
+
+impl Attempts<'_> {
+    /// Says why an endpoint could not be verified, once for each reason.
+    #[cold]
+    fn note_tls(&self, endpoint: &Endpoint, failure: &TlsFailure) {
+        if !endpoint.peer.note_tls_failure(failure) {
+            return;
+        }
+        let tls = self.backend.upstreams.load().tls.clone();
+        let name = tls.as_ref().map_or("", |tls| &tls.asked().server_name);
+        tracing::warn!(
+            service = %self.backend.service,
+            endpoint = %endpoint.address,
+            server_name = name,
+            reason = failure.code(),
+            "endpoint not used: {}; requests sent to it are answered {}",
+            failure.advice(name),
+            Reason::ConnectFailed.code(),
+        );
     }
 }
 

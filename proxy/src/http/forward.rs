@@ -33,7 +33,7 @@ use crate::{
     reason::Reason,
     state::{BackendPort, Endpoint, InFlight, Port},
     telemetry::RequestTrace,
-    upstream::{Answer, Failure, ResponseRest, Reuse, Upgraded},
+    upstream::{Answer, Dial, Failure, ResponseRest, Reuse, Tls, Upgraded},
 };
 
 /// A response, and what its body depends on.
@@ -60,8 +60,9 @@ pub(crate) fn speaks_http2(backend: &BackendPort, grpc: bool) -> Result<bool, Re
     match backend.upstreams.load().policy.scheme {
         Scheme::H2c => Ok(true),
         Scheme::Http => Ok(grpc),
-        // TLS towards endpoints is not served by this version.
-        Scheme::Https => Err(Reason::UpstreamProtocol),
+        // Over TLS, only HTTP/1.1 is spoken so far.
+        Scheme::Https if grpc => Err(Reason::UpstreamProtocol),
+        Scheme::Https => Ok(false),
     }
 }
 
@@ -127,6 +128,8 @@ struct Forwarding<'a> {
 struct Picked {
     endpoint: Arc<Endpoint>,
     timeout: Duration,
+    /// Whom it has to be.
+    tls: Option<Arc<Tls>>,
     cookie: Option<HeaderValue>,
 }
 
@@ -179,7 +182,7 @@ impl Forwarding<'_> {
         let mut made = 0;
         loop {
             made += 1;
-            let Picked { endpoint, timeout, cookie } = self.pick(affinity, &avoided)?;
+            let Picked { endpoint, timeout, tls, cookie } = self.pick(affinity, &avoided)?;
             in_flight.on(endpoint.clone());
             let hedged = match &called.hedge {
                 Some(hedge) if head.method.is_idempotent() && !self.upgrade => {
@@ -189,12 +192,13 @@ impl Forwarding<'_> {
             };
             let began = called.hedge.map(|_| Instant::now());
             let reader = self.upload.map(Replay::reader);
+            let dial = Dial { within: timeout, tls: tls.as_ref(), reuse };
             let result = match hedged {
-                None => attempts.make(&endpoint, timeout, reuse, reader).await,
+                None => attempts.make(&endpoint, dial, reader).await,
                 Some(after) => {
                     avoided.push(endpoint.clone());
                     // Boxed to keep the future of requests without hedging small.
-                    let first = Box::pin(attempts.make(&endpoint, timeout, reuse, reader));
+                    let first = Box::pin(attempts.make(&endpoint, dial, reader));
                     Box::pin(self.hedged(first, after, &attempts, &mut in_flight, &avoided, &mut made)).await
                 }
             };
@@ -252,7 +256,8 @@ impl Forwarding<'_> {
         let picked = balance::pick(&upstreams, address, affinity, || shared.node_of(address), avoided, now, draw);
         let endpoint = picked.ok_or(Reason::NoEndpoints)?;
         let cookie = affinity.cookie(&upstreams.policy.balance, endpoint.address);
-        Ok(Picked { endpoint, timeout: upstreams.policy.connect_timeout, cookie })
+        let tls = upstreams.tls.clone();
+        Ok(Picked { endpoint, timeout: upstreams.policy.connect_timeout, tls, cookie })
     }
 
     /// Makes a second attempt beside `first` if that has no response after `after`. The endpoint of the first is in `avoided`.
@@ -269,7 +274,7 @@ impl Forwarding<'_> {
         let second = || {
             let replayable = self.upload.is_none_or(Replay::is_whole) && !self.caller.has_ended_its_side();
             let budget = self.port.called.retry.budget;
-            let Picked { endpoint, timeout, .. } = self.pick(Affinity::None, avoided).ok()?;
+            let Picked { endpoint, timeout, tls, .. } = self.pick(Affinity::None, avoided).ok()?;
             if !replayable || avoided.iter().any(|avoided| Arc::ptr_eq(avoided, &endpoint)) {
                 return None;
             }
@@ -282,7 +287,8 @@ impl Forwarding<'_> {
             self.port.runtime.count(CalledEvent::Hedged);
             let reader = self.upload.map(Replay::reader);
             Some(async move {
-                let result = attempts.make(&endpoint, timeout, Reuse::Allowed, reader).await;
+                let dial = Dial { within: timeout, tls: tls.as_ref(), reuse: Reuse::Allowed };
+                let result = attempts.make(&endpoint, dial, reader).await;
                 (result, held)
             })
         };

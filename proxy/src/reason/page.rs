@@ -52,7 +52,8 @@ const fn advice(reason: Reason) -> &'static str {
         }
         Reason::ConnectFailed => {
             "Check that the pods listen on the target port and that no NetworkPolicy blocks the proxies. Another endpoint \
-             was tried before this answer was given, if there is one."
+             was tried before this answer was given, if there is one. With `scheme: https`, the endpoint could not be \
+             verified, or does not speak TLS: the proxy's log and `maesh explain` say why ([HTTPS](../tasks/https.md))."
         }
         Reason::UpstreamReset => {
             "Look at the backend's logs: it closed or reset the connection before it answered, for instance because it \

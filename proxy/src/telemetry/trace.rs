@@ -193,10 +193,25 @@ impl Tracer {
         });
     }
 
-    /// The span of an attempt at `endpoint` that begins now; `draw` is uniformly random.
-    pub(crate) fn attempt<'a>(&'a self, trace: &'a RequestTrace, endpoint: SocketAddr, draw: u64) -> AttemptSpan<'a> {
+    /// The span of an attempt at `endpoint`, over TLS or not, that begins now; `draw` is uniformly random.
+    pub(crate) fn attempt<'a>(
+        &'a self,
+        trace: &'a RequestTrace,
+        endpoint: SocketAddr,
+        tls: bool,
+        draw: u64,
+    ) -> AttemptSpan<'a> {
         let ordinal = trace.attempts.fetch_add(1, Ordering::Relaxed);
-        AttemptSpan { tracer: self, trace, endpoint, ordinal, id: draw.max(1), began: SystemTime::now(), end: None }
+        AttemptSpan {
+            tracer: self,
+            trace,
+            endpoint,
+            tls,
+            ordinal,
+            id: draw.max(1),
+            began: SystemTime::now(),
+            end: None,
+        }
     }
 
     fn end(&self, span: Span) {
@@ -211,6 +226,8 @@ pub(crate) struct AttemptSpan<'a> {
     tracer: &'a Tracer,
     trace: &'a RequestTrace,
     endpoint: SocketAddr,
+    /// Over TLS.
+    tls: bool,
     /// Attempts of the same request before it.
     ordinal: u32,
     id: u64,
@@ -234,9 +251,10 @@ impl Drop for AttemptSpan<'_> {
     fn drop(&mut self) {
         let Self { trace, endpoint, .. } = *self;
         let address = endpoint.ip().to_canonical().to_string();
+        let scheme = if self.tls { "https" } else { "http" };
         let mut attributes = vec![
             ("http.request.method", Value::Word(trace.method.text())),
-            ("url.full", format!("http://{endpoint}{}", trace.path).into()),
+            ("url.full", format!("{scheme}://{endpoint}{}", trace.path).into()),
             ("server.address", (&*address).into()),
             ("server.port", u64::from(endpoint.port()).into()),
             ("network.peer.address", address.into()),

@@ -20,8 +20,16 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::{Peer, WorkerUpstream, h1, h2};
-use crate::{clock::Clock, connect::ConnectError};
+use super::{
+    Dial, Peer, WorkerUpstream, h1, h2,
+    link::Link,
+    tls::{self, Tls},
+};
+use crate::{
+    clock::Clock,
+    connect::{self, ConnectError},
+    socket::Socket,
+};
 
 /// Time after which an unused connection is closed: less than the 5 s after which many servers do.
 const UNUSED: Duration = Duration::from_millis(3_900);
@@ -110,13 +118,14 @@ impl Pools {
         self.0[worker].get_or_init(Box::default)
     }
 
-    /// The connection of HTTP/1.1 that was used last, of those that are still open.
-    pub(super) fn take(&self, local: &WorkerUpstream) -> Option<Box<h1::PooledConnection>> {
+    /// The connection of HTTP/1.1 that was used last, of those that are still open. Those that are not as `tls` asks are
+    /// closed: the policy has changed.
+    pub(super) fn take(&self, local: &WorkerUpstream, tls: Option<&Arc<Tls>>) -> Option<Box<h1::PooledConnection>> {
         let pool = self.0[local.index].get()?;
         loop {
             let (connection, since) = pool.kept.lock().h1.pop()?;
             // Within a tick of the clock, the event loop has hardly had the time to miss anything.
-            if !connection.is_dead(since != local.clock.coarse()) {
+            if connection.is_of(tls) && !connection.is_dead(since != local.clock.coarse()) {
                 return Some(connection);
             }
         }
@@ -168,9 +177,17 @@ impl Pools {
 pub(super) async fn connect_h1(
     local: &WorkerUpstream,
     peer: &Peer,
-    within: Duration,
+    dial: Dial<'_>,
 ) -> Result<Box<h1::PooledConnection>, ConnectError> {
-    Ok(h1::PooledConnection::new(local.connector.connect(peer.address, within).await?))
+    let link = match dial.tls {
+        None => {
+            let stream = local.connector.connect(peer.address, dial.within).await?;
+            connect::limit_unacknowledged(&stream);
+            Link::Plain(Socket::new(stream))
+        }
+        Some(tls) => Link::Tls(tls::connect(local, peer, dial.within, tls).await?),
+    };
+    Ok(h1::PooledConnection::new(link))
 }
 
 /// Where a request over HTTP/2 finds itself.

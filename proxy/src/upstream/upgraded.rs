@@ -11,15 +11,15 @@ use hyper_util::rt::TokioIo;
 use maesh_http2::{Reason, RecvStream, SendStream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::h2::StreamGuard;
-use crate::socket::{DisconnectWatch, Socket};
+use super::{h2::StreamGuard, link::Link};
+use crate::socket::DisconnectWatch;
 
 /// The endpoint's side of an exchange that left HTTP.
 pub(crate) struct Upgraded(Transport);
 
 enum Transport {
     /// A connection of HTTP/1.1, and what the endpoint already said on it.
-    Socket(TokioIo<Socket>, Bytes),
+    Socket(TokioIo<Link>, Bytes),
     /// A stream of HTTP/2.
     Stream(Box<UpgradedStream>),
 }
@@ -33,7 +33,7 @@ struct UpgradedStream {
 }
 
 impl Upgraded {
-    pub(super) fn of_socket(socket: Socket, first: Bytes) -> Self {
+    pub(super) fn of_socket(socket: Link, first: Bytes) -> Self {
         Self(Transport::Socket(TokioIo::new(socket), first))
     }
 

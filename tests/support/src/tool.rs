@@ -208,6 +208,32 @@ pub const TOOLS: &[Tool] = &[
         },
     },
     Tool {
+        name: "grpc-interop-client",
+        version: "1.85.0",
+        needed_for: "gRPC through the proxy, as gRPC's own programs speak it",
+        source: Source::Go {
+            folder: "tests/tools/grpc-interop",
+            package: "google.golang.org/grpc/interop/client",
+            names: &[],
+            variables: &[],
+            tags: &[],
+            modules: GO_MOD,
+        },
+    },
+    Tool {
+        name: "grpc-interop-server",
+        version: "1.85.0",
+        needed_for: "gRPC through the proxy, as gRPC's own programs speak it",
+        source: Source::Go {
+            folder: "tests/tools/grpc-interop",
+            package: "google.golang.org/grpc/interop/server",
+            names: &[],
+            variables: &[],
+            tags: &[],
+            modules: GO_MOD,
+        },
+    },
+    Tool {
         name: "kubernetes-validate",
         version: "1.37.0",
         needed_for: "the chart's objects against the schemas of several versions of Kubernetes",

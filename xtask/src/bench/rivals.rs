@@ -111,6 +111,12 @@ impl Template {
         self.values.push((key, value.into()));
     }
 
+    /// The value of `@name@`, if it has one.
+    pub(crate) fn value(&self, name: &str) -> &str {
+        let key = format!("@{name}@");
+        self.values.iter().find(|(have, _)| *have == key).map_or("", |(_, value)| value)
+    }
+
     /// Gives `@name@` an address, and `@name_PORT@` its port.
     pub(crate) fn set_address(&mut self, name: &str, address: SocketAddr) {
         self.set(name, address.to_string());

@@ -26,6 +26,14 @@ pub fn slices(namespace: &str, service: &str, addresses: &[SocketAddr]) -> Strin
     addresses.iter().enumerate().map(one).collect()
 }
 
+/// A ConfigMap in shop with this text as `ca.crt`.
+pub fn config_map(name: &str, ca: &str) -> String {
+    let ca = serde_json::Value::from(ca);
+    format!(
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: {name}, namespace: shop}}\ndata: {{ca.crt: {ca}}}\n---\n"
+    )
+}
+
 /// `web.shop.maesh` and its one backend.
 pub fn web(backend: &Backend) -> String {
     service("shop", "web", 8080, "") + &slices("shop", "web", &[backend.address])

@@ -11,6 +11,7 @@ pub mod manifest;
 pub mod page;
 pub mod resolver;
 pub mod roles;
+pub mod tls;
 
 use std::{
     io::{BufRead as _, BufReader, Read as _, Seek as _, Write as _},

@@ -1,17 +1,19 @@
 //! A pod that behaves as a page needs it.
 
 use std::{
-    io::{BufRead as _, BufReader, Read as _, Write as _},
+    io::{BufRead as _, BufReader, Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
     sync::{
-        Arc,
+        Arc, LazyLock,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread::JoinHandle,
     time::Duration,
 };
 
-use crate::support::backend::field;
+use rustls::{ServerConnection, StreamOwned};
+
+use crate::support::{backend::field, tls::Authority};
 
 /// What a pod does with a request.
 #[derive(Clone, Copy, Debug)]
@@ -26,7 +28,14 @@ pub(super) enum Act {
     Silent,
     /// 200 with what it was told in this field.
     Tell(&'static str),
+    /// The same as [`Act::Answer`], over TLS, with a certificate of [`AUTHORITY`] for this name. The only act of its pod.
+    Secure(&'static str),
+    /// The same, where the Service does not say whom to trust, so that nothing is asked of it.
+    Unverified(&'static str),
 }
+
+/// Signs the certificates of pods.
+pub(super) static AUTHORITY: LazyLock<Authority> = LazyLock::new(Authority::new);
 
 /// An HTTP/1.1 server in threads of this process; its listener closes when it is dropped.
 pub(super) struct Pod {
@@ -42,13 +51,24 @@ impl Pod {
         let address = listener.local_addr().expect("address");
         let stopped = Arc::<AtomicBool>::default();
         let (kept, before) = (stopped.clone(), before.clone());
+        let secure = acts.iter().find_map(|act| match act {
+            Act::Secure(name) | Act::Unverified(name) => Some(AUTHORITY.serving(name, 2099)),
+            _ => None,
+        });
         let thread = std::thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
                 if kept.load(Ordering::Acquire) {
                     return;
                 }
                 let (name, before) = (name.clone(), before.clone());
-                std::thread::spawn(move || serve(&name, acts, &before, stream));
+                let secure = secure.clone();
+                std::thread::spawn(move || match secure {
+                    Some(config) => {
+                        let session = ServerConnection::new(config).expect("a session");
+                        serve(&name, acts, &before, StreamOwned::new(session, stream));
+                    }
+                    None => serve(&name, acts, &before, stream),
+                });
             }
         });
         Self { address, stopped, thread: Some(thread) }
@@ -67,8 +87,8 @@ impl Drop for Pod {
 }
 
 /// Serves a connection to its end.
-fn serve(name: &str, acts: &[Act], before: &AtomicUsize, mut stream: TcpStream) {
-    let mut reader = BufReader::new(stream.try_clone().expect("clone"));
+fn serve(name: &str, acts: &[Act], before: &AtomicUsize, stream: impl Read + Write) {
+    let mut reader = BufReader::new(stream);
     loop {
         let mut head = String::new();
         while !head.ends_with("\r\n\r\n") {
@@ -81,7 +101,7 @@ fn serve(name: &str, acts: &[Act], before: &AtomicUsize, mut stream: TcpStream) 
             return;
         }
         let (status, body) = match acts[before.fetch_add(1, Ordering::Relaxed) % acts.len()] {
-            Act::Answer => ("200 OK".to_owned(), name.to_owned()),
+            Act::Answer | Act::Secure(_) | Act::Unverified(_) => ("200 OK".to_owned(), name.to_owned()),
             Act::Fail(status) => (format!("{status} Failed"), name.to_owned()),
             Act::Slow => {
                 #[allow(clippy::disallowed_methods, reason = "a slow endpoint is what the page is about")]
@@ -97,7 +117,7 @@ fn serve(name: &str, acts: &[Act], before: &AtomicUsize, mut stream: TcpStream) 
             }
         };
         let response = format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n{body}\n", body.len() + 1);
-        if stream.write_all(response.as_bytes()).is_err() {
+        if reader.get_mut().write_all(response.as_bytes()).is_err() {
             return;
         }
     }

@@ -85,6 +85,13 @@ fn what_cannot_be_is_said_and_something_else_used() {
             "not a whole number from 1 to 10; using 1",
         ),
         (&[("retry-on", "5xx")], "", "/called/retry/attempts", json!(1), "no effect without retry-attempts above 1"),
+        (
+            &[("retry-attempts", "3"), ("retry-on", "reset, 6xx,5xx")],
+            "",
+            "/called/retry/on",
+            json!(["connect-failure"]),
+            "(\"6xx\" is none of them)",
+        ),
         (&[("ratelimit-burst", "50")], "", "/called/rate_limit", Value::Null, "no effect without ratelimit-average"),
         (&[("retry-attempts", "11")], "", "/called/retry/attempts", json!(1), "Set it to a whole number from 1 to 10"),
         (&[("retry-attempts", "3")], tcp, "/called/retry/attempts", json!(1), "port 80 is tcp; it is ignored"),

@@ -51,12 +51,7 @@ fn what_a_port_carries() {
             "ports: [{port: 80}]",
             "80/http/http UnknownAnnotation UnknownAnnotation InvalidAnnotation UnsupportedAnnotation",
         ),
-        (
-            "TLS to endpoints is not served yet",
-            "annotations: {maesh.containo.us/scheme: https}",
-            "ports: [{port: 80}]",
-            "80/http/https UnsupportedAnnotation",
-        ),
+        ("TLS to endpoints", "annotations: {maesh.containo.us/scheme: https}", "ports: [{port: 80}]", "80/http/https"),
         (
             "a type for the whole Service passes over ports that cannot have it",
             "annotations: {maesh.containo.us/traffic-type: tcp}",

@@ -15,8 +15,7 @@ fn reference_page_is_current() {
          `{PREFIX}web.scheme`. \
          The table says which annotations allow that.\n\nA name that no annotation has is ignored; the message suggests a similar \
          name. If the value is none of those in the table, the default is used. In both cases the Service stays in the \
-         mesh, and an [Event](events.md) on the object, `maesh explain` and `/api/diagnostics` of the controller say so. \
-         The value `scheme: https` is accepted, and not served in this version: the table says what happens instead.\n\n\
+         mesh, and an [Event](events.md) on the object, `maesh explain` and `/api/diagnostics` of the controller say so.\n\n\
          | annotation | values | default | example | ports | on a Namespace | for one port | what it does |\n|---|---|---|---|---|---|---|---|\n"
     );
     let yes_or_no = |yes| if yes { "yes" } else { "no" };

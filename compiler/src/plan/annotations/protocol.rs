@@ -38,8 +38,9 @@ pub(crate) static SCHEME: Annotation<Scheme> = Annotation {
         protocols: &[Protocol::Http],
         values: SCHEMES,
         default: "http, or h2c where appProtocol says so",
-        purpose: "What endpoints of an HTTP port are spoken to in: HTTP/1.1 or HTTP/2 without TLS. `https` is not served \
-                  in this version: the answer is a 502 with reason `upstream_protocol`.",
+        purpose: "What endpoints of an HTTP port are spoken to in: HTTP/1.1 (`http`), HTTP/2 without TLS (`h2c`), or \
+                  HTTP/1.1 over TLS (`https`), where the certificate of each endpoint is verified: see `tls-server-name` \
+                  and `tls-ca`.",
         example: "h2c",
     },
     scope: Scope::Port(|port| port.policy.scheme.to_string()),
@@ -49,11 +50,5 @@ pub(crate) static SCHEME: Annotation<Scheme> = Annotation {
         "h2c" => Ok(Scheme::H2c),
         _ => Err(BadValue::expected(SCHEMES)),
     },
-    unsupported: |scheme| match scheme {
-        Scheme::Https => Some(
-            "is \"https\", but this version of the mesh speaks no TLS to endpoints: requests over HTTP are answered 502. \
-             Set it to http or h2c; or, for callers that speak TLS themselves, set traffic-type to tcp.",
-        ),
-        Scheme::Http | Scheme::H2c => None,
-    },
+    unsupported: |_| None,
 };

@@ -2,7 +2,7 @@
 
 use maesh_config::{
     model::Protocol,
-    policy::{MOST_ATTEMPTS, RetryBudget, RetryOn},
+    policy::{MOST_ATTEMPTS, RetryBudget, RetryCondition, RetryOn},
 };
 
 use super::{About, Annotation, BadValue, Scope, Side};
@@ -50,9 +50,19 @@ pub(crate) static RETRY_ON: Annotation<RetryOn> = Annotation {
         example: "reset,gateway-error",
     },
     scope: Scope::Port(|port| port.called.retry.on.to_string()),
-    parse: |text| text.parse().map_err(|_| BadValue::expected(CONDITIONS)),
+    parse: |text| text.parse().map_err(|_| unknown_condition(text)),
     unsupported: |_| None,
 };
+
+/// Names the first word of the list that is no condition.
+fn unknown_condition(text: &str) -> BadValue {
+    let bad = BadValue::expected(CONDITIONS);
+    match text.split(',').map(str::trim).find(|word| word.parse::<RetryCondition>().is_err()) {
+        Some("") => bad.with("it has an empty part".to_owned()),
+        Some(word) => bad.with(format!("{:?} is none of them", word.chars().take(40).collect::<String>())),
+        None => bad,
+    }
+}
 
 /// What all retries may add.
 pub(crate) static RETRY_BUDGET: Annotation<RetryBudget> = Annotation {

@@ -20,6 +20,12 @@ pub(super) fn api(client: &Client, kind: &'static Registration, version_at: usiz
     Api::all_with(client.clone(), &ServedKind { kind, version })
 }
 
+/// The way to a kind, in one namespace.
+pub(super) fn api_in(client: &Client, kind: &'static Registration, namespace: &str) -> Api<Raw> {
+    let version = kind.versions.first().copied().unwrap_or("v1");
+    Api::namespaced_with(client.clone(), namespace, &ServedKind { kind, version })
+}
+
 impl Follow {
     /// Whether `error` says that the kind is absent, in the version that was asked for, and it may be.
     pub(super) fn is_not_served(&self, error: &kube::Error) -> bool {

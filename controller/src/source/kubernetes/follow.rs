@@ -47,7 +47,9 @@ pub(super) struct Follow {
     watch_for: Duration,
     page: u32,
     stream_lists: bool,
-    fields: Option<&'static str>,
+    /// The one object that is followed; `None` for all of the kind.
+    only: Option<ObjectId>,
+    fields: Option<String>,
     labels: Option<&'static str>,
     pub(super) watches: Watches,
     batches: mpsc::Sender<Batch>,
@@ -60,6 +62,9 @@ pub(super) struct Follow {
     /// Versions that the cluster did not serve since the last list.
     pub(super) not_served: usize,
 }
+
+/// After as many failures to read one object, nobody waits for it any longer: about 10 s.
+const LONG_UNKNOWN: u32 = 6;
 
 /// Why a watch or list ended before its time.
 #[derive(Debug)]
@@ -105,7 +110,8 @@ impl Follow {
             stream_lists: options.stream_lists,
             // Left out by the server already. A pod that ended has no address any longer: its end is a
             // deletion from our view.
-            fields: (kind == ObjectKind::Pod).then_some("status.phase!=Succeeded,status.phase!=Failed"),
+            only: None,
+            fields: (kind == ObjectKind::Pod).then(|| "status.phase!=Succeeded,status.phase!=Failed".to_owned()),
             labels: (kind == ObjectKind::EndpointSlice).then_some("kubernetes.io/service-name"),
             watches,
             batches,
@@ -114,6 +120,21 @@ impl Follow {
             synced: false,
             not_served: 0,
         }
+    }
+
+    /// Follows one object alone.
+    pub(super) fn one(
+        id: ObjectId,
+        client: &Client,
+        options: &Options,
+        door: &ReadContext,
+        watches: &Watches,
+        batches: &mpsc::Sender<Batch>,
+    ) -> Self {
+        let registration = id.kind.registration();
+        let all = Self::new(registration, client, options, door, watches.clone(), batches.clone());
+        let api = absent::api_in(client, registration, &id.namespace);
+        Self { api, fields: Some(format!("metadata.name={}", id.name)), only: Some(id), ..all }
     }
 
     pub(super) async fn run(mut self) {
@@ -151,6 +172,12 @@ impl Follow {
                 Ended::Failed(error) => self.failed(&error).await,
             }
             failures = failures.saturating_add(1);
+            if failures >= LONG_UNKNOWN
+                && !self.synced
+                && self.unreadable("the API server does not answer").await.is_err()
+            {
+                return;
+            }
             if failures.is_multiple_of(ENOUGH_FAILURES) {
                 self.version = None;
             }
@@ -181,7 +208,7 @@ impl Follow {
 
     fn parameters(&self, send_initial_events: bool) -> WatchParams {
         WatchParams {
-            field_selector: self.fields.map(str::to_owned),
+            field_selector: self.fields.clone(),
             label_selector: self.labels.map(str::to_owned),
             timeout: Some(u32::try_from(self.watch_for.as_secs().max(1)).unwrap_or(u32::MAX)),
             send_initial_events,
@@ -215,7 +242,7 @@ impl Follow {
     async fn page_list(&mut self) -> Result<(), Ended> {
         let mut list = List::default();
         let mut parameters = ListParams::default().limit(self.page);
-        parameters.field_selector = self.fields.map(str::to_owned);
+        parameters.field_selector = self.fields.clone();
         parameters.label_selector = self.labels.map(str::to_owned);
         loop {
             let page = within(self.api.list(&parameters)).await?;
@@ -238,7 +265,13 @@ impl Follow {
         });
         let reached = Event::Reached(self.kind, number(&version));
         self.at(version);
-        self.send(vec![Event::Reset(self.kind, list.objects), Event::Synced(self.kind), reached]).await?;
+        match &self.only {
+            None => self.send(vec![Event::Reset(self.kind, list.objects), Event::Synced(self.kind), reached]).await?,
+            Some(id) => {
+                let there = list.objects.into_iter().next();
+                self.send(vec![there.map_or_else(|| Event::Delete(id.clone()), Event::Apply)]).await?;
+            }
+        }
         self.watches.change(self.kind, |state| state.problem = None);
         self.tell_problems().await
     }
@@ -346,7 +379,18 @@ impl Follow {
         let refused = matches!(ApiError::of(error), ApiError::Forbidden | ApiError::Missing);
         if refused && !self.required && !self.synced {
             self.synced = true;
-            let _ = self.send(vec![Event::Synced(self.kind)]).await;
+            let _ = match self.only {
+                None => self.send(vec![Event::Synced(self.kind)]).await,
+                Some(_) => self.unreadable("the API server does not let the controller").await,
+            };
+        }
+    }
+
+    /// Says that the one object that is followed cannot be read, so that nobody waits for it.
+    async fn unreadable(&self, why: &str) -> Result<(), Ended> {
+        match &self.only {
+            Some(id) => self.send(vec![Event::Unreadable(id.clone(), why.into())]).await,
+            None => Ok(()),
         }
     }
 

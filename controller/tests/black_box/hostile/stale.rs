@@ -97,7 +97,7 @@ impl Replica {
         let short = Duration::from_millis(500);
         let client = peer.client(Limits { answer: short, silence: short, slack: short });
         let options = Options { watch_for: Duration::from_secs(1), ..Options::default() };
-        let compiler = Compiler::new(Config::default());
+        let compiler = Compiler::new(Config { config_maps_on_demand: true, ..Config::default() });
         let (batches, watches) = kubernetes::start(&client, &options, &compiler.door());
         let store = Arc::new(Store::new());
         let (proxies, watched) = watch::channel(Vec::new());

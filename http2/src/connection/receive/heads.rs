@@ -125,7 +125,8 @@ impl Connection {
         }
         let mut stream = Stream::new(id, self.config.stream_window, self.peer.stream_window);
         stream.arrived = if ends_stream { Arrived::All } else { Arrived::Head };
-        stream.left = length;
+        // What follows an extended CONNECT is no body.
+        stream.left = if head.method == http::Method::CONNECT { None } else { length };
         stream.head = Some(Head::Request(head));
         let key = self.streams.insert(stream);
         self.open += 1;
@@ -177,8 +178,8 @@ impl Connection {
         }
         let length = length.map_err(|_| malformed)?;
         let Some(stream) = self.streams.get_mut(key) else { return Ok(()) };
-        let has_no_body = stream.answers_head || head.status == http::StatusCode::NOT_MODIFIED;
-        stream.left = if has_no_body { None } else { length };
+        let says_nothing = stream.ignores_length || head.status == http::StatusCode::NOT_MODIFIED;
+        stream.left = if says_nothing { None } else { length };
         stream.head = stream.has_reader.then_some(Head::Response(head));
         stream.arrived = Arrived::Head;
         wake(&mut stream.reader);

@@ -369,3 +369,27 @@ fn refused_streams_keep_the_table_right() {
     let (head, ..) = session.accept().expect("a request");
     assert_eq!(head.headers["x-name"], "value");
 }
+
+/// What follows an extended CONNECT is no body, whatever length its heads speak of.
+#[test]
+fn a_length_says_nothing_of_a_tunnel() {
+    let zero = ("content-length", "0");
+    let connect = [(":method", "CONNECT"), (":protocol", "websocket"), GET[1], GET[2], GET[3], zero];
+    let session = server(CONFIG);
+    session.receive(&headers(1, flag::END_HEADERS, &connect));
+    let _held = session.accept().expect("a request");
+    session.receive(&frame(kind::DATA, 0, 1, b"hello"));
+    assert_eq!(said(&session), Said::Nothing);
+
+    let (session, sender) = Session::client(CONFIG);
+    session.receive(&frame(kind::SETTINGS, 0, 0, &[0, 8, 0, 0, 0, 1]));
+    assert!(sender.allows_extended_connect());
+    let mut head = http::Request::connect("http://a/").body(()).expect("a request").into_parts().0;
+    head.extensions.insert(crate::Protocol::new(&b"websocket"[..]));
+    let (mut recv, _send) = sender.request(&head, false).expect("a stream");
+    session.receive(&headers(1, flag::END_HEADERS, &[(":status", "200"), zero]));
+    session.receive(&frame(kind::DATA, 0, 1, b"hello"));
+    let cx = std::task::Context::from_waker(std::task::Waker::noop());
+    assert!(matches!(recv.poll_response(&cx), std::task::Poll::Ready(Ok(head)) if head.status == 200));
+    assert!(matches!(recv.poll_data(&cx), std::task::Poll::Ready(Some(Ok(data))) if data == "hello"));
+}

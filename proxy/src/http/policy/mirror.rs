@@ -23,7 +23,7 @@ use crate::{
     policy::{CalledEvent, CalledRuntime},
     reason::Reason,
     state::{MirrorTarget, Port},
-    upstream::{ResponseRest, Reuse},
+    upstream::{Dial, ResponseRest, Reuse},
 };
 
 /// Copies of one port that may be under way.
@@ -97,17 +97,18 @@ async fn copy(
     shape(head, http2)?;
     let mut in_flight =
         InFlight::enter(backend, backend.upstreams.load().policy.concurrency).ok_or(Reason::Overloaded)?;
-    let (endpoint, limit) = {
+    let (endpoint, within, tls) = {
         let upstreams = backend.upstreams.load();
         let affinity = Affinity::of_request(&upstreams.policy.balance, caller.address, &head.headers);
         let node = || shared.node_of(caller.address);
         let (now, draw) = (shared.clock.coarse(), worker.draw());
         let picked = balance::pick(&upstreams, caller.address, affinity, node, &[], now, draw);
-        (picked.ok_or(Reason::NoEndpoints)?, upstreams.policy.connect_timeout)
+        (picked.ok_or(Reason::NoEndpoints)?, upstreams.policy.connect_timeout, upstreams.tls.clone())
     };
     in_flight.on(endpoint.clone());
     let attempts = Attempts { worker, head, http2, upgrade: false, backend, timeout: None, trace: None };
-    let answer = attempts.make(&endpoint, limit, Reuse::Allowed, upload).await;
+    let dial = Dial { within, tls: tls.as_ref(), reuse: Reuse::Allowed };
+    let answer = attempts.make(&endpoint, dial, upload).await;
     if let ResponseRest::Body(body) = answer.map_err(|failure| super::retry::reason(&failure))?.then {
         let mut body = Body::of(body);
         // A short one is read to its end, so that its connection can be used again.

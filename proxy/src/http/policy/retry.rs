@@ -39,7 +39,8 @@ pub(in crate::http) fn reason(failure: &Failure) -> Reason {
 /// wrong. `gone`: the endpoint has left its Service.
 pub(in crate::http) fn counts_against_endpoint(failure: &Failure, gone: bool) -> bool {
     match failure {
-        Failure::Connect(_) | Failure::Protocol(_) | Failure::TimedOut => true,
+        Failure::Connect(error) => error.is_of_endpoint(),
+        Failure::Protocol(_) | Failure::TimedOut => true,
         Failure::Closed { reused, .. } => !reused && !gone,
         Failure::Unsent | Failure::Refused(_) | Failure::Upload => false,
     }

@@ -134,7 +134,7 @@ fn a_full_queue_drops_and_counts() {
     let (tracer, _exporting, dropped) = tracer(Percent::ALL, vec![TracePropagation::W3c]);
     let trace = tracer.begin(&head(&[]), || 7).expect("recorded");
     for _ in 0..WAITING + 3 {
-        drop(tracer.attempt(&trace, ([127, 0, 0, 1], 80).into(), 9));
+        drop(tracer.attempt(&trace, ([127, 0, 0, 1], 80).into(), false, 9));
     }
     assert_eq!(dropped.get(), 3);
 }

@@ -3,12 +3,12 @@
 use std::{
     future::poll_fn,
     io,
+    sync::Arc,
     task::{Context, Poll},
 };
 
 use bytes::BytesMut;
 use http::{Method, StatusCode, Version, header, response};
-use tokio::net::TcpStream;
 
 use super::{
     ResponseLimits,
@@ -16,13 +16,9 @@ use super::{
     reader::{H1Body, Rest},
     writer::{WriteError, Writer},
 };
-use crate::{
-    connect,
-    socket::Socket,
-    upstream::{
-        Answer, Failure, OutboundRequest, ProtocolError, ResponseBody, ResponseRest, Upgraded, Upload, pool::PoolSlot,
-        upload::RunningUpload,
-    },
+use crate::upstream::{
+    Answer, Failure, OutboundRequest, ProtocolError, ResponseBody, ResponseRest, Tls, Upgraded, Upload, link::Link,
+    pool::PoolSlot, upload::RunningUpload,
 };
 
 /// Bytes read at once while a head is awaited.
@@ -33,7 +29,7 @@ const INTERIM: u32 = 32;
 
 /// A connection of HTTP/1.1. Unused, it is little more than its socket.
 pub(crate) struct PooledConnection {
-    pub(super) socket: Socket,
+    pub(super) socket: Link,
     /// What was read and belongs to nobody yet.
     pub(super) buffer: BytesMut,
     reused: bool,
@@ -41,9 +37,13 @@ pub(crate) struct PooledConnection {
 
 impl PooledConnection {
     /// A connection on which nothing was said.
-    pub(crate) fn new(stream: TcpStream) -> Box<Self> {
-        connect::limit_unacknowledged(&stream);
-        Box::new(Self { socket: Socket::new(stream), buffer: BytesMut::new(), reused: false })
+    pub(crate) fn new(link: Link) -> Box<Self> {
+        Box::new(Self { socket: link, buffer: BytesMut::new(), reused: false })
+    }
+
+    /// See [`Link::is_of`].
+    pub(crate) fn is_of(&self, tls: Option<&Arc<Tls>>) -> bool {
+        self.socket.is_of(tls)
     }
 
     /// Gives up everything but the socket, for the time until the next request. Says no where the endpoint has said more
@@ -56,7 +56,7 @@ impl PooledConnection {
         clean
     }
 
-    /// See [`Socket::is_dead`].
+    /// See [`Link::is_dead`].
     pub(crate) fn is_dead(&self, ask_kernel: bool) -> bool {
         self.socket.is_dead(ask_kernel)
     }
@@ -126,7 +126,7 @@ struct Sending<U> {
 
 impl<U: Upload> Sending<U> {
     /// Sends what can be sent. An endpoint that takes no more may have answered before, so that is no failure yet.
-    fn poll(&mut self, cx: &mut Context<'_>, socket: &Socket) -> Poll<Result<(), Failure>> {
+    fn poll(&mut self, cx: &mut Context<'_>, socket: &Link) -> Poll<Result<(), Failure>> {
         if self.refused.is_some() {
             return Poll::Pending;
         }
@@ -144,7 +144,7 @@ impl<U: Upload> Sending<U> {
     }
 
     /// Lets what is left of an upload go on by itself, now that the response has begun.
-    fn rest(self, socket: &Socket, reusable: bool) -> Rest {
+    fn rest(self, socket: &Link, reusable: bool) -> Rest {
         if self.refused.is_some() {
             tokio::spawn(self.writer.discard());
             return Rest::Lost;

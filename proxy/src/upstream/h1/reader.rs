@@ -125,7 +125,7 @@ impl H1Body {
             match read.map_err(BodyError::Io)? {
                 0 if self.decoder.ends_by_closing() => return Poll::Ready(Ok(DecodedPiece::End)),
                 0 => return Poll::Ready(Err(BodyError::Truncated)),
-                read if read == room => self.read = (self.read * 2).min(READ_MOST),
+                read if read >= room => self.read = (self.read * 2).min(READ_MOST),
                 _ => {}
             }
         }

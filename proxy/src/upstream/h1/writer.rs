@@ -13,9 +13,9 @@ use super::{
     chunked,
     request::{RequestFraming, head},
 };
-use crate::{
-    socket::Socket,
-    upstream::upload::{Upload, discard},
+use crate::upstream::{
+    link::Link,
+    upload::{Upload, discard},
 };
 
 /// Why a request could not be sent to its end.
@@ -54,7 +54,7 @@ impl<U: Upload> Writer<U> {
     }
 
     /// Sends what can be sent. Ready once the socket, or the outbox, has everything; may be polled again then.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>, socket: &Socket) -> Poll<Result<(), WriteError>> {
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>, socket: &Link) -> Poll<Result<(), WriteError>> {
         loop {
             let mut waits = false;
             if self.data.is_empty() && self.suffix.is_empty() && self.upload.is_some() {
@@ -83,7 +83,7 @@ impl<U: Upload> Writer<U> {
 
     /// Goes on until everything is sent, whatever becomes of the response. What the endpoint no longer takes is read and
     /// dropped.
-    pub(super) async fn finish(mut self, socket: Socket) {
+    pub(super) async fn finish(mut self, socket: Link) {
         match std::future::poll_fn(|cx| self.poll(cx, &socket)).await {
             // What the outbox could not send would stay, because nobody else asks. An error shows to whoever reads the response.
             Ok(()) => drop(std::future::poll_fn(|cx| socket.poll_drained(cx)).await),
@@ -159,7 +159,7 @@ impl<U: Upload> Writer<U> {
         self.written < self.prefix.len() || !self.data.is_empty() || !self.suffix.is_empty()
     }
 
-    fn poll_write(&mut self, cx: &mut Context<'_>, socket: &Socket) -> Poll<io::Result<()>> {
+    fn poll_write(&mut self, cx: &mut Context<'_>, socket: &Link) -> Poll<io::Result<()>> {
         let prefix = &self.prefix[self.written..];
         let parts = [IoSlice::new(prefix), IoSlice::new(&self.data), IoSlice::new(self.suffix)];
         let mut sent = ready!(socket.poll_write_parts(cx, &parts))?;

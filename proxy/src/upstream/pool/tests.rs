@@ -14,7 +14,7 @@ fn local() -> Arc<WorkerUpstream> {
 
 async fn pair(peer: &Peer, listener: &TcpListener) -> (Box<h1::PooledConnection>, TcpStream) {
     let (near, far) = tokio::join!(TcpStream::connect(peer.address), listener.accept());
-    (h1::PooledConnection::new(near.expect("connected")), far.expect("accepted").0)
+    (h1::PooledConnection::new(Link::Plain(Socket::new(near.expect("connected")))), far.expect("accepted").0)
 }
 
 async fn listening() -> (TcpListener, Arc<Peer>) {
@@ -52,8 +52,8 @@ async fn what_the_endpoint_closed_is_never_taken() {
         while local.clock.coarse() == put {
             local.clock.advance();
         }
-        assert!(peer.pools.take(&local).is_some_and(|connection| !connection.is_dead(true)), "{case}");
-        assert!(peer.pools.take(&local).is_none(), "{case}: only the one that is alive");
+        assert!(peer.pools.take(&local, None).is_some_and(|connection| !connection.is_dead(true)), "{case}");
+        assert!(peer.pools.take(&local, None).is_none(), "{case}: only the one that is alive");
     }
 }
 
@@ -68,11 +68,11 @@ async fn nothing_is_kept_to_a_retired_peer() {
     let (connection, mut far) = pair(&peer, &listener).await;
     slot.put(connection);
     assert_eq!(far.read(&mut [0; 1]).await.expect("an end"), 0);
-    assert!(peer.pools.take(&local).is_none());
+    assert!(peer.pools.take(&local, None).is_none());
     peer.reinstate();
     let (connection, _far) = pair(&peer, &listener).await;
     slot.put(connection);
-    assert!(peer.pools.take(&local).is_some());
+    assert!(peer.pools.take(&local, None).is_some());
 }
 
 #[tokio::test]

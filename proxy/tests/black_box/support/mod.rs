@@ -3,6 +3,7 @@
 
 pub mod endpoints;
 pub mod frames;
+pub mod tls;
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},

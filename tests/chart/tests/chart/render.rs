@@ -4,7 +4,7 @@ use std::fs;
 use std::process::Command;
 
 use maesh_test_support::{generated::is_current, need_program, need_tool, repository};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::helm::{both, chart, command, newest, objects, succeeded, template, values};
 use crate::{VALUES, VERSIONS};
@@ -123,6 +123,30 @@ fn chart_has_the_rights_that_are_written_down() {
         let rights = serde_json::to_string_pretty(&rights).unwrap() + "\n";
         // The same, whatever the values.
         is_current("tests/chart/rights.json", &rights, WRITE_FILES);
+    }
+}
+
+/// Certificate authorities that Services name: of all names, of some, or of none.
+#[test]
+fn chart_has_the_controller_read_only_the_config_maps_that_are_allowed() {
+    let Some(helm) = newest() else { return };
+    for (options, want) in [
+        (&[][..], json!([{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["list", "watch"]}])),
+        (
+            &["tlsCa.configMaps={internal-ca,other}"],
+            json!([{"apiGroups": [""], "resources": ["configmaps"], "resourceNames": ["internal-ca", "other"], "verbs": ["list", "watch"]}]),
+        ),
+        (&["tlsCa.enabled=false"], json!([])),
+    ] {
+        let options: Vec<_> = options.iter().flat_map(|option| ["--set".to_owned(), (*option).to_owned()]).collect();
+        let all = objects(&template(&helm, &options).unwrap());
+        let everywhere = all.iter().filter(|object| {
+            text(object, "/kind") == "ClusterRole" && text(object, "/metadata/name").ends_with("controller")
+        });
+        let rules: Vec<&Value> = everywhere.flat_map(|role| role["rules"].as_array().unwrap()).collect();
+        let of_config_maps: Vec<_> =
+            rules.into_iter().filter(|rule| rule["resources"] == json!(["configmaps"])).collect();
+        assert_eq!(json!(of_config_maps), want, "{options:?}");
     }
 }
 
