@@ -432,6 +432,7 @@ async fn start_proxy(
         drain_horizon: Duration::ZERO,
         drain_timeout: listen.drain_timeout,
         access_log: telemetry.and_then(TelemetryArgs::access_log),
+        traces: telemetry.and_then(TelemetryArgs::traces),
         ..defaults
     };
     let Subscribed { updates, interest, report, connected, .. } = subscribed;

@@ -1,7 +1,8 @@
 //! What a proxy is told at its start; nothing reads flags or environment later.
 
-use std::{net::IpAddr, ops::RangeInclusive, path::PathBuf, sync::Arc, time::Duration};
+use std::{fmt, net::IpAddr, ops::RangeInclusive, path::PathBuf, str::FromStr, sync::Arc, time::Duration};
 
+use http::Uri;
 use ipnet::IpNet;
 use maesh_config::{NodeName, policy::Percent};
 
@@ -41,6 +42,8 @@ pub struct Config {
     pub drain_timeout: Duration,
     /// Whether and how requests and TCP connections are logged.
     pub access_log: Option<AccessLogSettings>,
+    /// Whether and where spans of requests are sent.
+    pub traces: Option<TraceSettings>,
     /// Limits on what callers can occupy.
     pub limits: Limits,
 }
@@ -63,6 +66,90 @@ pub enum AccessLogForm {
     Json,
     /// The common log format, and some more fields.
     Common,
+}
+
+/// Where spans of requests are sent, and of which.
+#[derive(Clone, Debug)]
+pub struct TraceSettings {
+    /// The receiver.
+    pub endpoint: TraceEndpoint,
+    /// How it is spoken to.
+    pub protocol: TraceProtocol,
+    /// Which share of the requests is recorded whose callers do not say.
+    pub sample: Percent,
+    /// The fields in which a context is passed on that begins here.
+    pub propagation: Vec<TracePropagation>,
+}
+
+/// How spans are sent: OTLP over one of these.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TraceProtocol {
+    /// gRPC.
+    Grpc,
+    /// HTTP/1.1 with binary bodies.
+    Http,
+}
+
+/// Fields that carry the context of a trace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TracePropagation {
+    /// `traceparent` and `tracestate`.
+    W3c,
+    /// `b3`.
+    B3,
+    /// `X-B3-TraceId` and its siblings.
+    B3Multi,
+}
+
+/// A receiver of spans: `http://HOST:PORT`, for OTLP over HTTP also with a path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TraceEndpoint(Uri);
+
+/// A text that is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not an address such as http://collector.observability:4317; https is not served")]
+pub struct BadTraceEndpoint;
+
+impl FromStr for TraceEndpoint {
+    type Err = BadTraceEndpoint;
+
+    fn from_str(text: &str) -> Result<Self, BadTraceEndpoint> {
+        let uri: Uri = text.parse().map_err(|_| BadTraceEndpoint)?;
+        let named = uri.host().is_some_and(|host| !host.is_empty()) && uri.port_u16() != Some(0);
+        let plain = uri.authority().is_some_and(|authority| !authority.as_str().contains('@'));
+        if uri.scheme_str() == Some("http") && named && plain { Ok(Self(uri)) } else { Err(BadTraceEndpoint) }
+    }
+}
+
+impl fmt::Display for TraceEndpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl TraceEndpoint {
+    /// Host and port as in `Host`.
+    pub(crate) fn authority(&self) -> &str {
+        self.0.authority().map_or("", |authority| authority.as_str())
+    }
+
+    /// A name or an address.
+    pub(crate) fn host(&self) -> &str {
+        let host = self.0.host().unwrap_or_default();
+        host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.0.port_u16().unwrap_or(80)
+    }
+
+    /// The path of OTLP over HTTP: the one of its specification, unless another is given.
+    pub(crate) fn path(&self) -> &str {
+        match self.0.path() {
+            "" | "/" => "/v1/traces",
+            path => path,
+        }
+    }
 }
 
 /// Limits on what callers can occupy. Each has a plain answer when it is reached.
@@ -124,6 +211,7 @@ impl Default for Config {
             drain_horizon: Duration::from_secs(45),
             drain_timeout: Duration::from_secs(30),
             access_log: None,
+            traces: None,
             limits: Limits::default(),
         }
     }

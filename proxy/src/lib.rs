@@ -36,7 +36,10 @@ mod upstream;
 mod worker;
 
 pub use admission::TooFewFiles;
-pub use config::{AccessLogForm, AccessLogSettings, Config, Limits};
+pub use config::{
+    AccessLogForm, AccessLogSettings, BadTraceEndpoint, Config, Limits, TraceEndpoint, TracePropagation, TraceProtocol,
+    TraceSettings,
+};
 pub use proxy::{Bound, Proxy, StartError, Status, start};
 pub use reason::Reason;
 pub use sockets::Keeper;

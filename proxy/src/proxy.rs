@@ -25,7 +25,7 @@ use crate::{
     sockets::Sockets,
     state::{Apply, Phase, Shared, WantedResource},
     tcp,
-    telemetry::{AccessLog, Telemetry},
+    telemetry::{AccessLog, Telemetry, Tracer},
     worker::Workers,
 };
 
@@ -100,6 +100,7 @@ pub struct Proxy {
     connected: Connected,
     stop_accepting: Option<oneshot::Sender<()>>,
     writer: JoinHandle<()>,
+    exporter: Option<Exporter>,
     _clock: Ticking,
 }
 
@@ -121,7 +122,8 @@ pub async fn start(
     let count = config.workers;
     let admission = admission(&config)?;
     let access_log = access_log(&config, &telemetry)?;
-    let (shared, wanted) = Shared::new(config, telemetry, access_log, admission);
+    let (tracer, exporter) = tracer(&config, &telemetry).unzip();
+    let (shared, wanted) = Shared::new(config, telemetry, (access_log, tracer), admission);
     let state = StateMetrics::new(shared.clone(), connected.clone());
     registry.sub_registry_with_prefix("maesh").register_collector(Box::new(state));
     let clock = shared.clock.start().map_err(StartError::Workers)?;
@@ -154,6 +156,7 @@ pub async fn start(
         connected,
         stop_accepting: Some(stop_accepting),
         writer,
+        exporter,
         _clock: clock,
     })
 }
@@ -186,6 +189,21 @@ fn access_log(config: &Config, telemetry: &Telemetry) -> Result<Option<AccessLog
     let started = AccessLog::start(settings, telemetry.log_written.clone(), telemetry.log_dropped.clone());
     let path = || settings.file.clone().unwrap_or_else(|| "standard output".into());
     started.map(Some).map_err(|source| StartError::AccessLog { path: path(), source })
+}
+
+/// The task that sends spans away, and what tells it that the proxy ends.
+struct Exporter {
+    task: JoinHandle<()>,
+    ending: watch::Sender<bool>,
+}
+
+fn tracer(config: &Config, telemetry: &Telemetry) -> Option<(Tracer, Exporter)> {
+    let settings = config.traces.as_ref()?;
+    let counts = [telemetry.spans_dropped.clone(), telemetry.spans_failed.clone()];
+    let node = config.node.as_ref().map(ToString::to_string);
+    let (tracer, exporting) = Tracer::new(settings, node.as_deref(), telemetry.spans_exported.clone(), counts);
+    let (ending, ends) = watch::channel(false);
+    Some((tracer, Exporter { task: tokio::spawn(exporting.run(ends)), ending }))
 }
 
 /// Where listening sockets come from.
@@ -241,6 +259,11 @@ impl Proxy {
         }
         let timeout = self.shared.config.drain_timeout;
         let cut = drain::close(&self.shared, &self.workers, &self.closing, timeout).await;
+        if let Some(exporter) = &mut self.exporter {
+            exporter.ending.send_replace(true);
+            // What is lost at the end is no reason to fail.
+            let _ = (&mut exporter.task).await;
+        }
         if self.shared.access_log.is_some() {
             let shared = self.shared.clone();
             // A failure means that the runtime is ending.
@@ -253,6 +276,9 @@ impl Proxy {
 impl Drop for Proxy {
     fn drop(&mut self) {
         self.writer.abort();
+        if let Some(exporter) = &self.exporter {
+            exporter.task.abort();
+        }
     }
 }
 

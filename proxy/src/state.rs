@@ -50,7 +50,7 @@ use crate::{
     loops::OwnEnds,
     policy::CalledRuntime,
     reason::Reason,
-    telemetry::{AccessLog, PortTelemetry, Telemetry},
+    telemetry::{AccessLog, PortTelemetry, Telemetry, Tracer},
 };
 
 /// Everything that workers share.
@@ -84,6 +84,8 @@ pub(crate) struct Shared {
     pub(crate) own_flow_ends: OwnEnds,
     /// The access log, where it is on.
     pub(crate) access_log: Option<AccessLog>,
+    /// What makes spans, where traces are on.
+    pub(crate) tracer: Option<Tracer>,
     /// What is learnt, by port.
     pub(crate) runtime: Arc<Runtime>,
     /// When the last update was put in force, in seconds since the proxy started.
@@ -133,7 +135,7 @@ impl Shared {
     pub(crate) fn new(
         config: Config,
         telemetry: Telemetry,
-        access_log: Option<AccessLog>,
+        (access_log, tracer): (Option<AccessLog>, Option<Tracer>),
         admission: Admission,
     ) -> (Arc<Self>, mpsc::UnboundedReceiver<WantedResource>) {
         let (wanted, wanted_here) = mpsc::unbounded_channel();
@@ -149,6 +151,7 @@ impl Shared {
             own_ends: OwnEnds::new(&config.shared),
             own_flow_ends: OwnEnds::new(&config.shared),
             access_log,
+            tracer,
             runtime: Arc::default(),
             updated: AtomicU64::new(0),
             config,

@@ -7,6 +7,7 @@ mod access_log;
 mod details;
 mod durations;
 mod port;
+mod trace;
 mod udp;
 
 use std::{
@@ -27,6 +28,7 @@ pub(crate) use self::{
     access_log::{AccessLog, AccessRecord, RequestRecord},
     details::RequestDetails,
     port::{EndedRequest, MethodLabel, PortTelemetry, StreamTelemetry},
+    trace::{AttemptSpan, RequestTrace, Tracer, Value as SpanValue},
     udp::{FlowEnd, FlowTelemetry, UdpTelemetry},
 };
 use self::{
@@ -89,6 +91,10 @@ pub(crate) struct Telemetry {
     /// Lines of the access log.
     pub(crate) log_written: Counter,
     pub(crate) log_dropped: Counter,
+    /// Spans of traces.
+    pub(crate) spans_exported: Counter,
+    pub(crate) spans_dropped: Counter,
+    pub(crate) spans_failed: Counter,
     /// Connections made to endpoints.
     pub(crate) connects: Counter,
     /// Connections to endpoints that failed.
@@ -118,6 +124,7 @@ impl Telemetry {
         let connects: Family<OutcomeLabels, Counter> = Family::default();
         let mesh = registry.sub_registry_with_prefix("maesh");
         let log: Family<OutcomeLabels, Counter> = Family::default();
+        let spans: Family<OutcomeLabels, Counter> = Family::default();
         let telemetry = Self {
             udp: UdpTelemetry::new(mesh),
             requests: Family::default(),
@@ -137,6 +144,9 @@ impl Telemetry {
             buffered: Gauge::default(),
             log_written: log.get_or_create_owned(&OutcomeLabels { outcome: "written" }),
             log_dropped: log.get_or_create_owned(&OutcomeLabels { outcome: "dropped" }),
+            spans_exported: spans.get_or_create_owned(&OutcomeLabels { outcome: "exported" }),
+            spans_dropped: spans.get_or_create_owned(&OutcomeLabels { outcome: "queue_full" }),
+            spans_failed: spans.get_or_create_owned(&OutcomeLabels { outcome: "failed" }),
             connects: connects.get_or_create_owned(&OutcomeLabels { outcome: "ok" }),
             connects_failed: connects.get_or_create_owned(&OutcomeLabels { outcome: "failed" }),
             tls_failures: TlsFailures::default(),
@@ -210,6 +220,11 @@ impl Telemetry {
             "proxy_access_log_lines",
             "Lines of the access log, by outcome: written, or dropped because they came faster than they could be written",
             log,
+        );
+        mesh.register(
+            "proxy_spans",
+            "Spans of traces, by outcome: exported, or dropped because they came faster than they could be sent (queue_full), or because the receiver was away or refused them (failed)",
+            spans,
         );
         mesh.register(
             "proxy_plain_fallback",

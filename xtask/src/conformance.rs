@@ -1,10 +1,12 @@
-//! `cargo xtask conformance`: what protocols ask for, asked of the built binary by suites of others.
+//! `cargo xtask conformance`: what protocols ask for, asked of the built binary, mostly by programs of others.
 //!
 //! Each suite has a page in `docs/conformance/` that says what came of it, and what is otherwise on purpose. A run that comes to
 //! another result than its page fails; with `MAESH_WRITE` set, it writes the page.
 
+mod grpc;
 mod h2spec;
 mod mesh;
+mod smuggling;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -33,8 +35,16 @@ struct Suite {
     run: fn(&Path) -> Result<String>,
 }
 
-const SUITES: &[Suite] =
-    &[Suite { name: "h2spec", shows: "what HTTP/2 asks of a server", tools: &["h2spec"], run: h2spec::run }];
+const SUITES: &[Suite] = &[
+    Suite { name: "h2spec", shows: "what HTTP/2 asks of a server", tools: &["h2spec"], run: h2spec::run },
+    Suite {
+        name: "grpc",
+        shows: "that gRPC between programs of others goes through",
+        tools: &[grpc::CLIENT, grpc::SERVER],
+        run: grpc::run,
+    },
+    Suite { name: "smuggling", shows: "that no request hides another one", tools: &[], run: smuggling::run },
+];
 
 /// Runs a suite, or lists them.
 pub(crate) fn run(options: &Options) -> Result<()> {

@@ -65,7 +65,7 @@ pub(crate) enum Stage {
     Cluster,
     /// The demo, checking itself
     Demo,
-    /// What protocols ask for, asked by suites of others
+    /// What protocols ask for, asked of the built binary
     Conformance,
     /// The image that is shipped: built, started, its size judged (`--all` only)
     Image,

@@ -43,6 +43,7 @@ pub async fn run(args: ProxyArgs, log_level: LogLevel) -> anyhow::Result<ExitCod
         drain_horizon: args.drain_horizon,
         drain_timeout: args.drain_timeout,
         access_log: args.telemetry.access_log(),
+        traces: args.telemetry.traces(),
         ..defaults
     };
     let proxy = maesh_proxy::start(config, updates, interest, report, connected.clone()).await?;

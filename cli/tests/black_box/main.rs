@@ -24,6 +24,7 @@ mod stanza;
 mod support;
 mod tasks;
 mod tls;
+mod traces;
 mod trust;
 mod twin;
 mod udp;

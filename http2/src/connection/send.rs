@@ -94,8 +94,13 @@ impl Connection {
             other => return other,
         };
         let piece = data.split_to(length);
-        self.data_head(key, length, ends && data.is_empty());
+        let ends = ends && data.is_empty();
+        self.data_head(key, length, ends);
         self.output.payload(piece);
+        if ends {
+            // Only now: it may raise a window, which is a frame of its own.
+            self.settle(key);
+        }
         Poll::Ready(Ok(length))
     }
 
@@ -110,7 +115,7 @@ impl Connection {
         Poll::Ready(Ok(length))
     }
 
-    /// Writes what precedes `length` bytes of data, and counts these.
+    /// Writes what precedes `length` bytes of data, and counts these. Nothing else may be written before the bytes are.
     fn data_head(&mut self, key: Key, length: usize, ends: bool) {
         let Some(stream) = self.streams.get_mut(key) else { return };
         stream.send_window -= length as i64;
@@ -119,9 +124,6 @@ impl Connection {
         let flags = if ends { flag::END_STREAM } else { 0 };
         self.output.buffer().extend_from_slice(&frame::head(length, kind::DATA, flags, stream.id));
         self.wrote();
-        if ends {
-            self.settle(key);
-        }
     }
 
     /// Ends a stream.

@@ -9,12 +9,16 @@ use std::{
 
 use http::{StatusCode, request};
 
-use super::{body::replay::ReplayReader, policy::retry::counts_against_endpoint};
+use super::{
+    body::replay::ReplayReader,
+    policy::retry::{counts_against_endpoint, reason},
+};
 use crate::{
     balance::FAILURE,
     connect::{ConnectError, TlsFailure},
     reason::Reason,
     state::{BackendPort, Endpoint},
+    telemetry::{AttemptSpan, RequestTrace},
     upstream::{self, Answer, Dial, Failure, OutboundRequest},
     worker::Worker,
 };
@@ -31,11 +35,44 @@ pub(super) struct Attempts<'a> {
     pub(super) backend: &'a BackendPort,
     /// How long one may take until its response begins.
     pub(super) timeout: Option<Duration>,
+    /// The trace that it belongs to, where it is recorded.
+    pub(super) trace: Option<&'a RequestTrace>,
 }
 
 impl Attempts<'_> {
     /// Makes one attempt, and notes for the balancer and for ejection how the endpoint answered.
     pub(super) async fn make(
+        &self,
+        endpoint: &Endpoint,
+        dial: Dial<'_>,
+        upload: Option<ReplayReader>,
+    ) -> Result<Answer, Failure> {
+        match (self.trace, &self.worker.shared.tracer) {
+            (Some(trace), Some(tracer)) => {
+                let span = tracer.attempt(trace, endpoint.address, dial.tls.is_some(), self.worker.draw());
+                // Boxed to keep the future of requests that are not recorded small.
+                Box::pin(self.make_recorded(span, endpoint, dial, upload)).await
+            }
+            _ => self.make_one(endpoint, dial, upload).await,
+        }
+    }
+
+    /// The same with a span, which the endpoint is told.
+    async fn make_recorded(
+        &self,
+        span: AttemptSpan<'_>,
+        endpoint: &Endpoint,
+        dial: Dial<'_>,
+        upload: Option<ReplayReader>,
+    ) -> Result<Answer, Failure> {
+        let mut head = self.head.clone();
+        span.write(&mut head.headers);
+        let result = Attempts { head: &head, ..*self }.make_one(endpoint, dial, upload).await;
+        span.ended(result.as_ref().map(|answer| answer.head.status).map_err(|failure| reason(failure).code()));
+        result
+    }
+
+    async fn make_one(
         &self,
         endpoint: &Endpoint,
         dial: Dial<'_>,

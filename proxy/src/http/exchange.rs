@@ -26,7 +26,7 @@ use crate::{
     clock::Clock,
     reason::Reason,
     state::{BackendPort, Counts, InFlight, Port},
-    telemetry::{AccessRecord, EndedRequest, MethodLabel, RequestDetails, RequestRecord},
+    telemetry::{AccessRecord, EndedRequest, MethodLabel, RequestDetails, RequestRecord, RequestTrace, SpanValue},
     upstream::BodyError,
 };
 
@@ -65,7 +65,7 @@ pub(crate) struct Exchange {
     pub(crate) permit: Option<ExchangePermit>,
     /// Its place among all requests to the backend and the endpoint.
     pub(crate) in_flight: Option<InFlight>,
-    /// What it said of itself, where it is logged.
+    /// What it said of itself, where it is logged or recorded.
     pub(crate) details: Option<Box<RequestDetails>>,
 }
 
@@ -114,12 +114,28 @@ impl Exchange {
         self.form == AnswerForm::Grpc
     }
 
-    /// Keeps what the head says, where the request is logged.
-    pub(crate) fn note_details(&mut self, head: &request::Parts) {
-        let Some(log) = &self.caller.shared.access_log else { return };
-        if log.takes(self.caller.worker.draw()) {
-            self.details = Some(RequestDetails::of(head, true));
+    /// Keeps what the head says, where the request is logged or recorded. Then its server span takes the place of the caller's
+    /// in the fields that are passed on.
+    pub(crate) fn note_details(&mut self, head: &mut request::Parts) {
+        let shared = &self.caller.shared;
+        if shared.access_log.is_none() && shared.tracer.is_none() {
+            return;
         }
+        let worker = &self.caller.worker;
+        let logged = shared.access_log.as_ref().is_some_and(|log| log.takes(worker.draw()));
+        let trace = shared.tracer.as_ref().and_then(|tracer| tracer.begin(head, || worker.draw()));
+        if !logged && trace.is_none() {
+            return;
+        }
+        if let Some(trace) = &trace {
+            trace.write(&mut head.headers);
+        }
+        self.details = Some(RequestDetails::of(head, logged, trace));
+    }
+
+    /// Its trace, where it is recorded.
+    pub(crate) fn trace(&self) -> Option<Arc<RequestTrace>> {
+        self.details.as_ref()?.trace.clone()
     }
 
     /// When its head arrived.
@@ -183,16 +199,21 @@ impl Drop for Exchange {
             (None, None) => {}
         }
         if let Some(details) = self.details.take() {
-            self.log(details, took);
+            self.report(details, took);
         }
     }
 }
 
 impl Exchange {
-    /// Writes the request into the access log.
+    /// Writes the request into the access log, and its span, as far as they are wanted.
     #[cold]
-    fn log(&self, details: Box<RequestDetails>, took: Duration) {
-        let Some(log) = self.caller.shared.access_log.as_ref().filter(|_| details.logged) else { return };
+    fn report(&self, details: Box<RequestDetails>, took: Duration) {
+        let shared = &self.caller.shared;
+        let began = SystemTime::now().checked_sub(self.began.elapsed()).unwrap_or(SystemTime::UNIX_EPOCH);
+        if let (Some(tracer), Some(trace)) = (&shared.tracer, &details.trace) {
+            tracer.request(trace, (began, took), self.has_failed(), self.attributes(&details, trace));
+        }
+        let Some(log) = shared.access_log.as_ref().filter(|_| details.logged) else { return };
         log.log(AccessRecord {
             caller: self.caller.address,
             called: self.port.as_ref().map(|port| (port.own.service.clone(), port.number)),
@@ -201,7 +222,7 @@ impl Exchange {
             reason: self.reason,
             received: self.received + self.activity.received(),
             sent: self.sent,
-            began: SystemTime::now().checked_sub(self.began.elapsed()).unwrap_or(SystemTime::UNIX_EPOCH),
+            began,
             took,
             request: Some(RequestRecord {
                 details,
@@ -211,6 +232,58 @@ impl Exchange {
                 attempts: self.attempts,
             }),
         });
+    }
+
+    /// What its span says: the semantic conventions of OpenTelemetry for servers of HTTP, and what only a mesh knows.
+    fn attributes(&self, details: &RequestDetails, trace: &RequestTrace) -> Vec<(&'static str, SpanValue)> {
+        let mut attributes: Vec<(&'static str, SpanValue)> = vec![
+            ("http.request.method", SpanValue::Word(self.method.text())),
+            ("url.scheme", SpanValue::Word("http")),
+            ("url.path", trace.path().into()),
+            ("network.protocol.version", SpanValue::Word(if self.caller.http2 { "2" } else { "1.1" })),
+            ("client.address", self.caller.address.to_string().into()),
+            ("http.response.status_code", u64::from(self.status.as_u16()).into()),
+            ("http.request.body.size", self.activity.received().into()),
+            ("http.response.body.size", self.sent.into()),
+        ];
+        if self.method.text() == "_OTHER" {
+            attributes.push(("http.request.method_original", (&*details.method).into()));
+        }
+        if !details.host.is_empty() {
+            attributes.push(("server.address", host_of(&details.host).into()));
+        }
+        if !details.user_agent.is_empty() {
+            attributes.push(("user_agent.original", (&*details.user_agent).into()));
+        }
+        if let Some(port) = &self.port {
+            attributes.push(("server.port", u64::from(port.number).into()));
+            attributes.push(("maesh.service", port.own.service.to_string().into()));
+        }
+        if let Some(backend) = &self.backend {
+            attributes.push(("maesh.backend", backend.service.to_string().into()));
+        }
+        if let Some(status) = self.grpc_status {
+            attributes.push(("rpc.grpc.status_code", u64::from(status).into()));
+        }
+        attributes.extend(self.reason.map(|reason| ("maesh.reason", SpanValue::Word(reason.code()))));
+        if self.has_failed() {
+            let status = || self.status.as_str().into();
+            attributes.push(("error.type", self.reason.map_or_else(status, |reason| SpanValue::Word(reason.code()))));
+        }
+        attributes
+    }
+
+    /// Whether the server's side failed: an answer below 500 is the caller's fault, unless it was cut off.
+    fn has_failed(&self) -> bool {
+        self.status.is_server_error() || (self.reason.is_some() && !self.status.is_client_error())
+    }
+}
+
+/// A `Host` without its port.
+fn host_of(host: &str) -> &str {
+    match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => host,
     }
 }
 

@@ -32,6 +32,7 @@ use crate::{
     policy::CalledEvent,
     reason::Reason,
     state::{BackendPort, Endpoint, InFlight, Port},
+    telemetry::RequestTrace,
     upstream::{Answer, Dial, Failure, ResponseRest, Reuse, Tls, Upgraded},
 };
 
@@ -78,6 +79,7 @@ pub(crate) async fn send(
     mut request: Box<ProxiedRequest>,
     upgrade: bool,
     grpc: bool,
+    trace: Option<&RequestTrace>,
 ) -> Result<ForwardedResponse, Reason> {
     let http2 = speaks_http2(backend, grpc)?;
     // What an extended CONNECT sends belongs to the other protocol.
@@ -88,11 +90,11 @@ pub(crate) async fn send(
     if let Some(mirror) = port.mirror.as_ref().filter(|_| !upgrade) {
         mirror::send(caller, port, mirror, head, upload.as_ref(), grpc);
     }
-    let reason =
-        match (Forwarding { caller, port, backend, upload: upload.as_ref(), http2, upgrade, grpc }).send(head).await {
-            Ok(sent) => return Ok(sent),
-            Err(reason) => reason,
-        };
+    let forwarding = Forwarding { caller, port, backend, upload: upload.as_ref(), http2, upgrade, grpc, trace };
+    let reason = match forwarding.send(head).await {
+        Ok(sent) => return Ok(sent),
+        Err(reason) => reason,
+    };
     let Some(fallback) = port.fallback_of(backend).filter(|_| reason.is_unreachable()) else {
         return Err(reason);
     };
@@ -102,7 +104,7 @@ pub(crate) async fn send(
     }
     let upload = upload.as_ref();
     upload.inspect(|upload| upload.restart());
-    let forwarding = Forwarding { caller, port, backend: fallback, upload, http2: to_http2, upgrade, grpc };
+    let forwarding = Forwarding { caller, port, backend: fallback, upload, http2: to_http2, upgrade, grpc, trace };
     // Boxed to keep the future of the usual way small.
     Box::pin(forwarding.send(head)).await
 }
@@ -118,6 +120,8 @@ struct Forwarding<'a> {
     http2: bool,
     upgrade: bool,
     grpc: bool,
+    /// Its trace, where it is recorded.
+    trace: Option<&'a RequestTrace>,
 }
 
 /// An endpoint that was picked, and the cookie that keeps the caller there.
@@ -166,6 +170,7 @@ impl Forwarding<'_> {
             upgrade: self.upgrade,
             backend: self.backend,
             timeout: called.try_timeout,
+            trace: self.trace,
         };
         if called.retry.attempts > 1 || called.hedge.is_some() {
             runtime.budget.request(shared.clock.coarse());

@@ -44,7 +44,7 @@ pub(crate) struct Answered {
 /// Carries `request` from its head to the head of its response. What is learnt on the way is noted in `exchange`.
 pub(crate) async fn run(exchange: &mut Exchange, mut request: Box<ProxiedRequest>) -> Result<Answered, LocalAnswer> {
     let caller = exchange.caller.clone();
-    exchange.note_details(&request.head);
+    exchange.note_details(&mut request.head);
     let host = check(&caller, &mut request.head)?;
     let port = find(&caller, host.as_ref()).await?;
     exchange.port = Some(port.clone());
@@ -137,8 +137,9 @@ async fn forward(
     if exchange.activity.is_uploading() {
         exchange.activity.limit(idle);
     }
+    let trace = exchange.trace();
     let ForwardedResponse { head, body, backend, in_flight, permit, attempts, whole, switched, cookie } =
-        forward::send(caller, port, backend, request, wanted.is_some(), exchange.is_grpc()).await?;
+        forward::send(caller, port, backend, request, wanted.is_some(), exchange.is_grpc(), trace.as_deref()).await?;
     exchange.backend = Some(backend);
     exchange.permit = permit;
     exchange.in_flight = Some(in_flight);

@@ -7,6 +7,7 @@ mod body;
 mod h1;
 mod h2;
 mod io;
+mod linger;
 
 use std::{
     cell::RefCell,

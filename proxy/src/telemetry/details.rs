@@ -1,6 +1,10 @@
 //! What a request said of itself, for its line in the access log and its span.
 
+use std::sync::Arc;
+
 use http::{HeaderMap, HeaderValue, header, request};
+
+use super::RequestTrace;
 
 /// Longest texts that are kept, in bytes.
 const METHOD: usize = 32;
@@ -17,11 +21,13 @@ pub(crate) struct RequestDetails {
     pub(crate) user_agent: Box<str>,
     /// It is written into the access log.
     pub(crate) logged: bool,
+    /// Its trace, where it is recorded.
+    pub(crate) trace: Option<Arc<RequestTrace>>,
 }
 
 impl RequestDetails {
     /// What the head says, each text bounded.
-    pub(crate) fn of(head: &request::Parts, logged: bool) -> Box<Self> {
+    pub(crate) fn of(head: &request::Parts, logged: bool, trace: Option<Arc<RequestTrace>>) -> Box<Self> {
         let host =
             head.uri.authority().map_or_else(|| field(&head.headers, &header::HOST), |it| it.as_str().as_bytes());
         let path = head.uri.path_and_query().map_or("", |path| path.as_str());
@@ -31,6 +37,7 @@ impl RequestDetails {
             host: bounded(host, HOST),
             user_agent: bounded(field(&head.headers, &header::USER_AGENT), AGENT),
             logged,
+            trace,
         })
     }
 }
@@ -60,7 +67,7 @@ mod tests {
             .header("user-agent", HeaderValue::from_bytes(&[0xff; 300]).expect("a value"))
             .body(())
             .expect("a request");
-        let details = RequestDetails::of(&request.into_parts().0, true);
+        let details = RequestDetails::of(&request.into_parts().0, true, None);
         assert_eq!((details.method.len(), details.path.len(), details.host.len()), (METHOD, PATH, HOST));
         // A byte that is no text is three bytes of it.
         assert_eq!(details.user_agent.len(), 3 * AGENT);

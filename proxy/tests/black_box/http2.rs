@@ -2,11 +2,11 @@
 
 use crate::support::{
     Fed, Raw, ask, config, endpoints,
-    frames::{END_STREAM, Frames, GOAWAY, HEADERS, PING, block},
+    frames::{DATA, END_HEADERS, END_STREAM, Frames, GOAWAY, HEADERS, PING, SETTINGS, WINDOW_UPDATE, block},
     get, hasty, policy, within,
 };
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Version};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body_util::{BodyExt, Empty, Full, StreamBody, combinators::BoxBody};
 use hyper::{body::Frame, client::conn::http2::SendRequest, ext::Protocol as Extended};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -189,7 +189,7 @@ async fn mirror() -> endpoints::Server {
                 io.write_all(&bytes[..read]).await.expect("written");
             }
         });
-        http::Response::builder()
+        Response::builder()
             .status(101)
             .header("upgrade", "websocket")
             .header("connection", "upgrade")
@@ -249,6 +249,38 @@ async fn websocket_from_http2() {
     let mut back = [0; 11];
     within(io.read_exact(&mut back)).await.expect("read");
     assert_eq!(&back, b"\x81\x85\0\0\0\0hello");
+}
+
+/// Closing a socket on which WINDOW_UPDATEs arrive resets the connection, and what the system has not sent yet is lost.
+#[tokio::test]
+async fn a_connection_that_ends_takes_nothing_from_its_last_response() {
+    const LENGTH: usize = 400 << 10;
+    let server = endpoints::serve(true, |_| async { Response::new(endpoints::full(vec![7; LENGTH])) }).await;
+    let (fed, address) = fed(Scheme::H2c, server.address).await;
+    let mut frames = Frames::connect_with_little_room(address).await;
+    let most = (i32::MAX as u32).to_be_bytes();
+    // Windows in which all of it fits.
+    frames.write(SETTINGS, 0, 0, &[&[0, 4][..], &most].concat()).await;
+    frames.write(WINDOW_UPDATE, 0, 0, &(1_u32 << 30).to_be_bytes()).await;
+    let head = block(&[(":method", "GET"), (":scheme", "http"), (":authority", "web.shop.maesh"), (":path", "/")]);
+    frames.write(HEADERS, END_STREAM | END_HEADERS, 1, &head).await;
+    // It opens no other stream, so the proxy closes the connection after this one.
+    frames.write(GOAWAY, 0, 0, &[0; 8]).await;
+    // The system has all of it, and the caller hardly anything.
+    within(async {
+        while fed.counted("maesh_http_requests_total", &["service=\"web\""]) == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    let mut received = 0;
+    while let Some(frame) = within(frames.read()).await {
+        if frame.kind == DATA {
+            received += frame.payload.len();
+            frames.write(WINDOW_UPDATE, 0, 0, &[0, 0, 0, 1]).await;
+        }
+    }
+    assert_eq!(received, LENGTH);
 }
 
 #[tokio::test]
@@ -340,7 +372,7 @@ async fn slow() -> (tokio::sync::watch::Sender<Step>, endpoints::Server) {
                 step.send_replace(Step::Begun);
                 step.subscribe().wait_for(|step| *step == Step::End).await.expect("told");
             }
-            http::Response::new(endpoints::full("done"))
+            Response::new(endpoints::full("done"))
         }
     })
     .await;

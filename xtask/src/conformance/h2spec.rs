@@ -36,7 +36,7 @@ struct Case {
 /// Runs the suite and returns its page.
 pub(super) fn run(maesh: &Path) -> Result<String> {
     let known = TOOLS.iter().find(|tool| tool.name == "h2spec").context("h2spec is no tool")?;
-    let mesh = Mesh::start(maesh, endpoint()?)?;
+    let mesh = Mesh::start(maesh, endpoint()?, "http")?;
     let report = tempfile::NamedTempFile::new()?;
     let mut command = Command::new(tool("h2spec")?);
     command.args(["--strict", "--timeout", "10", "--host", &mesh.address.ip().to_string()]);

@@ -26,24 +26,25 @@ pub(super) struct Mesh {
 }
 
 impl Mesh {
-    /// Starts `maesh` with a Service on the address itself, so that a caller needs no name. Its requests go to `endpoint`.
-    pub(super) fn start(maesh: &Path, endpoint: SocketAddr) -> Result<Self> {
+    /// Starts `maesh` with a Service on the address itself, so that a caller needs no name. Its requests go to `endpoint`,
+    /// which speaks `protocol` (as `appProtocol` says it).
+    pub(super) fn start(maesh: &Path, endpoint: SocketAddr, protocol: &str) -> Result<Self> {
         let index = FIRST_RANGE + std::process::id() % RANGES;
         let address = SocketAddr::from((Ipv4Addr::new(127, u8::try_from(77 + index)?, 0, 1), free_tcp_port()?));
         let folder = tempfile::Builder::new().prefix("maesh-conformance").tempdir()?;
         let manifest = folder.path().join("web.yaml");
-        fs::write(&manifest, service(address, endpoint))?;
+        fs::write(&manifest, service(address, endpoint, protocol))?;
         let (mut process, _) = start_maesh(Command::new(maesh), "maesh", usize::try_from(index)?, &manifest)?;
         process.wait_for_port(address)?;
         Ok(Self { _process: process, _folder: folder, address })
     }
 }
 
-fn service(address: SocketAddr, endpoint: SocketAddr) -> String {
+fn service(address: SocketAddr, endpoint: SocketAddr, protocol: &str) -> String {
     let (ip, port) = (address.ip(), address.port());
     format!(
         "apiVersion: v1\nkind: Service\nmetadata: {{name: web, namespace: shop}}\n\
-         spec: {{clusterIP: {ip}, clusterIPs: [{ip}], ports: [{{name: web, port: {port}}}]}}\n---\n\
+         spec: {{clusterIP: {ip}, clusterIPs: [{ip}], ports: [{{name: web, port: {port}, appProtocol: {protocol}}}]}}\n---\n\
          apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\n\
          metadata: {{name: web-a, namespace: shop, labels: {{kubernetes.io/service-name: web}}}}\naddressType: IPv4\n\
          ports: [{{name: web, port: {}}}]\nendpoints: [{{addresses: [{}]}}]\n",

@@ -106,7 +106,7 @@ async fn copy(
         (picked.ok_or(Reason::NoEndpoints)?, upstreams.policy.connect_timeout, upstreams.tls.clone())
     };
     in_flight.on(endpoint.clone());
-    let attempts = Attempts { worker, head, http2, upgrade: false, backend, timeout: None };
+    let attempts = Attempts { worker, head, http2, upgrade: false, backend, timeout: None, trace: None };
     let dial = Dial { within, tls: tls.as_ref(), reuse: Reuse::Allowed };
     let answer = attempts.make(&endpoint, dial, upload).await;
     if let ResponseRest::Body(body) = answer.map_err(|failure| super::retry::reason(&failure))?.then {

@@ -14,20 +14,17 @@ use std::{
     pin::{Pin, pin},
     sync::Arc,
     task::{Poll, ready},
-    time::Duration,
 };
 
-use bytes::BytesMut;
 use http::{HeaderValue, Request, Response, StatusCode, Version, header};
 use http_body::Body as _;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
-use tokio::time::{Instant, timeout_at};
 
 use self::download::CallerBody;
 pub(super) use self::framing::RequestTracker;
-use super::{CallerIo, RequestBody};
+use super::{CallerIo, RequestBody, linger::linger};
 use crate::{
     http::{
         answer::AnswerForm,
@@ -40,13 +37,6 @@ use crate::{
     reason::Reason,
     state::Phase,
 };
-
-/// How long what a caller still sends is discarded before its connection is closed: since its last byte, and in all.
-const LINGER_SILENCE: Duration = Duration::from_secs(2);
-const LINGER: Duration = Duration::from_secs(30);
-
-/// Bytes that are discarded at most.
-const LINGER_BYTES: u64 = 64 << 20;
 
 /// Where a request leaves the tunnel that its connection turns into.
 type TunnelSlot = Arc<Mutex<Option<(Tunnel, Box<Exchange>)>>>;
@@ -95,28 +85,6 @@ pub(super) async fn serve(io: CallerIo, caller: &Arc<Caller>) {
         }
         (Ok(true), None) | (Err(_), None) if !io.is_at_end() && !caller.is_unfinished() => linger(io).await,
         _ => {}
-    }
-}
-
-/// Ends this side, and reads and discards what the caller still sends, so that the caller can read its response.
-async fn linger(io: CallerIo) {
-    let socket = io.socket();
-    drop(io);
-    let end = Instant::now() + LINGER;
-    let (mut scratch, mut discarded, mut is_ended) = (BytesMut::with_capacity(16 * 1024), 0, false);
-    while discarded < LINGER_BYTES {
-        let deadline = end.min(Instant::now() + LINGER_SILENCE);
-        let read = poll_fn(|cx| {
-            // The rest of the response is written first. Reading goes on meanwhile: some callers read only once they
-            // have sent everything.
-            is_ended = is_ended || socket.poll_end(cx).is_ready();
-            scratch.clear();
-            socket.poll_read_into(cx, &mut scratch)
-        });
-        match timeout_at(deadline, read).await {
-            Ok(Ok(read @ 1..)) => discarded += read as u64,
-            _ => return,
-        }
     }
 }
 

@@ -22,7 +22,7 @@ use parking_lot::Mutex;
 use tokio::time::timeout;
 
 pub(crate) use self::upload::{Received, StreamEntry};
-use super::CallerIo;
+use super::{CallerIo, linger::linger};
 use crate::{
     buffers::{CallerBytes, Charge, STREAM_WINDOW},
     http::caller::Caller,
@@ -71,16 +71,32 @@ pub(super) async fn serve(io: CallerIo, caller: &Arc<Caller>) {
         slots: Mutex::default(),
         waker: AtomicWaker::new(),
     };
-    if let Err(error) = run(Driver::new(io, session), &Arc::new(connection)).await {
-        tracing::trace!(caller = %caller.address, %error, "connection ended");
-        // Some floods are found by the protocol itself.
-        if error == Error::GoAway(Code::ENHANCE_YOUR_CALM, Initiator::Protocol) {
-            caller.shared.telemetry.refused(Reason::Overloaded);
-        }
+    let mut server = Driver::new(io, session);
+    match run(&mut server, &Arc::new(connection)).await {
+        Ok(Ended::InOrder) => linger(server.into_io()).await,
+        Ok(Ended::AtOnce) => {}
+        Err(error) => ended_by(error, caller),
     }
 }
 
-async fn run(mut server: Server, connection: &Arc<Http2Session>) -> Result<(), Error> {
+/// Takes note of why a connection ended.
+fn ended_by(error: Error, caller: &Caller) {
+    tracing::trace!(caller = %caller.address, %error, "connection ended");
+    // Some floods are found by the protocol itself.
+    if error == Error::GoAway(Code::ENHANCE_YOUR_CALM, Initiator::Protocol) {
+        caller.shared.telemetry.refused(Reason::Overloaded);
+    }
+}
+
+/// How a connection ended without an error.
+enum Ended {
+    /// Everything was answered, and one of the sides wanted no more.
+    InOrder,
+    /// It was to end at once.
+    AtOnce,
+}
+
+async fn run(server: &mut Server, connection: &Arc<Http2Session>) -> Result<Ended, Error> {
     let caller = &connection.caller;
     let mut closing = caller.worker.closing();
     let mut sent_away = pin!(async {
@@ -104,12 +120,12 @@ async fn run(mut server: Server, connection: &Arc<Http2Session>) -> Result<(), E
             let _ = shedding.as_mut().poll(cx);
             connection.shed();
         }
-        let ended = accept(&mut server, connection, cx);
+        let ended = accept(server, connection, cx);
         if ended.is_pending() && !is_sent_away && sent_away.as_mut().poll(cx).is_ready() {
             is_sent_away = true;
             server.session().leave();
             // Sends it.
-            return accept(&mut server, connection, cx);
+            return accept(server, connection, cx);
         }
         ended
     })
@@ -117,10 +133,10 @@ async fn run(mut server: Server, connection: &Arc<Http2Session>) -> Result<(), E
 }
 
 /// Takes what has come from the caller; ready when the connection has ended.
-fn accept(server: &mut Server, connection: &Arc<Http2Session>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+fn accept(server: &mut Server, connection: &Arc<Http2Session>, cx: &mut Context<'_>) -> Poll<Result<Ended, Error>> {
     loop {
         if connection.caller.is_ended() {
-            return Poll::Ready(Ok(()));
+            return Poll::Ready(Ok(Ended::AtOnce));
         }
         let progress = server.poll(cx);
         connection.unwritten.lock().set(server.session().unwritten());
@@ -138,7 +154,7 @@ fn accept(server: &mut Server, connection: &Arc<Http2Session>, cx: &mut Context<
                     stream::start(connection, head, recv, send);
                 }
             }
-            Poll::Ready(DriverProgress::Ended(ended)) => return Poll::Ready(ended),
+            Poll::Ready(DriverProgress::Ended(ended)) => return Poll::Ready(ended.map(|()| Ended::InOrder)),
             // No stream can give up what waits in the connection itself.
             Poll::Pending if server.session().is_stuck() && connection.held.excess() > 0 => return close(server, cx),
             Poll::Pending => return Poll::Pending,
@@ -147,11 +163,11 @@ fn accept(server: &mut Server, connection: &Arc<Http2Session>, cx: &mut Context<
 }
 
 /// Closes a connection whose caller makes too much work, or does not read.
-fn close(server: &mut Server, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+fn close(server: &mut Server, cx: &mut Context<'_>) -> Poll<Result<Ended, Error>> {
     server.session().abort(Code::ENHANCE_YOUR_CALM);
     // A caller that does not read is not waited for.
     let _ = server.write(cx);
-    Poll::Ready(Ok(()))
+    Poll::Ready(Ok(Ended::AtOnce))
 }
 
 impl Http2Session {

@@ -34,7 +34,7 @@ impl Ports for NoPorts {
 fn apply() -> Apply {
     let telemetry = Telemetry::new(&mut Registry::default());
     let budget = Budget::new(20_000, 1, &Limits::default()).expect("enough files");
-    let (shared, _) = Shared::new(Config::default(), telemetry, None, Admission::new(budget));
+    let (shared, _) = Shared::new(Config::default(), telemetry, (None, None), Admission::new(budget));
     Apply::new(shared, Interest::new().0)
 }
 

@@ -36,6 +36,9 @@ fn json(out: &mut String, record: &AccessRecord) {
             }
         }
     }
+    if let Some(trace) = record.request.as_ref().and_then(|request| request.details.trace.as_ref()) {
+        let _ = write!(out, ",\"traceId\":\"{:032x}\"", trace.id());
+    }
     if let Some((service, port)) = &record.called {
         let _ = write!(out, ",\"service\":\"{service}\",\"port\":{port}");
     }
@@ -150,6 +153,7 @@ mod tests {
                     host: "web.shop".into(),
                     user_agent: "curl/8".into(),
                     logged: true,
+                    trace: None,
                 }),
                 http2: false,
                 status: StatusCode::OK,

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
 };
 
 pub const DATA: u8 = 0;
@@ -86,7 +86,17 @@ impl Frames {
 
     /// Opens a connection and says its settings, of which there are none.
     pub async fn connect(to: SocketAddr) -> Self {
-        let mut stream = TcpStream::connect(to).await.expect("connected");
+        Self::begin(TcpStream::connect(to).await.expect("connected")).await
+    }
+
+    /// The same with little room for what arrives, so that most of a response waits on the proxy's side.
+    pub async fn connect_with_little_room(to: SocketAddr) -> Self {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.set_recv_buffer_size(8 * 1024).expect("set");
+        Self::begin(socket.connect(to).await.expect("connected")).await
+    }
+
+    async fn begin(mut stream: TcpStream) -> Self {
         stream.write_all(PREFACE).await.expect("written");
         let mut frames = Self(stream);
         frames.write(SETTINGS, 0, 0, &[]).await;
