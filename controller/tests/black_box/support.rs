@@ -14,7 +14,7 @@ use tokio::{
 };
 
 /// Longer than anything takes on a busy machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
 
 /// Times of an election that a test can wait for.
 pub(crate) const TERMS: LeaseTimes =
