@@ -17,7 +17,7 @@ use crate::{Certificates, Process};
 pub const ADDRESS: &str = "10.89.0.1";
 
 /// How long starting one of the two may take, on a machine that builds other things at the same time.
-const START: Duration = Duration::from_secs(90);
+const START: Duration = Duration::from_secs(240);
 
 /// What can be chosen for an API server.
 #[derive(Debug, Clone, Default)]
