@@ -67,6 +67,7 @@ impl Cluster {
 }
 
 #[test]
+#[ignore = "long: endpoints come and go under datagrams"]
 fn cluster_udp_is_carried_to_endpoints_that_come_and_go() {
     let Some(cluster) = cluster() else { return };
     cluster.with_mesh();
