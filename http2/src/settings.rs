@@ -1,6 +1,6 @@
 //! SETTINGS (RFC 9113 section 6.5): what each side allows the other.
 
-use crate::{error::Reason, frame::PAYLOAD};
+use crate::error::Reason;
 
 /// The initial window of a stream and of the connection, until something else is said (RFC 9113 section 6.9.2).
 pub(crate) const DEFAULT_WINDOW: u32 = 65_535;
@@ -58,8 +58,6 @@ pub(crate) struct PeerSettings {
     pub(crate) table: usize,
     /// Extended CONNECT is allowed (RFC 8441).
     pub(crate) connect: bool,
-    /// Largest payload that the peer takes.
-    pub(crate) frame: usize,
 }
 
 impl Default for PeerSettings {
@@ -70,7 +68,6 @@ impl Default for PeerSettings {
             streams: u32::MAX,
             table: DEFAULT_TABLE,
             connect: false,
-            frame: PAYLOAD,
         }
     }
 }
@@ -88,7 +85,7 @@ impl PeerSettings {
                 name::INITIAL_WINDOW_SIZE if value > MAX_WINDOW => return Err(Reason::FLOW_CONTROL_ERROR),
                 name::INITIAL_WINDOW_SIZE => self.stream_window = value,
                 name::MAX_FRAME_SIZE if !(0x4000..=0x00ff_ffff).contains(&value) => return Err(Reason::PROTOCOL_ERROR),
-                // Larger frames than every peer takes gain nothing.
+                // Frames are as large as every peer takes: larger ones gain nothing.
                 name::MAX_FRAME_SIZE => {}
                 name::ENABLE_CONNECT_PROTOCOL if value > 1 => return Err(Reason::PROTOCOL_ERROR),
                 name::ENABLE_CONNECT_PROTOCOL => self.connect = value == 1,

@@ -41,7 +41,6 @@ pub(crate) struct Stream {
     pub(crate) reader: Option<Waker>,
     /// The peer's window. It can be below 0 (RFC 9113 section 6.9.2).
     pub(crate) send_window: i64,
-    pub(crate) sent_head: bool,
     pub(crate) sent_all: bool,
     pub(crate) writer: Option<Waker>,
     /// It waits for room in the connection.
@@ -70,7 +69,6 @@ impl Stream {
             ignores_length: false,
             reader: None,
             send_window: i64::from(send_window),
-            sent_head: false,
             sent_all: false,
             writer: None,
             is_waiting: false,

@@ -35,7 +35,6 @@ impl Connection {
         frame::finish_block(out, start, id, ends);
         let mut stream = Stream::new(id, self.config.stream_window, self.peer.stream_window);
         stream.ignores_length = matches!(head.method, Method::HEAD | Method::CONNECT);
-        stream.sent_head = true;
         stream.sent_all = ends;
         stream.has_writer = !ends;
         let key = self.streams.insert(stream);
@@ -54,7 +53,6 @@ impl Connection {
     ) -> Result<(), Error> {
         let stream = self.open_stream(key)?;
         let id = stream.id;
-        stream.sent_head = !status.is_informational();
         stream.sent_all = ends;
         let (start, out) = begin_block(self.output.buffer());
         write_response(&mut self.encoder, status, fields, out);
@@ -139,7 +137,7 @@ impl Connection {
 
     /// How many of `wanted` bytes one frame may take now. What takes no room is never waited for.
     fn poll_room(&mut self, key: Key, cx: &Context<'_>, wanted: usize) -> Poll<Result<usize, Error>> {
-        let room = ROOM.saturating_sub(self.output.len()).min(self.peer.frame);
+        let room = ROOM.saturating_sub(self.output.len()).min(frame::PAYLOAD);
         let room = room.min(usize::try_from(self.send_window).unwrap_or(0));
         let others_wait = !self.waiting.is_empty();
         let stream = match self.open_stream(key) {

@@ -12,7 +12,7 @@ use maesh_config::{
 use maesh_proxy::{Config, Limits};
 use tokio::{net::UdpSocket, task::JoinHandle};
 
-use crate::support::{Fed, LOCAL, Raw, config, endpoint, endpoints, listener, within};
+use crate::support::{Fed, LOCAL, Raw, config, endpoint, endpoints, free_port, listener, within};
 
 const NAME: &str = "syslog.shop";
 const NUMBER: u16 = 514;
@@ -31,9 +31,15 @@ fn udp_listener(bind: Bind, port: u16, name: &str) -> Listener {
     }
 }
 
-/// A port of which nobody uses the UDP side at this moment.
+/// A port that nobody uses at this moment, for TCP or for UDP.
 async fn free_udp_port() -> u16 {
-    socket(LOCAL).await.local_addr().expect("bound").port()
+    for _ in 0..100 {
+        let port = free_port();
+        if UdpSocket::bind((LOCAL, port)).await.is_ok() {
+            return port;
+        }
+    }
+    panic!("no port is free for both TCP and UDP");
 }
 
 async fn socket(at: IpAddr) -> UdpSocket {

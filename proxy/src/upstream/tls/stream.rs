@@ -7,14 +7,13 @@
 
 use std::{
     io::{self, BufRead as _, IoSlice, Write as _},
-    pin::Pin,
     sync::Arc,
     task::{Context, Poll, Waker, ready},
     time::Instant,
 };
 
 use bytes::{Buf as _, BytesMut};
-use hyper::rt::{Read, ReadBuf, ReadBufCursor, Write};
+use hyper::rt::{ReadBuf, ReadBufCursor};
 use parking_lot::Mutex;
 use rustls::{ClientConfig, ClientConnection, HandshakeKind, pki_types::ServerName};
 use tokio::net::TcpStream;
@@ -131,7 +130,7 @@ impl TlsSocket {
     }
 
     /// Reads into `buf` what has arrived.
-    fn poll_read_some(&self, cx: &mut Context<'_>, buf: &mut ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+    pub(crate) fn poll_read_some(&self, cx: &mut Context<'_>, buf: &mut ReadBufCursor<'_>) -> Poll<io::Result<()>> {
         let Session { tls, unread } = &mut *self.0.session.lock();
         while unread.is_empty() {
             if !ready!(self.0.socket.poll_receive_tls(tls, cx, unread))? && unread.is_empty() {
@@ -172,7 +171,7 @@ impl TlsSocket {
     }
 
     /// Ends the sending direction, after everything written, with a `close_notify`.
-    fn poll_end(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub(crate) fn poll_end(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         {
             let Session { tls, .. } = &mut *self.0.session.lock();
             // Only the first one has an effect.
@@ -293,37 +292,5 @@ impl io::Write for Outgoing<'_, '_> {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
-    }
-}
-
-impl Read for TlsSocket {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, mut buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
-        self.poll_read_some(cx, &mut buf)
-    }
-}
-
-impl Write for TlsSocket {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.poll_write_parts(cx, &[IoSlice::new(bytes)])
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        self.poll_write_parts(cx, bytes)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.poll_flushed(cx)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.poll_end(cx)
     }
 }
