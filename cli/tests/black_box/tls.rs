@@ -59,6 +59,7 @@ fn a_service_over_https_with_an_authority_of_its_own() {
     for part in ["ConfigMap shop/internal-ca does not exist", "answered 502", "pay.yaml"] {
         assert!(text.contains(part), "{text}");
     }
+    dev.await_changed("pay.shop.maesh");
     let (status, reason, _) = ask(&dev);
     assert_eq!((status, &*reason), (502, "connect_failed"));
 }
