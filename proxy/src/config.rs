@@ -187,9 +187,9 @@ pub struct Limits {
     /// The same for connections that were there while a port was leaving, which their callers may not have been told:
     /// well within the time for which that is served.
     pub keep_alive_leaving: Duration,
-    /// How long an HTTP/2 connection that is to be sent away may be without its first request. A new connection is sent
-    /// away with the answer to that: many callers take a GOAWAY before it for a failed request.
-    pub first_request: Duration,
+    /// An HTTP/2 connection that is to be sent away hears so at the latest after this time. Before, it hears so once it has had a
+    /// request and has none under way: many callers take a GOAWAY that crosses a request for a failure of that.
+    pub leave_within: Duration,
 }
 
 impl Default for Config {
@@ -233,7 +233,7 @@ impl Default for Limits {
             head_timeout: Duration::from_secs(30),
             keep_alive: Duration::from_secs(180),
             keep_alive_leaving: Duration::from_secs(20),
-            first_request: Duration::from_secs(1),
+            leave_within: Duration::from_secs(1),
         }
     }
 }

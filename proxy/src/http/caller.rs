@@ -85,6 +85,8 @@ pub(crate) struct Caller {
     saw_leaving: AtomicBool,
     /// It is asked to come back on a new connection.
     sent_away: Notify,
+    /// It asked for what is not here, and may have connected while it was.
+    misplaced: AtomicBool,
     /// When bytes of the request on a connection of HTTP/1.1 moved last.
     pub(crate) activity: Arc<Activity>,
     /// Where its last request was counted.
@@ -148,6 +150,7 @@ impl Caller {
             ended: AtomicBool::new(false),
             saw_leaving: AtomicBool::new(false),
             sent_away: Notify::new(),
+            misplaced: AtomicBool::new(false),
             last_share: LastShare::default(),
             begun: AtomicU32::new(0),
             malformed: AtomicU32::new(0),
@@ -263,13 +266,8 @@ impl Caller {
     }
 
     /// Requests that have begun.
-    pub(super) fn begun(&self) -> u32 {
+    pub(in crate::http) fn begun(&self) -> u32 {
         self.begun.load(Ordering::Relaxed)
-    }
-
-    /// Whether any request has begun.
-    pub(crate) fn has_begun(&self) -> bool {
-        self.begun() > 0
     }
 
     /// The last byte of an answer is on its way to the socket.
@@ -428,6 +426,17 @@ impl Caller {
     /// Asks the caller of an HTTP/2 connection to send what comes next on a new one.
     pub(crate) fn send_away(&self) {
         self.sent_away.notify_one();
+    }
+
+    /// As [`Self::send_away`], at once: until then its requests are refused.
+    pub(crate) fn send_away_misplaced(&self) {
+        self.misplaced.store(true, Ordering::Relaxed);
+        self.send_away();
+    }
+
+    /// Whether [`Self::send_away_misplaced`] was called.
+    pub(crate) fn is_misplaced(&self) -> bool {
+        self.misplaced.load(Ordering::Relaxed)
     }
 
     /// Waits until [`Self::send_away`] is called.

@@ -103,10 +103,14 @@ impl Exchange {
         })
     }
 
-    /// The caller of this request is to come back on a new connection, by a new answer of the DNS. Whoever asks for a port
-    /// that does not exist may have connected while it did.
+    /// The caller of this request is to come back on a new connection, by a new answer of the DNS.
     pub(crate) fn sends_caller_away(&self) -> bool {
-        self.reason == Some(Reason::NoRoute) || self.port.as_ref().is_some_and(|port| port.leaving)
+        self.is_misplaced() || self.port.as_ref().is_some_and(|port| port.leaving)
+    }
+
+    /// It was for a port that does not exist. Its caller may have connected while the port did.
+    pub(crate) fn is_misplaced(&self) -> bool {
+        self.reason == Some(Reason::NoRoute)
     }
 
     /// It is a call of gRPC, whose outcome is in the trailers.

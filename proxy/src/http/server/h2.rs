@@ -5,6 +5,7 @@
 //! too much is reset. A connection whose caller sends too many frames that do no work is closed
 //! ([`FrameBudget`](crate::http2::FrameBudget)). No PING is sent: a caller that is gone is found by TCP keepalive.
 
+mod leave;
 mod stream;
 mod upload;
 
@@ -19,8 +20,8 @@ use std::{
 use futures_util::task::AtomicWaker;
 use maesh_http2::{Config, Error, Initiator, Reason as Code, Session};
 use parking_lot::Mutex;
-use tokio::time::timeout;
 
+use self::leave::time_to_leave;
 pub(crate) use self::upload::{Received, StreamEntry};
 use super::{CallerIo, linger::linger};
 use crate::{
@@ -97,20 +98,9 @@ enum Ended {
 }
 
 async fn run(server: &mut Server, connection: &Arc<Http2Session>) -> Result<Ended, Error> {
-    let caller = &connection.caller;
-    let mut closing = caller.worker.closing();
-    let mut sent_away = pin!(async {
-        tokio::select! {
-            // An error means that the proxy is ending, and the connection with it.
-            _ = closing.wait_for(|closing| *closing) => {}
-            () = caller.is_sent_away() => {}
-        }
-        // Polled after each stream that is accepted, so that this needs no waker of its own.
-        let first_request = poll_fn(|_| if caller.has_begun() { Poll::Ready(()) } else { Poll::Pending });
-        // The result does not matter: after the time, the caller is sent away without a request.
-        let _ = timeout(caller.shared.config.limits.first_request, first_request).await;
-    });
-    let mut is_sent_away = false;
+    let caller = connection.caller.clone();
+    let mut leaves = pin!(time_to_leave(&caller));
+    let mut is_leaving = false;
     let mut shedding = pin!(connection.held.shedding());
     poll_fn(|cx| {
         connection.waker.register(cx.waker());
@@ -121,8 +111,8 @@ async fn run(server: &mut Server, connection: &Arc<Http2Session>) -> Result<Ende
             connection.shed();
         }
         let ended = accept(server, connection, cx);
-        if ended.is_pending() && !is_sent_away && sent_away.as_mut().poll(cx).is_ready() {
-            is_sent_away = true;
+        if ended.is_pending() && !is_leaving && leaves.as_mut().poll(cx).is_ready() {
+            is_leaving = true;
             server.session().leave();
             // Sends it.
             return accept(server, connection, cx);

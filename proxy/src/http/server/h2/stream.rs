@@ -142,7 +142,9 @@ fn begin(
             (local.into_response(exchange.form), None)
         }
     };
-    if exchange.sends_caller_away() {
+    if exchange.is_misplaced() {
+        open.connection.caller.send_away_misplaced();
+    } else if exchange.sends_caller_away() {
         open.connection.caller.send_away();
     }
     let (mut head, body) = response.into_parts();
