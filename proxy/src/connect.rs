@@ -43,6 +43,9 @@ pub(crate) enum ConnectError {
     /// The endpoint took the connection, and could not be verified, or does not speak TLS.
     #[error("TLS with {to}: {failure}")]
     Tls { to: SocketAddr, failure: TlsFailure },
+    /// The endpoint was offered HTTP/2 over TLS, and chose HTTP/1.1.
+    #[error("{to} does not speak HTTP/2 over TLS")]
+    NotHttp2 { to: SocketAddr },
 }
 
 impl ConnectError {
@@ -62,6 +65,7 @@ impl ConnectError {
             Self::Failed { .. } | Self::Tls { .. } => Reason::ConnectFailed,
             Self::TimedOut { .. } => Reason::ConnectTimeout,
             Self::Busy { .. } => Reason::Overloaded,
+            Self::NotHttp2 { .. } => Reason::UpstreamProtocol,
         }
     }
 }

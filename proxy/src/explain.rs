@@ -18,7 +18,7 @@ use smallvec::SmallVec;
 pub use self::policies::PolicySeen;
 use crate::{
     balance::{Candidate, Upstreams, fitting},
-    http::{Host, find_called, named, port_on, speaks_http2},
+    http::{Host, find_called, named, port_on},
     listener::Opened,
     reason::Reason,
     state::{BackendPort, Claims, Destination, Facts, Phase, Port, ServiceEntry, Shared, directory_name},
@@ -371,10 +371,7 @@ impl Explainer {
     fn refuses(&self, port: &Port, question: &Question) -> Option<Reason> {
         let refuses = |backend: &Arc<BackendPort>| {
             let upstreams = backend.upstreams.load();
-            let http = port.protocol == Protocol::Http;
-            let scheme = http.then(|| speaks_http2(backend, false).err()).flatten();
-            let nobody = self.fitting(&upstreams, question).is_empty();
-            scheme.or_else(|| nobody.then_some(Reason::NoEndpoints))
+            self.fitting(&upstreams, question).is_empty().then_some(Reason::NoEndpoints)
         };
         let Some(route) = port.routes.first() else {
             return if port.own_refuses { Some(Reason::UnsupportedPolicy) } else { refuses(&port.own) };

@@ -25,12 +25,12 @@ mod policy;
 mod request;
 mod route;
 mod server;
+mod shape;
 mod silence;
 mod sweep;
 mod upgrade;
 
 pub(crate) use answer::final_response;
 pub(crate) use caller::Caller;
-pub(crate) use forward::speaks_http2;
 pub(crate) use route::{Host, find as find_called, named, port_on};
 pub(crate) use server::serve;

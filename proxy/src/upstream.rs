@@ -39,7 +39,10 @@ pub(crate) use self::{
     upgraded::Upgraded,
     upload::Upload,
 };
-use crate::{clock::Clock, connect::Connector};
+use crate::{
+    clock::Clock,
+    connect::{ConnectError, Connector},
+};
 
 /// A request without its body.
 pub(crate) struct OutboundRequest<'a> {
@@ -184,14 +187,32 @@ pub(crate) async fn exchange_h1<U: Upload>(
 pub(crate) async fn exchange_h2<U: Upload>(
     local: &Arc<WorkerUpstream>,
     peer: &Arc<Peer>,
-    within: std::time::Duration,
+    dial: Dial<'_>,
     ask: &OutboundRequest<'_>,
     upload: Option<U>,
 ) -> Result<Answer, Failure> {
-    let stream = match pool::free_h2(local, peer, within) {
+    let stream = match pool::free_h2(local, peer, dial) {
         Some(stream) => stream,
         // Boxed to keep the future of the usual way small.
-        None => Box::pin(pool::stream_h2(local, peer, within)).await?,
+        None => Box::pin(pool::stream_h2(local, peer, dial)).await?,
     };
     h2::exchange(stream, ask, upload, &local.limits).await
+}
+
+/// Whether the endpoint chooses HTTP/2 over TLS where it is offered (RFC 7301). Where that is not known, a connection is made
+/// and kept for the request.
+pub(crate) async fn chooses_http2(
+    local: &Arc<WorkerUpstream>,
+    peer: &Arc<Peer>,
+    dial: Dial<'_>,
+) -> Result<bool, ConnectError> {
+    let Some(tls) = dial.tls else { return Ok(false) };
+    if let Some(http2) = peer.tls.chosen(tls) {
+        return Ok(http2);
+    }
+    match pool::stream_h2(local, peer, dial).await {
+        Ok(_) => Ok(true),
+        Err(ConnectError::NotHttp2 { .. }) => Ok(false),
+        Err(error) => Err(error),
+    }
 }

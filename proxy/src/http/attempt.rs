@@ -7,11 +7,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{StatusCode, request};
+use http::{StatusCode, request, uri::Scheme};
 
 use super::{
     body::replay::ReplayReader,
     policy::retry::{counts_against_endpoint, reason},
+    shape::shape,
 };
 use crate::{
     balance::FAILURE,
@@ -27,7 +28,7 @@ use crate::{
 pub(super) struct Attempts<'a> {
     pub(super) worker: &'a Arc<Worker>,
     pub(super) head: &'a request::Parts,
-    /// The protocol towards the endpoint is HTTP/2.
+    /// The protocol towards the endpoint is HTTP/2, and `head` has its form. Over TLS an endpoint may choose it all the same.
     pub(super) http2: bool,
     /// The request asks to leave HTTP.
     pub(super) upgrade: bool,
@@ -81,11 +82,16 @@ impl Attempts<'_> {
         let began = Instant::now();
         // A future that is moved before it is awaited takes its size twice, so each way makes its own.
         let result = match self.timeout {
+            None if dial.tls.is_some() => Box::pin(self.send_tls(endpoint, dial, upload)).await,
             None if self.http2 => {
                 let ask = OutboundRequest { head: self.head, upgrade: self.upgrade };
-                upstream::exchange_h2(&self.worker.upstream, &endpoint.peer, dial.within, &ask, upload).await
+                upstream::exchange_h2(&self.worker.upstream, &endpoint.peer, dial, &ask, upload).await
             }
             None => self.send(endpoint, dial, upload).await,
+            Some(limit) if dial.tls.is_some() => {
+                let sent = Box::pin(self.send_tls(endpoint, dial, upload));
+                tokio::time::timeout(limit, sent).await.unwrap_or(Err(Failure::TimedOut))
+            }
             Some(limit) => {
                 let sent = Box::pin(self.send(endpoint, dial, upload));
                 tokio::time::timeout(limit, sent).await.unwrap_or(Err(Failure::TimedOut))
@@ -98,10 +104,31 @@ impl Attempts<'_> {
     async fn send(&self, endpoint: &Endpoint, dial: Dial<'_>, upload: Option<ReplayReader>) -> Result<Answer, Failure> {
         let (local, ask) = (&self.worker.upstream, OutboundRequest { head: self.head, upgrade: self.upgrade });
         if self.http2 {
-            upstream::exchange_h2(local, &endpoint.peer, dial.within, &ask, upload).await
+            upstream::exchange_h2(local, &endpoint.peer, dial, &ask, upload).await
         } else {
             upstream::exchange_h1(local, &endpoint.peer, dial, &ask, upload).await
         }
+    }
+
+    /// Over TLS, the endpoint chooses the protocol. gRPC cannot do without HTTP/2, and whoever leaves HTTP does so from HTTP/1.1.
+    async fn send_tls(
+        &self,
+        endpoint: &Endpoint,
+        dial: Dial<'_>,
+        upload: Option<ReplayReader>,
+    ) -> Result<Answer, Failure> {
+        let local = &self.worker.upstream;
+        let http2 = self.http2 || (!self.upgrade && upstream::chooses_http2(local, &endpoint.peer, dial).await?);
+        if !http2 {
+            return self.send(endpoint, dial, upload).await;
+        }
+        let mut head = self.head.clone();
+        if shape(&mut head, Some(&Scheme::HTTPS)).is_err() {
+            // A `Host` that is no authority can be sent over HTTP/1.1 alone.
+            return self.send(endpoint, dial, upload).await;
+        }
+        let ask = OutboundRequest { head: &head, upgrade: self.upgrade };
+        upstream::exchange_h2(local, &endpoint.peer, dial, &ask, upload).await
     }
 
     fn note(&self, endpoint: &Endpoint, result: &Result<Answer, Failure>, took: Duration) {

@@ -2,19 +2,16 @@
 //! another one after it, or beside it, as far as that is safe and the policies allow it. A mirror gets a copy first. While none
 //! of the endpoints can be used, the request goes to the backend's fallback.
 
-mod shape;
-
 use std::{
     future::Future,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use http::{HeaderValue, request, response};
+use http::{HeaderValue, request, response, uri};
 use maesh_config::model::Scheme;
 use smallvec::SmallVec;
 
-pub(crate) use self::shape::shape;
 use super::{
     attempt::Attempts,
     body::{Body, Replay},
@@ -25,6 +22,7 @@ use super::{
         retry::{self, Outcome, RetriesLeft, RetryKind},
     },
     request::ProxiedRequest,
+    shape::shape,
 };
 use crate::{
     admission::ExchangePermit,
@@ -55,15 +53,10 @@ pub(crate) struct ForwardedResponse {
     pub(crate) cookie: Option<HeaderValue>,
 }
 
-/// The protocol to speak to this backend's endpoints: what its policy says; gRPC cannot do without HTTP/2.
-pub(crate) fn speaks_http2(backend: &BackendPort, grpc: bool) -> Result<bool, Reason> {
-    match backend.upstreams.load().policy.scheme {
-        Scheme::H2c => Ok(true),
-        Scheme::Http => Ok(grpc),
-        // Over TLS, only HTTP/1.1 is spoken so far.
-        Scheme::Https if grpc => Err(Reason::UpstreamProtocol),
-        Scheme::Https => Ok(false),
-    }
+/// Whether this backend's endpoints are spoken to over HTTP/2: where its policy says so, and for gRPC, which cannot do without.
+/// Over TLS an endpoint may choose HTTP/2 all the same.
+pub(crate) fn needs_http2(backend: &BackendPort, grpc: bool) -> bool {
+    grpc || backend.upstreams.load().policy.scheme == Scheme::H2c
 }
 
 /// Counts what is kept of an upload. In HTTP/2 its stream counts it.
@@ -81,7 +74,7 @@ pub(crate) async fn send(
     grpc: bool,
     trace: Option<&RequestTrace>,
 ) -> Result<ForwardedResponse, Reason> {
-    let http2 = speaks_http2(backend, grpc)?;
+    let http2 = needs_http2(backend, grpc);
     // What an extended CONNECT sends belongs to the other protocol.
     let body = if http2 && upgrade { None } else { request.take_body() };
     let upload = body.map(|body| Replay::new(body, charge(caller), Some(caller.bytes().clone())));
@@ -98,7 +91,7 @@ pub(crate) async fn send(
     let Some(fallback) = port.fallback_of(backend).filter(|_| reason.is_unreachable()) else {
         return Err(reason);
     };
-    let to_http2 = speaks_http2(fallback, grpc)?;
+    let to_http2 = needs_http2(fallback, grpc);
     if upload.as_ref().is_some_and(|upload| !upload.is_whole()) || (upgrade && to_http2 != http2) {
         return Err(reason);
     }
@@ -145,7 +138,7 @@ impl Forwarding<'_> {
         if self.backend.upstreams.load().policy.local_only {
             Box::pin(shared.wait_for_workload(self.caller.address)).await;
         }
-        shape(head, self.http2)?;
+        shape(head, self.http2.then_some(&uri::Scheme::HTTP))?;
         let began = breaker::enter(self.backend, &self.caller.worker)?;
         let sent = self.try_endpoints(head, in_flight, permit).await;
         if let Some(began) = began {

@@ -130,7 +130,7 @@ async fn forward(
     limit: Option<Duration>,
     mut request: Box<ProxiedRequest>,
 ) -> Result<Answered, LocalAnswer> {
-    let http2 = forward::speaks_http2(backend, exchange.is_grpc())?;
+    let http2 = forward::needs_http2(backend, exchange.is_grpc());
     let wanted = prepare(&mut request, caller, port, host, http2)?;
     deadline::pass_on(&port.called, limit, exchange.is_grpc(), &mut request.head.headers);
     let idle = backend.upstreams.load().policy.idle_timeout;

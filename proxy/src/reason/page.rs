@@ -80,8 +80,8 @@ const fn advice(reason: Reason) -> &'static str {
         }
         Reason::UpstreamProtocol => {
             "Check `appProtocol` and the annotation `scheme`: the endpoint does not speak the version of HTTP that it is \
-             spoken to in, its answer has contradictory lengths or a head that is too large, or it expects TLS, which this version of \
-             the mesh does not speak to endpoints."
+             spoken to in, its answer has contradictory lengths or a head that is too large, it expects TLS \
+             and `scheme` is not `https`, or it got a gRPC request and does not choose HTTP/2 over TLS."
         }
         Reason::ConnectTimeout => {
             "As for `connect_failed`; packets are dropped, not refused. Check the network and NetworkPolicies."

@@ -12,7 +12,6 @@ mod upload;
 
 use std::{
     future::poll_fn,
-    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU32, Ordering},
@@ -26,21 +25,18 @@ use http::Version;
 use http_body::Frame;
 use maesh_http2::{Config, Error, Initiator, Reason, RecvStream, Sender, Session};
 use tokio::{
-    net::TcpStream,
     sync::{Notify, oneshot},
-    time::{Instant, timeout, timeout_at},
+    time::timeout,
 };
 
 use self::{io::EndpointIo, upload::Uploading};
 use super::{
-    Answer, BodyError, Failure, OutboundRequest, ProtocolError, ResponseBody, ResponseLimits, ResponseRest, Upgraded,
-    Upload, has_no_body, length::content_length, upload::RunningUpload,
+    Answer, BodyError, Failure, OutboundRequest, ProtocolError, ResponseBody, ResponseLimits, ResponseRest, Tls,
+    Upgraded, Upload, has_no_body, length::content_length, link::Link, upload::RunningUpload,
 };
 use crate::{
     clock::Clock,
-    connect::{self, ConnectError, Connector},
     http2::{Driver, DriverProgress, FrameBudget},
-    socket::Socket,
 };
 
 /// Requests on one connection at once, where the endpoint allows as many.
@@ -63,6 +59,8 @@ const NO_BODY: Duration = Duration::from_secs(5);
 pub(super) struct SharedConnection {
     sender: Sender,
     state: Arc<SharedState>,
+    /// Whose certificate was verified; `None` without TLS.
+    tls: Option<Arc<Tls>>,
 }
 
 struct SharedState {
@@ -100,27 +98,11 @@ impl Drop for StreamCount {
 }
 
 impl SharedConnection {
-    /// Connects, and waits for the endpoint's first SETTINGS; at the latest until `within` has passed.
-    pub(super) async fn open(
-        connector: &Connector,
-        to: SocketAddr,
-        within: Duration,
-        freed: Arc<Notify>,
-        clock: &Clock,
-    ) -> Result<Self, ConnectError> {
-        let deadline = Instant::now() + within;
-        let stream = connector.connect(to, within).await?;
-        match timeout_at(deadline, Self::begin(stream, freed, clock)).await {
-            Ok(Ok(connection)) => Ok(connection),
-            Ok(Err(error)) => Err(ConnectError::handshake(to, &error)),
-            Err(_) => Err(ConnectError::TimedOut { to, within }),
-        }
-    }
-
-    async fn begin(stream: TcpStream, freed: Arc<Notify>, clock: &Clock) -> Result<Self, Error> {
-        connect::limit_unacknowledged(&stream);
+    /// Begins on a new connection, and waits for the endpoint's first SETTINGS.
+    pub(super) async fn begin(link: Link, freed: Arc<Notify>, clock: &Clock) -> Result<Self, Error> {
+        let tls = link.identity().cloned();
         let frames = Arc::new(FrameBudget::of_endpoint(clock.coarse()));
-        let io = EndpointIo::new(Socket::new(stream), frames.clone(), clock.clone());
+        let io = EndpointIo::new(link, frames.clone(), clock.clone());
         let (session, sender) = Session::client(Config {
             stream_window: STREAM_WINDOW,
             connection_window: CONNECTION_WINDOW,
@@ -137,10 +119,15 @@ impl SharedConnection {
         let (told, is_told) = oneshot::channel();
         tokio::spawn(run(Driver::new(io, session), state.clone(), told));
         match is_told.await {
-            Ok(Ok(())) => Ok(Self { sender, state }),
+            Ok(Ok(())) => Ok(Self { sender, state, tls }),
             Ok(Err(error)) => Err(error),
             Err(_) => Err(Error::Closed),
         }
+    }
+
+    /// Whether it is as `tls` asks: verified for just this identity, or without TLS.
+    pub(super) fn is_of(&self, tls: Option<&Arc<Tls>>) -> bool {
+        self.tls.as_ref().map(Arc::as_ptr) == tls.map(Arc::as_ptr)
     }
 
     /// Requests on it now.

@@ -25,10 +25,22 @@ pub(crate) enum Link {
 impl Link {
     /// Whether it is as `tls` asks: verified for just this identity, or without TLS.
     pub(super) fn is_of(&self, tls: Option<&Arc<Tls>>) -> bool {
-        match (self, tls) {
-            (Self::Plain(_), None) => true,
-            (Self::Tls(socket), Some(tls)) => Arc::ptr_eq(socket.identity(), tls),
-            _ => false,
+        self.identity().map(Arc::as_ptr) == tls.map(Arc::as_ptr)
+    }
+
+    /// Whose certificate was verified; `None` without TLS.
+    pub(super) fn identity(&self) -> Option<&Arc<Tls>> {
+        match self {
+            Self::Plain(_) => None,
+            Self::Tls(socket) => Some(socket.identity()),
+        }
+    }
+
+    /// Over TLS, the endpoint has chosen HTTP/2. Without TLS, nothing says what it speaks.
+    pub(super) fn may_carry_http2(&self) -> bool {
+        match self {
+            Self::Plain(_) => true,
+            Self::Tls(socket) => socket.chose_http2(),
         }
     }
 
@@ -88,6 +100,19 @@ impl Link {
         }
     }
 
+    /// See [`Socket::poll_fill`].
+    pub(super) fn poll_fill(
+        &self,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBufCursor<'_>,
+        look: impl FnMut(&[u8]) -> usize,
+    ) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Plain(socket) => socket.poll_fill(cx, buf, look),
+            Self::Tls(tls) => tls.poll_fill(cx, buf, look),
+        }
+    }
+
     /// See [`Socket::poll_write_parts`].
     pub(super) fn poll_write_parts(&self, cx: &mut Context<'_>, parts: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         match self {
@@ -115,10 +140,7 @@ impl Link {
 
 impl Read for Link {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, mut buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(socket) => Pin::new(socket).poll_read(cx, buf),
-            Self::Tls(tls) => tls.poll_read_some(cx, &mut buf),
-        }
+        self.poll_fill(cx, &mut buf, <[u8]>::len).map_ok(drop)
     }
 }
 

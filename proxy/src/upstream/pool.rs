@@ -23,7 +23,7 @@ use tokio::{
 use super::{
     Dial, Peer, WorkerUpstream, h1, h2,
     link::Link,
-    tls::{self, Tls},
+    tls::{self, Offer, Tls},
 };
 use crate::{
     clock::Clock,
@@ -179,15 +179,23 @@ pub(super) async fn connect_h1(
     peer: &Peer,
     dial: Dial<'_>,
 ) -> Result<Box<h1::PooledConnection>, ConnectError> {
-    let link = match dial.tls {
-        None => {
-            let stream = local.connector.connect(peer.address, dial.within).await?;
-            connect::limit_unacknowledged(&stream);
-            Link::Plain(Socket::new(stream))
-        }
-        Some(tls) => Link::Tls(tls::connect(local, peer, dial.within, tls).await?),
+    Ok(h1::PooledConnection::new(connect(local, peer, dial.within, dial.tls, Offer::Http1).await?))
+}
+
+/// A new connection. Over TLS, the endpoint chooses among what is in `offer`.
+async fn connect(
+    local: &WorkerUpstream,
+    peer: &Peer,
+    within: Duration,
+    tls: Option<&Arc<Tls>>,
+    offer: Offer,
+) -> Result<Link, ConnectError> {
+    let Some(tls) = tls else {
+        let stream = local.connector.connect(peer.address, within).await?;
+        connect::limit_unacknowledged(&stream);
+        return Ok(Link::Plain(Socket::new(stream)));
     };
-    Ok(h1::PooledConnection::new(link))
+    Ok(Link::Tls(tls::connect(local, peer, within, tls, offer).await?))
 }
 
 /// Where a request over HTTP/2 finds itself.
@@ -201,8 +209,8 @@ enum StreamSlot {
 }
 
 /// A place on a connection of HTTP/2 to `peer` that is there already and has room.
-pub(super) fn free_h2(local: &Arc<WorkerUpstream>, peer: &Arc<Peer>, within: Duration) -> Option<h2::RequestStream> {
-    match place(peer.pools.of(local.index), local, peer, within, true).0 {
+pub(super) fn free_h2(local: &Arc<WorkerUpstream>, peer: &Arc<Peer>, dial: Dial<'_>) -> Option<h2::RequestStream> {
+    match place(peer.pools.of(local.index), local, peer, dial, true).0 {
         StreamSlot::Here(stream) => Some(stream),
         StreamSlot::Connecting(_) | StreamSlot::Full => None,
     }
@@ -210,19 +218,20 @@ pub(super) fn free_h2(local: &Arc<WorkerUpstream>, peer: &Arc<Peer>, within: Dur
 
 /// A place on a connection of HTTP/2 to `peer`, where [`free_h2`] found none.
 ///
-/// Opens another connection when none has room, and ahead of need when all are busy. Waits at most `within` for room.
+/// Opens another connection when none has room, and ahead of need when all are busy. Waits for room no longer than a connection
+/// may take.
 pub(super) async fn stream_h2(
     local: &Arc<WorkerUpstream>,
     peer: &Arc<Peer>,
-    within: Duration,
+    dial: Dial<'_>,
 ) -> Result<h2::RequestStream, ConnectError> {
     let pool = peer.pools.of(local.index);
-    let deadline = Instant::now() + within;
+    let deadline = Instant::now() + dial.within;
     let (mut waited, mut stillborn) = (false, 0);
     loop {
         // Before the look, so that what is freed in between is not missed.
         let freed = pool.freed.notified();
-        let (place, count) = place(pool, local, peer, within, !waited);
+        let (place, count) = place(pool, local, peer, dial, !waited);
         match place {
             StreamSlot::Here(stream) => return Ok(stream),
             StreamSlot::Connecting(mut outcome) => {
@@ -260,11 +269,12 @@ fn place(
     pool: &Pool,
     local: &Arc<WorkerUpstream>,
     peer: &Arc<Peer>,
-    within: Duration,
+    dial: Dial<'_>,
     reused: bool,
 ) -> (StreamSlot, usize) {
     let mut kept = pool.kept.lock();
-    kept.h2.retain(|(connection, _)| !connection.is_spent());
+    // Those that are not as the policy wants them now end with the requests that they carry.
+    kept.h2.retain(|(connection, _)| !connection.is_spent() && connection.is_of(dial.tls));
     let count = kept.h2.len();
     let now = local.clock.coarse();
     let with_room = kept.h2.iter_mut().filter(|(connection, _)| connection.has_room());
@@ -275,7 +285,7 @@ fn place(
     match stream {
         Some((busy, stream)) => {
             if busy && count < H2_CONNECTIONS && kept.connecting.is_none() {
-                kept.connecting = Some(connect_h2(pool, local, peer, within));
+                kept.connecting = Some(connect_h2(pool, local, peer, dial));
             }
             (StreamSlot::Here(stream), count)
         }
@@ -284,18 +294,19 @@ fn place(
             (StreamSlot::Full, count)
         }
         None => {
-            let outcome = kept.connecting.get_or_insert_with(|| connect_h2(pool, local, peer, within)).clone();
+            let outcome = kept.connecting.get_or_insert_with(|| connect_h2(pool, local, peer, dial)).clone();
             (StreamSlot::Connecting(outcome), count)
         }
     }
 }
 
 /// Starts to make a connection of HTTP/2. The attempt has a task of its own, because it belongs to all who wait for it.
-fn connect_h2(pool: &Pool, local: &Arc<WorkerUpstream>, peer: &Arc<Peer>, within: Duration) -> ConnectOutcome {
+fn connect_h2(pool: &Pool, local: &Arc<WorkerUpstream>, peer: &Arc<Peer>, dial: Dial<'_>) -> ConnectOutcome {
     let (result, outcome) = watch::channel(None);
     let (local, peer, freed) = (local.clone(), peer.clone(), pool.freed.clone());
+    let (within, tls) = (dial.within, dial.tls.cloned());
     tokio::spawn(async move {
-        let made = h2::SharedConnection::open(&local.connector, peer.address, within, freed, &local.clock).await;
+        let made = open_h2(&local, &peer, within, tls.as_ref(), freed).await;
         let mut kept = peer.pools.of(local.index).kept.lock();
         kept.connecting = None;
         let made = match made {
@@ -312,6 +323,28 @@ fn connect_h2(pool: &Pool, local: &Arc<WorkerUpstream>, peer: &Arc<Peer>, within
         result.send_replace(Some(made));
     });
     outcome
+}
+
+/// A new connection of HTTP/2, at the latest until `within` has passed. One on which the endpoint chose HTTP/1.1 is kept for a
+/// request of that.
+async fn open_h2(
+    local: &Arc<WorkerUpstream>,
+    peer: &Arc<Peer>,
+    within: Duration,
+    tls: Option<&Arc<Tls>>,
+    freed: Arc<Notify>,
+) -> Result<h2::SharedConnection, ConnectError> {
+    let (to, deadline) = (peer.address, Instant::now() + within);
+    let link = connect(local, peer, within, tls, Offer::Http2).await?;
+    if !link.may_carry_http2() {
+        PoolSlot::new(peer, local).put(h1::PooledConnection::new(link));
+        return Err(ConnectError::NotHttp2 { to });
+    }
+    match timeout_at(deadline, h2::SharedConnection::begin(link, freed, &local.clock)).await {
+        Ok(Ok(connection)) => Ok(connection),
+        Ok(Err(error)) => Err(ConnectError::handshake(to, &error)),
+        Err(_) => Err(ConnectError::TimedOut { to, within }),
+    }
 }
 
 #[cfg(test)]

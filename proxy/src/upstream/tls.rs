@@ -31,8 +31,28 @@ pub(super) use self::stream::TlsSocket;
 use super::{Peer, WorkerUpstream};
 use crate::connect::{self, ConnectError, TlsFailure};
 
-/// The application protocol that is offered.
+/// Names of application protocols (RFC 7301 section 6).
 const HTTP1: &[u8] = b"http/1.1";
+const HTTP2: &[u8] = b"h2";
+
+/// The application protocols that are offered to an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Offer {
+    /// HTTP/1.1 alone.
+    Http1,
+    /// HTTP/2, or else HTTP/1.1.
+    Http2,
+}
+
+impl Offer {
+    fn protocols(self) -> Vec<Vec<u8>> {
+        let names: &[&[u8]] = match self {
+            Self::Http1 => &[HTTP1],
+            Self::Http2 => &[HTTP2, HTTP1],
+        };
+        names.iter().map(|name| name.to_vec()).collect()
+    }
+}
 
 /// Whom endpoints of a backend have to be, and who vouches for it.
 pub(crate) struct Tls {
@@ -84,12 +104,11 @@ impl Verifier {
     fn of(asked: &EndpointTls) -> Result<Self, TlsFailure> {
         let roots = roots(&asked.roots)?;
         let name = ServerName::try_from(asked.server_name.to_string()).map_err(|_| TlsFailure::BadName)?;
-        let mut config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_protocol_versions(&[&TLS13, &TLS12])
             .map_err(|error| TlsFailure::from(&error))?
             .with_root_certificates(roots)
             .with_no_client_auth();
-        config.alpn_protocols = vec![HTTP1.to_vec()];
         Ok(Self { name, config })
     }
 }
@@ -146,6 +165,8 @@ struct PeerTlsState {
     /// The identity of the last handshake, with the sessions that the endpoint gave it. Another identity begins anew, so that
     /// no session outlives the roots that it was verified against.
     current: Option<Current>,
+    /// Whether the endpoint chose HTTP/2 when it was last offered, under that identity.
+    http2: Option<bool>,
     /// Why the last handshake failed.
     failure: Option<TlsFailure>,
 }
@@ -160,7 +181,23 @@ impl PeerTls {
         let mut config = verifier.config.clone();
         config.resumption = Resumption::store(sessions.clone());
         let current = Current { tls: tls.clone(), config: Arc::new(config), sessions };
+        state.http2 = None;
         state.current.insert(current).clone()
+    }
+
+    /// Whether the endpoint chose HTTP/2 when it was last offered; `None` if it never was under this identity.
+    pub(super) fn chosen(&self, tls: &Arc<Tls>) -> Option<bool> {
+        let state = self.0.get()?.lock();
+        state.current.as_ref().filter(|current| Arc::ptr_eq(&current.tls, tls))?;
+        state.http2
+    }
+
+    /// Notes what the endpoint chose.
+    fn note_chosen(&self, tls: &Arc<Tls>, http2: bool) {
+        let mut state = self.0.get_or_init(Box::default).lock();
+        if state.current.as_ref().is_some_and(|current| Arc::ptr_eq(&current.tls, tls)) {
+            state.http2 = Some(http2);
+        }
     }
 
     /// Notes how a handshake ended. Returns whether that is news.
@@ -179,12 +216,14 @@ impl PeerTls {
     }
 }
 
-/// A verified connection to `peer`; at the latest until `within` has passed, for all of it.
+/// A verified connection to `peer`, on which it has chosen among the protocols of `offer`; at the latest until `within` has
+/// passed, for all of it.
 pub(super) async fn connect(
     local: &WorkerUpstream,
     peer: &Peer,
     within: Duration,
     tls: &Arc<Tls>,
+    offer: Offer,
 ) -> Result<TlsSocket, ConnectError> {
     let to = peer.address;
     let deadline = Instant::now() + within;
@@ -197,7 +236,7 @@ pub(super) async fn connect(
         let stream = local.connector.connect(to, within).await?;
         connect::limit_unacknowledged(&stream);
         let Current { config, sessions, .. } = peer.tls.current(tls, verifier);
-        let handshake = TlsSocket::connect(stream, config, verifier.name.clone(), tls, &sessions);
+        let handshake = TlsSocket::connect(stream, config, verifier.name.clone(), offer, tls, &sessions);
         match timeout_at(deadline, handshake).await {
             Ok(Ok(socket)) => Ok(socket),
             Ok(Err(error)) => failed(TlsFailure::of(&error)),
@@ -206,7 +245,12 @@ pub(super) async fn connect(
     };
     let made = made.await;
     match &made {
-        Ok(_) => drop(peer.tls.note(None)),
+        Ok(socket) => {
+            let _ = peer.tls.note(None);
+            if offer == Offer::Http2 {
+                peer.tls.note_chosen(tls, socket.chose_http2());
+            }
+        }
         Err(ConnectError::Tls { failure, .. }) => local.connector.tls_failed(failure),
         Err(_) => {}
     }

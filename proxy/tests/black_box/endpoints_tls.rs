@@ -121,8 +121,8 @@ fn hearing(
 async fn an_endpoint_that_cannot_be_verified_gets_nothing() {
     let (authority, other) = (Authority::new(), Authority::new());
     let good = || authority.issue(NAME, 2099);
-    let mut h2_only = tls::usual(&authority);
-    h2_only.alpn_protocols = vec![b"h2".to_vec()];
+    let mut other_protocol = tls::usual(&authority);
+    other_protocol.alpn_protocols = vec![b"smtp".to_vec()];
     for (reason, config, backend, advice) in [
         ("expired", authority.issue(NAME, 2015).config(&[&TLS13]), authority.policy(NAME), "renew it"),
         (
@@ -159,7 +159,7 @@ async fn an_endpoint_that_cannot_be_verified_gets_nothing() {
         ),
         ("bad_name", good().config(&[&TLS13]), authority.policy("no name"), "correct the annotation tls-server-name"),
         ("no_roots", good().config(&[&TLS13]), policy(Scheme::Https), "the controller is older than this proxy"),
-        ("alert", h2_only, authority.policy(NAME), "refused the TLS handshake (alert NoApplicationProtocol)"),
+        ("alert", other_protocol, authority.policy(NAME), "refused the TLS handshake (alert NoApplicationProtocol)"),
     ] {
         let heard = Arc::default();
         let server = tls::serve(config, hearing(&heard)).await;
@@ -498,14 +498,4 @@ async fn an_upgrade_over_tls_from_http2() {
         back.extend_from_slice(&data.expect("data"));
     }
     assert_eq!(back, b"firstsecond");
-}
-
-/// gRPC needs HTTP/2, which is not spoken over TLS yet.
-#[tokio::test]
-async fn grpc_is_refused() {
-    let authority = Authority::new();
-    let server = tls::serve(tls::usual(&authority), answering()).await;
-    let (_fed, address) = fed(authority.policy(NAME), &[server]).await;
-    let (head, _) = ask(address, "POST /a.B/C HTTP/1.1\r\nHost: web.shop\r\nTE: trailers\r\nContent-Type: application/grpc\r\nContent-Length: 0\r\n\r\n").await;
-    assert!(head.contains("x-maesh-reason: upstream_protocol"), "{head}");
 }

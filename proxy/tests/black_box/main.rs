@@ -9,6 +9,7 @@ mod edges;
 mod endpoints_http1;
 mod endpoints_http2;
 mod endpoints_tls;
+mod endpoints_tls_http2;
 mod explain;
 mod floods;
 mod framing;

@@ -38,9 +38,9 @@ pub(crate) static SCHEME: Annotation<Scheme> = Annotation {
         protocols: &[Protocol::Http],
         values: SCHEMES,
         default: "http, or h2c where appProtocol says so",
-        purpose: "What endpoints of an HTTP port are spoken to in: HTTP/1.1 (`http`), HTTP/2 without TLS (`h2c`), or \
-                  HTTP/1.1 over TLS (`https`), where the certificate of each endpoint is verified: see `tls-server-name` \
-                  and `tls-ca`.",
+        purpose: "What endpoints of an HTTP port are spoken to in: HTTP/1.1 (`http`), HTTP/2 without TLS (`h2c`), or TLS \
+                  (`https`), where each endpoint chooses HTTP/2 or HTTP/1.1 by ALPN and its certificate is verified: \
+                  see `tls-server-name` and `tls-ca`.",
         example: "h2c",
     },
     scope: Scope::Port(|port| port.policy.scheme.to_string()),

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use http::request;
+use http::{request, uri};
 use http_body::Body as _;
 use tokio::time::timeout;
 
@@ -18,7 +18,8 @@ use crate::{
         attempt::Attempts,
         body::{Body, Replay, replay::KEPT},
         caller::Caller,
-        forward::{shape, speaks_http2},
+        forward::needs_http2,
+        shape::shape,
     },
     policy::{CalledEvent, CalledRuntime},
     reason::Reason,
@@ -93,8 +94,8 @@ async fn copy(
 ) -> Result<(), Reason> {
     let (worker, backend) = (&caller.worker, &mirror.backend);
     let shared = &worker.shared;
-    let http2 = speaks_http2(backend, grpc)?;
-    shape(head, http2)?;
+    let http2 = needs_http2(backend, grpc);
+    shape(head, http2.then_some(&uri::Scheme::HTTP))?;
     let mut in_flight =
         InFlight::enter(backend, backend.upstreams.load().policy.concurrency).ok_or(Reason::Overloaded)?;
     let (endpoint, within, tls) = {

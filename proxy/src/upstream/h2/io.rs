@@ -12,12 +12,12 @@ use hyper::rt::{Read, ReadBufCursor, Write};
 use crate::{
     clock::Clock,
     http2::{FrameBounds, FrameBudget},
-    socket::Socket,
+    upstream::link::Link,
 };
 
-/// The socket of a connection. It fails once the endpoint has sent too many frames that do no work.
+/// A connection, of which the frames are followed. It fails once the endpoint has sent too many frames that do no work.
 pub(super) struct EndpointIo {
-    socket: Socket,
+    link: Link,
     frames: FrameBounds,
     budget: Arc<FrameBudget>,
     clock: Clock,
@@ -25,15 +25,15 @@ pub(super) struct EndpointIo {
 
 impl EndpointIo {
     /// A connection on which nothing was said.
-    pub(super) fn new(socket: Socket, budget: Arc<FrameBudget>, clock: Clock) -> Self {
-        Self { socket, frames: FrameBounds::of_endpoint(), budget, clock }
+    pub(super) fn new(link: Link, budget: Arc<FrameBudget>, clock: Clock) -> Self {
+        Self { link, frames: FrameBounds::of_endpoint(), budget, clock }
     }
 }
 
 impl Read for EndpointIo {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, mut buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
-        let Self { socket, frames, budget, clock } = &mut *self;
-        ready!(socket.poll_fill(cx, &mut buf, |bytes| {
+        let Self { link, frames, budget, clock } = &mut *self;
+        ready!(link.poll_fill(cx, &mut buf, |bytes| {
             frames.pass(bytes);
             bytes.len()
         }))?;
@@ -47,7 +47,7 @@ impl Read for EndpointIo {
 
 impl Write for EndpointIo {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.socket).poll_write(cx, bytes)
+        Pin::new(&mut self.link).poll_write(cx, bytes)
     }
 
     fn poll_write_vectored(
@@ -55,7 +55,7 @@ impl Write for EndpointIo {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.socket).poll_write_vectored(cx, bufs)
+        Pin::new(&mut self.link).poll_write_vectored(cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -63,10 +63,10 @@ impl Write for EndpointIo {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_flush(cx)
+        Pin::new(&mut self.link).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_shutdown(cx)
+        Pin::new(&mut self.link).poll_shutdown(cx)
     }
 }

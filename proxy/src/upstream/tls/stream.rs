@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use rustls::{ClientConfig, ClientConnection, HandshakeKind, pki_types::ServerName};
 use tokio::net::TcpStream;
 
-use super::{Tls, sessions::Sessions};
+use super::{HTTP2, Offer, Tls, sessions::Sessions};
 use crate::socket::Socket;
 
 /// Encrypted bytes that are read at once.
@@ -53,10 +53,12 @@ impl TlsSocket {
         stream: TcpStream,
         config: Arc<ClientConfig>,
         name: ServerName<'static>,
+        offer: Offer,
         tls: &Arc<Tls>,
         sessions: &Sessions,
     ) -> io::Result<Self> {
-        let mut connection = ClientConnection::new(config, name).map_err(io::Error::other)?;
+        let mut connection =
+            ClientConnection::new_with_alpn(config, name, offer.protocols()).map_err(io::Error::other)?;
         connection.set_buffer_limit(Some(WAITING));
         let session = Mutex::new(Session { tls: connection, unread: BytesMut::new() });
         let this = Self(Arc::new(TlsSocketInner { socket: Socket::new(stream), session, tls: tls.clone() }));
@@ -84,6 +86,11 @@ impl TlsSocket {
     /// Whose certificate was verified.
     pub(crate) fn identity(&self) -> &Arc<Tls> {
         &self.0.tls
+    }
+
+    /// The endpoint has chosen HTTP/2.
+    pub(crate) fn chose_http2(&self) -> bool {
+        self.0.session.lock().tls.alpn_protocol() == Some(HTTP2)
     }
 
     /// The socket below.
@@ -129,21 +136,27 @@ impl TlsSocket {
         }
     }
 
-    /// Reads into `buf` what has arrived.
-    pub(crate) fn poll_read_some(&self, cx: &mut Context<'_>, buf: &mut ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+    /// As [`Socket::poll_fill`], with what was decrypted.
+    pub(crate) fn poll_fill(
+        &self,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBufCursor<'_>,
+        mut look: impl FnMut(&[u8]) -> usize,
+    ) -> Poll<io::Result<usize>> {
         let Session { tls, unread } = &mut *self.0.session.lock();
         while unread.is_empty() {
             if !ready!(self.0.socket.poll_receive_tls(tls, cx, unread))? && unread.is_empty() {
-                return Poll::Ready(Ok(()));
+                return Poll::Ready(Ok(0));
             }
         }
-        let length = unread.len().min(buf.remaining());
+        let arrived = unread.len().min(buf.remaining());
+        let length = look(&unread[..arrived]);
         buf.put_slice(&unread[..length]);
         unread.advance(length);
         if unread.is_empty() {
             *unread = BytesMut::new();
         }
-        Poll::Ready(Ok(()))
+        Poll::Ready(Ok(arrived))
     }
 
     /// Encrypts and writes `parts`, as much as fits.

@@ -4,14 +4,15 @@ use http::{HeaderValue, Uri, Version, header, request, uri};
 
 use crate::{http::headers, reason::Reason};
 
-/// Gives the head the form that the protocol towards the endpoint wants. `Host` keeps its text.
-pub(crate) fn shape(head: &mut request::Parts, http2: bool) -> Result<(), Reason> {
-    if http2 {
-        let host = head.headers.remove(header::HOST);
+/// Gives the head the form that the protocol towards the endpoint wants: HTTP/2 with this scheme, or HTTP/1.1 where there is none.
+/// `Host` keeps its text.
+pub(super) fn shape(head: &mut request::Parts, http2: Option<&uri::Scheme>) -> Result<(), Reason> {
+    if let Some(scheme) = http2 {
+        let host = head.headers.remove(header::HOST).filter(|host| !host.is_empty());
         head.version = Version::HTTP_2;
         let says_authority = |host: &HeaderValue| head.uri.authority().is_some_and(|said| host == said.as_str());
-        let has_form = head.uri.scheme() == Some(&uri::Scheme::HTTP) && head.uri.path_and_query().is_some();
-        if has_form && host.as_ref().is_some_and(says_authority) {
+        let has_form = head.uri.scheme() == Some(scheme) && head.uri.path_and_query().is_some();
+        if has_form && host.as_ref().is_none_or(says_authority) {
             return Ok(());
         }
         let authority = match (&host, head.uri.authority()) {
@@ -20,7 +21,7 @@ pub(crate) fn shape(head: &mut request::Parts, http2: bool) -> Result<(), Reason
             (None, None) => uri::Authority::from_static("localhost"),
         };
         let mut parts = target_of(&head.uri);
-        parts.scheme = Some(uri::Scheme::HTTP);
+        parts.scheme = Some(scheme.clone());
         parts.authority = Some(authority);
         head.uri = Uri::from_parts(parts).map_err(|_| Reason::BadRequest)?;
         return Ok(());
