@@ -102,6 +102,7 @@ impl Policies {
             ),
             ("small", "concurrency: '1,1', timeout-request: 500ms", vec![hangs.address]),
             ("faulty", "fault-abort: '503', fault-until: 2999-01-01T00:00:00Z", vec![web]),
+            ("untrusted", "scheme: https", vec![web]),
         ] {
             let annotations = annotations.split(", ").map(|one| format!("maesh.containo.us/{one}"));
             let annotations: Vec<String> = annotations.collect();
@@ -113,7 +114,7 @@ impl Policies {
 
     /// Makes requests until each policy had a reason to act.
     fn use_them(&self, at: SocketAddr) {
-        for name in ["gone", "slow", "faulty"] {
+        for name in ["gone", "slow", "faulty", "untrusted"] {
             http::get(at, &format!("{name}.shop.maesh"), "/").unwrap();
         }
         std::thread::scope(|scope| {
@@ -146,7 +147,7 @@ fn reference_page_is_current() {
     assert_eq!(echo(served_at(dev.entry("db.shop.maesh")), b"hello"), b"hello");
     let policies = Policies::new(folder.path(), web.address);
     await_condition("every Service is there", || {
-        ["gone", "slow", "small", "faulty"]
+        ["gone", "slow", "small", "faulty", "untrusted"]
             .iter()
             .all(|name| http::get(at, &format!("{name}.shop.maesh"), "/").unwrap().status != 404)
             .then_some(())
@@ -165,6 +166,7 @@ fn reference_page_is_current() {
     let wanted = [
         "http_requests_total{",
         "http_refused_total{",
+        "proxy_tls_failures_total{",
         "tcp_connections_total{",
         "tcp_refused_total{",
         "udp_flows_total{",
