@@ -43,9 +43,9 @@ pub(crate) enum ConnectError {
     /// The endpoint took the connection, and could not be verified, or does not speak TLS.
     #[error("TLS with {to}: {failure}")]
     Tls { to: SocketAddr, failure: TlsFailure },
-    /// The endpoint was offered HTTP/2 over TLS, and chose HTTP/1.1.
-    #[error("{to} does not speak HTTP/2 over TLS")]
-    NotHttp2 { to: SocketAddr },
+    /// The endpoint does not speak the version of HTTP that the request needs over TLS. For others it may be fine.
+    #[error("{to} does not speak {wanted} over TLS")]
+    OtherProtocol { to: SocketAddr, wanted: &'static str },
 }
 
 impl ConnectError {
@@ -54,9 +54,14 @@ impl ConnectError {
         Self::Failed { to, source: Arc::new(io::Error::other(error.to_string())) }
     }
 
-    /// Whether it says something about the endpoint, and not only about what it is to be verified against.
+    /// Whether it says something about the endpoint, and not only about what it is to be verified against, or what the request
+    /// needs.
     pub(crate) fn is_of_endpoint(&self) -> bool {
-        !matches!(self, Self::Tls { failure: TlsFailure::NoRoots(_) | TlsFailure::BadName, .. })
+        match self {
+            Self::Tls { failure, .. } => !matches!(failure, TlsFailure::NoRoots(_) | TlsFailure::BadName),
+            Self::OtherProtocol { .. } => false,
+            Self::Failed { .. } | Self::TimedOut { .. } | Self::Busy { .. } => true,
+        }
     }
 
     /// The reason that a caller is told.
@@ -65,7 +70,7 @@ impl ConnectError {
             Self::Failed { .. } | Self::Tls { .. } => Reason::ConnectFailed,
             Self::TimedOut { .. } => Reason::ConnectTimeout,
             Self::Busy { .. } => Reason::Overloaded,
-            Self::NotHttp2 { .. } => Reason::UpstreamProtocol,
+            Self::OtherProtocol { .. } => Reason::UpstreamProtocol,
         }
     }
 }

@@ -206,13 +206,17 @@ pub(crate) async fn chooses_http2(
     peer: &Arc<Peer>,
     dial: Dial<'_>,
 ) -> Result<bool, ConnectError> {
-    let Some(tls) = dial.tls else { return Ok(false) };
-    if let Some(http2) = peer.tls.chosen(tls) {
+    if let Some(http2) = known_choice(peer, dial) {
         return Ok(http2);
     }
     match pool::stream_h2(local, peer, dial).await {
         Ok(_) => Ok(true),
-        Err(ConnectError::NotHttp2 { .. }) => Ok(false),
+        Err(ConnectError::OtherProtocol { .. }) => Ok(false),
         Err(error) => Err(error),
     }
+}
+
+/// What is known of [`chooses_http2`]. Without TLS, nothing is.
+pub(crate) fn known_choice(peer: &Peer, dial: Dial<'_>) -> Option<bool> {
+    peer.tls.chosen(dial.tls?)
 }

@@ -77,6 +77,11 @@ impl TlsFailure {
         }
     }
 
+    /// It speaks none of the application protocols that it was offered (RFC 7301 section 3.2).
+    pub(crate) fn is_of_protocol(&self) -> bool {
+        matches!(self, Self::Alert(alert) if &**alert == "NoApplicationProtocol")
+    }
+
     /// Reads an error of a handshake.
     pub(crate) fn of(error: &io::Error) -> Self {
         match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {

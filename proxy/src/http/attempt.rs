@@ -118,6 +118,9 @@ impl Attempts<'_> {
         upload: Option<ReplayReader>,
     ) -> Result<Answer, Failure> {
         let local = &self.worker.upstream;
+        if self.http2 && upstream::known_choice(&endpoint.peer, dial) == Some(false) {
+            return Err(ConnectError::OtherProtocol { to: endpoint.address, wanted: "HTTP/2" }.into());
+        }
         let http2 = self.http2 || (!self.upgrade && upstream::chooses_http2(local, &endpoint.peer, dial).await?);
         if !http2 {
             return self.send(endpoint, dial, upload).await;

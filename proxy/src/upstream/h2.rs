@@ -32,7 +32,7 @@ use tokio::{
 use self::{io::EndpointIo, upload::Uploading};
 use super::{
     Answer, BodyError, Failure, OutboundRequest, ProtocolError, ResponseBody, ResponseLimits, ResponseRest, Tls,
-    Upgraded, Upload, has_no_body, length::content_length, link::Link, upload::RunningUpload,
+    Upgraded, Upload, has_no_body, length::content_length, link::Link, tls::is_same, upload::RunningUpload,
 };
 use crate::{
     clock::Clock,
@@ -127,7 +127,7 @@ impl SharedConnection {
 
     /// Whether it is as `tls` asks: verified for just this identity, or without TLS.
     pub(super) fn is_of(&self, tls: Option<&Arc<Tls>>) -> bool {
-        self.tls.as_ref().map(Arc::as_ptr) == tls.map(Arc::as_ptr)
+        is_same(self.tls.as_ref(), tls)
     }
 
     /// Requests on it now.

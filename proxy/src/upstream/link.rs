@@ -10,7 +10,7 @@ use std::{
 use bytes::BytesMut;
 use hyper::rt::{Read, ReadBufCursor, Write};
 
-use super::tls::{Tls, TlsSocket};
+use super::tls::{Tls, TlsSocket, is_same};
 use crate::socket::{DisconnectWatch, Socket};
 
 /// A connection to an endpoint. A copy lets one task read while another one writes; no more than one of each.
@@ -25,7 +25,7 @@ pub(crate) enum Link {
 impl Link {
     /// Whether it is as `tls` asks: verified for just this identity, or without TLS.
     pub(super) fn is_of(&self, tls: Option<&Arc<Tls>>) -> bool {
-        self.identity().map(Arc::as_ptr) == tls.map(Arc::as_ptr)
+        is_same(self.identity(), tls)
     }
 
     /// Whose certificate was verified; `None` without TLS.

@@ -23,7 +23,7 @@ use tokio::{
 use super::{
     Dial, Peer, WorkerUpstream, h1, h2,
     link::Link,
-    tls::{self, Offer, Tls},
+    tls::{self, Offer, Tls, is_same},
 };
 use crate::{
     clock::Clock,
@@ -65,14 +65,28 @@ struct IdleConnections {
     /// Unused ones, with the coarse time of their last use.
     h1: Vec<(Box<h1::PooledConnection>, u32)>,
     h2: Vec<(h2::SharedConnection, u32)>,
-    /// The attempt under way to make another connection of HTTP/2.
-    connecting: Option<ConnectOutcome>,
+    /// The attempts under way to make another connection of HTTP/2: one for each identity, so hardly ever more than one.
+    connecting: Vec<ConnectAttempt>,
     /// The worker's sweep knows of this pool.
     listed: bool,
 }
 
 /// How an attempt to connect went, once it is over.
 type ConnectOutcome = watch::Receiver<Option<Result<(), ConnectError>>>;
+
+/// An attempt to make a connection of HTTP/2.
+struct ConnectAttempt {
+    /// Whom the endpoint has to be.
+    tls: Option<Arc<Tls>>,
+    outcome: ConnectOutcome,
+}
+
+impl IdleConnections {
+    /// The attempt under way for this identity.
+    fn attempt(&self, tls: Option<&Arc<Tls>>) -> Option<&ConnectOutcome> {
+        self.connecting.iter().find(|attempt| is_same(attempt.tls.as_ref(), tls)).map(|attempt| &attempt.outcome)
+    }
+}
 
 /// Where a connection of HTTP/1.1 belongs when nobody uses it.
 pub(super) struct PoolSlot {
@@ -273,42 +287,54 @@ fn place(
     reused: bool,
 ) -> (StreamSlot, usize) {
     let mut kept = pool.kept.lock();
-    // Those that are not as the policy wants them now end with the requests that they carry.
-    kept.h2.retain(|(connection, _)| !connection.is_spent() && connection.is_of(dial.tls));
-    let count = kept.h2.len();
+    kept.h2.retain(|(connection, _)| !connection.is_spent());
+    // Those of another identity may be wanted by requests that began before the policy changed, and else grow old.
+    let ours = |connection: &h2::SharedConnection| connection.is_of(dial.tls);
+    let count = kept.h2.iter().filter(|(connection, _)| ours(connection)).count();
     let now = local.clock.coarse();
-    let with_room = kept.h2.iter_mut().filter(|(connection, _)| connection.has_room());
+    let with_room = kept.h2.iter_mut().filter(|(connection, _)| ours(connection) && connection.has_room());
     let stream = with_room.min_by_key(|(connection, _)| connection.streams()).map(|(connection, used)| {
         *used = now;
         (connection.streams() >= H2_BUSY, connection.stream(reused))
     });
     match stream {
         Some((busy, stream)) => {
-            if busy && count < H2_CONNECTIONS && kept.connecting.is_none() {
-                kept.connecting = Some(connect_h2(pool, local, peer, dial));
+            if busy && count < H2_CONNECTIONS && kept.attempt(dial.tls).is_none() {
+                connect_h2(&mut kept, pool, local, peer, dial);
             }
             (StreamSlot::Here(stream), count)
         }
         // One that allows nothing at the moment is not made to allow more by further connections.
-        None if count >= H2_MOST || kept.h2.iter().any(|(connection, _)| connection.is_shut()) => {
+        None if count >= H2_MOST || kept.h2.iter().any(|(connection, _)| ours(connection) && connection.is_shut()) => {
             (StreamSlot::Full, count)
         }
         None => {
-            let outcome = kept.connecting.get_or_insert_with(|| connect_h2(pool, local, peer, dial)).clone();
+            let outcome = match kept.attempt(dial.tls) {
+                Some(outcome) => outcome.clone(),
+                None => connect_h2(&mut kept, pool, local, peer, dial),
+            };
             (StreamSlot::Connecting(outcome), count)
         }
     }
 }
 
 /// Starts to make a connection of HTTP/2. The attempt has a task of its own, because it belongs to all who wait for it.
-fn connect_h2(pool: &Pool, local: &Arc<WorkerUpstream>, peer: &Arc<Peer>, dial: Dial<'_>) -> ConnectOutcome {
+fn connect_h2(
+    kept: &mut IdleConnections,
+    pool: &Pool,
+    local: &Arc<WorkerUpstream>,
+    peer: &Arc<Peer>,
+    dial: Dial<'_>,
+) -> ConnectOutcome {
     let (result, outcome) = watch::channel(None);
+    kept.connecting.push(ConnectAttempt { tls: dial.tls.cloned(), outcome: outcome.clone() });
+    let own = outcome.clone();
     let (local, peer, freed) = (local.clone(), peer.clone(), pool.freed.clone());
     let (within, tls) = (dial.within, dial.tls.cloned());
     tokio::spawn(async move {
         let made = open_h2(&local, &peer, within, tls.as_ref(), freed).await;
         let mut kept = peer.pools.of(local.index).kept.lock();
-        kept.connecting = None;
+        kept.connecting.retain(|attempt| !attempt.outcome.same_channel(&own));
         let made = match made {
             Ok(connection) => {
                 kept.h2.push((connection, local.clock.coarse()));
@@ -338,7 +364,7 @@ async fn open_h2(
     let link = connect(local, peer, within, tls, Offer::Http2).await?;
     if !link.may_carry_http2() {
         PoolSlot::new(peer, local).put(h1::PooledConnection::new(link));
-        return Err(ConnectError::NotHttp2 { to });
+        return Err(ConnectError::OtherProtocol { to, wanted: "HTTP/2" });
     }
     match timeout_at(deadline, h2::SharedConnection::begin(link, freed, &local.clock)).await {
         Ok(Ok(connection)) => Ok(connection),

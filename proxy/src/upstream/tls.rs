@@ -35,6 +35,9 @@ use crate::connect::{self, ConnectError, TlsFailure};
 const HTTP1: &[u8] = b"http/1.1";
 const HTTP2: &[u8] = b"h2";
 
+/// After this time, an endpoint that chose HTTP/1.1 is offered HTTP/2 again.
+const OFFER_AGAIN: Duration = Duration::from_secs(30);
+
 /// The application protocols that are offered to an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Offer {
@@ -71,6 +74,11 @@ impl fmt::Debug for Tls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.asked.fmt(f)
     }
+}
+
+/// Whether both are the same identity, or none.
+pub(super) fn is_same(one: Option<&Arc<Tls>>, other: Option<&Arc<Tls>>) -> bool {
+    one.map(Arc::as_ptr) == other.map(Arc::as_ptr)
 }
 
 impl Tls {
@@ -165,8 +173,8 @@ struct PeerTlsState {
     /// The identity of the last handshake, with the sessions that the endpoint gave it. Another identity begins anew, so that
     /// no session outlives the roots that it was verified against.
     current: Option<Current>,
-    /// Whether the endpoint chose HTTP/2 when it was last offered, under that identity.
-    http2: Option<bool>,
+    /// Whether the endpoint chose HTTP/2 when it was last offered, under that identity, and when that was.
+    http2: Option<(bool, Instant)>,
     /// Why the last handshake failed.
     failure: Option<TlsFailure>,
 }
@@ -185,18 +193,19 @@ impl PeerTls {
         state.current.insert(current).clone()
     }
 
-    /// Whether the endpoint chose HTTP/2 when it was last offered; `None` if it never was under this identity.
+    /// Whether the endpoint chose HTTP/2 when it was last offered; `None` if it is to be offered.
     pub(super) fn chosen(&self, tls: &Arc<Tls>) -> Option<bool> {
         let state = self.0.get()?.lock();
         state.current.as_ref().filter(|current| Arc::ptr_eq(&current.tls, tls))?;
-        state.http2
+        let (http2, since) = state.http2?;
+        (http2 || since.elapsed() < OFFER_AGAIN).then_some(http2)
     }
 
-    /// Notes what the endpoint chose.
-    fn note_chosen(&self, tls: &Arc<Tls>, http2: bool) {
+    /// Notes what the endpoint chose; `None` if that is not known any more.
+    fn note_chosen(&self, tls: &Arc<Tls>, http2: Option<bool>) {
         let mut state = self.0.get_or_init(Box::default).lock();
         if state.current.as_ref().is_some_and(|current| Arc::ptr_eq(&current.tls, tls)) {
-            state.http2 = Some(http2);
+            state.http2 = http2.map(|http2| (http2, Instant::now()));
         }
     }
 
@@ -248,8 +257,15 @@ pub(super) async fn connect(
         Ok(socket) => {
             let _ = peer.tls.note(None);
             if offer == Offer::Http2 {
-                peer.tls.note_chosen(tls, socket.chose_http2());
+                peer.tls.note_chosen(tls, Some(socket.chose_http2()));
             }
+        }
+        Err(ConnectError::Tls { failure, .. }) if offer == Offer::Http1 && failure.is_of_protocol() => {
+            if peer.tls.chosen(tls) == Some(false) {
+                // It is another program by now.
+                peer.tls.note_chosen(tls, None);
+            }
+            return Err(ConnectError::OtherProtocol { to, wanted: "HTTP/1.1" });
         }
         Err(ConnectError::Tls { failure, .. }) => local.connector.tls_failed(failure),
         Err(_) => {}

@@ -364,3 +364,122 @@ async fn a_response_that_is_cut_off_is_not_complete() {
     let answer = raw.rest().await;
     assert!(answer.ends_with("4\r\npart\r\n"), "{answer}");
 }
+
+const GRPC: &str = "POST /a.B/C HTTP/1.1\r\nHost: web.shop\r\nTE: trailers\r\nContent-Type: application/grpc\r\n\
+                    Content-Length: 0\r\n\r\n";
+const CHAT: &str = "GET /chat HTTP/1.1\r\nHost: web.shop\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\
+                    Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+
+/// A call that the endpoint of this kind cannot serve says nothing of the endpoint: it goes to another one, without a connection that
+/// is of no use, and requests of other kinds are sent there as before.
+#[tokio::test]
+async fn what_an_endpoint_does_not_speak_is_not_its_fault() {
+    let authority = Authority::new();
+    let mut endpoints = vec![echo(&authority, &["h2"]).await];
+    for _ in 0..3 {
+        endpoints.push(echo(&authority, &["http/1.1"]).await);
+    }
+    let (fed, address) = fed(authority.policy(NAME), &endpoints).await;
+    for number in 0..20 {
+        assert_eq!(outcome(&ask(address, GRPC).await.0), (200, ""), "call {number}");
+    }
+    for number in 0..20 {
+        // The echo answers 200: what matters is that an endpoint of HTTP/1.1 was asked.
+        let (head, body) = ask(address, CHAT).await;
+        assert!(outcome(&head).0 == 200 && body.contains(" http/1.1 GET /chat"), "upgrade {number}: {head}{body}");
+    }
+    let mut seen = std::collections::BTreeSet::new();
+    for _ in 0..100 {
+        let (head, body) = ask(address, GET).await;
+        assert_eq!(outcome(&head), (200, ""));
+        seen.insert(body.split(' ').nth(2).expect("a protocol").to_owned());
+    }
+    assert_eq!(seen.into_iter().collect::<Vec<_>>(), ["h2", "http/1.1"], "none of them was ejected");
+    assert_eq!(fed.counted("maesh_proxy_ejections_total", &[]), 0);
+    let connects = fed.counted("maesh_proxy_upstream_connects_total", &["outcome=\"ok\""]);
+    assert!(connects < 40, "{connects} connections for 20 calls of gRPC and 20 upgrades");
+}
+
+/// A server of HTTP/1.1 is replaced by one of HTTP/2 at the same address, as when a container starts again.
+#[tokio::test]
+async fn an_endpoint_may_become_another_program() {
+    let authority = Authority::new();
+    let protocols: Arc<std::sync::Mutex<Vec<Vec<u8>>>> = Arc::new(std::sync::Mutex::new(vec![b"http/1.1".to_vec()]));
+    let (authority, speaks) = (Arc::new(authority), protocols.clone());
+    let signs = authority.clone();
+    let endpoint = endpoints::raw(move |stream| {
+        let mut config = tls::usual(&signs);
+        config.alpn_protocols = speaks.lock().expect("lock").clone();
+        async move {
+            // A handshake may be made to fail.
+            if let Ok(stream) = tokio_rustls::TlsAcceptor::from(Arc::new(config)).accept(stream).await {
+                let about = chosen(&stream);
+                answering(stream, move |_| {
+                    let mut response = Response::new(endpoints::full(about.clone()));
+                    if about == "http/1.1" {
+                        response.headers_mut().insert("connection", HeaderValue::from_static("close"));
+                    }
+                    async move { response }
+                })
+                .await;
+            }
+        }
+    })
+    .await;
+    let (_fed, address) = fed(authority.policy(NAME), &[endpoint]).await;
+    for _ in 0..3 {
+        assert_eq!(ask(address, GET).await.1, "http/1.1");
+    }
+    *protocols.lock().expect("lock") = vec![b"h2".to_vec()];
+    for _ in 0..3 {
+        let (head, body) = ask(address, "POST / HTTP/1.1\r\nHost: web.shop\r\nContent-Length: 2\r\n\r\nhi").await;
+        assert_eq!((outcome(&head), &*body), ((200, ""), "h2"));
+    }
+}
+
+/// Authorities that are replaced again and again, of which the endpoint's is always one: requests that began under the old ones are
+/// answered as those that begin under the new ones are.
+#[tokio::test]
+async fn authorities_change_under_many_requests() {
+    let (authority, other) = (Authority::new(), Authority::new());
+    let mut config = tls::usual(&authority);
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let server = endpoints::raw(move |stream| {
+        let acceptor = acceptor.clone();
+        async move {
+            // Slower than the authorities change.
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            if let Ok(stream) = acceptor.accept(stream).await {
+                answering(stream, |_| async { Response::new(endpoints::full("done")) }).await;
+            }
+        }
+    })
+    .await;
+    let (fed, address) = fed(authority.policy(NAME), &[server]).await;
+    let stop = tokio_util::sync::CancellationToken::new();
+    let mut callers = tokio::task::JoinSet::new();
+    for _ in 0..50 {
+        let stop = stop.clone();
+        callers.spawn(async move {
+            let mut raw = Raw::to(address).await;
+            while !stop.is_cancelled() {
+                raw.say(GET).await;
+                let (head, _) = raw.hear().await;
+                assert_eq!(outcome(&head), (200, ""));
+            }
+        });
+    }
+    let mut pace = tokio::time::interval(Duration::from_millis(10));
+    for number in 0..100 {
+        pace.tick().await;
+        let roots = if number % 2 == 0 { vec![other.der(), authority.der()] } else { vec![authority.der()] };
+        let backend = tls::policy(NAME, maesh_config::policy::TlsRoots::Certificates(roots.into()));
+        fed.define("web.shop", address.port(), Protocol::Http, backend, Vec::new());
+        fed.push_service("web.shop").await;
+    }
+    stop.cancel();
+    while let Some(done) = within(callers.join_next()).await {
+        done.expect("answered");
+    }
+}

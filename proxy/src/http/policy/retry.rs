@@ -13,10 +13,14 @@ use std::time::Duration;
 use http::{HeaderMap, StatusCode, response};
 use maesh_config::policy::{GrpcCode, Retry, RetryCondition};
 
-use crate::{policy::Budget, reason::Reason, upstream::Failure};
+use crate::{connect::ConnectError, policy::Budget, reason::Reason, upstream::Failure};
 
 /// Times that a request is made again of which nothing was sent. Such a failure costs no try, so this only ends a loop.
 const UNSENT: u8 = 8;
+
+/// Endpoints that are passed over because they do not speak the protocol that a request needs. What they speak is mostly known, so
+/// this costs little.
+const PASSED_OVER: u8 = 16;
 
 /// The longest pause before the first further try of the policy; each next one may last twice as long.
 const PAUSE: Duration = Duration::from_millis(25);
@@ -89,6 +93,7 @@ pub(in crate::http) struct RetriesLeft<'a> {
     connects: u8,
     closed: u8,
     unsent: u8,
+    passed_over: u8,
     /// Further tries that the policy has made.
     made: u32,
 }
@@ -96,7 +101,7 @@ pub(in crate::http) struct RetriesLeft<'a> {
 impl<'a> RetriesLeft<'a> {
     /// What every request has, and what the policy adds.
     pub(in crate::http) fn new(policy: &'a Retry, budget: &'a Budget) -> Self {
-        Self { policy, budget, connects: 1, closed: 1, unsent: UNSENT, made: 0 }
+        Self { policy, budget, connects: 1, closed: 1, unsent: UNSENT, passed_over: PASSED_OVER, made: 0 }
     }
 
     /// Whether and how to try again after `outcome`; uses up a try. `now` is in milliseconds, `draw` uniformly random.
@@ -131,6 +136,7 @@ impl<'a> RetriesLeft<'a> {
 
     fn without_policy(&mut self, failure: &Failure, request: Request) -> Option<RetryKind> {
         let (left, kind) = match failure {
+            Failure::Connect(ConnectError::OtherProtocol { .. }) => (&mut self.passed_over, RetryKind::Elsewhere),
             Failure::Connect(_) => (&mut self.connects, RetryKind::Elsewhere),
             Failure::Unsent => (&mut self.unsent, RetryKind::Anew),
             Failure::Refused(_) => (&mut self.closed, RetryKind::Anew),

@@ -4,11 +4,15 @@ use http::Response;
 use maesh_config::policy::RetryBudget;
 
 use super::*;
-use crate::{connect::ConnectError, upstream::ProtocolError};
+use crate::upstream::ProtocolError;
 
 fn connect() -> Failure {
     let to = SocketAddr::from(([10, 0, 0, 1], 80));
     ConnectError::Failed { to, source: Arc::new(io::ErrorKind::ConnectionRefused.into()) }.into()
+}
+
+fn other_protocol() -> Failure {
+    ConnectError::OtherProtocol { to: SocketAddr::from(([10, 0, 0, 1], 443)), wanted: "HTTP/2" }.into()
 }
 
 fn closed(reused: bool) -> Failure {
@@ -37,6 +41,7 @@ fn what_is_tried_again_without_a_policy() {
     for (case, failure, request, want) in [
         ("no connection", connect(), PLAIN, &[Some(Elsewhere), None][..]),
         ("no connection, and the body is gone", connect(), Request { replayable: false, ..PLAIN }, &[None]),
+        ("no HTTP/2", other_protocol(), PLAIN, &[Some(Elsewhere); 16]),
         ("nothing was sent", Failure::Unsent, PLAIN, &[Some(Anew), Some(Anew), Some(Anew)]),
         ("refused by HTTP/2", refused(), PLAIN, &[Some(Anew), None]),
         ("closed while unused", closed(true), IDEMPOTENT, &[Some(Anew), None]),
