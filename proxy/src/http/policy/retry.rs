@@ -1,9 +1,10 @@
 //! Whether a request is tried again.
 //!
-//! Without any policy, a request is tried once more after failures that say nothing about it: no connection was made;
-//! HTTP/2 says that the endpoint did not look at it; or the request is idempotent, and its connection was closed by the
-//! endpoint because it had waited unused, or because the endpoint was just removed. A request of which nothing was sent
-//! was not tried at all. These cost nothing of the policy's tries.
+//! Without any policy, a request is tried once more after failures that say nothing about it: no connection was made; the
+//! endpoint refused its stream of HTTP/2; or the request is idempotent, and its connection was closed by the endpoint because
+//! it had waited unused, or because the endpoint was just removed. It is tried a few times more where it came too late on
+//! connections that were ending (GOAWAY). A request of which nothing was sent was not tried at all. These cost nothing of the
+//! policy's tries.
 //!
 //! The policy of the Service that was called ([`Retry`]) adds tries, for the outcomes that it lists and within its budget. A
 //! response that has begun to reach the caller is never taken back: what decides is its head alone.
@@ -17,6 +18,10 @@ use crate::{connect::ConnectError, policy::Budget, reason::Reason, upstream::Fai
 
 /// Times that a request is made again of which nothing was sent. Such a failure costs no try, so this only ends a loop.
 const UNSENT: u8 = 8;
+
+/// Connections that may end, by a GOAWAY, below the stream of a request. A server that ends each connection after a few requests does
+/// that to all that came at once.
+const LEFT_BEHIND: u8 = 4;
 
 /// Endpoints that are passed over because they do not speak the protocol that a request needs. What they speak is mostly known, so
 /// this costs little.
@@ -94,6 +99,7 @@ pub(in crate::http) struct RetriesLeft<'a> {
     closed: u8,
     unsent: u8,
     passed_over: u8,
+    left_behind: u8,
     /// Further tries that the policy has made.
     made: u32,
 }
@@ -101,7 +107,16 @@ pub(in crate::http) struct RetriesLeft<'a> {
 impl<'a> RetriesLeft<'a> {
     /// What every request has, and what the policy adds.
     pub(in crate::http) fn new(policy: &'a Retry, budget: &'a Budget) -> Self {
-        Self { policy, budget, connects: 1, closed: 1, unsent: UNSENT, passed_over: PASSED_OVER, made: 0 }
+        Self {
+            policy,
+            budget,
+            connects: 1,
+            closed: 1,
+            unsent: UNSENT,
+            passed_over: PASSED_OVER,
+            left_behind: LEFT_BEHIND,
+            made: 0,
+        }
     }
 
     /// Whether and how to try again after `outcome`; uses up a try. `now` is in milliseconds, `draw` uniformly random.
@@ -139,7 +154,8 @@ impl<'a> RetriesLeft<'a> {
             Failure::Connect(ConnectError::OtherProtocol { .. }) => (&mut self.passed_over, RetryKind::Elsewhere),
             Failure::Connect(_) => (&mut self.connects, RetryKind::Elsewhere),
             Failure::Unsent => (&mut self.unsent, RetryKind::Anew),
-            Failure::Refused(_) => (&mut self.closed, RetryKind::Anew),
+            Failure::Refused(maesh_http2::Error::GoAway(..)) => (&mut self.left_behind, RetryKind::Anew),
+            Failure::Refused(_) => (&mut self.closed, RetryKind::Elsewhere),
             Failure::Closed { reused, .. } if (*reused || request.gone) && request.idempotent => {
                 (&mut self.closed, RetryKind::Anew)
             }

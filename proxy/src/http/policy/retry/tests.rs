@@ -23,6 +23,10 @@ fn refused() -> Failure {
     Failure::Refused(maesh_http2::Error::Reset(maesh_http2::Reason::REFUSED_STREAM, maesh_http2::Initiator::Peer))
 }
 
+fn left_behind() -> Failure {
+    Failure::Refused(maesh_http2::Error::GoAway(maesh_http2::Reason::NO_ERROR, maesh_http2::Initiator::Peer))
+}
+
 fn head(status: u16, fields: &[(&'static str, &'static str)]) -> response::Parts {
     let mut response = Response::builder().status(status);
     for (name, value) in fields {
@@ -43,7 +47,8 @@ fn what_is_tried_again_without_a_policy() {
         ("no connection, and the body is gone", connect(), Request { replayable: false, ..PLAIN }, &[None]),
         ("no HTTP/2", other_protocol(), PLAIN, &[Some(Elsewhere); 16]),
         ("nothing was sent", Failure::Unsent, PLAIN, &[Some(Anew), Some(Anew), Some(Anew)]),
-        ("refused by HTTP/2", refused(), PLAIN, &[Some(Anew), None]),
+        ("a stream refused", refused(), PLAIN, &[Some(Elsewhere), None]),
+        ("a connection that was ending", left_behind(), PLAIN, &[Some(Anew), Some(Anew), Some(Anew), Some(Anew), None]),
         ("closed while unused", closed(true), IDEMPOTENT, &[Some(Anew), None]),
         ("closed while unused, not idempotent", closed(true), PLAIN, &[None]),
         ("closed though new", closed(false), IDEMPOTENT, &[None]),
