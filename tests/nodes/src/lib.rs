@@ -33,8 +33,8 @@ pub use helm::{MESH, chart, chart_before, helm};
 pub use kube::{Kube, ON_CONTEXT};
 pub use node::load_image;
 pub use place::{
-    BEFORE_IMAGE, CNI, DNS_IMAGE, ECHO_IMAGE, GLIBC_IMAGE, MESH_IMAGE, OLD_DNS_IMAGE, PAUSE_IMAGE, archive, exec,
-    images, kubeconfig,
+    BEFORE_IMAGE, CNI, COLLECTOR_IMAGE, DNS_IMAGE, ECHO_IMAGE, GLIBC_IMAGE, MESH_IMAGE, OLD_DNS_IMAGE, PAUSE_IMAGE,
+    archive, exec, images, kubeconfig,
 };
 
 use place::STATE;

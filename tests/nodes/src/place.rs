@@ -35,6 +35,9 @@ pub const MESH_IMAGE: &str = "lab.local/maesh:1";
 /// Name of the image of a CoreDNS of some years ago; no cluster has it from the beginning.
 pub const OLD_DNS_IMAGE: &str = "lab.local/coredns:old";
 
+/// Name of the image of an OpenTelemetry collector; no cluster has it from the beginning.
+pub const COLLECTOR_IMAGE: &str = "lab.local/otelcol:1";
+
 /// Name of the mesh's image of the commit before; no cluster has it from the beginning.
 pub const BEFORE_IMAGE: &str = "lab.local/maesh:before";
 

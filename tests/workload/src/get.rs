@@ -166,7 +166,9 @@ mod tests {
     /// Every protocol against the echo server, on loopback.
     #[tokio::test]
     async fn every_protocol_is_answered() {
-        let server = serve::start(&serve::Ports { http: 0, tls: 0, tcp: 0, udp: 0 }).await.unwrap();
+        let server = serve::start(&serve::Ports { http: 0, tls: 0, tcp: 0, udp: 0 }, &serve::Behaviour::default())
+            .await
+            .unwrap();
         let ports = &server.ports;
         for (scheme, port, protocol) in [
             ("http", ports.http, "HTTP/1.1"),

@@ -32,6 +32,8 @@ enum Command {
         /// Seconds to go on serving after SIGTERM, as a backend must while others hear of its end
         #[arg(long, default_value_t = 5)]
         grace: u64,
+        #[command(flatten)]
+        behaviour: serve::Behaviour,
     },
     /// Answer every DNS query on port 5353 with other bytes
     Garbage,
@@ -95,8 +97,8 @@ fn start(command: Command) -> Result<()> {
     runtime.block_on(async {
         match command {
             Command::Pause => ended().await,
-            Command::Echo { grace } => {
-                let server = serve::start(&serve::PORTS).await?;
+            Command::Echo { grace, behaviour } => {
+                let server = serve::start(&serve::PORTS, &behaviour).await?;
                 ended().await?;
                 tokio::time::sleep(Duration::from_secs(grace)).await;
                 server.stop().await;

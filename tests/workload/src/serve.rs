@@ -14,6 +14,7 @@ pub(crate) use grpc::{COUNT, SAY, frame, messages};
 use std::future::Future;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
 use std::pin::pin;
 use std::time::Duration;
 
@@ -39,6 +40,20 @@ pub(crate) struct Ports {
 /// What a pod listens on.
 pub(crate) const PORTS: Ports = Ports { http: 8080, tls: 8443, tcp: 9000, udp: 9001 };
 
+/// How a server differs from the usual one.
+#[derive(Debug, Default, Clone, clap::Args)]
+pub(crate) struct Behaviour {
+    /// PEM file with the certificates for TLS, instead of one made at start
+    #[arg(long, requires = "key")]
+    certificates: Option<PathBuf>,
+    /// PEM file with their key
+    #[arg(long, requires = "certificates")]
+    key: Option<PathBuf>,
+    /// Answer every HTTP request with this status
+    #[arg(long)]
+    status: Option<u16>,
+}
+
 /// A running server.
 pub(crate) struct Server {
     /// What was bound.
@@ -49,18 +64,22 @@ pub(crate) struct Server {
 }
 
 /// Binds all ports and serves.
-pub(crate) async fn start(ports: &Ports) -> Result<Server> {
+pub(crate) async fn start(ports: &Ports, behaviour: &Behaviour) -> Result<Server> {
     let stop = Sender::new(false);
     let (http, tls, tcp) = (listen(ports.http).await?, listen(ports.tls).await?, listen(ports.tcp).await?);
     let udp = datagrams(ports.udp).await?;
     let bound = Ports { http: port(&http)?, tls: port(&tls)?, tcp: port(&tcp)?, udp: udp.local_addr()?.port() };
-    accept(http, stop.subscribe(), serve_http);
-    let acceptor = TlsAcceptor::from(tls::config()?);
+    let status = behaviour.status;
+    accept(http, stop.subscribe(), move |stream, from, stop| serve_http(stream, from, stop, status));
+    let acceptor = TlsAcceptor::from(match (&behaviour.certificates, &behaviour.key) {
+        (Some(certificates), Some(key)) => tls::of_files(certificates, key)?,
+        _ => tls::of_nobody()?,
+    });
     accept(tls, stop.subscribe(), move |stream, from, stop| {
         let acceptor = acceptor.clone();
         async move {
             if let Ok(stream) = acceptor.accept(stream).await {
-                serve_http(stream, from, stop).await;
+                serve_http(stream, from, stop, status).await;
             }
         }
     });
@@ -94,11 +113,11 @@ pub(crate) async fn garbage(port: u16) -> Result<()> {
 }
 
 /// One connection that speaks HTTP/1.1 or, known by its first bytes, HTTP/2.
-async fn serve_http<I>(io: I, from: SocketAddr, mut stop: Receiver<bool>)
+async fn serve_http<I>(io: I, from: SocketAddr, mut stop: Receiver<bool>, status: Option<u16>)
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let service = hyper::service::service_fn(move |request| http::answer(request, from));
+    let service = hyper::service::service_fn(move |request| http::answer(request, from, status));
     let builder = Builder::new(TokioExecutor::new());
     let mut serving = pin!(builder.serve_connection_with_upgrades(TokioIo::new(io), service));
     // A broken connection is its caller's matter.

@@ -13,7 +13,7 @@ use std::time::UNIX_EPOCH;
 use anyhow::{Context, Result, bail};
 use maesh_test_support::{program, repository, tool};
 use maesh_testcluster::{
-    BEFORE_IMAGE, DNS_IMAGE, ECHO_IMAGE, GLIBC_IMAGE, MESH_IMAGE, OLD_DNS_IMAGE, PAUSE_IMAGE, archive,
+    BEFORE_IMAGE, COLLECTOR_IMAGE, DNS_IMAGE, ECHO_IMAGE, GLIBC_IMAGE, MESH_IMAGE, OLD_DNS_IMAGE, PAUSE_IMAGE, archive,
 };
 
 use crate::command::{collect, quietly};
@@ -49,7 +49,9 @@ pub(crate) fn images() -> Result<Vec<PathBuf>> {
 pub(crate) fn further_images(commit: Option<&str>) -> Result<Vec<PathBuf>> {
     let coredns = built("coredns-old")?;
     let old = current(OLD_DNS_IMAGE, &coredns, |name| Ok(image(name, one(&coredns)?, &["/program"], 0)))?;
-    Ok(vec![old, before(commit)?])
+    let otelcol = built("otelcol")?;
+    let collector = current(COLLECTOR_IMAGE, &otelcol, |name| Ok(image(name, one(&otelcol)?, &["/program"], USER)))?;
+    Ok(vec![old, collector, before(commit)?])
 }
 
 /// A program of others, built unless it is there.

@@ -129,7 +129,9 @@ mod tests {
     /// Good and bad ones, each logged, with a reason where it failed; and what is kept is used again.
     #[tokio::test]
     async fn every_request_is_logged_with_its_outcome() {
-        let server = serve::start(&serve::Ports { http: 0, tls: 0, tcp: 0, udp: 0 }).await.unwrap();
+        let server = serve::start(&serve::Ports { http: 0, tls: 0, tcp: 0, udp: 0 }, &serve::Behaviour::default())
+            .await
+            .unwrap();
         let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let folder = std::env::temp_dir().join(format!("maesh-load-{}", std::process::id()));
         let (http, tcp) = (server.ports.http, server.ports.tcp);

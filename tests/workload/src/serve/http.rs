@@ -19,9 +19,13 @@ use crate::seen::seen;
 /// Body of an answer.
 pub(super) type Body = UnsyncBoxBody<Bytes, Infallible>;
 
-/// Answers one request. `/stream/N` takes N seconds for as many lines, `/wait/N` N milliseconds, `/status/N` has that
+/// Answers one request, with `always` as its status if there is one. `/stream/N` takes N seconds for as many lines, `/wait/N` N milliseconds, `/status/N` has that
 /// status; gRPC and WebSocket are known by their headers, and every other path is answered at once.
-pub(super) async fn answer(request: Request<Incoming>, from: SocketAddr) -> Result<Response<Body>, hyper::Error> {
+pub(super) async fn answer(
+    request: Request<Incoming>,
+    from: SocketAddr,
+    always: Option<u16>,
+) -> Result<Response<Body>, hyper::Error> {
     let content_type = request.headers().get(header::CONTENT_TYPE).map_or(&b""[..], |value| value.as_bytes());
     if content_type.starts_with(b"application/grpc") {
         return grpc::answer(request, from).await;
@@ -49,7 +53,7 @@ pub(super) async fn answer(request: Request<Incoming>, from: SocketAddr) -> Resu
         _ => full(text),
     };
     let mut response = Response::new(body);
-    *response.status_mut() = status;
+    *response.status_mut() = always.and_then(|status| StatusCode::from_u16(status).ok()).unwrap_or(status);
     response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
     Ok(response)
 }
