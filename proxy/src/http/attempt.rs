@@ -82,16 +82,11 @@ impl Attempts<'_> {
         let began = Instant::now();
         // A future that is moved before it is awaited takes its size twice, so each way makes its own.
         let result = match self.timeout {
-            None if dial.tls.is_some() => Box::pin(self.send_tls(endpoint, dial, upload)).await,
-            None if self.http2 => {
+            None if self.http2 && dial.tls.is_none() => {
                 let ask = OutboundRequest { head: self.head, upgrade: self.upgrade };
                 upstream::exchange_h2(&self.worker.upstream, &endpoint.peer, dial, &ask, upload).await
             }
             None => self.send(endpoint, dial, upload).await,
-            Some(limit) if dial.tls.is_some() => {
-                let sent = Box::pin(self.send_tls(endpoint, dial, upload));
-                tokio::time::timeout(limit, sent).await.unwrap_or(Err(Failure::TimedOut))
-            }
             Some(limit) => {
                 let sent = Box::pin(self.send(endpoint, dial, upload));
                 tokio::time::timeout(limit, sent).await.unwrap_or(Err(Failure::TimedOut))
@@ -102,6 +97,10 @@ impl Attempts<'_> {
     }
 
     async fn send(&self, endpoint: &Endpoint, dial: Dial<'_>, upload: Option<ReplayReader>) -> Result<Answer, Failure> {
+        if dial.tls.is_some() {
+            // Boxed to keep the future of requests without TLS small.
+            return Box::pin(self.send_tls(endpoint, dial, upload)).await;
+        }
         let (local, ask) = (&self.worker.upstream, OutboundRequest { head: self.head, upgrade: self.upgrade });
         if self.http2 {
             upstream::exchange_h2(local, &endpoint.peer, dial, &ask, upload).await
@@ -122,16 +121,16 @@ impl Attempts<'_> {
             return Err(ConnectError::OtherProtocol { to: endpoint.address, wanted: "HTTP/2" }.into());
         }
         let http2 = self.http2 || (!self.upgrade && upstream::chooses_http2(local, &endpoint.peer, dial).await?);
-        if !http2 {
-            return self.send(endpoint, dial, upload).await;
-        }
-        let mut head = self.head.clone();
-        if shape(&mut head, Some(&Scheme::HTTPS)).is_err() {
+        if http2 {
+            let mut head = self.head.clone();
             // A `Host` that is no authority can be sent over HTTP/1.1 alone.
-            return self.send(endpoint, dial, upload).await;
+            if shape(&mut head, Some(&Scheme::HTTPS)).is_ok() {
+                let ask = OutboundRequest { head: &head, upgrade: self.upgrade };
+                return upstream::exchange_h2(local, &endpoint.peer, dial, &ask, upload).await;
+            }
         }
-        let ask = OutboundRequest { head: &head, upgrade: self.upgrade };
-        upstream::exchange_h2(local, &endpoint.peer, dial, &ask, upload).await
+        let ask = OutboundRequest { head: self.head, upgrade: self.upgrade };
+        upstream::exchange_h1(local, &endpoint.peer, dial, &ask, upload).await
     }
 
     fn note(&self, endpoint: &Endpoint, result: &Result<Answer, Failure>, took: Duration) {

@@ -27,7 +27,7 @@ use crate::support::{
 };
 
 /// A proxy with the Service `web.shop`, and its address.
-async fn fed(backend: BackendPolicy, endpoints: &[SocketAddr]) -> (Fed, SocketAddr) {
+pub(crate) async fn fed(backend: BackendPolicy, endpoints: &[SocketAddr]) -> (Fed, SocketAddr) {
     let fed = Fed::new(maesh_proxy::Config { workers: 1, ..config() }).await;
     fed.begin().await;
     let address = fed.http_with("web.shop", CalledPolicy::default(), backend, endpoints).await;
@@ -95,7 +95,7 @@ async fn a_request_goes_over_tls_to_an_endpoint_that_is_verified_by_name() {
 const GET: &str = "GET /pay HTTP/1.1\r\nHost: web.shop\r\n\r\n";
 
 /// The status and the reason of an answer.
-fn outcome(head: &str) -> (u16, &str) {
+pub(crate) fn outcome(head: &str) -> (u16, &str) {
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
     (status, head.lines().find_map(|line| line.strip_prefix("x-maesh-reason: ")).unwrap_or_default())
 }

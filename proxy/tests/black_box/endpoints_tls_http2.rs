@@ -15,27 +15,20 @@ use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::{body::Frame, body::Incoming, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use maesh_config::model::{BackendPolicy, CalledPolicy, Protocol};
+use maesh_config::model::{BackendPolicy, Protocol};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
 };
 use tokio_rustls::server::TlsStream;
 
+use crate::endpoints_tls::{fed, outcome};
 use crate::support::{
-    Fed, Raw, ask, config, endpoints,
+    Raw, ask, endpoints,
     frames::{DATA, END_HEADERS, GOAWAY, HEADERS, OK, PING, SETTINGS, block, frame},
     tls::{self, Authority, NAME},
     within,
 };
-
-/// A proxy with the Service `web.shop`, and its address.
-async fn fed(backend: BackendPolicy, endpoints: &[SocketAddr]) -> (Fed, SocketAddr) {
-    let fed = Fed::new(maesh_proxy::Config { workers: 1, ..config() }).await;
-    fed.begin().await;
-    let address = fed.http_with("web.shop", CalledPolicy::default(), backend, endpoints).await;
-    (fed, address)
-}
 
 /// A server that chooses the first protocol of `offered` that the proxy offers too.
 async fn server<A>(
@@ -108,12 +101,6 @@ async fn caller(to: SocketAddr) -> Sender {
     let (sender, connection) = made.expect("a handshake");
     tokio::spawn(connection);
     sender
-}
-
-/// The status and the reason of an answer.
-fn outcome(head: &str) -> (u16, &str) {
-    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
-    (status, head.lines().find_map(|line| line.strip_prefix("x-maesh-reason: ")).unwrap_or_default())
 }
 
 #[tokio::test]
