@@ -8,6 +8,8 @@
 mod affinity;
 mod backend;
 mod hash;
+#[cfg(feature = "instructions")]
+pub(crate) mod instructions;
 mod latency;
 mod least;
 mod p2c;

@@ -20,6 +20,8 @@ mod exchange;
 mod forward;
 mod headers;
 mod hops;
+#[cfg(feature = "instructions")]
+pub(crate) mod instructions;
 mod pipeline;
 mod policy;
 mod request;
@@ -33,4 +35,6 @@ mod upgrade;
 pub(crate) use answer::final_response;
 pub(crate) use caller::Caller;
 pub(crate) use route::{Host, find as find_called, named, port_on};
+#[cfg(feature = "instructions")]
+pub(crate) use server::instructions as server_instructions;
 pub(crate) use server::serve;

@@ -18,6 +18,9 @@ pub mod explain;
 mod fixtures;
 mod http;
 mod http2;
+#[cfg(feature = "instructions")]
+#[doc(hidden)]
+pub mod instructions;
 mod listener;
 mod local_ports;
 mod loops;

@@ -9,6 +9,8 @@ mod budget;
 mod counts;
 mod eject;
 mod histogram;
+#[cfg(feature = "instructions")]
+pub(crate) mod instructions;
 mod limiter;
 mod recent;
 mod window;

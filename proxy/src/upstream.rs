@@ -28,6 +28,8 @@ use std::{
 use http::{Method, StatusCode, request, response};
 use parking_lot::Mutex;
 
+#[cfg(feature = "instructions")]
+pub(crate) use self::h1::instructions;
 #[doc(hidden)]
 pub use self::h1::pieces::{Response, read_response};
 pub(crate) use self::{

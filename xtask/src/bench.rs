@@ -7,6 +7,7 @@ mod acks;
 mod binary;
 mod dns;
 mod http;
+pub(crate) mod instructions;
 mod own;
 mod policies;
 pub(crate) mod rivals;
@@ -26,6 +27,8 @@ pub(crate) enum Bench {
     Dns(dns::Options),
     /// HTTP requests beside HAProxy, nginx and Envoy
     Http(http::Options),
+    /// Instructions of the parts of a request's work, beside those in docs/instructions.md
+    Instructions(instructions::Options),
     /// What each policy costs a request, and all of them together
     Policies(policies::Options),
     /// TCP streams beside HAProxy
@@ -49,7 +52,7 @@ pub(crate) fn run(bench: &Bench) -> Result<()> {
         Bench::Policies(options) => options.setting.setup,
         Bench::Tcp(options) => options.setting.setup,
         Bench::Udp(options) => options.setting.setup,
-        Bench::Acks(_) | Bench::Scale(_) | Bench::Own(_) => false,
+        Bench::Acks(_) | Bench::Instructions(_) | Bench::Scale(_) | Bench::Own(_) => false,
     };
     if setup {
         crate::setup::for_benches()?;
@@ -58,6 +61,7 @@ pub(crate) fn run(bench: &Bench) -> Result<()> {
         Bench::Acks(options) => acks::run(options),
         Bench::Dns(options) => dns::run(options),
         Bench::Http(options) => http::run(options),
+        Bench::Instructions(options) => instructions::run(options),
         Bench::Policies(options) => policies::run(options),
         Bench::Tcp(options) => tcp::run(options),
         Bench::Udp(options) => udp::run(options),

@@ -39,6 +39,7 @@ const PROGRAMS: &[(&str, &str, &str)] = &[
     ("conntrack", "conntrack", "the nodes of the test cluster"),
     ("iptables", "iptables", "the nodes of the test cluster"),
     ("tini", "tini", "the nodes of the test cluster"),
+    ("valgrind", "valgrind", "instruction counts"),
     ("python3", "python3", "Envoy and an independent DNS decoder"),
     ("node", "nodejs", "a resolver of another runtime"),
     ("javac", "default-jdk-headless", "a resolver of another runtime"),

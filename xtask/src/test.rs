@@ -67,6 +67,8 @@ pub(crate) enum Stage {
     Demo,
     /// What protocols ask for, asked of the built binary
     Conformance,
+    /// Instructions that the parts of a request's work take, beside those that are written down
+    Instructions,
     /// The image that is shipped: built, started, its size judged (`--all` only)
     Image,
     /// Tests marked as long (`--all` only)

@@ -6,6 +6,8 @@
 mod body;
 mod h1;
 mod h2;
+#[cfg(feature = "instructions")]
+pub(crate) mod instructions;
 mod io;
 mod linger;
 

@@ -12,6 +12,8 @@ mod chunked;
 mod connection;
 mod decoder;
 mod head;
+#[cfg(feature = "instructions")]
+pub(crate) mod instructions;
 pub(crate) mod pieces;
 mod reader;
 mod request;

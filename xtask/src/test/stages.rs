@@ -10,7 +10,7 @@ use maesh_testcluster::ON_CONTEXT;
 
 use super::count::{counts, skips};
 use super::{Outcome, Stage};
-use crate::command::collect;
+use crate::{bench::instructions, command::collect};
 
 /// `on_context` is the cluster that a person named for the tests of the mesh on one.
 pub(super) fn run(stage: Stage, on_context: Option<&str>) -> Result<Outcome> {
@@ -56,6 +56,7 @@ pub(super) fn run(stage: Stage, on_context: Option<&str>) -> Result<Outcome> {
         }
         Stage::Demo => demo(),
         Stage::Conformance => conformance(),
+        Stage::Instructions => counted_instructions(),
     }
 }
 
@@ -181,6 +182,21 @@ fn conformance() -> Result<Outcome> {
         }
     }
     Ok(outcome)
+}
+
+fn counted_instructions() -> Result<Outcome> {
+    match instructions::check() {
+        Ok(compared) => Ok(Outcome {
+            passed: compared.same,
+            failed: compared.differences.len(),
+            output: instructions::explained(&compared.differences),
+            ..Outcome::default()
+        }),
+        Err(error) if error.is::<instructions::Unavailable>() => {
+            Ok(Outcome { skipped: vec![error.to_string()], ..Outcome::default() })
+        }
+        Err(error) => Err(error),
+    }
 }
 
 #[cfg(test)]
