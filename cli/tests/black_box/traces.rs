@@ -212,10 +212,14 @@ fn a_retried_request(protocol: &str) {
         assert_eq!(field(&head, "traceparent"), Some(&*told), "{head:?}");
         assert_eq!(field(&head, "tracestate"), Some("vendor=1"), "{head:?}");
     }
-    await_condition("the spans are counted", || {
+    let metrics = await_condition("the spans are counted", || {
         let metrics = http::get(dev.admin(), "localhost", "/metrics").unwrap().body;
-        metrics.contains("maesh_proxy_spans_total{outcome=\"exported\"} 3").then_some(())
+        metrics.contains("maesh_proxy_spans_total{outcome=\"exported\"} 3").then_some(metrics)
     });
+    let exemplar = format!("# {{trace_id=\"{TRACE}\"}} ");
+    let of_trace = metrics.lines().filter(|line| line.contains(&exemplar)).collect::<Vec<_>>();
+    let [bucket] = of_trace[..] else { panic!("{of_trace:#?}") };
+    assert!(bucket.starts_with("maesh_http_traced_request_duration_seconds_bucket{le="), "{bucket}");
 }
 
 #[test]

@@ -216,6 +216,9 @@ impl Exchange {
         let began = SystemTime::now().checked_sub(self.began.elapsed()).unwrap_or(SystemTime::UNIX_EPOCH);
         if let (Some(tracer), Some(trace)) = (&shared.tracer, &details.trace) {
             tracer.request(trace, (began, took), self.has_failed(), self.attributes(&details, trace));
+            if let Some(Counts::Http(counts)) = self.port.as_ref().map(|port| &port.counts) {
+                counts.record_traced(trace, took, began + took);
+            }
         }
         let Some(log) = shared.access_log.as_ref().filter(|_| details.logged) else { return };
         log.log(AccessRecord {
