@@ -211,12 +211,24 @@ impl Fed {
 
     /// Names a Service whose port `number` is reached on `listen`.
     pub async fn name(&self, name: &str, number: u16, listen: u16, protocol: Protocol, plain: &[IpAddr]) {
+        self.name_with(name, number, listen, (protocol, None), plain).await;
+    }
+
+    /// The same, where the endpoints of the port are spoken to in some scheme.
+    pub async fn name_with(
+        &self,
+        name: &str,
+        number: u16,
+        listen: u16,
+        (protocol, scheme): (Protocol, Option<Scheme>),
+        plain: &[IpAddr],
+    ) {
         let name = Name {
             service: service(name),
             answer: Answer::Node,
             plain: plain.to_vec(),
             headless: false,
-            ports: vec![NamePort { number, protocol, name: None, listen }],
+            ports: vec![NamePort { number, protocol, name: None, listen, scheme }],
         };
         self.push(Kind::Name, vec![Resource::Name(name)], Vec::new()).await;
     }
@@ -286,8 +298,9 @@ impl Fed {
 
     /// Names such a Service.
     pub async fn name_both(&self, name: &str, number: u16, listen: u16) {
-        let ports =
-            [Protocol::Tcp, Protocol::Udp].map(|protocol| NamePort { number, protocol, name: None, listen }).into();
+        let ports = [Protocol::Tcp, Protocol::Udp]
+            .map(|protocol| NamePort { number, protocol, name: None, listen, scheme: None })
+            .into();
         let name = Name { service: service(name), answer: Answer::Node, plain: Vec::new(), headless: false, ports };
         self.push(Kind::Name, vec![Resource::Name(name)], Vec::new()).await;
     }
