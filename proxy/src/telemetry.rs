@@ -172,7 +172,7 @@ impl Telemetry {
         );
         mesh.register(
             "http_traced_request_duration_seconds",
-            "The same of the requests that are recorded in traces; each bucket names a trace as its exemplar",
+            "Durations, as above, of the requests that are recorded in traces; each bucket names a trace in its exemplar",
             telemetry.traced.clone(),
         );
         mesh.register(

@@ -141,7 +141,9 @@ fn reference_page_is_current() {
     let slice = slices("shop", "log", &[db.address]).replace("- name: main\n", "- name: main\n  protocol: UDP\n");
     save(folder.path(), "log.yaml", &(datagrams.to_owned() + &slice));
     save(folder.path(), "lost.yaml", &datagrams.replace("name: log,", "name: lost,"));
-    let dev = Dev::start(folder.path());
+    // Nobody receives the traces; they are counted all the same.
+    let traces = ["--trace-endpoint", "http://127.0.0.1:9", "--trace-sample", "100%"];
+    let dev = Dev::start_with(folder.path(), &traces);
     // Labels are known once something was counted.
     let at = served_at(dev.entry("web.shop.maesh"));
     assert_eq!(http::get(at, "web.shop.maesh", "/").unwrap().status, 200);
@@ -167,6 +169,7 @@ fn reference_page_is_current() {
     }
     let wanted = [
         "http_requests_total{",
+        "http_traced_request_duration_seconds_bucket{",
         "http_refused_total{",
         "proxy_tls_failures_total{",
         "tcp_connections_total{",
@@ -181,7 +184,8 @@ fn reference_page_is_current() {
     let families = families(&text);
 
     let mut page = format!(
-        "{NOTE}\n# Metrics\n\nEvery role serves its metrics at `/metrics` of its admin port, in the OpenMetrics text format: \
+        "{NOTE}\n# Metrics\n\nEvery role serves its metrics at `/metrics` of its admin port, in the OpenMetrics text format, or \
+         as messages with native histograms where a scrape asks for them: \
          controller 5381, dns 5382, proxy 5383. `maesh dev` serves all of them at 5380. Which metric answers which \
          question is in [Troubleshooting](../operations.md#metrics).\n"
     );
