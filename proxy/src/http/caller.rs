@@ -81,6 +81,8 @@ pub(crate) struct Caller {
     since: AtomicU32,
     last: AtomicU8,
     ended: AtomicBool,
+    /// It has been idle for long enough to be parked.
+    parks: AtomicBool,
     /// It was there while a port was leaving.
     saw_leaving: AtomicBool,
     /// It is asked to come back on a new connection.
@@ -148,6 +150,7 @@ impl Caller {
             stage: AtomicU8::new(Stage::Head as u8),
             last: AtomicU8::new(Last::Began as u8),
             ended: AtomicBool::new(false),
+            parks: AtomicBool::new(false),
             saw_leaving: AtomicBool::new(false),
             sent_away: Notify::new(),
             misplaced: AtomicBool::new(false),
@@ -417,10 +420,31 @@ impl Caller {
     /// Ends the connection as if the caller had closed it.
     pub(crate) fn end(&self) {
         self.ended.store(true, Ordering::Release);
+        self.wake();
+    }
+
+    fn wake(&self) {
         let waker = self.waker.lock().clone();
         if let Some(waker) = waker {
             waker.wake();
         }
+    }
+
+    /// Asks the connection, which is idle, to give its buffers back.
+    pub(super) fn park(&self) {
+        if !self.parks.swap(true, Ordering::Relaxed) {
+            self.wake();
+        }
+    }
+
+    /// Whether it was asked to, and is still idle.
+    pub(super) fn is_to_park(&self) -> bool {
+        self.parks.load(Ordering::Relaxed) && self.stage() == Stage::Idle
+    }
+
+    /// It has buffers again.
+    pub(super) fn unpark(&self) {
+        self.parks.store(false, Ordering::Relaxed);
     }
 
     /// Asks the caller of an HTTP/2 connection to send what comes next on a new one.

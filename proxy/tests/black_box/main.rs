@@ -22,6 +22,7 @@ mod listeners;
 mod malformed;
 mod metrics;
 mod opaque;
+mod parked;
 mod policies;
 mod rooms;
 mod server_names;

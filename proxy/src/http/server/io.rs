@@ -92,6 +92,20 @@ impl CallerIo {
         self.has_refused
     }
 
+    /// Gives back what an idle connection does not need.
+    pub(super) fn release_buffers(&mut self) {
+        self.head = Vec::new();
+        // An empty rest still holds on to all that it is the rest of.
+        self.first = Bytes::copy_from_slice(&self.first);
+        self.held = None;
+        self.stream.release_buffer();
+    }
+
+    /// Ready once the caller has sent something, or has gone.
+    pub(super) fn poll_arrived(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.first.is_empty() { self.stream.poll_arrived(cx) } else { Poll::Ready(()) }
+    }
+
     /// The socket alone.
     pub(crate) fn socket(&self) -> Socket {
         self.stream.clone()
