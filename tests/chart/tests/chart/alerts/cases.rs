@@ -38,8 +38,10 @@ const DNS_1: &str = r#"maesh_dns_revision{instance="dns-1"}"#;
 const DNS_2: &str = r#"maesh_dns_revision{instance="dns-2"}"#;
 const CONNECTED: &str = r#"maesh_proxy_controller_connected{instance="proxy-1"}"#;
 const BUDGET: &str = r#"maesh_proxy_retry_budget_exhausted_total{namespace="shop",service="web",port="8080"}"#;
-const USABLE: &str = r#"maesh_proxy_endpoints{instance="proxy-1",namespace="shop",service="web",port="8080",transport="tcp",state="usable"}"#;
-const EJECTED: &str = r#"maesh_proxy_endpoints{instance="proxy-1",namespace="shop",service="web",port="8080",transport="tcp",state="ejected"}"#;
+const USABLE: &str =
+    r#"maesh_proxy_endpoints{instance="proxy-1",namespace="shop",service="web",port="8080",state="usable"}"#;
+const EJECTED: &str =
+    r#"maesh_proxy_endpoints{instance="proxy-1",namespace="shop",service="web",port="8080",state="ejected"}"#;
 const TLS: &str = r#"maesh_proxy_tls_failures_total{reason="expired"}"#;
 const BREAKER: &str = r#"maesh_proxy_breaker_state{instance="proxy-1",namespace="shop",service="web",port="8080"}"#;
 const CONNECTIONS: &str = r#"maesh_http_refused_total{instance="proxy-1",reason="overloaded"}"#;
@@ -174,11 +176,11 @@ pub(super) const CASES: &[Case<'_>] = &[
             (USABLE, "4x9 0x10 4x40"),
             (EJECTED, "0x9 4x10 0x40"),
             (
-                r#"maesh_proxy_endpoints{instance="proxy-2",namespace="shop",service="web",port="8080",transport="tcp",state="usable"}"#,
+                r#"maesh_proxy_endpoints{instance="proxy-2",namespace="shop",service="web",port="8080",state="usable"}"#,
                 "4x60",
             ),
             (
-                r#"maesh_proxy_endpoints{instance="proxy-2",namespace="shop",service="web",port="8080",transport="tcp",state="ejected"}"#,
+                r#"maesh_proxy_endpoints{instance="proxy-2",namespace="shop",service="web",port="8080",state="ejected"}"#,
                 "0x60",
             ),
         ],
