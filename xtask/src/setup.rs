@@ -12,6 +12,7 @@ use anyhow::{Context, Result, bail};
 use maesh_test_support::{TOOLS, program};
 
 use crate::command::{collect, quietly};
+use crate::pictures::PROMETHEUS;
 use crate::tool;
 
 /// Programs of the system, the Debian packages that have them, and what they are for.
@@ -58,7 +59,7 @@ pub(crate) fn install() -> Vec<String> {
     {
         missing.push(format!("{} (needed for the pods of the test cluster): {error:#}", crate::image::TARGET));
     }
-    for wanted in TOOLS {
+    for wanted in TOOLS.iter().filter(|tool| tool.name != PROMETHEUS) {
         if let Err(error) = tool::ensure(wanted) {
             missing.push(format!("{} (needed for {}): {error:#}", wanted.name, wanted.needed_for));
         }

@@ -57,6 +57,8 @@ pub enum Source {
 
 const GO_MOD: &str = "go.mod";
 
+const PROMETHEUS: &str = "tests/tools/promtool";
+
 const PYTHON: &str = "tests/tools/python";
 
 /// Every program of this kind.
@@ -172,11 +174,24 @@ pub const TOOLS: &[Tool] = &[
         version: "3.16.0",
         needed_for: "the alerts and the dashboard",
         source: Source::Go {
-            folder: "tests/tools/promtool",
+            folder: PROMETHEUS,
             package: "github.com/prometheus/prometheus/cmd/promtool",
             names: &[],
             variables: &[],
             // Without the ways to find targets, which tests do not need, it builds in half the time.
+            tags: &["remove_all_sd"],
+            modules: GO_MOD,
+        },
+    },
+    Tool {
+        name: "prometheus",
+        version: "3.16.0",
+        needed_for: "the pictures of the dashboards",
+        source: Source::Go {
+            folder: PROMETHEUS,
+            package: "github.com/prometheus/prometheus/cmd/prometheus",
+            names: &[],
+            variables: &[],
             tags: &["remove_all_sd"],
             modules: GO_MOD,
         },
