@@ -33,7 +33,7 @@ const WITHOUT: Figure = Figure { must: 15.0, goal: 8.0, unit: "MiB" };
 const WITH: Figure = Figure { must: 120.0, goal: 60.0, unit: "MiB" };
 
 /// Room for connections besides the idle ones.
-const SPARE: usize = 200;
+const SPARE: usize = 600;
 
 /// A proxy's memory is read once it has not changed for this long, because it gives back some of it later; and after the
 /// second time in any case.

@@ -139,11 +139,13 @@ impl Answered {
         })
     }
 
-    /// Says whether all bodies were `length` bytes long, of which `more` may have come without being counted.
+    /// Says whether all bodies were `length` bytes long. Up to `more` were under way at the end: counted with their heads and
+    /// not here, or here and not counted.
     fn check(&self, length: usize, more: u32) -> Result<()> {
         #[allow(clippy::cast_precision_loss, reason = "a length of some bytes")]
         let length = length as f64;
-        let (least, most) = (self.requests * length, (self.requests + f64::from(more)) * length);
+        let open = f64::from(more);
+        let (least, most) = ((self.requests - open) * length, (self.requests + open) * length);
         if !(least..=most).contains(&self.bytes) {
             bail!("{} answers of {length} bytes had {} bytes together", self.requests, self.bytes);
         }
