@@ -13,7 +13,7 @@ mod usage;
 
 pub(crate) use figure::Figure;
 pub(crate) use maesh_test_support::until;
-pub(crate) use process::{Running, free_tcp_port, free_udp_port, pinned};
+pub(crate) use process::{Log, Running, free_tcp_port, free_udp_port, pinned};
 pub(crate) use rounds::{Contender, Rounds, Series, alternate};
 pub(crate) use table::{Metric, machine, table};
 pub(crate) use usage::{Usage, mebibytes, resident, tree};
