@@ -3,8 +3,10 @@
 mod buffers;
 mod callers;
 mod changes;
+mod chaos;
 mod cut_off;
 mod demand;
+mod drains;
 mod edges;
 mod endpoints_http1;
 mod endpoints_http2;
@@ -24,6 +26,7 @@ mod metrics;
 mod opaque;
 mod parked;
 mod policies;
+mod replaced;
 mod rooms;
 mod server_names;
 mod support;

@@ -1,6 +1,7 @@
 //! A proxy fed by hand, and endpoints that are real sockets on loopback.
 #![allow(unreachable_pub)]
 
+pub mod caller;
 pub mod endpoints;
 pub mod frames;
 pub mod tls;
