@@ -84,7 +84,7 @@ impl Load {
     /// How many calls there were, and what failed.
     pub fn finish(self) -> (usize, Vec<String>) {
         self.over.store(true, Ordering::Release);
-        let failed = self.callers.into_iter().flat_map(|caller| caller.join().unwrap()).collect();
+        let failed = self.callers.into_iter().flat_map(|caller| caller.join().expect("a caller that ended")).collect();
         (self.asked.load(Ordering::Relaxed), failed)
     }
 }
