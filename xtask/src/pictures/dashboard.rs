@@ -15,9 +15,20 @@ pub(super) struct Dashboard {
     /// The name of its file, without extension.
     pub(super) name: String,
     pub(super) title: String,
-    /// Labels and values of the variables that it has.
-    pub(super) variables: Vec<(String, String)>,
+    pub(super) variables: Vec<Variable>,
     pub(super) panels: Vec<Panel>,
+}
+
+/// A variable that is chosen among the values of a label.
+#[derive(Debug)]
+pub(super) struct Variable {
+    /// What it is called on the dashboard.
+    pub(super) title: String,
+    /// What is chosen here.
+    pub(super) value: String,
+    /// The label, and the series that have it.
+    pub(super) label: String,
+    pub(super) series: String,
 }
 
 /// One panel.
@@ -67,16 +78,35 @@ impl Dashboard {
     }
 
     fn read(name: String, json: &Value) -> Result<Self> {
-        let variable = |json: &Value| {
-            let (_, value) = VARIABLES.iter().find(|(name, _)| json["name"] == *name)?;
-            Some((text(&json["label"]), (*value).to_owned()))
-        };
         Ok(Self {
             name,
             title: text(&json["title"]),
-            variables: list(&json["templating"]["list"]).iter().filter_map(variable).collect(),
+            variables: list(&json["templating"]["list"]).iter().filter_map(Variable::read).collect::<Result<_>>()?,
             panels: list(&json["panels"]).iter().map(Panel::read).collect::<Result<_>>()?,
         })
+    }
+}
+
+impl Variable {
+    /// None for the variable that chooses the Prometheus.
+    fn read(json: &Value) -> Option<Result<Self>> {
+        if json["type"] == "datasource" {
+            return None;
+        }
+        let read = || {
+            let name = VARIABLES.iter().find(|(name, _)| json["name"] == *name);
+            let (_, value) = name.with_context(|| format!("no value is known for {}", json["name"]))?;
+            let query = text(&json["definition"]);
+            let inside = query.strip_prefix("label_values(").and_then(|rest| rest.strip_suffix(')'));
+            let (series, label) = inside.and_then(|inside| inside.rsplit_once(", ")).with_context(|| query.clone())?;
+            Ok(Self {
+                title: text(&json["label"]),
+                value: (*value).to_owned(),
+                label: label.to_owned(),
+                series: filled(series),
+            })
+        };
+        Some(read())
     }
 }
 
@@ -102,8 +132,7 @@ impl Panel {
 
 impl Target {
     fn read(json: &Value) -> Self {
-        let fill = |text: String, (name, value): &(&str, &str)| text.replace(&format!("${name}"), value);
-        Self { expr: VARIABLES.iter().fold(text(&json["expr"]), fill), legend: text(&json["legendFormat"]) }
+        Self { expr: filled(&text(&json["expr"])), legend: text(&json["legendFormat"]) }
     }
 
     /// What a line with these labels is called.
@@ -118,6 +147,12 @@ impl Target {
         }
         name
     }
+}
+
+/// A query with values in the places of variables.
+fn filled(query: &str) -> String {
+    let fill = |text: String, (name, value): &(&str, &str)| text.replace(&format!("${name}"), value);
+    VARIABLES.iter().fold(query.to_owned(), fill)
 }
 
 fn text(json: &Value) -> String {

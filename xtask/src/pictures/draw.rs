@@ -25,6 +25,9 @@ const HEADER: f64 = 56.0;
 const COLOURS: [&str; 10] =
     ["#2f6fb7", "#c8553d", "#3b8f5a", "#b8860b", "#7d5ba6", "#1b8a99", "#d1478b", "#5f6b55", "#8d5524", "#4a4e69"];
 
+/// The colour of lines that the legend leaves out.
+const UNNAMED: &str = "#c9ced6";
+
 const STYLE: &str = "text{font-family:Helvetica,Arial,'Liberation Sans',sans-serif;font-size:11px;fill:#4b5160}\
     .h{font-size:18px;font-weight:bold;fill:#1f2430}.t{font-weight:bold;fill:#1f2430}.r{text-anchor:end}\
     .m{text-anchor:middle}.v{font-size:26px;font-weight:bold;text-anchor:middle}.p{fill:#fff;stroke:#dcdfe6}\
@@ -42,8 +45,9 @@ pub(super) fn picture(dashboard: &Dashboard, measured: &Measured) -> Result<Stri
          <rect width=\"{width}\" height=\"{height}\" fill=\"#f4f5f7\"/><text x=\"12\" y=\"24\" class=\"h\">{0}</text>",
         escaped(&dashboard.title)
     );
-    let variables = dashboard.variables.iter().map(|(label, value)| format!("{label}: {value}")).collect::<Vec<_>>();
-    write!(svg, "<text x=\"12\" y=\"43\">{}</text>", escaped(&variables.join("   ")))?;
+    let variables: Vec<String> =
+        dashboard.variables.iter().map(|one| format!("{}: {}", one.title, one.value)).collect();
+    write!(svg, "<text x=\"12\" y=\"43\">{}</text>", escaped(&variables.join(", ")))?;
     let origin =
         "Drawn by cargo xtask pictures from the queries of the dashboard, run by Prometheus. Not a picture of Grafana.";
     write!(svg, "<text x=\"{}\" y=\"24\" class=\"r\">{origin}</text>", width - 12.0)?;

@@ -35,7 +35,7 @@ pub(super) struct Mesh {
     range: u8,
     stage: Arc<Stage>,
     controller: Option<Running>,
-    _others: Vec<Running>,
+    others: Vec<Running>,
     prometheus: Prometheus,
     /// The endpoints of the Service that changes.
     changing: [SocketAddr; 2],
@@ -56,7 +56,6 @@ impl Mesh {
         let folder = tempfile::Builder::new().prefix("maesh-pictures").tempdir()?;
         fs::create_dir(folder.path().join("manifests"))?;
         let range = u8::try_from(200 + std::process::id() % 50)?;
-        let place = |third, last| Ipv4Addr::new(127, range, third, last);
         let prometheus = Prometheus { address: SocketAddr::from((Ipv4Addr::LOCALHOST, free_tcp_port()?)) };
         let changing = [endpoints::http(stage, 10)?, endpoints::http(stage, 11)?];
         let mut mesh = Self {
@@ -65,7 +64,7 @@ impl Mesh {
             range,
             stage: Arc::clone(stage),
             controller: None,
-            _others: Vec::new(),
+            others: Vec::new(),
             prometheus,
             changing,
             streams: endpoints::echo()?,
@@ -73,33 +72,20 @@ impl Mesh {
         };
         mesh.write_manifests()?;
         mesh.start_controller()?;
-        let controller = SocketAddr::from((place(200, 1), 5390)).to_string();
-        let certificate = mesh.certificate()?;
-        let over_tls = SocketAddr::from((place(200, 2), 5853)).to_string();
-        let listen = mesh.dns().0.to_string();
-        let of_dns = ["dns", "--controller", &controller, "--id", "dns-1", "--lameduck", "0s", "--listen", &listen];
-        let tls = ["--tls-listen", &over_tls, "--tls-certificate", &certificate, "--tls-certificate-key", &certificate];
-        let address = place(200, 3).to_string();
-        let log = mesh.folder.path().join("access.log").display().to_string();
-        // Nobody is there: a receiver that is away.
-        let receiver = format!("http://127.0.0.1:{}", free_tcp_port()?);
-        let of_proxy = ["proxy", "--controller", &controller, "--id", "proxy-1", "--node", "n1", "--address", &address];
-        let observed = ["--access-log", "json", "--access-log-file", &log, "--trace-endpoint", &receiver];
-        let dns = mesh.start_role(2, &[&of_dns[..], &tls].concat())?;
-        let proxy = mesh.start_role(3, &[&of_proxy[..], &observed, &["--drain-horizon", "1s"]].concat())?;
-        let scraping = mesh.start_prometheus()?;
-        mesh._others = vec![dns, proxy, scraping];
+        mesh.start_dns()?;
+        mesh.start_proxy()?;
+        mesh.start_prometheus()?;
         Ok(mesh)
     }
 
     /// Lets the run go on to its end; meanwhile endpoints change, and the controller is away for its phase.
     pub(super) fn play(&mut self, stage: &Stage) -> Result<()> {
         let mut changes = 0;
-        while !stage.is_played() {
+        while !stage.left().is_zero() {
             changes += 1;
             self.write_changing(changes)?;
             self.write_streams(stage.phase())?;
-            stage.pause(CHURN.min(stage.scrapes_every() * 2));
+            stage.pause(CHURN.min(stage.scrapes_every() * 2).min(stage.left()));
             match (stage.phase(), &self.controller) {
                 (Phase::NoController, Some(_)) => self.controller = None,
                 (Phase::NoController, None) | (_, Some(_)) => {}
@@ -136,10 +122,36 @@ impl Mesh {
 
     fn start_controller(&mut self) -> Result<()> {
         let manifests = self.folder.path().join("manifests").display().to_string();
-        let listen = SocketAddr::from((self.place(200, 1), 5390)).to_string();
-        let range = format!("127.{}.0.0/16", self.range);
+        let (listen, range) = (self.discovery(), format!("127.{}.0.0/16", self.range));
         let arguments = ["controller", "--manifests", &manifests, "--listen", &listen, "--address-range", &range];
         self.controller = Some(self.start_role(1, &arguments)?);
+        Ok(())
+    }
+
+    /// Where dns and the proxy connect to the controller.
+    fn discovery(&self) -> String {
+        SocketAddr::from((self.place(200, 1), 5390)).to_string()
+    }
+
+    fn start_dns(&mut self) -> Result<()> {
+        let (controller, listen, certificate) = (self.discovery(), self.dns().0.to_string(), self.certificate()?);
+        let over_tls = SocketAddr::from((self.place(200, 2), 5853)).to_string();
+        let dns = ["dns", "--controller", &controller, "--id", "dns-1", "--lameduck", "0s", "--listen", &listen];
+        let tls = ["--tls-listen", &over_tls, "--tls-certificate", &certificate, "--tls-certificate-key", &certificate];
+        let process = self.start_role(2, &[&dns[..], &tls].concat())?;
+        self.others.push(process);
+        Ok(())
+    }
+
+    fn start_proxy(&mut self) -> Result<()> {
+        let (controller, address) = (self.discovery(), self.place(200, 3).to_string());
+        let log = self.folder.path().join("access.log").display().to_string();
+        // Nobody is there: a receiver that is away.
+        let receiver = format!("http://127.0.0.1:{}", free_tcp_port()?);
+        let proxy = ["proxy", "--controller", &controller, "--id", "proxy-1", "--node", "n1", "--address", &address];
+        let observed = ["--access-log", "json", "--access-log-file", &log, "--trace-endpoint", &receiver];
+        let process = self.start_role(3, &[&proxy[..], &observed, &["--drain-horizon", "1s"]].concat())?;
+        self.others.push(process);
         Ok(())
     }
 
@@ -153,7 +165,7 @@ impl Mesh {
         Ok(process)
     }
 
-    fn start_prometheus(&self) -> Result<Running> {
+    fn start_prometheus(&mut self) -> Result<()> {
         let every = self.stage.scrapes_every().as_secs();
         let mut config = format!("global: {{scrape_interval: {every}s}}\nscrape_configs:\n");
         for (last, role) in [(1, "controller"), (2, "dns"), (3, "proxy")] {
@@ -170,7 +182,8 @@ impl Mesh {
         command.args([&format!("--web.listen-address={}", self.prometheus.address), "--log.level=warn"]);
         let mut process = Running::start(super::PROMETHEUS, command)?;
         process.wait_until(PATIENCE, || super::prometheus::get(self.prometheus.address, "/-/ready").is_ok())?;
-        Ok(process)
+        self.others.push(process);
+        Ok(())
     }
 
     /// A certificate for DNS over TLS and its key, in one file.

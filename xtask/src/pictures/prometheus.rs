@@ -5,12 +5,12 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::Measured;
-use super::dashboard::{Dashboard, Target};
+use super::dashboard::{Dashboard, Target, Variable};
 
 /// Points of a line at most.
 const POINTS: f64 = 120.0;
@@ -48,6 +48,9 @@ impl<'a> Run<'a> {
 
     /// Runs all queries of a dashboard.
     pub(super) fn measure(&self, dashboard: &Dashboard) -> Result<Measured> {
+        for variable in &dashboard.variables {
+            self.check(variable)?;
+        }
         let lines = |targets: &[Target]| -> Result<Vec<Line>> {
             let mut all = Vec::new();
             for target in targets {
@@ -64,6 +67,21 @@ impl<'a> Run<'a> {
         Ok(Measured { seconds: self.end - self.begin, panels })
     }
 
+    /// Whether a dashboard offers the value of a variable that is drawn.
+    fn check(&self, variable: &Variable) -> Result<()> {
+        let Variable { label, series, value, title } = variable;
+        let answer = self.ask(&format!("/api/v1/label/{label}/values?match[]={}", encoded(series)))?;
+        let offered = answer["data"].as_array().with_context(|| format!("{series}: {answer}"))?;
+        println!("{title}: {} to choose from", offered.len());
+        ensure!(offered.iter().any(|one| one == value), "{title}: {value} is not offered: {answer}");
+        Ok(())
+    }
+
+    fn ask(&self, path: &str) -> Result<Value> {
+        let answer = get(self.prometheus.address, path)?;
+        serde_json::from_str(&answer).with_context(|| format!("{path}: {answer}"))
+    }
+
     /// The lines of one query.
     fn lines(&self, target: &Target) -> Result<Vec<Line>> {
         let step = ((self.end - self.begin) / POINTS).max(1.0).round();
@@ -73,8 +91,7 @@ impl<'a> Run<'a> {
             self.begin,
             self.end
         );
-        let answer = get(self.prometheus.address, &path).with_context(|| target.expr.clone())?;
-        let answer: Value = serde_json::from_str(&answer).with_context(|| format!("{}: {answer}", target.expr))?;
+        let answer = self.ask(&path)?;
         let results = answer["data"]["result"].as_array().with_context(|| format!("{}: {answer}", target.expr))?;
         let point = |point: &Value| {
             let value = point[1].as_str().and_then(|value| value.parse().ok()).filter(|value: &f64| value.is_finite());

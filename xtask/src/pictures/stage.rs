@@ -67,9 +67,9 @@ impl Stage {
         Phase::at(shown.as_secs_f64() / self.times.length.as_secs_f64())
     }
 
-    /// Whether the time is up.
-    pub(super) fn is_played(&self) -> bool {
-        self.began.elapsed() >= self.times.warm_up + self.times.length
+    /// The time that is left.
+    pub(super) fn left(&self) -> Duration {
+        (self.times.warm_up + self.times.length).saturating_sub(self.began.elapsed())
     }
 
     /// How often Prometheus scrapes.

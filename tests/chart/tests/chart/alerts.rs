@@ -12,7 +12,7 @@ use std::path::Path;
 use maesh_test_support::{need_tool, repository};
 use serde_json::{Map, Value, json};
 
-use crate::helm::{newest, objects, succeeded, template, values};
+use crate::helm::{chart, newest, objects, succeeded, template, values};
 use crate::queries::run;
 use crate::render::text;
 use cases::{CASES, Case, Firing, HEALTHY};
@@ -100,7 +100,10 @@ fn chart_alerts_fire_when_they_should() {
 fn chart_alerts_say_what_to_do_and_are_documented() {
     let Some(helm) = newest() else { return };
     let page = fs::read_to_string(repository().join("docs/operations.md")).unwrap();
-    for rule in rules(&alerts(&helm)) {
+    let alerts = alerts(&helm);
+    let file = fs::read_to_string(chart().join("alerts.yaml")).unwrap();
+    assert_eq!(objects(&file), std::slice::from_ref(&alerts), "Prometheus can read the file as it is");
+    for rule in rules(&alerts) {
         let name = text(rule, "/alert");
         for part in ["summary", "description"] {
             let said = text(rule, &format!("/annotations/{part}"));

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use super::super::prometheus::Line;
 use super::axis::Axis;
 use super::unit::Unit;
-use super::{COLOURS, escaped};
+use super::{COLOURS, UNNAMED, escaped};
 
 /// The rows of a legend at most. Where there are more, lines that are 0 all the time are left out of it, and counted.
 const LEGEND_ROWS: usize = 3;
@@ -109,8 +109,12 @@ pub(super) fn time_series(svg: &mut String, frame: &Frame, unit: &str, is_stacke
         greatest: axis.greatest,
     };
     grid(svg, &plot, &axis)?;
+    let named: Vec<usize> = legend.iter().flatten().filter_map(|entry| entry.line).collect();
+    let colour_of = |index: &usize| {
+        named.iter().position(|named| named == index).map_or(UNNAMED, |place| COLOURS[place % COLOURS.len()])
+    };
     for (index, line) in lines.iter().enumerate() {
-        let colour = COLOURS[index % COLOURS.len()];
+        let colour = colour_of(&index);
         if is_stacked {
             let lower =
                 if index == 0 { sums[0].iter().map(|(at, _)| (*at, 0.0)).collect() } else { sums[index - 1].clone() };
@@ -125,7 +129,7 @@ pub(super) fn time_series(svg: &mut String, frame: &Frame, unit: &str, is_stacke
         let y = frame.height - 10.0 - LEGEND_ROW * (legend.len() - 1 - row) as f64;
         for Entry { x, line, text } in entries {
             let x = x + 10.0;
-            if let Some(colour) = line.map(|index| COLOURS[index % COLOURS.len()]) {
+            if let Some(colour) = line.as_ref().map(colour_of) {
                 write!(svg, "<path d=\"M{x:.0} {:.1}h12\" stroke=\"{colour}\" stroke-width=\"3\"/>", y - 4.0)?;
             }
             write!(svg, "<text x=\"{:.0}\" y=\"{y}\">{}</text>", x + 16.0, escaped(text))?;
