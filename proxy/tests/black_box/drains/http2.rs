@@ -239,6 +239,9 @@ async fn streams_above_the_last_one_are_ignored() {
     assert_eq!(within(drained).await.expect("drained"), 0);
 }
 
+/// The frames of a flood, by their place in it.
+type Flood<'a> = &'a (dyn Fn(u32) -> Vec<u8> + Sync);
+
 /// Frames without end from a caller that was told to go: its connection ends, and the drain does not wait for it.
 #[tokio::test]
 async fn floods_of_callers_that_part_are_ended() {
@@ -247,7 +250,7 @@ async fn floods_of_callers_that_part_are_ended() {
         0 => frame(HEADERS, 0, 3, &head("GET", "/")),
         _ => frame(CONTINUATION, 0, 3, &[]),
     };
-    let floods: [(&str, &(dyn Fn(u32) -> Vec<u8> + Sync)); 7] = [
+    let floods: [(&str, Flood<'_>); 7] = [
         ("PING", &|_| frame(PING, 0, 0, &[0; 8])),
         ("answers to PING", &|_| frame(PING, ACK, 0, b"goingnow")),
         ("SETTINGS", &|_| frame(SETTINGS, 0, 0, &[])),
