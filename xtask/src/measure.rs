@@ -11,7 +11,7 @@ mod table;
 mod usage;
 
 pub(crate) use maesh_test_support::until;
-pub(crate) use process::{Running, free_tcp_port, free_udp_port, pinned};
+pub(crate) use process::{Log, Running, free_tcp_port, free_udp_port, pinned};
 pub(crate) use rounds::{Contender, Rounds, Series, alternate};
 pub(crate) use table::{Metric, machine, table};
 pub(crate) use usage::{Usage, resident, tree};

@@ -124,6 +124,11 @@ impl Running {
 pub(crate) struct Log(File);
 
 impl Log {
+    /// The same outputs once more.
+    pub(crate) fn again(&self) -> Result<Self> {
+        Ok(Self(self.0.try_clone().context("the program's output")?))
+    }
+
     /// Everything so far.
     pub(crate) fn read(&self) -> String {
         let mut text = Vec::new();
