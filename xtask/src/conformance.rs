@@ -8,6 +8,7 @@ mod h2spec;
 mod mesh;
 mod peers;
 mod smuggling;
+mod websocket;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -49,6 +50,12 @@ const SUITES: &[Suite] = &[
         shows: "that no request hides another one",
         tools: smuggling::TOOLS,
         run: smuggling::run,
+    },
+    Suite {
+        name: "websocket",
+        shows: "that WebSockets between programs of others go through",
+        tools: websocket::TOOLS,
+        run: websocket::run,
     },
 ];
 
