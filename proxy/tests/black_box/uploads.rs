@@ -196,7 +196,10 @@ async fn an_upload_behind_its_response_ends_with_its_caller() {
         if held == 0 && begun == reset {
             return;
         }
-        assert!(Instant::now() < until, "{held} bytes are held, and {begun} streams were opened and {reset} of them reset");
+        assert!(
+            Instant::now() < until,
+            "{held} bytes are held, and {begun} streams were opened and {reset} of them reset"
+        );
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

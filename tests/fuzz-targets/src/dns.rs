@@ -25,7 +25,8 @@ static SNAPSHOT: LazyLock<Arc<Snapshot>> = LazyLock::new(|| {
         controllers: Vec::new(),
     };
     let name = |service: &str, answer| {
-        let port = NamePort { number: 80, protocol: Protocol::Http, name: Some("http".into()), listen: 80, scheme: None };
+        let port =
+            NamePort { number: 80, protocol: Protocol::Http, name: Some("http".into()), listen: 80, scheme: None };
         let service: ServiceName = service.parse().expect("namespace/name");
         Resource::Name(Name { service, answer, plain: ips(40), headless: true, ports: vec![port] })
     };

@@ -71,11 +71,9 @@ function page(request, response) {
 
 function call(address, names) {
   const [ip, port] = address.split(':');
-  const connect = (name, target, { protocols = [], plain = false } = {}) => new WebSocket(
-    `ws://${name}.shop.maesh:${port}${target}`,
-    protocols,
-    { perMessageDeflate: !plain, lookup: (_, options, done) => (options.all ? done(null, [{ address: ip, family: 4 }]) : done(null, ip, 4)) },
-  );
+  const lookup = (_, options, done) => (options.all ? done(null, [{ address: ip, family: 4 }]) : done(null, ip, 4));
+  const connect = (name, target, { protocols = [], plain = false } = {}) => (
+    new WebSocket(`ws://${name}.shop.maesh:${port}${target}`, protocols, { perMessageDeflate: !plain, lookup }));
   const more = {
     'close-1001-sent': closeSent(1001),
     'fragments-sent': async (open) => {

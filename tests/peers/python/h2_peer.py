@@ -118,7 +118,7 @@ class Socket:
         await self.send_events(TextMessage(message) if isinstance(message, str) else BytesMessage(message))
 
     async def send_fragments(self, fragments):
-        # wsproto takes a text in whole characters: with this last one each, they lie in frames of one character.
+        # wsproto takes a text in whole characters.
         text = b"".join(fragments).decode()
         events = [TextMessage(letter, message_finished=False) for letter in text[:-1]]
         await self.send_events(*events, TextMessage(text[-1]))
@@ -176,7 +176,7 @@ async def call(host, port, names):
             raise
         return socket
 
-    await cases.run(dial, "h2", names)
+    await cases.run(dial, "wsproto", names)
 
 
 _, address, *services = sys.argv[1:]

@@ -229,8 +229,8 @@ const STREAMS: &[Row] = &[
     ("a coding as a trailer", ("x-a", "b"), "abc", ("transfer-encoding", "chunked"), 0),
     ("CR LF in a trailer", ("x-a", "b"), "abc", ("x-t", "1\r\n\r\nGET /smuggled HTTP/1.1"), 0),
     ("CR LF in the protocol of a CONNECT", (":protocol", "websocket\r\nx: y"), "", NONE, 0),
-    // The endpoint is asked for a WebSocket, and answers as if it were a usual request.
-    ("a WebSocket, and a hidden request on it", (":protocol", "websocket"), "@", NONE, 1),
+    // The endpoint answers as if it were a usual request.
+    ("a WebSocket, a hidden request on it, and no agreement", (":protocol", "websocket"), "@", NONE, 1),
     ("CONNECT to another protocol", (":protocol", "x"), "@", NONE, 0),
 ];
 

@@ -71,6 +71,7 @@ pub(super) const LIMITS: &[Limit] = &[
         why: "the WebSocket interface of browsers sends no fragments, no pings and no code 1001, and does not tell why a \
               handshake was refused",
     },
+    Limit { clients: &["wsproto"], cases: &["fragments-sent"], why: "fragments of a text end with a character" },
     Limit { clients: &["undici"], cases: &["deflate-sent"], why: "it negotiates compression, and sends without it" },
 ];
 

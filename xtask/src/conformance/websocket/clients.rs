@@ -44,7 +44,7 @@ pub(super) const CLIENTS: &[Client] = &[
         how: How::Program(|| python("websockets_peer.py", "websockets")),
     },
     Client { name: "undici", title: "undici (HTTP/2)", how: How::Program(|| node_20("websocket_h2.js", "undici")) },
-    Client { name: "h2", title: "wsproto (HTTP/2)", how: How::Program(|| python("h2_peer.py", "wsproto")) },
+    Client { name: "wsproto", title: "wsproto (HTTP/2)", how: How::Program(|| python("h2_peer.py", "wsproto")) },
     Client { name: "chromium", title: "Chromium", how: How::Browser },
 ];
 
@@ -108,6 +108,8 @@ fn call(name: &str, mut command: Command, to: SocketAddr, servers: &[Server]) ->
 /// Opens the page of the server `ws` in Chromium, through the mesh, and returns what the page sends back to that server.
 fn browse(name: &str, to: SocketAddr, servers: &[Server]) -> Result<String> {
     let program = installed("chromium", "chromium", "WebSocket from a browser")?;
+    // Without it there is no server with the page.
+    node("websocket.js", "ws")?;
     let home = servers.iter().find(|server| server.name == "ws").context("no server has the page")?;
     let profile = tempfile::Builder::new().prefix("maesh-browser").tempdir()?;
     let mut command = Command::new(program);
@@ -123,4 +125,22 @@ fn browse(name: &str, to: SocketAddr, servers: &[Server]) -> Result<String> {
     let end = format!("end\t{name}\n");
     browser.wait_until(BROWSING, || home.log().contains(&end))?;
     Ok(home.log())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_are_lines() {
+        for (line, want) in [
+            ("result\tws\ttext\ta b\tc", Some(("ws", "text", "a b\tc"))),
+            ("result\tws\ttext", None),
+            ("close\tws\t1000\tbye", None),
+        ] {
+            let got = result(line);
+            let got = got.as_ref().map(|((server, case), seen)| (server.as_str(), case.as_str(), seen.as_str()));
+            assert_eq!(got, want, "{line:?}");
+        }
+    }
 }

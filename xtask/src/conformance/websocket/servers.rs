@@ -79,12 +79,9 @@ fn program(name: &'static str, title: String, mut command: Command) -> Result<Se
 /// Envoy, which takes WebSockets over HTTP/2, before `ws`.
 fn envoy(started: &[Server]) -> Result<Server> {
     let program = tool("envoy")?;
-    let Some(behind) = started.iter().find(|server| server.name == "ws") else {
-        tool("ws")?;
-        return Err(
-            ToolError::NotInstalled { name: "node", package: "nodejs", needed_for: "a server behind Envoy" }.into()
-        );
-    };
+    // Without it there is nothing behind Envoy.
+    node("websocket.js", "ws")?;
+    let behind = started.iter().find(|server| server.name == "ws").context("no server is behind Envoy")?;
     let address = free()?;
     let template = fs::read_to_string(in_peers("envoy.yaml")).context("the configuration of Envoy")?;
     let configuration = tempfile::Builder::new().suffix(".yaml").tempfile()?;
