@@ -41,11 +41,15 @@ fn is_forwarded(from: &Request, to: &Request) {
     assert_eq!(to.method, from.method);
     let (authority, target) = split_target(&from.target);
     assert_eq!(String::from_utf8_lossy(&to.target), String::from_utf8_lossy(&target));
-    let host = authority.or_else(|| from.all("host").next().map(<[u8]>::to_vec));
-    assert_eq!(to.all("host").collect::<Vec<_>>(), host.iter().map(|host| &**host).collect::<Vec<_>>());
+    // A request of HTTP/1.0 may have none; one of HTTP/1.1 then has an empty one (RFC 9112 section 3.2).
+    let host = authority.or_else(|| from.all("host").next().map(<[u8]>::to_vec)).unwrap_or_default();
+    assert_eq!(to.all("host").collect::<Vec<_>>(), [&*host]);
     assert_eq!(to.body, from.body);
-    assert_eq!(kept_trailers(&to.trailers), kept_trailers(&from.trailers));
-    assert_eq!(kept(to), kept(from));
+    assert_eq!(by_name(&to.trailers, |_| true), by_name(&from.trailers, may_trail));
+    assert_eq!(by_name(&to.fields, |name| !is_set(name)), kept(from));
+    let leaves_http = from.is_1_1 && from.has("upgrade") && to.has("upgrade");
+    let connection: Vec<&[u8]> = to.all("connection").collect();
+    assert_eq!(connection, if leaves_http { vec![&b"upgrade"[..]] } else { Vec::new() });
     // Set by the mesh, once, whatever the caller writes.
     for (name, value) in [
         ("x-forwarded-for", "127.0.0.1"),
@@ -84,46 +88,63 @@ fn is_of_mesh(name: &str) -> bool {
     name.starts_with("x-forwarded-") || name.starts_with("x-maesh-") || name == "x-real-ip" || name == "forwarded"
 }
 
-/// The fields that a proxy passes on as they are, with their values in order.
-fn kept(request: &Request) -> BTreeMap<&str, Vec<&[u8]>> {
+/// Whether the proxy sets this field itself, in place of the caller's.
+fn is_set(name: &str) -> bool {
+    ["host", "content-length", "transfer-encoding", "connection", "upgrade"].contains(&name) || is_of_mesh(name)
+}
+
+/// The fields that a proxy passes on as they are.
+fn kept(request: &Request) -> Fields<'_> {
     let of_connection = [
-        "connection",
         "keep-alive",
         "proxy-connection",
         "te",
-        "transfer-encoding",
-        "content-length",
-        "upgrade",
         "http2-settings",
         "proxy-authenticate",
         "proxy-authorization",
         "expect",
-        "host",
     ];
     let named: Vec<String> = request
         .all("connection")
         .flat_map(|value| value.split(|byte| *byte == b','))
         .map(|word| String::from_utf8_lossy(word.trim_ascii()).to_ascii_lowercase())
         .collect();
-    let mut kept = BTreeMap::<_, Vec<_>>::new();
-    for (name, value) in &request.fields {
-        let is_kept =
-            !of_connection.contains(&&**name) && !is_of_mesh(&name.replace('_', "-")) && !named.contains(name);
-        if is_kept {
-            kept.entry(&**name).or_default().push(&**value);
-        }
+    let mut kept = by_name(&request.fields, |name| {
+        let imitates = is_of_mesh(&name.replace('_', "-"));
+        !is_set(name) && !of_connection.contains(&name) && !imitates && !named.iter().any(|it| it == name)
+    });
+    // Several are as good as one, and an endpoint may know one only (RFC 6265 section 5.4).
+    if let Some(cookies) = kept.get_mut("cookie") {
+        *cookies = vec![cookies.join("; ")];
     }
     kept
 }
 
-/// The trailers that are passed on.
-fn kept_trailers(trailers: &[Field]) -> BTreeMap<&str, Vec<&[u8]>> {
-    let mut kept = BTreeMap::<_, Vec<_>>::new();
-    for (name, value) in trailers {
-        let of_head = ["host", "content-length", "transfer-encoding", "connection"].contains(&&**name);
-        if !of_head && !is_of_mesh(&name.replace('_', "-")) {
-            kept.entry(&**name).or_default().push(&**value);
-        }
+/// Whether a field may stand in trailers: none that frames, routes or authorises, and none of the mesh's.
+fn may_trail(name: &str) -> bool {
+    let of_head = [
+        "content-length",
+        "transfer-encoding",
+        "host",
+        "connection",
+        "te",
+        "trailer",
+        "upgrade",
+        "authorization",
+        "content-type",
+        "content-encoding",
+        "set-cookie",
+    ];
+    !of_head.contains(&name) && !is_of_mesh(&name.replace('_', "-"))
+}
+
+/// Values by the names of their fields, in order.
+type Fields<'a> = BTreeMap<&'a str, Vec<String>>;
+
+fn by_name(fields: &[Field], is_wanted: impl Fn(&str) -> bool) -> Fields<'_> {
+    let mut found = Fields::new();
+    for (name, value) in fields.iter().filter(|(name, _)| is_wanted(name)) {
+        found.entry(&**name).or_default().push(value.escape_ascii().to_string());
     }
-    kept
+    found
 }
