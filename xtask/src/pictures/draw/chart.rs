@@ -53,21 +53,28 @@ impl Plot {
         path
     }
 
-    /// The area between two lines of the same times.
+    /// The area between two lines of the same times, interrupted where a time is missing.
     fn area(&self, lower: &[(f64, f64)], upper: &[(f64, f64)]) -> String {
+        let both: Vec<_> =
+            upper.iter().zip(lower).map(|((at, upper), (_, lower))| (*at, Some((*upper, *lower)))).collect();
         let mut path = String::new();
-        for (index, (at, value)) in upper.iter().chain(lower.iter().rev()).enumerate() {
-            let letter = if index == 0 { 'M' } else { 'L' };
-            let _ = write!(path, "{letter}{:.1} {:.1}", self.x(*at), self.y(*value));
+        for run in runs(&both) {
+            let there = run.iter().map(|(at, (upper, _))| (*at, *upper));
+            let back = run.iter().rev().map(|(at, (_, lower))| (*at, *lower));
+            for (index, (at, value)) in there.chain(back).enumerate() {
+                let letter = if index == 0 { 'M' } else { 'L' };
+                let _ = write!(path, "{letter}{:.1} {:.1}", self.x(at), self.y(value));
+            }
+            path.push('Z');
         }
-        path + "Z"
+        path
     }
 }
 
 /// Parts of a line without a gap: neither a time without a value nor one that is missing.
-fn runs(points: &[(f64, Option<f64>)]) -> Vec<Vec<(f64, f64)>> {
+fn runs<T: Copy>(points: &[(f64, Option<T>)]) -> Vec<Vec<(f64, T)>> {
     let step = points.windows(2).map(|two| two[1].0 - two[0].0).fold(f64::INFINITY, f64::min);
-    let mut runs: Vec<Vec<(f64, f64)>> = Vec::new();
+    let mut runs: Vec<Vec<(f64, T)>> = Vec::new();
     let mut last = None;
     for (at, value) in points {
         let Some(value) = value else {
@@ -171,7 +178,11 @@ fn grid(svg: &mut String, plot: &Plot, axis: &Axis) -> Result<()> {
     for at in time.ticks().into_iter().filter(|at| *at <= plot.seconds) {
         let x = plot.x(at);
         write!(svg, "<path class=\"g\" d=\"M{x:.1} {}V{}\"/>", plot.top, plot.bottom)?;
-        let class = if at == 0.0 { "" } else { " class=\"m\"" };
+        let class = match at / plot.seconds {
+            share if share < 0.05 => "",
+            share if share > 0.95 => " class=\"r\"",
+            _ => " class=\"m\"",
+        };
         write!(svg, "<text x=\"{x:.1}\" y=\"{:.1}\"{class}>{}</text>", plot.bottom + 13.0, time.label(at))?;
     }
     Ok(())
