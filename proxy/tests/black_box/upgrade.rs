@@ -477,3 +477,30 @@ async fn an_endpoint_without_extended_connect_gets_no_websocket() {
     let (head, _) = ask(address, &get("web.shop", "/")).await;
     assert!(head.starts_with("http/1.1 200 "), "{head}");
 }
+
+/// An endpoint that answers a WebSocket handshake as a usual request has not agreed: over HTTP/2 its 200 would say that it has
+/// (RFC 8441 section 5).
+#[tokio::test]
+async fn an_endpoint_that_stays_in_http_has_not_agreed() {
+    let endpoint = endpoints::raw(|mut stream| async move {
+        if read_until(&mut stream, &mut Vec::new(), b"\r\n\r\n").await {
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello").await.expect("written");
+            let _ = stream.read_to_end(&mut Vec::new()).await;
+        }
+    })
+    .await;
+    let (_fed, address) = fed(endpoint).await;
+    let stream = TcpStream::connect(address).await.expect("connected");
+    let (sender, connection) = h2::client::handshake(stream).await.expect("a handshake");
+    tokio::spawn(connection);
+    until(|| sender.is_extended_connect_protocol_enabled()).await;
+    let mut request = http::Request::new(());
+    *request.method_mut() = http::Method::CONNECT;
+    *request.uri_mut() = format!("http://web.shop:{}/chat", address.port()).parse().expect("a URI");
+    request.extensions_mut().insert(h2::ext::Protocol::from_static("websocket"));
+    let mut sender = within(sender.ready()).await.expect("ready");
+    let (answer, _upload) = sender.send_request(request, false).expect("sent");
+    let answer = within(answer).await.expect("answered");
+    assert_eq!(answer.status(), 502);
+    assert_eq!(answer.headers().get("x-maesh-reason").expect("a reason"), "upstream_protocol");
+}
