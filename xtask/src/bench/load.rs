@@ -188,7 +188,9 @@ mod tests {
     #[test]
     fn bodies_of_another_length_are_seen() {
         let answered = Answered { requests: 9.0, bytes: 621.0 };
-        for (length, more, fits) in [(69, 0, true), (70, 0, false), (70, 8, false), (68, 0, false), (68, 1, true)] {
+        for (length, more, fits) in
+            [(69, 0, true), (70, 0, false), (70, 1, true), (700, 8, false), (68, 0, false), (68, 1, true)]
+        {
             assert_eq!(answered.check(length, more).is_ok(), fits, "{length} bytes, {more} more");
         }
     }
