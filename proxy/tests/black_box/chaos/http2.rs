@@ -177,8 +177,15 @@ fn floods() -> Vec<Habit> {
     };
     let interim = block(&[(":status", "103"), ("link", "x")]);
     vec![
-        // What bounds their number is that they do no work.
-        flood("interim responses", &[Refused("upstream_reset")], HEADERS, END_HEADERS, interim, true),
+        // What bounds their number is that they do no work; interim responses are also counted for each stream.
+        flood(
+            "interim responses",
+            &[Refused("upstream_protocol"), Refused("upstream_reset")],
+            HEADERS,
+            END_HEADERS,
+            interim,
+            true,
+        ),
         flood("PING", &[Refused("upstream_reset")], PING, 0, vec![0; 8], false),
         once("a header block without end", &[Refused("upstream_protocol")], |mut stream, id, _| async move {
             let _ = stream.write_all(&frame(HEADERS, 0, id, OK)).await;
