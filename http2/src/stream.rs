@@ -131,6 +131,14 @@ impl Stream {
         }
     }
 
+    /// Ready once what is missing can no longer arrive.
+    pub(crate) fn poll_failed(&mut self, cx: &Context<'_>) -> Poll<()> {
+        match self.failed {
+            Some(_) if self.arrived != Arrived::All => Poll::Ready(()),
+            _ => remember(&mut self.reader, cx),
+        }
+    }
+
     /// Takes the head of the response.
     pub(crate) fn poll_response(&mut self, cx: &Context<'_>) -> Poll<Result<response::Parts, Error>> {
         match (self.head.take(), self.failed) {

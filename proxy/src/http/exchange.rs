@@ -304,7 +304,10 @@ pub(crate) struct Activity {
     last: AtomicU32,
     /// Milliseconds; 0 while there is no limit.
     limit: AtomicU32,
+    /// The caller has not sent all of its request yet, as far as anybody has read.
     uploading: AtomicBool,
+    /// What is left of the request is not read: its reader has gone.
+    unread: AtomicBool,
     /// Bytes of the request's body.
     received: AtomicU64,
 }
@@ -318,6 +321,7 @@ impl Activity {
             last,
             limit: AtomicU32::new(0),
             uploading: AtomicBool::new(false),
+            unread: AtomicBool::new(false),
             received: AtomicU64::new(0),
         })
     }
@@ -326,6 +330,7 @@ impl Activity {
     fn begin(&self) {
         self.limit.store(0, Ordering::Relaxed);
         self.uploading.store(false, Ordering::Relaxed);
+        self.unread.store(false, Ordering::Relaxed);
         self.received.store(0, Ordering::Relaxed);
         self.touch();
     }
@@ -361,6 +366,16 @@ impl Activity {
     /// The caller has not sent all of its request yet, as far as anybody has read.
     pub(crate) fn is_uploading(&self) -> bool {
         self.uploading.load(Ordering::Relaxed)
+    }
+
+    /// Nobody reads what is left of the request.
+    pub(crate) fn leave_unread(&self) {
+        self.unread.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether nobody reads what is left of the request.
+    pub(crate) fn is_unread(&self) -> bool {
+        self.unread.load(Ordering::Relaxed)
     }
 
     /// How long no byte has moved.

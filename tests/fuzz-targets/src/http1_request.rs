@@ -19,19 +19,11 @@ pub(crate) fn run(bytes: &[u8]) {
     let Some((&seed, stream)) = bytes.split_first() else { return };
     server::cuts_do_not_matter(stream, seed);
     let asked = requests(stream);
-    if asked.iter().any(stands_still) {
-        return;
-    }
     let at_once = LAB.ask(&[stream]);
     judge(&asked, &at_once);
     if seed > 0 {
         judge(&asked, &LAB.ask(&cut(stream, seed)));
     }
-}
-
-/// Where the mesh itself answers such a request, whose body nobody reads then, the connection stands still.
-fn stands_still(request: &Request) -> bool {
-    request.has("upgrade") && request.has("content-length") && !request.body.is_empty()
 }
 
 /// The requests in a stream, as far as they are whole and well-formed.

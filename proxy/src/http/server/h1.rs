@@ -92,7 +92,7 @@ async fn serve_requests(io: CallerIo, caller: &Arc<Caller>) -> Option<CallerIo> 
         let exchange = Exchange::begin(caller, request.method(), form, caller.activity.clone());
         let has_length = request.body().size_hint().upper().is_some();
         let (head, body) = request.into_parts();
-        let body = RequestBody::h1(body, exchange.activity.clone());
+        let body = RequestBody::h1(body, caller);
         respond(caller, exchange, slot.clone(), has_length, ProxiedRequest::new(head, body))
     });
     let mut connection = builder.serve_connection(io, service);

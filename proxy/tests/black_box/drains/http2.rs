@@ -146,32 +146,26 @@ async fn requests_without_a_pause_do_not_put_goaway_off() {
 async fn many_connections_part_at_once_without_a_loss() {
     const MANY: u32 = 300;
     let mut proxied = Proxied::new(LONG).await;
+    let (told, mut are_told) = watch::channel(0);
     let mut callers = JoinSet::new();
     for _ in 0..MANY {
         let mut caller = Talk::connect(proxied.address).await;
         let slow = caller.ask("/slow").await;
+        let told = told.clone();
         callers.spawn(async move {
             let mut lost = 0;
             while caller.goaways.is_empty() {
                 let stream = caller.ask("/").await;
                 lost += u32::from(!caller.is_answered(stream).await);
             }
+            told.send_modify(|told| *told += 1);
             caller.acknowledge().await;
             (lost + u32::from(!caller.is_answered(slow).await), caller.end().await)
         });
     }
     proxied.await_asked(2 * MANY).await;
     let drained = proxied.drain().await;
-    // All have heard GOAWAY once nothing but what is slow is under way.
-    let mut before = 0;
-    loop {
-        tokio::time::sleep(Duration::from_millis(200)).await;
-        let now = *proxied.asked.borrow();
-        if now == before {
-            break;
-        }
-        before = now;
-    }
+    within(are_told.wait_for(|told| *told == MANY)).await.expect("told to go");
     proxied.free.send_replace(true);
     while let Some(caller) = within(callers.join_next()).await {
         assert_eq!(caller.expect("no panic"), (0, Some(0)), "requests lost, and how the connection ended");

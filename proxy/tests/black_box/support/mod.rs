@@ -450,6 +450,14 @@ impl Raw {
         String::from_utf8(bytes).expect("text").to_ascii_lowercase()
     }
 
+    /// Reads until `text` has come.
+    pub async fn until(&mut self, text: &str) {
+        while !self.heard.windows(text.len()).any(|part| part == text.as_bytes()) {
+            let read = within(self.stream.read_buf(&mut self.heard)).await.expect("read");
+            assert!(read > 0, "closed before {text:?}: {:?}", String::from_utf8_lossy(&self.heard));
+        }
+    }
+
     /// Reads until the other side closes.
     pub async fn rest(&mut self) -> String {
         let mut bytes = std::mem::take(&mut self.heard);
