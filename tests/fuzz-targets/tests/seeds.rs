@@ -1,6 +1,6 @@
 //! Every target, over its seeds and over variations of them: always the same ones, so that a failure comes again.
 
-use std::{fs, path::PathBuf};
+use std::{env, fs, path::PathBuf};
 
 use maesh_fuzz_targets::{TARGETS, run};
 
@@ -8,7 +8,8 @@ use maesh_fuzz_targets::{TARGETS, run};
 const VARIATIONS: u32 = 64;
 
 fn folder(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../fuzz").join(name)
+    // Of the clone that is tested, not of the one that this was built in: clones may share the folder for builds.
+    PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("run by cargo")).join("../fuzz").join(name)
 }
 
 /// The names of files in a folder, sorted.
