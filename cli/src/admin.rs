@@ -5,6 +5,7 @@
 //! something (the log level) is taken from loopback addresses only. A page in somebody's browser learns nothing here
 //! ([`host`]).
 
+mod exposition;
 mod host;
 mod page;
 mod serve;
@@ -30,6 +31,7 @@ use serde_json::{Value, json};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::Semaphore;
 
+use self::exposition::{Expositions, Form};
 pub use self::host::HostCheck;
 use crate::{logs::LogLevel, version::VERSION};
 
@@ -68,14 +70,7 @@ pub struct Admin {
     /// Which requests must name this machine.
     pub host_check: HostCheck,
     workers: Semaphore,
-    exposition: tokio::sync::Mutex<Exposition>,
-}
-
-/// The metrics as text, and since when they may be newer than what it says.
-#[derive(Default)]
-struct Exposition {
-    begun: Option<Instant>,
-    text: Bytes,
+    expositions: tokio::sync::Mutex<Expositions>,
 }
 
 /// Takes the port, so that a taken one is reported before anything else starts.
@@ -124,7 +119,7 @@ impl Admin {
             log_level,
             host_check: HostCheck::FromLoopback,
             workers: Semaphore::new(WORKERS),
-            exposition: tokio::sync::Mutex::default(),
+            expositions: tokio::sync::Mutex::default(),
         }
     }
 
@@ -171,7 +166,11 @@ impl Admin {
             _ => {
                 let is_scrape = path == "/metrics";
                 let made = async {
-                    if is_scrape { self.scrape().await } else { self.make(request, from.ip().to_canonical()).await }
+                    if is_scrape {
+                        self.scrape(Form::wanted(request.headers())).await
+                    } else {
+                        self.make(request, from.ip().to_canonical()).await
+                    }
                 };
                 let made = tokio::time::timeout(ANSWER_TIMEOUT, made).await;
                 made.unwrap_or_else(|_| text(StatusCode::SERVICE_UNAVAILABLE, "no answer in time; ask again\n"))
@@ -181,19 +180,22 @@ impl Admin {
 
     /// The metrics. Who asks while they are written down for somebody else shares what is written next, so that many
     /// who ask cost as much as few.
-    async fn scrape(self: Arc<Self>) -> Response<Full<Bytes>> {
+    async fn scrape(self: Arc<Self>, form: Form) -> Response<Full<Bytes>> {
         let arrived = Instant::now();
         let this = self.clone();
-        let mut last = this.exposition.lock().await;
-        if last.begun.is_none_or(|begun| begun < arrived) {
-            let begun = Some(Instant::now());
-            match tokio::task::spawn_blocking(move || self.exposition()).await {
-                Ok(Ok(text)) => *last = Exposition { begun, text: text.into() },
-                Ok(Err(error)) => return text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
-                Err(error) => return text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
-            }
+        let mut last = this.expositions.lock().await;
+        if let Some(written) = last.since(form, arrived) {
+            return with_type(form.media_type(), written);
         }
-        with_type("application/openmetrics-text; version=1.0.0; charset=utf-8", last.text.clone())
+        let begun = Instant::now();
+        match tokio::task::spawn_blocking(move || form.write(&self.metrics.lock())).await {
+            Ok(Ok(written)) => {
+                last.keep(form, begun, written.clone());
+                with_type(form.media_type(), written)
+            }
+            Ok(Err(error)) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
+            Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
+        }
     }
 
     /// What is neither a probe nor a scrape, once it is its turn.
@@ -235,12 +237,6 @@ impl Admin {
             return text(StatusCode::OK, "ok\n");
         }
         text(StatusCode::SERVICE_UNAVAILABLE, failed.join("\n") + "\n")
-    }
-
-    fn exposition(&self) -> Result<String, std::fmt::Error> {
-        let mut text = String::new();
-        prometheus_client::encoding::text::encode(&mut text, &self.metrics.lock())?;
-        Ok(text)
     }
 
     fn paths(&self) -> Vec<String> {

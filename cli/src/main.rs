@@ -4,6 +4,8 @@
 #![allow(unreachable_pub, reason = "a program has no outside")]
 
 mod admin;
+#[cfg(feature = "jemalloc")]
+mod allocator;
 mod args;
 mod check;
 mod cluster_dns;
@@ -37,6 +39,10 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
     let Cli { logs: log_args, command } = Cli::try_parse().unwrap_or_else(|error| args::refuse(&error));
+    #[cfg(feature = "jemalloc")]
+    if !matches!(command, Command::Keeper(_)) {
+        allocator::give_back_regularly();
+    }
     let result = logs::start(&log_args).inspect(|_| open_files::raise()).and_then(|log_level| match command {
         Command::Dev(args) => block_on(dev::run(args, log_level)),
         Command::Demo(args) => block_on(demo::run(args, log_level)),

@@ -39,7 +39,7 @@ pub(crate) fn name(service: &str, answer: Answer, plain: &str) -> Name {
 
 /// A port that is listened on under its own number.
 pub(crate) fn port(number: u16, protocol: Protocol, name: Option<&str>) -> NamePort {
-    NamePort { number, protocol, name: name.map(Into::into), listen: number }
+    NamePort { number, protocol, name: name.map(Into::into), listen: number, scheme: None }
 }
 
 /// A ready proxy that listens on 80 and 8080.

@@ -41,7 +41,8 @@ pub struct Probe {
     /// controllers first wait for proxies to come back.
     pub relief: Duration,
     /// How long fixed addresses still give way then on nodes whose proxy was dead: kube-proxy there may lead to what it was
-    /// until it asks an API server that was away again, for which client-go takes up to a minute.
+    /// until it asks an API server that was away again. client-go waits up to a minute for that, and up to a minute more
+    /// where the API server was there and not ready yet.
     pub catch_up: Duration,
 }
 
@@ -52,7 +53,7 @@ impl Default for Probe {
             every: Duration::from_secs(2),
             within: Duration::from_millis(1500),
             relief: Duration::from_secs(10),
-            catch_up: Duration::from_secs(75),
+            catch_up: Duration::from_secs(150),
         }
     }
 }

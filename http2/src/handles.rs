@@ -222,6 +222,14 @@ impl RecvStream {
         })
     }
 
+    /// Ready once the stream has failed before everything has arrived, also while data is left that did arrive.
+    pub fn poll_failed(&mut self, cx: &Context<'_>) -> Poll<()> {
+        self.shared.with(|connection| match connection.stream(self.key) {
+            Some(stream) => stream.poll_failed(cx),
+            None => Poll::Ready(()),
+        })
+    }
+
     /// Everything has arrived, and nothing of it is left.
     #[must_use]
     pub fn is_at_end(&self) -> bool {

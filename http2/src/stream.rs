@@ -30,6 +30,8 @@ pub(crate) enum Arrived {
 pub(crate) struct Stream {
     pub(crate) id: u32,
     pub(crate) arrived: Arrived,
+    /// Interim responses that have come.
+    pub(crate) interim: u8,
     pub(crate) head: Option<Head>,
     pub(crate) data: BytesMut,
     pub(crate) trailers: Option<HeaderMap>,
@@ -61,6 +63,7 @@ impl Stream {
         Self {
             id,
             arrived: Arrived::Nothing,
+            interim: 0,
             head: None,
             data: BytesMut::new(),
             trailers: None,
@@ -125,6 +128,14 @@ impl Stream {
         match self.failed {
             Some(error) => Poll::Ready(Err(error)),
             None => remember(&mut self.reader, cx),
+        }
+    }
+
+    /// Ready once what is missing can no longer arrive.
+    pub(crate) fn poll_failed(&mut self, cx: &Context<'_>) -> Poll<()> {
+        match self.failed {
+            Some(_) if self.arrived != Arrived::All => Poll::Ready(()),
+            _ => remember(&mut self.reader, cx),
         }
     }
 

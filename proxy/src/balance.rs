@@ -16,6 +16,7 @@ mod p2c;
 mod pick;
 mod queue;
 mod share;
+mod spill;
 
 pub(crate) use affinity::Affinity;
 pub(crate) use backend::{BackendPort, Candidate, Endpoint, InFlight, Locality, Upstreams};

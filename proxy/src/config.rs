@@ -187,6 +187,8 @@ pub struct Limits {
     /// The same for connections that were there while a port was leaving, which their callers may not have been told:
     /// well within the time for which that is served.
     pub keep_alive_leaving: Duration,
+    /// An HTTP/1.1 connection that has been idle for so long gives its buffers back until the next request.
+    pub park_after: Duration,
     /// An HTTP/2 connection that is to be sent away hears so at the latest after this time. Before, it hears so once it has had a
     /// request and has none under way: many callers take a GOAWAY that crosses a request for a failure of that.
     pub leave_within: Duration,
@@ -233,6 +235,7 @@ impl Default for Limits {
             head_timeout: Duration::from_secs(30),
             keep_alive: Duration::from_secs(180),
             keep_alive_leaving: Duration::from_secs(20),
+            park_after: Duration::from_secs(2),
             leave_within: Duration::from_secs(1),
         }
     }

@@ -118,6 +118,23 @@ impl Socket {
         !matches!(peeked, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }
 
+    /// Ready once bytes have arrived that nobody has read, or the connection has ended.
+    pub(crate) fn poll_arrived(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let stream = &self.0.stream;
+        loop {
+            if ready!(stream.poll_read_ready(cx)).is_err() {
+                return Poll::Ready(());
+            }
+            let mut byte = [0; 1];
+            // What the event loop has seen may have been read since.
+            let peek = || Ok(recv(stream, &mut byte, RecvFlags::PEEK | RecvFlags::DONTWAIT)?.1);
+            match stream.try_io(Interest::READABLE, peek) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                _ => return Poll::Ready(()),
+            }
+        }
+    }
+
     /// Closes both directions, whoever else holds the socket.
     pub(crate) fn close(&self) {
         // It fails only where the peer closed it before.

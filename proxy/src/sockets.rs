@@ -23,13 +23,19 @@ use std::{
 use parking_lot::Mutex;
 use prometheus_client::metrics::gauge::Gauge;
 use rustix::net::{Shutdown, shutdown};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
 pub use self::keeper::Keeper;
 use self::link::{KeeperLink, KeeperUpdate};
 
 /// Connections that wait in the kernel for being accepted.
 const BACKLOG: i32 = 4096;
+
+/// A caller that has said nothing for so long is asked by the kernel whether it is still there: so often, with so much time
+/// between. One that does not answer is gone.
+const SILENT: Duration = Duration::from_secs(30);
+const PROBE: Duration = Duration::from_secs(10);
+const PROBES: u32 = 3;
 
 /// How long kept sockets wait for a configuration that names them. A port that was opened just before the crash may not
 /// be in the state on disk.
@@ -87,6 +93,7 @@ impl Sockets {
         let mut held = kept.held.lock();
         if let Some(socket) = held.adopted.remove(&address) {
             held.open.insert(address, socket.clone());
+            prepare(&SockRef::from(&*socket));
             return Ok(Listen { socket, adopted: true });
         }
         let socket = Arc::new(listen(address)?);
@@ -151,6 +158,37 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
+    prepare(&SockRef::from(&socket));
     socket.listen(BACKLOG)?;
     Ok(socket.into())
+}
+
+/// Sets what connections inherit, which costs five system calls for each of them otherwise: small writes leave at once, and
+/// a caller that is silent is asked whether it is still there.
+fn prepare(socket: &SockRef<'_>) {
+    let alive = TcpKeepalive::new().with_time(SILENT).with_interval(PROBE).with_retries(PROBES);
+    // It fails for no listening socket of TCP; without it callers would be served all the same.
+    let _ = socket.set_tcp_nodelay(true);
+    let _ = socket.set_tcp_keepalive(&alive);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpStream;
+
+    use super::*;
+
+    #[test]
+    fn connections_inherit_what_the_listening_socket_has() {
+        let listening = Sockets::alone().listen(SocketAddr::from(([127, 0, 0, 1], 0))).expect("listening");
+        let address = listening.socket.local_addr().expect("bound");
+        let _caller = TcpStream::connect(address).expect("connected");
+        listening.socket.set_nonblocking(false).expect("set");
+        let (accepted, _) = listening.socket.accept().expect("accepted");
+        let accepted = SockRef::from(&accepted);
+        assert!(accepted.tcp_nodelay().expect("read") && accepted.keepalive().expect("read"));
+        assert_eq!(accepted.tcp_keepalive_time().expect("read"), SILENT);
+        assert_eq!(accepted.tcp_keepalive_interval().expect("read"), PROBE);
+        assert_eq!(accepted.tcp_keepalive_retries().expect("read"), PROBES);
+    }
 }

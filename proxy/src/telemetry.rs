@@ -33,7 +33,7 @@ pub(crate) use self::{
 };
 use self::{
     durations::Durations,
-    port::{PortLabels, RequestLabels, StreamRefusedLabels},
+    port::{PortLabels, RequestLabels, StreamRefusedLabels, TracedDurations, traced_durations},
 };
 use crate::reason::Reason;
 
@@ -67,6 +67,7 @@ impl TlsFailures {
 pub(crate) struct Telemetry {
     requests: Family<RequestLabels, Counter>,
     durations: Family<PortLabels, Durations>,
+    traced: Family<PortLabels, TracedDurations>,
     received: Family<PortLabels, Counter>,
     sent: Family<PortLabels, Counter>,
     refused: Family<ReasonLabels, Counter>,
@@ -129,6 +130,7 @@ impl Telemetry {
             udp: UdpTelemetry::new(mesh),
             requests: Family::default(),
             durations: Family::default(),
+            traced: traced_durations(),
             received: Family::default(),
             sent: Family::default(),
             refused: Family::default(),
@@ -167,6 +169,11 @@ impl Telemetry {
             "http_request_duration_seconds",
             "Time from the head of a request to the last byte of its response",
             telemetry.durations.clone(),
+        );
+        mesh.register(
+            "http_traced_request_duration_seconds",
+            "Durations, as above, of the requests that are recorded in traces; each bucket names a trace in its exemplar",
+            telemetry.traced.clone(),
         );
         mesh.register(
             "http_request_body_bytes",
@@ -266,6 +273,7 @@ impl Telemetry {
             Arc::new(PortTelemetry {
                 requests: self.requests.clone(),
                 durations: self.durations.get_or_create_owned(&labels),
+                traced: self.traced.clone(),
                 received: self.received.get_or_create_owned(&labels),
                 sent: self.sent.get_or_create_owned(&labels),
                 labels,
@@ -304,6 +312,7 @@ impl Telemetry {
         for (_, gone) in of_service.http.extract_if(|port, _| !stays(*port)) {
             gone.unregister();
             self.durations.remove(&gone.labels);
+            self.traced.remove(&gone.labels);
             self.received.remove(&gone.labels);
             self.sent.remove(&gone.labels);
         }

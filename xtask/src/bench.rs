@@ -1,19 +1,28 @@
 //! The benches: each measures one part of maesh beside other programs that do the same work.
 //!
-//! One module a bench; each prints the table that `docs/performance.md` holds. What they share (processor time of a
-//! tree of processes, alternating rounds, medians) is in [`crate::measure`].
+//! One module a bench; each prints the table that `docs/performance.md` holds. What all of them share (processor time of
+//! a tree of processes, alternating rounds, medians) is in [`crate::measure`]; what those share that compare proxies is in
+//! [`rivals`] (the programs), [`traffic`] (what they carry), [`backends`], [`load`] and [`comparison`] (the table).
 
 mod acks;
+mod backends;
 mod binary;
+mod comparison;
+mod connections;
 mod dns;
+mod grpc;
 mod http;
 pub(crate) mod instructions;
+mod load;
 mod own;
 mod policies;
 pub(crate) mod rivals;
 mod scale;
 mod tcp;
+mod template;
+mod traffic;
 mod udp;
+mod websocket;
 
 use anyhow::Result;
 use clap::Subcommand;
@@ -27,6 +36,12 @@ pub(crate) enum Bench {
     Dns(dns::Options),
     /// HTTP requests beside HAProxy, nginx and Envoy
     Http(http::Options),
+    /// gRPC calls beside Envoy, HAProxy and nginx
+    Grpc(grpc::Options),
+    /// WebSocket messages beside HAProxy, nginx and Envoy
+    Ws(websocket::Options),
+    /// Idle connections and new ones, beside HAProxy, nginx and Envoy
+    Connections(connections::Options),
     /// Instructions of the parts of a request's work, beside those in docs/instructions.md
     Instructions(instructions::Options),
     /// What each policy costs a request, and all of them together
@@ -49,6 +64,9 @@ pub(crate) fn run(bench: &Bench) -> Result<()> {
     let setup = match bench {
         Bench::Dns(options) => options.setting.setup,
         Bench::Http(options) => options.setting.setup,
+        Bench::Grpc(options) => options.setting.setup,
+        Bench::Ws(options) => options.setting.setup,
+        Bench::Connections(options) => options.setting.setup,
         Bench::Policies(options) => options.setting.setup,
         Bench::Tcp(options) => options.setting.setup,
         Bench::Udp(options) => options.setting.setup,
@@ -61,6 +79,9 @@ pub(crate) fn run(bench: &Bench) -> Result<()> {
         Bench::Acks(options) => acks::run(options),
         Bench::Dns(options) => dns::run(options),
         Bench::Http(options) => http::run(options),
+        Bench::Grpc(options) => grpc::run(options),
+        Bench::Ws(options) => websocket::run(options),
+        Bench::Connections(options) => connections::run(options),
         Bench::Instructions(options) => instructions::run(options),
         Bench::Policies(options) => policies::run(options),
         Bench::Tcp(options) => tcp::run(options),

@@ -6,14 +6,16 @@
 mod grpc;
 mod h2spec;
 mod mesh;
+mod peers;
 mod smuggling;
+mod websocket;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use maesh_test_support::{TOOLS, generated::WRITE, repository, tool};
+use maesh_test_support::{TOOLS, generated::WRITE, repository};
 
 /// Which suite, and of what.
 #[derive(Args)]
@@ -29,7 +31,7 @@ pub(crate) struct Options {
 struct Suite {
     name: &'static str,
     shows: &'static str,
-    /// Programs of others that it needs.
+    /// What it needs and `cargo xtask tool` can build.
     tools: &'static [&'static str],
     /// Runs it against a binary, and returns its page.
     run: fn(&Path) -> Result<String>,
@@ -43,7 +45,18 @@ const SUITES: &[Suite] = &[
         tools: &[grpc::CLIENT, grpc::SERVER],
         run: grpc::run,
     },
-    Suite { name: "smuggling", shows: "that no request hides another one", tools: &[], run: smuggling::run },
+    Suite {
+        name: "smuggling",
+        shows: "that no request hides another one",
+        tools: smuggling::TOOLS,
+        run: smuggling::run,
+    },
+    Suite {
+        name: "websocket",
+        shows: "that WebSockets between programs of others go through",
+        tools: websocket::TOOLS,
+        run: websocket::run,
+    },
 ];
 
 /// Runs a suite, or lists them.
@@ -67,13 +80,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     suite.compare(&maesh)
 }
 
-/// Runs every suite whose programs are there: its name, and what came of it.
+/// Runs every suite: its name, and what came of it. The error is a [`maesh_test_support::ToolError`] where a program that it
+/// needs is missing.
 pub(crate) fn check(maesh: &Path) -> Vec<(&'static str, Result<()>)> {
-    let compare = |suite: &Suite| {
-        suite.tools.iter().try_for_each(|name| tool(name).map(drop))?;
-        suite.compare(maesh)
-    };
-    SUITES.iter().map(|suite| (suite.name, compare(suite))).collect()
+    SUITES.iter().map(|suite| (suite.name, suite.compare(maesh))).collect()
 }
 
 impl Suite {

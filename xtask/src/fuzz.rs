@@ -1,7 +1,8 @@
 //! `cargo xtask fuzz`: coverage-guided fuzzing, with the stable compiler.
 //!
-//! The targets live in a workspace of their own, `tests/fuzz`. The compiler's coverage pass is switched on by flags
-//! that are meant for its developers; they work on stable, and libFuzzer finds the counters by itself. What a run
+//! The programs live in a workspace of their own, `tests/fuzz`; what they do is in `tests/fuzz-targets`, whose test runs each
+//! over its seeds. The compiler's coverage pass is switched on by flags that are meant for its developers; they work on stable,
+//! and libFuzzer finds the counters by itself. What a run
 //! learns (its corpus) is kept in the cache, an input that fails is kept in the target folder and named.
 
 use std::env;
@@ -105,7 +106,12 @@ fn fuzz(target: &str, options: &Options) -> Result<()> {
         }
         fuzzer.arg(format!("-artifact_prefix={}/", findings.display()));
         fuzzer.arg(format!("-max_total_time={}", options.seconds)).args(["-timeout=5", "-rss_limit_mb=2048"]);
-        fuzzer.args(["-print_final_stats=1", "-verbosity=1"]).arg(corpus).args(existing(&workspace, target));
+        fuzzer.args(["-print_final_stats=1", "-verbosity=1"]);
+        let dictionary = workspace.join("dictionaries").join(target);
+        if dictionary.is_file() {
+            fuzzer.arg(format!("-dict={}", dictionary.display()));
+        }
+        fuzzer.arg(corpus).args(existing(&workspace, target));
     }
     let status = fuzzer.status().with_context(|| format!("starting the fuzzer of {target}"))?;
     if !status.success() {

@@ -12,6 +12,7 @@ mod fuzz;
 mod image;
 mod measure;
 mod oci;
+mod pictures;
 mod setup;
 mod soak;
 mod test;
@@ -44,6 +45,8 @@ enum Command {
     Soak(soak::Options),
     /// Write the pages of docs/reference that are generated from the code
     Docs,
+    /// Draw the dashboards, with what a mesh under load shows in them, into docs/pictures
+    Pictures(pictures::Options),
     /// Build the container image as an OCI layout, and its list of parts, without a daemon
     Image(image::Options),
     /// A real Kubernetes of several nodes on this machine, in network namespaces without a way out; needs root
@@ -65,6 +68,7 @@ fn main() -> ExitCode {
         Command::Docs => docs::run(),
         Command::Fuzz(options) => fuzz::run(&options),
         Command::Image(options) => image::run(&options),
+        Command::Pictures(options) => pictures::run(&options),
         Command::Soak(options) => soak::run(&options),
         Command::Tool { names } => tool::run(&names),
     };

@@ -5,13 +5,15 @@
 //! take turns, the order is turned around every round, and a table shows the spread together with the median.
 #![allow(dead_code, unused_imports, reason = "benches arrive one by one; each uses its part")]
 
+mod figure;
 mod process;
 mod rounds;
 mod table;
 mod usage;
 
+pub(crate) use figure::Figure;
 pub(crate) use maesh_test_support::until;
-pub(crate) use process::{Running, free_tcp_port, free_udp_port, pinned};
+pub(crate) use process::{Log, Running, free_tcp_port, free_udp_port, pinned};
 pub(crate) use rounds::{Contender, Rounds, Series, alternate};
 pub(crate) use table::{Metric, machine, table};
-pub(crate) use usage::{Usage, resident, tree};
+pub(crate) use usage::{Usage, mebibytes, resident, tree};

@@ -12,6 +12,7 @@ use anyhow::{Context, Result, bail};
 use maesh_test_support::{TOOLS, program};
 
 use crate::command::{collect, quietly};
+use crate::pictures::PROMETHEUS;
 use crate::tool;
 
 /// Programs of the system, the Debian packages that have them, and what they are for.
@@ -45,6 +46,11 @@ const PROGRAMS: &[(&str, &str, &str)] = &[
     ("javac", "default-jdk-headless", "a resolver of another runtime"),
 ];
 
+/// Programs of the system that single suites need, and that not every Debian has: one that cannot be had keeps nothing else
+/// from being installed.
+const FURTHER: &[(&str, &str, &str)] =
+    &[("npm", "npm", "libraries of Node.js"), ("chromium", "chromium", "WebSocket from a browser")];
+
 /// Starts no service while packages are installed; see policy-rc.d(8).
 const POLICY: &str = "/usr/sbin/policy-rc.d";
 
@@ -54,12 +60,18 @@ pub(crate) fn install() -> Vec<String> {
     if let Err(error) = packages() {
         missing.push(format!("Debian packages: {error:#}"));
     }
+    for further @ (name, packages, reason) in FURTHER.iter().filter(|(name, ..)| program(name).is_none()) {
+        println!("{name}: missing, needed for {reason}: installing {packages}");
+        if let Err(error) = debian(packages.split(' ').collect()).and_then(|()| still_missing(&[*further])) {
+            missing.push(format!("{name} (needed for {reason}): {error:#}"));
+        }
+    }
     if let Some(rustup) = program("rustup")
         && let Err(error) = quietly(Command::new(rustup).args(["target", "add", crate::image::TARGET]))
     {
         missing.push(format!("{} (needed for the pods of the test cluster): {error:#}", crate::image::TARGET));
     }
-    for wanted in TOOLS {
+    for wanted in TOOLS.iter().filter(|tool| tool.name != PROMETHEUS) {
         if let Err(error) = tool::ensure(wanted) {
             missing.push(format!("{} (needed for {}): {error:#}", wanted.name, wanted.needed_for));
         }

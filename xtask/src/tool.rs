@@ -103,6 +103,16 @@ fn build(tool: &Tool, into: &Path) -> Result<()> {
             .arg(repository().join(folder).join("requirements.txt"));
             quietly(&mut pip)?;
         }
+        Source::Npm { folder, .. } => {
+            let npm = needed("npm", "npm packages are installed with it", "apt-get install npm")?;
+            for file in ["package.json", "package-lock.json"] {
+                let source = repository().join(folder).join(file);
+                fs::copy(&source, into.join(file)).with_context(|| format!("copying {}", source.display()))?;
+            }
+            let mut npm = Command::new(npm);
+            npm.current_dir(into).args(["ci", "--ignore-scripts", "--omit=dev", "--no-audit", "--no-fund"]);
+            quietly(npm.arg("--no-update-notifier"))?;
+        }
     }
     Ok(())
 }

@@ -96,7 +96,11 @@ fn sentences(text: &str) -> String {
     if text.is_empty() || text.ends_with(['.', '!', '?', ':']) { text.to_owned() } else { format!("{text}.") }
 }
 
+/// Begins with a small letter, unless its first word is an abbreviation.
 fn lower(text: &str) -> String {
     let mut letters = text.chars();
+    if text.chars().nth(1).is_some_and(|second| !second.is_lowercase() && !second.is_whitespace()) {
+        return text.to_owned();
+    }
     letters.next().map_or_else(String::new, |first| first.to_lowercase().chain(letters).collect())
 }

@@ -6,25 +6,20 @@
 
 use std::{
     collections::BTreeSet,
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     path::Path,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
-    thread::JoinHandle,
     time::{Duration, Instant},
 };
 
 use crate::support::{
     Dev, await_condition,
     backend::Backend,
-    http::{Client, get},
+    http::get,
+    load::Load,
     manifest::{save, service, slices},
-    resolver::resolve,
+    resident,
     roles::outage,
 };
-use hickory_proto::rr::RecordType;
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use serde_json::Value;
 
@@ -34,7 +29,7 @@ const SECONDS: u64 = 60;
 const NOISE: usize = 60;
 /// Changes between two releases of the Service that is called.
 const RELEASE: usize = 40;
-/// Pause between two changes, and of a caller between two requests.
+/// Pause between two changes.
 const PACE: Duration = Duration::from_millis(5);
 
 #[test]
@@ -151,72 +146,4 @@ fn change(rng: &mut StdRng, folder: &Path, backend: SocketAddr) {
         // Neither YAML nor anything else.
         _ => save(folder, "broken.yaml", pick(rng, &["kind: [", "", "\u{0}", "kind: Service\nmetadata: 7\n"])),
     }
-}
-
-/// Callers of the three Services that do not change, and of their names.
-struct Load {
-    over: Arc<AtomicBool>,
-    asked: Arc<AtomicUsize>,
-    callers: Vec<JoinHandle<Vec<String>>>,
-}
-
-impl Load {
-    fn start(dev: &Dev) -> Self {
-        let mut load = Self { over: Arc::default(), asked: Arc::default(), callers: Vec::new() };
-        let [web, api, db] = ["web", "api", "db"].map(|name| dev.served_at(&format!("{name}.shop.maesh")));
-        let mut open: Option<Client> = None;
-        load.caller("web", move || {
-            let mut client = open.take().map_or_else(|| Client::connect(web), Ok).map_err(|error| error.to_string())?;
-            let answer = client.get("web.shop.maesh", "/").map_err(|error| error.to_string())?;
-            open = Some(client);
-            if answer.status == 200 && answer.by().starts_with("web-") { Ok(()) } else { Err(format!("{answer:?}")) }
-        });
-        load.caller("api", move || match get(api, "api.shop.maesh", "/") {
-            Ok(answer) if (answer.status, answer.by()) == (200, "api") => Ok(()),
-            other => Err(format!("{other:?}")),
-        });
-        load.caller("db", move || {
-            let back = std::panic::catch_unwind(|| crate::support::echo(db, b"through"));
-            if back.as_deref().ok() == Some(b"through") { Ok(()) } else { Err(format!("{back:?}")) }
-        });
-        let (dns, caller) = (dev.dns(), IpAddr::from([127, 0, 0, 1]));
-        load.caller("names", move || {
-            for (name, want) in [("web", web), ("db", db)] {
-                let answer = resolve(caller, &[dns], &format!("{name}.shop.maesh"), RecordType::A);
-                match answer {
-                    Ok(answer) if answer.addresses == [want.ip()] => {}
-                    other => return Err(format!("{name}: {other:?}")),
-                }
-            }
-            Ok(())
-        });
-        load
-    }
-
-    fn caller(&mut self, who: &'static str, mut call: impl FnMut() -> Result<(), String> + Send + 'static) {
-        let (over, asked) = (self.over.clone(), self.asked.clone());
-        self.callers.push(std::thread::spawn(move || {
-            let mut failed = Vec::new();
-            while !over.load(Ordering::Acquire) {
-                asked.fetch_add(1, Ordering::Relaxed);
-                failed.extend(call().err().map(|error| format!("{who}: {error}")));
-                outage(PACE);
-            }
-            failed
-        }));
-    }
-
-    /// How many calls there were, and what failed.
-    fn finish(self) -> (usize, Vec<String>) {
-        self.over.store(true, Ordering::Release);
-        let failed = self.callers.into_iter().flat_map(|caller| caller.join().unwrap()).collect();
-        (self.asked.load(Ordering::Relaxed), failed)
-    }
-}
-
-/// Memory of a process, in KiB.
-fn resident(pid: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    line.and_then(|line| line.trim_end_matches("kB").trim().parse().ok()).expect("VmRSS")
 }

@@ -4,8 +4,8 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    io::Write as _,
-    net::{SocketAddr, TcpListener},
+    io::{Read as _, Write as _},
+    net::{SocketAddr, TcpListener, TcpStream},
     path::Path,
     process::{Command, Output, Stdio},
 };
@@ -24,6 +24,8 @@ use maesh_test_support::{
     generated::{NOTE, is_current},
     need_tool,
 };
+use prometheus_client::encoding::prometheus_protobuf::prometheus_data_model::{Histogram, MetricFamily};
+use prost::Message as _;
 
 /// A family of metrics.
 #[derive(Default)]
@@ -139,7 +141,9 @@ fn reference_page_is_current() {
     let slice = slices("shop", "log", &[db.address]).replace("- name: main\n", "- name: main\n  protocol: UDP\n");
     save(folder.path(), "log.yaml", &(datagrams.to_owned() + &slice));
     save(folder.path(), "lost.yaml", &datagrams.replace("name: log,", "name: lost,"));
-    let dev = Dev::start(folder.path());
+    // Nobody receives the traces; they are counted all the same.
+    let traces = ["--trace-endpoint", "http://127.0.0.1:9", "--trace-sample", "100%"];
+    let dev = Dev::start_with(folder.path(), &traces);
     // Labels are known once something was counted.
     let at = served_at(dev.entry("web.shop.maesh"));
     assert_eq!(http::get(at, "web.shop.maesh", "/").unwrap().status, 200);
@@ -158,13 +162,14 @@ fn reference_page_is_current() {
         POLICIES.iter().all(|name| text.contains(&format!("\nmaesh_{name}{{"))).then_some(())
     });
     // It may be reset before this side has seen that it is there.
-    let _refused = std::net::TcpStream::connect(served_at(dev.entry("nobody.shop.maesh")));
+    let _refused = TcpStream::connect(served_at(dev.entry("nobody.shop.maesh")));
     for name in ["log.shop.maesh", "lost.shop.maesh"] {
         let caller = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         caller.send_to(b"hello", served_at(dev.entry(name))).unwrap();
     }
     let wanted = [
         "http_requests_total{",
+        "http_traced_request_duration_seconds_bucket{",
         "http_refused_total{",
         "proxy_tls_failures_total{",
         "tcp_connections_total{",
@@ -179,7 +184,8 @@ fn reference_page_is_current() {
     let families = families(&text);
 
     let mut page = format!(
-        "{NOTE}\n# Metrics\n\nEvery role serves its metrics at `/metrics` of its admin port, in the OpenMetrics text format: \
+        "{NOTE}\n# Metrics\n\nEvery role serves its metrics at `/metrics` of its admin port, in the OpenMetrics text format, or \
+         as messages with native histograms where a scrape asks for them: \
          controller 5381, dns 5382, proxy 5383. `maesh dev` serves all of them at 5380. Which metric answers which \
          question is in [Troubleshooting](../operations.md#metrics).\n"
     );
@@ -268,4 +274,52 @@ fn prometheus_finds_nothing_wrong_with_the_metrics_of_any_role() {
         let without_help: Vec<&str> = text.lines().filter(|line| !line.starts_with("# HELP")).collect();
         assert!(!check(&older_format(&without_help.join("\n"))).status.success(), "a metric without help passes");
     }
+}
+
+/// What Prometheus sends where it scrapes native histograms.
+const NATIVE: &str = "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited;q=0.6,\
+     application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.5,*/*;q=0.1";
+
+/// The metrics as messages.
+fn messages(admin: SocketAddr) -> Vec<MetricFamily> {
+    let mut stream = TcpStream::connect(admin).unwrap();
+    write!(stream, "GET /metrics HTTP/1.1\r\nHost: localhost\r\nAccept: {NATIVE}\r\n\r\n").unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    let end = answer.windows(4).position(|four| four == b"\r\n\r\n").unwrap();
+    let head = String::from_utf8_lossy(&answer[..end]).to_ascii_lowercase();
+    assert!(head.contains("content-type: application/vnd.google.protobuf;"), "{head}");
+    let mut rest = &answer[end + 4..];
+    let mut families = Vec::new();
+    while !rest.is_empty() {
+        families.push(MetricFamily::decode_length_delimited(&mut rest).unwrap());
+    }
+    families
+}
+
+#[test]
+fn durations_have_native_buckets_for_who_asks() {
+    let folder = tempfile::tempdir().unwrap();
+    let web = Backend::http("web");
+    save(folder.path(), "web.yaml", &(service("shop", "web", 8080, "") + &slices("shop", "web", &[web.address])));
+    let dev = Dev::start(folder.path());
+    let mut client = http::Client::connect(served_at(dev.entry("web.shop.maesh"))).unwrap();
+    for _ in 0..20 {
+        assert_eq!(client.get("web.shop.maesh", "/").unwrap().status, 200);
+    }
+    let histogram: Histogram = await_condition("all requests are counted", || {
+        let families = messages(dev.admin());
+        let durations = families.into_iter().find(|family| family.name == "maesh_http_request_duration_seconds")?;
+        let histogram = durations.metric.into_iter().find_map(|metric| metric.histogram)?;
+        (histogram.sample_count == 20).then_some(histogram)
+    });
+    assert_eq!((histogram.schema, histogram.bucket.len()), (2, 16), "{histogram:?}");
+    let (mut in_bucket, mut counted) = (0, histogram.zero_count.cast_signed());
+    for delta in &histogram.positive_delta {
+        in_bucket += delta;
+        counted += in_bucket;
+    }
+    assert_eq!(counted, 20, "{histogram:?}");
+    let buckets: u32 = histogram.positive_span.iter().map(|span| span.length).sum();
+    assert_eq!(buckets as usize, histogram.positive_delta.len(), "{histogram:?}");
 }

@@ -13,7 +13,9 @@ use crate::support::{
     http::get,
     local::{Part, Roles},
     manifest::{save, service, slices},
+    resolver::resolve,
 };
+use hickory_proto::rr::RecordType;
 use serde_json::Value;
 use socket2::{Domain, Socket, Type};
 
@@ -193,4 +195,84 @@ fn ports_above_the_open_files_are_left_out_and_the_rest_serves() {
     assert_eq!((&more["event"], &more["reason"]), (&"warning".into(), &"ListenFailed".into()), "{more}");
     let name = format!("{fits}.shop.maesh");
     assert_eq!(get(dev.served_at(&name), &name, "/").unwrap().status, 200);
+}
+
+/// The status and the reason of an answer, once it has ended; `None` while nothing has come.
+fn answered(stream: &mut TcpStream) -> Option<(u16, String)> {
+    let mut answer = Vec::new();
+    stream.set_nonblocking(true).unwrap();
+    let ended = stream.read_to_end(&mut answer);
+    stream.set_nonblocking(false).unwrap();
+    let text = String::from_utf8_lossy(&answer).into_owned();
+    assert!(!answer.is_empty() || ended.is_err(), "closed without a word");
+    let status = text.split(' ').nth(1)?.parse().unwrap();
+    Some((status, crate::support::backend::field(&text, "x-maesh-reason").unwrap_or_default()))
+}
+
+/// Many callers, none of whom has more than its part, and together far more than there are files.
+#[test]
+fn callers_above_the_open_files_are_told_and_served_later() {
+    const OPEN_FILES: u32 = 400;
+    const CALLERS: u8 = 60;
+    const EACH: usize = 6;
+    let (web, echo) = (Backend::http_slow("web"), Backend::echo());
+    let folder = tempfile::tempdir().unwrap();
+    save(folder.path(), "web.yaml", &(service("shop", "web", 8080, "") + &slices("shop", "web", &[web.address])));
+    let tcp = "maesh.containo.us/traffic-type: tcp";
+    save(folder.path(), "db.yaml", &(service("shop", "db", 5432, tcp) + &slices("shop", "db", &[echo.address])));
+    let mut dev = Dev::start_limited(folder.path(), OPEN_FILES);
+    let (web_at, db_at) = (dev.served_at("web.shop.maesh"), dev.served_at("db.shop.maesh"));
+    // Requests under way: each takes a file here and one towards the endpoint.
+    let mut open = Vec::new();
+    for number in 0..usize::from(CALLERS) * EACH {
+        let source = Ipv4Addr::new(127, 0, 5, u8::try_from(number / EACH + 1).unwrap());
+        let mut stream = from(source, web_at).unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: web.shop\r\nConnection: close\r\n\r\n").unwrap();
+        open.push(stream);
+    }
+    let mut refused = 0;
+    await_condition("each is told that there are too many, or waits for its endpoint", || {
+        open.retain_mut(|stream| {
+            let Some(answer) = answered(stream) else { return true };
+            assert_eq!(answer, (503, "overloaded".to_owned()));
+            refused += 1;
+            false
+        });
+        (open.len() == web.arrived()).then_some(())
+    });
+    assert!(open.len() > 50 && refused > 100, "{} wait, {refused} were refused", open.len());
+    for round in 0..5 {
+        for path in ["/livez", "/readyz", "/metrics"] {
+            assert_eq!(get(dev.admin(), "localhost", path).unwrap().status, 200, "{path}, round {round}");
+        }
+        let stream = from(Ipv4Addr::new(127, 0, 6, 1), db_at);
+        let ended = stream.and_then(|mut stream| stream.read(&mut [0; 8]));
+        assert!(matches!(ended, Ok(0) | Err(_)), "a stream beside: {ended:?}");
+    }
+    let metrics = get(dev.admin(), "localhost", "/metrics").unwrap().body;
+    let counted = format!("maesh_http_refused_total{{reason=\"overloaded\"}} {refused}\n");
+    assert!(metrics.contains(&counted), "{refused}: {metrics}");
+    assert!(metrics.contains("maesh_tcp_refused_total{"), "{metrics}");
+    assert!(dev.logs().contains("connection refused"), "{}", dev.logs());
+    save(folder.path(), "new.yaml", &(service("shop", "new", 8081, "") + &slices("shop", "new", &[web.address])));
+    dev.await_changed("new.shop.maesh");
+    let name = "web.shop.maesh";
+    let found = resolve(Ipv4Addr::LOCALHOST.into(), &[dev.dns()], name, RecordType::A).unwrap();
+    assert_eq!(found.addresses, [web_at.ip()], "names are answered");
+
+    web.release();
+    for (number, mut stream) in open.into_iter().enumerate() {
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.contains(" 200 OK"), "{number}, which had its place: {answer}");
+    }
+    for caller in 1..=CALLERS {
+        let source = Ipv4Addr::new(127, 0, 5, caller);
+        await_condition("room is made", || ask_from(source, web_at, "web.shop").contains(" 200 OK").then_some(()));
+    }
+    await_condition("nothing is left", || {
+        let metrics = get(dev.admin(), "localhost", "/metrics").unwrap().body;
+        let open = metrics.lines().filter(|line| line.starts_with("maesh_proxy_connections_open{"));
+        open.map(|line| line.ends_with(" 0")).reduce(|all, one| all && one).filter(|none| *none)
+    });
 }

@@ -26,7 +26,7 @@ use maesh_test_support::tool;
 use maesh_testkube::{ApiServer, Process};
 
 /// How long dns answers plain addresses beside a proxy that was dead, once its stream is back.
-const CATCH_UP: Duration = Duration::from_secs(75);
+const CATCH_UP: Duration = Duration::from_secs(150);
 /// How long callers may remember an answer: its TTL.
 const TTL: Duration = Duration::from_secs(5);
 /// The horizon that the controller is told.

@@ -11,13 +11,14 @@ use std::{
 };
 
 use maesh_test_support::need_tool;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::support::{
     Dev, PATIENCE, await_condition,
     backend::Backend,
     http,
     manifest::{save, service, slices},
+    page::{blocks, page},
     served_at,
 };
 
@@ -212,10 +213,14 @@ fn a_retried_request(protocol: &str) {
         assert_eq!(field(&head, "traceparent"), Some(&*told), "{head:?}");
         assert_eq!(field(&head, "tracestate"), Some("vendor=1"), "{head:?}");
     }
-    await_condition("the spans are counted", || {
+    let metrics = await_condition("the spans are counted", || {
         let metrics = http::get(dev.admin(), "localhost", "/metrics").unwrap().body;
-        metrics.contains("maesh_proxy_spans_total{outcome=\"exported\"} 3").then_some(())
+        metrics.contains("maesh_proxy_spans_total{outcome=\"exported\"} 3").then_some(metrics)
     });
+    let exemplar = format!("# {{trace_id=\"{TRACE}\"}} ");
+    let of_trace = metrics.lines().filter(|line| line.contains(&exemplar)).collect::<Vec<_>>();
+    let [bucket] = of_trace[..] else { panic!("{of_trace:#?}") };
+    assert!(bucket.starts_with("maesh_http_traced_request_duration_seconds_bucket{le="), "{bucket}");
 }
 
 #[test]
@@ -226,6 +231,51 @@ fn a_retried_request_over_grpc() {
 #[test]
 fn a_retried_request_over_http() {
     a_retried_request("http");
+}
+
+/// What the page shows of a span: without times, with the numbers of spans in the place of their ids, and without ports.
+fn as_on_the_page(spans: &[Value]) -> Vec<Value> {
+    let id = |span: &Value, field: &str| span[field].as_str().unwrap_or_default().to_owned();
+    let ids: Vec<String> = spans.iter().map(|span| id(span, "spanId")).collect();
+    let shown = |span: &Value| {
+        let mut attributes = span["attributes"].clone();
+        let url = attributes["url.full"].as_str().map(|url| url.rsplit_once(':').unwrap().0.to_owned());
+        if let Some(url) = url {
+            attributes["url.full"] = url.into();
+        }
+        let parent = ids.iter().position(|own| *own == id(span, "parentSpanId"));
+        json!({"parent": parent, "kind": span["kind"], "name": span["name"], "status": span["status"], "attributes": attributes})
+    };
+    spans.iter().map(shown).collect()
+}
+
+#[test]
+fn the_page_shows_what_a_collector_writes() {
+    let Some(collector) = Collector::start() else { return };
+    let (endpoint, _heads) = flaky(1);
+    let folder = folder("maesh.containo.us/retry-attempts: '3', maesh.containo.us/retry-on: gateway-error", endpoint);
+    let flags = ["--trace-endpoint", &format!("http://{}", collector.grpc), "--trace-sample", "100%"];
+    let dev = Dev::start_with(folder.path(), &flags);
+    assert_eq!(ask(&dev, "").status, 200);
+    let mut spans: Vec<Value> = collector
+        .spans("", 3)
+        .into_iter()
+        .map(|span| {
+            let shown = ["url", "status", "resend", "error", "maesh"];
+            let attributes: BTreeMap<_, _> =
+                span.attributes.into_iter().filter(|(name, _)| shown.iter().any(|part| name.contains(part))).collect();
+            let mut value = span.value;
+            value["attributes"] = json!(attributes);
+            value
+        })
+        .collect();
+    spans.sort_by_key(|span| span["startTimeUnixNano"].as_str().unwrap().to_owned());
+    let text = page("docs/tasks/traces.md");
+    let block = blocks(&text, "console").into_iter().find(|block| block.starts_with("$ jq ")).expect("a block of jq");
+    let (_, printed) = block.split_once("spans.json\n").expect("what it prints");
+    let on_page: Vec<Value> =
+        serde_json::Deserializer::from_str(printed).into_iter().collect::<Result<_, _>>().expect("JSON");
+    assert_eq!(as_on_the_page(&on_page), as_on_the_page(&spans));
 }
 
 #[test]

@@ -12,7 +12,7 @@ use std::{
 
 use hickory_proto::rr::RecordType;
 use k8s_openapi::api::core::v1::Secret;
-use maesh_test_support::{need_tool, until};
+use maesh_test_support::{need_tool, repository, until};
 use maesh_testkube::ApiServer;
 use rustls::{
     RootCertStore,
@@ -179,7 +179,7 @@ fn the_rights_of_the_chart_suffice_and_strangers_get_nothing() {
     }
     server.apply(&objects).unwrap();
     for file in ["rights.json", "rights-dns-tls.json"] {
-        let rights = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/chart").join(file);
+        let rights = repository().join("tests/chart").join(file);
         let rights: Vec<Value> = serde_json::from_str(&fs::read_to_string(rights).unwrap()).unwrap();
         for right in rights.iter().filter(|it| it.pointer("/metadata/namespace").is_none_or(|space| space == "maesh")) {
             server.apply(&right.to_string()).unwrap();

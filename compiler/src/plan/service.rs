@@ -13,6 +13,7 @@ use super::{
         self, InForce, WrittenAnnotation,
         address::{ADDRESS, ADDRESSING, BYPASS},
         protocol::{SCHEME, TRAFFIC_TYPE},
+        tls::{CA, SERVER_NAME},
     },
     policy::PolicyReader,
 };
@@ -339,8 +340,16 @@ fn port(
         let bad = say(Reason::InvalidAnnotation, service, &annotations::field(asked.key), text);
         found.push(bad.value(asked.text).using(protocol.to_string()));
     }
-    let default = if said == AppProtocol::H2c { Scheme::H2c } else { Scheme::Http };
-    let scheme = in_force.of_port(&SCHEME, number, named).and_then(|asked| asked.value).unwrap_or(default);
+    let says_tls =
+        in_force.of_port(&SERVER_NAME, number, named).is_some() || in_force.of_port(&CA, number, named).is_some();
+    let asked = in_force.of_port(&SCHEME, number, named);
+    let default = match asked {
+        // Whoever meant TLS and misspelt it must not be given plain text.
+        Some(_) if says_tls => Scheme::Https,
+        _ if said == AppProtocol::H2c => Scheme::H2c,
+        _ => Scheme::Http,
+    };
+    let scheme = asked.and_then(|asked| asked.value).unwrap_or(default);
     let scheme = if protocol == Protocol::Http { scheme } else { Scheme::Http };
     let reader = PolicyReader { service, number, name: named, protocol, in_force, step, found, waits };
     let (called, backend) = reader.read(scheme);

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use maesh_config::{
     Kind, ServiceName,
-    model::{Answer, Name, NamePort, Resource},
+    model::{Answer, Name, NamePort, Protocol, Resource},
 };
 
 use super::{Publication, TableEntry};
@@ -146,6 +146,7 @@ fn name_port(port: &Port, listen: Option<u16>) -> NamePort {
         protocol: port.protocol,
         name: port.name.clone(),
         listen: listen.unwrap_or(port.number),
+        scheme: (port.protocol == Protocol::Http).then_some(port.policy.scheme),
     }
 }
 

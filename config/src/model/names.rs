@@ -2,7 +2,7 @@ use std::{net::IpAddr, sync::Arc};
 
 use serde::Serialize;
 
-use super::Protocol;
+use super::{Protocol, Scheme};
 use crate::ServiceName;
 
 /// DNS facts of one Service, and the ports under which callers know it.
@@ -48,4 +48,6 @@ pub struct NamePort {
     pub name: Option<Arc<str>>,
     /// The port on which the address in the answer listens: `number`, but for `maesh dev` without the right to it.
     pub listen: u16,
+    /// What endpoints of an HTTP port are spoken to in; `None` for other ports, and where the controller does not say.
+    pub scheme: Option<Scheme>,
 }

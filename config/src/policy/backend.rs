@@ -76,7 +76,7 @@ pub struct Queue {
 }
 
 /// The protocol spoken to endpoints.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Scheme {
     /// HTTP/1.1
@@ -85,6 +85,27 @@ pub enum Scheme {
     Https,
     /// HTTP/2 with prior knowledge.
     H2c,
+}
+
+impl Scheme {
+    /// Its number in messages.
+    pub(crate) fn code(self) -> i32 {
+        match self {
+            Self::Http => 1,
+            Self::Https => 2,
+            Self::H2c => 3,
+        }
+    }
+
+    /// The scheme of a number; `None` for 0, and for what a newer version may mean by others.
+    pub(crate) fn of_code(code: i32) -> Option<Self> {
+        match code {
+            1 => Some(Self::Http),
+            2 => Some(Self::Https),
+            3 => Some(Self::H2c),
+            _ => None,
+        }
+    }
 }
 
 impl fmt::Display for Scheme {
@@ -160,11 +181,7 @@ impl From<&BackendPolicy> for BackendPolicyMessage {
             _ => (3, Duration::ZERO),
         };
         Self {
-            scheme: match policy.scheme {
-                Scheme::Http => 1,
-                Scheme::Https => 2,
-                Scheme::H2c => 3,
-            },
+            scheme: policy.scheme.code(),
             balance,
             source_timeout_ns: duration::nanoseconds(source_timeout),
             local_only: policy.local_only,
@@ -198,11 +215,10 @@ impl BackendPolicy {
     /// When a value cannot be.
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let message = BackendPolicyMessage::decode(bytes)?;
-        let (scheme, other_scheme) = match message.scheme {
-            0 => return Err(DecodeError::Unknown { field: "scheme", value: 0 }),
-            2 => (Scheme::Https, None),
-            3 => (Scheme::H2c, None),
-            other => (Scheme::Http, (other != 1).then_some(1)),
+        let (scheme, other_scheme) = match (message.scheme, Scheme::of_code(message.scheme)) {
+            (0, _) => return Err(DecodeError::Unknown { field: "scheme", value: 0 }),
+            (_, Some(scheme)) => (scheme, None),
+            (_, None) => (Scheme::Http, Some(1)),
         };
         let fallback = |to: ServiceRefMessage| {
             Ok::<_, DecodeError>(ServiceRef {

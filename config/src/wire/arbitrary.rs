@@ -6,13 +6,13 @@ use std::{
 };
 
 use ipnet::IpNet;
-use proptest::{collection::vec, option, prelude::*};
+use proptest::{collection::vec, option, prelude::*, sample::select};
 
 use crate::{
     NodeName, Resource, ServiceName,
     model::{
         Answer, Backend, Bind, Claim, Endpoint, Endpoints, Listener, ListenerId, Mesh, Name, NamePort, PortEndpoints,
-        Protocol, Proxy, Route, Service, ServicePort, Transport, Workload, WorkloadKind,
+        Protocol, Proxy, Route, Scheme, Service, ServicePort, Transport, Workload, WorkloadKind,
     },
     policy::arbitrary as policy,
 };
@@ -54,8 +54,9 @@ fn name() -> impl Strategy<Value = Name> {
         Just(Answer::Unserved),
         vec(any::<IpAddr>(), 0..3).prop_map(Answer::Fixed)
     ];
-    let port = (any::<u16>(), protocol(), option::of(text()), any::<u16>())
-        .prop_map(|(number, protocol, name, listen)| NamePort { number, protocol, name, listen });
+    let scheme = option::of(select(vec![Scheme::Http, Scheme::Https, Scheme::H2c]));
+    let port = (any::<u16>(), protocol(), option::of(text()), any::<u16>(), scheme)
+        .prop_map(|(number, protocol, name, listen, scheme)| NamePort { number, protocol, name, listen, scheme });
     (service_name(), answer, vec(any::<IpAddr>(), 0..3), any::<bool>(), vec(port, 0..3))
         .prop_map(|(service, answer, plain, headless, ports)| Name { service, answer, plain, headless, ports })
 }

@@ -34,6 +34,9 @@ struct NamePort {
     name: Option<String>,
     #[prost(uint32, tag = "4")]
     listen: u32,
+    /// A reader that does not know it speaks HTTP/1.1 to the plain address.
+    #[prost(int32, tag = "5")]
+    scheme: i32,
 }
 
 impl From<&model::Name> for Name {
@@ -82,6 +85,7 @@ impl From<&model::NamePort> for NamePort {
             protocol: protocol_code(it.protocol),
             name: it.name.as_deref().map(str::to_owned),
             listen: it.listen.into(),
+            scheme: it.scheme.map_or(0, model::Scheme::code),
         }
     }
 }
@@ -95,6 +99,7 @@ impl TryFrom<NamePort> for model::NamePort {
             protocol: protocol(it.protocol)?,
             name: it.name.map(Into::into),
             listen: port(it.listen, "listen port")?,
+            scheme: model::Scheme::of_code(it.scheme),
         })
     }
 }

@@ -30,6 +30,7 @@ fn names() -> impl Strategy<Value = Resource> {
             protocol: if number == 81 { Protocol::Tcp } else { Protocol::Http },
             name: Some(format!("p{number}").into()),
             listen: number,
+            scheme: None,
         });
         Resource::Name(Name { ports: ports.collect(), headless, ..name(service, answer, "10.96.0.1") })
     })

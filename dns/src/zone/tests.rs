@@ -20,8 +20,8 @@ fn content() -> ZoneContent {
         plain: vec![],
         headless: false,
         ports: vec![
-            NamePort { number: 80, protocol: Protocol::Http, name: Some("http".into()), listen: 8080 },
-            NamePort { number: 81, protocol: Protocol::Tcp, name: None, listen: 81 },
+            NamePort { number: 80, protocol: Protocol::Http, name: Some("http".into()), listen: 8080, scheme: None },
+            NamePort { number: 81, protocol: Protocol::Tcp, name: None, listen: 81, scheme: None },
         ],
     };
     let (key, namespace) = key(&name.service).expect("a good name");

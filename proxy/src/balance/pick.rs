@@ -13,6 +13,7 @@ use super::{
     hash::{by_hash, of_endpoint},
     least::least,
     p2c::{Load, cheaper_of_two},
+    spill::spills,
 };
 
 /// Picks an endpoint for `caller`, whose node is `node`, not one of `avoided` and no ejected one if there is another. The caller's address family and the hints are
@@ -32,10 +33,21 @@ pub(crate) fn pick(
         return choice.among(upstreams.of_family_of(caller));
     }
     let mut fitting = fitting(upstreams, caller, node);
+    let is_ejected = |candidate: &Candidate| ejected && candidate.endpoint.ejection.is_ejected(now);
     let is_avoided = |candidate: &Candidate| {
-        avoided.iter().any(|avoided| Arc::ptr_eq(avoided, &candidate.endpoint))
-            || (ejected && candidate.endpoint.ejection.is_ejected(now))
+        is_ejected(candidate) || avoided.iter().any(|avoided| Arc::ptr_eq(avoided, &candidate.endpoint))
     };
+    // Who has a place of its own keeps it while it is usable.
+    if ejected && upstreams.hinted && !upstreams.policy.local_only && affinity == Affinity::None {
+        let well = fitting.iter().filter(|candidate| !is_ejected(candidate)).count();
+        if spills(well, fitting.len(), draw) {
+            let far = upstreams.of_family_of(caller).iter().filter(|it| !it.near && !is_avoided(it));
+            let far: SmallVec<[&Candidate; 16]> = far.collect();
+            if !far.is_empty() {
+                fitting = far;
+            }
+        }
+    }
     if !upstreams.policy.local_only && fitting.iter().all(|candidate| is_avoided(candidate)) {
         fitting = upstreams.usable.iter().collect();
     }

@@ -154,7 +154,11 @@ impl Attempts<'_> {
         if !is_error {
             endpoint.ejection.succeeded(now);
         } else if self.backend.failed(endpoint, now) {
-            tracing::info!(service = %self.backend.service, endpoint = %endpoint.address, "endpoint ejected");
+            let last_failure = match result {
+                Ok(answer) => format!("it answered {}", answer.head.status.as_u16()),
+                Err(failure) => failure.to_string(),
+            };
+            tracing::info!(service = %self.backend.service, endpoint = %endpoint.address, last_failure, "endpoint ejected");
         }
     }
 }

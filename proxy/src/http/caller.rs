@@ -9,10 +9,11 @@ use std::{
         Arc, OnceLock,
         atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
-    task::Waker,
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
+use futures_util::task::AtomicWaker;
 use http::HeaderValue;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -56,6 +57,17 @@ enum Last {
     Flushed = 3,
 }
 
+/// What ended when everything written had reached the socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Flushed {
+    /// Nothing.
+    Nothing,
+    /// An answer, whose request has not come to its end.
+    Answer,
+    /// An answer, and its request.
+    Exchange,
+}
+
 /// One more connection to an endpoint than the request itself needs; over when dropped.
 pub(crate) struct ExtraConnection {
     _own: Option<ExchangePermit>,
@@ -81,6 +93,12 @@ pub(crate) struct Caller {
     since: AtomicU32,
     last: AtomicU8,
     ended: AtomicBool,
+    /// Its socket is closed.
+    closed: AtomicBool,
+    /// The upload that is to hear of it.
+    upload: AtomicWaker,
+    /// It has been idle for long enough to be parked.
+    parks: AtomicBool,
     /// It was there while a port was leaving.
     saw_leaving: AtomicBool,
     /// It is asked to come back on a new connection.
@@ -148,6 +166,9 @@ impl Caller {
             stage: AtomicU8::new(Stage::Head as u8),
             last: AtomicU8::new(Last::Began as u8),
             ended: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+            upload: AtomicWaker::new(),
+            parks: AtomicBool::new(false),
             saw_leaving: AtomicBool::new(false),
             sent_away: Notify::new(),
             misplaced: AtomicBool::new(false),
@@ -188,13 +209,23 @@ impl Caller {
             0 => Stage::Idle,
             1 => Stage::Head,
             // The rest of an upload has come after its answer.
-            2 if self.last.load(Ordering::Relaxed) == Last::Flushed as u8 && !self.activity.is_uploading() => {
+            2 if self.is_flushed() && !self.is_receiving() => {
                 self.last.store(Last::Nothing as u8, Ordering::Relaxed);
                 self.rest()
             }
             2 => Stage::Busy,
             _ => Stage::Free,
         }
+    }
+
+    /// An answer was written to its end before the body of its request had come.
+    fn is_flushed(&self) -> bool {
+        self.last.load(Ordering::Relaxed) == Last::Flushed as u8
+    }
+
+    /// What comes next is the rest of a body. Where nobody reads that, it is enough that it has come: the parser skips it.
+    fn is_receiving(&self) -> bool {
+        self.activity.is_uploading() && (self.is_uploading() || !self.activity.is_unread())
     }
 
     /// The request is over. What comes next may have begun to arrive together with it.
@@ -252,6 +283,20 @@ impl Caller {
         uploading != 0 && uploading == self.begun.load(Ordering::Relaxed)
     }
 
+    /// Ready once the connection is closed and the body of its request has not come to its end. The last task that asked is
+    /// woken.
+    pub(super) fn poll_gone(&self, cx: &Context<'_>) -> Poll<()> {
+        self.upload.register(cx.waker());
+        let is_gone = self.closed.load(Ordering::Acquire) && self.is_uploading();
+        if is_gone { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    /// The connection is closed.
+    pub(super) fn closed(&self) {
+        self.closed.store(true, Ordering::Release);
+        self.upload.wake();
+    }
+
     /// The first bytes of a head arrived.
     pub(crate) fn head_began(&self) {
         self.since.store(self.shared.clock.coarse(), Ordering::Relaxed);
@@ -275,26 +320,21 @@ impl Caller {
         self.last.store(Last::Answered as u8, Ordering::Relaxed);
     }
 
-    /// Everything written has reached the socket; returns whether this ended an answer.
-    pub(crate) fn flushed(&self) -> bool {
+    /// Everything written has reached the socket; returns what this ended.
+    pub(crate) fn flushed(&self) -> Flushed {
         if self.stage() != Stage::Busy {
-            return false;
+            return Flushed::Nothing;
         }
-        if self.activity.is_uploading() {
-            // What comes next is the rest of a body, and no head.
-            let _ = self.last.compare_exchange(
-                Last::Answered as u8,
-                Last::Flushed as u8,
-                Ordering::Relaxed,
-                Ordering::Relaxed,
-            );
-            return false;
+        if self.is_receiving() {
+            let answered = (Last::Answered as u8, Last::Flushed as u8);
+            let noted = self.last.compare_exchange(answered.0, answered.1, Ordering::Relaxed, Ordering::Relaxed);
+            return if noted.is_ok() { Flushed::Answer } else { Flushed::Nothing };
         }
         if self.look() != Last::Answered as u8 {
-            return false;
+            return Flushed::Nothing;
         }
         self.rest();
-        true
+        Flushed::Exchange
     }
 
     /// A response that ends with the connection is, or is no longer, under way: an end of the connection meanwhile would
@@ -330,9 +370,11 @@ impl Caller {
         malformed != 0 && malformed == self.begun.load(Ordering::Relaxed)
     }
 
-    /// Whether so many requests have begun, and all of them were answered.
+    /// Whether so many requests have begun, and all of them were answered. What is left of their bodies may still be on its way to
+    /// endpoints.
     pub(crate) fn has_answered(&self, requests: u32) -> bool {
-        self.begun.load(Ordering::Relaxed) == requests && self.stage() == Stage::Idle
+        let is_answered = self.stage() == Stage::Idle || self.is_flushed();
+        self.begun.load(Ordering::Relaxed) == requests && is_answered
     }
 
     /// Bytes have come.
@@ -417,10 +459,31 @@ impl Caller {
     /// Ends the connection as if the caller had closed it.
     pub(crate) fn end(&self) {
         self.ended.store(true, Ordering::Release);
+        self.wake();
+    }
+
+    fn wake(&self) {
         let waker = self.waker.lock().clone();
         if let Some(waker) = waker {
             waker.wake();
         }
+    }
+
+    /// Asks the connection, which is idle, to give its buffers back.
+    pub(super) fn park(&self) {
+        if !self.parks.swap(true, Ordering::Relaxed) {
+            self.wake();
+        }
+    }
+
+    /// Whether it was asked to, and is still idle.
+    pub(super) fn is_to_park(&self) -> bool {
+        self.parks.load(Ordering::Relaxed) && self.stage() == Stage::Idle
+    }
+
+    /// It has buffers again.
+    pub(super) fn unpark(&self) {
+        self.parks.store(false, Ordering::Relaxed);
     }
 
     /// Asks the caller of an HTTP/2 connection to send what comes next on a new one.

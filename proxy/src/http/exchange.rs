@@ -216,6 +216,9 @@ impl Exchange {
         let began = SystemTime::now().checked_sub(self.began.elapsed()).unwrap_or(SystemTime::UNIX_EPOCH);
         if let (Some(tracer), Some(trace)) = (&shared.tracer, &details.trace) {
             tracer.request(trace, (began, took), self.has_failed(), self.attributes(&details, trace));
+            if let Some(Counts::Http(counts)) = self.port.as_ref().map(|port| &port.counts) {
+                counts.record_traced(trace, took, began + took);
+            }
         }
         let Some(log) = shared.access_log.as_ref().filter(|_| details.logged) else { return };
         log.log(AccessRecord {
@@ -301,7 +304,10 @@ pub(crate) struct Activity {
     last: AtomicU32,
     /// Milliseconds; 0 while there is no limit.
     limit: AtomicU32,
+    /// The caller has not sent all of its request yet, as far as anybody has read.
     uploading: AtomicBool,
+    /// What is left of the request is not read: its reader has gone.
+    unread: AtomicBool,
     /// Bytes of the request's body.
     received: AtomicU64,
 }
@@ -315,6 +321,7 @@ impl Activity {
             last,
             limit: AtomicU32::new(0),
             uploading: AtomicBool::new(false),
+            unread: AtomicBool::new(false),
             received: AtomicU64::new(0),
         })
     }
@@ -323,6 +330,7 @@ impl Activity {
     fn begin(&self) {
         self.limit.store(0, Ordering::Relaxed);
         self.uploading.store(false, Ordering::Relaxed);
+        self.unread.store(false, Ordering::Relaxed);
         self.received.store(0, Ordering::Relaxed);
         self.touch();
     }
@@ -358,6 +366,16 @@ impl Activity {
     /// The caller has not sent all of its request yet, as far as anybody has read.
     pub(crate) fn is_uploading(&self) -> bool {
         self.uploading.load(Ordering::Relaxed)
+    }
+
+    /// Nobody reads what is left of the request.
+    pub(crate) fn leave_unread(&self) {
+        self.unread.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether nobody reads what is left of the request.
+    pub(crate) fn is_unread(&self) -> bool {
+        self.unread.load(Ordering::Relaxed)
     }
 
     /// How long no byte has moved.

@@ -154,6 +154,10 @@ async fn forward(
         response.headers_mut().append(header::SET_COOKIE, cookie);
     }
     let tunnel = match (switched, wanted) {
+        // To the caller any success would say that the endpoint has switched (RFC 8441 section 5).
+        (None, Some(wanted)) if wanted.is_extended() && response.status().is_success() => {
+            return Err(Reason::UpstreamProtocol.into());
+        }
         (None, _) => None,
         (Some(switched), Some(wanted)) => Some(wanted.agreed(&mut response, chosen, switched, idle)?),
         (Some(_), None) => return Err(Reason::UpstreamProtocol.into()),

@@ -19,7 +19,6 @@ use std::{
 
 use bytes::Bytes;
 use http::HeaderValue;
-use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 
 pub(crate) use self::{
@@ -29,19 +28,10 @@ pub(crate) use self::{
 };
 use super::caller::Caller;
 
-/// A caller that has said nothing for so long is asked by the kernel whether it is still there: so often, with so much time
-/// between. One that does not answer is gone.
-const SILENT: Duration = Duration::from_secs(30);
-const PROBE: Duration = Duration::from_secs(10);
-const PROBES: u32 = 3;
-
 /// Serves HTTP on a connection of which `first` was already read, until it ends. A connection that leaves HTTP ends with
 /// what it carries then.
 pub(crate) async fn serve(stream: TcpStream, first: Bytes, caller: Arc<Caller>) {
     let id = caller.worker.enlist(caller.clone());
-    let alive = TcpKeepalive::new().with_time(SILENT).with_interval(PROBE).with_retries(PROBES);
-    // Where it cannot be set, the connection is gone already.
-    let _ = SockRef::from(&stream).set_tcp_keepalive(&alive);
     let io = CallerIo::new(stream, first, caller.clone());
     if caller.http2 {
         h2::serve(io, &caller).await;

@@ -22,6 +22,7 @@ impl CallerConnection for Caller {
         let idle = if self.saw_leaving() { limits.keep_alive_leaving } else { Duration::MAX };
         match self.stage() {
             Stage::Idle if self.since() > limits.keep_alive.min(idle) => self.end(),
+            Stage::Idle if self.since() > limits.park_after => self.park(),
             Stage::Head if self.since() > limits.head_timeout => self.end(),
             // Neither side has moved a byte for as long as the backend's policy allows.
             Stage::Busy if self.activity.left() == Some(Duration::ZERO) => self.end(),

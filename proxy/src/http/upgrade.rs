@@ -109,6 +109,11 @@ fn is_http(protocol: &[u8]) -> bool {
 }
 
 impl UpgradeRequest {
+    /// The caller asked by extended CONNECT.
+    pub(super) fn is_extended(&self) -> bool {
+        self.extended
+    }
+
     /// The protocol asked for is WebSocket.
     pub(crate) fn is_websocket(&self) -> bool {
         self.protocol.as_bytes().eq_ignore_ascii_case(b"websocket")

@@ -149,8 +149,6 @@ async fn connection(
 ) {
     let shared = &worker.shared;
     let caller = peer.ip().to_canonical();
-    // A failure means that the connection is closed already. Reading will notice.
-    let _ = stream.set_nodelay(true);
     let Ok(_end) = shared.own_ends.note(StreamOrigin::Arrived, peer) else {
         if let Some((called, port)) = owner_of_stream(shared, &listening) {
             looped(shared, &called.name, port, caller);

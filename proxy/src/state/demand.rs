@@ -11,7 +11,7 @@ use std::{
 use http::HeaderValue;
 use maesh_config::{
     ServiceName,
-    model::{self, BackendPolicy, CalledPolicy, Protocol},
+    model::{self, BackendPolicy, CalledPolicy, Protocol, Scheme},
 };
 
 use crate::loops::Dialable;
@@ -145,8 +145,13 @@ fn plain(shared: &Shared, called: &ServiceEntry, number: u16, protocol: Protocol
     if shared.mesh.load().access_control || facts.headless || facts.cluster_ips.is_empty() {
         return PortLookup::NotSynced;
     }
-    if !facts.ports.iter().any(|port| port.number == number && port.protocol == protocol) {
+    let Some(named) = facts.ports.iter().find(|port| port.number == number && port.protocol == protocol) else {
         return PortLookup::NoPort;
+    };
+    let scheme = named.scheme.unwrap_or(Scheme::Http);
+    if scheme == Scheme::Https {
+        // The certificate cannot be verified without the configuration, and nothing may be sent to who is not verified.
+        return PortLookup::NotSynced;
     }
     shared.telemetry.plain_fallback.inc();
     let mut made = called.plain.lock();
@@ -165,15 +170,10 @@ fn plain(shared: &Shared, called: &ServiceEntry, number: u16, protocol: Protocol
     let dialable = Dialable::new(&shared.config.shared, shared.config.loopback_endpoints);
     let endpoints: Vec<_> = facts.cluster_ips.iter().map(|address| endpoint(*address)).collect();
     let endpoints: Vec<_> = endpoints.into_iter().filter(|it| dialable.allows(it.address)).collect();
-    let own = BackendPort::new(called.name.clone(), BackendPolicy::default());
-    // Nothing is known of it but that it is there, and nothing hints at any of the addresses.
-    own.replace(
-        BackendPolicy::default(),
-        &endpoints,
-        &Locality::default(),
-        shared.config.workers,
-        shared.clock.coarse(),
-    );
+    let policy = BackendPolicy { scheme, ..BackendPolicy::default() };
+    let own = BackendPort::new(called.name.clone(), policy.clone());
+    // Nothing more is known of it, and nothing hints at any of the addresses.
+    own.replace(policy, &endpoints, &Locality::default(), shared.config.workers, shared.clock.coarse());
     let port = Arc::new(Port::new(shared, &called.name, number, protocol, Vec::new(), Arc::new(own)));
     made.push((number, protocol, port.clone()));
     PortLookup::Port(port)

@@ -1,6 +1,10 @@
 //! What is counted for each port of a Service that is called.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use arc_swap::ArcSwap;
 use http::{Method, StatusCode};
@@ -8,10 +12,13 @@ use maesh_config::ServiceName;
 use parking_lot::Mutex;
 use prometheus_client::{
     encoding::EncodeLabelSet,
-    metrics::{counter::Counter, family::Family},
+    metrics::{counter::Counter, exemplar::HistogramWithExemplars, family::Family},
 };
 
-use super::durations::Durations;
+use super::{
+    durations::{Durations, bounds},
+    trace::RequestTrace,
+};
 use crate::reason::Reason;
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -102,11 +109,26 @@ pub(crate) struct EndedRequest {
     pub(crate) sent: u64,
 }
 
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub(super) struct TraceLabel {
+    trace_id: String,
+}
+
+/// A histogram whose buckets name the trace of the last request that was counted there, as an exemplar.
+pub(super) type TracedDurations = HistogramWithExemplars<TraceLabel>;
+
+/// The durations of recorded requests, by port.
+pub(super) fn traced_durations() -> Family<PortLabels, TracedDurations> {
+    Family::new_with_constructor(|| HistogramWithExemplars::new(bounds()))
+}
+
 /// Counters of one HTTP port of a Service.
 pub(crate) struct PortTelemetry {
     pub(super) requests: Family<RequestLabels, Counter>,
     pub(super) labels: PortLabels,
     pub(super) durations: Durations,
+    /// Durations of requests that are recorded in traces.
+    pub(super) traced: Family<PortLabels, TracedDurations>,
     /// Bytes of the bodies of requests, and of responses.
     pub(super) received: Counter,
     pub(super) sent: Counter,
@@ -136,6 +158,17 @@ impl PortTelemetry {
             Some((_, counter)) => counter.inc(),
             None => self.add(key, self.request_labels(http2, method, status, reason)).inc(),
         };
+    }
+
+    /// Counts one request that is recorded in a trace, once it has ended at `ended`.
+    #[cold]
+    pub(crate) fn record_traced(&self, trace: &RequestTrace, took: Duration, ended: SystemTime) {
+        // Held, or the series of a port that is gone could come back.
+        let registered = self.registered.lock();
+        if registered.is_some() {
+            let trace = TraceLabel { trace_id: format!("{:032x}", trace.id()) };
+            self.traced.get_or_create(&self.labels).observe(took.as_secs_f64(), Some(trace), Some(ended));
+        }
     }
 
     fn request_labels(

@@ -236,8 +236,8 @@ pub(super) async fn exchange<U: Upload>(
     }
     let upload = uploading.map(|uploading| {
         let guard = guard.clone();
-        RunningUpload::spawn(async move {
-            uploading.finish().await;
+        RunningUpload::spawn(|stuck| async move {
+            uploading.finish(stuck).await;
             drop(guard);
         })
     });

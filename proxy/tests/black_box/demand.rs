@@ -39,6 +39,38 @@ async fn first_use_while_the_controller_is_away() {
     within(async { while !ask(listen, &get("web.shop", "/")).await.1.starts_with("real ") {} }).await;
 }
 
+/// Whom a certificate has to be verified of is sent nothing without it.
+#[tokio::test]
+async fn nothing_is_sent_in_plain_to_a_port_of_https() {
+    let fed = Fed::new(Config { first_use: Duration::from_millis(100), ..config() }).await;
+    fed.begin().await;
+    fed.answering.send_replace(false);
+    let plain = endpoints::echo(false, "plain").await;
+    let port = plain.address.port();
+    let listen = fed.listen(&[]).await;
+    for (scheme, status) in [(Some(Scheme::Https), "503"), (Some(Scheme::Http), "200"), (None, "200")] {
+        fed.name_with("web.shop", port, listen.port(), (Protocol::Http, scheme), &[LOCAL]).await;
+        let (head, body) = ask(listen, &get("web.shop", "/")).await;
+        assert!(head.starts_with(&format!("http/1.1 {status}")), "{scheme:?}: {head}{body}");
+        assert_eq!(head.contains("x-maesh-reason: not_synced"), status == "503", "{scheme:?}: {head}{body}");
+    }
+    assert!(fed.metrics().contains("maesh_proxy_plain_fallback_total 2"));
+}
+
+/// The plain address of a port of h2c is spoken to in HTTP/2.
+#[tokio::test]
+async fn the_scheme_of_a_plain_address_is_that_of_its_port() {
+    let fed = Fed::new(Config { first_use: Duration::from_millis(100), ..config() }).await;
+    fed.begin().await;
+    fed.answering.send_replace(false);
+    let plain = endpoints::echo(true, "plain").await;
+    let listen = fed.listen(&[]).await;
+    let carries = (Protocol::Http, Some(Scheme::H2c));
+    fed.name_with("web.shop", plain.address.port(), listen.port(), carries, &[LOCAL]).await;
+    let (head, body) = ask(listen, &get("web.shop", "/")).await;
+    assert!(head.starts_with("http/1.1 200") && body.starts_with("plain "), "{head}{body}");
+}
+
 /// What a subscriber kept on disk comes before it was asked for, and is not sent again when it is.
 #[tokio::test]
 async fn what_was_kept_over_a_restart_is_served_at_once_and_let_go_of_when_unused() {

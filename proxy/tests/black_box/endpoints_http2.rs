@@ -22,6 +22,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use maesh_config::model::{Protocol, Scheme};
 use maesh_proxy::Config;
 use tokio::{
+    io::AsyncReadExt as _,
     net::{TcpListener, TcpSocket, TcpStream},
     task::JoinSet,
 };
@@ -328,8 +329,8 @@ async fn a_silent_stream_is_not_pinged() {
     let mut raw = Raw::to(address).await;
     raw.say(&get("web.shop", "/")).await;
     assert!(raw.head().await.starts_with("http/1.1 200"));
-    let silent = tokio::time::timeout(Duration::from_secs(70), raw.head()).await;
-    assert!(silent.is_err(), "the stream is still open");
+    let silent = tokio::time::timeout(Duration::from_secs(70), raw.stream.read_u8()).await;
+    assert!(silent.is_err(), "the stream is still open, and nothing comes: {silent:?}");
     assert_eq!(pinged.load(Ordering::Relaxed), 0);
 }
 
@@ -417,4 +418,28 @@ async fn heads_that_are_too_large() {
             assert_eq!(answer, (status, reason.to_owned()), "{version}: {fields} fields of {size} bytes");
         }
     }
+}
+
+/// Interim responses are counted in both versions, however slowly they come: an endpoint that sends nothing else would hold
+/// its callers for ever, where no time limit is set.
+#[tokio::test]
+async fn interim_responses_are_counted() {
+    const MORE_THAN_ENOUGH: usize = 200;
+    let server = endpoints::raw(|stream| async move {
+        let Some(mut frames) = Frames::accept(stream, &[]).await else { return };
+        while let Some(frame) = frames.read().await {
+            if frame.kind != HEADERS {
+                continue;
+            }
+            for _ in 0..MORE_THAN_ENOUGH {
+                frames.write(HEADERS, END_HEADERS, frame.stream, &block(&[(":status", "103"), ("link", "x")])).await;
+            }
+            frames.write(HEADERS, END_HEADERS | END_STREAM, frame.stream, OK).await;
+        }
+    })
+    .await;
+    let (_fed, address) = fed(server).await;
+    let [of_http1, of_http2] = asked(address).await;
+    assert_eq!(of_http1, (502, "upstream_protocol".to_owned()));
+    assert_eq!(of_http2, (502, "upstream_protocol".to_owned()));
 }

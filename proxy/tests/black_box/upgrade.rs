@@ -477,3 +477,87 @@ async fn an_endpoint_without_extended_connect_gets_no_websocket() {
     let (head, _) = ask(address, &get("web.shop", "/")).await;
     assert!(head.starts_with("http/1.1 200 "), "{head}");
 }
+
+/// An endpoint that answers a WebSocket handshake as a usual request has not agreed: over HTTP/2 its 200 would say that it has
+/// (RFC 8441 section 5).
+#[tokio::test]
+async fn an_endpoint_that_stays_in_http_has_not_agreed() {
+    let endpoint = endpoints::raw(|mut stream| async move {
+        if read_until(&mut stream, &mut Vec::new(), b"\r\n\r\n").await {
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello").await.expect("written");
+            let _ = stream.read_to_end(&mut Vec::new()).await;
+        }
+    })
+    .await;
+    let (_fed, address) = fed(endpoint).await;
+    let stream = TcpStream::connect(address).await.expect("connected");
+    let (sender, connection) = h2::client::handshake(stream).await.expect("a handshake");
+    tokio::spawn(connection);
+    until(|| sender.is_extended_connect_protocol_enabled()).await;
+    let mut request = http::Request::new(());
+    *request.method_mut() = http::Method::CONNECT;
+    *request.uri_mut() = format!("http://web.shop:{}/chat", address.port()).parse().expect("a URI");
+    request.extensions_mut().insert(h2::ext::Protocol::from_static("websocket"));
+    let mut sender = within(sender.ready()).await.expect("ready");
+    let (answer, _upload) = sender.send_request(request, false).expect("sent");
+    let answer = within(answer).await.expect("answered");
+    assert_eq!(answer.status(), 502);
+    assert_eq!(answer.headers().get("x-maesh-reason").expect("a reason"), "upstream_protocol");
+}
+
+/// Where the mesh itself answers a request that asks to leave HTTP, nobody reads its body: what follows is answered all the same, or
+/// the connection ends.
+#[tokio::test]
+async fn a_local_answer_to_an_upgrade_with_a_body_does_not_stop_its_connection() {
+    let fed = Fed::new(config()).await;
+    fed.begin().await;
+    let echo = endpoints::echo(false, "one").await;
+    let to = fed.http("web.shop", Scheme::Http, &[echo.address]).await;
+    let plain = "POST / HTTP/1.1\r\nHost: nowhere.shop\r\nUpgrade: websocket\r\n";
+    let asking = format!("{plain}Connection: upgrade\r\n");
+    let heads = [("", &*asking), (" without Connection", plain)];
+    let mut stopped = Vec::new();
+    for (case, body) in [
+        ("no body", "\r\n"),
+        ("a length of none", "Content-Length: 0\r\n\r\n"),
+        ("a length", "Content-Length: 5\r\n\r\nhello"),
+        ("no chunks", "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
+        ("no chunks, trailers", "Transfer-Encoding: chunked\r\n\r\n0\r\nx-a: b\r\n\r\n"),
+        ("a chunk", "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"),
+        ("a chunk, trailers", "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nx-a: b\r\n\r\n"),
+    ] {
+        for (way, next, ends) in [
+            ("and a request", get("web.shop", "/"), false),
+            ("and its end", String::new(), true),
+            ("and a request and its end", get("web.shop", "/"), true),
+        ] {
+            for ((which, head), cut) in heads.iter().flat_map(|head| [(head, 0), (head, 1), (head, 6)]) {
+                let mut raw = Raw::to(to).await;
+                let text = format!("{head}{body}{next}");
+                let (first, rest) = text.split_at(if cut == 0 { text.len() } else { head.len() + body.len() - cut });
+                raw.stream.set_nodelay(true).expect("set");
+                raw.say(first).await;
+                if !rest.is_empty() {
+                    raw.say(rest).await;
+                }
+                if ends {
+                    raw.stream.shutdown().await.expect("shut");
+                }
+                let mut heard = Vec::new();
+                let over = async {
+                    let mut some = [0; 4096];
+                    while let Ok(read @ 1..) = raw.stream.read(&mut some).await {
+                        heard.extend_from_slice(&some[..read]);
+                        if !ends && String::from_utf8_lossy(&heard).contains("HTTP/1.1 200") {
+                            return;
+                        }
+                    }
+                };
+                if tokio::time::timeout(Duration::from_secs(8), over).await.is_err() {
+                    stopped.push(format!("{case}{which} {way}, cut {cut}: {:.60}", String::from_utf8_lossy(&heard)));
+                }
+            }
+        }
+    }
+    assert!(stopped.is_empty(), "{stopped:#?}");
+}

@@ -158,6 +158,7 @@ pub fn fixed(name: &str, addresses: &[&str], ports: &[(&str, u16)]) -> Resource 
         protocol: Protocol::Tcp,
         name: Some((*name).into()),
         listen: *number,
+        scheme: None,
     };
     Resource::Name(Name {
         service: ServiceName::new(namespace, service),
@@ -175,7 +176,13 @@ pub fn by_node(service: &str, plain: &[&str]) -> Resource {
         answer: Answer::Node,
         plain: plain.iter().map(|text| text.parse().expect("an address")).collect(),
         headless: false,
-        ports: vec![NamePort { number: 80, protocol: Protocol::Http, name: Some("http".into()), listen: 80 }],
+        ports: vec![NamePort {
+            number: 80,
+            protocol: Protocol::Http,
+            name: Some("http".into()),
+            listen: 80,
+            scheme: None,
+        }],
     })
 }
 

@@ -2,11 +2,27 @@
 
 use std::env;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 /// The root of this repository.
+///
+/// Where it is now, if cargo runs this program: with a folder for builds that several clones share, cargo may take a program
+/// that was built in another one, which may be gone.
 pub fn repository() -> &'static Path {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    here.ancestors().nth(2).unwrap_or(here)
+    static ROOT: LazyLock<PathBuf> = LazyLock::new(|| {
+        let package = env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
+        let running = package.as_deref().and_then(root_of).map(Path::to_owned);
+        running.unwrap_or_else(|| {
+            let built = Path::new(env!("CARGO_MANIFEST_DIR"));
+            root_of(built).unwrap_or(built).to_owned()
+        })
+    });
+    &ROOT
+}
+
+/// The folder of the workspace that a package belongs to.
+fn root_of(package: &Path) -> Option<&Path> {
+    package.ancestors().find(|folder| folder.join("Cargo.lock").is_file())
 }
 
 /// The folder for what is costly to build and belongs to no clone: `$MAESH_CACHE`, else `$XDG_CACHE_HOME/maesh`, else

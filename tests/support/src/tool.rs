@@ -5,11 +5,15 @@
 //! So two clones at different commits share a cache without disturbing each other, and a change of either makes a new
 //! folder.
 
+mod list;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use xxhash_rust::xxh3::Xxh3;
 
+use self::list::GO_MOD;
+pub use self::list::TOOLS;
 use crate::{cache, repository};
 
 /// A program that is built into the cache.
@@ -53,224 +57,14 @@ pub enum Source {
         /// The program inside the installed packages; empty when the folder itself is wanted, for `PYTHONPATH`.
         program: &'static str,
     },
+    /// From npm packages whose sums are committed in `package-lock.json`.
+    Npm {
+        /// Folder with `package.json` and `package-lock.json`, from the repository's root.
+        folder: &'static str,
+        /// The installed package that is wanted. The folder above it is for `NODE_PATH`.
+        package: &'static str,
+    },
 }
-
-const GO_MOD: &str = "go.mod";
-
-const PYTHON: &str = "tests/tools/python";
-
-/// Every program of this kind.
-pub const TOOLS: &[Tool] = &[
-    Tool {
-        name: "etcd",
-        version: "3.7.3",
-        needed_for: "a real Kubernetes API server",
-        source: Source::Go {
-            folder: "tests/tools/etcd",
-            package: "go.etcd.io/etcd/server/v3",
-            names: &[],
-            variables: &[],
-            tags: &[],
-            modules: GO_MOD,
-        },
-    },
-    Tool {
-        name: "etcdctl",
-        version: "3.7.3",
-        needed_for: "compaction under a watch",
-        source: Source::Go {
-            folder: "tests/tools/etcd",
-            package: "go.etcd.io/etcd/etcdctl/v3",
-            names: &[],
-            variables: &[],
-            tags: &[],
-            modules: GO_MOD,
-        },
-    },
-    Tool {
-        name: "kube",
-        version: "1.35.4",
-        needed_for: "a real Kubernetes API server",
-        source: Source::Go {
-            folder: "tests/tools/kubernetes",
-            package: ".",
-            names: &["kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "kubectl"],
-            // Without a version, components take each other for ancient ones.
-            variables: &[
-                "k8s.io/component-base/version.gitVersion=v1.35.4",
-                "k8s.io/component-base/version.gitMajor=1",
-                "k8s.io/component-base/version.gitMinor=35",
-                "k8s.io/client-go/pkg/version.gitVersion=v1.35.4",
-                "k8s.io/client-go/pkg/version.gitMajor=1",
-                "k8s.io/client-go/pkg/version.gitMinor=35",
-            ],
-            tags: &[],
-            modules: GO_MOD,
-        },
-    },
-    Tool {
-        name: "coredns",
-        version: "1.15.0",
-        needed_for: "names through a real CoreDNS",
-        source: Source::Go {
-            folder: "tests/tools/coredns",
-            package: ".",
-            names: &[],
-            variables: &[],
-            tags: &[],
-            modules: GO_MOD,
-        },
-    },
-    Tool {
-        name: "coredns-old",
-        version: "1.11.1",
-        needed_for: "the DNS of clusters of some years ago",
-        source: Source::Go {
-            folder: "tests/tools/coredns",
-            package: ".",
-            names: &[],
-            variables: &[],
-            tags: &[],
-            modules: "old.mod",
-        },
-    },
-    Tool {
-        name: "helm4",
-        version: "4.3.1",
-        needed_for: "the chart",
-        source: Source::Go {
-            folder: "tests/tools/helm4",
-            package: "helm.sh/helm/v4/cmd/helm",
-            names: &["helm"],
-            variables: &["helm.sh/helm/v4/internal/version.version=v4.3.1"],
-            tags: &[],
-            modules: GO_MOD,
-        },
-    },
-    Tool {
-        name: "helm3",
-        version: "3.22.0",
-        needed_for: "the chart",
-        source: Source::Go {
-            folder: "tests/tools/helm3",
-            package: "helm.sh/helm/v3/cmd/helm",
-            names: &[],
-            // Helm 3 takes the version of Kubernetes that it renders for from here, and 1.20 without it.
-            variables: &[
-                "helm.sh/helm/v3/internal/version.version=v3.22.0",
-                "helm.sh/helm/v3/pkg/chartutil.k8sVersionMajor=1",
-                "helm.sh/helm/v3/pkg/chartutil.k8sVersionMinor=37",
-                "helm.sh/helm/v3/pkg/lint/rules.k8sVersionMajor=1",
-                "helm.sh/helm/v3/pkg/lint/rules.k8sVersionMinor=37",
-            ],
-            tags: &[],
-            modules: GO_MOD,
-        },
-    },
-    Tool {
-        name: "promtool",
-        version: "3.16.0",
-        needed_for: "the alerts and the dashboard",
-        source: Source::Go {
-            folder: "tests/tools/promtool",
-            package: "github.com/prometheus/prometheus/cmd/promtool",
-            names: &[],
-            variables: &[],
-            // Without the ways to find targets, which tests do not need, it builds in half the time.
-            tags: &["remove_all_sd"],
-            modules: GO_MOD,
-        },
-    },
-    Tool {
-        name: "otelcol",
-        version: "0.161.0",
-        needed_for: "traces at a real OpenTelemetry collector",
-        source: Source::Go {
-            folder: "tests/tools/otelcol",
-            package: ".",
-            names: &[],
-            variables: &[],
-            tags: &[],
-            modules: GO_MOD,
-        },
-    },
-    Tool {
-        name: "h2spec",
-        version: "2.2.1",
-        needed_for: "what HTTP/2 asks of a server",
-        source: Source::Go {
-            folder: "tests/tools/h2spec",
-            package: "github.com/summerwind/h2spec/cmd/h2spec",
-            names: &[],
-            variables: &[],
-            tags: &[],
-            modules: GO_MOD,
-        },
-    },
-    Tool {
-        name: "grpc-interop-client",
-        version: "1.85.0",
-        needed_for: "gRPC through the proxy, as gRPC's own programs speak it",
-        source: Source::Go {
-            folder: "tests/tools/grpc-interop",
-            package: "google.golang.org/grpc/interop/client",
-            names: &[],
-            variables: &[],
-            tags: &[],
-            modules: GO_MOD,
-        },
-    },
-    Tool {
-        name: "grpc-interop-server",
-        version: "1.85.0",
-        needed_for: "gRPC through the proxy, as gRPC's own programs speak it",
-        source: Source::Go {
-            folder: "tests/tools/grpc-interop",
-            package: "google.golang.org/grpc/interop/server",
-            names: &[],
-            variables: &[],
-            tags: &[],
-            modules: GO_MOD,
-        },
-    },
-    Tool {
-        name: "kubernetes-validate",
-        version: "1.37.0",
-        needed_for: "the chart's objects against the schemas of several versions of Kubernetes",
-        source: Source::Python { folder: "tests/tools/kubernetes-validate", program: "" },
-    },
-    Tool {
-        name: "go-control-plane",
-        version: "0.14.0",
-        needed_for: "the discovery stream with a server of others",
-        source: Source::Go {
-            folder: "tests/compat/go-control-plane",
-            package: ".",
-            names: &[],
-            variables: &[],
-            tags: &[],
-            modules: GO_MOD,
-        },
-    },
-    Tool {
-        name: "envoy",
-        version: "1.40.0",
-        needed_for: "the discovery stream with a real Envoy, and the HTTP bench",
-        source: Source::Python { folder: PYTHON, program: "envoy/_bin/envoy" },
-    },
-    Tool {
-        name: "dnspython",
-        version: "2.9.2",
-        needed_for: "DNS packets read by an independent decoder",
-        source: Source::Python { folder: PYTHON, program: "" },
-    },
-    Tool {
-        name: "cargo-deny",
-        version: "0.20.2",
-        needed_for: "licences, bans and sources of third-party crates",
-        source: Source::Crate,
-    },
-];
 
 /// Why a program is not there.
 #[derive(Debug, thiserror::Error)]
@@ -282,6 +76,16 @@ pub enum ToolError {
         name: &'static str,
         /// Its version.
         version: &'static str,
+        /// What for.
+        needed_for: &'static str,
+    },
+    /// A program of the system is not installed.
+    #[error("{name} is missing, needed for {needed_for}: apt-get install {package}")]
+    NotInstalled {
+        /// The program, with its version where that matters.
+        name: &'static str,
+        /// Debian's package that has it.
+        package: &'static str,
         /// What for.
         needed_for: &'static str,
     },
@@ -330,6 +134,10 @@ impl Tool {
                 hash_folder(&mut hash, &repository().join(folder));
                 "python".to_owned()
             }
+            Source::Npm { folder, .. } => {
+                hash_folder(&mut hash, &repository().join(folder));
+                "npm".to_owned()
+            }
         };
         cache().join("tools").join(format!("{stem}-{:016x}", hash.digest()))
     }
@@ -340,6 +148,7 @@ impl Tool {
             Source::Go { .. } => self.folder().join(name),
             Source::Crate => self.folder().join("bin").join(name),
             Source::Python { program, .. } => self.folder().join(program),
+            Source::Npm { package, .. } => self.folder().join("node_modules").join(package),
         }
     }
 }
@@ -389,6 +198,7 @@ mod tests {
                     Some(repository().join(folder).join(modules).with_extension("sum"))
                 }
                 Source::Python { folder, .. } => Some(repository().join(folder).join("requirements.txt")),
+                Source::Npm { folder, .. } => Some(repository().join(folder).join("package-lock.json")),
                 Source::Crate => None,
             };
             assert!(file.is_none_or(|file| file.exists()), "{}", tool.name);

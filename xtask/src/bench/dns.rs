@@ -14,8 +14,9 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use maesh_test_support::{TOOLS, program, repository, tool};
 
+use super::comparison::Comparison;
 use super::rivals::{Setting, Template, built, free, need, start_maesh, version};
-use crate::measure::{Contender, Metric, Rounds, Running, Usage, alternate, free_udp_port, machine, table};
+use crate::measure::{Metric, Rounds, Running, Usage, free_udp_port};
 
 /// Services in the zone.
 const SERVICES: usize = 1000;
@@ -175,20 +176,13 @@ impl<'a> DnsBench<'a> {
 
     /// Measures `servers` in turn and prints their table.
     fn measure(&self, servers: &[Server], in_flight: u32) -> Result<()> {
-        let mut contenders: Vec<Contender<'_>> = servers
-            .iter()
-            .map(|server| Contender { name: server.name.clone(), run: Box::new(|| self.one(server, in_flight)) })
-            .collect();
-        let series = alternate(self.options.rounds.rounds, &mut contenders)?;
-        let reference = servers.iter().find(|server| server.name.contains("knotd")).map_or("", |server| &server.name);
-        println!("{}", table(&METRICS, &series, reference));
+        let comparison = Comparison { metrics: &METRICS, rounds: &self.options.rounds, reference: "knotd" };
+        comparison.print(servers, |server| &server.name, |server| self.one(server, in_flight))?;
         println!(
             "{SERVICES} Services, 45 % A, 45 % AAAA without data, 10 % names that do not exist; {}, at most {in_flight} \
-             queries under way from 8 sockets; 0 lost; {} rounds of {} s; {}.\n",
+             queries under way from 8 sockets; 0 lost; {}.\n",
             version(&self.dnsperf, "-h").unwrap_or_else(|_| "dnsperf".into()),
-            self.options.rounds.rounds,
-            self.options.rounds.seconds,
-            machine()
+            comparison.conditions("")
         );
         Ok(())
     }
@@ -198,11 +192,8 @@ impl<'a> DnsBench<'a> {
         let before = usage(server)?;
         let (queries, rate) = self.ask(server, in_flight, self.options.rounds.seconds)?;
         let used = usage(server)? - before;
-        let memory: u64 = server.processes.iter().map(Running::resident).sum::<Result<u64>>()?;
-        let micros = |time: std::time::Duration| time.as_secs_f64() * 1e6 / queries;
-        #[allow(clippy::cast_precision_loss, reason = "memory in MiB with no digits")]
-        let memory = memory as f64 / f64::from(1 << 20);
-        Ok(vec![micros(used.total()), micros(used.user), micros(used.system), rate, memory])
+        let memory: f64 = server.processes.iter().map(Running::memory).sum::<Result<f64>>()?;
+        Ok([&used.micros_per(queries)[..], &[rate, memory]].concat())
     }
 
     /// Asks `server` for `seconds`; how many queries, and how many a second. A lost query, or an answer of an

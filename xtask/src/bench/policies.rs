@@ -5,13 +5,15 @@
 
 use std::fs;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clap::Args;
 
-use super::rivals::{Setting, Template, WARM_UP, backends, free, need, number_before, start_maesh, version};
-use crate::measure::{Contender, Metric, Rounds, Running, alternate, machine, table};
+use super::backends::{self, ENDPOINTS};
+use super::comparison::Comparison;
+use super::load::Wrk;
+use super::rivals::{Setting, Template, WARM_UP, free, start_maesh};
+use crate::measure::{Metric, Rounds, Running};
 
 /// Columns of the table.
 const METRICS: [Metric; 3] = [
@@ -64,9 +66,9 @@ pub(crate) struct Options {
 /// Runs the bench and prints its table.
 pub(crate) fn run(options: &Options) -> Result<()> {
     let setting = &options.setting;
-    let wrk = need("wrk")?;
+    let wrk = Wrk::find()?;
     let mut template = Template::new()?;
-    let _backends = backends(setting, &mut template)?;
+    let _backends = backends::nginx(setting, &mut template)?;
     let manifests = template.folder().join("policies.yaml");
     let port = free()?.port();
     fs::write(&manifests, text_of_manifests(&template, port))?;
@@ -75,19 +77,13 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let address = ready["services"].as_array().into_iter().flatten().find_map(|service| service["address"].as_str());
     let address = address.with_context(|| format!("no Service has an address: {ready}"))?;
     let load = Load { options, wrk, process, to: SocketAddr::new(address.parse()?, port) };
-    let mut contenders: Vec<Contender<'_>> = SERVICES
-        .iter()
-        .map(|(service, _)| Contender { name: (*service).to_owned(), run: Box::new(|| load.measure(service)) })
-        .collect();
-    let series = alternate(options.rounds.rounds, &mut contenders)?;
-    println!("{}", table(&METRICS, &series, SERVICES[0].0));
+    let comparison = Comparison { metrics: &METRICS, rounds: &options.rounds, reference: SERVICES[0].0 };
+    comparison.print(&SERVICES, |(service, _)| service, |(service, _)| load.measure(service))?;
     println!(
-        "{}, HTTP/1.1, {} connections, three endpoints, 128-byte answers; {} rounds of {} s; {}.",
-        version(&load.wrk, "-v")?,
+        "{}, HTTP/1.1, {} connections, three endpoints, 128-byte answers; {}.",
+        load.wrk.version,
         options.connections,
-        options.rounds.rounds,
-        options.rounds.seconds,
-        machine()
+        comparison.conditions("")
     );
     Ok(())
 }
@@ -102,7 +98,7 @@ fn text_of_manifests(template: &Template, port: u16) -> String {
             all += &format!("    maesh.containo.us/{name}: \"{value}\"\n");
         }
         all += &format!("spec:\n  clusterIP: 10.0.0.1\n  ports: [{{name: web, port: {port}}}]\n");
-        for endpoint in ["A", "B", "C"] {
+        for endpoint in ENDPOINTS {
             let target = template.value(&format!("{endpoint}_PORT"));
             all += &format!(
                 "---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata:\n  name: {service}-{}\n  namespace: bench\n  \
@@ -118,7 +114,7 @@ fn text_of_manifests(template: &Template, port: u16) -> String {
 /// What makes the requests.
 struct Load<'a> {
     options: &'a Options,
-    wrk: PathBuf,
+    wrk: Wrk,
     process: Running,
     to: SocketAddr,
 }
@@ -129,22 +125,13 @@ impl Load<'_> {
         self.requests(service, WARM_UP.as_secs())?;
         let before = self.process.usage()?;
         let requests = self.requests(service, self.options.rounds.seconds)?;
-        let used = self.process.usage()? - before;
-        let micros = |time: std::time::Duration| time.as_secs_f64() * 1e6 / requests;
-        Ok(vec![micros(used.total()), micros(used.user), micros(used.system)])
+        Ok((self.process.usage()? - before).micros_per(requests).to_vec())
     }
 
-    /// Makes requests for `seconds`; returns how many were answered with 200. Any other answer is a failure of the bench.
+    /// Makes requests for `seconds`; returns how many were answered with 200.
     fn requests(&self, service: &str, seconds: u64) -> Result<f64> {
-        let mut command = self.options.setting.load(&self.wrk);
-        command.args(["-t1", &format!("-c{}", self.options.connections), &format!("-d{seconds}s")]);
-        command.args(["-H", &format!("Host: {service}.bench.maesh"), &format!("http://{}/", self.to)]);
-        let mut run = Running::start("load", command)?;
-        let status = run.wait()?;
-        let text = run.output();
-        if !status.success() || text.contains("Non-2xx") || text.contains("Socket errors") {
-            bail!("requests to {service} failed ({status}):\n{text}");
-        }
-        number_before(&text, " requests in").with_context(|| format!("reading the load's report:\n{text}"))
+        let (field, url) = (format!("Host: {service}.bench.maesh"), format!("http://{}/", self.to));
+        let asked = self.wrk.ask(&self.options.setting, self.options.connections, seconds, &field, &url);
+        asked.with_context(|| format!("requests to {service}"))
     }
 }

@@ -4,7 +4,6 @@
 //! work. All of them run through the whole bench, idle while another one is measured, each pinned to the same
 //! processor; what makes the load, and the backends, are pinned to another one.
 
-use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -14,13 +13,16 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use maesh_test_support::{TOOLS, program, repository, tool};
 use serde_json::Value;
-use tempfile::TempDir;
 
 use super::binary::Binary;
+pub(crate) use super::template::Template;
 use crate::measure::{Running, free_tcp_port, free_udp_port, pinned};
 
 /// Services that every HTTP proxy knows.
 pub(crate) const SERVICES: usize = 1000;
+
+/// The one of them that is asked for.
+pub(crate) const HOST: &str = "service-500.bench.maesh";
 
 /// Where programs run, and which of them.
 #[derive(Args, Debug, Clone)]
@@ -80,78 +82,6 @@ impl Setting {
     }
 }
 
-/// Fills templates: `@NAME@` by its value, and lines from `# each` to `# end` once for each number below a count.
-pub(crate) struct Template {
-    values: Vec<(String, String)>,
-    folder: TempDir,
-}
-
-impl Template {
-    /// A template without values, and a folder for what programs write.
-    pub(crate) fn new() -> Result<Self> {
-        let folder = tempfile::Builder::new().prefix("maesh-bench").tempdir()?;
-        // nginx started by root writes its temporary files as another user.
-        let open = std::os::unix::fs::PermissionsExt::from_mode(0o777);
-        fs::set_permissions(folder.path(), open)?;
-        let mut template = Self { values: Vec::new(), folder };
-        let path = template.folder.path().display().to_string();
-        template.set("FOLDER", path);
-        Ok(template)
-    }
-
-    /// The folder for what programs write.
-    pub(crate) fn folder(&self) -> &Path {
-        self.folder.path()
-    }
-
-    /// Gives `@name@` a value; a later one replaces it.
-    pub(crate) fn set(&mut self, name: &str, value: impl Into<String>) {
-        let key = format!("@{name}@");
-        self.values.retain(|(have, _)| *have != key);
-        self.values.push((key, value.into()));
-    }
-
-    /// The value of `@name@`, if it has one.
-    pub(crate) fn value(&self, name: &str) -> &str {
-        let key = format!("@{name}@");
-        self.values.iter().find(|(have, _)| *have == key).map_or("", |(_, value)| value)
-    }
-
-    /// Gives `@name@` an address, and `@name_PORT@` its port.
-    pub(crate) fn set_address(&mut self, name: &str, address: SocketAddr) {
-        self.set(name, address.to_string());
-        self.set(&format!("{name}_PORT"), address.port().to_string());
-    }
-
-    /// Fills `file` of `tests/bench/` and writes it into the folder under `name`.
-    pub(crate) fn write(&self, file: &str, name: &str, count: usize) -> Result<PathBuf> {
-        let source = repository().join("tests/bench").join(file);
-        let text = fs::read_to_string(&source).with_context(|| format!("reading {}", source.display()))?;
-        let target = self.folder().join(name);
-        fs::write(&target, self.fill(&text, count)).with_context(|| format!("writing {}", target.display()))?;
-        Ok(target)
-    }
-
-    fn fill(&self, text: &str, count: usize) -> String {
-        let values = self.values.iter().fold(text.to_owned(), |text, (key, value)| text.replace(key, value));
-        let mut filled = String::new();
-        let mut lines = values.lines();
-        while let Some(line) = lines.next() {
-            if line.trim() != "# each" {
-                filled.push_str(line);
-                filled.push('\n');
-                continue;
-            }
-            let block: String =
-                lines.by_ref().take_while(|line| line.trim() != "# end").flat_map(|line| [line, "\n"]).collect();
-            for index in 0..count {
-                filled.push_str(&block.replace("@I@", &index.to_string()));
-            }
-        }
-        filled
-    }
-}
-
 /// A proxy that runs and is waiting for load.
 pub(crate) struct Rival {
     /// Name and version, as in the table.
@@ -163,6 +93,43 @@ pub(crate) struct Rival {
     /// The second port of the TCP bench.
     pub(crate) short: SocketAddr,
 }
+
+/// A program that is compared.
+pub(crate) struct Program {
+    /// Name and version, as in the table.
+    pub(crate) name: String,
+    file: PathBuf,
+    kind: Kind,
+}
+
+/// How a program is configured and started.
+#[derive(Clone, Copy)]
+enum Kind {
+    /// Ours; the number keeps the addresses of several apart.
+    Maesh(usize),
+    Other(&'static Other),
+}
+
+/// A proxy of another project.
+struct Other {
+    name: &'static str,
+    /// File of the bench's folder in `tests/bench/`.
+    template: &'static str,
+    version_flag: &'static str,
+    /// Before the name of the configuration file.
+    arguments: &'static [&'static str],
+}
+
+const OTHERS: [Other; 3] = [
+    Other { name: "haproxy", template: "haproxy.cfg", version_flag: "-v", arguments: &["-db", "-f"] },
+    Other { name: "nginx", template: "nginx.conf", version_flag: "-v", arguments: &["-c"] },
+    Other {
+        name: "envoy",
+        template: "envoy.yaml",
+        version_flag: "--version",
+        arguments: &["--log-level", "error", "-c"],
+    },
+];
 
 /// What a bench needs of every proxy.
 pub(crate) struct Field<'a> {
@@ -179,67 +146,73 @@ pub(crate) struct Field<'a> {
 impl Field<'_> {
     /// Starts every proxy of `names` that is wanted and there, ours first, and waits until each accepts connections.
     pub(crate) fn start(&self, template: &mut Template, names: &[&str]) -> Result<Vec<Rival>> {
-        let mut started = Vec::new();
-        template.set("THREADS", self.setting.threads().to_string());
-        for (index, (name, program)) in self.setting.ours()?.into_iter().enumerate() {
-            started.push(self.ours(name, &program, index, template)?);
-        }
+        self.programs(names)?.iter().map(|program| self.launch(program, template)).collect()
+    }
+
+    /// Every proxy of `names` that is wanted and there, ours first.
+    pub(crate) fn programs(&self, names: &[&str]) -> Result<Vec<Program>> {
+        let ours = self.setting.ours()?.into_iter().enumerate();
+        let mut programs: Vec<Program> =
+            ours.map(|(index, (name, file))| Program { name, file, kind: Kind::Maesh(index) }).collect();
         for name in names.iter().filter(|name| self.setting.wants(name)) {
+            let other = OTHERS.iter().find(|other| other.name == *name);
+            let other = other.with_context(|| format!("no configuration for {name}"))?;
             match find(name, self.setting.setup)? {
-                Some(program) => started.push(self.rival(name, &program, template)?),
+                Some(file) => {
+                    let name = version(&file, other.version_flag)?;
+                    programs.push(Program { name, file, kind: Kind::Other(other) });
+                }
                 None => eprintln!("SKIPPED {name}: not installed (--setup installs it)"),
             }
         }
-        Ok(started)
+        Ok(programs)
     }
 
-    /// Starts maesh in one process, as `maesh dev` does, with a range of addresses for each `index`. It has as many
-    /// threads as processors.
-    fn ours(&self, name: String, program: &Path, index: usize, template: &mut Template) -> Result<Rival> {
-        let (port, short) = (free()?, free()?);
-        template.set("PORT", port.port().to_string());
-        template.set("SHORT_PORT", short.port().to_string());
+    /// Starts one of them on ports of its own and waits until it accepts connections. It has as many threads as processors.
+    pub(crate) fn launch(&self, program: &Program, template: &mut Template) -> Result<Rival> {
+        let ports = [free()?, free()?];
+        template.set("THREADS", self.setting.threads().to_string());
+        template.set("PORT", ports[0].port().to_string());
+        template.set("SHORT_PORT", ports[1].port().to_string());
+        let (mut process, [port, short]) = match program.kind {
+            Kind::Maesh(index) => self.ours(program, index, template, ports)?,
+            Kind::Other(other) => (self.other(program, other, template)?, ports),
+        };
+        process.wait_for_port(short_or(self.templates, port, short))?;
+        Ok(Rival { name: program.name.clone(), process, port, short })
+    }
+
+    /// Starts maesh in one process, as `maesh dev` does; returns where its Services are.
+    fn ours(
+        &self,
+        program: &Program,
+        index: usize,
+        template: &Template,
+        ports: [SocketAddr; 2],
+    ) -> Result<(Running, [SocketAddr; 2])> {
         let manifests =
             template.write(&format!("{}/maesh.yaml", self.templates), &format!("maesh-{index}.yaml"), self.count)?;
-        let (mut process, ready) = start_maesh(self.setting.proxy(program), &name, index, &manifests)?;
+        let (process, ready) = start_maesh(self.setting.proxy(&program.file), &program.name, index, &manifests)?;
         let address = |name: &str, port: SocketAddr| -> Result<SocketAddr> {
             let services = ready["services"].as_array();
             let found = services.into_iter().flatten().find(|service| service["name"] == name);
             let address = found.and_then(|service| service["address"].as_str()?.parse().ok());
             Ok(SocketAddr::new(address.with_context(|| format!("{name} has no address: {ready}"))?, port.port()))
         };
-        let (port, short) = (address(self.names[0], port)?, address(self.names[1], short)?);
-        process.wait_for_port(short_or(self.templates, port, short))?;
-        Ok(Rival { name, process, port, short })
+        Ok((process, [address(self.names[0], ports[0])?, address(self.names[1], ports[1])?]))
     }
 
-    fn rival(&self, name: &str, program: &Path, template: &mut Template) -> Result<Rival> {
-        let (port, short) = (free()?, free()?);
-        template.set("PORT", port.port().to_string());
-        template.set("SHORT_PORT", short.port().to_string());
+    fn other(&self, program: &Program, other: &Other, template: &mut Template) -> Result<Running> {
         template.set("ADMIN", free_tcp_port()?.to_string());
-        let (file, version_flag, configured): (_, _, &[&str]) = match name {
-            "haproxy" => ("haproxy.cfg", "-v", &["-db", "-f"]),
-            "nginx" => ("nginx.conf", "-v", &["-c"]),
-            "envoy" => ("envoy.yaml", "--version", &["--log-level", "error", "-c"]),
-            other => bail!("no configuration for {other}"),
-        };
-        let config = template.write(&format!("{}/{file}", self.templates), file, self.count)?;
-        let mut command = self.setting.proxy(program);
-        command.args(configured).arg(config);
-        if name == "envoy" {
+        let config = template.write(&format!("{}/{}", self.templates, other.template), other.template, self.count)?;
+        let mut command = self.setting.proxy(&program.file);
+        command.args(other.arguments).arg(config);
+        if other.name == "envoy" {
             // Two Envoys of one machine share memory under this number.
-            command.args(["--base-id", &port.port().to_string()]);
-            command.args(["--concurrency", &self.setting.threads().to_string()]);
+            command.args(["--base-id", template.value("PORT")]);
+            command.args(["--concurrency", template.value("THREADS")]);
         }
-        let name = version(program, version_flag)?;
-        let process = Running::start(&name, command)?;
-        self.wait(name, process, port, short)
-    }
-
-    fn wait(&self, name: String, mut process: Running, port: SocketAddr, short: SocketAddr) -> Result<Rival> {
-        process.wait_for_port(short_or(self.templates, port, short))?;
-        Ok(Rival { name, process, port, short })
+        Running::start(&program.name, command)
     }
 }
 
@@ -277,26 +250,6 @@ pub(crate) fn free() -> Result<SocketAddr> {
     Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, free_tcp_port()?)))
 }
 
-/// The nginx that answers for every endpoint, on the addresses `A`, `B` and `C` of `template`.
-pub(crate) fn backends(setting: &Setting, template: &mut Template) -> Result<Running> {
-    let program = need("nginx")?;
-    template.set("BODY", "x".repeat(128));
-    let mut addresses = Vec::new();
-    for name in ["A", "B", "C"] {
-        let address = free()?;
-        template.set_address(name, address);
-        addresses.push(address);
-    }
-    let config = template.write("backend.conf", "backend.conf", 0)?;
-    let mut command = setting.load(&program);
-    command.arg("-c").arg(config);
-    let mut process = Running::start("backend nginx", command)?;
-    for address in addresses {
-        process.wait_for_port(address)?;
-    }
-    Ok(process)
-}
-
 /// A program without which there is no bench.
 pub(crate) fn need(name: &str) -> Result<PathBuf> {
     program(name).with_context(|| {
@@ -306,7 +259,7 @@ pub(crate) fn need(name: &str) -> Result<PathBuf> {
 
 fn package(program: &str) -> &str {
     match program {
-        "h2load" => "nghttp2-client",
+        "h2load" | "nghttp" => "nghttp2-client",
         "nghttpd" => "nghttp2-server",
         other => other,
     }
@@ -367,26 +320,12 @@ pub(crate) fn built(profile: &str, package: &str, target: &[&str], name: &str) -
         .context("cargo did not say where the program is")
 }
 
-/// The number after `label` in a program's report; thousands are not separated in any of those read here.
-pub(crate) fn number_before(text: &str, label: &str) -> Option<f64> {
-    let (before, _) = text.split_once(label)?;
-    before.split_whitespace().next_back()?.trim_end_matches(',').parse().ok()
-}
-
 /// Time to let connections settle before a measurement.
 pub(crate) const WARM_UP: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn templates_are_filled_and_repeated() {
-        let mut template = Template::new().unwrap();
-        template.set_address("A", "127.0.0.1:80".parse().unwrap());
-        let text = "x @A@ @A_PORT@\n# each\ns@I@ @A_PORT@\n# end\ny\n";
-        assert_eq!(template.fill(text, 2), "x 127.0.0.1:80 80\ns0 80\ns1 80\ny\n");
-    }
 
     #[test]
     fn version_numbers() {
@@ -398,17 +337,6 @@ mod tests {
             ("(cJSON", None),
         ] {
             assert_eq!(number(word).as_deref(), want, "{word}");
-        }
-    }
-
-    #[test]
-    fn numbers_of_reports() {
-        for (case, text, label, want) in [
-            ("wrk", "  26712 requests in 1.10s, 5.17MB read\n", " requests in", Some(26712.0)),
-            ("h2load", "requests: 9 total, 9 started, 8 done, 7 succeeded, 1 failed", " succeeded", Some(7.0)),
-            ("absent", "nothing here", " requests in", None),
-        ] {
-            assert_eq!(number_before(text, label), want, "{case}");
         }
     }
 }

@@ -19,11 +19,14 @@ use maesh_testkube::ApiServer;
 use self::{
     cluster::{ENDPOINTS, Layout, PODS, slice, write_everything},
     http::{Backend, Client},
-    report::{Figure, ScaleReport, Times},
+    report::{ScaleReport, Times},
     roles::{Mesh, PROXY},
 };
 use super::binary::Binary;
-use crate::{Reported, measure::Running};
+use crate::{
+    Reported,
+    measure::{Figure, Running},
+};
 
 /// Longest wait for one change to be used; past it the write counts as lost.
 const LOST: Duration = Duration::from_secs(10);

@@ -6,11 +6,14 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clap::Args;
 
-use super::rivals::{Field, Rival, Setting, Template, backends, free, need, number_before, version};
-use crate::measure::{Contender, Metric, Rounds, Running, alternate, machine, table};
+use super::backends;
+use super::comparison::Comparison;
+use super::load::{Wrk, finish};
+use super::rivals::{Field, Rival, Setting, Template, free, need, version};
+use crate::measure::{Metric, Rounds, Running};
 
 /// Columns of the table.
 const METRICS: [Metric; 7] = [
@@ -35,9 +38,9 @@ pub(crate) struct Options {
 /// Runs the bench and prints its table.
 pub(crate) fn run(options: &Options) -> Result<()> {
     let setting = &options.setting;
-    let (iperf, wrk) = (need("iperf3")?, need("wrk")?);
+    let (iperf, wrk) = (need("iperf3")?, Wrk::find()?);
     let mut template = Template::new()?;
-    let _backends = backends(setting, &mut template)?;
+    let _backends = backends::nginx(setting, &mut template)?;
     let _sink = sink(setting, &mut template, &iperf)?;
     let module = PathBuf::from(super::NGINX_STREAM);
     template.set("STREAM_MODULE", module.display().to_string());
@@ -50,20 +53,13 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let names_of_ours = ["bulk.bench.maesh", "short.bench.maesh"];
     let rivals = Field { setting, templates: "tcp", count: 0, names: names_of_ours }.start(&mut template, &names)?;
     let bench = TcpBench { options, iperf, wrk };
-    let mut contenders: Vec<Contender<'_>> = rivals
-        .iter()
-        .map(|rival| Contender { name: rival.name.clone(), run: Box::new(|| bench.measure(rival)) })
-        .collect();
-    let series = alternate(options.rounds.rounds, &mut contenders)?;
-    let reference = rivals.iter().find(|rival| rival.name.starts_with("haproxy")).map_or("", |rival| &rival.name);
-    println!("{}", table(&METRICS, &series, reference));
+    let comparison = Comparison { metrics: &METRICS, rounds: &options.rounds, reference: "haproxy" };
+    comparison.print(&rivals, |rival| &rival.name, |rival| bench.measure(rival))?;
     println!(
-        "{}, one stream; {}, 32 callers, a connection a request, three endpoints; {} rounds of three times {} s; {}.",
+        "{}, one stream; {}, 32 callers, a connection a request, three endpoints; {}.",
         version(&bench.iperf, "--version")?,
-        version(&bench.wrk, "-v")?,
-        options.rounds.rounds,
-        options.rounds.seconds,
-        machine()
+        bench.wrk.version,
+        comparison.conditions("three times ")
     );
     Ok(())
 }
@@ -86,7 +82,7 @@ fn sink(setting: &Setting, template: &mut Template, iperf: &std::path::Path) -> 
 struct TcpBench<'a> {
     options: &'a Options,
     iperf: PathBuf,
-    wrk: PathBuf,
+    wrk: Wrk,
 }
 
 impl TcpBench<'_> {
@@ -95,8 +91,7 @@ impl TcpBench<'_> {
         values.extend(self.bulk(rival, true)?);
         self.short(rival, 1)?;
         values.extend(self.short(rival, self.options.rounds.seconds)?);
-        #[allow(clippy::cast_precision_loss, reason = "memory in MiB with no digits")]
-        values.push(rival.process.resident()? as f64 / f64::from(1 << 20));
+        values.push(rival.process.memory()?);
         Ok(values)
     }
 
@@ -109,7 +104,7 @@ impl TcpBench<'_> {
             command.arg("--reverse");
         }
         let before = rival.process.usage()?;
-        let text = output(command)?;
+        let text = finish(command)?;
         let used = rival.process.usage()? - before;
         let report: serde_json::Value = serde_json::from_str(&text).context("reading iperf3's report")?;
         let received = &report["end"]["sum_received"];
@@ -121,28 +116,11 @@ impl TcpBench<'_> {
 
     /// Connections that carry one request each, for `seconds`.
     fn short(&self, rival: &Rival, seconds: u64) -> Result<Vec<f64>> {
-        let mut command = self.options.setting.load(&self.wrk);
-        command.args(["-t1", "-c32", &format!("-d{seconds}s"), "-H", "Connection: close"]);
-        command.arg(format!("http://{}/", rival.short));
+        let (setting, url) = (&self.options.setting, format!("http://{}/", rival.short));
         let before = rival.process.usage()?;
-        let text = output(command)?;
-        let used = rival.process.usage()? - before;
-        if text.contains("Non-2xx") || text.contains("Socket errors") {
-            bail!("connections failed:\n{text}");
-        }
-        let count = number_before(&text, " requests in").with_context(|| format!("reading wrk's report:\n{text}"))?;
+        let count = self.wrk.ask(setting, 32, seconds, "Connection: close", &url)?;
+        let [all, ..] = (rival.process.usage()? - before).micros_per(count);
         let seconds = f64::from(u32::try_from(seconds)?);
-        Ok(vec![used.total().as_secs_f64() * 1e6 / count, count / seconds])
+        Ok(vec![all, count / seconds])
     }
-}
-
-/// Runs a command to its end and returns what it printed.
-fn output(command: std::process::Command) -> Result<String> {
-    let mut run = Running::start("load", command)?;
-    let status = run.wait()?;
-    let text = run.output();
-    if !status.success() {
-        bail!("the load ended with {status}:\n{text}");
-    }
-    Ok(text)
 }

@@ -8,8 +8,9 @@ use std::{fmt::Write as _, fs, path::PathBuf};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 
+use super::comparison::Comparison;
 use super::rivals::{Field, Rival, SERVICES, Setting, Template, need, version};
-use crate::measure::{Contender, Metric, Rounds, Running, alternate, free_udp_port, machine, table};
+use crate::measure::{Metric, Rounds, Running, free_udp_port};
 
 /// Queries under way at a time: each relay alone, and one after the other.
 const IN_FLIGHT: [u32; 2] = [100, 1];
@@ -50,19 +51,12 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let queries = template.folder().join("queries");
     fs::write(&queries, questions())?;
     let bench = UdpBench { options, dnsperf: need("dnsperf")?, queries };
-    let mut contenders: Vec<Contender<'_>> = rivals
-        .iter()
-        .map(|rival| Contender { name: rival.name.clone(), run: Box::new(|| bench.measure(rival)) })
-        .collect();
-    let series = alternate(options.rounds.rounds, &mut contenders)?;
-    let reference = rivals.iter().find(|rival| rival.name.starts_with("nginx")).map_or("", |rival| &rival.name);
-    println!("{}", table(&METRICS, &series, reference));
+    let comparison = Comparison { metrics: &METRICS, rounds: &options.rounds, reference: "nginx" };
+    comparison.print(&rivals, |rival| &rival.name, |rival| bench.measure(rival))?;
     println!(
-        "{}, from 8 sockets, to a knotd; 0 lost; {} rounds of twice {} s; {}.",
+        "{}, from 8 sockets, to a knotd; 0 lost; {}.",
         version(&bench.dnsperf, "-h").unwrap_or_else(|_| "dnsperf".into()),
-        options.rounds.rounds,
-        options.rounds.seconds,
-        machine()
+        comparison.conditions("twice ")
     );
     Ok(())
 }
@@ -94,11 +88,10 @@ impl UdpBench<'_> {
             self.ask(rival, in_flight, WARM_UP)?;
             let before = rival.process.usage()?;
             let (queries, rate) = self.ask(rival, in_flight, self.options.rounds.seconds)?;
-            let used = rival.process.usage()? - before;
-            values.extend([used.total().as_secs_f64() * 1e6 / queries, rate]);
+            let [all, ..] = (rival.process.usage()? - before).micros_per(queries);
+            values.extend([all, rate]);
         }
-        #[allow(clippy::cast_precision_loss, reason = "memory in MiB with no digits")]
-        values.push(rival.process.resident()? as f64 / f64::from(1 << 20));
+        values.push(rival.process.memory()?);
         Ok(values)
     }
 

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 use maesh_test_support::until;
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::usage::{Usage, resident, tree};
+use super::usage::{Usage, mebibytes, resident, tree};
 
 /// How long a program may take to end after SIGTERM before it gets SIGKILL.
 const GRACE: Duration = Duration::from_secs(3);
@@ -65,6 +65,11 @@ impl Running {
     /// Resident memory, in bytes, of the program and every process below it.
     pub(crate) fn resident(&self) -> Result<u64> {
         resident(self.pid()).with_context(|| format!("memory of {}", self.name))
+    }
+
+    /// The same in MiB.
+    pub(crate) fn memory(&self) -> Result<f64> {
+        self.resident().map(mebibytes)
     }
 
     /// Waits until `ready` says so; fails at once when the program ends, and after `limit` in any case.
@@ -124,6 +129,11 @@ impl Running {
 pub(crate) struct Log(File);
 
 impl Log {
+    /// The same outputs once more.
+    pub(crate) fn again(&self) -> Result<Self> {
+        Ok(Self(self.0.try_clone().context("the program's output")?))
+    }
+
     /// Everything so far.
     pub(crate) fn read(&self) -> String {
         let mut text = Vec::new();

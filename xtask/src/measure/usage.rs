@@ -35,6 +35,11 @@ impl Usage {
     pub(crate) fn total(self) -> Duration {
         self.user + self.system
     }
+
+    /// Microseconds for each of `count` things that were done meanwhile: in all, in the program, in the kernel.
+    pub(crate) fn micros_per(self, count: f64) -> [f64; 3] {
+        [self.total(), self.user, self.system].map(|time| time.as_secs_f64() * 1e6 / count)
+    }
 }
 
 impl Sub for Usage {
@@ -115,6 +120,12 @@ pub(crate) fn resident(pid: u32) -> Result<u64> {
     Ok(tree(pid).iter().filter_map(|stat| of_one(stat.pid)).sum())
 }
 
+/// Bytes in MiB.
+#[allow(clippy::cast_precision_loss, reason = "shown with few digits")]
+pub(crate) fn mebibytes(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -130,6 +141,12 @@ mod tests {
         assert_eq!(stat.usage.user, Duration::from_millis(1600));
         assert_eq!(stat.usage.system, Duration::from_millis(300));
         assert_eq!(stat.usage.total(), Duration::from_millis(1900));
+    }
+
+    #[test]
+    fn time_is_divided_by_what_was_done() {
+        let usage = Usage { user: Duration::from_millis(10), system: Duration::from_millis(30) };
+        assert_eq!(usage.micros_per(100.0), [400.0, 100.0, 300.0]);
     }
 
     #[test]

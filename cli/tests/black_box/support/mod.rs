@@ -5,7 +5,9 @@
 
 pub mod backend;
 pub mod dns_tls;
+pub mod h2;
 pub mod http;
+pub mod load;
 pub mod local;
 pub mod manifest;
 pub mod page;
@@ -62,6 +64,13 @@ impl Dev {
     /// The same with more flags.
     pub fn start_with(folder: &Path, flags: &[&str]) -> Self {
         let mut program = command(&[]);
+        Self::run(Self::arguments(&mut program).args(flags).arg(folder))
+    }
+
+    /// The same with these variables in its environment.
+    pub fn start_in(environment: &[(&str, &Path)], folder: &Path, flags: &[&str]) -> Self {
+        let mut program = command(&[]);
+        program.envs(environment.iter().copied());
         Self::run(Self::arguments(&mut program).args(flags).arg(folder))
     }
 
@@ -263,4 +272,11 @@ pub fn await_condition<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
         assert!(Instant::now() < end, "not within {PATIENCE:?}: {what}");
         std::thread::park_timeout(Duration::from_millis(5));
     }
+}
+
+/// Memory of a process, in KiB.
+pub fn resident(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("status");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    line.and_then(|line| line.trim_end_matches("kB").trim().parse().ok()).expect("VmRSS")
 }

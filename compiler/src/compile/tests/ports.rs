@@ -53,6 +53,30 @@ fn what_a_port_carries() {
         ),
         ("TLS to endpoints", "annotations: {maesh.containo.us/scheme: https}", "ports: [{port: 80}]", "80/http/https"),
         (
+            "TLS is passed through although the annotation asks for TLS to endpoints",
+            "annotations: {maesh.containo.us/scheme: https}",
+            "ports: [{port: 443, appProtocol: https}]",
+            "443/tcp/http UnsupportedAnnotation",
+        ),
+        (
+            "TLS to endpoints of a port whose appProtocol says https",
+            "annotations: {maesh.containo.us/scheme: https, maesh.containo.us/443.traffic-type: http}",
+            "ports: [{port: 443, appProtocol: https}]",
+            "443/http/https",
+        ),
+        (
+            "a misspelt scheme beside what only TLS needs",
+            "annotations: {maesh.containo.us/scheme: htps, maesh.containo.us/tls-server-name: pay.example}",
+            "ports: [{port: 80}]",
+            "80/http/https InvalidAnnotation",
+        ),
+        (
+            "a misspelt scheme",
+            "annotations: {maesh.containo.us/scheme: htps}",
+            "ports: [{port: 80}]",
+            "80/http/http InvalidAnnotation",
+        ),
+        (
             "a type for the whole Service passes over ports that cannot have it",
             "annotations: {maesh.containo.us/traffic-type: tcp}",
             "ports: [{port: 53, name: a}, {port: 53, name: b, protocol: UDP}]",

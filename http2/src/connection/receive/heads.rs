@@ -16,6 +16,9 @@ use crate::{
 /// Frames of one header block, beyond those that its size needs (CVE-2024-27316).
 const SPARE_FRAMES: usize = 8;
 
+/// Interim responses before a final one; more are an error, or a peer could hold a request for ever.
+const INTERIM: u8 = 32;
+
 impl Connection {
     pub(super) fn headers(&mut self, head: FrameHead, payload: &[u8]) -> Outcome {
         if head.stream == 0 {
@@ -174,7 +177,9 @@ impl Connection {
         if head.status.is_informational() {
             // Interim responses are not passed on. 101 does not exist here (RFC 9113 section 8.6).
             let is_wrong = ends_stream || head.status == http::StatusCode::SWITCHING_PROTOCOLS;
-            return if is_wrong { Err(malformed) } else { Ok(()) };
+            let Some(stream) = self.streams.get_mut(key).filter(|_| !is_wrong) else { return Err(malformed) };
+            stream.interim += 1;
+            return if stream.interim > INTERIM { Err(malformed) } else { Ok(()) };
         }
         let length = length.map_err(|_| malformed)?;
         let Some(stream) = self.streams.get_mut(key) else { return Ok(()) };

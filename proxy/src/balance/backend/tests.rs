@@ -1,5 +1,8 @@
 use super::*;
-use crate::fixtures;
+use crate::{
+    balance::{Affinity, pick},
+    fixtures,
+};
 
 fn policy() -> BackendPolicy {
     fixtures::policy(1024)
@@ -54,6 +57,27 @@ fn which_endpoints_are_usable_and_whether_hints_hold() {
         assert_eq!(numbers(&mut upstreams.usable.iter().filter(|one| one.near)), near, "{case}");
         assert_eq!(upstreams.hinted, !near.is_empty(), "{case}");
     }
+}
+
+#[test]
+fn others_help_where_many_near_endpoints_are_ejected() {
+    let backend = BackendPort::new(ServiceName::new("ns", "web"), policy());
+    let endpoints = [(1, "a"), (2, "a"), (3, "b"), (4, "b")].map(|(number, zone)| facts(number, &[zone]));
+    backend.replace(policy(), &endpoints, &place(), 1, 0);
+    let upstreams = backend.upstreams.load();
+    let far = |affinity: Affinity| {
+        let draws = (1..=10_000_u64).map(|n| n.wrapping_mul(0xbf58_476d_1ce4_e5b9).rotate_left(17));
+        let picked = draws.filter_map(|draw| pick(&upstreams, [10, 9, 9, 9].into(), affinity, || None, &[], 1, draw));
+        picked.filter(|endpoint| last(endpoint.address.to_string()) > 2).count() as f64 / 10_000.0
+    };
+    assert!(far(Affinity::None) < 1e-9, "all are well");
+    let near = &upstreams.usable[0].endpoint;
+    upstreams.ejected.note(near.ejection.eject(0));
+    let share = far(Affinity::None);
+    assert!((share - 2.0 / 7.0).abs() < 0.02, "half of what is near is left: {share}");
+    assert!(far(Affinity::Endpoint(7)) < 1e-9, "who has a place does not leave");
+    upstreams.ejected.note(upstreams.usable[1].endpoint.ejection.eject(0));
+    assert!((far(Affinity::None) - 1.0).abs() < 1e-9, "nothing near is left");
 }
 
 fn last(address: String) -> u8 {

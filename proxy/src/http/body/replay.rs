@@ -18,6 +18,7 @@ use smallvec::SmallVec;
 use crate::{
     buffers::CallerBytes,
     http::{charge::ConnectionCharge, server::RequestBody},
+    upstream::Upload,
 };
 
 /// Bytes of an upload that are kept.
@@ -226,6 +227,16 @@ impl<B: Body<Data = Bytes> + Unpin> Body for ReplayReader<B> {
 
     fn size_hint(&self) -> SizeHint {
         self.left.map_or_else(SizeHint::default, SizeHint::with_exact)
+    }
+}
+
+impl<B: Upload> Upload for ReplayReader<B> {
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match self.round {
+            Some(_) => self.source.lock().body.poll_gone(cx),
+            // Only one task is woken: that of the attempt.
+            None => Poll::Pending,
+        }
     }
 }
 

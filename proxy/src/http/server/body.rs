@@ -9,11 +9,13 @@ use std::{
 
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
-use http_body_util::{BodyExt, combinators::UnsyncBoxBody};
 use hyper::body::Incoming;
 
 use super::h2::Received;
-use crate::http::{exchange::Activity, headers};
+use crate::{
+    http::{caller::Caller, exchange::Activity, headers},
+    upstream::Upload,
+};
 
 /// The body that a caller sends.
 pub(crate) struct RequestBody {
@@ -23,9 +25,15 @@ pub(crate) struct RequestBody {
 
 enum RequestSource {
     Empty,
-    H1(Incoming),
+    H1(Incoming, Arc<Caller>),
     /// Boxed, so that what holds connections to endpoints does not depend on what holds those of callers.
-    H2(UnsyncBoxBody<Bytes, maesh_http2::Error>),
+    H2(Box<dyn CallerStream>),
+}
+
+/// The body that a caller sends on a stream of HTTP/2.
+pub(super) trait CallerStream: http_body::Body<Data = Bytes, Error = maesh_http2::Error> + Unpin + Send {
+    /// See [`Upload::poll_gone`].
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()>;
 }
 
 impl RequestBody {
@@ -35,13 +43,13 @@ impl RequestBody {
     }
 
     /// The body of a request of HTTP/1.1.
-    pub(super) fn h1(body: Incoming, activity: Arc<Activity>) -> Self {
-        Self::new(RequestSource::H1(body), activity)
+    pub(super) fn h1(body: Incoming, caller: &Arc<Caller>) -> Self {
+        Self::new(RequestSource::H1(body, caller.clone()), caller.activity.clone())
     }
 
     /// The body of a request of HTTP/2.
     pub(super) fn h2(body: Received, activity: Arc<Activity>) -> Self {
-        Self::new(RequestSource::H2(body.boxed_unsync()), activity)
+        Self::new(RequestSource::H2(Box::new(body)), activity)
     }
 
     /// Takes it out, and leaves none.
@@ -68,7 +76,7 @@ impl http_body::Body for RequestBody {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         let frame = match &mut self.source {
             RequestSource::Empty => None,
-            RequestSource::H1(body) => ready!(Pin::new(body).poll_frame(cx)).map(|frame| frame.map_err(Into::into)),
+            RequestSource::H1(body, _) => ready!(Pin::new(body).poll_frame(cx)).map(|frame| frame.map_err(Into::into)),
             RequestSource::H2(body) => ready!(Pin::new(body).poll_frame(cx)).map(|frame| frame.map_err(Into::into)),
         };
         self.activity.touch();
@@ -83,7 +91,7 @@ impl http_body::Body for RequestBody {
     fn is_end_stream(&self) -> bool {
         match &self.source {
             RequestSource::Empty => true,
-            RequestSource::H1(body) => http_body::Body::is_end_stream(body),
+            RequestSource::H1(body, _) => http_body::Body::is_end_stream(body),
             RequestSource::H2(body) => body.is_end_stream(),
         }
     }
@@ -91,8 +99,26 @@ impl http_body::Body for RequestBody {
     fn size_hint(&self) -> SizeHint {
         match &self.source {
             RequestSource::Empty => SizeHint::with_exact(0),
-            RequestSource::H1(body) => http_body::Body::size_hint(body),
+            RequestSource::H1(body, _) => http_body::Body::size_hint(body),
             RequestSource::H2(body) => body.size_hint(),
+        }
+    }
+}
+
+impl Drop for RequestBody {
+    fn drop(&mut self) {
+        if !http_body::Body::is_end_stream(self) {
+            self.activity.leave_unread();
+        }
+    }
+}
+
+impl Upload for RequestBody {
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match &mut self.source {
+            RequestSource::Empty => Poll::Pending,
+            RequestSource::H1(_, caller) => caller.poll_gone(cx),
+            RequestSource::H2(body) => body.poll_gone(cx),
         }
     }
 }

@@ -42,7 +42,41 @@ use crate::{
 type TunnelSlot = Arc<Mutex<Option<(Tunnel, Box<Exchange>)>>>;
 
 /// Serves a connection until it ends.
-pub(super) async fn serve(io: CallerIo, caller: &Arc<Caller>) {
+///
+/// The parser keeps two buffers of 8 KiB for as long as there is one. A connection that has been idle for a while
+/// ([`Limits::park_after`](crate::Limits)) has none until its caller sends something.
+pub(super) async fn serve(mut io: CallerIo, caller: &Arc<Caller>) {
+    while let Some(mut idle) = serve_requests(io, caller).await {
+        idle.release_buffers();
+        arrival(&idle, caller).await;
+        caller.unpark();
+        io = idle;
+    }
+}
+
+/// Waits until the caller sends something or goes, or the connection is to end. The parser finds out which.
+async fn arrival(io: &CallerIo, caller: &Caller) {
+    let broken = io.broken();
+    let mut broken = pin!(broken.wait());
+    poll_fn(|cx| match caller.is_ended() || broken.as_mut().poll(cx).is_ready() {
+        true => Poll::Ready(()),
+        false => io.poll_arrived(cx),
+    })
+    .await;
+}
+
+/// How it ended that requests were read from a connection.
+enum Ended {
+    /// Nothing more is to be written.
+    Abruptly,
+    /// The caller or this side wanted no more, or the connection leaves HTTP.
+    InOrder,
+    /// It has been idle for a while.
+    Idle,
+}
+
+/// Serves requests until the connection ends, or has been idle for a while; then it is returned.
+async fn serve_requests(io: CallerIo, caller: &Arc<Caller>) -> Option<CallerIo> {
     let limits = &caller.shared.config.limits;
     let broken = io.broken();
     let mut broken = pin!(broken.wait());
@@ -58,21 +92,24 @@ pub(super) async fn serve(io: CallerIo, caller: &Arc<Caller>) {
         let exchange = Exchange::begin(caller, request.method(), form, caller.activity.clone());
         let has_length = request.body().size_hint().upper().is_some();
         let (head, body) = request.into_parts();
-        let body = RequestBody::h1(body, exchange.activity.clone());
+        let body = RequestBody::h1(body, caller);
         respond(caller, exchange, slot.clone(), has_length, ProxiedRequest::new(head, body))
     });
     let mut connection = builder.serve_connection(io, service);
     let mut is_shut = false;
     let ended = poll_fn(|cx| {
         if caller.is_ended() || broken.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(Ok(false));
+            return Poll::Ready(Ok(Ended::Abruptly));
         }
-        ready!(Pin::new(&mut connection).poll(cx))?;
+        match Pin::new(&mut connection).poll(cx) {
+            Poll::Pending if caller.is_to_park() => return Poll::Ready(Ok(Ended::Idle)),
+            polled => ready!(polled)?,
+        }
         // After an upgrade that was refused, hyper returns once before it has written everything.
         if slot.lock().is_none() && !std::mem::replace(&mut is_shut, true) {
             ready!(Pin::new(&mut connection).poll(cx))?;
         }
-        Poll::Ready(Ok::<_, hyper::Error>(true))
+        Poll::Ready(Ok::<_, hyper::Error>(Ended::InOrder))
     })
     .await;
     let parts = connection.into_parts();
@@ -80,12 +117,16 @@ pub(super) async fn serve(io: CallerIo, caller: &Arc<Caller>) {
     let tunnel = slot.lock().take();
     match (ended, tunnel) {
         // An earlier response of which a part was not written is incomplete: nothing may follow it.
-        (Ok(true), Some((tunnel, exchange))) if !io.has_unsent() => {
+        (Ok(Ended::InOrder), Some((tunnel, exchange))) if !io.has_unsent() => {
             tunnel.carry(CallerSide::connection(TokioIo::new(io), unread), exchange).await;
         }
-        (Ok(true), None) | (Err(_), None) if !io.is_at_end() && !caller.is_unfinished() => linger(io).await,
+        (Ok(Ended::Idle), None) if unread.is_empty() => return Some(io),
+        (Ok(Ended::InOrder | Ended::Idle), None) | (Err(_), None) if !io.is_at_end() && !caller.is_unfinished() => {
+            linger(io).await;
+        }
         _ => {}
     }
+    None
 }
 
 /// Takes one request through the pipeline. `has_length`: it says how long its body is.

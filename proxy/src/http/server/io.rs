@@ -24,7 +24,7 @@ use super::h1::RequestTracker;
 use crate::{
     http::{
         answer,
-        caller::{Caller, Stage},
+        caller::{Caller, Flushed, Stage},
         charge::{self, ConnectionCharge},
     },
     http2::{FrameBounds, Progress},
@@ -90,6 +90,20 @@ impl CallerIo {
     /// The socket did not take all bytes that were to be written.
     pub(super) fn has_unsent(&self) -> bool {
         self.has_refused
+    }
+
+    /// Gives back what an idle connection does not need.
+    pub(super) fn release_buffers(&mut self) {
+        self.head = Vec::new();
+        // An empty rest still holds on to all that it is the rest of.
+        self.first = Bytes::copy_from_slice(&self.first);
+        self.held = None;
+        self.stream.release_buffer();
+    }
+
+    /// Ready once the caller has sent something, or has gone.
+    pub(super) fn poll_arrived(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.first.is_empty() { self.stream.poll_arrived(cx) } else { Poll::Ready(()) }
     }
 
     /// The socket alone.
@@ -221,6 +235,7 @@ impl Drop for CallerIo {
         if self.caller.is_unfinished() {
             self.stream.reset_on_close();
         }
+        self.caller.closed();
     }
 }
 
@@ -333,17 +348,18 @@ impl Write for CallerIo {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.caller.flushed() {
+        let flushed = self.caller.flushed();
+        if flushed == Flushed::Exchange {
             // A large head was an exception; its memory need not stay.
             self.head.clear();
             self.head.shrink_to(1024);
             if let Some(held) = &mut self.held {
                 held.set(0);
             }
-            if self.framing.undecided().is_some() {
-                // Bytes that were held back can be read now.
-                cx.waker().wake_by_ref();
-            }
+        }
+        if flushed != Flushed::Nothing && self.framing.undecided().is_some() {
+            // Bytes that were held back can be read now.
+            cx.waker().wake_by_ref();
         }
         ready!(self.poll_final_response(cx))?;
         Pin::new(&mut self.stream).poll_flush(cx)

@@ -68,7 +68,7 @@ fn endpoints(hosts: &[u8]) -> Resource {
 }
 
 fn name() -> Resource {
-    let ports = vec![NamePort { number: 80, protocol: Protocol::Http, name: None, listen: 80 }];
+    let ports = vec![NamePort { number: 80, protocol: Protocol::Http, name: None, listen: 80, scheme: None }];
     Resource::Name(Name { service: web(), answer: Answer::Node, plain: Vec::new(), headless: false, ports })
 }
 

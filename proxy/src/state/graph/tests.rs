@@ -87,7 +87,7 @@ fn key(name: &str) -> Arc<str> {
 }
 
 fn set_name(name: &str) -> Event {
-    let ports = vec![NamePort { number: 80, protocol: Protocol::Http, name: None, listen: 80 }];
+    let ports = vec![NamePort { number: 80, protocol: Protocol::Http, name: None, listen: 80, scheme: None }];
     let service = service_name(name);
     Event::Set(Arc::new(Resource::Name(Name { service, answer: Answer::Node, plain: vec![], headless: false, ports })))
 }

@@ -154,7 +154,7 @@ impl<U: Upload> Sending<U> {
         }
         // An endpoint that answers before it has the whole request may not read the rest, and would take what it finds
         // there for the next one.
-        Rest::Running(RunningUpload::spawn(self.writer.finish(socket.clone())))
+        Rest::Running(RunningUpload::spawn(|stuck| self.writer.finish(socket.clone(), stuck)))
     }
 }
 

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::upstream::{
     link::Link,
-    upload::{Upload, discard},
+    upload::{StuckTimer, Upload, discard},
 };
 
 /// Why a request could not be sent to its end.
@@ -40,6 +40,8 @@ pub(super) struct Writer<U> {
     data: Bytes,
     /// What follows the data.
     suffix: &'static [u8],
+    /// Bytes that were sent.
+    sent: u64,
 }
 
 impl<U: Upload> Writer<U> {
@@ -50,7 +52,7 @@ impl<U: Upload> Writer<U> {
         let mut prefix = Vec::new();
         head(parts, framing, &mut prefix);
         let left = if let RequestFraming::Length(length) = framing { length } else { 0 };
-        Self { upload, framing, left, prefix, written: 0, data: Bytes::new(), suffix: b"" }
+        Self { upload, framing, left, prefix, written: 0, data: Bytes::new(), suffix: b"", sent: 0 }
     }
 
     /// Sends what can be sent. Ready once the socket, or the outbox, has everything; may be polled again then.
@@ -81,10 +83,21 @@ impl<U: Upload> Writer<U> {
         self.upload.is_none() && !self.has_remaining()
     }
 
-    /// Goes on until everything is sent, whatever becomes of the response. What the endpoint no longer takes is read and
-    /// dropped.
-    pub(super) async fn finish(mut self, socket: Link) {
-        match std::future::poll_fn(|cx| self.poll(cx, &socket)).await {
+    /// Goes on until everything is sent, whatever becomes of the response; or until the caller is gone, or nothing moves.
+    /// What the endpoint no longer takes is read and dropped.
+    pub(super) async fn finish(mut self, socket: Link, mut stuck: StuckTimer) {
+        let sent = std::future::poll_fn(|cx| {
+            if let Poll::Ready(sent) = self.poll(cx, &socket) {
+                return Poll::Ready(sent);
+            }
+            if self.upload.as_mut().is_some_and(|upload| upload.poll_gone(cx).is_ready()) {
+                return Poll::Ready(Err(WriteError::Upload));
+            }
+            ready!(stuck.poll(cx, self.sent));
+            socket.close();
+            Poll::Ready(Err(WriteError::Socket(io::ErrorKind::TimedOut.into())))
+        });
+        match sent.await {
             // What the outbox could not send would stay, because nobody else asks. An error shows to whoever reads the response.
             Ok(()) => drop(std::future::poll_fn(|cx| socket.poll_drained(cx)).await),
             Err(WriteError::Upload) => socket.close(),
@@ -163,6 +176,7 @@ impl<U: Upload> Writer<U> {
         let prefix = &self.prefix[self.written..];
         let parts = [IoSlice::new(prefix), IoSlice::new(&self.data), IoSlice::new(self.suffix)];
         let mut sent = ready!(socket.poll_write_parts(cx, &parts))?;
+        self.sent += sent as u64;
         if sent == 0 {
             return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
         }

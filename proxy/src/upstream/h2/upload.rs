@@ -11,7 +11,7 @@ use maesh_http2::{Reason, SendStream};
 
 use crate::{
     http2::FrameBudget,
-    upstream::upload::{Upload, discard},
+    upstream::upload::{StuckTimer, Upload, discard},
 };
 
 /// A body on its way. Holds one piece of it at a time.
@@ -20,6 +20,8 @@ pub(super) struct Uploading<U> {
     upload: U,
     data: Bytes,
     frames: Arc<FrameBudget>,
+    /// Bytes that were sent.
+    sent: u64,
     /// The endpoint takes no more of it.
     refused: bool,
 }
@@ -27,7 +29,7 @@ pub(super) struct Uploading<U> {
 impl<U: Upload> Uploading<U> {
     /// A body of which nothing was sent. `frames`: those of its connection.
     pub(super) fn new(send: SendStream, upload: U, frames: Arc<FrameBudget>) -> Self {
-        Self { send, upload, data: Bytes::new(), frames, refused: false }
+        Self { send, upload, data: Bytes::new(), frames, sent: 0, refused: false }
     }
 
     /// Sends what can be sent. Ready once everything was handed on, or with an error where the caller's body failed. An
@@ -36,7 +38,10 @@ impl<U: Upload> Uploading<U> {
         while !self.refused {
             if !self.data.is_empty() {
                 match ready!(self.send.poll_send(cx, &mut self.data, false)) {
-                    Ok(sent) => self.frames.sent(sent),
+                    Ok(sent) => {
+                        self.sent += sent as u64;
+                        self.frames.sent(sent);
+                    }
                     Err(_) => self.refused = true,
                 }
                 continue;
@@ -71,12 +76,23 @@ impl<U: Upload> Uploading<U> {
         Poll::Pending
     }
 
-    /// Goes on until everything is sent, whatever becomes of the response. What the endpoint no longer takes is read and
-    /// dropped, within bounds, because a caller may not read the response before everything is sent.
-    pub(super) async fn finish(mut self) {
-        std::future::poll_fn(
-            |cx| if self.poll(cx).is_ready() || self.refused { Poll::Ready(()) } else { Poll::Pending },
-        )
+    /// Goes on until everything is sent, whatever becomes of the response; or until the caller is gone, or nothing moves.
+    /// What the endpoint no longer takes is read and dropped, within bounds, because a caller may not read the response
+    /// before everything is sent.
+    pub(super) async fn finish(mut self, mut stuck: StuckTimer) {
+        std::future::poll_fn(|cx| {
+            if self.poll(cx).is_ready() || self.refused {
+                return Poll::Ready(());
+            }
+            if self.upload.poll_gone(cx).is_ready() {
+                self.send.reset(Reason::CANCEL);
+                return Poll::Ready(());
+            }
+            ready!(stuck.poll(cx, self.sent));
+            self.send.reset(Reason::CANCEL);
+            self.refused = true;
+            Poll::Ready(())
+        })
         .await;
         if self.refused {
             discard(self.upload).await;

@@ -12,6 +12,7 @@ pub const HEADERS: u8 = 1;
 pub const PRIORITY: u8 = 2;
 pub const RST_STREAM: u8 = 3;
 pub const SETTINGS: u8 = 4;
+pub const PUSH_PROMISE: u8 = 5;
 pub const PING: u8 = 6;
 pub const GOAWAY: u8 = 7;
 pub const WINDOW_UPDATE: u8 = 8;
@@ -120,6 +121,11 @@ impl Frames {
                 self.write(SETTINGS, ACK, 0, &[]).await;
             }
         }
+    }
+
+    /// The connection, for what is no frame.
+    pub fn into_inner(self) -> TcpStream {
+        self.0
     }
 
     /// Writes bytes as they are; that the proxy may be gone is no failure.

@@ -1,6 +1,7 @@
 //! A proxy fed by hand, and endpoints that are real sockets on loopback.
 #![allow(unreachable_pub)]
 
+pub mod caller;
 pub mod endpoints;
 pub mod frames;
 pub mod tls;
@@ -211,12 +212,24 @@ impl Fed {
 
     /// Names a Service whose port `number` is reached on `listen`.
     pub async fn name(&self, name: &str, number: u16, listen: u16, protocol: Protocol, plain: &[IpAddr]) {
+        self.name_with(name, number, listen, (protocol, None), plain).await;
+    }
+
+    /// The same, where the endpoints of the port are spoken to in some scheme.
+    pub async fn name_with(
+        &self,
+        name: &str,
+        number: u16,
+        listen: u16,
+        (protocol, scheme): (Protocol, Option<Scheme>),
+        plain: &[IpAddr],
+    ) {
         let name = Name {
             service: service(name),
             answer: Answer::Node,
             plain: plain.to_vec(),
             headless: false,
-            ports: vec![NamePort { number, protocol, name: None, listen }],
+            ports: vec![NamePort { number, protocol, name: None, listen, scheme }],
         };
         self.push(Kind::Name, vec![Resource::Name(name)], Vec::new()).await;
     }
@@ -286,8 +299,9 @@ impl Fed {
 
     /// Names such a Service.
     pub async fn name_both(&self, name: &str, number: u16, listen: u16) {
-        let ports =
-            [Protocol::Tcp, Protocol::Udp].map(|protocol| NamePort { number, protocol, name: None, listen }).into();
+        let ports = [Protocol::Tcp, Protocol::Udp]
+            .map(|protocol| NamePort { number, protocol, name: None, listen, scheme: None })
+            .into();
         let name = Name { service: service(name), answer: Answer::Node, plain: Vec::new(), headless: false, ports };
         self.push(Kind::Name, vec![Resource::Name(name)], Vec::new()).await;
     }
@@ -434,6 +448,14 @@ impl Raw {
         };
         self.heard = bytes.split_off(end);
         String::from_utf8(bytes).expect("text").to_ascii_lowercase()
+    }
+
+    /// Reads until `text` has come.
+    pub async fn until(&mut self, text: &str) {
+        while !self.heard.windows(text.len()).any(|part| part == text.as_bytes()) {
+            let read = within(self.stream.read_buf(&mut self.heard)).await.expect("read");
+            assert!(read > 0, "closed before {text:?}: {:?}", String::from_utf8_lossy(&self.heard));
+        }
     }
 
     /// Reads until the other side closes.

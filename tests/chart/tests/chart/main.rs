@@ -3,6 +3,7 @@
 //! Every test's name begins with `chart_`: `cargo xtask test --only chart` runs them, and the stage of the other tests
 //! leaves them out. Files that are rendered and checked in are written anew when `MAESH_WRITE` is set.
 
+mod alerts;
 mod helm;
 mod promql;
 mod queries;

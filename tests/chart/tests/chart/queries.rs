@@ -11,21 +11,10 @@ use std::process::{Command, Output};
 use maesh_test_support::{need_tool, repository};
 use serde_json::{Value, json};
 
-use crate::helm::{chart, newest, objects, succeeded, template, values};
+use crate::alerts::{alerts, rules};
+use crate::helm::{chart, newest, succeeded};
 use crate::promql::{Names, names};
 use crate::render::text;
-
-/// The groups of alerts that the chart installs.
-fn alerts(helm: &Path) -> Value {
-    let all = objects(&template(helm, &values("everything")).unwrap());
-    let rule = all.iter().find(|object| text(object, "/kind") == "PrometheusRule").expect("a PrometheusRule");
-    rule["spec"].clone()
-}
-
-/// The alerts themselves.
-fn rules(groups: &Value) -> Vec<&Value> {
-    groups["groups"].as_array().unwrap().iter().flat_map(|group| group["rules"].as_array().unwrap()).collect()
-}
 
 /// Every query of every dashboard, and where it is.
 fn panels() -> Vec<(String, String)> {
@@ -51,7 +40,7 @@ fn panels() -> Vec<(String, String)> {
 }
 
 /// promtool, on `file` with this content.
-fn run(promtool: &Path, arguments: &[&str], content: &Value) -> Output {
+pub(crate) fn run(promtool: &Path, arguments: &[&str], content: &Value) -> Output {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("file.yaml");
     fs::write(&file, content.to_string()).unwrap();
@@ -125,113 +114,4 @@ fn chart_queries_name_only_metrics_and_labels_that_exist() {
         assert!(unknown.is_empty(), "{place}: {query} names {unknown:?}, which the mesh does not export");
         assert!(!names(&query).metrics.is_empty(), "{place}: {query} names no metric");
     }
-}
-
-/// A mesh without trouble, a minute between values. Cases replace single series.
-const HEALTHY: [(&str, &str); 7] = [
-    ("maesh_controller_services", "12x60"),
-    ("maesh_controller_proxies_connected", "3x60"),
-    ("maesh_controller_proxies_ready", "3x60"),
-    ("maesh_controller_nacks_total", "0x60"),
-    (r#"maesh_dns_responses_total{rcode="NOERROR"}"#, "0+600x60"),
-    (r#"maesh_dns_responses_total{rcode="SERVFAIL"}"#, "0x60"),
-    (EXPIRY, "2592000x60"),
-];
-const EXPIRY: &str = "maesh_dns_tls_certificate_expiry_timestamp_seconds";
-
-/// What is tried, the series that differ from [`HEALTHY`], and at which minutes which alerts fire.
-type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a [(u32, &'a [&'a str])]);
-
-/// The alerts fire when they should and at no other time.
-#[test]
-fn chart_alerts_fire_when_they_should() {
-    let (Some(helm), Some(promtool)) = (newest(), need_tool("promtool")) else { return };
-    let alerts = alerts(&helm);
-    let servfail = r#"maesh_dns_responses_total{rcode="SERVFAIL"}"#;
-    let (away, unready) = ("MaeshControllerAway", "MaeshProxiesNotReady");
-    let (refused, fails) = ("MaeshConfigurationRefused", "MaeshDnsFails");
-    let expires = "MaeshDnsCertificateExpires";
-    let cases: &[Case<'_>] = &[
-        ("nothing is wrong", &[], &[(1, &[]), (30, &[]), (60, &[])]),
-        (
-            "no controller from minute 10 to 30; a series is stale after 5 minutes, at the latest",
-            &[
-                ("maesh_controller_services", "12x9 stale _x20 12x30"),
-                ("maesh_controller_proxies_connected", "3x9 stale _x20 3x30"),
-                ("maesh_controller_proxies_ready", "3x9 stale _x20 3x30"),
-                ("maesh_controller_nacks_total", "0x9 stale _x20 0x30"),
-            ],
-            &[(14, &[]), (16, &[away]), (30, &[away]), (32, &[])],
-        ),
-        ("a proxy that is replaced", &[("maesh_controller_proxies_ready", "3x9 2x5 3x50")], &[(12, &[]), (25, &[])]),
-        (
-            "a proxy that stays unready for half an hour",
-            &[("maesh_controller_proxies_ready", "3x9 2x29 3x30")],
-            &[(18, &[]), (21, &[unready]), (39, &[unready]), (41, &[])],
-        ),
-        (
-            "the other replica of the controller knows fewer proxies",
-            &[
-                (r#"maesh_controller_proxies_ready{pod="other"}"#, "2x60"),
-                (r#"maesh_controller_proxies_connected{pod="other"}"#, "2x60"),
-            ],
-            &[(30, &[])],
-        ),
-        (
-            "configuration refused once",
-            &[("maesh_controller_nacks_total", "0x9 1x60")],
-            &[(8, &[]), (12, &[refused]), (25, &[])],
-        ),
-        (
-            "SERVFAIL again and again from minute 10 to 30",
-            &[(servfail, "0x9 1+1x20 21x30")],
-            &[(9, &[]), (18, &[fails]), (30, &[fails]), (40, &[])],
-        ),
-        (
-            // The clock of these tests begins in 1970.
-            "a certificate that is replaced seven days and half an hour before its end",
-            &[(EXPIRY, "606600x30 2592000x30")],
-            &[(29, &[]), (31, &[]), (60, &[])],
-        ),
-        (
-            "one of two pods serves with a certificate that ends in less than seven days",
-            &[(r#"maesh_dns_tls_certificate_expiry_timestamp_seconds{pod="other"}"#, "605400x60")],
-            &[(10, &[]), (27, &[expires])],
-        ),
-        ("no certificate that can be used", &[(EXPIRY, "0x60")], &[(5, &[]), (20, &[expires])]),
-        ("no DNS over TLS", &[(EXPIRY, "_x60")], &[(30, &[])]),
-        ("SERVFAIL for a moment", &[(servfail, "0x9 3x60")], &[(11, &[]), (14, &[]), (20, &[])]),
-    ];
-    let mut fired = BTreeSet::new();
-    let tests = cases.iter().map(|(case, series, expected)| {
-        let replaced = |name: &str| series.iter().any(|(series, _)| *series == name);
-        let kept = HEALTHY.iter().filter(|(name, _)| !replaced(name));
-        let input: Vec<Value> =
-            kept.chain(*series).map(|(name, values)| json!({"series": name, "values": values})).collect();
-        let mut judged = Vec::new();
-        for (minute, firing) in *expected {
-            fired.extend(firing.iter().copied());
-            for rule in rules(&alerts) {
-                let name = text(rule, "/alert");
-                let alert = json!({"exp_labels": rule["labels"], "exp_annotations": rule["annotations"]});
-                let alerts = if firing.contains(&name) { vec![alert] } else { Vec::new() };
-                judged.push(json!({"eval_time": format!("{minute}m"), "alertname": name, "exp_alerts": alerts}));
-            }
-        }
-        json!({"name": case, "interval": "1m", "input_series": input, "alert_rule_test": judged})
-    });
-    let tests: Vec<Value> = tests.collect();
-    let judge = |tests: &[Value]| {
-        let folder = tempfile::tempdir().unwrap();
-        let rules = folder.path().join("rules.yaml");
-        fs::write(&rules, alerts.to_string()).unwrap();
-        let file = json!({"rule_files": [rules.display().to_string()], "evaluation_interval": "1m", "tests": tests});
-        run(&promtool, &["test", "rules"], &file)
-    };
-    succeeded("the alerts", &judge(&tests));
-    let named: BTreeSet<&str> = rules(&alerts).into_iter().map(|rule| text(rule, "/alert")).collect();
-    assert_eq!(fired, named, "every alert fires in some case");
-    let mut wrong = tests[0].clone();
-    wrong["input_series"] = json!([]);
-    assert!(!judge(&[wrong]).status.success(), "an alert that is not expected passes, so this test shows nothing");
 }

@@ -65,7 +65,7 @@ fn cluster_names_answer_and_requests_pass_without_the_api_server_and_controllers
         Daemon::ControllerManager.start().unwrap();
         cluster.mesh_settled();
         // Until own addresses are answered again beside the proxy that was made anew, and longer.
-        pass(90);
+        pass(180);
     });
     let report = load.end();
     for request in report.requests.iter().filter(|request| !request.long && request.failure.is_some()) {

@@ -79,9 +79,9 @@ impl fmt::Display for Page {
             "<!-- Written by `MAESH_WRITE=1 cargo xtask bench instructions`; do not edit. -->\n\
              # Instructions\n\n\
              How many instructions the parts of a request's work take, and how often they ask for memory, on average.\n\
-             `cargo xtask bench instructions` counts again, and so does `cargo xtask test`. Both fail when a part takes {percent} % more or\n\
-             fewer than this page says (and {FEW} at least), or asks for memory more or less often. What is counted, and what to do then:\n\
-             [Performance](performance.md#instructions).\n\n\
+             `cargo xtask bench instructions` counts again, and so does `cargo xtask test`. Both fail when a part takes {percent} %\n\
+             more or fewer than this page says (and {FEW} at least), or asks for memory more or less often. What is counted,\n\
+             and what to do then: [Performance](performance.md#instructions).\n\n\
              {BEFORE_COMPILER}{}{BEHIND_COMPILER}\n{}",
             self.compiler,
             self.table()

@@ -53,7 +53,20 @@ impl Client {
         let stream = TcpStream::connect_timeout(&to, PATIENCE).with_context(|| format!("connecting to {to}"))?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(PATIENCE))?;
-        Ok(Self { reader: BufReader::new(stream) })
+        Ok(Self::over(stream))
+    }
+
+    /// The same on a connection that is there already.
+    pub(in crate::bench) fn over(stream: TcpStream) -> Self {
+        Self { reader: BufReader::new(stream) }
+    }
+
+    /// The connection, whose last answer was read to its end.
+    pub(in crate::bench) fn into_stream(self) -> Result<TcpStream> {
+        if !self.reader.buffer().is_empty() {
+            bail!("more came than was asked for");
+        }
+        Ok(self.reader.into_inner())
     }
 
     /// `GET /` with this `Host`.

@@ -3,28 +3,7 @@
 use std::{fmt, time::Duration};
 
 use super::{CHANGE, Changes, FirstUse, ROLES, cluster::Layout, endpoints, roles::Memory};
-use crate::measure::machine;
-
-/// What a figure must be below, and should be below.
-#[derive(Clone, Copy)]
-pub(super) struct Figure {
-    pub(super) must: f64,
-    pub(super) goal: f64,
-    pub(super) unit: &'static str,
-}
-
-impl Figure {
-    fn judge(self, value: f64) -> String {
-        let word = if value < self.goal {
-            "goal met"
-        } else if value < self.must {
-            "must met"
-        } else {
-            "MISSED"
-        };
-        format!("{} {} ({} {}): {word}", self.must, self.unit, self.goal, self.unit)
-    }
-}
+use crate::measure::{machine, mebibytes};
 
 /// Durations in order of size.
 pub(super) struct Times(Vec<Duration>);
@@ -71,9 +50,9 @@ pub(super) struct ScaleReport {
 impl ScaleReport {
     /// Whether nothing that must be is missing: memory at its highest stage, the time of a change, no failed request.
     pub(super) fn all_musts_met(&self) -> bool {
-        let memory = ROLES.iter().enumerate().all(|(role, (_, figure))| self.highest(role) < figure.must);
+        let memory = ROLES.iter().enumerate().all(|(role, (_, figure))| figure.is_met(self.highest(role)));
         let failed = self.first.failures.len() + self.changes.failures.len();
-        memory && failed == 0 && self.changes.used.percentile(99) < CHANGE.must
+        memory && failed == 0 && CHANGE.is_met(self.changes.used.percentile(99))
     }
 
     /// The most that a role had resident at the end of a stage, in MiB.
@@ -156,11 +135,6 @@ impl fmt::Display for ScaleReport {
     }
 }
 
-#[allow(clippy::cast_precision_loss, reason = "memory in MiB with no digits")]
-fn mebibytes(bytes: u64) -> f64 {
-    bytes as f64 / f64::from(1 << 20)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -171,12 +145,5 @@ mod tests {
         assert_eq!(times(1_000).to_string(), "500.0 | 990.0 | 1000.0");
         assert_eq!(times(1).to_string(), "1.0 | 1.0 | 1.0");
         assert!(Times::new(Vec::new()).percentile(99).is_nan());
-    }
-
-    #[test]
-    fn a_figure_is_judged_by_its_must_and_its_goal() {
-        for (value, word) in [(49.9, "goal met"), (50.0, "must met"), (200.0, "MISSED"), (f64::NAN, "MISSED")] {
-            assert!(CHANGE.judge(value).ends_with(word), "{value}: {}", CHANGE.judge(value));
-        }
     }
 }

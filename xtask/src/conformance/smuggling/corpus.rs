@@ -19,7 +19,7 @@ pub(super) enum Sent {
 }
 
 /// The mesh name of the Service.
-const HOST: &str = "web.shop.maesh";
+pub(super) const HOST: &str = "web.shop.maesh";
 const HIDDEN: &str = "GET /smuggled HTTP/1.1\r\nHost: web.shop.maesh\r\n\r\n";
 
 /// Fields of a POST with a body: their text, the body, and the requests at the endpoint.
@@ -122,12 +122,50 @@ const REQUESTS: &[(&str, &str, usize)] = &[
         "GET / HTTP/1.1\r\n#Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\nContent-Length: 48\r\n\r\n@",
         1,
     ),
+    ("a WebSocket with a body", "GET / HTTP/1.1\r\n#&Content-Length: 48\r\n\r\n@", 1),
+    ("a WebSocket with chunks", "GET / HTTP/1.1\r\n#&Transfer-Encoding: chunked\r\n\r\n30\r\n@\r\n0\r\n\r\n", 1),
+    ("a WebSocket by POST with a body", "POST / HTTP/1.1\r\n#&Content-Length: 48\r\n\r\n@", 1),
+    ("a WebSocket with two lengths", "GET / HTTP/1.1\r\n#&Content-Length: 3\r\nContent-Length: 4\r\n\r\n@", 0),
+    ("a WebSocket in HTTP/1.0 with a body", "GET / HTTP/1.0\r\n#&Content-Length: 48\r\n\r\n@", 1),
+    (
+        "an Upgrade to another protocol with a body",
+        "GET / HTTP/1.1\r\n#Connection: Upgrade\r\nUpgrade: x/1\r\nContent-Length: 48\r\n\r\n@",
+        1,
+    ),
+    (
+        "an Upgrade with a space in it",
+        "GET / HTTP/1.1\r\n#Connection: Upgrade\r\nUpgrade: x y\r\nContent-Length: 48\r\n\r\n@",
+        0,
+    ),
+    (
+        "an Upgrade that Connection does not name",
+        "GET / HTTP/1.1\r\n#Upgrade: websocket\r\nContent-Length: 48\r\n\r\n@",
+        1,
+    ),
+    ("CONNECT with a body", "CONNECT web.shop.maesh:80 HTTP/1.1\r\n#Content-Length: 48\r\n\r\n@", 0),
+    ("Expect: 100-continue", "POST / HTTP/1.1\r\n#Expect: 100-continue\r\nContent-Length: 48\r\n\r\n@", 1),
+    (
+        "a body of 300 KiB that the endpoint answers early",
+        "POST /early HTTP/1.1\r\n#Content-Length: 307200\r\n\r\n%",
+        1,
+    ),
     ("two requests, one behind the other", "GET /a HTTP/1.1\r\n#\r\nGET /b HTTP/1.1\r\n#\r\n", 2),
 ];
 
-/// Over HTTP/1.1. In the texts, `@` stands for the hidden request, and `#` for the Host.
+/// The fields of a handshake.
+const HANDSHAKE: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+                         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+
+/// How often the hidden request is in a large body.
+const REPEATED: usize = 300 * 1024 / HIDDEN.len();
+
+/// Over HTTP/1.1. In the texts, `@` stands for the hidden request, `%` for many of them, `#` for the Host, and `&` for the
+/// other fields of a WebSocket handshake.
 pub(super) fn http1() -> Vec<Case> {
-    let fill = |text: &str| text.replace('@', HIDDEN).replace('#', &format!("Host: {HOST}\r\n")).into_bytes();
+    let fill = |text: &str| {
+        let text = text.replace('%', &"@".repeat(REPEATED)).replace('@', HIDDEN);
+        text.replace('#', &format!("Host: {HOST}\r\n")).replace('&', HANDSHAKE).into_bytes()
+    };
     let posts = POSTS.iter().map(|(name, fields, body, requests)| Case {
         name: (*name).to_owned(),
         sent: Sent::Http1(fill(&format!("POST / HTTP/1.1\r\n#{fields}\r\n{body}"))),
@@ -191,6 +229,9 @@ const STREAMS: &[Row] = &[
     ("a coding as a trailer", ("x-a", "b"), "abc", ("transfer-encoding", "chunked"), 0),
     ("CR LF in a trailer", ("x-a", "b"), "abc", ("x-t", "1\r\n\r\nGET /smuggled HTTP/1.1"), 0),
     ("CR LF in the protocol of a CONNECT", (":protocol", "websocket\r\nx: y"), "", NONE, 0),
+    // The endpoint answers as if it were a usual request.
+    ("a WebSocket, a hidden request on it, and no agreement", (":protocol", "websocket"), "@", NONE, 1),
+    ("CONNECT to another protocol", (":protocol", "x"), "@", NONE, 0),
 ];
 
 /// Over HTTP/2.
@@ -198,9 +239,20 @@ pub(super) fn http2() -> Vec<Case> {
     STREAMS.iter().map(stream).collect()
 }
 
+/// A usual request, as a stream.
+pub(super) fn stream_of(target: &str) -> Sent {
+    let fields = [(":method", "GET"), (":scheme", "http"), (":authority", HOST), (":path", target)];
+    let fields = fields.map(|(name, value)| (name.as_bytes().to_vec(), value.as_bytes().to_vec()));
+    Sent::Http2 { fields: fields.to_vec(), body: None, trailers: Vec::new() }
+}
+
 fn stream((name, field, body, trailer, requests): &Row) -> Case {
     let bytes = |(name, value): &(&str, &str)| (name.as_bytes().to_vec(), value.as_bytes().to_vec());
-    let method = if body.is_empty() { "GET" } else { "POST" };
+    let method = match (field.0, *body) {
+        (":protocol", _) => "CONNECT",
+        (_, "") => "GET",
+        _ => "POST",
+    };
     let mut fields = vec![(":method", method), (":scheme", "http"), (":authority", HOST), (":path", "/")];
     match fields.iter_mut().find(|have| have.0 == field.0) {
         Some(have) => *have = *field,

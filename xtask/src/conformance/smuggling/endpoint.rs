@@ -1,93 +1,68 @@
-//! An endpoint that says what it was sent.
+//! An endpoint of this suite, which reads strictly.
 
 use std::io::{BufRead, BufReader, ErrorKind, Read, Result, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 
-use super::{PATIENCE, Sent, caller};
+/// What came, one line each: `METHOD TARGET X-FORWARDED-FOR`, or what is no request, strictly read.
+type Lines = Arc<Mutex<Vec<String>>>;
 
-/// The path of a request that only says that all before it has arrived.
-const LAST: &str = "/last";
-
-/// What came.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Seen {
-    /// A whole request: its first line.
-    Request(String),
-    /// What is none, strictly read.
-    Malformed(String),
-}
-
-pub(super) struct Endpoint {
-    pub(super) address: SocketAddr,
-    seen: Receiver<Seen>,
-}
-
-impl Endpoint {
-    /// Starts one. Its threads end with this process.
-    pub(super) fn start() -> anyhow::Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("an endpoint")?;
-        let address = listener.local_addr()?;
-        let (sender, seen) = channel();
-        std::thread::spawn(move || {
-            for stream in listener.incoming().map_while(std::result::Result::ok) {
-                let sender = sender.clone();
-                // An error is the end of the connection.
-                std::thread::spawn(move || serve(stream, &sender));
-            }
-        });
-        Ok(Self { address, seen })
-    }
-
-    /// What came since this was last asked. `mesh` is where callers reach the endpoint.
-    pub(super) fn requests(&self, mesh: SocketAddr) -> anyhow::Result<Vec<Seen>> {
-        let last = format!("GET {LAST} HTTP/1.1\r\nHost: {}\r\n\r\n", mesh.ip());
-        let answer = caller::ask(mesh, &Sent::Http1(last.into_bytes()))?;
-        if answer != "200" {
-            bail!("a request as it should be was answered with {answer}");
+/// Starts one, which writes down what comes. Its threads end with this process.
+pub(super) fn start(lines: Lines) -> anyhow::Result<SocketAddr> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("an endpoint")?;
+    let address = listener.local_addr()?;
+    std::thread::spawn(move || {
+        for stream in listener.incoming().map_while(std::result::Result::ok) {
+            let lines = Arc::clone(&lines);
+            // An error is the end of the connection.
+            std::thread::spawn(move || serve(stream, &lines));
         }
-        let mut all = Vec::new();
-        loop {
-            match self.seen.recv_timeout(PATIENCE).context("the endpoint's last request")? {
-                Seen::Request(line) if line.contains(LAST) => return Ok(all),
-                seen => all.push(seen),
-            }
-        }
-    }
+    });
+    Ok(address)
 }
 
-fn serve(mut stream: TcpStream, seen: &Sender<Seen>) -> Result<()> {
+fn serve(mut stream: TcpStream, lines: &Lines) -> Result<()> {
     stream.set_nodelay(true)?;
     let mut reader = BufReader::new(stream.try_clone()?);
     while !reader.fill_buf()?.is_empty() {
         let request = read(&mut reader);
         let is_malformed = matches!(&request, Err(error) if error.kind() == ErrorKind::InvalidData);
-        let what = match request {
-            Ok(line) => Seen::Request(line),
-            Err(error) if is_malformed => Seen::Malformed(error.to_string()),
+        let (line, seen) = match request {
+            Ok(Request { first, forwarded_for }) => {
+                let seen = first.trim_end_matches(" HTTP/1.1").to_owned();
+                (format!("{seen} {forwarded_for}"), seen)
+            }
+            Err(error) if is_malformed => (format!("malformed: {error}"), String::new()),
             // Cut off: the proxy has found in its middle that it is malformed.
             Err(error) => return Err(error),
         };
-        // Nobody may be listening any more.
-        let _ = seen.send(what);
+        lines.lock().unwrap_or_else(PoisonError::into_inner).push(line);
         if is_malformed {
             return Ok(());
         }
-        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")?;
+        let body = if seen.starts_with("HEAD ") { String::new() } else { format!("seen: {seen}\n") };
+        stream.write_all(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len()).as_bytes())?;
     }
     Ok(())
 }
 
-/// Reads one request; returns its first line. The kind of an error is `InvalidData` where it is not what it should be.
-fn read(reader: &mut impl BufRead) -> Result<String> {
+/// A whole request.
+struct Request {
+    /// Its first line.
+    first: String,
+    forwarded_for: String,
+}
+
+/// Reads one request. The kind of an error is `InvalidData` where it is not what it should be.
+fn read(reader: &mut impl BufRead) -> Result<Request> {
     let first = line(reader)?;
     let parts: Vec<&str> = first.split(' ').collect();
     if !matches!(parts[..], [_, target, "HTTP/1.1"] if target.starts_with('/') || target == "*") {
         return malformed(&first);
     }
-    let (mut length, mut is_chunked) = (None, false);
+    let (mut length, mut is_chunked, mut forwarded_for) = (None, false, String::new());
     loop {
         let field = line(reader)?;
         if field.is_empty() {
@@ -100,6 +75,7 @@ fn read(reader: &mut impl BufRead) -> Result<String> {
             }
             ("transfer-encoding", "chunked") if !is_chunked => is_chunked = true,
             ("content-length" | "transfer-encoding", _) => return malformed(&field),
+            ("x-forwarded-for", value) => forwarded_for.push_str(value),
             _ if name.is_empty() || name.contains([' ', '\t']) => return malformed(&field),
             _ => {}
         }
@@ -110,7 +86,7 @@ fn read(reader: &mut impl BufRead) -> Result<String> {
         (None, true) => chunks(reader)?,
         (None, false) => {}
     }
-    Ok(first)
+    Ok(Request { first, forwarded_for })
 }
 
 fn chunks(reader: &mut impl BufRead) -> Result<()> {
@@ -179,7 +155,7 @@ mod tests {
             ("POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n2;x\r\nhi\r\n0\r\n\r\n", None),
             ("POST / HTTP/1.1\r\ntransfer-encoding : chunked\r\n\r\n0\r\n\r\n", None),
         ] {
-            let got = read(&mut bytes.as_bytes());
+            let got = read(&mut bytes.as_bytes()).map(|request| request.first);
             assert_eq!(got.as_deref().ok(), want, "{bytes:?}: {got:?}");
         }
     }

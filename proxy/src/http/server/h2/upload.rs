@@ -16,7 +16,7 @@ use maesh_http2::{Error, RecvStream, WindowMeter};
 use parking_lot::Mutex;
 
 use super::Http2Session;
-use crate::http::body::replay;
+use crate::http::{body::replay, server::body::CallerStream};
 
 /// A stream, as its connection sees it.
 #[derive(Default)]
@@ -145,6 +145,12 @@ impl Received {
             self.unreleased = data.len();
         }
         Poll::Ready(data)
+    }
+}
+
+impl CallerStream for Received {
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.stream.poll_failed(cx)
     }
 }
 
