@@ -137,7 +137,7 @@ fn pod(address: IpAddr) -> Resource {
 }
 
 fn name(number: u16) -> Resource {
-    let ports = vec![NamePort { number: PORT, protocol: Protocol::Http, name: None, listen: PORT }];
+    let ports = vec![NamePort { number: PORT, protocol: Protocol::Http, name: None, listen: PORT, scheme: None }];
     let service = service(number);
     Resource::Name(Name { service, answer: Answer::Node, plain: Vec::new(), headless: false, ports })
 }

@@ -101,7 +101,7 @@ fn resources(protocol: Protocol, port: u16, endpoint: SocketAddr) -> [Resource; 
         hosts: Vec::new(),
         sni: Vec::new(),
     };
-    let ports = vec![NamePort { number: port, protocol, name: None, listen: port }];
+    let ports = vec![NamePort { number: port, protocol, name: None, listen: port, scheme: None }];
     let name = Name { service: service.clone(), answer: Answer::Node, plain: Vec::new(), headless: false, ports };
     let of_service = ServicePort {
         number: port,
