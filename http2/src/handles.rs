@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 
 use crate::{
     connection::{Connection, Next, Role},
+    head::MoreField,
     error::{Error, Initiator, Reason},
     parser::Parser,
     settings::Config,
@@ -158,12 +159,17 @@ impl Sender {
         self.0.with(|connection| connection.allows_extended_connect())
     }
 
-    /// Sends the head of a request, which has no body where it `ends`.
+    /// Sends the head of a request with `more` fields behind its own; it has no body where it `ends`.
     ///
     /// # Errors
     /// Nothing was sent: the connection takes no streams any more, or none for now.
-    pub fn request(&self, head: &request::Parts, ends: bool) -> Result<(RecvStream, Option<SendStream>), Error> {
-        let key = self.0.with(|connection| connection.request(head, ends))?;
+    pub fn request(
+        &self,
+        head: &request::Parts,
+        more: &[MoreField],
+        ends: bool,
+    ) -> Result<(RecvStream, Option<SendStream>), Error> {
+        let key = self.0.with(|connection| connection.request(head, more, ends))?;
         let send = (!ends).then(|| SendStream { shared: self.0.clone(), key });
         Ok((RecvStream { shared: self.0.clone(), key }, send))
     }

@@ -26,6 +26,9 @@ impl Protocol {
     }
 }
 
+/// A field that is sent behind those of a head.
+pub type MoreField = (&'static HeaderName, HeaderValue);
+
 /// The fields of a header block.
 #[derive(Debug, Default)]
 pub(crate) struct Block {
@@ -214,7 +217,7 @@ pub(crate) fn content_length(fields: &HeaderMap) -> Result<Option<u64>, Malforme
 }
 
 /// Appends the header block of a request.
-pub(crate) fn write_request(encoder: &mut Encoder, head: &request::Parts, out: &mut Vec<u8>) {
+pub(crate) fn write_request(encoder: &mut Encoder, head: &request::Parts, more: &[MoreField], out: &mut Vec<u8>) {
     encoder.begin(out);
     encoder.method(&head.method, out);
     let protocol = head.extensions.get::<Protocol>();
@@ -230,6 +233,9 @@ pub(crate) fn write_request(encoder: &mut Encoder, head: &request::Parts, out: &
         encoder.protocol(&protocol.0, out);
     }
     write_fields(encoder, &head.headers, out);
+    for (name, value) in more {
+        encoder.header(name, value, out);
+    }
 }
 
 /// Appends the header block of a response.

@@ -31,6 +31,6 @@ pub use self::{
     error::{Error, Initiator, Reason},
     frame::PREFACE,
     handles::{RecvStream, SendStream, Sender, Session, WindowMeter},
-    head::Protocol,
+    head::{MoreField, Protocol},
     settings::Config,
 };

@@ -14,6 +14,7 @@ mod config;
 mod connect;
 mod drain;
 pub mod explain;
+mod fields;
 #[cfg(test)]
 mod fixtures;
 mod http;

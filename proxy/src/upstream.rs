@@ -44,12 +44,15 @@ pub(crate) use self::{
 use crate::{
     clock::Clock,
     connect::{ConnectError, Connector},
+    fields::AddedFields,
 };
 
 /// A request without its body.
 pub(crate) struct OutboundRequest<'a> {
     /// Method, target and fields as the endpoint's protocol wants them, without framing.
     pub(crate) head: &'a request::Parts,
+    /// Fields that are sent behind those of the head.
+    pub(crate) added: &'a AddedFields,
     /// It asks to leave HTTP.
     pub(crate) upgrade: bool,
 }

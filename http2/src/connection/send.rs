@@ -9,7 +9,7 @@ use super::{Connection, ROOM};
 use crate::{
     error::{Error, Initiator, Reason},
     frame::{self, flag, kind},
-    head::{write_request, write_response, write_trailers},
+    head::{MoreField, write_request, write_response, write_trailers},
     settings::MAX_WINDOW,
     stream::{Stream, remember},
     streams::Key,
@@ -17,7 +17,7 @@ use crate::{
 
 impl Connection {
     /// Opens a stream with the head of a request.
-    pub(crate) fn request(&mut self, head: &request::Parts, ends: bool) -> Result<Key, Error> {
+    pub(crate) fn request(&mut self, head: &request::Parts, more: &[MoreField], ends: bool) -> Result<Key, Error> {
         if let Some(error) = self.refusal() {
             return Err(error);
         }
@@ -31,7 +31,7 @@ impl Connection {
         let id = self.next_id;
         self.next_id += 2;
         let (start, out) = begin_block(self.output.buffer());
-        write_request(&mut self.encoder, head, out);
+        write_request(&mut self.encoder, head, more, out);
         frame::finish_block(out, start, id, ends);
         let mut stream = Stream::new(id, self.config.stream_window, self.peer.stream_window);
         stream.ignores_length = matches!(head.method, Method::HEAD | Method::CONNECT);

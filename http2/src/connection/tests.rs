@@ -47,7 +47,7 @@ async fn download(recv: &mut RecvStream) -> Result<(Vec<u8>, Option<HeaderMap>),
 
 /// An exchange in which both bodies move at once.
 async fn exchange(sender: Sender, data: Bytes) -> Result<(StatusCode, Vec<u8>, Option<HeaderMap>), Error> {
-    let (mut recv, send) = sender.request(&post("/echo"), false)?;
+    let (mut recv, send) = sender.request(&post("/echo"), &[], false)?;
     let mut send = send.expect("a body");
     let (sent, received) = tokio::join!(upload(&mut send, data), async {
         let head = poll_fn(|cx| recv.poll_response(cx)).await?;
@@ -134,7 +134,7 @@ fn a_reader_that_does_not_read_stops_nobody_else() {
         let (sender, _server) = connect(CONFIG, CONFIG, Pipe { size: 64 * 1024, read: 32 * 1024 }, echo).await;
         let mut stalled = Vec::new();
         for _ in 0..8 {
-            let (recv, send) = sender.request(&post("/fill"), true).expect("a stream");
+            let (recv, send) = sender.request(&post("/fill"), &[], true).expect("a stream");
             assert!(send.is_none());
             stalled.push(recv);
         }
@@ -153,13 +153,13 @@ fn a_reader_that_does_not_read_stops_nobody_else() {
 fn a_server_that_leaves_serves_what_it_has() {
     run(async {
         let (sender, server) = connect(CONFIG, CONFIG, Pipe { size: 9_000, read: 9_000 }, echo).await;
-        let (recv, send) = sender.request(&post("/echo"), false).expect("a stream");
+        let (recv, send) = sender.request(&post("/echo"), &[], false).expect("a stream");
         let (mut recv, mut send) = (recv, send.expect("a body"));
         let head = poll_fn(|cx| recv.poll_response(cx)).await.expect("a response");
         assert_eq!(head.status, StatusCode::OK);
         server.leave();
         let refused = loop {
-            match sender.request(&post("/echo"), true) {
+            match sender.request(&post("/echo"), &[], true) {
                 Ok((mut recv, _)) => drop(poll_fn(|cx| recv.poll_response(cx)).await),
                 Err(error) => break error,
             }
@@ -180,8 +180,8 @@ fn a_server_that_leaves_serves_what_it_has() {
 fn what_is_dropped_is_reset() {
     run(async {
         let (sender, server) = connect(CONFIG, CONFIG, Pipe { size: 9_000, read: 9_000 }, echo).await;
-        let (mut recv, send) = sender.request(&post("/silent"), false).expect("a stream");
-        let (other, _) = sender.request(&post("/silent"), true).expect("a stream");
+        let (mut recv, send) = sender.request(&post("/silent"), &[], false).expect("a stream");
+        let (other, _) = sender.request(&post("/silent"), &[], true).expect("a stream");
         // The server has seen both once it has answered a later one.
         exchange(sender.clone(), Bytes::from_static(b"hello")).await.expect("an exchange");
         drop(other);
@@ -191,7 +191,7 @@ fn what_is_dropped_is_reset() {
         assert_eq!(error, Error::Closed);
         let error = send.expect("a body").end().expect_err("it is over");
         assert_eq!(error, Error::Closed);
-        assert!(sender.request(&post("/"), true).is_err());
+        assert!(sender.request(&post("/"), &[], true).is_err());
     });
 }
 
@@ -201,11 +201,11 @@ fn no_more_streams_than_are_allowed() {
     run(async {
         let config = Config { streams: 2, ..CONFIG };
         let (sender, _server) = connect(CONFIG, config, Pipe { size: 9_000, read: 9_000 }, echo).await;
-        let first = sender.request(&post("/silent"), true).expect("a stream");
-        let _second = sender.request(&post("/silent"), true).expect("a stream");
-        assert_eq!(sender.request(&post("/silent"), true).expect_err("too many"), Error::TooManyStreams);
+        let first = sender.request(&post("/silent"), &[], true).expect("a stream");
+        let _second = sender.request(&post("/silent"), &[], true).expect("a stream");
+        assert_eq!(sender.request(&post("/silent"), &[], true).expect_err("too many"), Error::TooManyStreams);
         drop(first);
-        let (mut recv, _) = sender.request(&post("/none"), true).expect("a stream");
+        let (mut recv, _) = sender.request(&post("/none"), &[], true).expect("a stream");
         let head = poll_fn(|cx| recv.poll_response(cx)).await.expect("a response");
         assert_eq!(head.status, StatusCode::NO_CONTENT);
         assert!(recv.is_at_end());

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use crate::fields::{AddedFields, leaving};
 use http::{HeaderMap, HeaderValue, header};
 use maesh_config::model::Balance;
 
@@ -27,11 +28,11 @@ impl Affinity {
         }
     }
 
-    /// Of a request with this head.
-    pub(crate) fn of_request(balance: &Balance, caller: IpAddr, head: &HeaderMap) -> Self {
+    /// Of a request with this head, and what the proxy adds to it.
+    pub(crate) fn of_request(balance: &Balance, caller: IpAddr, head: &HeaderMap, added: &AddedFields) -> Self {
         match balance {
             Balance::HeaderHash(name) => {
-                head.get(&**name).map_or(Self::None, |value| Self::Key(of_value(value.as_bytes())))
+                leaving(name, head, added).map_or(Self::None, |value| Self::Key(of_value(value.as_bytes())))
             }
             Balance::CookieHash(name) => cookie(head, name).map_or(Self::None, |value| Self::Key(of_value(value))),
             Balance::Sticky(name) => cookie(head, name).and_then(number).map_or(Self::None, Self::Endpoint),
@@ -92,7 +93,7 @@ mod tests {
             ("sticky:at", &[], Affinity::None),
         ] {
             let policy = balance.parse().expect(balance);
-            assert_eq!(Affinity::of_request(&policy, caller, &head(fields)), want, "{balance} {fields:?}");
+            assert_eq!(Affinity::of_request(&policy, caller, &head(fields), &AddedFields::new()), want, "{balance} {fields:?}");
         }
     }
 

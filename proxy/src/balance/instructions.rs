@@ -9,6 +9,7 @@ use maesh_config::{
 };
 
 use super::{Affinity, BackendPort, Locality, hash::of_endpoint, pick};
+use crate::fields::AddedFields;
 use crate::instructions::{Part, Step, draw, endpoint};
 
 /// The parts.
@@ -47,7 +48,7 @@ fn picking(balance: &str, endpoints: u16) -> Step {
         head.insert(header::COOKIE, HeaderValue::try_from(cookie).expect("a value"));
         counted(&mut || {
             let upstreams = backend.upstreams.load();
-            let affinity = Affinity::of_request(&upstreams.policy.balance, caller, &head);
+            let affinity = Affinity::of_request(&upstreams.policy.balance, caller, &head, &AddedFields::new());
             assert!(black_box(pick(&upstreams, caller, affinity, || None, &[], NOW, draw)).is_some());
         });
     })

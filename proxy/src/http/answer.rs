@@ -6,6 +6,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 
 use super::body::Body;
+use crate::fields::{Present, Sought};
 use crate::reason::Reason;
 
 /// Says why the mesh answered.
@@ -45,9 +46,12 @@ pub(crate) enum AnswerForm {
 
 impl AnswerForm {
     /// What the fields of a request ask for.
-    pub(crate) fn of(headers: &HeaderMap) -> Self {
-        if is_grpc(headers) {
+    pub(crate) fn of(headers: &HeaderMap, present: Present) -> Self {
+        if present.has(Sought::ContentType) && is_grpc(headers) {
             return Self::Grpc;
+        }
+        if !present.has(Sought::Accept) {
+            return Self::Text;
         }
         let json = |value: &HeaderValue| {
             let kinds = value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
@@ -136,6 +140,10 @@ pub(crate) fn final_response(reason: Reason) -> Vec<u8> {
 mod tests {
     use super::*;
 
+    fn form(fields: &HeaderMap) -> AnswerForm {
+        AnswerForm::of(fields, Present::of(fields))
+    }
+
     #[test]
     fn the_form_follows_the_request() {
         let fields =
@@ -150,9 +158,9 @@ mod tests {
             (header::CONTENT_TYPE, "application/grpc+proto", AnswerForm::Grpc),
             (header::CONTENT_TYPE, "application/grpc-web", AnswerForm::Text),
         ] {
-            assert_eq!(AnswerForm::of(&fields(name.clone(), value)), want, "{name}: {value}");
+            assert_eq!(form(&fields(name.clone(), value)), want, "{name}: {value}");
         }
-        assert_eq!(AnswerForm::of(&HeaderMap::new()), AnswerForm::Text);
+        assert_eq!(form(&HeaderMap::new()), AnswerForm::Text);
     }
 
     #[test]

@@ -17,6 +17,7 @@ use super::{
 use crate::{
     balance::FAILURE,
     connect::{ConnectError, TlsFailure},
+    fields::AddedFields,
     reason::Reason,
     state::{BackendPort, Endpoint},
     telemetry::{AttemptSpan, RequestTrace},
@@ -28,6 +29,8 @@ use crate::{
 pub(super) struct Attempts<'a> {
     pub(super) worker: &'a Arc<Worker>,
     pub(super) head: &'a request::Parts,
+    /// Fields that are sent besides those of the head.
+    pub(super) added: &'a AddedFields,
     /// The protocol towards the endpoint is HTTP/2, and `head` has its form. Over TLS an endpoint may choose it all the same.
     pub(super) http2: bool,
     /// The request asks to leave HTTP.
@@ -83,7 +86,7 @@ impl Attempts<'_> {
         // A future that is moved before it is awaited takes its size twice, so each way makes its own.
         let result = match self.timeout {
             None if self.http2 && dial.tls.is_none() => {
-                let ask = OutboundRequest { head: self.head, upgrade: self.upgrade };
+                let ask = OutboundRequest { head: self.head, added: self.added, upgrade: self.upgrade };
                 upstream::exchange_h2(&self.worker.upstream, &endpoint.peer, dial, &ask, upload).await
             }
             None => self.send(endpoint, dial, upload).await,
@@ -101,7 +104,7 @@ impl Attempts<'_> {
             // Boxed to keep the future of requests without TLS small.
             return Box::pin(self.send_tls(endpoint, dial, upload)).await;
         }
-        let (local, ask) = (&self.worker.upstream, OutboundRequest { head: self.head, upgrade: self.upgrade });
+        let (local, ask) = (&self.worker.upstream, OutboundRequest { head: self.head, added: self.added, upgrade: self.upgrade });
         if self.http2 {
             upstream::exchange_h2(local, &endpoint.peer, dial, &ask, upload).await
         } else {
@@ -125,11 +128,11 @@ impl Attempts<'_> {
             let mut head = self.head.clone();
             // A `Host` that is no authority can be sent over HTTP/1.1 alone.
             if shape(&mut head, Some(&Scheme::HTTPS)).is_ok() {
-                let ask = OutboundRequest { head: &head, upgrade: self.upgrade };
+                let ask = OutboundRequest { head: &head, added: self.added, upgrade: self.upgrade };
                 return upstream::exchange_h2(local, &endpoint.peer, dial, &ask, upload).await;
             }
         }
-        let ask = OutboundRequest { head: self.head, upgrade: self.upgrade };
+        let ask = OutboundRequest { head: self.head, added: self.added, upgrade: self.upgrade };
         upstream::exchange_h1(local, &endpoint.peer, dial, &ask, upload).await
     }
 

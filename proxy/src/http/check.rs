@@ -3,11 +3,12 @@
 use http::{HeaderMap, HeaderValue, Method, Uri, Version, header, request, uri::PathAndQuery};
 use maesh_http2::Protocol;
 
-use super::{caller::Caller, upgrade};
-use crate::{config::Limits, reason::Reason};
+use super::{caller::Caller, request::ProxiedRequest, upgrade};
+use crate::{config::Limits, fields::Sought, reason::Reason};
 
 /// Refuses what is malformed or too large, and returns the name in `Host`, which the request keeps.
-pub(super) fn check(caller: &Caller, head: &mut request::Parts) -> Result<Option<HeaderValue>, Reason> {
+pub(super) fn check(caller: &Caller, request: &mut ProxiedRequest) -> Result<Option<HeaderValue>, Reason> {
+    let ProxiedRequest { head, present, .. } = request;
     let limits = &caller.shared.config.limits;
     check_method(head)?;
     if head.version == Version::HTTP_2 {
@@ -22,7 +23,9 @@ pub(super) fn check(caller: &Caller, head: &mut request::Parts) -> Result<Option
     if caller.is_malformed() || !has_right_form(&head.method, &head.uri) {
         return Err(Reason::BadRequest);
     }
-    if let Some(coding) = head.headers.get(header::TRANSFER_ENCODING) {
+    if present.has(Sought::TransferEncoding)
+        && let Some(coding) = head.headers.get(header::TRANSFER_ENCODING)
+    {
         if head.headers.get_all(header::TRANSFER_ENCODING).iter().count() > 1 {
             return Err(Reason::BadRequest);
         }

@@ -27,6 +27,7 @@ use super::{
 use crate::{
     admission::ExchangePermit,
     balance::{self, Affinity},
+    fields::AddedFields,
     policy::CalledEvent,
     reason::Reason,
     state::{BackendPort, Endpoint, InFlight, Port},
@@ -78,12 +79,13 @@ pub(crate) async fn send(
     // What an extended CONNECT sends belongs to the other protocol.
     let body = if http2 && upgrade { None } else { request.take_body() };
     let upload = body.map(|body| Replay::new(body, charge(caller), Some(caller.bytes().clone())));
-    let head = &mut request.head;
+    let ProxiedRequest { head, added, .. } = &mut *request;
+    let added = &*added;
     // A stream that leaves HTTP is not copied.
     if let Some(mirror) = port.mirror.as_ref().filter(|_| !upgrade) {
-        mirror::send(caller, port, mirror, head, upload.as_ref(), grpc);
+        mirror::send(caller, port, mirror, (head, added), upload.as_ref(), grpc);
     }
-    let forwarding = Forwarding { caller, port, backend, upload: upload.as_ref(), http2, upgrade, grpc, trace };
+    let forwarding = Forwarding { caller, port, backend, added, upload: upload.as_ref(), http2, upgrade, grpc, trace };
     let reason = match forwarding.send(head).await {
         Ok(sent) => return Ok(sent),
         Err(reason) => reason,
@@ -97,7 +99,7 @@ pub(crate) async fn send(
     }
     let upload = upload.as_ref();
     upload.inspect(|upload| upload.restart());
-    let forwarding = Forwarding { caller, port, backend: fallback, upload, http2: to_http2, upgrade, grpc, trace };
+    let forwarding = Forwarding { caller, port, backend: fallback, added, upload, http2: to_http2, upgrade, grpc, trace };
     // Boxed to keep the future of the usual way small.
     Box::pin(forwarding.send(head)).await
 }
@@ -108,6 +110,8 @@ struct Forwarding<'a> {
     /// The port that was called.
     port: &'a Port,
     backend: &'a Arc<BackendPort>,
+    /// Fields with which it leaves besides those of its head.
+    added: &'a AddedFields,
     upload: Option<&'a Replay>,
     /// How it is spoken: over HTTP/2; asking for another protocol; as gRPC.
     http2: bool,
@@ -159,6 +163,7 @@ impl Forwarding<'_> {
         let attempts = Attempts {
             worker,
             head,
+            added: self.added,
             http2: self.http2,
             upgrade: self.upgrade,
             backend: self.backend,
@@ -237,7 +242,8 @@ impl Forwarding<'_> {
 
     /// What of the request decides about its endpoint.
     fn affinity(&self, head: &request::Parts) -> Affinity {
-        Affinity::of_request(&self.backend.upstreams.load().policy.balance, self.caller.address, &head.headers)
+        let upstreams = self.backend.upstreams.load();
+        Affinity::of_request(&upstreams.policy.balance, self.caller.address, &head.headers, self.added)
     }
 
     /// Picks an endpoint that is none of `avoided`, if there is another. The endpoints are loaded anew for each attempt: one may

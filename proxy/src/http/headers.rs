@@ -6,11 +6,13 @@
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use smallvec::SmallVec;
 
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
-const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+use crate::fields::{AddedFields, Present, Sought};
+
+static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+static X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+static X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
+static X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
@@ -24,27 +26,36 @@ pub(crate) struct Forwarded<'a> {
     pub(crate) port: &'a HeaderValue,
 }
 
-/// Sets the `X-Forwarded-*` fields and removes `Forwarded`.
-pub(crate) fn forward(headers: &mut HeaderMap, from: &Forwarded<'_>) {
-    remove_lookalikes(headers);
+/// Adds the `X-Forwarded-*` fields, and removes those of the caller and `Forwarded`.
+pub(crate) fn forward(headers: &mut HeaderMap, present: Present, from: &Forwarded<'_>, added: &mut AddedFields) {
+    if present.has(Sought::Underscore) {
+        remove_lookalikes(headers);
+    }
     let proto = HeaderValue::from_static(if from.websocket { "ws" } else { "http" });
-    if from.trusted {
-        append(headers, from.caller);
-        keep_or_set(headers, X_FORWARDED_PROTO, || Some(proto));
-        keep_or_set(headers, X_FORWARDED_HOST, || from.host.cloned());
-        keep_or_set(headers, X_FORWARDED_PORT, || Some(from.port.clone()));
-        keep_or_set(headers, X_REAL_IP, || Some(from.caller.clone()));
+    let has_some = present.has(Sought::Mesh);
+    let list = if from.trusted && has_some { list(headers, from.caller) } else { from.caller.clone() };
+    let is_kept = |name: &HeaderName| from.trusted && has_some && headers.contains_key(name);
+    let ours = [
+        (&X_FORWARDED_PROTO, Some(&proto)),
+        (&X_FORWARDED_PORT, Some(from.port)),
+        (&X_REAL_IP, Some(from.caller)),
+        (&X_FORWARDED_HOST, from.host),
+    ];
+    for (name, value) in ours {
+        if let Some(value) = value.filter(|_| !is_kept(name)) {
+            added.push((name, value.clone()));
+        }
+    }
+    added.push((&X_FORWARDED_FOR, list));
+    if !has_some {
         return;
     }
-    headers.remove(header::FORWARDED);
-    headers.insert(X_FORWARDED_FOR, from.caller.clone());
-    headers.insert(X_FORWARDED_PROTO, proto);
-    headers.insert(X_FORWARDED_PORT, from.port.clone());
-    headers.insert(X_REAL_IP, from.caller.clone());
-    match from.host {
-        Some(host) => headers.insert(X_FORWARDED_HOST, host.clone()),
-        None => headers.remove(X_FORWARDED_HOST),
-    };
+    headers.remove(&X_FORWARDED_FOR);
+    if !from.trusted {
+        for name in [&X_FORWARDED_PROTO, &X_FORWARDED_PORT, &X_FORWARDED_HOST, &X_REAL_IP, &header::FORWARDED] {
+            headers.remove(name);
+        }
+    }
 }
 
 /// Removes fields whose names are those that the mesh sets but for underscores: CGI and WSGI cannot tell them apart.
@@ -90,25 +101,16 @@ pub(crate) fn join_cookies(headers: &mut HeaderMap) {
     }
 }
 
-/// Adds the caller to the list that a trusted hop sent.
-fn append(headers: &mut HeaderMap, caller: &HeaderValue) {
+/// The list that a trusted hop sent, with the caller at its end.
+fn list(headers: &HeaderMap, caller: &HeaderValue) -> HeaderValue {
     let mut list: Vec<u8> = Vec::new();
-    for value in headers.get_all(X_FORWARDED_FOR).iter().chain([caller]) {
+    for value in headers.get_all(&X_FORWARDED_FOR).iter().chain([caller]) {
         if !list.is_empty() {
             list.extend_from_slice(b", ");
         }
         list.extend_from_slice(value.as_bytes());
     }
-    let value = HeaderValue::from_bytes(&list).unwrap_or_else(|_| caller.clone());
-    headers.insert(X_FORWARDED_FOR, value);
-}
-
-fn keep_or_set(headers: &mut HeaderMap, name: HeaderName, value: impl FnOnce() -> Option<HeaderValue>) {
-    if !headers.contains_key(&name)
-        && let Some(value) = value()
-    {
-        headers.insert(name, value);
-    }
+    HeaderValue::from_bytes(&list).unwrap_or_else(|_| caller.clone())
 }
 
 /// Removes what belongs to one connection (RFC 9110 section 7.6.1), and whatever `Connection` names.
@@ -212,6 +214,16 @@ mod tests {
         }
     }
 
+    /// The fields as they leave.
+    fn forwarded(mut headers: HeaderMap, from: &Forwarded<'_>) -> HeaderMap {
+        let (present, mut added) = (Present::of(&headers), AddedFields::new());
+        forward(&mut headers, present, from, &mut added);
+        for (name, value) in added {
+            assert!(headers.insert(name, value).is_none(), "{name} twice");
+        }
+        headers
+    }
+
     #[test]
     fn who_called_is_set_and_not_believed() {
         let (caller, host, port) = (
@@ -229,8 +241,7 @@ mod tests {
         ];
         let from =
             |trusted, websocket| Forwarded { caller: &caller, trusted, websocket, host: Some(&host), port: &port };
-        let mut headers = map(&claimed);
-        forward(&mut headers, &from(false, false));
+        let headers = forwarded(map(&claimed), &from(false, false));
         let want = [
             ("x-forwarded-for", "10.0.0.7"),
             ("x-forwarded-proto", "http"),
@@ -239,13 +250,11 @@ mod tests {
             ("x-real-ip", "10.0.0.7"),
         ];
         assert_eq!(headers, map(&want));
-        let mut headers = map(&claimed);
-        forward(&mut headers, &from(true, false));
+        let headers = forwarded(map(&claimed), &from(true, false));
         assert_eq!(headers["x-forwarded-for"], "1.1.1.1, 10.0.0.7");
         assert_eq!(headers["x-forwarded-proto"], "https");
         assert_eq!(headers["forwarded"], "for=1.1.1.1");
-        let mut headers = map(&[]);
-        forward(&mut headers, &from(false, true));
+        let headers = forwarded(map(&[]), &from(false, true));
         assert_eq!(headers["x-forwarded-proto"], "ws");
     }
 
@@ -254,14 +263,14 @@ mod tests {
         let (caller, port) = (HeaderValue::from_static("10.0.0.7"), HeaderValue::from_static("80"));
         for trusted in [false, true] {
             let from = Forwarded { caller: &caller, trusted, websocket: false, host: None, port: &port };
-            let mut headers = map(&[
+            let headers = map(&[
                 ("x_forwarded_for", "1.1.1.1"),
                 ("x-forwarded_for", "1.1.1.1"),
                 ("x_real_ip", "1.1.1.1"),
                 ("x_maesh_reason", "1"),
                 ("my_field", "kept"),
             ]);
-            forward(&mut headers, &from);
+            let headers = forwarded(headers, &from);
             let with_underscore: Vec<&str> =
                 headers.keys().map(HeaderName::as_str).filter(|n| n.contains('_')).collect();
             assert_eq!(with_underscore, ["my_field"], "trusted: {trusted}");

@@ -7,10 +7,13 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::reason::Reason;
+use crate::{
+    fields::{AddedFields, Present, Sought},
+    reason::Reason,
+};
 
 /// The field.
-const HOPS: HeaderName = HeaderName::from_static("x-maesh-hops");
+static HOPS: HeaderName = HeaderName::from_static("x-maesh-hops");
 
 /// Most proxies on the way of one request. A Service that copies all fields of a request into its own requests raises
 /// the count without a loop, but chains of such Services are shorter than this.
@@ -21,12 +24,19 @@ const COUNTED: [&str; MOST as usize] =
     ["1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16"];
 
 /// Counts this proxy in. No proxy of the mesh writes anything but a number, so whatever else is there counts as too many.
-pub(super) fn count(headers: &mut HeaderMap) -> Result<(), Reason> {
-    let number = |value: &HeaderValue| value.to_str().ok()?.trim().parse::<u8>().ok();
-    let before = headers.get_all(&HOPS).iter().map(|value| number(value).unwrap_or(u8::MAX)).max().unwrap_or(0);
+pub(super) fn count(headers: &mut HeaderMap, present: Present, added: &mut AddedFields) -> Result<(), Reason> {
+    let before = if present.has(Sought::Mesh) { taken(headers) } else { 0 };
     let counted = COUNTED.get(usize::from(before)).ok_or(Reason::LoopDetected)?;
-    headers.insert(HOPS, HeaderValue::from_static(counted));
+    added.push((&HOPS, HeaderValue::from_static(counted)));
     Ok(())
+}
+
+/// Removes what was counted before, and returns it.
+fn taken(headers: &mut HeaderMap) -> u8 {
+    let number = |value: &HeaderValue| value.to_str().ok()?.trim().parse::<u8>().ok();
+    let before = headers.get_all(&HOPS).iter().map(|value| number(value).unwrap_or(u8::MAX)).max();
+    headers.remove(&HOPS);
+    before.unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -50,10 +60,12 @@ mod tests {
         ] {
             let mut headers = HeaderMap::new();
             for value in before {
-                headers.append(HOPS, HeaderValue::from_static(value));
+                headers.append(&HOPS, HeaderValue::from_static(value));
             }
-            let counted = count(&mut headers);
-            assert_eq!(counted.map(|()| headers[HOPS].to_str().expect("text")), after, "{case}");
+            let (present, mut added) = (Present::of(&headers), AddedFields::new());
+            let counted = count(&mut headers, present, &mut added);
+            assert_eq!(counted.map(|()| added[0].1.to_str().expect("text")), after, "{case}");
+            assert!(!headers.contains_key(&HOPS), "{case}");
         }
     }
 }

@@ -10,6 +10,7 @@ use maesh_config::{
 
 use super::{headers, hops, policy::rate_limit, route};
 use crate::{
+    fields::{AddedFields, Present},
     instructions::{MeasuredMesh, Part, Step, draw},
     policy::Limiter,
     state::{PortLookup, Target, ready_port},
@@ -55,9 +56,7 @@ fn fields(trusted: bool) -> Step {
         before.insert("x-forwarded-proto", HeaderValue::from_static("https"));
     }
     Box::new(move |counted| {
-        let mut fields = before.clone();
-        // What the proxy adds finds room that is there already.
-        fields.reserve(8);
+        let (mut fields, mut added) = (before.clone(), AddedFields::new());
         let host = fields[header::HOST].clone();
         let forwarded = headers::Forwarded {
             caller: &HeaderValue::from_static("10.1.0.1"),
@@ -67,10 +66,11 @@ fn fields(trusted: bool) -> Step {
             port: &HeaderValue::from_static("80"),
         };
         counted(&mut || {
-            hops::count(&mut fields).expect("the first proxy");
+            let present = Present::of(&fields);
+            hops::count(&mut fields, present, &mut added).expect("the first proxy");
             headers::strip_hop_by_hop(&mut fields, false);
-            headers::forward(&mut fields, &forwarded);
-            black_box(&mut fields).remove(header::EXPECT);
+            headers::forward(&mut fields, present, &forwarded, &mut added);
+            black_box((&mut fields, &mut added));
         });
     })
 }

@@ -26,13 +26,15 @@ use super::{
     upgrade::{self, Tunnel, UpgradeRequest},
 };
 use crate::{
+    fields::Sought,
     policy::CalledEvent,
     reason::Reason,
     state::{BackendPort, Port, PortLookup, Target, find_port, ready_port},
 };
 
-/// Most fields that the proxy adds to a request: room for all of them is made at once.
-const FIELDS_ADDED: usize = 8;
+/// What a request may have that belongs to its connection.
+const OF_A_CONNECTION: [Sought; 5] =
+    [Sought::Connection, Sought::Te, Sought::TransferEncoding, Sought::Upgrade, Sought::HopByHop];
 
 /// What came back for a request that was forwarded.
 pub(crate) struct Answered {
@@ -45,12 +47,12 @@ pub(crate) struct Answered {
 pub(crate) async fn run(exchange: &mut Exchange, mut request: Box<ProxiedRequest>) -> Result<Answered, LocalAnswer> {
     let caller = exchange.caller.clone();
     exchange.note_details(&mut request.head);
-    let host = check(&caller, &mut request.head)?;
+    let host = check(&caller, &mut request)?;
     let port = find(&caller, host.as_ref()).await?;
     exchange.port = Some(port.clone());
     let backend = route(&caller, &port)?;
     exchange.backend = Some(backend.clone());
-    let limit = deadline::of_request(&port.called, &request.head.headers);
+    let limit = deadline::of_request(&port.called, &request.head.headers, request.present);
     if limit.is_some_and(|limit| limit.is_zero()) {
         return Err(Reason::RequestTimeout.into());
     }
@@ -132,7 +134,8 @@ async fn forward(
 ) -> Result<Answered, LocalAnswer> {
     let http2 = forward::needs_http2(backend, exchange.is_grpc());
     let wanted = prepare(&mut request, caller, port, host, http2)?;
-    deadline::pass_on(&port.called, limit, exchange.is_grpc(), &mut request.head.headers);
+    let ProxiedRequest { head, present, .. } = &mut *request;
+    deadline::pass_on(&port.called, limit, exchange.is_grpc(), &mut head.headers, *present);
     let idle = backend.upstreams.load().policy.idle_timeout;
     if exchange.activity.is_uploading() {
         exchange.activity.limit(idle);
@@ -173,12 +176,13 @@ fn prepare(
     host: Option<&HeaderValue>,
     http2: bool,
 ) -> Result<Option<UpgradeRequest>, Reason> {
+    let present = request.present;
+    hops::count(&mut request.head.headers, present, &mut request.added)?;
+    let wanted = upgrade::wanted(request, http2, caller.http2)?;
     let fields = &mut request.head.headers;
-    fields.reserve(FIELDS_ADDED);
-    hops::count(fields)?;
-    let wanted = upgrade::wanted(&request.head, http2, caller.http2)?;
-    let fields = &mut request.head.headers;
-    headers::strip_hop_by_hop(fields, http2);
+    if present.has_any(&OF_A_CONNECTION) {
+        headers::strip_hop_by_hop(fields, http2);
+    }
     let forwarded = Forwarded {
         caller: &caller.address_text,
         trusted: caller.trusted,
@@ -186,9 +190,11 @@ fn prepare(
         host,
         port: &port.number_text,
     };
-    headers::forward(fields, &forwarded);
+    headers::forward(fields, present, &forwarded, &mut request.added);
     // Whoever reads the body is told to go on; the endpoint need not be asked.
-    fields.remove(header::EXPECT);
+    if present.has(Sought::Expect) {
+        fields.remove(header::EXPECT);
+    }
     if let Some(wanted) = &wanted {
         wanted.apply(request, http2);
     }

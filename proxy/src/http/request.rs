@@ -3,6 +3,7 @@
 use http::request;
 
 use super::server::RequestBody;
+use crate::fields::{AddedFields, Present};
 
 /// A request, as the steps of the pipeline see and change it.
 ///
@@ -11,14 +12,18 @@ use super::server::RequestBody;
 pub(crate) struct ProxiedRequest {
     /// Method, target and fields.
     pub(crate) head: request::Parts,
+    /// Which fields it arrived with.
+    pub(crate) present: Present,
+    /// Fields with which it leaves besides those of its head.
+    pub(crate) added: AddedFields,
     /// What the caller sends, as far as nobody has taken it.
     pub(crate) body: RequestBody,
 }
 
 impl ProxiedRequest {
     /// A request whose head has just arrived.
-    pub(crate) fn new(head: request::Parts, body: RequestBody) -> Box<Self> {
-        Box::new(Self { head, body })
+    pub(crate) fn new(head: request::Parts, present: Present, body: RequestBody) -> Box<Self> {
+        Box::new(Self { head, present, added: AddedFields::new(), body })
     }
 
     /// Takes the body; `None` when there is none.

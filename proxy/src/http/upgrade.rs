@@ -9,7 +9,7 @@ mod tunnel;
 
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header, request};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
 use maesh_http2::Protocol;
 use sha1::{Digest, Sha1};
 
@@ -18,7 +18,7 @@ pub(crate) use self::{
     tunnel::Tunnel,
 };
 use super::{body::Body, headers, request::ProxiedRequest};
-use crate::{reason::Reason, upstream::Upgraded};
+use crate::{fields::Sought, reason::Reason, upstream::Upgraded};
 
 const WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
 const UPGRADE: HeaderValue = HeaderValue::from_static("upgrade");
@@ -40,7 +40,7 @@ pub(crate) struct UpgradeRequest {
 
 /// The wish to leave HTTP of a request, if it has one that can be passed on to an endpoint of this protocol.
 pub(crate) fn wanted(
-    head: &request::Parts,
+    ProxiedRequest { head, present, .. }: &ProxiedRequest,
     to_http2: bool,
     from_http2: bool,
 ) -> Result<Option<UpgradeRequest>, Reason> {
@@ -50,7 +50,7 @@ pub(crate) fn wanted(
         return Ok(asks.then_some(UpgradeRequest { protocol: WEBSOCKET, extended: true, accept: None }));
     }
     let asks =
-        head.headers.contains_key(header::UPGRADE) && headers::has_token(&head.headers, &header::CONNECTION, "upgrade");
+        present.has(Sought::Upgrade) && headers::has_token(&head.headers, &header::CONNECTION, "upgrade");
     // HTTP/1.0 knows no upgrade (RFC 9110 section 7.8).
     if !asks || head.version != http::Version::HTTP_11 {
         return Ok(None);

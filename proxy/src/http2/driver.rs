@@ -192,8 +192,8 @@ mod tests {
             Session::client(Config { stream_window: 65_535, connection_window: 65_535, streams: 0, head: 16 * 1024 });
         session.receive(&frame(4, 0, 0, &[]));
         let head = Request::get("http://a/").body(()).unwrap().into_parts().0;
-        let (mut answered, _) = sender.request(&head, true).unwrap();
-        let (mut unseen, _) = sender.request(&head, true).unwrap();
+        let (mut answered, _) = sender.request(&head, &[], true).unwrap();
+        let (mut unseen, _) = sender.request(&head, &[], true).unwrap();
         // A response (`:status: 200`), and a GOAWAY whose last stream is the first.
         let sent = [frame(1, 5, 1, &[0x88]), frame(7, 0, 0, &[0, 0, 0, 1, 0, 0, 0, 0])].concat();
         let mut driver = Driver::new(Reset(sent), session);

@@ -201,7 +201,7 @@ pub(super) async fn exchange<U: Upload>(
         return Err(Failure::Protocol(ProtocolError::NoExtendedConnect));
     }
     let ends = upload.is_none() && !ask.upgrade;
-    let (mut recv, send) = sender.request(ask.head, ends).map_err(|error| unsent(error, &guard))?;
+    let (mut recv, send) = sender.request(ask.head, ask.added, ends).map_err(|error| unsent(error, &guard))?;
     drop(sender);
     guard.frames().request();
     let (mut uploading, idle) = match (upload, send) {

@@ -43,7 +43,7 @@ fn exchanging(side: Side) -> Step {
         let (head, fields) = (request(step), response(step));
         let (mut wire, mut recv, mut accepted) = (Vec::new(), None, None);
         of(Side::ClientWrites, &mut || {
-            recv = exchange.sender.request(&head, true).ok();
+            recv = exchange.sender.request(&head, &[], true).ok();
             drain(&exchange.client, &mut wire);
         });
         of(Side::ServerReads, &mut || {
@@ -97,7 +97,7 @@ pub(crate) fn requests(address: SocketAddr, times: usize) -> Result<()> {
     let head = Request::get("http://web.shop.maesh/").body(())?.into_parts().0;
     let (mut wire, mut read) = (Vec::new(), [0; 4096]);
     for _ in 0..times {
-        let (mut recv, _) = sender.request(&head, true)?;
+        let (mut recv, _) = sender.request(&head, &[], true)?;
         let mut status = None;
         while !recv.is_at_end() {
             drain(&session, &mut wire);

@@ -55,7 +55,7 @@ fn responses_that_were_given_up_end_no_other_request() {
     let _ = session.write_with(|slices| Poll::Ready(Ok(slices.iter().map(|slice| slice.len()).sum())));
     for stream in streams() {
         let head = http::Request::get("http://a/").body(()).expect("a request").into_parts().0;
-        let (mut recv, _) = sender.request(&head, true).expect("a stream");
+        let (mut recv, _) = sender.request(&head, &[], true).expect("a stream");
         session.receive(&headers(stream, flag::END_HEADERS, &[(":status", "200")]));
         assert!(matches!(recv.poll_response(&Context::from_waker(Waker::noop())), Poll::Ready(Ok(_))));
         drop(recv);

@@ -320,7 +320,7 @@ fn what_a_client_says_to_a_wrong_server() {
         let (session, sender) = Session::client(CONFIG);
         session.receive(&frame(kind::SETTINGS, 0, 0, &[]));
         let head = http::Request::get("http://a/").body(()).expect("a request").into_parts().0;
-        let (mut recv, _) = sender.request(&head, true).expect("a stream");
+        let (mut recv, _) = sender.request(&head, &[], true).expect("a stream");
         session.receive(&bytes);
         let cx = std::task::Context::from_waker(std::task::Waker::noop());
         let std::task::Poll::Ready(answer) = recv.poll_response(&cx) else { panic!("{case}: no answer") };
@@ -334,7 +334,7 @@ fn a_reset_after_the_response_takes_nothing_away() {
     let (session, sender) = Session::client(CONFIG);
     session.receive(&frame(kind::SETTINGS, 0, 0, &[]));
     let head = http::Request::post("http://a/").body(()).expect("a request").into_parts().0;
-    let (mut recv, send) = sender.request(&head, false).expect("a stream");
+    let (mut recv, send) = sender.request(&head, &[], false).expect("a stream");
     session.receive(&headers(1, flag::END_HEADERS, &[(":status", "413")]));
     session.receive(&frame(kind::DATA, flag::END_STREAM, 1, b"too much"));
     session.receive(&frame(kind::RST_STREAM, 0, 1, &[0; 4]));
@@ -354,7 +354,7 @@ fn refused_streams_keep_the_table_right() {
         let head =
             http::Request::get("http://a/").header("x-name", "value").body(()).expect("a request").into_parts().0;
         let mut out = vec![0; HEAD];
-        crate::head::write_request(&mut encoder, &head, &mut out);
+        crate::head::write_request(&mut encoder, &head, &[], &mut out);
         crate::frame::finish_block(&mut out, 0, stream, true);
         out
     };
@@ -386,7 +386,7 @@ fn a_length_says_nothing_of_a_tunnel() {
     assert!(sender.allows_extended_connect());
     let mut head = http::Request::connect("http://a/").body(()).expect("a request").into_parts().0;
     head.extensions.insert(crate::Protocol::new(&b"websocket"[..]));
-    let (mut recv, _send) = sender.request(&head, false).expect("a stream");
+    let (mut recv, _send) = sender.request(&head, &[], false).expect("a stream");
     session.receive(&headers(1, flag::END_HEADERS, &[(":status", "200"), zero]));
     session.receive(&frame(kind::DATA, 0, 1, b"hello"));
     let cx = std::task::Context::from_waker(std::task::Waker::noop());

@@ -8,14 +8,17 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use maesh_config::policy::CalledPolicy;
 
+use crate::fields::{Present, Sought};
+
 /// Milliseconds that a request may take, from whoever sends it. The proxy keeps to it, and passes it on.
 pub(in crate::http) const TIMEOUT: HeaderName = HeaderName::from_static("x-maesh-timeout-ms");
 /// The same of gRPC, with a unit.
 const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
 /// How long the request may take in all; `None` for no limit.
-pub(in crate::http) fn of_request(policy: &CalledPolicy, head: &HeaderMap) -> Option<Duration> {
-    let asked = head.get(&TIMEOUT).and_then(millis).map(Duration::from_millis);
+pub(in crate::http) fn of_request(policy: &CalledPolicy, head: &HeaderMap, present: Present) -> Option<Duration> {
+    let said = if present.has(Sought::Mesh) { head.get(&TIMEOUT) } else { None };
+    let asked = said.and_then(millis).map(Duration::from_millis);
     match (policy.request_timeout, asked) {
         (Some(limit), Some(asked)) => Some(limit.min(asked)),
         (limit, asked) => limit.or(asked),
@@ -24,14 +27,22 @@ pub(in crate::http) fn of_request(policy: &CalledPolicy, head: &HeaderMap) -> Op
 
 /// Tells the endpoint how long it may take: as long as the request, and no longer than one try may take. What an earlier try
 /// or a `fault-delay` took is not subtracted.
-pub(in crate::http) fn pass_on(policy: &CalledPolicy, limit: Option<Duration>, grpc: bool, head: &mut HeaderMap) {
+pub(in crate::http) fn pass_on(
+    policy: &CalledPolicy,
+    limit: Option<Duration>,
+    grpc: bool,
+    head: &mut HeaderMap,
+    present: Present,
+) {
     let left = match (limit, policy.try_timeout) {
         (Some(limit), Some(of_try)) => limit.min(of_try),
         (limit, of_try) => match limit.or(of_try) {
             Some(left) => left,
             None => {
                 // What could not be read means nothing to the endpoint either.
-                head.remove(&TIMEOUT);
+                if present.has(Sought::Mesh) {
+                    head.remove(&TIMEOUT);
+                }
                 return;
             }
         },
@@ -98,7 +109,7 @@ mod tests {
         ] {
             let policy = CalledPolicy { request_timeout: policy.map(Duration::from_millis), ..CalledPolicy::default() };
             let head: Vec<_> = field.map(|value| ("x-maesh-timeout-ms", value)).into_iter().collect();
-            assert_eq!(of_request(&policy, &fields(&head)), want.map(Duration::from_millis), "{case}");
+            assert_eq!(of_request(&policy, &fields(&head), Present::of(&fields(&head))), want.map(Duration::from_millis), "{case}");
         }
     }
 
@@ -119,7 +130,8 @@ mod tests {
             let policy = CalledPolicy { try_timeout: of_try.map(Duration::from_millis), ..CalledPolicy::default() };
             let said: Vec<_> = said.map(|value| ("grpc-timeout", value)).into_iter().collect();
             let mut head = fields(&said);
-            pass_on(&policy, limit.map(Duration::from_millis), grpc, &mut head);
+            let present = Present::of(&head);
+            pass_on(&policy, limit.map(Duration::from_millis), grpc, &mut head, present);
             let get = |name: &str| head.get(name).map(|value| value.to_str().expect("text"));
             assert_eq!((get("x-maesh-timeout-ms"), get("grpc-timeout")), (want, want_grpc), "{case}");
         }

@@ -13,6 +13,7 @@ use http_body::Body as _;
 use tokio::time::timeout;
 
 use crate::{
+    fields::AddedFields,
     balance::{self, Affinity, InFlight},
     http::{
         attempt::Attempts,
@@ -53,12 +54,12 @@ impl Drop for Copying {
     }
 }
 
-/// Sends a copy of the request, if it is one of those that are copied. `head` has the fields with which the request leaves.
+/// Sends a copy of the request, if it is one of those that are copied. Head and fields are those with which the request leaves.
 pub(in crate::http) fn send(
     caller: &Arc<Caller>,
     port: &Port,
     mirror: &MirrorTarget,
-    head: &request::Parts,
+    (head, added): (&request::Parts, &AddedFields),
     upload: Option<&Replay>,
     grpc: bool,
 ) {
@@ -74,9 +75,9 @@ pub(in crate::http) fn send(
         return;
     };
     port.runtime.count(CalledEvent::Mirrored);
-    let (caller, mirror, mut head) = (caller.clone(), mirror.clone(), head.clone());
+    let (caller, mirror, mut head, added) = (caller.clone(), mirror.clone(), head.clone(), added.clone());
     tokio::spawn(async move {
-        let sent = timeout(TIME, copy(&caller, &mirror, &mut head, reader, grpc)).await;
+        let sent = timeout(TIME, copy(&caller, &mirror, (&mut head, &added), reader, grpc)).await;
         if !matches!(sent, Ok(Ok(()))) {
             tracing::debug!(service = %mirror.backend.service, ?sent, "a copy of a request was not answered");
         }
@@ -88,7 +89,7 @@ pub(in crate::http) fn send(
 async fn copy(
     caller: &Arc<Caller>,
     mirror: &MirrorTarget,
-    head: &mut request::Parts,
+    (head, added): (&mut request::Parts, &AddedFields),
     upload: Option<crate::http::body::replay::ReplayReader>,
     grpc: bool,
 ) -> Result<(), Reason> {
@@ -100,14 +101,14 @@ async fn copy(
         InFlight::enter(backend, backend.upstreams.load().policy.concurrency).ok_or(Reason::Overloaded)?;
     let (endpoint, within, tls) = {
         let upstreams = backend.upstreams.load();
-        let affinity = Affinity::of_request(&upstreams.policy.balance, caller.address, &head.headers);
+        let affinity = Affinity::of_request(&upstreams.policy.balance, caller.address, &head.headers, added);
         let node = || shared.node_of(caller.address);
         let (now, draw) = (shared.clock.coarse(), worker.draw());
         let picked = balance::pick(&upstreams, caller.address, affinity, node, &[], now, draw);
         (picked.ok_or(Reason::NoEndpoints)?, upstreams.policy.connect_timeout, upstreams.tls.clone())
     };
     in_flight.on(endpoint.clone());
-    let attempts = Attempts { worker, head, http2, upgrade: false, backend, timeout: None, trace: None };
+    let attempts = Attempts { worker, head, added, http2, upgrade: false, backend, timeout: None, trace: None };
     let dial = Dial { within, tls: tls.as_ref(), reuse: Reuse::Allowed };
     let answer = attempts.make(&endpoint, dial, upload).await;
     if let ResponseRest::Body(body) = answer.map_err(|failure| super::retry::reason(&failure))?.then {

@@ -26,6 +26,7 @@ use self::download::CallerBody;
 pub(super) use self::framing::RequestTracker;
 use super::{CallerIo, RequestBody, linger::linger};
 use crate::{
+    fields::{Present, Sought},
     http::{
         answer::AnswerForm,
         caller::Caller,
@@ -88,12 +89,13 @@ async fn serve_requests(io: CallerIo, caller: &Arc<Caller>) -> Option<CallerIo> 
         .max_buf_size(limits.head.max(8192));
     let slot = TunnelSlot::default();
     let service = service_fn(|request: Request<Incoming>| {
-        let form = AnswerForm::of(request.headers());
+        let present = Present::of(request.headers());
+        let form = AnswerForm::of(request.headers(), present);
         let exchange = Exchange::begin(caller, request.method(), form, caller.activity.clone());
         let has_length = request.body().size_hint().upper().is_some();
         let (head, body) = request.into_parts();
         let body = RequestBody::h1(body, caller);
-        respond(caller, exchange, slot.clone(), has_length, ProxiedRequest::new(head, body))
+        respond(caller, exchange, slot.clone(), has_length, ProxiedRequest::new(head, present, body))
     });
     let mut connection = builder.serve_connection(io, service);
     let mut is_shut = false;
@@ -137,7 +139,7 @@ async fn respond(
     has_length: bool,
     request: Box<ProxiedRequest>,
 ) -> Result<Response<CallerBody>, Infallible> {
-    let waits = request.head.headers.contains_key(header::EXPECT);
+    let waits = request.present.has(Sought::Expect);
     let knows_chunks = request.head.version == Version::HTTP_11;
     let (response, tunnel) = match pipeline::run(&mut exchange, request).await {
         Ok(answered) => (answered.response, answered.tunnel),

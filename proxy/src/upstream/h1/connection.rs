@@ -71,7 +71,7 @@ pub(crate) async fn exchange<U: Upload>(
     limits: &ResponseLimits,
 ) -> Result<Answer, Failure> {
     let sent_before = connection.socket.sent();
-    let mut sending = Sending { writer: Writer::new(ask.head, upload), refused: None };
+    let mut sending = Sending { writer: Writer::new(ask, upload), refused: None };
     let mut receiving = Receiving { limits, method: &ask.head.method, upgrade: ask.upgrade, interim: 0, looked: 0 };
     let head = poll_fn(|cx| {
         if let Poll::Ready(Err(failure)) = sending.poll(cx, &connection.socket) {

@@ -5,7 +5,7 @@
 
 use std::mem::MaybeUninit;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header, response};
 use smallvec::SmallVec;
 
@@ -71,16 +71,13 @@ pub(crate) fn parse(
     };
     let Some(Lines { length, version, status, reason, fields }) = lines else { return Ok(None) };
     let bytes = buffer.split_to(length).freeze();
-    let mut headers = HeaderMap::with_capacity(fields.len());
-    for Field { name, from, to } in fields {
-        let value = HeaderValue::from_maybe_shared(bytes.slice(from..to)).map_err(|_| ProtocolError::Head)?;
-        headers.append(name, value);
-    }
-    let Framed { framing, said, ambiguous } = frame(&mut headers, status, version, method)?;
+    let Fields { mut headers, chunked, says_length, says_connection } = map(&bytes, &fields, version)?;
+    let Framed { framing, said, ambiguous } = frame(&mut headers, chunked, says_length, status, method)?;
     // A HEAD without a length comes from an endpoint that would have ended the body of a GET by closing, and which may
     // close now too.
     let ends_by_closing = framing == ResponseFraming::Close || (*method == Method::HEAD && !said);
-    let keep_alive = !ends_by_closing && !ambiguous && persists(&headers, version);
+    let persists = if says_connection { persists(&headers, version) } else { version == 1 };
+    let keep_alive = !ends_by_closing && !ambiguous && persists;
     let (mut parts, ()) = http::Response::new(()).into_parts();
     parts.status = status;
     parts.version = if version == 0 { Version::HTTP_10 } else { Version::HTTP_11 };
@@ -99,7 +96,14 @@ struct Lines {
     status: StatusCode,
     /// The reason phrase, where it is not the usual one.
     reason: Option<Vec<u8>>,
-    fields: SmallVec<[Field; 24]>,
+    fields: SmallVec<[FieldAt; 16]>,
+}
+
+/// Where a field is. Positions fit, because heads are limited.
+#[derive(Clone, Copy)]
+struct FieldAt {
+    name: (u32, u32),
+    value: (u32, u32),
 }
 
 fn lines<'b>(
@@ -120,19 +124,53 @@ fn lines<'b>(
     let status = StatusCode::from_u16(code).map_err(|_| ProtocolError::Head)?;
     let usual = |reason: &&str| reason.is_empty() || status.canonical_reason() == Some(*reason);
     let reason = response.reason.filter(|reason| !usual(reason)).map(|reason| reason.as_bytes().to_vec());
+    let at = |part: &[u8]| {
+        let from = part.as_ptr() as usize - buffer.as_ptr() as usize;
+        Some((u32::try_from(from).ok()?, u32::try_from(from + part.len()).ok()?))
+    };
     let mut fields = SmallVec::new();
     for field in response.headers.iter() {
-        let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| ProtocolError::Head)?;
-        let from = field.value.as_ptr() as usize - buffer.as_ptr() as usize;
-        fields.push(Field { name, from, to: from + field.value.len() });
+        let (Some(name), Some(value)) = (at(field.name.as_bytes()), at(field.value)) else {
+            return Err(ProtocolError::HeadTooLarge);
+        };
+        fields.push(FieldAt { name, value });
     }
     Ok(Some(Lines { length, version, status, reason, fields }))
 }
 
-struct Field {
-    name: HeaderName,
-    from: usize,
-    to: usize,
+/// The fields of a head, and what was seen of them on the way.
+struct Fields {
+    /// Without Transfer-Encoding, which belongs to the connection.
+    headers: HeaderMap,
+    chunked: bool,
+    says_length: bool,
+    says_connection: bool,
+}
+
+fn map(bytes: &Bytes, fields: &[FieldAt], version: u8) -> Result<Fields, ProtocolError> {
+    let headers = HeaderMap::with_capacity(fields.len());
+    let mut found = Fields { headers, chunked: false, says_length: false, says_connection: false };
+    for FieldAt { name, value } in fields {
+        let (name, value) = (name.0 as usize..name.1 as usize, value.0 as usize..value.1 as usize);
+        let name = HeaderName::from_bytes(&bytes[name]).map_err(|_| ProtocolError::Head)?;
+        match name {
+            header::TRANSFER_ENCODING => {
+                // Any other coding would reach the caller unmarked, so it is refused.
+                let chunked = bytes[value].trim_ascii().eq_ignore_ascii_case(b"chunked");
+                if version == 0 || !chunked || found.chunked {
+                    return Err(ProtocolError::TransferCoding);
+                }
+                found.chunked = true;
+                continue;
+            }
+            header::CONTENT_LENGTH => found.says_length = true,
+            header::CONNECTION => found.says_connection = true,
+            _ => {}
+        }
+        let value = HeaderValue::from_maybe_shared(bytes.slice(value)).map_err(|_| ProtocolError::Head)?;
+        found.headers.append(name, value);
+    }
+    Ok(found)
 }
 
 struct Framed {
@@ -144,15 +182,19 @@ struct Framed {
 }
 
 /// Decides how the body is framed, and takes out what must not be passed on.
-fn frame(headers: &mut HeaderMap, status: StatusCode, version: u8, method: &Method) -> Result<Framed, ProtocolError> {
-    let chunked = is_chunked(headers, version)?;
-    headers.remove(header::TRANSFER_ENCODING);
+fn frame(
+    headers: &mut HeaderMap,
+    chunked: bool,
+    says_length: bool,
+    status: StatusCode,
+    method: &Method,
+) -> Result<Framed, ProtocolError> {
     if chunked {
-        let ambiguous = headers.remove(header::CONTENT_LENGTH).is_some();
+        let ambiguous = says_length && headers.remove(header::CONTENT_LENGTH).is_some();
         let framing = if has_no_body(status, method) { ResponseFraming::Empty } else { ResponseFraming::Chunked };
         return Ok(Framed { framing, said: true, ambiguous });
     }
-    let length = content_length(headers, status)?;
+    let length = if says_length { content_length(headers, status)? } else { None };
     let framing = match length {
         _ if has_no_body(status, method) => ResponseFraming::Empty,
         Some(0) => ResponseFraming::Empty,
@@ -160,14 +202,6 @@ fn frame(headers: &mut HeaderMap, status: StatusCode, version: u8, method: &Meth
         None => ResponseFraming::Close,
     };
     Ok(Framed { framing, said: length.is_some(), ambiguous: false })
-}
-
-/// Whether the body is chunked. Any other coding would reach the caller unmarked, so it is refused.
-fn is_chunked(headers: &HeaderMap, version: u8) -> Result<bool, ProtocolError> {
-    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
-    let Some(coding) = codings.next() else { return Ok(false) };
-    let chunked = coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked");
-    if version == 0 || !chunked || codings.next().is_some() { Err(ProtocolError::TransferCoding) } else { Ok(true) }
 }
 
 /// Whether the endpoint keeps the connection after this response (RFC 9112 section 9.3).

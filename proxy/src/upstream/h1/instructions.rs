@@ -9,6 +9,7 @@ use super::{
     head::{self, ResponseLimits},
     request::{self, RequestFraming},
 };
+use crate::fields::AddedFields;
 use crate::instructions::{Part, Step};
 
 /// The parts.
@@ -43,7 +44,7 @@ fn writing() -> Step {
     Box::new(move |counted| {
         counted(&mut || {
             let mut out = Vec::new();
-            request::head(black_box(&head), RequestFraming::Length(512), &mut out);
+            request::head(black_box(&head), &AddedFields::new(), RequestFraming::Length(512), &mut out);
             black_box(&out);
         });
     })

@@ -2,6 +2,8 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header, request};
 
+use crate::fields::AddedFields;
+
 /// How the end of a request's body is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RequestFraming {
@@ -20,15 +22,18 @@ impl RequestFraming {
     }
 }
 
-/// Appends a head. Its own framing fields are replaced by those of `framing`.
-pub(crate) fn head(parts: &request::Parts, framing: RequestFraming, out: &mut Vec<u8>) {
+/// Appends a head, with `added` behind its own fields. Its own framing fields are replaced by those of `framing`.
+pub(crate) fn head(parts: &request::Parts, added: &AddedFields, framing: RequestFraming, out: &mut Vec<u8>) {
     let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
-    out.reserve(128 + target.len() + 48 * parts.headers.len());
+    out.reserve(128 + target.len() + 48 * (parts.headers.len() + added.len()));
     out.extend_from_slice(parts.method.as_str().as_bytes());
     out.push(b' ');
     out.extend_from_slice(target.as_bytes());
     out.extend_from_slice(b" HTTP/1.1\r\n");
     fields(&parts.headers, out);
+    for (name, value) in added {
+        field(name, value, out);
+    }
     match framing {
         RequestFraming::Empty if wants_length(&parts.method) => out.extend_from_slice(b"content-length: 0\r\n"),
         RequestFraming::Empty => {}

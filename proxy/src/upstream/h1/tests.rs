@@ -1,3 +1,4 @@
+use crate::fields::AddedFields;
 use bytes::BytesMut;
 use http::{HeaderValue, Method, Request, header};
 use proptest::prelude::*;
@@ -159,7 +160,7 @@ fn a_request_as_bytes() {
         let request =
             request.header("content-length", "7").header("x", "2").header("transfer-encoding", "gzip").body(());
         let mut out = Vec::new();
-        request::head(&request.expect("a request").into_parts().0, framing, &mut out);
+        request::head(&request.expect("a request").into_parts().0, &AddedFields::new(), framing, &mut out);
         assert_eq!(String::from_utf8(out).expect("text"), want, "{case}");
     }
 }

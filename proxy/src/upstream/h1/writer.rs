@@ -7,13 +7,13 @@ use std::{
 };
 
 use bytes::{Buf as _, Bytes};
-use http::request;
 
 use super::{
     chunked,
     request::{RequestFraming, head},
 };
 use crate::upstream::{
+    OutboundRequest,
     link::Link,
     upload::{StuckTimer, Upload, discard},
 };
@@ -46,11 +46,11 @@ pub(super) struct Writer<U> {
 
 impl<U: Upload> Writer<U> {
     /// A request of which nothing was sent.
-    pub(super) fn new(parts: &request::Parts, upload: Option<U>) -> Self {
+    pub(super) fn new(ask: &OutboundRequest<'_>, upload: Option<U>) -> Self {
         let framing =
             upload.as_ref().map_or(RequestFraming::Empty, |upload| RequestFraming::of(upload.size_hint().exact()));
         let mut prefix = Vec::new();
-        head(parts, framing, &mut prefix);
+        head(ask.head, ask.added, framing, &mut prefix);
         let left = if let RequestFraming::Length(length) = framing { length } else { 0 };
         Self { upload, framing, left, prefix, written: 0, data: Bytes::new(), suffix: b"", sent: 0 }
     }

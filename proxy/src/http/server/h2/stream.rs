@@ -18,6 +18,7 @@ use super::{
 };
 use crate::{
     buffers::{CallerBytes, Charge},
+    fields::Present,
     http::{
         answer::{AnswerForm, LocalAnswer},
         body::Body,
@@ -56,7 +57,8 @@ pub(super) fn start(connection: &Arc<Http2Session>, head: request::Parts, recv: 
     connection.slots.lock().push(slot.clone());
     let open = OpenStream { connection: connection.clone(), slot };
     let activity = Activity::new(caller.shared.clock.clone());
-    let form = AnswerForm::of(&head.headers);
+    let present = Present::of(&head.headers);
+    let form = AnswerForm::of(&head.headers, present);
     let exchange = Exchange::begin(caller, &head.method, form, activity.clone());
     let received = |recv, length| Received::new(recv, connection.clone(), open.slot.clone(), length);
     let (body, tunnelled) = match recv {
@@ -66,7 +68,7 @@ pub(super) fn start(connection: &Arc<Http2Session>, head: request::Parts, recv: 
         Some(recv) => (RequestBody::h2(received(recv, length(&head.headers)), activity), None),
         None => (RequestBody::empty(activity), None),
     };
-    tokio::spawn(serve(open, exchange, ProxiedRequest::new(head, body), tunnelled, send));
+    tokio::spawn(serve(open, exchange, ProxiedRequest::new(head, present, body), tunnelled, send));
 }
 
 async fn serve(
