@@ -9,7 +9,7 @@ use std::{
 };
 
 use http::{HeaderValue, request, response, uri};
-use maesh_config::model::Scheme;
+use maesh_config::{model::Scheme, policy::BackendPolicy};
 use smallvec::SmallVec;
 
 use super::{
@@ -54,10 +54,19 @@ pub(crate) struct ForwardedResponse {
     pub(crate) cookie: Option<HeaderValue>,
 }
 
-/// Whether this backend's endpoints are spoken to over HTTP/2: where its policy says so, and for gRPC, which cannot do without.
+/// Whether the endpoints of a backend are spoken to over HTTP/2: where its policy says so, and for gRPC, which cannot do without.
 /// Over TLS an endpoint may choose HTTP/2 all the same.
-pub(crate) fn needs_http2(backend: &BackendPort, grpc: bool) -> bool {
-    grpc || backend.upstreams.load().policy.scheme == Scheme::H2c
+pub(crate) fn needs_http2(policy: &BackendPolicy, grpc: bool) -> bool {
+    grpc || policy.scheme == Scheme::H2c
+}
+
+/// How a request is spoken to an endpoint.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Spoken {
+    pub(crate) http2: bool,
+    /// It asks for another protocol.
+    pub(crate) upgrade: bool,
+    pub(crate) grpc: bool,
 }
 
 /// Counts what is kept of an upload. In HTTP/2 its stream counts it.
@@ -65,17 +74,16 @@ fn charge(caller: &Arc<Caller>) -> Option<ConnectionCharge> {
     (!caller.http2).then(|| ConnectionCharge::new(caller))
 }
 
-/// Sends `request`, which was for `port`, to an endpoint of `backend`, or of its fallback. `upgrade`: it asks for another protocol.
+/// Sends `request`, which was for `port`, to an endpoint of `backend`, or of its fallback.
 pub(crate) async fn send(
     caller: &Arc<Caller>,
     port: &Port,
     backend: &Arc<BackendPort>,
     mut request: Box<ProxiedRequest>,
-    upgrade: bool,
-    grpc: bool,
+    spoken: Spoken,
     trace: Option<&RequestTrace>,
 ) -> Result<ForwardedResponse, Reason> {
-    let http2 = needs_http2(backend, grpc);
+    let Spoken { http2, upgrade, grpc } = spoken;
     // What an extended CONNECT sends belongs to the other protocol.
     let body = if http2 && upgrade { None } else { request.take_body() };
     let upload = body.map(|body| Replay::new(body, charge(caller), Some(caller.bytes().clone())));
@@ -85,7 +93,7 @@ pub(crate) async fn send(
     if let Some(mirror) = port.mirror.as_ref().filter(|_| !upgrade) {
         mirror::send(caller, port, mirror, (head, added), upload.as_ref(), grpc);
     }
-    let forwarding = Forwarding { caller, port, backend, added, upload: upload.as_ref(), http2, upgrade, grpc, trace };
+    let forwarding = Forwarding { caller, port, backend, added, upload: upload.as_ref(), spoken, trace };
     let reason = match forwarding.send(head).await {
         Ok(sent) => return Ok(sent),
         Err(reason) => reason,
@@ -93,13 +101,14 @@ pub(crate) async fn send(
     let Some(fallback) = port.fallback_of(backend).filter(|_| reason.is_unreachable()) else {
         return Err(reason);
     };
-    let to_http2 = needs_http2(fallback, grpc);
+    let to_http2 = needs_http2(&fallback.upstreams.load().policy, grpc);
     if upload.as_ref().is_some_and(|upload| !upload.is_whole()) || (upgrade && to_http2 != http2) {
         return Err(reason);
     }
     let upload = upload.as_ref();
     upload.inspect(|upload| upload.restart());
-    let forwarding = Forwarding { caller, port, backend: fallback, added, upload, http2: to_http2, upgrade, grpc, trace };
+    let spoken = Spoken { http2: to_http2, ..spoken };
+    let forwarding = Forwarding { caller, port, backend: fallback, added, upload, spoken, trace };
     // Boxed to keep the future of the usual way small.
     Box::pin(forwarding.send(head)).await
 }
@@ -113,10 +122,7 @@ struct Forwarding<'a> {
     /// Fields with which it leaves besides those of its head.
     added: &'a AddedFields,
     upload: Option<&'a Replay>,
-    /// How it is spoken: over HTTP/2; asking for another protocol; as gRPC.
-    http2: bool,
-    upgrade: bool,
-    grpc: bool,
+    spoken: Spoken,
     /// Its trace, where it is recorded.
     trace: Option<&'a RequestTrace>,
 }
@@ -134,17 +140,22 @@ impl Forwarding<'_> {
     async fn send(&self, head: &mut request::Parts) -> Result<ForwardedResponse, Reason> {
         let shared = &self.caller.shared;
         // HTTP/1.1 takes a connection to the endpoint for each exchange, and the caller's HTTP/2 connection may have many.
-        let permit = match self.caller.http2 && !self.http2 {
+        let permit = match self.caller.http2 && !self.spoken.http2 {
             true => Some(self.caller.permit.exchange().ok_or(Reason::Overloaded)?),
             false => None,
         };
-        let in_flight = concurrency::of_all(self.backend).await?;
-        if self.backend.upstreams.load().policy.local_only {
+        let (limits, affinity, local_only, has_breaker) = {
+            let policy = &self.backend.upstreams.load().policy;
+            let affinity = Affinity::of_request(&policy.balance, self.caller.address, &head.headers, self.added);
+            (concurrency::Limits::of(policy), affinity, policy.local_only, policy.breaker.is_some())
+        };
+        let in_flight = concurrency::of_all(self.backend, limits).await?;
+        if local_only {
             Box::pin(shared.wait_for_workload(self.caller.address)).await;
         }
-        shape(head, self.http2.then_some(&uri::Scheme::HTTP))?;
-        let began = breaker::enter(self.backend, &self.caller.worker)?;
-        let sent = self.try_endpoints(head, in_flight, permit).await;
+        shape(head, self.spoken.http2.then_some(&uri::Scheme::HTTP))?;
+        let began = if has_breaker { Some(breaker::enter(self.backend, &self.caller.worker)?) } else { None };
+        let sent = self.try_endpoints(head, affinity, in_flight, permit).await;
         if let Some(began) = began {
             let status = sent.as_ref().map_or_else(|reason| reason.status(), |sent| sent.head.status);
             breaker::leave(self.backend, shared, status, began.elapsed());
@@ -155,6 +166,7 @@ impl Forwarding<'_> {
     async fn try_endpoints(
         &self,
         head: &request::Parts,
+        affinity: Affinity,
         mut in_flight: InFlight,
         permit: Option<ExchangePermit>,
     ) -> Result<ForwardedResponse, Reason> {
@@ -164,8 +176,8 @@ impl Forwarding<'_> {
             worker,
             head,
             added: self.added,
-            http2: self.http2,
-            upgrade: self.upgrade,
+            http2: self.spoken.http2,
+            upgrade: self.spoken.upgrade,
             backend: self.backend,
             timeout: called.try_timeout,
             trace: self.trace,
@@ -173,7 +185,6 @@ impl Forwarding<'_> {
         if called.retry.attempts > 1 || called.hedge.is_some() {
             runtime.budget.request(shared.clock.coarse());
         }
-        let affinity = self.affinity(head);
         let mut tries = RetriesLeft::new(&called.retry, &runtime.budget);
         let mut avoided: SmallVec<[Arc<Endpoint>; 2]> = SmallVec::new();
         let mut reuse = Reuse::Allowed;
@@ -183,7 +194,7 @@ impl Forwarding<'_> {
             let Picked { endpoint, timeout, tls, cookie } = self.pick(affinity, &avoided)?;
             in_flight.on(endpoint.clone());
             let hedged = match &called.hedge {
-                Some(hedge) if head.method.is_idempotent() && !self.upgrade => {
+                Some(hedge) if head.method.is_idempotent() && !self.spoken.upgrade => {
                     hedge::delay(hedge, runtime, shared.clock.coarse())
                 }
                 _ => None,
@@ -209,7 +220,7 @@ impl Forwarding<'_> {
             let outcome = result.as_ref().map_or_else(Outcome::Failure, |answer| Outcome::Response(&answer.head));
             let request = retry::Request {
                 idempotent: head.method.is_idempotent(),
-                grpc: self.grpc,
+                grpc: self.spoken.grpc,
                 replayable: self.upload.is_none_or(Replay::is_whole),
                 gone: endpoint.is_gone(),
                 caller_may_be_gone: self.caller.has_ended_its_side(),
@@ -238,12 +249,6 @@ impl Forwarding<'_> {
                 }
             }
         }
-    }
-
-    /// What of the request decides about its endpoint.
-    fn affinity(&self, head: &request::Parts) -> Affinity {
-        let upstreams = self.backend.upstreams.load();
-        Affinity::of_request(&upstreams.policy.balance, self.caller.address, &head.headers, self.added)
     }
 
     /// Picks an endpoint that is none of `avoided`, if there is another. The endpoints are loaded anew for each attempt: one may

@@ -17,7 +17,7 @@ use super::{
     caller::Caller,
     check::check,
     exchange::Exchange,
-    forward::{self, ForwardedResponse},
+    forward::{self, ForwardedResponse, Spoken},
     headers::{self, Forwarded},
     hops,
     policy::{concurrency, deadline, fault, rate_limit},
@@ -132,17 +132,20 @@ async fn forward(
     limit: Option<Duration>,
     mut request: Box<ProxiedRequest>,
 ) -> Result<Answered, LocalAnswer> {
-    let http2 = forward::needs_http2(backend, exchange.is_grpc());
+    let (http2, idle) = {
+        let policy = &backend.upstreams.load().policy;
+        (forward::needs_http2(policy, exchange.is_grpc()), policy.idle_timeout)
+    };
     let wanted = prepare(&mut request, caller, port, host, http2)?;
     let ProxiedRequest { head, present, .. } = &mut *request;
     deadline::pass_on(&port.called, limit, exchange.is_grpc(), &mut head.headers, *present);
-    let idle = backend.upstreams.load().policy.idle_timeout;
     if exchange.activity.is_uploading() {
         exchange.activity.limit(idle);
     }
     let trace = exchange.trace();
+    let as_what = Spoken { http2, upgrade: wanted.is_some(), grpc: exchange.is_grpc() };
     let ForwardedResponse { head, body, backend, in_flight, permit, attempts, whole, switched, cookie } =
-        forward::send(caller, port, backend, request, wanted.is_some(), exchange.is_grpc(), trace.as_deref()).await?;
+        forward::send(caller, port, backend, request, as_what, trace.as_deref()).await?;
     exchange.backend = Some(backend);
     exchange.permit = permit;
     exchange.in_flight = Some(in_flight);

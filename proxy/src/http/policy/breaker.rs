@@ -6,15 +6,12 @@ use http::StatusCode;
 
 use crate::{balance::BackendPort, reason::Reason, state::Shared, worker::Worker};
 
-/// Lets a request through, or refuses it while the breaker is open. Returns when it began, where a breaker wants to know.
-pub(in crate::http) fn enter(backend: &BackendPort, worker: &Worker) -> Result<Option<Instant>, Reason> {
-    if backend.upstreams.load().policy.breaker.is_none() {
-        return Ok(None);
-    }
+/// Lets a request through, or refuses it while the breaker is open. Returns when it began.
+pub(in crate::http) fn enter(backend: &BackendPort, worker: &Worker) -> Result<Instant, Reason> {
     if !backend.breaker.lets_through(worker.shared.clock.coarse(), worker.draw()) {
         return Err(Reason::CircuitOpen);
     }
-    Ok(Some(Instant::now()))
+    Ok(Instant::now())
 }
 
 /// Notes how a request that was let through ended: the status of its response, or of ours in its place.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use maesh_config::policy::{BackendPolicy, Queue};
 use tokio::time::timeout;
 
 use crate::{
@@ -20,12 +21,23 @@ pub(in crate::http) fn of_caller(caller: &Caller, backend: &BackendPort) -> Resu
     share.ok_or_else(|| refused(backend, BackendEvent::CallerFull))
 }
 
+/// How many requests there may be, and how many may wait.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::http) struct Limits {
+    concurrency: u32,
+    queue: Option<Queue>,
+}
+
+impl Limits {
+    /// Those of this policy.
+    pub(in crate::http) fn of(policy: &BackendPolicy) -> Self {
+        Self { concurrency: policy.concurrency, queue: policy.queue }
+    }
+}
+
 /// Takes a place among all requests to the backend. Waits for one if the policy allows it.
-pub(in crate::http) async fn of_all(backend: &Arc<BackendPort>) -> Result<InFlight, Reason> {
-    let (limit, queue) = {
-        let upstreams = backend.upstreams.load();
-        (upstreams.policy.concurrency, upstreams.policy.queue)
-    };
+pub(in crate::http) async fn of_all(backend: &Arc<BackendPort>, limits: Limits) -> Result<InFlight, Reason> {
+    let Limits { concurrency: limit, queue } = limits;
     // Whoever waits already comes first.
     if (queue.is_none() || !backend.queue.is_waiting())
         && let Some(place) = InFlight::enter(backend, limit)

@@ -95,7 +95,7 @@ async fn copy(
 ) -> Result<(), Reason> {
     let (worker, backend) = (&caller.worker, &mirror.backend);
     let shared = &worker.shared;
-    let http2 = needs_http2(backend, grpc);
+    let http2 = needs_http2(&backend.upstreams.load().policy, grpc);
     shape(head, http2.then_some(&uri::Scheme::HTTP))?;
     let mut in_flight =
         InFlight::enter(backend, backend.upstreams.load().policy.concurrency).ok_or(Reason::Overloaded)?;
