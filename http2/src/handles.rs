@@ -12,8 +12,8 @@ use parking_lot::Mutex;
 
 use crate::{
     connection::{Connection, Next, Role},
-    head::MoreField,
     error::{Error, Initiator, Reason},
+    head::MoreField,
     parser::Parser,
     settings::Config,
     stream::remember,

@@ -93,7 +93,11 @@ mod tests {
             ("sticky:at", &[], Affinity::None),
         ] {
             let policy = balance.parse().expect(balance);
-            assert_eq!(Affinity::of_request(&policy, caller, &head(fields), &AddedFields::new()), want, "{balance} {fields:?}");
+            assert_eq!(
+                Affinity::of_request(&policy, caller, &head(fields), &AddedFields::new()),
+                want,
+                "{balance} {fields:?}"
+            );
         }
     }
 

@@ -104,7 +104,8 @@ impl Attempts<'_> {
             // Boxed to keep the future of requests without TLS small.
             return Box::pin(self.send_tls(endpoint, dial, upload)).await;
         }
-        let (local, ask) = (&self.worker.upstream, OutboundRequest { head: self.head, added: self.added, upgrade: self.upgrade });
+        let (local, ask) =
+            (&self.worker.upstream, OutboundRequest { head: self.head, added: self.added, upgrade: self.upgrade });
         if self.http2 {
             upstream::exchange_h2(local, &endpoint.peer, dial, &ask, upload).await
         } else {

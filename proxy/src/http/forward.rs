@@ -217,6 +217,9 @@ impl Forwarding<'_> {
             if let Err(failure) = &result {
                 tracing::debug!(service = %self.backend.service, endpoint = %endpoint.address, %failure, "attempt failed");
             }
+            if result.is_ok() && !tries.follow_responses() {
+                return self.ended(result, in_flight, permit, made, cookie);
+            }
             let outcome = result.as_ref().map_or_else(Outcome::Failure, |answer| Outcome::Response(&answer.head));
             let request = retry::Request {
                 idempotent: head.method.is_idempotent(),

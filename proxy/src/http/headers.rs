@@ -150,8 +150,12 @@ pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap, keep_te: bool) {
 fn strip_named(headers: &mut HeaderMap) {
     let mut named = SmallVec::<[HeaderName; 4]>::new();
     for value in headers.get_all(header::CONNECTION) {
-        for token in value.as_bytes().split(|byte| *byte == b',') {
-            if let Ok(name) = HeaderName::from_bytes(token.trim_ascii()) {
+        for token in value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
+            // These two are no names of fields that are still there.
+            if token.eq_ignore_ascii_case(b"keep-alive") || token.eq_ignore_ascii_case(b"close") {
+                continue;
+            }
+            if let Ok(name) = HeaderName::from_bytes(token) {
                 named.push(name);
             }
         }

@@ -32,7 +32,7 @@ impl<'a> Host<'a> {
                 valid_port(&rest[end + 1..])?;
                 address(&rest[..end])?
             }
-            None => match raw.iter().position(|byte| *byte == b':') {
+            None => match memchr::memchr(b':', raw) {
                 Some(colon) => {
                     valid_port(&raw[colon..])?;
                     &raw[..colon]
@@ -41,13 +41,13 @@ impl<'a> Host<'a> {
             },
         };
         let name = name.strip_suffix(b".").unwrap_or(name);
-        if name.is_empty() || name.len() > HOST_LIMIT || !name.iter().all(|byte| is_of_host(*byte)) {
+        let kinds = name.iter().fold(0, |kinds, byte| kinds | KINDS[usize::from(*byte)]);
+        if name.is_empty() || name.len() > HOST_LIMIT || kinds & FOREIGN != 0 {
             return None;
         }
         let name = std::str::from_utf8(name).ok()?;
         // Callers write small letters; then nothing is copied.
-        let has_capitals = name.bytes().any(|byte| byte.is_ascii_uppercase());
-        Some(Self(if has_capitals { name.to_ascii_lowercase().into() } else { name.into() }))
+        Some(Self(if kinds & CAPITAL != 0 { name.to_ascii_lowercase().into() } else { name.into() }))
     }
 
     /// Whether it has one label, which is a Service of the caller's own namespace.
@@ -68,9 +68,24 @@ fn address(text: &[u8]) -> Option<&[u8]> {
     Some(text)
 }
 
-fn is_of_host(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_' | b':' | b'*' | b'%' | b'~')
-}
+/// What a byte is in a host: a capital, or nothing that a host has.
+const CAPITAL: u8 = 1;
+const FOREIGN: u8 = 2;
+
+/// The same for every byte.
+const KINDS: [u8; 256] = {
+    let mut kinds = [FOREIGN; 256];
+    let mut byte = 0_u8;
+    while byte < 128 {
+        if byte.is_ascii_uppercase() {
+            kinds[byte as usize] = CAPITAL;
+        } else if byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_' | b':' | b'*' | b'%' | b'~') {
+            kinds[byte as usize] = 0;
+        }
+        byte += 1;
+    }
+    kinds
+};
 
 fn valid_port(text: &[u8]) -> Option<()> {
     match text.strip_prefix(b":") {

@@ -49,8 +49,7 @@ pub(crate) fn wanted(
         let asks = head.extensions.get::<Protocol>().is_some();
         return Ok(asks.then_some(UpgradeRequest { protocol: WEBSOCKET, extended: true, accept: None }));
     }
-    let asks =
-        present.has(Sought::Upgrade) && headers::has_token(&head.headers, &header::CONNECTION, "upgrade");
+    let asks = present.has(Sought::Upgrade) && headers::has_token(&head.headers, &header::CONNECTION, "upgrade");
     // HTTP/1.0 knows no upgrade (RFC 9110 section 7.8).
     if !asks || head.version != http::Version::HTTP_11 {
         return Ok(None);

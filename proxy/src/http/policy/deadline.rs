@@ -109,7 +109,11 @@ mod tests {
         ] {
             let policy = CalledPolicy { request_timeout: policy.map(Duration::from_millis), ..CalledPolicy::default() };
             let head: Vec<_> = field.map(|value| ("x-maesh-timeout-ms", value)).into_iter().collect();
-            assert_eq!(of_request(&policy, &fields(&head), Present::of(&fields(&head))), want.map(Duration::from_millis), "{case}");
+            assert_eq!(
+                of_request(&policy, &fields(&head), Present::of(&fields(&head))),
+                want.map(Duration::from_millis),
+                "{case}"
+            );
         }
     }
 

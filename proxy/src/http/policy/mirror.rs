@@ -13,8 +13,8 @@ use http_body::Body as _;
 use tokio::time::timeout;
 
 use crate::{
-    fields::AddedFields,
     balance::{self, Affinity, InFlight},
+    fields::AddedFields,
     http::{
         attempt::Attempts,
         body::{Body, Replay, replay::KEPT},

@@ -119,6 +119,11 @@ impl<'a> RetriesLeft<'a> {
         }
     }
 
+    /// Whether another try may follow a response: most policies ask for none.
+    pub(in crate::http) fn follow_responses(&self) -> bool {
+        self.made + 1 < self.policy.attempts
+    }
+
     /// Whether and how to try again after `outcome`; uses up a try. `now` is in milliseconds, `draw` uniformly random.
     pub(in crate::http) fn again(
         &mut self,

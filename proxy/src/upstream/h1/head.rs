@@ -71,13 +71,13 @@ pub(crate) fn parse(
     };
     let Some(Lines { length, version, status, reason, fields }) = lines else { return Ok(None) };
     let bytes = buffer.split_to(length).freeze();
-    let Fields { mut headers, chunked, says_length, says_connection } = map(&bytes, &fields, version)?;
+    let Fields { mut headers, chunked, says_length, closes, keeps } = map(&bytes, &fields, version)?;
     let Framed { framing, said, ambiguous } = frame(&mut headers, chunked, says_length, status, method)?;
     // A HEAD without a length comes from an endpoint that would have ended the body of a GET by closing, and which may
     // close now too.
     let ends_by_closing = framing == ResponseFraming::Close || (*method == Method::HEAD && !said);
-    let persists = if says_connection { persists(&headers, version) } else { version == 1 };
-    let keep_alive = !ends_by_closing && !ambiguous && persists;
+    // RFC 9112 section 9.3.
+    let keep_alive = !ends_by_closing && !ambiguous && !closes && (version == 1 || keeps);
     let (mut parts, ()) = http::Response::new(()).into_parts();
     parts.status = status;
     parts.version = if version == 0 { Version::HTTP_10 } else { Version::HTTP_11 };
@@ -144,12 +144,14 @@ struct Fields {
     headers: HeaderMap,
     chunked: bool,
     says_length: bool,
-    says_connection: bool,
+    /// `Connection` has the word `close`, and `keep-alive`.
+    closes: bool,
+    keeps: bool,
 }
 
 fn map(bytes: &Bytes, fields: &[FieldAt], version: u8) -> Result<Fields, ProtocolError> {
     let headers = HeaderMap::with_capacity(fields.len());
-    let mut found = Fields { headers, chunked: false, says_length: false, says_connection: false };
+    let mut found = Fields { headers, chunked: false, says_length: false, closes: false, keeps: false };
     for FieldAt { name, value } in fields {
         let (name, value) = (name.0 as usize..name.1 as usize, value.0 as usize..value.1 as usize);
         let name = HeaderName::from_bytes(&bytes[name]).map_err(|_| ProtocolError::Head)?;
@@ -164,13 +166,32 @@ fn map(bytes: &Bytes, fields: &[FieldAt], version: u8) -> Result<Fields, Protoco
                 continue;
             }
             header::CONTENT_LENGTH => found.says_length = true,
-            header::CONNECTION => found.says_connection = true,
+            // Most say nothing else, and that is for this connection alone.
+            header::CONNECTION if !found.note_connection(&bytes[value.clone()]) => continue,
             _ => {}
         }
         let value = HeaderValue::from_maybe_shared(bytes.slice(value)).map_err(|_| ProtocolError::Head)?;
         found.headers.append(name, value);
     }
     Ok(found)
+}
+
+impl Fields {
+    /// Notes what a `Connection` field says of this connection. Whether it says more.
+    fn note_connection(&mut self, words: &[u8]) -> bool {
+        let mut says_more = false;
+        for word in words.split(|byte| *byte == b',') {
+            let word = word.trim_ascii();
+            if word.eq_ignore_ascii_case(b"close") {
+                self.closes = true;
+            } else if word.eq_ignore_ascii_case(b"keep-alive") {
+                self.keeps = true;
+            } else {
+                says_more = true;
+            }
+        }
+        says_more
+    }
 }
 
 struct Framed {
@@ -202,15 +223,4 @@ fn frame(
         None => ResponseFraming::Close,
     };
     Ok(Framed { framing, said: length.is_some(), ambiguous: false })
-}
-
-/// Whether the endpoint keeps the connection after this response (RFC 9112 section 9.3).
-fn persists(headers: &HeaderMap, version: u8) -> bool {
-    let has = |word: &[u8]| {
-        headers.get_all(header::CONNECTION).iter().any(|value| {
-            let mut words = value.as_bytes().split(|byte| *byte == b',');
-            words.any(|one| one.trim_ascii().eq_ignore_ascii_case(word))
-        })
-    };
-    !has(b"close") && (version == 1 || has(b"keep-alive"))
 }
