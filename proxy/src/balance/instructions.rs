@@ -36,7 +36,7 @@ fn picking(balance: &str, endpoints: u16) -> Step {
     for (place, candidate) in backend.upstreams.load().usable.iter().enumerate() {
         candidate.endpoint.latency.record(NOW - 1_000, Duration::from_micros(500 + 100 * place as u64));
     }
-    let mut step = 0;
+    let (mut step, added) = (0, AddedFields::new());
     Box::new(move |counted| {
         step += 1;
         let draw = draw(step);
@@ -48,7 +48,7 @@ fn picking(balance: &str, endpoints: u16) -> Step {
         head.insert(header::COOKIE, HeaderValue::try_from(cookie).expect("a value"));
         counted(&mut || {
             let upstreams = backend.upstreams.load();
-            let affinity = Affinity::of_request(&upstreams.policy.balance, caller, &head, &AddedFields::new());
+            let affinity = Affinity::of_request(&upstreams.policy.balance, caller, &head, &added);
             assert!(black_box(pick(&upstreams, caller, affinity, || None, &[], NOW, draw)).is_some());
         });
     })

@@ -168,7 +168,7 @@ const PROFILE: &str = "instructions";
 const COUNTED: &str = "counted_part";
 
 /// What the names of whole requests and connections begin with.
-const WHOLE: &str = "whole: ";
+pub(super) const WHOLE: &str = "whole: ";
 
 /// What callgrind adds to the report of the proxy's worker: it is the third thread, after the first one and the proxy's clock.
 const WORKER: &str = "-03";
