@@ -78,7 +78,8 @@ async fn a_head_in_pieces_wakes_a_parked_connection() {
 async fn parked_connections_end() {
     let (mut fed, mut connections, _server) = parked(4).await;
     let open = |fed: &Fed| fed.counted("maesh_proxy_connections_open", &["protocol=\"http\""]);
-    assert_eq!(open(&fed), 4);
+    // What began the mesh for this test may still be ending.
+    within(until(|| open(&fed) == 4)).await;
     drop(connections.pop());
     within(until(|| open(&fed) == 3)).await;
     // One that only ends its side is not owed anything.
