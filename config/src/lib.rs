@@ -9,6 +9,7 @@ pub mod duration;
 pub mod model;
 pub mod name;
 pub mod policy;
+pub mod rule;
 mod skew;
 pub mod wire;
 
