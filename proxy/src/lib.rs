@@ -29,6 +29,7 @@ mod metrics;
 mod policy;
 mod proxy;
 mod reason;
+mod routes;
 mod socket;
 mod sockets;
 mod state;

@@ -50,6 +50,7 @@ use crate::{
     loops::OwnEnds,
     policy::CalledRuntime,
     reason::Reason,
+    routes::{RouteFacts, RouteIndex},
     telemetry::{AccessLog, PortTelemetry, Telemetry, Tracer},
 };
 
@@ -336,6 +337,8 @@ pub(crate) struct Port {
     pub(crate) leaving: bool,
     /// Where requests go, in order of precedence; what none matches goes to `own`.
     pub(crate) routes: Vec<WeightedRoute>,
+    /// What they ask of requests; `None` where none asks anything.
+    pub(crate) rules: Option<RouteIndex>,
     /// The Service's own endpoints.
     pub(crate) own: Arc<BackendPort>,
     /// Requests that no route takes are refused: a policy of the port is not understood.
@@ -435,9 +438,13 @@ impl Port {
         self.fallbacks.iter().find(|(of, _)| Arc::ptr_eq(of, backend)).map(|(_, fallback)| fallback)
     }
 
-    /// Picks a backend by weight; `draw` is a uniformly random number.
-    pub(crate) fn target(&self, draw: u64) -> Target<'_> {
-        match self.routes.first() {
+    /// Picks a backend by route and weight; `draw` is a uniformly random number. `facts` is called where a route asks for them.
+    pub(crate) fn target<'f>(&self, facts: impl FnOnce() -> RouteFacts<'f>, draw: u64) -> Target<'_> {
+        let route = match &self.rules {
+            None => self.routes.first(),
+            Some(rules) => rules.find(&facts()).and_then(|number| self.routes.get(number)),
+        };
+        match route {
             Some(route) => route.pick(draw),
             None if self.own_refuses => Target::NotUnderstood,
             None => Target::Backend(&self.own),

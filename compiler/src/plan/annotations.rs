@@ -13,6 +13,7 @@ mod page;
 pub(crate) mod protocol;
 pub(crate) mod rate_limit;
 pub(crate) mod retry;
+pub(crate) mod routes;
 pub(crate) mod target;
 pub(crate) mod timeout;
 pub(crate) mod tls;
@@ -26,7 +27,7 @@ use super::service::{Plan, Port};
 use crate::kinds::{Annotations, OLD_PREFIX, PREFIX};
 
 /// Every annotation that has an effect, sorted by name.
-static ALL: [&dyn Declared; 28] = [
+static ALL: [&dyn Declared; 29] = [
     &address::ADDRESS,
     &address::ADDRESSING,
     &balance::BALANCE,
@@ -47,6 +48,7 @@ static ALL: [&dyn Declared; 28] = [
     &retry::ATTEMPTS_OF_A_REQUEST,
     &retry::RETRY_BUDGET,
     &retry::RETRY_ON,
+    &routes::ROUTES,
     &protocol::SCHEME,
     &timeout::CONNECT,
     &timeout::IDLE,
@@ -58,7 +60,7 @@ static ALL: [&dyn Declared; 28] = [
 ];
 
 /// Names of annotations that later versions read.
-const LATER: [&str; 1] = ["routes"];
+const LATER: [&str; 0] = [];
 
 /// Whose policy an annotation is. The two differ where a route or split leads to another Service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

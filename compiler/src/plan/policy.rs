@@ -48,7 +48,7 @@ pub(super) struct PolicyReader<'a, 'v> {
 
 impl<'a> PolicyReader<'a, '_> {
     /// The policies; `scheme` is what endpoints are spoken to in.
-    pub(super) fn read(mut self, scheme: Scheme) -> (CalledPolicy, BackendPolicy) {
+    pub(super) fn read(&mut self, scheme: Scheme) -> (CalledPolicy, BackendPolicy) {
         let called = if self.protocol == Protocol::Http { self.called() } else { CalledPolicy::default() };
         let backend = self.backend(scheme);
         (called, backend)
@@ -273,7 +273,7 @@ impl<'a> PolicyReader<'a, '_> {
         }
     }
 
-    fn get<T>(&self, annotation: &Annotation<T>) -> Option<AppliedAnnotation<'a, T>> {
+    pub(super) fn get<T>(&self, annotation: &Annotation<T>) -> Option<AppliedAnnotation<'a, T>> {
         self.in_force.of_port(annotation, self.number, self.name)
     }
 

@@ -59,6 +59,8 @@ pub(crate) struct Port {
     pub(crate) sni: bool,
     /// Number or name of the pods' port.
     pub(crate) target: Number,
+    /// Where requests go, in order of precedence.
+    pub(crate) routes: Vec<model::Route>,
     /// Policies for every request to the port.
     pub(crate) called: CalledPolicy,
     /// Policies that hold when it is chosen as a backend.
@@ -77,7 +79,7 @@ impl Plan {
             name: port.name.clone(),
             protocol: port.protocol,
             leaving,
-            routes: Vec::new(),
+            routes: port.routes.clone(),
             called: port.called.clone(),
             backend: port.policy.clone(),
         };
@@ -351,14 +353,16 @@ fn port(
     };
     let scheme = asked.and_then(|asked| asked.value).unwrap_or(default);
     let scheme = if protocol == Protocol::Http { scheme } else { Scheme::Http };
-    let reader = PolicyReader { service, number, name: named, protocol, in_force, step, found, waits };
+    let mut reader = PolicyReader { service, number, name: named, protocol, in_force, step, found, waits };
     let (called, backend) = reader.read(scheme);
+    let routes = reader.routes();
     Port {
         number,
         name: written.name.clone(),
         protocol,
         sni: protocol == Protocol::Tcp && wanted != Some(Protocol::Tcp) && said == AppProtocol::Tls,
         target: written.target.clone().unwrap_or_else(|| Number::Int(number.into())),
+        routes,
         called,
         policy: backend,
     }

@@ -6,6 +6,7 @@ use super::Protocol;
 use crate::{
     ServiceName,
     policy::{BackendPolicy, CalledPolicy, ServiceRef},
+    rule::Rule,
 };
 
 /// Routes and policies of one Service. Takes effect in a proxy once the endpoints of all its backends are there or
@@ -61,6 +62,8 @@ impl ServicePort {
 /// Where matching requests go.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct Route {
+    /// What a request or connection has to be; `None` is any.
+    pub rule: Option<Rule>,
     /// Weighted backends; a share of the traffic each.
     pub backends: Vec<Backend>,
     /// A newer version says something of this route that must not be ignored, and that this version does not know: the

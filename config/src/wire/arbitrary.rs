@@ -86,7 +86,7 @@ fn service() -> impl Strategy<Value = Service> {
         port,
         weight,
     });
-    let route = vec(backend, 0..3).prop_map(|backends| Route { backends, not_understood: None });
+    let route = vec(backend, 0..3).prop_map(|backends| Route { rule: None, backends, not_understood: None });
     let facts = (any::<u16>(), option::of(text()), protocol(), any::<bool>());
     let port = (facts, vec(route, 0..3), policy::called(), policy::backend()).prop_map(
         |((number, name, protocol, leaving), routes, called, backend)| ServicePort {

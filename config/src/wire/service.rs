@@ -7,6 +7,7 @@ use super::{
 use crate::{
     model,
     policy::{BackendPolicy, CalledPolicy},
+    rule::{Rule, parse},
     skew::not_understood,
 };
 
@@ -44,7 +45,13 @@ struct ServicePort {
 struct Route {
     #[prost(message, repeated, tag = "1")]
     backends: Vec<Backend>,
+    /// A [`Rule`], in its own language.
+    #[prost(string, optional, tag = "64")]
+    rule: Option<String>,
 }
+
+/// The number of [`Route::rule`].
+const RULE: u32 = 64;
 
 #[derive(Clone, PartialEq, prost::Message)]
 struct Backend {
@@ -117,6 +124,7 @@ impl From<&model::Route> for Route {
                 .iter()
                 .map(|it| Backend { service: it.service.to_string(), port: it.port.into(), weight: it.weight })
                 .collect(),
+            rule: route.rule.as_ref().map(Rule::to_string),
         }
     }
 }
@@ -129,8 +137,13 @@ fn route(bytes: &[u8]) -> Result<model::Route, DecodeError> {
             weight: it.weight,
         })
     };
+    let Route { backends, rule } = Route::decode(bytes)?;
+    // A newer version knows more matchers.
+    let rule = rule.map(|text| parse(&text).map(|parsed| parsed.rule)).transpose();
+    let unknown = rule.is_err().then_some(RULE);
     Ok(model::Route {
-        backends: Route::decode(bytes)?.backends.into_iter().map(backend).collect::<Result<_, DecodeError>>()?,
-        not_understood: not_understood(bytes, &[])?,
+        rule: rule.unwrap_or_default(),
+        backends: backends.into_iter().map(backend).collect::<Result<_, DecodeError>>()?,
+        not_understood: unknown.or(not_understood(bytes, &[RULE])?),
     })
 }

@@ -13,6 +13,7 @@ use crate::{
     fields::{AddedFields, Present},
     instructions::{MeasuredMesh, Part, Step, draw},
     policy::Limiter,
+    routes::RouteFacts,
     state::{PortLookup, Target, ready_port},
 };
 
@@ -42,7 +43,9 @@ fn routing(host: fn(String) -> String) -> Step {
             let Ok((called, number)) = named else { panic!("{host} names nothing") };
             let ready = ready_port(&mesh.shared, &called, number, Protocol::Http);
             let Some(PortLookup::Port(port)) = ready else { panic!("{host} is not in force") };
-            let Target::Backend(backend) = port.target(draw) else { panic!("{host} has no backend") };
+            let Target::Backend(backend) = port.target(|| RouteFacts::of_connection("", mesh.caller), draw) else {
+                panic!("{host} has no backend")
+            };
             black_box(backend);
         });
     })

@@ -3,11 +3,11 @@
 //! A step that refuses returns a [`LocalAnswer`]. A new policy is a file of its own and a line in [`run`].
 
 use std::{
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::{Duration, SystemTime},
 };
 
-use http::{HeaderValue, Response, Version, header};
+use http::{HeaderValue, Response, Version, header, request};
 use maesh_config::model::Protocol;
 use tokio::time::{Instant, timeout_at};
 
@@ -29,6 +29,7 @@ use crate::{
     fields::Sought,
     policy::CalledEvent,
     reason::Reason,
+    routes::RouteFacts,
     state::{BackendPort, Port, PortLookup, Target, find_port, ready_port},
 };
 
@@ -50,7 +51,7 @@ pub(crate) async fn run(exchange: &mut Exchange, mut request: Box<ProxiedRequest
     let host = check(&caller, &mut request)?;
     let port = find(&caller, host.as_ref()).await?;
     exchange.port = Some(port.clone());
-    let backend = route(&caller, &port)?;
+    let backend = route(&caller, &port, host.as_ref(), &request.head)?;
     exchange.backend = Some(backend.clone());
     let limit = deadline::of_request(&port.called, &request.head.headers, request.present);
     if limit.is_some_and(|limit| limit.is_zero()) {
@@ -113,8 +114,23 @@ async fn find(caller: &Caller, host: Option<&HeaderValue>) -> Result<Arc<Port>, 
 }
 
 /// The backend that the request is sent to.
-fn route<'a>(caller: &Caller, port: &'a Port) -> Result<&'a Arc<BackendPort>, Reason> {
-    match port.target(caller.worker.draw()) {
+fn route<'a>(
+    caller: &Caller,
+    port: &'a Port,
+    host: Option<&HeaderValue>,
+    head: &request::Parts,
+) -> Result<&'a Arc<BackendPort>, Reason> {
+    let name = host.filter(|_| port.rules.is_some()).and_then(|host| route::Host::parse(host.as_bytes()));
+    let facts = || RouteFacts {
+        host: name.as_ref().map_or("", route::Host::as_str),
+        sent_path: head.uri.path(),
+        query: head.uri.query(),
+        method: head.method.as_str(),
+        fields: &head.headers,
+        caller: caller.address,
+        path: OnceLock::new(),
+    };
+    match port.target(facts, caller.worker.draw()) {
         Target::Backend(backend) => Ok(backend),
         Target::Missing => Err(Reason::BadBackend),
         Target::NotUnderstood => Err(Reason::UnsupportedPolicy),

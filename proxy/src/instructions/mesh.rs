@@ -151,7 +151,7 @@ fn routed(number: u16) -> Resource {
         name: None,
         protocol: Protocol::Http,
         leaving: false,
-        routes: vec![Route { backends, not_understood: None }],
+        routes: vec![Route { rule: None, backends, not_understood: None }],
         called: CalledPolicy::default(),
         backend: BackendPolicy::default(),
     };

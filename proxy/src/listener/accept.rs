@@ -22,6 +22,7 @@ use crate::{
     http,
     loops::StreamOrigin,
     reason::Reason,
+    routes::RouteFacts,
     state::{InFlight, Listening, PortLookup, ServiceEntry, Shared, Target, find_port},
     tcp,
     tls::{self, Opening},
@@ -177,8 +178,14 @@ async fn dispatch(
     };
     if let Some((service, port)) = owner.filter(|_| !http) {
         let called = shared.directory.named(&service);
-        return serve_tcp(worker, stream, Bytes::new(), caller, OpaqueTarget { called, port, protocol: Protocol::Tcp })
-            .await;
+        return serve_tcp(
+            worker,
+            stream,
+            Bytes::new(),
+            caller,
+            OpaqueTarget { called, port, protocol: Protocol::Tcp, server_name: None },
+        )
+        .await;
     }
     let mut first = BytesMut::with_capacity(OPENING);
     shared.telemetry.open_unknown.inc();
@@ -316,12 +323,15 @@ async fn serve_tls(
     name: Option<Box<str>>,
 ) {
     let shared = &worker.shared;
+    let host = name.as_ref().and_then(|name| http::Host::parse(name.as_bytes()));
     if let Some((service, port)) = listening.facts.load().owner.clone() {
         let called = shared.directory.named(&service);
-        return serve_tcp(worker, stream, first, caller, OpaqueTarget { called, port, protocol: Protocol::Http }).await;
+        let server_name = host.map(|host| host.as_str().into());
+        let carried = OpaqueTarget { called, port, protocol: Protocol::Http, server_name };
+        return serve_tcp(worker, stream, first, caller, carried).await;
     }
     // TLS without a server name belongs to no Service.
-    let Some(host) = name.as_ref().and_then(|name| http::Host::parse(name.as_bytes())) else { return };
+    let Some(host) = host else { return };
     if host.is_one_label() {
         shared.wait_for_workload(caller).await;
     }
@@ -331,7 +341,7 @@ async fn serve_tls(
             |called: &Arc<ServiceEntry>, protocol| http::port_on(called, facts.port, protocol).map(|it| (it, protocol));
         http::find_called(shared, &facts.sni, &host, caller).ok().and_then(|called| {
             let (port, protocol) = on(&called, Protocol::Tcp).or_else(|| on(&called, Protocol::Http))?;
-            Some(OpaqueTarget { called: Some(called), port, protocol })
+            Some(OpaqueTarget { called: Some(called), port, protocol, server_name: Some(host.as_str().into()) })
         })
     };
     if let Some(carried) = carried {
@@ -345,24 +355,27 @@ struct OpaqueTarget {
     port: u16,
     /// What the port carries otherwise.
     protocol: Protocol,
+    /// The server name of TLS, in small letters.
+    server_name: Option<Box<str>>,
 }
 
 /// Carries a stream of which `first` was already read, or resets it.
 async fn serve_tcp(worker: &Arc<Worker>, stream: TcpStream, first: Bytes, caller: IpAddr, carried: OpaqueTarget) {
     let shared = &worker.shared;
-    let OpaqueTarget { called: Some(called), port, protocol } = carried else {
+    let OpaqueTarget { called: Some(called), port, protocol, server_name } = carried else {
         return reset(&stream, caller, Reason::UnknownHost);
     };
     let counts = shared.telemetry.stream(&called.name, port);
     let logged = StreamLog::begin(worker, caller, &called.name, port);
-    let (endpoint, in_flight, idle) = match endpoint_for(worker, caller, &called, port, protocol).await {
-        Ok(found) => found,
-        Err(reason) => {
-            counts.refused(reason);
-            logged.inspect(|logged| logged.end(shared, None, (0, 0), Some(reason)));
-            return reset(&stream, caller, reason);
-        }
-    };
+    let (endpoint, in_flight, idle) =
+        match endpoint_for(worker, caller, &called, port, protocol, server_name.as_deref()).await {
+            Ok(found) => found,
+            Err(reason) => {
+                counts.refused(reason);
+                logged.inspect(|logged| logged.end(shared, None, (0, 0), Some(reason)));
+                return reset(&stream, caller, reason);
+            }
+        };
     let begins = endpoint.local_addr().ok().filter(|_| shared.own_ends.any());
     let Ok(_end) = begins.map(|begins| shared.own_ends.note(StreamOrigin::Opened, begins)).transpose() else {
         shared.telemetry.loops.inc();
@@ -389,6 +402,7 @@ async fn endpoint_for(
     called: &Arc<ServiceEntry>,
     port: u16,
     protocol: Protocol,
+    server_name: Option<&str>,
 ) -> Result<(TcpStream, InFlight, Option<Duration>), Reason> {
     let shared = &worker.shared;
     let port = match find_port(shared, called, port, protocol).await {
@@ -397,7 +411,8 @@ async fn endpoint_for(
         PortLookup::Absent => return Err(Reason::UnknownHost),
         PortLookup::NotSynced => return Err(Reason::NotSynced),
     };
-    let backend = match port.target(worker.draw()) {
+    let facts = || RouteFacts::of_connection(server_name.unwrap_or_default(), caller);
+    let backend = match port.target(facts, worker.draw()) {
         Target::Backend(backend) => backend,
         Target::NotUnderstood => return Err(Reason::UnsupportedPolicy),
         Target::Missing => return Err(Reason::BadBackend),

@@ -19,11 +19,11 @@ use maesh_discovery::update::{Interest, Rejected, Update};
 use super::{
     ActiveService, Destination, Endpoint, Locality, MeshFacts, MirrorTarget, NameFacts, Port, ServiceEntry, Shared,
     WantedResource, WeightedRoute, directory_name,
-    graph::{BackendId, Effect, Event, Graph, PublishedPort},
+    graph::{BackendId, Effect, Event, Graph, PublishedPort, PublishedRoute},
     refused::RefusedListeners,
     runtime::Runtime,
 };
-use crate::loops::Dialable;
+use crate::{loops::Dialable, routes::RouteIndex};
 
 /// How long an acknowledgement waits for requests in flight on endpoints that it retires. They are never cut; but whoever
 /// stops an endpoint as soon as it left should not meet requests that were about to be answered.
@@ -321,11 +321,13 @@ impl Apply {
                 Destination::Missing => Destination::Missing,
                 Destination::NotUnderstood => Destination::NotUnderstood,
             };
-            let route = |backends: &Vec<(u32, Destination<BackendId>)>| {
-                WeightedRoute::new(backends.iter().map(|(weight, to)| (*weight, destination(to))).collect())
+            let weighted = |route: &PublishedRoute| {
+                WeightedRoute::new(route.backends.iter().map(|(weight, to)| (*weight, destination(to))).collect())
             };
-            let routes = port.routes.iter().map(route).collect();
+            let mut routes: Vec<_> = port.routes.iter().map(weighted).collect();
+            let rules = index(port, &mut routes);
             let mut made = Port::new(&self.shared, name, port.number, port.protocol, routes, own);
+            made.rules = rules;
             made.leaving = port.leaving;
             made.own_refuses = port.own_refuses;
             made.called = port.called.clone();
@@ -344,6 +346,24 @@ impl Apply {
         });
         called.serving.store(Some(Arc::new(ActiveService::new(ports, &self.shared.leaving))));
         called.arrived(false);
+    }
+}
+
+/// The rules of a port, ready to be tried; `None` where no route has one. Requests for a rule that cannot be tried are refused,
+/// and so are those for the routes behind it, which may be meant for it.
+fn index(port: &PublishedPort, routes: &mut [WeightedRoute]) -> Option<RouteIndex> {
+    if port.routes.iter().all(|route| route.rule.is_none()) {
+        return None;
+    }
+    let mut rules: Vec<_> = port.routes.iter().map(|route| route.rule.as_ref()).collect();
+    loop {
+        match RouteIndex::new(rules.iter().copied()) {
+            Ok(index) => return Some(index),
+            Err(bad) => {
+                rules[bad] = None;
+                routes[bad] = WeightedRoute::new(vec![(1, Destination::NotUnderstood)]);
+            }
+        }
     }
 }
 

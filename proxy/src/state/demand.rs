@@ -199,6 +199,7 @@ impl Port {
             protocol,
             leaving: false,
             routes,
+            rules: None,
             own,
             own_refuses: false,
             called: CalledPolicy::default(),

@@ -23,6 +23,7 @@ use maesh_config::{
         Workload,
     },
     policy::ServiceRef,
+    rule::Rule,
 };
 
 use self::service::{Backend, Fetched, GraphService, port_of};
@@ -95,8 +96,8 @@ pub(crate) struct PublishedPort {
     pub(crate) number: u16,
     pub(crate) protocol: Protocol,
     pub(crate) leaving: bool,
-    /// The weighted backends of each route.
-    pub(crate) routes: Vec<Vec<(u32, Destination<BackendId>)>>,
+    /// Its routes, in order of precedence.
+    pub(crate) routes: Vec<PublishedRoute>,
     /// The Service's own endpoints.
     pub(crate) own: BackendId,
     /// Requests that no route takes are refused: a policy of the port is not understood.
@@ -107,6 +108,15 @@ pub(crate) struct PublishedPort {
     pub(crate) mirror: Option<BackendId>,
     /// Backends that have a fallback that exists, and what it is.
     pub(crate) fallbacks: Vec<(BackendId, BackendId)>,
+}
+
+/// A route, with its backends resolved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct PublishedRoute {
+    /// What a request or connection has to be.
+    pub(crate) rule: Option<Rule>,
+    /// Each backend with its weight.
+    pub(crate) backends: Vec<(u32, Destination<BackendId>)>,
 }
 
 /// The state machine.
@@ -387,7 +397,8 @@ impl Graph {
                 Some(_) => Destination::NotUnderstood,
                 None => find(&to.service, to.port, transport),
             };
-            route.backends.iter().map(|it| (it.weight, to(it))).collect()
+            let backends = route.backends.iter().map(|it| (it.weight, to(it))).collect();
+            PublishedRoute { rule: route.rule.clone(), backends }
         };
         let refer = |to: &ServiceRef, transport| find(&to.service, to.port, transport).backend().cloned();
         let fallback = |of: BackendId| {
@@ -397,10 +408,9 @@ impl Graph {
         };
         let published = service.ports.iter().map(|port| {
             let transport = port.protocol.transport();
-            let routes: Vec<Vec<(u32, Destination<BackendId>)>> =
-                port.routes.iter().map(|it| route(it, transport)).collect();
+            let routes: Vec<PublishedRoute> = port.routes.iter().map(|it| route(it, transport)).collect();
             let own = BackendId { service: service.name.clone(), port: port.number, transport };
-            let routed = routes.iter().flatten().filter_map(|(_, to)| to.backend().cloned());
+            let routed = routes.iter().flat_map(|it| &it.backends).filter_map(|(_, to)| to.backend().cloned());
             let fallbacks = BTreeSet::from_iter(routed.chain([own.clone()])).into_iter().filter_map(fallback).collect();
             PublishedPort {
                 number: port.number,
@@ -490,7 +500,8 @@ impl Graph {
 /// Every backend port that these ports send to.
 fn backends_of(ports: Option<&[PublishedPort]>) -> BTreeSet<BackendId> {
     let ports = ports.unwrap_or_default();
-    let routed = ports.iter().flat_map(|port| &port.routes).flatten().filter_map(|(_, to)| to.backend().cloned());
+    let routes = ports.iter().flat_map(|port| &port.routes);
+    let routed = routes.flat_map(|it| &it.backends).filter_map(|(_, to)| to.backend().cloned());
     let referred =
         ports.iter().flat_map(|port| port.mirror.iter().chain(port.fallbacks.iter().map(|(_, to)| to))).cloned();
     routed.chain(ports.iter().map(|port| port.own.clone())).chain(referred).collect()

@@ -27,6 +27,7 @@ use crate::{
     balance::{self, Affinity, FAILURE},
     loops::StreamOrigin,
     reason::Reason,
+    routes::RouteFacts,
     state::{BackendPort, Endpoint, InFlight, Listening, Port, PortLookup, ServiceEntry, Shared, Target, find_port},
     worker::{Worker, Workers},
 };
@@ -271,7 +272,7 @@ impl DatagramPort {
         let shared = self.shared();
         let caller = key.caller.ip().to_canonical();
         let port = to.port.as_ref().map_err(|reason| *reason)?;
-        let backend = match port.target(self.worker.draw()) {
+        let backend = match port.target(|| RouteFacts::of_connection("", caller), self.worker.draw()) {
             Target::Backend(backend) => backend,
             Target::NotUnderstood => return Err(Reason::UnsupportedPolicy.into()),
             Target::Missing => return Err(Reason::BadBackend.into()),

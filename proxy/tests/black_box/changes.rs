@@ -202,7 +202,11 @@ async fn weights_and_warming() {
     assert!(ask(address, &get("web.shop", "/")).await.1.starts_with("a "));
     // The new version sends to a Service whose endpoints are not here yet: the old one goes on.
     fed.answering.send_replace(false);
-    let split = vec![Route { backends: vec![to("v1.shop", port, 3), to("v2.shop", port, 1)], not_understood: None }];
+    let split = vec![Route {
+        rule: None,
+        backends: vec![to("v1.shop", port, 3), to("v2.shop", port, 1)],
+        not_understood: None,
+    }];
     fed.define("web.shop", port, Protocol::Http, policy(Scheme::Http), split);
     for (name, server) in [("v1.shop", &a), ("v2.shop", &b)] {
         fed.define(name, port, Protocol::Http, policy(Scheme::Http), Vec::new());
@@ -235,7 +239,7 @@ async fn weights_and_warming() {
             port,
             Protocol::Http,
             policy(Scheme::Http),
-            vec![Route { backends, not_understood: None }],
+            vec![Route { rule: None, backends, not_understood: None }],
         );
         fed.push_service("web.shop").await;
         within(async {
@@ -260,7 +264,7 @@ async fn a_backends_port_that_comes_later_is_found() {
     let address = fed.http("web.shop", Scheme::Http, &[]).await;
     let port = address.port();
     let define = |number| fed.define("v1.shop", number, Protocol::Http, policy(Scheme::Http), Vec::new());
-    let routes = vec![Route { backends: vec![to("v1.shop", port, 1)], not_understood: None }];
+    let routes = vec![Route { rule: None, backends: vec![to("v1.shop", port, 1)], not_understood: None }];
     fed.define("web.shop", port, Protocol::Http, policy(Scheme::Http), routes);
     fed.define_endpoints("v1.shop", port, Protocol::Http, vec![endpoint(server.address)]);
     define(port - 1);
@@ -307,7 +311,7 @@ async fn what_is_not_understood_is_refused_and_nothing_else_is() {
     let address = fed.http("web.shop", Scheme::Http, &[server.address]).await;
     let other = fed.http("v1.shop", Scheme::Http, &[server.address]).await;
     let (port, v1) = (address.port(), other.port());
-    let route = |not_understood| vec![Route { backends: vec![to("v1.shop", v1, 1)], not_understood }];
+    let route = |not_understood| vec![Route { rule: None, backends: vec![to("v1.shop", v1, 1)], not_understood }];
     let newer = || BackendPolicy { not_understood: Some(70), ..policy(Scheme::Http) };
     let refused = "maesh: unsupported_policy";
     for (case, web, routes, backend, want, want_of_backend) in [

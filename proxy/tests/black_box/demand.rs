@@ -80,8 +80,11 @@ async fn what_was_kept_over_a_restart_is_served_at_once_and_let_go_of_when_unuse
     fed.answering.send_replace(false);
     let server = endpoints::echo(false, "kept").await;
     let listen = free_port();
-    let routes =
-        vec![Route { backends: vec![to("web.shop", listen, 1), to("gone.shop", listen, 0)], not_understood: None }];
+    let routes = vec![Route {
+        rule: None,
+        backends: vec![to("web.shop", listen, 1), to("gone.shop", listen, 0)],
+        not_understood: None,
+    }];
     fed.define("web.shop", listen, Protocol::Http, policy(Scheme::Http), routes);
     let gone = service("gone.shop").to_string();
     fed.push(Kind::Endpoints, Vec::new(), vec![&gone]).await;

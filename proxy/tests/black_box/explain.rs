@@ -41,7 +41,7 @@ async fn it_says_what_it_does() {
         fed.define(name, number, Protocol::Http, policy(Scheme::Http), route);
         fed.define_endpoints(name, number, Protocol::Http, endpoints);
     };
-    let weighted = |backends| vec![Route { backends, not_understood: None }];
+    let weighted = |backends| vec![Route { rule: None, backends, not_understood: None }];
     let gone = Endpoint { ready: false, serving: false, ..endpoint(SILENT.parse().expect("address")) };
     name("empty.shop", Vec::new(), Vec::new());
     name("down.shop", Vec::new(), vec![gone]);

@@ -102,7 +102,7 @@ impl Mesh {
                 let backend = BackendPolicy { idle_timeout: Some(patience), ..policy(scheme) };
                 let weight = u32::try_from(turn % 5).expect("small") + 1;
                 let backends = vec![to(name, number, weight)];
-                let route = maesh_config::model::Route { backends, not_understood: None };
+                let route = maesh_config::model::Route { rule: None, backends, not_understood: None };
                 let routes = if turn.is_multiple_of(4) { vec![route] } else { Vec::new() };
                 self.fed.define(name, number, protocol, backend, routes);
                 self.fed.push_service(name).await;

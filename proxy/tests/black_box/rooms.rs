@@ -7,7 +7,7 @@ use std::{collections::BTreeSet, fs};
 use maesh_test_support::repository;
 
 /// Every room, from the bottom to the top.
-const ROOMS: [&str; 28] = [
+const ROOMS: [&str; 29] = [
     "clock",
     "config",
     "fields",
@@ -16,6 +16,7 @@ const ROOMS: [&str; 28] = [
     "local_ports",
     "loops",
     "reason",
+    "routes",
     "socket",
     "sockets",
     "admission",

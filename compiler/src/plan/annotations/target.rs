@@ -24,7 +24,7 @@ pub(crate) struct Target {
 
 impl Target {
     /// Reads `service[.namespace][:port]`.
-    fn parse(text: &str) -> Option<Self> {
+    pub(super) fn parse(text: &str) -> Option<Self> {
         let (name, port) = text.split_once(':').map_or((text, None), |(name, port)| (name, Some(port)));
         let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
         let port = match port {

@@ -95,6 +95,7 @@ fn set_name(name: &str) -> Event {
 /// A Service with these ports, each of which sends to these backends.
 fn set_service(name: &str, ports: &[u16], to: &[(&str, u16)]) -> Event {
     let backends = |_| Route {
+        rule: None,
         backends: to
             .iter()
             .map(|(name, port)| RouteBackend { service: service_name(name), port: *port, weight: 1 })
@@ -148,7 +149,7 @@ fn id(name: &str, port: u16) -> BackendId {
 
 fn sends_to(run: &Run, name: &str) -> Vec<Destination<BackendId>> {
     let ports = run.outcome.published.get(&service_name(name)).cloned().unwrap_or_default();
-    ports.iter().flat_map(|port| &port.routes).flatten().map(|(_, to)| to.clone()).collect()
+    ports.iter().flat_map(|port| &port.routes).flat_map(|it| &it.backends).map(|(_, to)| to.clone()).collect()
 }
 
 #[test]

@@ -1,0 +1,216 @@
+//! Where requests and connections go by what they are.
+
+use maesh_config::{
+    model::Protocol,
+    rule::{BadRule, Hint, MatcherKind, Rule, parse_until},
+};
+
+use super::{About, Annotation, Scope, Side, target::Target};
+use crate::diagnostic::did_you_mean;
+
+const LINES: &str = "lines such as PathPrefix(`/api`) => api:8080, or Header(`x-beta`, `1`) => web-next 1, web 9";
+
+/// Stands between a rule and its targets.
+const ARROW: &str = "=>";
+
+/// Largest weight of a target.
+const HEAVIEST: u32 = 1_000_000;
+
+/// What stands in the annotation.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct WrittenRoutes {
+    /// The lines that can be used, as they are written.
+    pub(crate) lines: Vec<RouteLine>,
+    /// The others.
+    pub(crate) bad: Vec<BadLine>,
+}
+
+/// A line that can be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct RouteLine {
+    /// Its number, from 1.
+    pub(crate) number: usize,
+    pub(crate) rule: Rule,
+    /// Bytes of the rule as it is written: the longest wins.
+    pub(crate) length: usize,
+    /// Each target with its weight.
+    pub(crate) targets: Vec<(Target, u32)>,
+    /// What is written in an old way.
+    pub(crate) hints: Vec<Hint>,
+}
+
+/// A line that cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct BadLine {
+    /// Its number, from 1.
+    pub(crate) number: usize,
+    /// Where it is wrong, counted in characters from 1.
+    pub(crate) column: usize,
+    /// What is wrong.
+    pub(crate) what: String,
+    /// The line.
+    pub(crate) text: String,
+}
+
+impl RouteLine {
+    /// Whether a port of this protocol has what the rule asks for.
+    pub(crate) fn fits(&self, protocol: Protocol) -> bool {
+        let fits = match protocol {
+            Protocol::Http => MatcherKind::is_of_requests,
+            Protocol::Tcp => MatcherKind::is_of_connections,
+            Protocol::Udp => return false,
+        };
+        self.rule.matchers().iter().all(|matcher| fits(matcher.kind()))
+    }
+}
+
+/// Where requests and connections go.
+pub(crate) static ROUTES: Annotation<WrittenRoutes> = Annotation {
+    about: About {
+        name: "routes",
+        side: Side::Called,
+        on_namespace: false,
+        protocols: &[Protocol::Http, Protocol::Tcp],
+        values: LINES,
+        default: "none",
+        purpose: "Where requests and connections go by what they are. One route a line: a rule as Traefik's routers have them, \
+                  `=>`, and targets, each with a weight (1 if not given). The longest rule that holds wins, the first one \
+                  among equals; what no rule fits goes to the Service itself. Without a namespace a target is of the same \
+                  one; without a port it is the port of the same number. Ports that carry TCP take rules of HostSNI, \
+                  HostSNIRegexp and ClientIP alone.",
+        example: "PathPrefix(`/api`) => api:8080",
+    },
+    scope: Scope::Port(|port| match port.routes.len() {
+        0 => "none".into(),
+        1 => "1 route".into(),
+        more => format!("{more} routes"),
+    }),
+    parse: |text| Ok(read(text)),
+    unsupported: |_| None,
+};
+
+/// Reads all lines. Empty ones, and those that begin with `#`, are skipped.
+fn read(text: &str) -> WrittenRoutes {
+    let mut routes = WrittenRoutes::default();
+    for (line, number) in text.lines().zip(1..) {
+        if line.trim().is_empty() || line.trim_start().starts_with('#') {
+            continue;
+        }
+        match route(line, number) {
+            Ok(line) => routes.lines.push(line),
+            Err((column, what)) => routes.bad.push(BadLine { number, column, what, text: line.trim().to_owned() }),
+        }
+    }
+    routes
+}
+
+fn route(line: &str, number: usize) -> Result<RouteLine, (usize, String)> {
+    let parsed = parse_until(line, Some(ARROW)).map_err(explained)?;
+    let after = parsed.bytes + ARROW.len();
+    let length = line[..parsed.bytes].trim().len();
+    Ok(RouteLine { number, rule: parsed.rule, length, targets: targets(line, after)?, hints: parsed.hints })
+}
+
+fn explained(bad: BadRule) -> (usize, String) {
+    let names = MatcherKind::ALL.iter().map(|(_, name)| *name);
+    let meant = bad.unknown.as_deref().and_then(|name| did_you_mean(name, names));
+    let what = match meant {
+        Some(meant) => format!("{} (did you mean {meant}?)", bad.what),
+        None => bad.what,
+    };
+    (bad.column, what)
+}
+
+/// Reads `TARGET [WEIGHT], TARGET [WEIGHT]` from this byte of the line on.
+fn targets(line: &str, mut at: usize) -> Result<Vec<(Target, u32)>, (usize, String)> {
+    let column = |at: usize| line[..at].chars().count() + 1;
+    let mut targets = Vec::new();
+    for part in line[at..].split(',') {
+        let from = at + (part.len() - part.trim_start().len());
+        at += part.len() + 1;
+        let (to, weight) = part.trim().split_once(char::is_whitespace).unwrap_or((part.trim(), "1"));
+        let weight = weight.trim();
+        let target = Target::parse(to).ok_or_else(|| {
+            let what = match to {
+                "" => "expected a target such as web.shop:8080".to_owned(),
+                _ => format!("{to:?} is no target; expected SERVICE, SERVICE.NAMESPACE, or either with :PORT"),
+            };
+            (column(from), what)
+        })?;
+        let is_number = weight.bytes().all(|byte| byte.is_ascii_digit());
+        let weight = weight.parse().ok().filter(|weight| is_number && *weight <= HEAVIEST).ok_or_else(|| {
+            let at = from + part.trim().len() - weight.len();
+            (column(at), format!("{weight:?} is no weight; expected a number from 0 to {HEAVIEST}"))
+        })?;
+        targets.push((target, weight));
+    }
+    Ok(targets)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_read() {
+        let text = "\n# a comment\nHost(`a.example`) && PathPrefix(`/api`) => api.shop:8080 3,  api-next 1\n\nPath(`/a=>b`)=>web\n";
+        let routes = read(text);
+        assert_eq!(routes.bad, []);
+        let shown: Vec<_> = routes
+            .lines
+            .iter()
+            .map(|line| {
+                let to = |(target, weight): &(Target, u32)| {
+                    (target.service.clone(), target.namespace.clone(), target.port, *weight)
+                };
+                (line.number, line.rule.to_string(), line.length, line.targets.iter().map(to).collect::<Vec<_>>())
+            })
+            .collect();
+        let api = ("api".to_owned(), Some("shop".to_owned()), Some(8080), 3);
+        let next = ("api-next".to_owned(), None, None, 1);
+        let want = [
+            (3, "Host(`a.example`) && PathPrefix(`/api`)".to_owned(), 39, vec![api, next]),
+            (5, "Path(`/a=>b`)".to_owned(), 13, vec![("web".to_owned(), None, None, 1)]),
+        ];
+        assert_eq!(shown, want);
+    }
+
+    #[test]
+    fn a_bad_line_alone_is_left_out() {
+        for (line, column, what) in [
+            ("Path(`/a`)", 11, "expected &&, || or =>"),
+            ("Path(`/a`) => ", 15, "expected a target such as web.shop:8080"),
+            ("Path(`/a`) => web,", 19, "expected a target such as web.shop:8080"),
+            (
+                "Path(`/a`) => Web",
+                15,
+                "\"Web\" is no target; expected SERVICE, SERVICE.NAMESPACE, or either with :PORT",
+            ),
+            ("Path(`/a`) => web x", 19, "\"x\" is no weight; expected a number from 0 to 1000000"),
+            ("Path(`/ä`) => web -1", 19, "\"-1\" is no weight; expected a number from 0 to 1000000"),
+            ("Path(`/a`) => web 1 2", 19, "\"1 2\" is no weight; expected a number from 0 to 1000000"),
+            ("PathPrefx(`/a`) => web", 1, "PathPrefx is no matcher (did you mean PathPrefix?)"),
+            ("Foo(`/a`) => web", 1, "Foo is no matcher"),
+            ("=> web", 1, "expected a matcher such as Host(`shop.example`) or PathPrefix(`/api`)"),
+        ] {
+            let routes = read(&format!("Path(`/`) => one\n{line}\nPath(`/b`) => two"));
+            assert_eq!(routes.lines.len(), 2, "{line}");
+            let bad: Vec<_> = routes.bad.iter().map(|bad| (bad.number, bad.column, bad.what.as_str())).collect();
+            assert_eq!(bad, [(2, column, what)], "{line}");
+        }
+    }
+
+    #[test]
+    fn a_rule_fits_ports_that_have_what_it_asks_for() {
+        for (rule, http, tcp) in [
+            ("Path(`/`)", true, false),
+            ("HostSNI(`a`)", false, true),
+            ("ClientIP(`10.0.0.1`)", true, true),
+            ("HostSNI(`a`) && Path(`/`)", false, false),
+        ] {
+            let line = route(&format!("{rule} => web"), 1).expect("a route");
+            assert_eq!((line.fits(Protocol::Http), line.fits(Protocol::Tcp)), (http, tcp), "{rule}");
+            assert!(!line.fits(Protocol::Udp), "{rule}");
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! A rule with its expressions made ready.
+
+use maesh_config::rule::{Matcher, Rule};
+use regex::Regex;
+
+use super::RouteFacts;
+
+/// A rule that can be tried.
+pub(super) enum CompiledRule {
+    Always,
+    Any(Vec<Self>),
+    All(Vec<Self>),
+    Not(Box<Self>),
+    /// A matcher without an expression.
+    Is(Matcher),
+    Finds(Searched, Regex),
+}
+
+/// Where an expression is looked for.
+pub(super) enum Searched {
+    Host,
+    Path,
+    Field(Box<str>),
+    Query(Box<str>),
+    Cookie(Box<str>),
+}
+
+impl CompiledRule {
+    pub(super) fn of(rule: Option<&Rule>) -> Result<Self, regex::Error> {
+        let Some(rule) = rule else { return Ok(Self::Always) };
+        let all = |parts: &[Rule]| parts.iter().map(|part| Self::of(Some(part))).collect::<Result<Vec<_>, _>>();
+        Ok(match rule {
+            Rule::Any(parts) => Self::Any(all(parts)?),
+            Rule::All(parts) => Self::All(all(parts)?),
+            Rule::Not(part) => Self::Not(Box::new(Self::of(Some(part))?)),
+            Rule::Is(matcher) => Self::matcher(matcher)?,
+        })
+    }
+
+    fn matcher(matcher: &Matcher) -> Result<Self, regex::Error> {
+        let (searched, expression) = match matcher {
+            Matcher::HostRegexp(it) | Matcher::HostSniRegexp(it) => (Searched::Host, it),
+            Matcher::PathRegexp(it) => (Searched::Path, it),
+            Matcher::HeaderRegexp(name, it) => (Searched::Field(name.clone()), it),
+            Matcher::QueryRegexp(name, it) => (Searched::Query(name.clone()), it),
+            Matcher::CookieRegexp(name, it) => (Searched::Cookie(name.clone()), it),
+            _ => return Ok(Self::Is(matcher.clone())),
+        };
+        Ok(Self::Finds(searched, expression.compiled()?))
+    }
+
+    /// Whether it holds.
+    pub(super) fn holds(&self, facts: &RouteFacts<'_>) -> bool {
+        match self {
+            Self::Always => true,
+            Self::Any(parts) => parts.iter().any(|part| part.holds(facts)),
+            Self::All(parts) => parts.iter().all(|part| part.holds(facts)),
+            Self::Not(part) => !part.holds(facts),
+            Self::Is(matcher) => is(matcher, facts),
+            Self::Finds(searched, expression) => finds(searched, expression, facts),
+        }
+    }
+}
+
+fn is(matcher: &Matcher, facts: &RouteFacts<'_>) -> bool {
+    match matcher {
+        Matcher::HostSni(name) if &**name == "*" => true,
+        Matcher::Host(host) | Matcher::HostSni(host) => facts.host == &**host,
+        Matcher::Path(path) => facts.path() == &**path,
+        Matcher::PathPrefix(prefix) => facts.path().starts_with(&**prefix),
+        Matcher::Method(method) => facts.method == &**method,
+        Matcher::Header(name, wanted) => facts.has_field(name, |value| value == &**wanted),
+        Matcher::Query(key, wanted) => facts.has_query(key, |value| value == &**wanted),
+        Matcher::Cookie(name, wanted) => facts.has_cookie(name, |value| value == &**wanted),
+        Matcher::ClientIp(net) => net.contains(&facts.caller),
+        // Those with an expression were made ready.
+        Matcher::HostRegexp(_)
+        | Matcher::HostSniRegexp(_)
+        | Matcher::PathRegexp(_)
+        | Matcher::HeaderRegexp(..)
+        | Matcher::QueryRegexp(..)
+        | Matcher::CookieRegexp(..) => false,
+    }
+}
+
+fn finds(searched: &Searched, expression: &Regex, facts: &RouteFacts<'_>) -> bool {
+    let is_found = |text: &str| expression.is_match(text);
+    match searched {
+        Searched::Host => is_found(facts.host),
+        Searched::Path => is_found(facts.path()),
+        Searched::Field(name) => facts.has_field(name, is_found),
+        Searched::Query(key) => facts.has_query(key, is_found),
+        Searched::Cookie(name) => facts.has_cookie(name, is_found),
+    }
+}

@@ -1,0 +1,118 @@
+//! What rules ask of a request or connection.
+
+use std::{
+    borrow::Cow,
+    net::IpAddr,
+    sync::{LazyLock, OnceLock},
+};
+
+use http::HeaderMap;
+
+/// A request or connection, as rules see it.
+pub(crate) struct RouteFacts<'a> {
+    /// `Host` in small letters without port, or the server name of TLS; empty if there is none.
+    pub(crate) host: &'a str,
+    /// The path as it was sent.
+    pub(crate) sent_path: &'a str,
+    pub(crate) query: Option<&'a str>,
+    pub(crate) method: &'a str,
+    pub(crate) fields: &'a HeaderMap,
+    pub(crate) caller: IpAddr,
+    /// The path as rules see it, once somebody asked.
+    pub(crate) path: OnceLock<Cow<'a, str>>,
+}
+
+/// Of a connection.
+static NO_FIELDS: LazyLock<HeaderMap> = LazyLock::new(HeaderMap::new);
+
+impl<'a> RouteFacts<'a> {
+    /// A connection or flow of `caller`, whose server name of TLS is `host` if it said any.
+    pub(crate) fn of_connection(host: &'a str, caller: IpAddr) -> Self {
+        let path = OnceLock::new();
+        Self { host, sent_path: "", query: None, method: "", fields: &NO_FIELDS, caller, path }
+    }
+
+    /// The path as rules see it: what is percent-encoded without need is decoded, as no endpoint tells the two apart. Reserved
+    /// characters, `%` itself and what is no UTF-8 stay as they are.
+    pub(super) fn path(&self) -> &str {
+        self.path.get_or_init(|| decoded(self.sent_path))
+    }
+
+    /// Whether the query has `key` with a value that `is` accepts. Both are decoded as forms encode them.
+    pub(super) fn has_query(&self, key: &str, is: impl Fn(&str) -> bool) -> bool {
+        let query = self.query.unwrap_or_default();
+        form_urlencoded::parse(query.as_bytes()).any(|(name, value)| name == key && is(&value))
+    }
+
+    /// Whether a field of this name has a value that `is` accepts.
+    pub(super) fn has_field(&self, name: &str, is: impl Fn(&str) -> bool) -> bool {
+        self.fields.get_all(name).iter().any(|value| is(&String::from_utf8_lossy(value.as_bytes())))
+    }
+
+    /// Whether a cookie of this name has a value that `is` accepts (RFC 6265 section 4.2.1).
+    pub(super) fn has_cookie(&self, name: &str, is: impl Fn(&str) -> bool) -> bool {
+        let fields = self.fields.get_all(http::header::COOKIE);
+        let pairs = fields.iter().flat_map(|field| field.as_bytes().split(|byte| *byte == b';'));
+        pairs.map(<[u8]>::trim_ascii).any(|pair| {
+            let value = pair.strip_prefix(name.as_bytes()).and_then(|rest| rest.strip_prefix(b"="));
+            value.is_some_and(|value| is(&String::from_utf8_lossy(value)))
+        })
+    }
+}
+
+fn decoded(path: &str) -> Cow<'_, str> {
+    if !path.contains('%') {
+        return path.into();
+    }
+    let (bytes, mut out, mut at) = (path.as_bytes(), Vec::with_capacity(path.len()), 0);
+    while at < bytes.len() {
+        let meant = if bytes[at] == b'%' { bytes.get(at + 1..at + 3).and_then(byte_of) } else { None };
+        match meant {
+            Some(byte) if is_free(byte) => {
+                out.push(byte);
+                at += 3;
+            }
+            _ => {
+                out.push(bytes[at]);
+                at += 1;
+            }
+        }
+    }
+    String::from_utf8(out).map_or_else(|_| path.into(), Cow::from)
+}
+
+fn byte_of(digits: &[u8]) -> Option<u8> {
+    let digits =
+        std::str::from_utf8(digits).ok().filter(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()))?;
+    u8::from_str_radix(digits, 16).ok()
+}
+
+/// Whether a byte means the same encoded and not (RFC 3986 section 2.3), or is a part of a letter beyond ASCII.
+fn is_free(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~' | b' ') || byte >= 0x80
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_decoded_where_that_changes_nothing() {
+        for (sent, seen) in [
+            ("/a/b", "/a/b"),
+            ("/%61dmin", "/admin"),
+            ("/%2fadmin", "/%2fadmin"),
+            ("/a%2Fb", "/a%2Fb"),
+            ("/%C3%A4", "/ä"),
+            ("/%ff", "/%ff"),
+            ("/%25x", "/%25x"),
+            ("/%", "/%"),
+            ("/%4", "/%4"),
+            ("/%+1", "/%+1"),
+            ("/a%20b", "/a b"),
+            ("/%2e%2E/x", "/../x"),
+        ] {
+            assert_eq!(decoded(sent), seen, "{sent}");
+        }
+    }
+}
