@@ -20,12 +20,13 @@ use maesh_config::{
 
 use self::unit::Unit;
 use crate::{
+    diagnostic::{Diagnostic, Reason},
     event::Event,
     facts::{Fact, View},
     graph::Graph,
     index::Index,
     kinds::{ObjectKind, ReadContext},
-    placement::Placement,
+    placement::{Placement, listener::LostClaim},
     plan::{Plans, annotations, workload},
     publication::{Outbox, Publication},
     step::{Step, Timers},
@@ -184,10 +185,15 @@ impl Compiler {
             Unit::Endpoints(name) => publication.endpoints(name, plans, &mut step),
             Unit::Proxies => publication.publish_proxies(&placement.listeners, &mut step),
             Unit::Listener(id) => {
-                let (listener, owners) = placement.listeners.get(id).unzip();
+                let (listener, owners, lost) = match placement.listeners.get(id) {
+                    Some((listener, owners, lost)) => (Some(listener), owners, lost),
+                    None => (None, Vec::new(), Vec::new()),
+                };
                 if step.out.set(Kind::Listener, &id.0, listener.map(Resource::Listener)) {
-                    step.out.touch(owners.unwrap_or_default());
+                    step.out.touch(owners);
                 }
+                let lost = lost.iter().filter_map(|lost| claim_is_lost(lost, &step)).collect();
+                step.out.diagnose(&format!("claims/{id}"), lost);
             }
             Unit::Name(name) => publication.name(name, plans.get(name), placement, &mut step),
             Unit::Mesh => {
@@ -218,6 +224,18 @@ impl Compiler {
         graph.record(unit, view.into_reads().into_iter().filter(|fact| !is_own(fact)));
         changed.iter().for_each(|fact| mark(graph, config, fact));
     }
+}
+
+/// What is said of a Service whose name is another one's.
+fn claim_is_lost(lost: &LostClaim, step: &Step<'_>) -> Option<Diagnostic> {
+    let service = step.view.service(&lost.by)?;
+    let text = format!(
+        "annotation routes claims the host {}, which the older Service {} has on the same port: requests for it go there. \
+         Choose another host, or take it out of the other Service's rules.",
+        lost.host, lost.has
+    );
+    let bad = Diagnostic::of(Reason::InvalidAnnotation, "Service", &service.meta, "metadata.annotations", text);
+    Some(bad.value(lost.host.to_string()).using("the older claim"))
 }
 
 /// Marks the units that are named after `fact` or read it.

@@ -216,7 +216,7 @@ impl Placement {
             Some(Some(address)) => {
                 listened.map(|(port, listen)| OwnListener::own(address, listen, name, port)).collect()
             }
-            None => listened.map(|(port, listen)| OwnListener::shared(listen, port)).collect(),
+            None => listened.map(|(port, listen)| OwnListener::shared(listen, port, &plan.age)).collect(),
         };
         let mut needs: Vec<_> = wanted.iter().map(|listener| listener.id.clone()).collect();
         step.view.note(Fact::Placement(name.clone()));
@@ -228,11 +228,12 @@ impl Placement {
             wanted.push(listener);
         }
         let until = step.now + step.config.horizon;
-        let leaves = |old: &&OwnListener| old.is_shared() && !wanted.contains(old);
-        let known = |old: &OwnListener| left.iter().any(|(left, _)| left == old);
-        let leaving: Vec<_> =
-            self.listeners.of(name).filter(leaves).filter(|old| !known(old)).map(|old| (old.clone(), until)).collect();
-        left.retain(|(left, until)| *until > step.now && !wanted.contains(left));
+        let is_wanted = |old: &OwnListener| wanted.iter().any(|now| now.is_like(old));
+        let leaves = |old: &&OwnListener| old.is_shared() && !is_wanted(old);
+        let known = |old: &OwnListener| left.iter().any(|(left, _)| left.is_like(old));
+        let of_before = self.listeners.of(name).filter(leaves).filter(|old| !known(old));
+        let leaving: Vec<_> = of_before.map(|old| (old.without_claims(), until)).collect();
+        left.retain(|(left, until)| *until > step.now && !is_wanted(left));
         if !step.config.horizon.is_zero() {
             leaving.iter().for_each(|(_, until)| step.timers.set(*until, name));
             left.extend(leaving);

@@ -91,6 +91,9 @@ fn metadata(annotated: bool) -> impl Strategy<Value = Value> {
             ("scheme", "https"),
             ("tls-ca", "web"),
             ("80.tls-ca", "x"),
+            ("routes", "Host(`a.example`) => web\nPath(`/`) => web"),
+            ("routes", "Host(`a.example`) || Host(`b.example`) => x\nHostSNI(`a.example`) => web"),
+            ("80.routes", "Path(`/` => web"),
         ][..],
     );
     let annotations = prop::collection::vec(annotation, 0..if annotated { 3 } else { 1 });

@@ -9,6 +9,7 @@ mod endpoints;
 mod names;
 mod policies;
 mod ports;
+mod routes;
 mod tls;
 mod units;
 mod workloads;

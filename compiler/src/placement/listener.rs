@@ -3,16 +3,17 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    sync::Arc,
 };
 
 use ahash::AHashMap;
 use maesh_config::{
     ServiceName,
-    model::{Bind, Listener, ListenerId, Protocol, Transport},
+    model::{Bind, Claim, Listener, ListenerId, Protocol, Transport},
 };
 
 use super::places::Listen;
-use crate::plan::service::Port;
+use crate::plan::service::{Age, Port};
 
 /// A listener that one Service needs, alone or with others.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -23,6 +24,8 @@ pub(crate) struct OwnListener {
     pub(crate) transport: Transport,
     pub(crate) owner: Option<(ServiceName, u16)>,
     http: bool,
+    /// Names that the Service's rules claim here, and how old it is: the oldest one has them.
+    claims: Option<(Age, Vec<Arc<str>>)>,
 }
 
 impl OwnListener {
@@ -36,6 +39,7 @@ impl OwnListener {
             transport,
             owner: Some((service.clone(), port.number)),
             http: port.protocol == Protocol::Http,
+            claims: None,
         }
     }
 
@@ -48,6 +52,7 @@ impl OwnListener {
             transport: of.transport,
             owner: Some((service.clone(), of.number)),
             http,
+            claims: None,
         }
     }
 
@@ -56,8 +61,18 @@ impl OwnListener {
         self.bind.is_none() && self.owner.is_none()
     }
 
-    /// On the shared address.
-    pub(crate) fn shared(listen: u16, port: &Port) -> Self {
+    /// Whether both are the same listener for the same use, whatever they claim there.
+    pub(crate) fn is_like(&self, other: &Self) -> bool {
+        (&self.id, &self.owner, self.http) == (&other.id, &other.owner, other.http)
+    }
+
+    /// The same without claims: a Service that leaves has none.
+    pub(crate) fn without_claims(&self) -> Self {
+        Self { claims: None, ..self.clone() }
+    }
+
+    /// On the shared address; `age` is that of the Service.
+    pub(crate) fn shared(listen: u16, port: &Port, age: &Age) -> Self {
         Self {
             id: ListenerId::new(Bind::Shared, listen, Transport::Tcp),
             bind: None,
@@ -65,6 +80,7 @@ impl OwnListener {
             transport: Transport::Tcp,
             owner: None,
             http: port.protocol == Protocol::Http,
+            claims: (!port.claims.is_empty()).then(|| (age.clone(), port.claims.clone())),
         }
     }
 }
@@ -84,6 +100,18 @@ struct ListenerUse {
     owner: Option<u16>,
     http: bool,
     tls: bool,
+    /// Names of its rules here, of HTTP and of TLS.
+    hosts: Vec<Arc<str>>,
+    sni: Vec<Arc<str>>,
+    age: Option<Age>,
+}
+
+/// A name that a Service claims and another one has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct LostClaim {
+    pub(crate) host: Arc<str>,
+    pub(crate) by: ServiceName,
+    pub(crate) has: ServiceName,
 }
 
 /// All listeners.
@@ -125,12 +153,13 @@ impl Listeners {
     }
 
     /// A listener, with the Services that own it; `None` if nobody needs it.
-    pub(crate) fn get(&self, id: &ListenerId) -> Option<(Listener, Vec<ServiceName>)> {
+    pub(crate) fn get(&self, id: &ListenerId) -> Option<(Listener, Vec<ServiceName>, Vec<LostClaim>)> {
         let wanted = self.wanted.get(id)?;
         // On a shared port the many Services are not named: it is theirs together.
         let is_owned = wanted.by.values().any(|needs| needs.owner.is_some());
         let owners = if is_owned { wanted.by.keys().cloned().collect() } else { Vec::new() };
-        Some((wanted.listener(id.clone()), owners))
+        let (listener, lost) = wanted.listener(id.clone());
+        Some((listener, owners, lost))
     }
 
     fn add(&mut self, service: &ServiceName, listener: &OwnListener) {
@@ -144,6 +173,11 @@ impl Listeners {
         needs.owner = needs.owner.or_else(|| listener.owner.as_ref().map(|owner| owner.1));
         needs.http |= listener.http;
         needs.tls |= listener.owner.is_none() && !listener.http;
+        if let Some((age, names)) = &listener.claims {
+            needs.age = Some(age.clone());
+            let claims = if listener.http { &mut needs.hosts } else { &mut needs.sni };
+            claims.extend_from_slice(names);
+        }
     }
 
     fn drop(&mut self, service: &ServiceName, listener: &OwnListener) {
@@ -157,9 +191,12 @@ impl Listeners {
 }
 
 impl ListenerUsers {
-    fn listener(&self, id: ListenerId) -> Listener {
+    fn listener(&self, id: ListenerId) -> (Listener, Vec<LostClaim>) {
+        let (hosts, mut lost) = self.claims(|needs| &needs.hosts);
+        let (sni, more) = self.claims(|needs| &needs.sni);
+        lost.extend(more);
         let owner = self.by.iter().find_map(|(service, needs)| Some((service.clone(), needs.owner?)));
-        Listener {
+        let listener = Listener {
             id,
             bind: self.bind,
             port: self.port,
@@ -167,8 +204,25 @@ impl ListenerUsers {
             owner,
             http: self.by.values().any(|needs| needs.http),
             tls: self.by.values().any(|needs| needs.tls),
-            hosts: Vec::new(),
-            sni: Vec::new(),
+            hosts,
+            sni,
+        };
+        (listener, lost)
+    }
+
+    /// Who has which name: the oldest Service that claims it.
+    fn claims(&self, names: impl Fn(&ListenerUse) -> &[Arc<str>]) -> (Vec<Claim>, Vec<LostClaim>) {
+        let mut by_age: Vec<_> = self.by.iter().filter(|(_, needs)| needs.age.is_some()).collect();
+        by_age.sort_by(|(_, a), (_, b)| a.age.cmp(&b.age));
+        let (mut taken, mut lost) = (BTreeMap::<Arc<str>, ServiceName>::new(), Vec::new());
+        for (service, needs) in by_age {
+            for host in names(needs) {
+                let has = taken.entry(host.clone()).or_insert_with(|| service.clone());
+                if has != service {
+                    lost.push(LostClaim { host: host.clone(), by: service.clone(), has: has.clone() });
+                }
+            }
         }
+        (taken.into_iter().map(|(host, service)| Claim { host, service }).collect(), lost)
     }
 }

@@ -1,6 +1,6 @@
 //! The routes of one port, from the annotation in force for it.
 
-use std::cmp::Reverse;
+use std::{cmp::Reverse, collections::BTreeSet, sync::Arc};
 
 use maesh_config::{
     ServiceName,
@@ -21,17 +21,43 @@ use crate::diagnostic::{Diagnostic, Reason, shortened};
 const SAID: usize = 10;
 
 impl PolicyReader<'_, '_> {
-    /// The routes of the port, the first one that holds first.
-    pub(super) fn routes(&mut self) -> Vec<Route> {
-        if self.protocol == Protocol::Udp {
-            return Vec::new();
-        }
-        let Some(AppliedAnnotation { written, value: Some(routes) }) = self.get(&ROUTES) else { return Vec::new() };
+    /// The routes of the port, in order of precedence, and the names that they claim.
+    pub(super) fn routes(&mut self) -> (Vec<Route>, Vec<Arc<str>>) {
+        let asked = self.get(&ROUTES).filter(|_| self.protocol != Protocol::Udp);
+        let Some(AppliedAnnotation { written, value: Some(routes) }) = asked else { return Default::default() };
         self.say_what_is_bad(written, &routes);
         let mut lines: Vec<&RouteLine> = routes.lines.iter().filter(|line| line.fits(self.protocol)).collect();
         // As Traefik has it. The order among equals stays.
         lines.sort_by_key(|line| Reverse(line.length));
-        lines.into_iter().map(|line| self.route(written, line)).collect()
+        let claims = lines.iter().flat_map(|line| self.claims(written, line)).collect::<BTreeSet<_>>();
+        let routes = lines.into_iter().map(|line| self.route(written, line)).collect();
+        (routes, claims.into_iter().collect())
+    }
+
+    /// The names that a rule claims: those that it says, but for names of the mesh and of the cluster, which mean a Service
+    /// already.
+    fn claims(&mut self, written: WrittenAnnotation<'_>, line: &RouteLine) -> Vec<Arc<str>> {
+        let mut claimed = Vec::new();
+        for host in line.rule.hosts().unwrap_or_default() {
+            let config = self.step.config;
+            let zones = config.zones.iter().map(ToString::to_string);
+            let mut domains = zones.chain([format!("svc.{}", config.cluster_domain), "svc".to_owned()]);
+            let service = domains.find_map(|domain| Some(host.strip_suffix(&*domain)?.strip_suffix('.')?.to_owned()));
+            let own = format!("{}.{}", self.service.meta.name, self.service.meta.namespace);
+            match service {
+                None => claimed.push(Arc::from(host)),
+                Some(service) if service == own => {}
+                Some(_) => {
+                    let text = format!(
+                        "annotation {}, line {}: the host {host} is a name of the mesh or of the cluster, which only the Service \
+                         of that name can have; requests for it do not come here. Write a host of your own, or this Service's.",
+                        written.key, line.number
+                    );
+                    self.say_of_line(written, text, host, "no claim");
+                }
+            }
+        }
+        claimed
     }
 
     fn route(&mut self, written: WrittenAnnotation<'_>, line: &RouteLine) -> Route {

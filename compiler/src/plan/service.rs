@@ -61,6 +61,8 @@ pub(crate) struct Port {
     pub(crate) target: Number,
     /// Where requests go, in order of precedence.
     pub(crate) routes: Vec<model::Route>,
+    /// Hosts, or server names of TLS, that its routes claim; sorted, once each.
+    pub(crate) claims: Vec<Arc<str>>,
     /// Policies for every request to the port.
     pub(crate) called: CalledPolicy,
     /// Policies that hold when it is chosen as a backend.
@@ -355,7 +357,7 @@ fn port(
     let scheme = if protocol == Protocol::Http { scheme } else { Scheme::Http };
     let mut reader = PolicyReader { service, number, name: named, protocol, in_force, step, found, waits };
     let (called, backend) = reader.read(scheme);
-    let routes = reader.routes();
+    let (routes, claims) = reader.routes();
     Port {
         number,
         name: written.name.clone(),
@@ -363,6 +365,7 @@ fn port(
         sni: protocol == Protocol::Tcp && wanted != Some(Protocol::Tcp) && said == AppProtocol::Tls,
         target: written.target.clone().unwrap_or_else(|| Number::Int(number.into())),
         routes,
+        claims,
         called,
         policy: backend,
     }

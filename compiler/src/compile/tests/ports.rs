@@ -45,11 +45,11 @@ fn what_a_port_carries() {
             "1/tcp/http 2/http/h2c 3/http/http",
         ),
         (
-            "bad value, unknown name, unknown port, not supported yet",
+            "bad value, unknown name, unknown port, bad line",
             "annotations: {maesh.containo.us/scheme: ftp, maesh.containo.us/shceme: h2c, \
              maesh.containo.us/81.scheme: h2c, maesh.containo.us/routes: x}",
             "ports: [{port: 80}]",
-            "80/http/http UnknownAnnotation UnknownAnnotation InvalidAnnotation UnsupportedAnnotation",
+            "80/http/http UnknownAnnotation UnknownAnnotation InvalidAnnotation InvalidAnnotation",
         ),
         ("TLS to endpoints", "annotations: {maesh.containo.us/scheme: https}", "ports: [{port: 80}]", "80/http/https"),
         (

@@ -1,0 +1,114 @@
+//! What becomes of the annotation `routes`.
+
+use serde_json::json;
+
+use super::*;
+
+/// Service shop/NAME with these lines as its routes, created on this day of the month.
+fn routed(name: &str, day: u32, lines: &str, ports: &str) -> String {
+    let annotations = json!({"maesh.containo.us/routes": lines});
+    let metadata = format!("creationTimestamp: \"2026-01-{day:02}T00:00:00Z\", annotations: {annotations}");
+    service(name, &metadata, ports)
+}
+
+const HTTP: &str = "ports: [{port: 80}]";
+
+/// The routes of each port of shop/web, in words.
+fn routes(output: &Output) -> Vec<String> {
+    let service = output.change.upserts.iter().find_map(|resource| match resource {
+        Resource::Service(service) if &*service.name.name == "web" => Some(service),
+        _ => None,
+    });
+    let to = |backend: &model::Backend| {
+        format!("{}.{}:{} {}", backend.service.name, backend.service.namespace, backend.port, backend.weight)
+    };
+    let routes = service.into_iter().flat_map(|service| &service.ports).flat_map(|port| {
+        port.routes.iter().map(move |route| {
+            let rule = route.rule.as_ref().map_or_else(|| "any".into(), ToString::to_string);
+            let backends: Vec<_> = route.backends.iter().map(to).collect();
+            format!("{}: {rule} => {}", port.number, backends.join(", "))
+        })
+    });
+    routes.collect()
+}
+
+/// Which names are whose, on all listeners.
+fn claims(output: &Output) -> Vec<String> {
+    let listeners = output.change.upserts.iter().filter_map(|resource| match resource {
+        Resource::Listener(listener) => Some(listener),
+        _ => None,
+    });
+    let all = listeners.flat_map(|listener| {
+        let hosts = listener.hosts.iter().map(|claim| ("http", claim));
+        let sni = listener.sni.iter().map(|claim| ("sni", claim));
+        hosts.chain(sni).map(move |(of, claim)| format!("{} {of} {} {}", listener.port, claim.host, claim.service.name))
+    });
+    let mut all: Vec<_> = all.collect();
+    all.sort();
+    all
+}
+
+#[test]
+fn the_longest_rule_is_the_first() {
+    let lines = "PathPrefix(`/`) => a\nHost(`x.example`) && PathPrefix(`/api`) => b.other:8080 3, c 1\nPathPrefix(`/b`) => c\nPathPrefix(`/c`) => a";
+    let yaml = routed("web", 1, lines, HTTP) + &service("a", "", HTTP) + &service("c", "", HTTP);
+    let output = compiled(dev(), &yaml);
+    let want = [
+        "80: Host(`x.example`) && PathPrefix(`/api`) => b.other:8080 3, c.shop:80 1",
+        "80: PathPrefix(`/b`) => c.shop:80 1",
+        "80: PathPrefix(`/c`) => a.shop:80 1",
+        "80: PathPrefix(`/`) => a.shop:80 1",
+    ];
+    assert_eq!(routes(&output), want);
+    // The one target that does not exist.
+    let found: Vec<_> = output.found.iter().map(|found| found.message.to_string()).collect();
+    assert_eq!(found.len(), 1, "{found:#?}");
+    assert!(found[0].contains("line 2: the target b is Service other/b, which does not exist"), "{found:#?}");
+}
+
+#[test]
+fn each_port_takes_the_lines_that_fit_it() {
+    let lines = "Path(`/a`) => web:81\nHostSNI(`a.example`) => web:80\nClientIP(`10.0.0.0/8`) => web:80\nHostSNI(`b`) && Path(`/`) => web\nPath(`/b`";
+    let ports =
+        "ports: [{port: 80, name: a}, {port: 81, name: b, appProtocol: tcp}, {port: 82, name: c, protocol: UDP}]";
+    let output = compiled(dev(), &routed("web", 1, lines, ports));
+    let want = [
+        "80: ClientIP(`10.0.0.0/8`) => web.shop:80 1",
+        "80: Path(`/a`) => web.shop:81 1",
+        "81: ClientIP(`10.0.0.0/8`) => web.shop:80 1",
+        "81: HostSNI(`a.example`) => web.shop:80 1",
+    ];
+    assert_eq!(routes(&output), want);
+    let found: Vec<_> = output.found.iter().map(|found| found.message.to_string()).collect();
+    assert_eq!(found.len(), 2, "{found:#?}");
+    assert!(found.iter().any(|text| text.contains("line 4: no port has all that this rule asks for")), "{found:#?}");
+    assert!(found.iter().any(|text| text.contains("line 5, column 10: expected , or )")), "{found:#?}");
+}
+
+#[test]
+fn a_host_is_the_oldest_services() {
+    let lines = "Host(`shop.example`) => web\nHost(`web.shop.maesh`) => web\nHost(`old.shop.maesh`) => web";
+    let web = routed("web", 2, lines, HTTP);
+    let old = routed("old", 1, "Host(`Shop.example`) || Host(`old.example`) => old", HTTP);
+    let output = compiled(dev(), &web);
+    assert_eq!(claims(&output), ["80 http shop.example web"]);
+    let output = compiled(dev(), &(web + &old));
+    assert_eq!(claims(&output), ["80 http old.example old", "80 http shop.example old"]);
+    let found: Vec<_> = output.found.iter().map(|found| found.message.to_string()).collect();
+    assert_eq!(found.len(), 2, "{found:#?}");
+    assert!(
+        found.iter().any(|text| text.contains("claims the host shop.example, which the older Service shop/old has"))
+    );
+    assert!(
+        found.iter().any(|text| text.contains("line 3: the host old.shop.maesh is a name of the mesh")),
+        "{found:#?}"
+    );
+}
+
+#[test]
+fn server_names_of_tls_are_claimed_too() {
+    let ports = "ports: [{port: 443, appProtocol: https}]";
+    let output = compiled(dev(), &routed("web", 1, "HostSNI(`pay.example`) => web\nHostSNI(`*`) => web", ports));
+    assert_eq!(claims(&output), ["443 sni pay.example web"]);
+    assert!(output.found.is_empty(), "{:#?}", output.found);
+}
