@@ -19,6 +19,7 @@ mod open_files;
 mod own;
 mod policies;
 mod quickstart;
+mod routes;
 mod slow_peers;
 mod standard_output;
 mod stanza;

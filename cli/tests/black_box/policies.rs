@@ -49,7 +49,7 @@ fn every_example_of_the_reference_is_accepted_and_serves() {
     }
     // Services and a ConfigMap that examples name.
     text += &config_map("internal-ca", &Authority::new().pem());
-    for other in ["web-static", "web-next"] {
+    for other in ["web-static", "web-next", "api"] {
         text += &annotated(other, "", &web);
     }
     save(folder.path(), "all.yaml", &text);

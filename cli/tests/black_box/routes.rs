@@ -1,0 +1,156 @@
+//! The annotation `routes` through `maesh dev`: requests go by what they are, and each case has its twin that does not fit.
+#![allow(clippy::unwrap_used, reason = "a test ends where something is missing")]
+
+use std::{collections::BTreeMap, net::SocketAddr};
+
+use crate::support::{
+    Dev, await_condition,
+    backend::Backend,
+    http::{Answer, Client, get},
+    manifest::{save, service, slices},
+};
+
+/// Services `web`, `api` and `next` of shop on port 8080, each with a backend of its name.
+struct Shop {
+    folder: tempfile::TempDir,
+    backends: BTreeMap<&'static str, Backend>,
+}
+
+impl Shop {
+    fn new() -> Self {
+        let backends = ["web", "api", "next"].map(|name| (name, Backend::http(name)));
+        Self { folder: tempfile::tempdir().unwrap(), backends: backends.into() }
+    }
+
+    /// Writes the manifests; `routes` are the lines of `web`.
+    fn save(&self, routes: &str) {
+        let annotation = format!("maesh.containo.us/routes: {}", serde_json::Value::from(routes));
+        let one = |(name, backend): (&&str, &Backend)| {
+            let annotations = if *name == "web" { annotation.as_str() } else { "" };
+            service("shop", name, 8080, annotations) + &slices("shop", name, &[backend.address]) + "---\n"
+        };
+        save(self.folder.path(), "shop.yaml", &self.backends.iter().map(one).collect::<String>());
+    }
+
+    fn start(&self, routes: &str) -> Dev {
+        self.save(routes);
+        Dev::start(self.folder.path())
+    }
+}
+
+fn ask(at: SocketAddr, method: &str, target: &str, host: &str, fields: &str) -> Answer {
+    let request = format!("{method} {target} HTTP/1.1\r\nHost: {host}\r\n{fields}\r\n");
+    Client::connect(at).and_then(|mut client| client.send(request.as_bytes())).unwrap()
+}
+
+#[test]
+fn requests_go_by_what_they_are() {
+    for (rule, fits, others) in [
+        ("Path(`/api`)", ("GET", "/api?x=1", ""), &[("GET", "/api/", ""), ("GET", "/", "")][..]),
+        ("PathPrefix(`/api`)", ("GET", "/%61pi/x", ""), &[("GET", "/ap", ""), ("GET", "/x/api", "")]),
+        ("PathRegexp(`^/items/[0-9]+$`)", ("GET", "/items/17", ""), &[("GET", "/items/x", "")]),
+        ("Method(`POST`)", ("POST", "/", "Content-Length: 0\r\n"), &[("GET", "/", "")]),
+        (
+            "Header(`X-Beta`, `yes`)",
+            ("GET", "/", "x-beta: yes\r\n"),
+            &[("GET", "/", "x-beta: no\r\n"), ("GET", "/", "")],
+        ),
+        ("HeaderRegexp(`X-Beta`, `^y`)", ("GET", "/", "X-Beta: yes\r\n"), &[("GET", "/", "X-Beta: my\r\n")]),
+        ("Query(`beta`, `1`)", ("GET", "/?a=b&beta=1", ""), &[("GET", "/?beta=2", ""), ("GET", "/", "")]),
+        ("QueryRegexp(`beta`, `^1`)", ("GET", "/?beta=17", ""), &[("GET", "/?beta=21", "")]),
+        ("Cookie(`beta`, `1`)", ("GET", "/", "Cookie: a=b; beta=1\r\n"), &[("GET", "/", "Cookie: beta=2\r\n")]),
+        ("CookieRegexp(`user`, `^1`)", ("GET", "/", "Cookie: user=17\r\n"), &[("GET", "/", "Cookie: user=71\r\n")]),
+        ("ClientIP(`127.0.0.0/8`) && Path(`/a`)", ("GET", "/a", ""), &[("GET", "/", "")]),
+        ("Path(`/a`) || !PathPrefix(`/`)", ("GET", "/a", ""), &[("GET", "/b", "")]),
+    ] {
+        let shop = Shop::new();
+        let dev = shop.start(&format!("{rule} => api"));
+        assert!(dev.early.is_empty(), "{rule}: {:#?}", dev.early);
+        let at = dev.served_at("web.shop.maesh");
+        let by = |(method, target, fields): (&str, &str, &str)| {
+            let answer = ask(at, method, target, "web.shop.maesh", fields);
+            assert_eq!(answer.status, 200, "{rule}: {answer:?}");
+            answer.by().to_owned()
+        };
+        assert_eq!(by(fits), "api", "{rule}");
+        for other in others {
+            assert_eq!(by(*other), "web", "{rule} {other:?}");
+        }
+        // The target's own name is not led anywhere.
+        assert_eq!(get(at, "api.shop.maesh", "/").unwrap().by(), "api");
+    }
+}
+
+#[test]
+fn the_longest_rule_wins_and_weights_share() {
+    let shop = Shop::new();
+    let dev = shop.start(
+        "# short before long\nPathPrefix(`/`) => next\nPathPrefix(`/api`) => api\nPathPrefix(`/both`) => api 1, next 3\n\
+         PathPrefix(`/none`) => api 0, next",
+    );
+    assert!(dev.early.is_empty(), "{:#?}", dev.early);
+    let mut client = Client::connect(dev.served_at("web.shop.maesh")).unwrap();
+    let mut by = |path: &str| client.get("web.shop.maesh", path).unwrap().by().to_owned();
+    assert_eq!((by("/api/x").as_str(), by("/other").as_str()), ("api", "next"));
+    let to_api = (0..400).filter(|_| by("/both") == "api").count();
+    assert!((60..140).contains(&to_api), "{to_api} of 400 went to a quarter");
+    assert!((0..50).all(|_| by("/none") == "next"), "a weight of 0 gets nothing");
+}
+
+#[test]
+fn a_host_of_ones_own_leads_to_the_service_that_claims_it() {
+    let shop = Shop::new();
+    let dev = shop.start("Host(`Shop.Example`) && PathPrefix(`/api`) => api\nHost(`shop.example`) => web");
+    assert!(dev.early.is_empty(), "{:#?}", dev.early);
+    let at = dev.served_at("web.shop.maesh");
+    for (host, path, status, by) in [
+        ("shop.example", "/", 200, "web"),
+        ("SHOP.example.:8080", "/api", 200, "api"),
+        ("web.shop.maesh", "/api", 200, "web"),
+        ("other.example", "/", 404, "maesh:"),
+    ] {
+        let answer = get(at, host, path).unwrap();
+        assert_eq!((answer.status, answer.by()), (status, by), "{host}{path}: {answer:?}");
+    }
+}
+
+#[test]
+fn a_bad_line_is_named_and_the_others_hold() {
+    let shop = Shop::new();
+    let dev = shop.start(
+        "PathPrefix(`/api`) => api\nPathPrefx(`/next`) => next\nPath(`/gone`) => gone\nHeaders(`a`, `b`) => api",
+    );
+    let warnings: Vec<_> =
+        dev.early.iter().map(|event| event["message"].as_str().unwrap_or_default().to_owned()).collect();
+    for want in [
+        "line 2, column 1: PathPrefx is no matcher (did you mean PathPrefix?). The line is ignored, the others hold.",
+        "line 3: the target gone is Service shop/gone, which does not exist",
+        "line 4, column 1: this is how Traefik 2 writes it, and it is understood. Write Header(`a`, `b`) today.",
+    ] {
+        assert!(warnings.iter().any(|text| text.contains(want)), "{want}: {warnings:#?}");
+    }
+    let at = dev.served_at("web.shop.maesh");
+    assert_eq!(get(at, "web.shop.maesh", "/api").unwrap().by(), "api");
+    assert_eq!(get(at, "web.shop.maesh", "/next").unwrap().by(), "web");
+    let gone = get(at, "web.shop.maesh", "/gone").unwrap();
+    assert_eq!((gone.status, gone.field("x-maesh-reason").as_deref()), (500, Some("bad_backend")), "{gone:?}");
+    assert_eq!(ask(at, "GET", "/", "web.shop.maesh", "A: b\r\n").by(), "api");
+}
+
+#[test]
+fn routes_change_while_requests_pass() {
+    let shop = Shop::new();
+    let dev = shop.start("PathPrefix(`/a`) => api");
+    let mut client = Client::connect(dev.served_at("web.shop.maesh")).unwrap();
+    let mut by = |path: &str| {
+        let answer = client.get("web.shop.maesh", path).unwrap();
+        assert_eq!(answer.status, 200, "{answer:?}");
+        answer.by().to_owned()
+    };
+    assert_eq!((by("/a").as_str(), by("/b").as_str()), ("api", "web"));
+    shop.save("PathPrefix(`/b`) => next");
+    await_condition("the new route is in force", || (by("/b") == "next").then_some(()));
+    assert_eq!(by("/a"), "web");
+    shop.save("");
+    await_condition("no route is left", || (by("/b") == "web").then_some(()));
+}
