@@ -221,7 +221,7 @@ impl Placement {
         let mut needs: Vec<_> = wanted.iter().map(|listener| listener.id.clone()).collect();
         step.view.note(Fact::Placement(name.clone()));
         for of in self.places.listens(name) {
-            let listener = OwnListener::pooled(of, name, carries_http(plan, former, of));
+            let listener = OwnListener::pooled(of, name, carries_http(plan, former, of), asks_server_names(plan, of));
             if plan.own && standing.as_ref().is_some_and(|standing| standing.has(of)) {
                 needs.push(listener.id.clone());
             }
@@ -279,6 +279,12 @@ impl Placement {
         view.note(Fact::PoolExhausted);
         self.pool_exhausted
     }
+}
+
+/// Whether the routes of the port that a port of the proxies leads to ask for server names of TLS.
+fn asks_server_names(plan: &Plan, of: Listen) -> bool {
+    let is_it = |port: &&Port| port.number == of.number && port.protocol.transport() == of.transport;
+    plan.ports.iter().find(is_it).is_some_and(Port::asks_server_names)
 }
 
 /// Whether a port of the proxies that leads to a Service alone carries HTTP: as it did, where that is not long ago.

@@ -1,11 +1,18 @@
 //! The annotation `routes` through `maesh dev`: requests go by what they are, and each case has its twin that does not fit.
 #![allow(clippy::unwrap_used, reason = "a test ends where something is missing")]
 
-use std::{collections::BTreeMap, net::SocketAddr};
+use std::{
+    collections::BTreeMap,
+    io::{Read as _, Write as _},
+    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
+};
+
+use rustls::{ClientConnection, RootCertStore, pki_types::ServerName};
 
 use crate::support::{
-    Dev, await_condition,
+    Dev, PATIENCE, await_condition,
     backend::Backend,
+    dns_tls::client,
     http::{Answer, Client, get},
     manifest::{save, service, slices},
 };
@@ -153,4 +160,62 @@ fn routes_change_while_requests_pass() {
     assert_eq!(by("/a"), "web");
     shop.save("");
     await_condition("no route is left", || (by("/b") == "web").then_some(()));
+}
+
+/// A server that says its name to whoever connects.
+fn named(name: &'static str) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let at = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(mut stream) = stream else { return };
+            // What the caller sent is read, or closing would reset the connection.
+            let _ = stream.write_all(name.as_bytes()).and_then(|()| stream.shutdown(Shutdown::Write));
+            let _ = std::io::copy(&mut stream, &mut std::io::sink());
+        }
+    });
+    at
+}
+
+/// The first bytes of TLS for this name.
+fn client_hello(name: &str) -> Vec<u8> {
+    let config = client(RootCertStore::empty());
+    let mut hello = Vec::new();
+    let mut tls = ClientConnection::new(config, ServerName::try_from(name.to_owned()).unwrap()).unwrap();
+    tls.write_tls(&mut hello).unwrap();
+    hello
+}
+
+#[test]
+fn connections_go_by_the_server_name_of_tls() {
+    let folder = tempfile::tempdir().unwrap();
+    let lines = "HostSNI(`one.example`) => one\nHostSNIRegexp(`^t`) => two\nClientIP(`10.0.0.0/8`) => two";
+    let key = |name: &str, value: &str| format!("maesh.containo.us/{name}: {}", serde_json::Value::from(value));
+    let tcp = key("traffic-type", "tcp");
+    let mut text = String::new();
+    for (name, more) in [("db", key("routes", lines)), ("one", String::new()), ("two", String::new())] {
+        let annotations = if more.is_empty() { tcp.clone() } else { format!("{tcp}, {more}") };
+        text += &(service("shop", name, 5432, &annotations) + &slices("shop", name, &[named(name)]) + "---\n");
+    }
+    save(folder.path(), "db.yaml", &text);
+    let dev = Dev::start(folder.path());
+    assert!(dev.early.is_empty(), "{:#?}", dev.early);
+    let at = dev.served_at("db.shop.maesh");
+    for (case, bytes, want) in [
+        ("a name", client_hello("one.example"), "one"),
+        ("an expression", client_hello("two.example"), "two"),
+        ("a name that no rule has", client_hello("db.example"), "db"),
+        ("no TLS", b"hello".to_vec(), "db"),
+        ("a server that speaks first", Vec::new(), "db"),
+    ] {
+        let mut stream = TcpStream::connect(at).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        // In pieces, as networks bring it.
+        for piece in bytes.chunks(100) {
+            stream.write_all(piece).unwrap();
+        }
+        let mut heard = String::new();
+        stream.read_to_string(&mut heard).unwrap();
+        assert_eq!(heard, want, "{case}");
+    }
 }

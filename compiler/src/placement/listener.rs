@@ -24,6 +24,8 @@ pub(crate) struct OwnListener {
     pub(crate) transport: Transport,
     pub(crate) owner: Option<(ServiceName, u16)>,
     http: bool,
+    /// Its routes ask for the server name of TLS.
+    names: bool,
     /// Names that the Service's rules claim here, and how old it is: the oldest one has them.
     claims: Option<(Age, Vec<Arc<str>>)>,
 }
@@ -39,12 +41,13 @@ impl OwnListener {
             transport,
             owner: Some((service.clone(), port.number)),
             http: port.protocol == Protocol::Http,
+            names: port.asks_server_names(),
             claims: None,
         }
     }
 
     /// On a port of the proxies that leads to port `of.number` of `service` alone.
-    pub(crate) fn pooled(of: Listen, service: &ServiceName, http: bool) -> Self {
+    pub(crate) fn pooled(of: Listen, service: &ServiceName, http: bool, names: bool) -> Self {
         Self {
             id: ListenerId::owned(of.listen, of.transport, service, of.number),
             bind: None,
@@ -52,6 +55,7 @@ impl OwnListener {
             transport: of.transport,
             owner: Some((service.clone(), of.number)),
             http,
+            names: names && !http,
             claims: None,
         }
     }
@@ -80,6 +84,7 @@ impl OwnListener {
             transport: Transport::Tcp,
             owner: None,
             http: port.protocol == Protocol::Http,
+            names: false,
             claims: (!port.claims.is_empty()).then(|| (age.clone(), port.claims.clone())),
         }
     }
@@ -172,7 +177,7 @@ impl Listeners {
         let needs = wanted.by.entry(service.clone()).or_default();
         needs.owner = needs.owner.or_else(|| listener.owner.as_ref().map(|owner| owner.1));
         needs.http |= listener.http;
-        needs.tls |= listener.owner.is_none() && !listener.http;
+        needs.tls |= (listener.owner.is_none() && !listener.http) || listener.names;
         if let Some((age, names)) = &listener.claims {
             needs.age = Some(age.clone());
             let claims = if listener.http { &mut needs.hosts } else { &mut needs.sni };

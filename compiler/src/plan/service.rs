@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use maesh_config::{
     ServiceName,
     model::{self, BackendPolicy, CalledPolicy, Protocol, Scheme},
+    rule::Matcher,
 };
 
 use super::{
@@ -67,6 +68,19 @@ pub(crate) struct Port {
     pub(crate) called: CalledPolicy,
     /// Policies that hold when it is chosen as a backend.
     pub(crate) policy: BackendPolicy,
+}
+
+impl Port {
+    /// Whether its routes ask for the server name that callers of TLS say.
+    pub(crate) fn asks_server_names(&self) -> bool {
+        let asks = |matcher: &Matcher| match matcher {
+            Matcher::HostSni(name) => &**name != "*",
+            Matcher::HostSniRegexp(_) => true,
+            _ => false,
+        };
+        let mut rules = self.routes.iter().filter_map(|route| route.rule.as_ref());
+        self.protocol == Protocol::Tcp && rules.any(|rule| rule.matchers().into_iter().any(asks))
+    }
 }
 
 impl Plan {

@@ -58,7 +58,8 @@ pub struct Listener {
     pub owner: Option<(ServiceName, u16)>,
     /// HTTP is served here.
     pub http: bool,
-    /// TLS is routed by SNI here: some Service has a TCP port of this number on the shared address.
+    /// TLS is routed by SNI here: some Service has a TCP port of this number on the shared address, or the routes of the owner ask
+    /// for server names.
     pub tls: bool,
     /// Hosts that rules claim on this port. Mesh names need no claim. Sorted by host.
     pub hosts: Vec<Claim>,

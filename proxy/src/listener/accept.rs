@@ -32,6 +32,9 @@ use crate::{
 /// What begins every connection of HTTP/2 (RFC 9113 section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
+/// How long a stream on a port of one Service alone may take to say its server name, where routes ask for it.
+const HELLO: Duration = Duration::from_secs(1);
+
 /// Bytes that a connection usually begins with.
 const OPENING: usize = 4096;
 
@@ -172,20 +175,20 @@ async fn dispatch(
     permit: ConnectionPermit,
 ) {
     let shared = &worker.shared;
-    let (http, owner) = {
+    let (http, tls, owner) = {
         let facts = listening.facts.load();
-        (facts.http, facts.owner.clone())
+        (facts.http, facts.tls, facts.owner.clone())
     };
     if let Some((service, port)) = owner.filter(|_| !http) {
         let called = shared.directory.named(&service);
-        return serve_tcp(
-            worker,
-            stream,
-            Bytes::new(),
-            caller,
-            OpaqueTarget { called, port, protocol: Protocol::Tcp, server_name: None },
-        )
-        .await;
+        let mut first = BytesMut::new();
+        let server_name = match tls {
+            // Boxed to keep the future of other streams small.
+            true => Box::pin(server_name(shared, caller, &mut stream, &mut first)).await,
+            false => None,
+        };
+        let carried = OpaqueTarget { called, port, protocol: Protocol::Tcp, server_name };
+        return serve_tcp(worker, stream, first.freeze(), caller, carried).await;
     }
     let mut first = BytesMut::with_capacity(OPENING);
     shared.telemetry.open_unknown.inc();
@@ -204,6 +207,23 @@ async fn dispatch(
         // On a port that carries only TLS, other connections are closed without an answer; so are those that said
         // nothing.
         Ok(Ok(Speaks::Http { .. } | Speaks::Nothing) | Err(_)) | Err(_) => {}
+    }
+}
+
+/// The server name of a stream on a port that is one Service's alone, where its routes ask for it. Who says none in time gets
+/// what callers without one get: the protocol may be one in which the server speaks first.
+async fn server_name(
+    shared: &Shared,
+    caller: IpAddr,
+    stream: &mut TcpStream,
+    first: &mut BytesMut,
+) -> Option<Box<str>> {
+    let mut held = None;
+    let fits = |bytes| fits(shared, caller, &mut held, bytes);
+    match timeout(HELLO, tls::read_opening(stream, first, fits)).await {
+        Ok(Ok(Opening::Named(name))) => Some(name),
+        // An error shows again when the stream is carried.
+        Ok(_) | Err(_) => None,
     }
 }
 
