@@ -235,7 +235,7 @@ fn claim_is_lost(lost: &LostClaim, step: &Step<'_>) -> Option<Diagnostic> {
         lost.host, lost.has
     );
     let bad = Diagnostic::of(Reason::InvalidAnnotation, "Service", &service.meta, "metadata.annotations", text);
-    Some(bad.value(lost.host.to_string()).using("the older claim"))
+    Some(bad.value(&lost.host).using("the older claim"))
 }
 
 /// Marks the units that are named after `fact` or read it.

@@ -121,6 +121,9 @@ pub enum ServiceState {
 pub struct RouteSeen {
     /// It is the Service itself, because no rule says otherwise.
     pub own: bool,
+    /// What a request or connection has to be, where it has to be anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<String>,
     /// Where it sends to.
     pub backends: Vec<BackendSeen>,
 }
@@ -308,15 +311,19 @@ impl Explainer {
     }
 
     fn routes(&self, port: &Port, question: &Question) -> Vec<RouteSeen> {
+        let own = || RouteSeen { own: true, rule: None, backends: vec![self.backend(1, Some(&port.own), question)] };
         if port.routes.is_empty() {
-            return vec![RouteSeen { own: true, backends: vec![self.backend(1, Some(&port.own), question)] }];
+            return vec![own()];
         }
         let seen = |(weight, to): &(u32, Destination<Arc<BackendPort>>)| self.backend(*weight, to.backend(), question);
         let route = |route: &crate::state::WeightedRoute| RouteSeen {
             own: false,
+            rule: route.rule.as_ref().map(ToString::to_string),
             backends: route.backends().iter().map(seen).collect(),
         };
-        port.routes.iter().map(route).collect()
+        // Requests that no rule fits go to the Service itself.
+        let rest = port.routes.iter().all(|route| route.rule.is_some()).then(own);
+        port.routes.iter().map(route).chain(rest).collect()
     }
 
     fn backend(&self, weight: u32, backend: Option<&Arc<BackendPort>>, question: &Question) -> BackendSeen {
@@ -373,6 +380,10 @@ impl Explainer {
             let upstreams = backend.upstreams.load();
             self.fitting(&upstreams, question).is_empty().then_some(Reason::NoEndpoints)
         };
+        if port.routes.iter().any(|route| route.rule.is_some()) {
+            // What a request is decides.
+            return None;
+        }
         let Some(route) = port.routes.first() else {
             return if port.own_refuses { Some(Reason::UnsupportedPolicy) } else { refuses(&port.own) };
         };

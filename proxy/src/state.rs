@@ -28,6 +28,7 @@ use maesh_config::{
     NodeName, ServiceName,
     model::{CalledPolicy, NamePort, Protocol},
     policy::Percent,
+    rule::Rule,
 };
 use maesh_discovery::{AcceptFailures, LogLimit};
 use parking_lot::Mutex;
@@ -392,6 +393,8 @@ pub(crate) enum Counts {
 
 /// Weighted backends of one route.
 pub(crate) struct WeightedRoute {
+    /// What a request or connection has to be, for people.
+    pub(crate) rule: Option<Rule>,
     /// Sum of all weights.
     total: u64,
     /// Each backend with its weight.
@@ -458,8 +461,8 @@ impl WeightedRoute {
         &self.backends
     }
 
-    fn new(backends: Vec<(u32, Destination<Arc<BackendPort>>)>) -> Self {
-        Self { total: backends.iter().map(|(weight, _)| u64::from(*weight)).sum(), backends }
+    fn new(rule: Option<Rule>, backends: Vec<(u32, Destination<Arc<BackendPort>>)>) -> Self {
+        Self { rule, total: backends.iter().map(|(weight, _)| u64::from(*weight)).sum(), backends }
     }
 
     fn pick(&self, draw: u64) -> Target<'_> {

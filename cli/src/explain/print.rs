@@ -114,7 +114,10 @@ fn of_port(out: &mut String, port: &PortSeen) {
     for route in &port.routes {
         let all: u32 = route.backends.iter().map(|backend| backend.weight).sum();
         for backend in &route.backends {
-            line(out, "  route", &of_backend(backend, &port.protocol, route.own, all));
+            let rule = route.rule.as_ref().map_or_else(String::new, |rule| format!("{} => ", escaped(rule)));
+            let rest = if route.own && port.routes.len() > 1 { "all others => " } else { "" };
+            let to = of_backend(backend, &port.protocol, route.own, all);
+            line(out, "  route", &format!("{rule}{rest}{to}"));
             of_policies(out, &backend.policies);
         }
     }

@@ -12,6 +12,7 @@ use rustls::{ClientConnection, RootCertStore, pki_types::ServerName};
 use crate::support::{
     Dev, PATIENCE, await_condition,
     backend::Backend,
+    command,
     dns_tls::client,
     http::{Answer, Client, get},
     manifest::{save, service, slices},
@@ -217,5 +218,25 @@ fn connections_go_by_the_server_name_of_tls() {
         let mut heard = String::new();
         stream.read_to_string(&mut heard).unwrap();
         assert_eq!(heard, want, "{case}");
+    }
+}
+
+#[test]
+fn explain_shows_the_rules_in_their_order() {
+    let shop = Shop::new();
+    let dev = shop.start("PathPrefix(`/`) && Method(`POST`) => api 1, next 3\nPath(`/a`) => gone");
+    // A proxy fetches the routes of a Service when it is called.
+    assert_eq!(get(dev.served_at("web.shop.maesh"), "web.shop.maesh", "/").unwrap().by(), "web");
+    let explained = command(&["explain", "web.shop.maesh:8080", "--admin", &dev.admin().to_string()]).output().unwrap();
+    let text = String::from_utf8(explained.stdout).unwrap();
+    let mut from = 0;
+    for part in [
+        "PathPrefix(`/`) && Method(`POST`) => 25 %: shop/api",
+        "PathPrefix(`/`) && Method(`POST`) => 75 %: shop/next",
+        "Path(`/a`) => 100 %: a backend that does not exist",
+        "all others => shop/web",
+    ] {
+        let at = text[from..].find(part);
+        from += at.unwrap_or_else(|| panic!("{part:?} is not there, or before the others:\n{text}"));
     }
 }

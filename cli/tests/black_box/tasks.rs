@@ -55,10 +55,7 @@ const SCENES: &[Scene] = &[
     },
     Scene { page: "mirror", services: &[("web", &[&[Answer]]), ("web-next", &[&[Silent]])] },
     Scene { page: "rate-limits", services: &[("web", &[&[Answer]])] },
-    Scene {
-        page: "routes",
-        services: &[("web", &[&[Answer]]), ("api", &[&[Answer]]), ("web-next", &[&[Answer]])],
-    },
+    Scene { page: "routes", services: &[("web", &[&[Answer]]), ("api", &[&[Answer]]), ("web-next", &[&[Answer]])] },
     Scene {
         page: "retries",
         services: &[("web", &[&[Fail(503), Fail(503), Answer]]), ("pair", &[&[Answer], &[Fail(503)]])],

@@ -322,7 +322,8 @@ impl Apply {
                 Destination::NotUnderstood => Destination::NotUnderstood,
             };
             let weighted = |route: &PublishedRoute| {
-                WeightedRoute::new(route.backends.iter().map(|(weight, to)| (*weight, destination(to))).collect())
+                let backends = route.backends.iter().map(|(weight, to)| (*weight, destination(to))).collect();
+                WeightedRoute::new(route.rule.clone(), backends)
             };
             let mut routes: Vec<_> = port.routes.iter().map(weighted).collect();
             let rules = index(port, &mut routes);
@@ -361,7 +362,7 @@ fn index(port: &PublishedPort, routes: &mut [WeightedRoute]) -> Option<RouteInde
             Ok(index) => return Some(index),
             Err(bad) => {
                 rules[bad] = None;
-                routes[bad] = WeightedRoute::new(vec![(1, Destination::NotUnderstood)]);
+                routes[bad] = WeightedRoute::new(None, vec![(1, Destination::NotUnderstood)]);
             }
         }
     }

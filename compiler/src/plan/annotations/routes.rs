@@ -128,7 +128,7 @@ fn targets(line: &str, mut at: usize) -> Result<Vec<(Target, u32)>, (usize, Stri
     for part in line[at..].split(',') {
         let from = at + (part.len() - part.trim_start().len());
         at += part.len() + 1;
-        let (to, weight) = part.trim().split_once(char::is_whitespace).unwrap_or((part.trim(), "1"));
+        let (to, weight) = part.trim().split_once(char::is_whitespace).unwrap_or_else(|| (part.trim(), "1"));
         let weight = weight.trim();
         let target = Target::parse(to).ok_or_else(|| {
             let what = match to {
