@@ -25,9 +25,10 @@ pub type Counted<'a> = &'a mut dyn FnMut(&mut dyn FnMut());
 /// All parts that are the proxy's own.
 #[must_use]
 pub fn parts() -> Vec<Part> {
-    use crate::{balance, http, policy, upstream};
+    use crate::{balance, http, policy, routes, upstream};
     let all = [
         http::instructions::PARTS,
+        routes::instructions::PARTS,
         balance::instructions::PARTS,
         policy::instructions::PARTS,
         http::server_instructions::PARTS,

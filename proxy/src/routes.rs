@@ -5,6 +5,8 @@
 
 mod compiled;
 mod facts;
+#[cfg(feature = "instructions")]
+pub(crate) mod instructions;
 mod prefixes;
 
 use std::collections::HashMap;
