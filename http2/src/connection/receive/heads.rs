@@ -6,7 +6,7 @@ use super::{
     control::dependency,
 };
 use crate::{
-    error::{Error, Reason, Violation},
+    error::{Error, Initiator, Reason, Violation},
     frame::{self, FrameHead, PAYLOAD, flag},
     head::{Block, content_length, write_response},
     stream::{Arrived, Head, Stream, wake},
@@ -155,10 +155,16 @@ impl Connection {
     /// Another header block of a stream: the head of a response, or trailers.
     fn next_block(&mut self, key: Key, block: Block, ends_stream: bool) -> Outcome {
         let Some(stream) = self.streams.get(key) else { return Ok(()) };
-        if stream.failed.is_some() {
-            return Ok(());
-        }
         let (id, arrived) = (stream.id, stream.arrived);
+        match stream.failed {
+            None => {}
+            // Whoever has reset a stream knows that it is over (RFC 9113 section 5.1).
+            Some(Error::Reset(_, Initiator::Peer)) if !self.streams.was_reset(id) => {
+                self.refuse_closed(id);
+                return Ok(());
+            }
+            Some(_) => return Ok(()),
+        }
         match arrived {
             Arrived::Nothing => self.take_response(key, id, block, ends_stream),
             Arrived::Head => self.take_trailers(key, id, block, ends_stream),

@@ -68,6 +68,27 @@ fn responses_that_were_given_up_end_no_other_request() {
     }
 }
 
+/// A client that goes on with a stream which it has reset itself is told so, once, whether or not anybody still holds the stream.
+#[test]
+fn what_comes_on_a_stream_that_its_sender_has_reset_is_refused() {
+    let session = server(CONFIG);
+    for (stream, is_held) in [(1, true), (3, false)] {
+        session.receive(&headers(stream, flag::END_HEADERS, POST));
+        let held = session.accept().expect("a request");
+        session.receive(&frame(kind::RST_STREAM, 0, stream, &[0, 0, 0, 8]));
+        if is_held {
+            session.receive(&headers(stream, flag::END_HEADERS, POST));
+            assert_eq!(said(&session), Said::Reset(stream, 5));
+            session.receive(&headers(stream, flag::END_HEADERS, POST));
+            assert_eq!(session.next(), Next::GoOn);
+        } else {
+            session.receive(&frame(kind::DATA, 0, stream, &[0; 100]));
+            assert_eq!(said(&session), Said::Reset(stream, 5));
+        }
+        drop(held);
+    }
+}
+
 /// Streams that a peer's errors ended are too many only beside those that ended well: a connection may last for years.
 #[test]
 fn rare_errors_do_not_add_up() {
