@@ -31,14 +31,16 @@ const CONNECTIONS: usize = 15_000;
 const STREAMS: usize = 50_000;
 const STREAMS_EACH: usize = 250;
 
-/// So often they come and go: what they leave behind must not add up.
-const ROUNDS: usize = 3;
+/// So often they come and go: what they leave behind must not add up. The allocator of a program that is not the image's keeps
+/// more in the first rounds, in which it spreads what it has over its threads.
+const ROUNDS: usize = 5;
+const SETTLED: usize = 3;
 
 /// Addresses of the callers: one has a fifth of all connections at most.
 const CALLERS: usize = 60;
 
 /// Most bytes of memory that one connection or stream may cost, with a program and an allocator that are not those of the image.
-const MOST_OF_A_CONNECTION: u64 = 32 * 1024;
+const MOST_OF_A_CONNECTION: u64 = 48 * 1024;
 const MOST_OF_A_STREAM: u64 = 16 * 1024;
 
 fn number(name: &str, otherwise: usize) -> usize {
@@ -74,26 +76,27 @@ async fn await_sum<const N: usize>(dev: &Dev, names: [&str; N], value: u64) {
     }
 }
 
-/// What the process holds, in KiB: before the crowd, and with the crowd of the last round.
+/// What the process holds, in KiB: before the crowd, and with the crowd of each round.
 struct Memory<'a> {
     dev: &'a Dev,
     before: u64,
-    last: Option<u64>,
+    seen: Vec<u64>,
 }
 
 impl<'a> Memory<'a> {
     fn of(dev: &'a Dev) -> Self {
-        Self { dev, before: resident(dev.pid()), last: None }
+        Self { dev, before: resident(dev.pid()), seen: Vec::new() }
     }
 
-    /// Says what each of so many costs; fails where it is more than `most` bytes, or more than in the last round.
+    /// Says what each of so many costs; fails where it is more than `most` bytes, or more than once it had settled.
     fn judge(&mut self, what: &str, count: usize, most: u64) {
         let now = resident(self.dev.pid());
         let each = now.saturating_sub(self.before) * 1024 / count.max(1) as u64;
         println!("{count} {what}: {} to {now} KiB resident, {each} bytes each (at most {most})", self.before);
         assert!(each <= most, "{each} bytes for each of {count} {what}, more than {most}");
-        if let Some(last) = self.last.replace(now) {
-            assert!(now <= last + last / 5, "{last} KiB, and {now} KiB when the same came again");
+        self.seen.push(now);
+        if let Some(settled) = self.seen.get(SETTLED - 1) {
+            assert!(now <= settled + settled / 10, "more and more KiB for the same: {:?}", self.seen);
         }
     }
 }
