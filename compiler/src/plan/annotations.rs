@@ -59,9 +59,6 @@ static ALL: [&dyn Declared; 29] = [
     &protocol::TRAFFIC_TYPE,
 ];
 
-/// Names of annotations that later versions read.
-const LATER: [&str; 0] = [];
-
 /// Whose policy an annotation is. The two differ where a route or split leads to another Service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
@@ -163,11 +160,6 @@ impl<T> fmt::Debug for Annotation<T> {
 /// What people are told about each annotation that has an effect, sorted by name.
 pub fn all() -> impl Iterator<Item = &'static About> {
     ALL.iter().map(|declared| declared.about())
-}
-
-/// Names of annotations that have no effect in this version.
-pub fn later() -> &'static [&'static str] {
-    &LATER
 }
 
 fn declared(name: &str) -> Option<&'static dyn Declared> {
@@ -281,8 +273,6 @@ mod tests {
     #[test]
     fn names_are_sorted_and_unique() {
         assert!(all().map(|about| about.name).is_sorted_by(|a, b| a < b));
-        assert!(LATER.is_sorted_by(|a, b| a < b));
-        assert!(LATER.iter().all(|name| declared(name).is_none()), "declared and still listed for later");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use maesh_compiler::{
     diagnostic::{Diagnostic, Reason, escaped, shortened},
     event::Event,
     kinds::{OLD_PREFIX, Object, PREFIX},
-    plan::annotations::{all, later},
+    plan::annotations::all,
 };
 use maesh_config::{Key, Kind, ServiceName};
 use serde_json::json;
@@ -62,11 +62,11 @@ fn written(text: &str) -> [Annotations; 2] {
     all
 }
 
-/// Whether there is an annotation of this name, now or in a later version.
+/// Whether there is an annotation of this name.
 fn is_declared(key: &str) -> bool {
     let rest = key.strip_prefix(PREFIX).or_else(|| key.strip_prefix(OLD_PREFIX)).unwrap_or(key);
     let name = rest.rsplit('.').next().unwrap_or(rest);
-    all().any(|about| about.name == name) || later().contains(&name)
+    all().any(|about| about.name == name)
 }
 
 /// What there is of a Service.

@@ -34,7 +34,7 @@ pub(crate) fn run(bytes: &[u8]) {
         }
         if let Some(sender) = &sender {
             let head = Request::post("http://a/b").body(()).expect("a request").into_parts().0;
-            if let Ok((recv, send)) = sender.request(&head, number % 3 == 0) {
+            if let Ok((recv, send)) = sender.request(&head, &[], number % 3 == 0) {
                 held.push((Some(recv), send));
             }
         }

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use maesh_config::model::Protocol;
 
-use super::{BadValue, Declared, InForce, LATER, Scope, declared};
+use super::{BadValue, Declared, InForce, Scope, declared};
 use crate::{
     diagnostic::{Diagnostic, Reason, did_you_mean, shortened},
     kinds::{Annotations, Meta, OLD_PREFIX, PREFIX, Service},
@@ -117,17 +117,14 @@ impl AnnotatedObject<'_> {
         let (port, name) = rest.rsplit_once('.').map_or((None, rest), |(port, name)| (Some(port), name));
         let say = |reason, text: String| Diagnostic::of(reason, self.kind, self.meta, &field(key), text);
         let ignored = |reason, why: String| Some(say(reason, why).value(text).using("nothing"));
-        let annotation = declared(name);
-        if annotation.is_none() && !LATER.contains(&name) {
+        let Some(annotation) = declared(name) else {
             return ignored(Reason::UnknownAnnotation, unknown(key, rest, name));
-        }
-        if let (None, Some(annotation)) = (has_port, annotation)
-            && !annotation.about().on_namespace
-        {
+        };
+        if has_port.is_none() && !annotation.about().on_namespace {
             let why = format!("annotation {key} has no effect on a Namespace; it is ignored. Set it on Services.");
             return ignored(Reason::UnknownAnnotation, why);
         }
-        if let (Some(_), Some(Scope::Service(_))) = (port, annotation.map(Declared::scope)) {
+        if let (Some(_), Scope::Service(_)) = (port, annotation.scope()) {
             let why = format!(
                 "annotation {key} is for one port, but {name} is for the whole Service: its name has one answer; it is \
                  ignored. Write {PREFIX}{name}."
@@ -146,12 +143,6 @@ impl AnnotatedObject<'_> {
         if key.starts_with(OLD_PREFIX) && self.has(&format!("{PREFIX}{rest}")) {
             return None;
         }
-        let Some(annotation) = annotation else {
-            let why = format!(
-                "annotation {key} is not supported by this version of the mesh; it is ignored. Remove it, or update the mesh."
-            );
-            return ignored(Reason::UnsupportedAnnotation, why);
-        };
         match annotation.check_value(text.trim()) {
             Ok(None) => None,
             Ok(Some(unsupported)) => {
@@ -179,7 +170,7 @@ fn strip_prefix(key: &str) -> Option<&str> {
 }
 
 fn unknown(key: &str, rest: &str, name: &str) -> String {
-    let names = super::all().map(|about| about.name).chain(LATER);
+    let names = super::all().map(|about| about.name);
     match did_you_mean(name, names) {
         Some(meant) => {
             let meant = format!("{}{meant}", &rest[..rest.len() - name.len()]);
