@@ -9,16 +9,51 @@ use maesh_config::{
 
 use super::{
     annotations::{
-        self, AppliedAnnotation, WrittenAnnotation,
+        self, AppliedAnnotation, InForce, WrittenAnnotation,
         routes::{ROUTES, RouteLine, WrittenRoutes},
         target::Target,
     },
     policy::PolicyReader,
+    service::Port,
 };
-use crate::diagnostic::{Diagnostic, Reason, shortened};
+use crate::{
+    diagnostic::{Diagnostic, Reason, shortened},
+    kinds::Service,
+};
 
 /// Lines of one annotation of which is said what is wrong with each.
 const SAID: usize = 10;
+
+/// What is said of lines that no port of the Service can use.
+pub(super) fn without_effect(service: &Service, ports: &[Port], in_force: InForce<'_>) -> Vec<Diagnostic> {
+    let mut lines: Vec<(WrittenAnnotation<'_>, RouteLine, Vec<Protocol>)> = Vec::new();
+    for port in ports {
+        let asked = in_force.of_port(&ROUTES, port.number, port.name.as_deref());
+        let Some(AppliedAnnotation { written, value: Some(routes) }) = asked else { continue };
+        for line in routes.lines {
+            match lines.iter_mut().find(|(other, known, _)| other.key == written.key && known.number == line.number) {
+                Some((.., protocols)) => protocols.push(port.protocol),
+                None => lines.push((written, line, vec![port.protocol])),
+            }
+        }
+    }
+    let is_lost = |(_, line, protocols): &&(WrittenAnnotation<'_>, RouteLine, Vec<Protocol>)| {
+        // An annotation for UDP alone is spoken of as a whole.
+        !protocols.iter().any(|protocol| line.fits(*protocol)) && protocols.iter().any(|it| *it != Protocol::Udp)
+    };
+    let lost = lines.iter().filter(is_lost).take(SAID);
+    lost.map(|(written, line, _)| {
+        let text = format!(
+            "annotation {}, line {}: no port that it is for has all that the rule asks for: HostSNI is of TLS on ports that carry \
+             TCP, and the other matchers but ClientIP are of HTTP. The line is ignored. Correct it, or set traffic-type.",
+            written.key, line.number
+        );
+        let field = annotations::field(written.key);
+        let bad = Diagnostic::of(Reason::InvalidAnnotation, "Service", &service.meta, &field, text);
+        bad.value(shortened(&line.rule.to_string())).using("the other lines")
+    })
+    .collect()
+}
 
 impl PolicyReader<'_, '_> {
     /// The routes of the port, in order of precedence, and the names that they claim.
@@ -44,7 +79,10 @@ impl PolicyReader<'_, '_> {
             let mut domains = zones.chain([format!("svc.{}", config.cluster_domain), "svc".to_owned()]);
             let service = domains.find_map(|domain| Some(host.strip_suffix(&*domain)?.strip_suffix('.')?.to_owned()));
             let own = format!("{}.{}", self.service.meta.name, self.service.meta.namespace);
-            match service {
+            let short = host.split_once('.').filter(|(_, namespace)| !namespace.contains('.'));
+            let meant = short.map(|(name, namespace)| ServiceName::new(namespace, name));
+            let is_there = meant.is_some_and(|name| self.step.view.service(&name).is_some());
+            match service.or_else(|| is_there.then(|| host.to_owned())) {
                 None => claimed.push(Arc::from(host)),
                 Some(service) if service == own => {}
                 Some(_) => {
@@ -100,8 +138,8 @@ impl PolicyReader<'_, '_> {
             self.say_of_line(written, text, &bad.text, "the other lines");
         }
         if let Some(more) = routes.bad.len().checked_sub(SAID).filter(|more| *more > 0) {
-            let text =
-                format!("annotation {key}: {more} more lines are wrong; they are ignored. Correct those above first.");
+            let lines = if more == 1 { "line is wrong" } else { "lines are wrong" };
+            let text = format!("annotation {key}: {more} more {lines} and ignored. Correct the first {SAID} first.");
             self.say_of_line(written, text, "", "the other lines");
         }
         for line in &routes.lines {
@@ -112,14 +150,13 @@ impl PolicyReader<'_, '_> {
                 );
                 self.say_of_line(written, text, &line.rule.to_string(), "the same");
             }
-            let covered = |protocol: Protocol| line.fits(protocol);
-            if !covered(Protocol::Http) && !covered(Protocol::Tcp) {
+            if line.targets.iter().all(|(_, weight)| *weight == 0) {
                 let text = format!(
-                    "annotation {key}, line {}: no port has all that this rule asks for: HostSNI is of TLS, which is not \
-                     opened, the other matchers of HTTP. The line is ignored. Split it, or take one of them out.",
+                    "annotation {key}, line {}: all weights are 0, so requests that its rule fits are answered 503 \
+                     `no_endpoints`. Give a target a weight above 0.",
                     line.number
                 );
-                self.say_of_line(written, text, &line.rule.to_string(), "the other lines");
+                self.say_of_line(written, text, &line.rule.to_string(), "no target");
             }
         }
     }

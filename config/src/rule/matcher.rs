@@ -194,7 +194,7 @@ impl fmt::Display for Quoted<'_> {
 }
 
 /// Bytes that an expression may need.
-const LARGEST: usize = 256 * 1024;
+const LARGEST: usize = 64 * 1024;
 
 /// A regular expression that was read and found good. It may match anywhere in a text, unless it begins with `^` and ends
 /// with `$`.
@@ -203,7 +203,7 @@ pub struct Regexp(Box<str>);
 
 impl Regexp {
     /// Reads an expression. Its cost has a bound: look-ahead and back references are not of this language, and what would need
-    /// more than 256 KiB is refused.
+    /// more than 64 KiB is refused.
     ///
     /// # Errors
     /// What is wrong with it, for people.

@@ -55,7 +55,10 @@ impl<'a> RouteFacts<'a> {
         let pairs = fields.iter().flat_map(|field| field.as_bytes().split(|byte| *byte == b';'));
         pairs.map(<[u8]>::trim_ascii).any(|pair| {
             let value = pair.strip_prefix(name.as_bytes()).and_then(|rest| rest.strip_prefix(b"="));
-            value.is_some_and(|value| is(&String::from_utf8_lossy(value)))
+            // Quotes around a value are none of it, as most servers read it.
+            let bare =
+                |value: &'a [u8]| value.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\"")).unwrap_or(value);
+            value.is_some_and(|value| is(&String::from_utf8_lossy(bare(value))))
         })
     }
 }
@@ -87,9 +90,11 @@ fn byte_of(digits: &[u8]) -> Option<u8> {
     u8::from_str_radix(digits, 16).ok()
 }
 
-/// Whether a byte means the same encoded and not (RFC 3986 section 2.3), or is a part of a letter beyond ASCII.
+/// Whether a byte means the same encoded and not (RFC 3986 section 2.3), or cannot stand in a path as it is.
 fn is_free(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~' | b' ') || byte >= 0x80
+    let is_always_encoded =
+        matches!(byte, b' ' | b'"' | b'<' | b'>' | b'^' | b'`' | b'{' | b'|' | b'}') || byte >= 0x80;
+    is_always_encoded || byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
 }
 
 #[cfg(test)]
@@ -110,6 +115,8 @@ mod tests {
             ("/%4", "/%4"),
             ("/%+1", "/%+1"),
             ("/a%20b", "/a b"),
+            ("/a=%3Eb", "/a=>b"),
+            ("/%5c%5B", "/%5c%5B"),
             ("/%2e%2E/x", "/../x"),
         ] {
             assert_eq!(decoded(sent), seen, "{sent}");

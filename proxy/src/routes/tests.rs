@@ -24,7 +24,9 @@ fn asked<'a>(host: &'a str, method: &'a str, target: &'a str, fields: &'a Header
 #[test]
 fn what_a_rule_asks_is_found_in_a_request() {
     let mut fields = HeaderMap::new();
-    for (name, value) in [("x-user", "ann"), ("x-user", "bob"), ("cookie", "a=1; beta=yes"), ("cookie", "c=3")] {
+    for (name, value) in
+        [("x-user", "ann"), ("x-user", "bob"), ("cookie", "a=1; beta=yes"), ("cookie", "c=3; q=\"a b\"")]
+    {
         fields.append(HeaderName::from_static(name), HeaderValue::from_static(value));
     }
     for (rule, holds) in [
@@ -50,6 +52,7 @@ fn what_a_rule_asks_is_found_in_a_request() {
         ("QueryRegexp(`a`, `2$`)", true),
         ("Cookie(`beta`, `yes`)", true),
         ("Cookie(`c`, `3`)", true),
+        ("Cookie(`q`, `a b`)", true),
         ("Cookie(`eta`, `yes`)", false),
         ("CookieRegexp(`beta`, `^y`)", true),
         ("ClientIP(`10.1.0.0/16`)", true),

@@ -81,7 +81,10 @@ fn each_port_takes_the_lines_that_fit_it() {
     assert_eq!(routes(&output), want);
     let found: Vec<_> = output.found.iter().map(|found| found.message.to_string()).collect();
     assert_eq!(found.len(), 2, "{found:#?}");
-    assert!(found.iter().any(|text| text.contains("line 4: no port has all that this rule asks for")), "{found:#?}");
+    assert!(
+        found.iter().any(|text| text.contains("line 4: no port that it is for has all that the rule asks for")),
+        "{found:#?}"
+    );
     assert!(found.iter().any(|text| text.contains("line 5, column 10: expected , or )")), "{found:#?}");
 }
 
@@ -103,6 +106,25 @@ fn a_host_is_the_oldest_services() {
         found.iter().any(|text| text.contains("line 3: the host old.shop.maesh is a name of the mesh")),
         "{found:#?}"
     );
+}
+
+#[test]
+fn what_has_no_effect_is_said() {
+    let tcp = "ports: [{port: 5432, appProtocol: tcp}]";
+    for (lines, ports, want) in [
+        ("HostSNI(`a.b.c`) => web", HTTP, "line 1: no port that it is for has all"),
+        ("Path(`/x`) => web", tcp, "line 1: no port that it is for has all"),
+        ("Path(`/x`) => web 0, web 0", HTTP, "line 1: all weights are 0"),
+        ("Host(`api.shop`) => web", HTTP, "line 1: the host api.shop is a name of the mesh or of the cluster"),
+    ] {
+        let output = compiled(dev(), &(routed("web", 1, lines, ports) + &service("api", "", HTTP)));
+        let found: Vec<_> = output.found.iter().map(|found| found.message.to_string()).collect();
+        assert!(found.len() == 1 && found[0].contains(want), "{lines}: {found:#?}");
+    }
+    // Without such a Service, it is a name like any other.
+    let output = compiled(dev(), &routed("web", 1, "Host(`api.shop`) => web", HTTP));
+    assert!(output.found.is_empty(), "{:#?}", output.found);
+    assert_eq!(claims(&output), ["80 http api.shop web"]);
 }
 
 #[test]

@@ -13,6 +13,10 @@ const LINES: &str = "lines such as PathPrefix(`/api`) => api:8080, or Header(`x-
 /// Stands between a rule and its targets.
 const ARROW: &str = "=>";
 
+/// Regular expressions of one annotation that are read: each costs the compiler a millisecond or more, and each request that no
+/// other rule takes is held against all of them.
+const EXPRESSIONS: usize = 64;
+
 /// Largest weight of a target.
 const HEAVIEST: u32 = 1_000_000;
 
@@ -92,16 +96,29 @@ pub(crate) static ROUTES: Annotation<WrittenRoutes> = Annotation {
 /// Reads all lines. Empty ones, and those that begin with `#`, are skipped.
 fn read(text: &str) -> WrittenRoutes {
     let mut routes = WrittenRoutes::default();
-    for (line, number) in text.lines().zip(1..) {
+    let mut expressions = 0;
+    // Some editors begin a text with a mark that nobody sees.
+    for (line, number) in text.trim_start_matches('\u{feff}').lines().zip(1..) {
         if line.trim().is_empty() || line.trim_start().starts_with('#') {
             continue;
         }
-        match route(line, number) {
+        let own = expressions_in(line);
+        expressions += own;
+        let read = match own > 0 && expressions > EXPRESSIONS {
+            true => Err((1, format!("at most {EXPRESSIONS} regular expressions are read for one Service"))),
+            false => route(line, number),
+        };
+        match read {
             Ok(line) => routes.lines.push(line),
             Err((column, what)) => routes.bad.push(BadLine { number, column, what, text: line.trim().to_owned() }),
         }
     }
     routes
+}
+
+/// How many expressions a line may have: also those that version 2 writes in braces.
+fn expressions_in(line: &str) -> usize {
+    line.matches("Regexp").count() + line.matches('{').count()
 }
 
 fn route(line: &str, number: usize) -> Result<RouteLine, (usize, String)> {
@@ -198,6 +215,22 @@ mod tests {
             let bad: Vec<_> = routes.bad.iter().map(|bad| (bad.number, bad.column, bad.what.as_str())).collect();
             assert_eq!(bad, [(2, column, what)], "{line}");
         }
+    }
+
+    #[test]
+    fn expressions_are_bounded() {
+        let lines: String = (0..70).map(|number| format!("PathRegexp(`^/{number}`) => web\n")).collect();
+        let routes = read(&(lines + "Path(`/`) => web"));
+        assert_eq!((routes.lines.len(), routes.bad.len()), (65, 6));
+        assert_eq!(
+            (routes.bad[0].number, &*routes.bad[0].what),
+            (65, "at most 64 regular expressions are read for one Service")
+        );
+    }
+
+    #[test]
+    fn a_mark_that_nobody_sees_is_skipped() {
+        assert_eq!(read("\u{feff}Path(`/`) => web\r\nPath(`/b`) => web\r\n").lines.len(), 2);
     }
 
     #[test]
