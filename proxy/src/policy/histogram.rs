@@ -3,33 +3,32 @@
 /// Buckets: eight for each doubling from a microsecond on, so that a value is right to an eighth; up to 19 hours.
 const BUCKETS: usize = 8 * 36;
 
-/// Counts by time.
-#[derive(Clone, Debug)]
-pub(super) struct Histogram(Box<[u32; BUCKETS]>);
-
-impl Default for Histogram {
-    fn default() -> Self {
-        Self(Box::new([0; BUCKETS]))
-    }
-}
+/// Counts by time. Takes memory once something is counted: most ports have no policy that counts.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Histogram(Option<Box<[u32; BUCKETS]>>);
 
 impl Histogram {
     /// Counts one.
     pub(super) fn add(&mut self, millis: f64) {
-        let count = &mut self.0[bucket_of(millis)];
+        let count = &mut self.buckets()[bucket_of(millis)];
         *count = count.saturating_add(1);
     }
 
     /// Counts all of another one.
     pub(super) fn add_all(&mut self, other: &Self) {
-        for (sum, count) in self.0.iter_mut().zip(&*other.0) {
+        let Some(other) = &other.0 else { return };
+        for (sum, count) in self.buckets().iter_mut().zip(&**other) {
             *sum = sum.saturating_add(*count);
         }
     }
 
+    fn buckets(&mut self) -> &mut [u32; BUCKETS] {
+        self.0.get_or_insert_with(|| Box::new([0; BUCKETS]))
+    }
+
     /// How many were counted.
     pub(super) fn count(&self) -> u64 {
-        self.0.iter().map(|count| u64::from(*count)).sum()
+        self.0.iter().flat_map(|buckets| buckets.iter()).map(|count| u64::from(*count)).sum()
     }
 
     /// Within how many milliseconds this share was, in percent; 0 if there is none.
@@ -37,7 +36,7 @@ impl Histogram {
     pub(super) fn quantile(&self, percent: f64) -> f64 {
         let wanted = (self.count() as f64 * percent / 100.0).ceil().max(1.0);
         let mut seen = 0.0;
-        for (bucket, count) in self.0.iter().enumerate() {
+        for (bucket, count) in self.0.iter().flat_map(|buckets| buckets.iter()).enumerate() {
             seen += f64::from(*count);
             if seen >= wanted {
                 return millis_of(bucket);

@@ -3,7 +3,7 @@
 //! The bucket is the generic cell rate algorithm (ITU-T I.371): of each key only the time is kept at which its bucket will be
 //! full again. A bucket that is full again is the same as none, so it is forgotten when room is needed.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, sync::OnceLock, time::Duration};
 
 use parking_lot::Mutex;
 
@@ -18,9 +18,9 @@ const CROWDED: u128 = 0;
 /// is not searched for every request.
 const SWEEP: u64 = 100_000_000;
 
-/// Buckets by key.
+/// Buckets by key. Takes memory with the first request: most ports have no limit.
 #[derive(Debug, Default)]
-pub(crate) struct Limiter([Mutex<Shard>; SHARDS]);
+pub(crate) struct Limiter(OnceLock<Box<[Mutex<Shard>; SHARDS]>>);
 
 #[derive(Debug, Default)]
 struct Shard {
@@ -53,7 +53,7 @@ impl Limiter {
     /// When the bucket is empty.
     #[allow(clippy::cast_possible_truncation)]
     pub(crate) fn take(&self, key: u128, rate: Rate, now: u64) -> Result<(), TooMany> {
-        let mut shard = self.0[(key >> 64) as usize % SHARDS].lock();
+        let mut shard = self.0.get_or_init(Box::default)[(key >> 64) as usize % SHARDS].lock();
         let key = if shard.full_at.contains_key(&key) || shard.has_room(now) { key } else { CROWDED };
         let full_at = shard.full_at.entry(key).or_insert(now);
         let each = 1_000_000_000 / u64::from(rate.average.max(1));
@@ -69,7 +69,7 @@ impl Limiter {
 
     #[cfg(test)]
     fn len(&self) -> usize {
-        self.0.iter().map(|shard| shard.lock().full_at.len()).sum()
+        self.0.get().map_or(0, |shards| shards.iter().map(|shard| shard.lock().full_at.len()).sum())
     }
 }
 

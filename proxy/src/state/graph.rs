@@ -457,7 +457,8 @@ impl Graph {
         }
         let Some(port) = entry.port(id.port, id.transport) else { return };
         let policy = port.backend.clone();
-        entry.backends.insert((id.port, id.transport), Backend { policy, users: HashSet::from([user.clone()]) });
+        let backend = Backend { policy, users: HashSet::from([user.clone()]) };
+        entry.backends.insert((id.port, id.transport), Box::new(backend));
         if let Some(effect) = self.set_backend(id) {
             self.effects.push(effect);
         }

@@ -49,8 +49,8 @@ pub(super) struct GraphService {
     pub(super) linked: BTreeSet<ServiceName>,
     /// Its ports in force.
     pub(super) in_force: Option<Arc<[PublishedPort]>>,
-    /// Its ports that versions in force send to.
-    pub(super) backends: BTreeMap<(u16, Transport), Backend>,
+    /// Its ports that versions in force send to. Boxed: there is mostly one, and a node of the map has room for eleven.
+    pub(super) backends: BTreeMap<(u16, Transport), Box<Backend>>,
 }
 
 /// A port that versions in force send to.
