@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc,
-        mpsc::{Receiver, RecvTimeoutError, Sender},
+        mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError},
     },
     time::{Duration, Instant},
 };
@@ -17,7 +17,7 @@ use maesh_compiler::{
     kinds::{Object, ObjectId, ObjectKind, ReadContext},
 };
 use notify::{
-    RecommendedWatcher, RecursiveMode, Watcher,
+    Config, RecommendedWatcher, RecursiveMode, Watcher,
     event::{AccessKind, AccessMode, CreateKind, EventKind, MetadataKind, ModifyKind},
 };
 use tokio::sync::mpsc;
@@ -71,6 +71,9 @@ pub(super) fn run(
             Ok(Signal::Stop) | Err(RecvTimeoutError::Disconnected) => return,
             Err(RecvTimeoutError::Timeout) => {}
         }
+        if !this.catch_up(signals) {
+            return;
+        }
         look_again = Instant::now() + LOOK_AGAIN;
         let batch = this.look(false);
         if batches.is_closed() || (!batch.is_empty() && batches.blocking_send(batch).is_err()) {
@@ -121,6 +124,27 @@ impl Watching {
                     self.settling.done(path, now);
                 }
                 _ => self.settling.done(path, now),
+            }
+        }
+    }
+
+    /// Notes everything that happened on disk before this call, so that no file is read whose writer is known to the
+    /// system and not to us yet. Returns false when told to stop.
+    ///
+    /// The watcher's thread handles messages and events in either order. What was there when it answers a first message
+    /// has been passed on when it answers a second one.
+    fn catch_up(&mut self, signals: &Receiver<Signal>) -> bool {
+        if let Ok(watcher) = &mut self.watcher {
+            for _ in 0..2 {
+                // Only the answer matters: a watcher that is gone has nothing to pass on.
+                let _ = watcher.configure(Config::default());
+            }
+        }
+        loop {
+            match signals.try_recv() {
+                Ok(Signal::Disk(event)) => self.note(event),
+                Ok(Signal::Stop) | Err(TryRecvError::Disconnected) => return false,
+                Err(TryRecvError::Empty) => return true,
             }
         }
     }
