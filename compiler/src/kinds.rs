@@ -8,7 +8,6 @@
 mod configmap;
 mod core;
 mod endpointslice;
-mod intern;
 mod read;
 
 use std::{fmt, sync::Arc};
@@ -19,10 +18,10 @@ pub use self::{
         Annotations, ContainerPort, Labels, NODE_ZONE, Namespace, Node, Number, Pod, Service, ServicePort, Transport,
     },
     endpointslice::{EndpointSlice, SliceEndpoint, SlicePort},
-    intern::Interner,
     read::{BadField, BadValues, Names},
 };
 use jiff::Timestamp;
+use maesh_config::intern::Interner;
 use serde_json::Value;
 
 /// Prefix of the mesh's annotations.
@@ -236,7 +235,7 @@ pub enum Object {
 #[derive(Clone, Debug, Default)]
 pub struct ReadContext {
     /// Shares strings that repeat.
-    pub interner: Arc<Interner>,
+    pub interner: Arc<Interner<str>>,
     /// Keep what is needed to select pods by labels: only where no control plane writes EndpointSlices.
     pub selects_pods: bool,
 }

@@ -6,6 +6,8 @@
 mod address;
 mod decode;
 pub mod duration;
+pub mod intern;
+mod logic;
 pub mod model;
 pub mod name;
 pub mod policy;
@@ -14,5 +16,6 @@ mod skew;
 pub mod wire;
 
 pub use address::undialable;
+pub use logic::Logic;
 pub use model::{Change, Key, Kind, Resource};
 pub use name::{NodeName, ServiceName, Zone};

@@ -14,7 +14,7 @@ mod workload;
 
 use std::{fmt, sync::Arc};
 
-pub use endpoints::{Endpoint, Endpoints, PortEndpoints};
+pub use endpoints::{Endpoint, EndpointHints, Endpoints, PortEndpoints};
 pub use listener::{Bind, Claim, Listener, ListenerId};
 pub use listener_set::ListenerSet;
 pub use mesh::Mesh;

@@ -1,12 +1,12 @@
 //! What unit tests of several rooms are made of.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc};
 
 use maesh_config::model::{BackendPolicy, Endpoint};
 
 /// HTTP by the usual policy, with at most so many requests in flight.
-pub(crate) fn policy(concurrency: u32) -> BackendPolicy {
-    BackendPolicy { concurrency, idle_timeout: None, ..BackendPolicy::default() }
+pub(crate) fn policy(concurrency: u32) -> Arc<BackendPolicy> {
+    Arc::new(BackendPolicy { concurrency, idle_timeout: None, ..BackendPolicy::default() })
 }
 
 /// A ready endpoint at 10.0.0.`last`, meant for everybody.
@@ -17,7 +17,6 @@ pub(crate) fn endpoint(last: u8, port: u16) -> Endpoint {
         serving: true,
         terminating: false,
         node: None,
-        for_zones: Vec::new(),
-        for_nodes: Vec::new(),
+        hints: None,
     }
 }

@@ -345,7 +345,7 @@ pub(crate) struct Port {
     /// Requests that no route takes are refused: a policy of the port is not understood.
     pub(crate) own_refuses: bool,
     /// Policies for every request to it.
-    pub(crate) called: CalledPolicy,
+    pub(crate) called: Arc<CalledPolicy>,
     /// What is learnt of those requests.
     pub(crate) runtime: Arc<CalledRuntime>,
     /// Where copies of them go.

@@ -86,6 +86,8 @@ fn has_no_body(status: StatusCode, method: &Method) -> bool {
 pub(crate) struct WorkerUpstream {
     /// Its place among the workers, and in every peer's pools.
     index: usize,
+    /// How many workers there are.
+    workers: usize,
     clock: Clock,
     connector: Connector,
     limits: ResponseLimits,
@@ -94,9 +96,14 @@ pub(crate) struct WorkerUpstream {
 }
 
 impl WorkerUpstream {
-    /// Nothing is connected yet.
-    pub(crate) fn new(index: usize, clock: Clock, connector: Connector, limits: ResponseLimits) -> Arc<Self> {
-        Arc::new(Self { index, clock, connector, limits, pooled: Mutex::default() })
+    /// Worker `index` of so many `workers`. Nothing is connected yet.
+    pub(crate) fn new(
+        (index, workers): (usize, usize),
+        clock: Clock,
+        connector: Connector,
+        limits: ResponseLimits,
+    ) -> Arc<Self> {
+        Arc::new(Self { index, workers, clock, connector, limits, pooled: Mutex::default() })
     }
 
     /// How connections are made.
@@ -106,7 +113,7 @@ impl WorkerUpstream {
 
     /// Closes connections that were unused for too long.
     pub(crate) fn sweep(&self) {
-        self.pooled.lock().retain(|peer| peer.pools.expire(self.index, &self.clock));
+        self.pooled.lock().retain(|peer| peer.pools.expire(self));
     }
 }
 
@@ -119,11 +126,11 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
-    /// A peer that so many workers may connect to.
-    pub(crate) fn new(address: SocketAddr, workers: usize) -> Arc<Self> {
+    /// A peer to which nothing is connected yet.
+    pub(crate) fn new(address: SocketAddr) -> Arc<Self> {
         Arc::new(Self {
             address,
-            pools: Pools::new(workers),
+            pools: Pools::default(),
             retired: AtomicBool::new(false),
             tls: tls::PeerTls::default(),
         })

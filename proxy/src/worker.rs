@@ -165,12 +165,13 @@ impl Workers {
         let mut all = Vec::new();
         let mut threads = Threads { stop: Vec::new(), threads: Vec::new() };
         let limits = ResponseLimits { bytes: shared.config.limits.head, fields: RESPONSE_FIELDS };
-        for index in 0..count.max(1) {
+        let count = count.max(1);
+        for index in 0..count {
             let runtime = Builder::new_current_thread().enable_all().build()?;
             let worker = Arc::new(Worker {
                 shared: shared.clone(),
                 upstream: WorkerUpstream::new(
-                    index,
+                    (index, count),
                     shared.clock.clone(),
                     Connector::new(&shared.config, &shared.telemetry),
                     limits,

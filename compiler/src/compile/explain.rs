@@ -276,8 +276,8 @@ impl Compiler {
             ready: one.ready,
             serving: one.serving,
             terminating: one.terminating,
-            for_zones: one.for_zones.iter().map(ToString::to_string).collect(),
-            for_nodes: one.for_nodes.iter().map(ToString::to_string).collect(),
+            for_zones: one.for_zones().iter().map(ToString::to_string).collect(),
+            for_nodes: one.for_nodes().iter().map(ToString::to_string).collect(),
         });
         (seen.collect(), all.count())
     }

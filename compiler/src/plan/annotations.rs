@@ -192,6 +192,7 @@ pub(crate) struct AppliedAnnotation<'a, T> {
 pub(crate) struct InForce<'a> {
     pub(crate) service: &'a Annotations,
     pub(crate) namespace: &'a Annotations,
+    pub(crate) routes: &'a routes::RoutesReader,
 }
 
 impl<'a> InForce<'a> {
@@ -307,7 +308,8 @@ mod tests {
             ("service wins over namespace", &[ours], &[narrow], Some("a")),
         ] {
             let (service, namespace) = (pairs(service), pairs(namespace));
-            let in_force = InForce { service: &service, namespace: &namespace };
+            let in_force =
+                InForce { service: &service, namespace: &namespace, routes: &routes::RoutesReader::default() };
             let found = in_force.of_port(&protocol::TRAFFIC_TYPE, 80, Some("web"));
             assert_eq!(found.map(|found| found.written.text), want, "{case}");
         }

@@ -8,7 +8,7 @@ use std::{
 
 use maesh_config::{
     NodeName,
-    model::{Endpoint, Endpoints, PortEndpoints, Protocol},
+    model::{Endpoint, EndpointHints, Endpoints, PortEndpoints, Protocol},
 };
 
 use super::{
@@ -53,8 +53,10 @@ fn from_slices<'a>(
                     serving: endpoint.serving,
                     terminating: endpoint.terminating,
                     node: endpoint.node.clone().map(NodeName),
-                    for_zones: hints.map_or_else(Vec::new, |hints| hints.zones.clone()),
-                    for_nodes: hints.map_or_else(Vec::new, |hints| hints.nodes.iter().cloned().map(NodeName).collect()),
+                    hints: hints.and_then(|hints| {
+                        let nodes = hints.nodes.iter().cloned().map(NodeName).collect();
+                        EndpointHints::new(hints.zones.clone(), nodes)
+                    }),
                 });
             }
         }
@@ -73,8 +75,7 @@ fn from_pods(plan: &Plan, pods: &[Arc<Pod>], forbidden: &Forbidden, view: &View<
                     serving: pod.ready,
                     terminating: pod.deleting,
                     node: pod.node.clone().map(NodeName),
-                    for_zones: Vec::new(),
-                    for_nodes: Vec::new(),
+                    hints: None,
                 });
             }
         }

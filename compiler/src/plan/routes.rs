@@ -26,23 +26,25 @@ const SAID: usize = 10;
 
 /// What is said of lines that no port of the Service can use.
 pub(super) fn without_effect(service: &Service, ports: &[Port], in_force: InForce<'_>) -> Vec<Diagnostic> {
-    let mut lines: Vec<(WrittenAnnotation<'_>, RouteLine, Vec<Protocol>)> = Vec::new();
+    let mut covered: Vec<(WrittenAnnotation<'_>, Vec<Protocol>)> = Vec::new();
     for port in ports {
         let asked = in_force.of_port(&ROUTES, port.number, port.name.as_deref());
-        let Some(AppliedAnnotation { written, value: Some(routes) }) = asked else { continue };
-        for line in routes.lines {
-            match lines.iter_mut().find(|(other, known, _)| other.key == written.key && known.number == line.number) {
-                Some((.., protocols)) => protocols.push(port.protocol),
-                None => lines.push((written, line, vec![port.protocol])),
-            }
+        let Some(AppliedAnnotation { written, .. }) = asked else { continue };
+        match covered.iter_mut().find(|(other, _)| other.key == written.key) {
+            Some((_, protocols)) => protocols.push(port.protocol),
+            None => covered.push((written, vec![port.protocol])),
         }
     }
-    let is_lost = |(_, line, protocols): &&(WrittenAnnotation<'_>, RouteLine, Vec<Protocol>)| {
-        // An annotation for UDP alone is spoken of as a whole.
-        !protocols.iter().any(|protocol| line.fits(*protocol)) && protocols.iter().any(|it| *it != Protocol::Udp)
-    };
-    let lost = lines.iter().filter(is_lost).take(SAID);
-    lost.map(|(written, line, _)| {
+    // An annotation for UDP alone is spoken of as a whole.
+    covered.retain(|(_, protocols)| protocols.iter().any(|it| *it != Protocol::Udp));
+    let mut lost = Vec::new();
+    for (written, protocols) in &covered {
+        let routes = in_force.routes.read(written.text);
+        let is_lost = |line: &&RouteLine| !protocols.iter().any(|protocol| line.fits(*protocol));
+        lost.extend(routes.lines.iter().filter(is_lost).map(|line| (*written, line.clone())));
+    }
+    lost.truncate(SAID);
+    let said = lost.into_iter().map(|(written, line)| {
         let text = format!(
             "annotation {}, line {}: no port that it is for has all that the rule asks for: HostSNI is of TLS on ports that carry \
              TCP, and the other matchers but ClientIP are of HTTP. The line is ignored. Correct it, or set traffic-type.",
@@ -51,15 +53,16 @@ pub(super) fn without_effect(service: &Service, ports: &[Port], in_force: InForc
         let field = annotations::field(written.key);
         let bad = Diagnostic::of(Reason::InvalidAnnotation, "Service", &service.meta, &field, text);
         bad.value(shortened(&line.rule.to_string())).using("the other lines")
-    })
-    .collect()
+    });
+    said.collect()
 }
 
 impl PolicyReader<'_, '_> {
     /// The routes of the port, in order of precedence, and the names that they claim.
     pub(super) fn routes(&mut self) -> (Vec<Route>, Vec<Arc<str>>) {
         let asked = self.get(&ROUTES).filter(|_| self.protocol != Protocol::Udp);
-        let Some(AppliedAnnotation { written, value: Some(routes) }) = asked else { return Default::default() };
+        let Some(AppliedAnnotation { written, .. }) = asked else { return Default::default() };
+        let routes = self.in_force.routes.read(written.text);
         self.say_what_is_bad(written, &routes);
         let mut lines: Vec<&RouteLine> = routes.lines.iter().filter(|line| line.fits(self.protocol)).collect();
         // As Traefik has it. The order among equals stays.

@@ -14,6 +14,7 @@ use super::{
         self, InForce, WrittenAnnotation,
         address::{ADDRESS, ADDRESSING, BYPASS},
         protocol::{SCHEME, TRAFFIC_TYPE},
+        routes::RoutesReader,
         tls::{CA, SERVER_NAME},
     },
     policy::PolicyReader,
@@ -66,9 +67,9 @@ pub(crate) struct Port {
     /// Hosts, or server names of TLS, that its routes claim; sorted, once each.
     pub(crate) claims: Vec<Arc<str>>,
     /// Policies for every request to the port.
-    pub(crate) called: CalledPolicy,
+    pub(crate) called: Arc<CalledPolicy>,
     /// Policies that hold when it is chosen as a backend.
-    pub(crate) policy: BackendPolicy,
+    pub(crate) policy: Arc<BackendPolicy>,
 }
 
 impl Port {
@@ -80,7 +81,7 @@ impl Port {
             _ => false,
         };
         let mut rules = self.routes.iter().filter_map(|route| route.rule.as_ref());
-        self.protocol == Protocol::Tcp && rules.any(|rule| rule.matchers().into_iter().any(asks))
+        self.protocol == Protocol::Tcp && rules.any(|rule| rule.conditions().into_iter().any(asks))
     }
 }
 
@@ -141,7 +142,8 @@ pub(crate) fn plan(service: &Service, step: &Step<'_>) -> Draft {
     }
     let none = Annotations::default();
     let namespace = step.view.namespace(&service.meta.namespace).map_or(&none, |namespace| &namespace.annotations);
-    let in_force = InForce { service: &service.annotations, namespace };
+    let routes_reader = RoutesReader::default();
+    let in_force = InForce { service: &service.annotations, namespace, routes: &routes_reader };
     let mut found = Vec::new();
     let name = ServiceName::new(service.meta.namespace.clone(), service.meta.name.clone());
     let mut waits = false;
@@ -382,8 +384,8 @@ fn port(
         target: written.target.clone().unwrap_or_else(|| Number::Int(number.into())),
         routes,
         claims,
-        called,
-        policy: backend,
+        called: called.into(),
+        policy: backend.into(),
     }
 }
 

@@ -38,8 +38,34 @@ pub struct Endpoint {
     pub terminating: bool,
     /// Node it runs on.
     pub node: Option<NodeName>,
-    /// Zones whose callers should use it, by the slice's hints; empty for everybody. Sorted.
-    pub for_zones: Vec<Arc<str>>,
-    /// Nodes whose callers should use it, by the slice's hints; empty for everybody. Sorted.
-    pub for_nodes: Vec<NodeName>,
+    /// Whose callers should use it, if the slice says so.
+    pub hints: Option<Box<EndpointHints>>,
+}
+
+/// Whose callers should use an endpoint, as its EndpointSlice hints. One of the lists has an entry.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+pub struct EndpointHints {
+    /// Those in these zones; empty for everybody. Sorted.
+    pub zones: Vec<Arc<str>>,
+    /// Those on these nodes; empty for everybody. Sorted.
+    pub nodes: Vec<NodeName>,
+}
+
+impl EndpointHints {
+    /// Hints to these zones and nodes; `None` if there are neither.
+    pub fn new(zones: Vec<Arc<str>>, nodes: Vec<NodeName>) -> Option<Box<Self>> {
+        (!zones.is_empty() || !nodes.is_empty()).then(|| Box::new(Self { zones, nodes }))
+    }
+}
+
+impl Endpoint {
+    /// Zones whose callers should use it; empty for everybody.
+    pub fn for_zones(&self) -> &[Arc<str>] {
+        self.hints.as_ref().map_or(&[], |hints| &hints.zones)
+    }
+
+    /// Nodes whose callers should use it; empty for everybody.
+    pub fn for_nodes(&self) -> &[NodeName] {
+        self.hints.as_ref().map_or(&[], |hints| &hints.nodes)
+    }
 }

@@ -47,9 +47,9 @@ pub struct ServicePort {
     /// Routes in order of precedence; what none matches goes to the Service itself.
     pub routes: Vec<Route>,
     /// Policies for every request to this port.
-    pub called: CalledPolicy,
+    pub called: Arc<CalledPolicy>,
     /// Policies that hold when this port is chosen as a backend.
-    pub backend: BackendPolicy,
+    pub backend: Arc<BackendPolicy>,
 }
 
 impl ServicePort {

@@ -13,21 +13,21 @@ mod parse;
 
 use std::fmt;
 
-use serde::{Serialize, Serializer};
-
 pub use self::parse::BadExpression;
+use crate::Logic;
 
 /// When a circuit breaker opens.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Expression {
-    /// One of them holds; two or more.
-    Any(Vec<Self>),
-    /// All of them hold; two or more.
-    All(Vec<Self>),
-    /// It does not hold.
-    Not(Box<Self>),
-    /// A metric compared with a number.
-    Compare(Metric, Comparison, Number),
+pub type Expression = Logic<Threshold>;
+
+/// A metric compared with a number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Threshold {
+    /// What is compared.
+    pub metric: Metric,
+    /// How.
+    pub comparison: Comparison,
+    /// With what.
+    pub number: Number,
 }
 
 /// What is measured, over the last ten seconds.
@@ -138,13 +138,8 @@ impl fmt::Display for Comparison {
 
 impl Expression {
     /// Whether the breaker opens; `measure` gives the value of a metric.
-    pub fn holds(&self, measure: &impl Fn(Metric) -> f64) -> bool {
-        match self {
-            Self::Any(parts) => parts.iter().any(|part| part.holds(measure)),
-            Self::All(parts) => parts.iter().all(|part| part.holds(measure)),
-            Self::Not(part) => !part.holds(measure),
-            Self::Compare(metric, comparison, number) => comparison.holds(measure(*metric), number.get()),
-        }
+    pub fn opens(&self, measure: &impl Fn(Metric) -> f64) -> bool {
+        self.holds(&|it: &Threshold| it.comparison.holds(measure(it.metric), it.number.get()))
     }
 }
 
@@ -160,45 +155,15 @@ impl fmt::Display for Metric {
     }
 }
 
-impl fmt::Display for Expression {
+impl fmt::Display for Threshold {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Any(parts) => joined(f, parts, " || "),
-            Self::All(parts) => joined(f, parts, " && "),
-            Self::Not(part) => write!(f, "!{}", Part(part)),
-            Self::Compare(metric, comparison, number) => write!(f, "{metric} {comparison} {number}"),
-        }
-    }
-}
-
-fn joined(f: &mut fmt::Formatter<'_>, parts: &[Expression], between: &str) -> fmt::Result {
-    for (i, part) in parts.iter().enumerate() {
-        write!(f, "{}{}", if i == 0 { "" } else { between }, Part(part))?;
-    }
-    Ok(())
-}
-
-/// A part of an expression, in parentheses where it has parts itself.
-struct Part<'a>(&'a Expression);
-
-impl fmt::Display for Part<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            Expression::Any(_) | Expression::All(_) => write!(f, "({})", self.0),
-            Expression::Not(_) | Expression::Compare(..) => self.0.fmt(f),
-        }
-    }
-}
-
-impl Serialize for Expression {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+        write!(f, "{} {} {}", self.metric, self.comparison, self.number)
     }
 }
 
 #[cfg(test)]
 pub(crate) fn arbitrary() -> impl proptest::strategy::Strategy<Value = Expression> {
-    use proptest::{collection::vec, prelude::*};
+    use proptest::prelude::*;
     let number = || (0..100_000_u32).prop_map(|number| Number(f64::from(number) / 8.0));
     let metric = prop_oneof![
         (0..=800_u32).prop_map(|eighths| Metric::LatencyAtQuantileMs(Number(f64::from(eighths) / 8.0))),
@@ -207,15 +172,12 @@ pub(crate) fn arbitrary() -> impl proptest::strategy::Strategy<Value = Expressio
             .prop_map(|(from, to, of_from, of_to)| Metric::ResponseCodeRatio { from, to, of_from, of_to }),
     ];
     let comparison = prop::sample::select(Comparison::ALL.map(|(comparison, _)| comparison).to_vec());
-    let compare = (metric, comparison, number())
-        .prop_map(|(metric, comparison, number)| Expression::Compare(metric, comparison, number));
-    compare.prop_recursive(3, 12, 3, |part| {
-        prop_oneof![
-            vec(part.clone(), 2..4).prop_map(Expression::Any),
-            vec(part.clone(), 2..4).prop_map(Expression::All),
-            part.prop_map(|part| Expression::Not(Box::new(part))),
-        ]
-    })
+    let threshold = (metric, comparison, number()).prop_map(|(metric, comparison, number)| Threshold {
+        metric,
+        comparison,
+        number,
+    });
+    crate::logic::arbitrary(threshold)
 }
 
 #[cfg(test)]
@@ -242,7 +204,7 @@ mod tests {
             ("ResponseCodeRatio(500, 600, 0, 600) > 0.25 && NetworkErrorRatio() > 0.3", false),
         ] {
             let expression: Expression = text.parse().unwrap_or_else(|error| panic!("{text}: {error}"));
-            assert_eq!(expression.holds(&measure), want, "{text}");
+            assert_eq!(expression.opens(&measure), want, "{text}");
         }
     }
 }

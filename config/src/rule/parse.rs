@@ -4,11 +4,10 @@
 //! `HeadersRegexp`, `HostHeader`, `Query` with `key=value`, and expressions in braces.
 
 use super::{Matcher, MatcherKind, Regexp, Rule, matcher::network};
+use crate::logic::{Mistake, Scanner};
 
 /// Longest rule, in bytes.
 pub const LONGEST: usize = 4096;
-/// How deep parentheses and `!` may be nested.
-const DEEPEST: u32 = 16;
 
 /// Where a text stops being a rule.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -55,28 +54,35 @@ pub fn parse(text: &str) -> Result<ParsedRule, BadRule> {
 /// # Errors
 /// The text does not begin with a rule and this end.
 pub fn parse_until(text: &str, end: Option<&'static str>) -> Result<ParsedRule, BadRule> {
-    let mut parser = Parser { text, at: 0, depth: 0, hints: Vec::new() };
-    let rule = parser.any()?;
-    let length = text[..parser.at].trim().len();
+    let (mut scanner, mut hints) = (Scanner::new(text), Vec::new());
+    let rule = scanner.logic(&mut |scanner| Matchers { scanner, hints: &mut hints }.matcher())?;
+    let length = text[..scanner.at()].trim().len();
     if length > LONGEST {
-        return Err(parser.bad(format!("the rule has {length} bytes; at most {LONGEST} are read")));
+        let what = format!("the rule has {length} bytes; at most {LONGEST} are read");
+        return Err(BadRule { column: scanner.column(scanner.at()), what, unknown: None });
     }
     let is_over = match end {
-        Some(end) => parser.rest().starts_with(end),
-        None => parser.rest().is_empty(),
+        Some(end) => scanner.rest().starts_with(end),
+        None => scanner.rest().is_empty(),
     };
     if !is_over {
-        return Err(parser.expected(&format!("&&, || or {}", end.unwrap_or("the end"))));
+        let column = scanner.column(scanner.at());
+        let what = format!("expected &&, || or {}", end.unwrap_or("the end"));
+        return Err(BadRule { column, what, unknown: None });
     }
-    Ok(ParsedRule { rule, hints: parser.hints, bytes: parser.at })
+    Ok(ParsedRule { rule, hints, bytes: scanner.at() })
 }
 
-struct Parser<'a> {
-    text: &'a str,
-    /// Bytes that are read.
-    at: usize,
-    depth: u32,
-    hints: Vec<Hint>,
+impl From<Mistake> for BadRule {
+    fn from(Mistake { column, expected }: Mistake) -> Self {
+        Self { column, what: format!("expected {expected}"), unknown: None }
+    }
+}
+
+/// Reads matchers.
+struct Matchers<'s, 'a> {
+    scanner: &'s mut Scanner<'a>,
+    hints: &'s mut Vec<Hint>,
 }
 
 /// A text between quotes, and where it begins.
@@ -85,90 +91,24 @@ struct Argument {
     text: String,
 }
 
-impl<'a> Parser<'a> {
-    /// What is left, without blanks in front.
-    fn rest(&mut self) -> &'a str {
-        let rest = &self.text[self.at..];
-        let trimmed = rest.trim_start();
-        self.at += rest.len() - trimmed.len();
-        trimmed
-    }
-
+impl Matchers<'_, '_> {
     fn column(&self, at: usize) -> usize {
-        self.text[..at].chars().count() + 1
-    }
-
-    fn bad(&self, what: String) -> BadRule {
-        BadRule { column: self.column(self.at), what, unknown: None }
-    }
-
-    fn expected(&mut self, expected: &str) -> BadRule {
-        self.rest();
-        self.bad(format!("expected {expected}"))
-    }
-
-    fn take(&mut self, token: &str) -> bool {
-        let there = self.rest().starts_with(token);
-        if there {
-            self.at += token.len();
-        }
-        there
-    }
-
-    fn any(&mut self) -> Result<Rule, BadRule> {
-        let parts = self.list("||", Self::all)?;
-        Ok(one_or(parts, Rule::Any))
-    }
-
-    fn all(&mut self) -> Result<Rule, BadRule> {
-        let parts = self.list("&&", Self::one)?;
-        Ok(one_or(parts, Rule::All))
-    }
-
-    fn list(&mut self, between: &str, part: fn(&mut Self) -> Result<Rule, BadRule>) -> Result<Vec<Rule>, BadRule> {
-        let mut parts = vec![part(self)?];
-        while self.take(between) {
-            parts.push(part(self)?);
-        }
-        Ok(parts)
-    }
-
-    fn one(&mut self) -> Result<Rule, BadRule> {
-        let opens = matches!(self.rest().as_bytes(), [b'(', ..] | [b'!', ..]);
-        if !opens {
-            return self.matcher();
-        }
-        if self.depth == DEEPEST {
-            return Err(self.bad(format!("parentheses are nested more than {DEEPEST} deep")));
-        }
-        self.depth += 1;
-        let rule = if self.take("!") {
-            Rule::Not(Box::new(self.one()?))
-        } else {
-            self.take("(");
-            let inner = self.any()?;
-            if !self.take(")") {
-                return Err(self.expected("&&, || or )"));
-            }
-            inner
-        };
-        self.depth -= 1;
-        Ok(rule)
+        self.scanner.column(at)
     }
 
     fn matcher(&mut self) -> Result<Rule, BadRule> {
-        let rest = self.rest();
-        let begins = self.at;
+        let rest = self.scanner.rest();
+        let begins = self.scanner.at();
         let length = rest.find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(rest.len());
         let name = &rest[..length];
         if name.is_empty() {
-            return Err(self.expected("a matcher such as Host(`shop.example`) or PathPrefix(`/api`)"));
+            return Err(self.scanner.expected("a matcher such as Host(`shop.example`) or PathPrefix(`/api`)").into());
         }
         let Some((kind, is_old)) = known(name) else {
             let what = format!("{name} is no matcher");
             return Err(BadRule { column: self.column(begins), what, unknown: Some(name.to_owned()) });
         };
-        self.at += length;
+        self.scanner.skip(length);
         let arguments = self.arguments()?;
         let (column, before) = (self.column(begins), self.hints.len());
         let rule = self.build(kind, arguments, begins)?;
@@ -178,44 +118,38 @@ impl<'a> Parser<'a> {
         Ok(rule)
     }
 
-    fn arguments(&mut self) -> Result<Vec<Argument>, BadRule> {
-        if !self.take("(") {
-            return Err(self.expected("("));
-        }
+    fn arguments(&mut self) -> Result<Vec<Argument>, Mistake> {
+        self.scanner.expect("(")?;
         let mut arguments = Vec::new();
-        if self.take(")") {
+        if self.scanner.take(")") {
             return Ok(arguments);
         }
         loop {
             arguments.push(self.string()?);
-            if self.take(")") {
+            if self.scanner.take(")") {
                 return Ok(arguments);
             }
-            if !self.take(",") {
-                return Err(self.expected(", or )"));
+            if !self.scanner.take(",") {
+                return Err(self.scanner.expected(", or )"));
             }
         }
     }
 
-    fn string(&mut self) -> Result<Argument, BadRule> {
-        let rest = self.rest();
-        let at = self.at;
-        match rest.as_bytes().first() {
-            Some(b'`') => {
-                let Some(length) = rest[1..].find('`') else {
-                    return Err(self.bad("this ` has no other one that ends the text".to_owned()));
-                };
-                self.at += length + 2;
-                Ok(Argument { at, text: rest[1..=length].to_owned() })
-            }
+    fn string(&mut self) -> Result<Argument, Mistake> {
+        let rest = self.scanner.rest();
+        let at = self.scanner.at();
+        let (text, length) = match rest.as_bytes().first() {
+            Some(b'`') => match rest[1..].find('`') {
+                Some(length) => (rest[1..=length].to_owned(), length + 2),
+                None => return Err(self.scanner.expected("a text that ends with another `")),
+            },
             Some(b'"') => {
-                let (text, length) =
-                    quoted(rest).ok_or_else(|| self.bad("this \" has no other one that ends the text".to_owned()))?;
-                self.at += length;
-                Ok(Argument { at, text })
+                quoted(rest).ok_or_else(|| self.scanner.expected("a text that ends with another double quote"))?
             }
-            _ => Err(self.expected("a text between ` and `, or between double quotes")),
-        }
+            _ => return Err(self.scanner.expected("a text between ` and `, or between double quotes")),
+        };
+        self.scanner.skip(length);
+        Ok(Argument { at, text })
     }
 
     /// The rule that a matcher with these arguments is. `begins`: where its name does.
@@ -239,7 +173,7 @@ impl<'a> Parser<'a> {
             parts.push(Rule::Is(self.single(kind, argument)?));
         }
         if parts.len() == 1 {
-            return Ok(one_or(parts, Rule::Any));
+            return Ok(Rule::one_or(parts, Rule::Any));
         }
         let rule = Rule::Any(parts);
         self.hints.push(Hint { column: self.column(begins), now: rule.to_string() });
@@ -433,17 +367,6 @@ fn closing(text: &str) -> Option<usize> {
     None
 }
 
-fn one_or(mut parts: Vec<Rule>, join: fn(Vec<Rule>) -> Rule) -> Rule {
-    match parts.pop() {
-        Some(only) if parts.is_empty() => only,
-        Some(last) => {
-            parts.push(last);
-            join(parts)
-        }
-        None => join(parts),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -485,8 +408,8 @@ mod tests {
             ("Hots(`a`)", "column 1: Hots is no matcher"),
             ("Host", "column 5: expected ("),
             ("Host(a)", "column 6: expected a text between ` and `, or between double quotes"),
-            ("Host(`a", "column 6: this ` has no other one that ends the text"),
-            ("Host(\"a\\\")", "column 6: this \" has no other one that ends the text"),
+            ("Host(`a", "column 6: expected a text that ends with another `"),
+            ("Host(\"a\\\")", "column 6: expected a text that ends with another double quote"),
             ("Host(`a` `b`)", "column 10: expected , or )"),
             ("Host()", "column 1: Host takes a text"),
             ("Host(`a`) Host(`b`)", "column 11: expected &&, || or the end"),

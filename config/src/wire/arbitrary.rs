@@ -11,8 +11,8 @@ use proptest::{collection::vec, option, prelude::*, sample::select};
 use crate::{
     NodeName, Resource, ServiceName,
     model::{
-        Answer, Backend, Bind, Claim, Endpoint, Endpoints, Listener, ListenerId, Mesh, Name, NamePort, PortEndpoints,
-        Protocol, Proxy, Route, Scheme, Service, ServicePort, Transport, Workload, WorkloadKind,
+        Answer, Backend, Bind, Claim, Endpoint, EndpointHints, Endpoints, Listener, ListenerId, Mesh, Name, NamePort,
+        PortEndpoints, Protocol, Proxy, Route, Scheme, Service, ServicePort, Transport, Workload, WorkloadKind,
     },
     policy::arbitrary as policy,
 };
@@ -95,8 +95,8 @@ fn service() -> impl Strategy<Value = Service> {
             protocol,
             leaving,
             routes,
-            called,
-            backend,
+            called: called.into(),
+            backend: backend.into(),
         },
     );
     (service_name(), vec(port, 0..3)).prop_map(|(name, ports)| Service { name, ports })
@@ -111,8 +111,7 @@ fn endpoints() -> impl Strategy<Value = Endpoints> {
                 serving: flags[1],
                 terminating: flags[2],
                 node,
-                for_zones,
-                for_nodes,
+                hints: EndpointHints::new(for_zones, for_nodes),
             });
     let port = (any::<u16>(), protocol(), vec(endpoint, 0..4))
         .prop_map(|(number, protocol, endpoints)| PortEndpoints { number, protocol, endpoints });

@@ -90,8 +90,8 @@ impl From<&model::Endpoint> for Endpoint {
             serving: endpoint.serving,
             terminating: endpoint.terminating,
             node: endpoint.node.as_ref().map(ToString::to_string),
-            for_zones: endpoint.for_zones.iter().map(ToString::to_string).collect(),
-            for_nodes: endpoint.for_nodes.iter().map(ToString::to_string).collect(),
+            for_zones: endpoint.for_zones().iter().map(ToString::to_string).collect(),
+            for_nodes: endpoint.for_nodes().iter().map(ToString::to_string).collect(),
         }
     }
 }
@@ -106,8 +106,10 @@ impl TryFrom<Endpoint> for model::Endpoint {
             serving: endpoint.serving,
             terminating: endpoint.terminating,
             node: endpoint.node.map(|node| NodeName(node.into())),
-            for_zones: endpoint.for_zones.into_iter().map(Into::into).collect(),
-            for_nodes: endpoint.for_nodes.into_iter().map(|node| NodeName(node.into())).collect(),
+            hints: model::EndpointHints::new(
+                endpoint.for_zones.into_iter().map(Into::into).collect(),
+                endpoint.for_nodes.into_iter().map(|node| NodeName(node.into())).collect(),
+            ),
         })
     }
 }

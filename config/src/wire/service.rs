@@ -110,8 +110,8 @@ impl TryFrom<ServicePort> for model::ServicePort {
             protocol: protocol(it.protocol)?,
             leaving: it.leaving,
             routes: it.routes.iter().map(|bytes| route(bytes)).collect::<Result<_, _>>()?,
-            called: it.called.map_or_else(|| Ok(CalledPolicy::default()), |bytes| CalledPolicy::decode(&bytes))?,
-            backend: BackendPolicy::decode(&it.backend.ok_or_else(|| impossible("backend policy"))?)?,
+            called: it.called.map_or_else(|| Ok(CalledPolicy::default()), |bytes| CalledPolicy::decode(&bytes))?.into(),
+            backend: BackendPolicy::decode(&it.backend.ok_or_else(|| impossible("backend policy"))?)?.into(),
         })
     }
 }

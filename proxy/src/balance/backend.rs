@@ -71,7 +71,7 @@ pub(crate) struct BackendSeen {
 /// Policy and endpoints of a backend port.
 pub(crate) struct Upstreams {
     /// How endpoints are spoken to and picked.
-    pub(crate) policy: BackendPolicy,
+    pub(crate) policy: Arc<BackendPolicy>,
     /// Whom they have to be, if they are spoken to over TLS.
     pub(crate) tls: Option<Arc<Tls>>,
     /// Those that may be used now: the ready ones, or while there is none those that still serve.
@@ -125,14 +125,14 @@ pub(crate) struct Endpoint {
 const SLOW_START: u32 = 10_000;
 
 impl Endpoint {
-    fn new(address: SocketAddr, workers: usize, joined: Option<u32>) -> Arc<Self> {
+    fn new(address: SocketAddr, joined: Option<u32>) -> Arc<Self> {
         Arc::new(Self {
             address,
             joined,
             in_flight: AtomicU32::new(0),
             latency: Latency::default(),
             ejection: Ejection::default(),
-            peer: Peer::new(address, workers),
+            peer: Peer::new(address),
         })
     }
 
@@ -153,7 +153,7 @@ impl Endpoint {
 
 impl Upstreams {
     fn new(
-        policy: BackendPolicy,
+        policy: Arc<BackendPolicy>,
         usable: Vec<Candidate>,
         hinted: bool,
         all: Vec<Arc<Endpoint>>,
@@ -174,7 +174,7 @@ impl Upstreams {
 
 impl BackendPort {
     /// A backend port without endpoints.
-    pub(crate) fn new(service: ServiceName, policy: BackendPolicy) -> Self {
+    pub(crate) fn new(service: ServiceName, policy: Arc<BackendPolicy>) -> Self {
         let (ejected, turn) = (EjectedUntil::default(), Arc::<AtomicU32>::default());
         let tls = identity(&policy, None);
         let shared = (ejected.clone(), turn.clone());
@@ -228,16 +228,15 @@ impl BackendPort {
         true
     }
 
-    /// Puts a policy and a set of endpoints in force at `now`, as a proxy at `place` with so many `workers` uses them, and
+    /// Puts a policy and a set of endpoints in force at `now`, as a proxy at `place` uses them, and
     /// retires the endpoints that are no longer usable.
     ///
     /// Returns the retired endpoints that still have requests in flight.
     pub(crate) fn replace(
         &self,
-        policy: BackendPolicy,
+        policy: Arc<BackendPolicy>,
         endpoints: &[model::Endpoint],
         place: &Locality,
-        workers: usize,
         now: u32,
     ) -> SmallVec<[Arc<Endpoint>; 4]> {
         let old = self.upstreams.load_full();
@@ -250,7 +249,7 @@ impl BackendPort {
             // Both lists are sorted by address.
             let endpoint = match old.all.binary_search_by_key(&facts.address, |endpoint| endpoint.address) {
                 Ok(found) => old.all[found].clone(),
-                Err(_) => Endpoint::new(facts.address, workers, (!old.all.is_empty()).then_some(now)),
+                Err(_) => Endpoint::new(facts.address, (!old.all.is_empty()).then_some(now)),
             };
             if usable(facts) {
                 endpoint.peer.reinstate();
@@ -336,14 +335,14 @@ impl Hints {
 
 /// Whether an endpoint is hinted to our node; `None` if to no node.
 fn to_node(facts: &model::Endpoint, place: &Locality) -> Option<bool> {
-    let here = || place.node.as_ref().is_some_and(|node| facts.for_nodes.contains(node));
-    (!facts.for_nodes.is_empty()).then(here)
+    let here = || place.node.as_ref().is_some_and(|node| facts.for_nodes().contains(node));
+    (!facts.for_nodes().is_empty()).then(here)
 }
 
 /// Whether an endpoint is hinted to our zone; `None` if to no zone.
 fn to_zone(facts: &model::Endpoint, place: &Locality) -> Option<bool> {
-    let here = || place.zone.as_ref().is_some_and(|zone| facts.for_zones.contains(zone));
-    (!facts.for_zones.is_empty()).then(here)
+    let here = || place.zone.as_ref().is_some_and(|zone| facts.for_zones().contains(zone));
+    (!facts.for_zones().is_empty()).then(here)
 }
 
 /// A request in flight on a backend port and one of its endpoints; over when dropped.

@@ -1,6 +1,6 @@
 //! Picking an endpoint, for [`crate::instructions`].
 
-use std::{hint::black_box, net::IpAddr, time::Duration};
+use std::{hint::black_box, net::IpAddr, sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderValue, header};
 use maesh_config::{
@@ -29,10 +29,10 @@ const NOW: u32 = 20_000;
 /// From the request's head to the endpoint. All endpoints are usable and none has failed.
 fn picking(balance: &str, endpoints: u16) -> Step {
     let balance: Balance = balance.parse().expect("a strategy");
-    let backend = BackendPort::new(ServiceName::new("shop", "web"), BackendPolicy::default());
+    let backend = BackendPort::new(ServiceName::new("shop", "web"), Arc::default());
     let facts: Vec<_> = (0..endpoints).map(endpoint).collect();
-    let policy = BackendPolicy { balance, ..BackendPolicy::default() };
-    backend.replace(policy, &facts, &Locality::default(), 1, 0);
+    let policy = Arc::new(BackendPolicy { balance, ..BackendPolicy::default() });
+    backend.replace(policy, &facts, &Locality::default(), 0);
     for (place, candidate) in backend.upstreams.load().usable.iter().enumerate() {
         candidate.endpoint.latency.record(NOW - 1_000, Duration::from_micros(500 + 100 * place as u64));
     }

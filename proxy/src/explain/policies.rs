@@ -69,7 +69,7 @@ pub(super) fn called(in_force: &CalledPolicy) -> Vec<PolicySeen> {
 pub(super) fn backend(backend: &BackendPort, now: u32) -> Vec<PolicySeen> {
     let upstreams = backend.upstreams.load();
     let BackendPolicy { connect_timeout, idle_timeout, concurrency, queue, eject, breaker, fallback, .. } =
-        &upstreams.policy;
+        &*upstreams.policy;
     let usual = BackendPolicy::default();
     let mut seen = Vec::new();
     if *connect_timeout != usual.connect_timeout {

@@ -3,7 +3,8 @@
 //! A step that refuses returns a [`LocalAnswer`]. A new policy is a file of its own and a line in [`run`].
 
 use std::{
-    sync::{Arc, OnceLock},
+    cell::OnceCell,
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
@@ -128,7 +129,7 @@ fn route<'a>(
         method: head.method.as_str(),
         fields: &head.headers,
         caller: caller.address,
-        path: OnceLock::new(),
+        path: OnceCell::new(),
     };
     match port.target(facts, caller.worker.draw()) {
         Target::Backend(backend) => Ok(backend),

@@ -10,8 +10,8 @@ use arc_swap::ArcSwap;
 use maesh_config::{
     Kind, Resource, ServiceName,
     model::{
-        Answer, Backend, BackendPolicy, Bind, CalledPolicy, Claim, Endpoint, Endpoints, Listener, ListenerId, Mesh,
-        Name, NamePort, PortEndpoints, Protocol, Route, Service, ServicePort, Transport, Workload, WorkloadKind,
+        Answer, Backend, Bind, Claim, Endpoint, Endpoints, Listener, ListenerId, Mesh, Name, NamePort, PortEndpoints,
+        Protocol, Route, Service, ServicePort, Transport, Workload, WorkloadKind,
     },
 };
 use maesh_discovery::update::{Ack, Interest, Update};
@@ -93,8 +93,7 @@ pub(crate) fn endpoint(number: u16) -> Endpoint {
         serving: true,
         terminating: false,
         node: None,
-        for_zones: Vec::new(),
-        for_nodes: Vec::new(),
+        hints: None,
     }
 }
 
@@ -152,8 +151,8 @@ fn routed(number: u16) -> Resource {
         protocol: Protocol::Http,
         leaving: false,
         routes: vec![Route { rule: None, backends, not_understood: None }],
-        called: CalledPolicy::default(),
-        backend: BackendPolicy::default(),
+        called: Arc::default(),
+        backend: Arc::default(),
     };
     Resource::Service(Service { name: service(number), ports: vec![port] })
 }

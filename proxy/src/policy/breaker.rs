@@ -82,7 +82,7 @@ impl Breaker {
         }
         inner.evaluated = now;
         let recent = inner.measured.sum(now / 1000);
-        if recent.requests() < LEAST || !expression.holds(&|metric| recent.value(metric)) {
+        if recent.requests() < LEAST || !expression.opens(&|metric| recent.value(metric)) {
             return None;
         }
         inner.measured = Measured::default();

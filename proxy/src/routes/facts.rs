@@ -1,10 +1,6 @@
 //! What rules ask of a request or connection.
 
-use std::{
-    borrow::Cow,
-    net::IpAddr,
-    sync::{LazyLock, OnceLock},
-};
+use std::{borrow::Cow, cell::OnceCell, net::IpAddr, sync::LazyLock};
 
 use http::HeaderMap;
 
@@ -19,7 +15,7 @@ pub(crate) struct RouteFacts<'a> {
     pub(crate) fields: &'a HeaderMap,
     pub(crate) caller: IpAddr,
     /// The path as rules see it, once somebody asked.
-    pub(crate) path: OnceLock<Cow<'a, str>>,
+    pub(crate) path: OnceCell<Cow<'a, str>>,
 }
 
 /// Of a connection.
@@ -28,7 +24,7 @@ static NO_FIELDS: LazyLock<HeaderMap> = LazyLock::new(HeaderMap::new);
 impl<'a> RouteFacts<'a> {
     /// A connection or flow of `caller`, whose server name of TLS is `host` if it said any.
     pub(crate) fn of_connection(host: &'a str, caller: IpAddr) -> Self {
-        let path = OnceLock::new();
+        let path = OnceCell::new();
         Self { host, sent_path: "", query: None, method: "", fields: &NO_FIELDS, caller, path }
     }
 

@@ -1,6 +1,6 @@
 //! Which of a thousand rules a request takes, for [`crate::instructions`].
 
-use std::{hint::black_box, sync::OnceLock};
+use std::{cell::OnceCell, hint::black_box};
 
 use http::HeaderMap;
 use maesh_config::rule::{Rule, parse};
@@ -41,7 +41,7 @@ fn looking_up(rule: fn(usize) -> String) -> Step {
                 method: "GET",
                 fields: &fields,
                 caller: [10, 1, 0, 1].into(),
-                path: OnceLock::new(),
+                path: OnceCell::new(),
             };
             black_box(index.find(&facts));
         });

@@ -1,4 +1,4 @@
-use std::sync::OnceLock;
+use std::cell::OnceCell;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use maesh_config::rule::parse;
@@ -18,7 +18,7 @@ fn index(rules: &[Rule]) -> RouteIndex {
 fn asked<'a>(host: &'a str, method: &'a str, target: &'a str, fields: &'a HeaderMap) -> RouteFacts<'a> {
     let (sent_path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
     let caller = [10, 1, 2, 3].into();
-    RouteFacts { host, sent_path, query, method, fields, caller, path: OnceLock::new() }
+    RouteFacts { host, sent_path, query, method, fields, caller, path: OnceCell::new() }
 }
 
 #[test]

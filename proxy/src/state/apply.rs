@@ -304,10 +304,10 @@ impl Apply {
         }
     }
 
-    fn set_backend(&mut self, id: &BackendId, policy: BackendPolicy, endpoints: &[EndpointFacts]) {
+    fn set_backend(&mut self, id: &BackendId, policy: Arc<BackendPolicy>, endpoints: &[EndpointFacts]) {
         let backend = self.runtime.of(id, &policy);
-        let (workers, now) = (self.shared.config.workers, self.shared.clock.coarse());
-        self.leaving.extend(backend.replace(policy, endpoints, self.graph.place(), workers, now));
+        let now = self.shared.clock.coarse();
+        self.leaving.extend(backend.replace(policy, endpoints, self.graph.place(), now));
     }
 
     fn publish(&mut self, name: &ServiceName, published: &[PublishedPort]) {

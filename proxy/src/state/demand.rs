@@ -11,7 +11,7 @@ use std::{
 use http::HeaderValue;
 use maesh_config::{
     ServiceName,
-    model::{self, BackendPolicy, CalledPolicy, Protocol, Scheme},
+    model::{self, BackendPolicy, Protocol, Scheme},
 };
 
 use crate::loops::Dialable;
@@ -164,16 +164,15 @@ fn plain(shared: &Shared, called: &ServiceEntry, number: u16, protocol: Protocol
         serving: true,
         terminating: false,
         node: None,
-        for_zones: Vec::new(),
-        for_nodes: Vec::new(),
+        hints: None,
     };
     let dialable = Dialable::new(&shared.config.shared, shared.config.loopback_endpoints);
     let endpoints: Vec<_> = facts.cluster_ips.iter().map(|address| endpoint(*address)).collect();
     let endpoints: Vec<_> = endpoints.into_iter().filter(|it| dialable.allows(it.address)).collect();
-    let policy = BackendPolicy { scheme, ..BackendPolicy::default() };
+    let policy = Arc::new(BackendPolicy { scheme, ..BackendPolicy::default() });
     let own = BackendPort::new(called.name.clone(), policy.clone());
     // Nothing more is known of it, and nothing hints at any of the addresses.
-    own.replace(policy, &endpoints, &Locality::default(), shared.config.workers, shared.clock.coarse());
+    own.replace(policy, &endpoints, &Locality::default(), shared.clock.coarse());
     let port = Arc::new(Port::new(shared, &called.name, number, protocol, Vec::new(), Arc::new(own)));
     made.push((number, protocol, port.clone()));
     PortLookup::Port(port)
@@ -202,7 +201,7 @@ impl Port {
             rules: None,
             own,
             own_refuses: false,
-            called: CalledPolicy::default(),
+            called: Arc::default(),
             runtime: Arc::default(),
             mirror: None,
             fallbacks: Vec::new(),

@@ -9,6 +9,7 @@
 //! version before stays in force. Endpoints take effect at once.
 
 mod service;
+mod shared;
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -25,8 +26,12 @@ use maesh_config::{
     policy::ServiceRef,
     rule::Rule,
 };
+use smallvec::smallvec;
 
-use self::service::{Backend, Fetched, GraphService, port_of};
+use self::{
+    service::{Backend, Fetched, GraphService, port_of},
+    shared::SharedValues,
+};
 use super::{Destination, Locality};
 use crate::loops::Dialable;
 
@@ -65,7 +70,7 @@ pub(crate) enum Effect {
     /// Close the listener with this identity, if it could be opened.
     Close(Arc<str>),
     /// Put a policy and endpoints in force on a backend port. Its run-time state stays.
-    SetBackend { id: BackendId, policy: BackendPolicy, endpoints: Vec<model::Endpoint> },
+    SetBackend { id: BackendId, policy: Arc<BackendPolicy>, endpoints: Vec<model::Endpoint> },
     /// Nothing sends to this backend port any more. Its run-time state goes.
     DropBackend(BackendId),
     /// Put the ports of a Service in force.
@@ -103,7 +108,7 @@ pub(crate) struct PublishedPort {
     /// Requests that no route takes are refused: a policy of the port is not understood.
     pub(crate) own_refuses: bool,
     /// Policies for every request to the port.
-    pub(crate) called: CalledPolicy,
+    pub(crate) called: Arc<CalledPolicy>,
     /// Where copies of requests go, if that exists.
     pub(crate) mirror: Option<BackendId>,
     /// Backends that have a fallback that exists, and what it is.
@@ -130,6 +135,7 @@ pub(crate) struct Graph {
     services: HashMap<ServiceName, GraphService>,
     listeners: HashSet<Arc<str>>,
     complete: HashSet<Kind>,
+    shared: SharedValues,
     effects: Vec<Effect>,
 }
 
@@ -145,6 +151,7 @@ impl Graph {
             services: HashMap::new(),
             listeners: HashSet::new(),
             complete: HashSet::new(),
+            shared: SharedValues::default(),
             effects,
         }
     }
@@ -218,9 +225,11 @@ impl Graph {
                 self.listeners.insert(listener.id.0.clone());
                 self.effects.push(Effect::Open(Arc::new(listener.clone())));
             }
-            Resource::Service(service) => self.set_service(&service.name, Fetched::Here(Arc::new(service.clone()))),
+            Resource::Service(service) => {
+                self.set_service(&service.name, Fetched::Here(Arc::new(self.shared.service(service))));
+            }
             Resource::Endpoints(endpoints) => {
-                self.set_endpoints(&endpoints.service, Fetched::Here(Arc::new(endpoints.clone())));
+                self.set_endpoints(&endpoints.service, Fetched::Here(Arc::new(self.shared.endpoints(endpoints))));
             }
             Resource::Workload(workload) => self.set_workload(workload),
             // A proxy does not need to know where other proxies are.
@@ -441,7 +450,7 @@ impl Graph {
         for id in old.difference(&new) {
             let Some(entry) = self.services.get_mut(&id.service) else { continue };
             let Some(backend) = entry.backends.get_mut(&(id.port, id.transport)) else { continue };
-            backend.users.remove(name);
+            backend.users.retain(|user| user != name);
             if backend.users.is_empty() {
                 entry.backends.remove(&(id.port, id.transport));
                 self.effects.push(Effect::DropBackend(id.clone()));
@@ -452,12 +461,14 @@ impl Graph {
     fn use_backend(&mut self, id: &BackendId, user: &ServiceName) {
         let Some(entry) = self.services.get_mut(&id.service) else { return };
         if let Some(backend) = entry.backends.get_mut(&(id.port, id.transport)) {
-            backend.users.insert(user.clone());
+            if !backend.users.contains(user) {
+                backend.users.push(user.clone());
+            }
             return;
         }
         let Some(port) = entry.port(id.port, id.transport) else { return };
         let policy = port.backend.clone();
-        let backend = Backend { policy, users: HashSet::from([user.clone()]) };
+        let backend = Backend { policy, users: smallvec![user.clone()] };
         entry.backends.insert((id.port, id.transport), Box::new(backend));
         if let Some(effect) = self.set_backend(id) {
             self.effects.push(effect);

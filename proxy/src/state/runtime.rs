@@ -15,20 +15,24 @@ use maesh_config::{
     model::{BackendPolicy, Transport},
 };
 use parking_lot::Mutex;
+use smallvec::SmallVec;
 
 use super::{BackendPort, graph::BackendId};
 use crate::policy::CalledRuntime;
+
+/// State of the ports of a Service by number; most have one.
+type CalledPorts = SmallVec<[(u16, Arc<CalledRuntime>); 1]>;
 
 /// Run-time state of all ports. One task changes it; metrics are read from it.
 #[derive(Default)]
 pub(crate) struct Runtime {
     backends: Mutex<HashMap<BackendId, Arc<BackendPort>>>,
-    called: Mutex<HashMap<ServiceName, HashMap<u16, Arc<CalledRuntime>>>>,
+    called: Mutex<HashMap<ServiceName, CalledPorts>>,
 }
 
 impl Runtime {
     /// The state of a backend port; made, with this policy, if there is none.
-    pub(super) fn of(&self, id: &BackendId, policy: &BackendPolicy) -> Arc<BackendPort> {
+    pub(super) fn of(&self, id: &BackendId, policy: &Arc<BackendPolicy>) -> Arc<BackendPort> {
         match self.backends.lock().entry(id.clone()) {
             Entry::Occupied(there) => there.get().clone(),
             Entry::Vacant(new) => new.insert(Arc::new(BackendPort::new(id.service.clone(), policy.clone()))).clone(),
@@ -50,13 +54,20 @@ impl Runtime {
 
     /// The state of a port that is called; made if there is none.
     pub(super) fn of_called(&self, service: &ServiceName, port: u16) -> Arc<CalledRuntime> {
-        self.called.lock().entry(service.clone()).or_default().entry(port).or_default().clone()
+        let mut called = self.called.lock();
+        let ports = called.entry(service.clone()).or_default();
+        if let Some((_, there)) = ports.iter().find(|(number, _)| *number == port) {
+            return there.clone();
+        }
+        let made = Arc::<CalledRuntime>::default();
+        ports.push((port, made.clone()));
+        made
     }
 
     /// Ends the state of the ports of a called Service that `stays` does not name.
     pub(super) fn retain_called(&self, service: &ServiceName, stays: impl Fn(u16) -> bool) {
         if let Entry::Occupied(mut ports) = self.called.lock().entry(service.clone()) {
-            ports.get_mut().retain(|port, _| stays(*port));
+            ports.get_mut().retain(|(port, _)| stays(*port));
             if ports.get().is_empty() {
                 ports.remove();
             }

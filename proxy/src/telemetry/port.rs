@@ -122,6 +122,15 @@ pub(super) fn traced_durations() -> Family<PortLabels, TracedDurations> {
     Family::new_with_constructor(|| HistogramWithExemplars::new(bounds()))
 }
 
+/// The requests of a port that are counted together.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RequestSeries {
+    http2: bool,
+    method: MethodLabel,
+    status: StatusCode,
+    reason: Option<Reason>,
+}
+
 /// Counters of one HTTP port of a Service.
 pub(crate) struct PortTelemetry {
     pub(super) requests: Family<RequestLabels, Counter>,
@@ -133,9 +142,9 @@ pub(crate) struct PortTelemetry {
     pub(super) received: Counter,
     pub(super) sent: Counter,
     pub(super) known: ArcSwap<Vec<(u64, Counter)>>,
-    /// Labels of the series in `known`; `None` once the port is gone, and its series with it: what is still in flight must
-    /// not bring them back.
-    pub(super) registered: Mutex<Option<Vec<RequestLabels>>>,
+    /// The series in `known`; `None` once the port is gone, and its series with it: what is still in flight must not bring
+    /// them back.
+    pub(super) registered: Mutex<Option<Vec<RequestSeries>>>,
 }
 
 impl PortTelemetry {
@@ -156,7 +165,7 @@ impl PortTelemetry {
         let known = self.known.load();
         match known.iter().find(|(of, _)| *of == key) {
             Some((_, counter)) => counter.inc(),
-            None => self.add(key, self.request_labels(http2, method, status, reason)).inc(),
+            None => self.add(key, RequestSeries { http2, method, status, reason }).inc(),
         };
     }
 
@@ -171,13 +180,8 @@ impl PortTelemetry {
         }
     }
 
-    fn request_labels(
-        &self,
-        http2: bool,
-        method: MethodLabel,
-        status: StatusCode,
-        reason: Option<Reason>,
-    ) -> RequestLabels {
+    fn request_labels(&self, series: RequestSeries) -> RequestLabels {
+        let RequestSeries { http2, method, status, reason } = series;
         RequestLabels {
             service: self.labels.service.clone(),
             namespace: self.labels.namespace.clone(),
@@ -190,23 +194,23 @@ impl PortTelemetry {
     }
 
     #[cold]
-    fn add(&self, key: u64, labels: RequestLabels) -> Counter {
+    fn add(&self, key: u64, series: RequestSeries) -> Counter {
         let mut registered = self.registered.lock();
         let Some(registered) = registered.as_mut() else { return Counter::default() };
-        let counter = self.requests.get_or_create_owned(&labels);
+        let counter = self.requests.get_or_create_owned(&self.request_labels(series));
         let mut known = Vec::clone(&self.known.load());
         if !known.iter().any(|(of, _)| *of == key) {
             known.push((key, counter.clone()));
             self.known.store(Arc::new(known));
-            registered.push(labels);
+            registered.push(series);
         }
         counter
     }
 
     /// Removes all of its series.
     pub(super) fn unregister(&self) {
-        for labels in self.registered.lock().take().unwrap_or_default() {
-            self.requests.remove(&labels);
+        for series in self.registered.lock().take().unwrap_or_default() {
+            self.requests.remove(&self.request_labels(series));
         }
     }
 }

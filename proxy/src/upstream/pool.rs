@@ -26,7 +26,6 @@ use super::{
     tls::{self, Offer, Tls, is_same},
 };
 use crate::{
-    clock::Clock,
     connect::{self, ConnectError},
     socket::Socket,
 };
@@ -50,8 +49,10 @@ const H2_MOST: usize = 256;
 /// Connections of HTTP/2 that may end right after they were made, before a request gives up.
 const STILLBORN: u32 = 2;
 
-/// The pools of one endpoint, one for each worker.
-pub(crate) struct Pools(Box<[OnceLock<Box<Pool>>]>);
+/// The pools of one endpoint, one for each worker. Made when it is first connected to: of the many endpoints of a mesh,
+/// most proxies call few.
+#[derive(Default)]
+pub(crate) struct Pools(OnceLock<Box<[OnceLock<Box<Pool>>]>>);
 
 #[derive(Default)]
 struct Pool {
@@ -102,7 +103,7 @@ impl PoolSlot {
 
     /// Keeps a parked connection for the next request.
     pub(super) fn put(&self, connection: Box<h1::PooledConnection>) {
-        let mut kept = self.peer.pools.of(self.local.index).kept.lock();
+        let mut kept = self.peer.pools.of(&self.local).kept.lock();
         // Asked under the lock: whoever retires a peer says so before it clears the pool.
         if self.peer.is_retired() || kept.h1.len() >= KEPT {
             return;
@@ -123,19 +124,26 @@ fn list(mut kept: MutexGuard<'_, IdleConnections>, peer: &Arc<Peer>, local: &Wor
 }
 
 impl Pools {
-    /// Empty pools for so many workers.
-    pub(crate) fn new(workers: usize) -> Self {
-        Self((0..workers).map(|_| OnceLock::new()).collect())
+    /// The pool of this worker.
+    fn of(&self, worker: &WorkerUpstream) -> &Pool {
+        let of_all = self.0.get_or_init(|| (0..worker.workers).map(|_| OnceLock::new()).collect());
+        of_all[worker.index].get_or_init(Box::default)
     }
 
-    fn of(&self, worker: usize) -> &Pool {
-        self.0[worker].get_or_init(Box::default)
+    /// The pool of this worker, if it has connected.
+    fn made(&self, worker: &WorkerUpstream) -> Option<&Pool> {
+        Some(self.0.get()?[worker.index].get()?)
+    }
+
+    /// Those that were made.
+    fn all(&self) -> impl Iterator<Item = &Pool> {
+        self.0.get().into_iter().flatten().filter_map(|pool| Some(&**pool.get()?))
     }
 
     /// The connection of HTTP/1.1 that was used last, of those that are still open. Those that are not as `tls` asks are
     /// closed: the policy has changed.
     pub(super) fn take(&self, local: &WorkerUpstream, tls: Option<&Arc<Tls>>) -> Option<Box<h1::PooledConnection>> {
-        let pool = self.0[local.index].get()?;
+        let pool = self.made(local)?;
         loop {
             let (connection, since) = pool.kept.lock().h1.pop()?;
             // Within a tick of the clock, the event loop has hardly had the time to miss anything.
@@ -147,7 +155,7 @@ impl Pools {
 
     /// Connections that are kept: unused ones of HTTP/1.1, and all of HTTP/2.
     pub(super) fn kept(&self) -> (usize, usize) {
-        self.0.iter().filter_map(OnceLock::get).fold((0, 0), |(h1, h2), pool| {
+        self.all().fold((0, 0), |(h1, h2), pool| {
             let kept = pool.kept.lock();
             (h1 + kept.h1.len(), h2 + kept.h2.len())
         })
@@ -155,7 +163,7 @@ impl Pools {
 
     /// Closes everything that is unused.
     pub(super) fn clear(&self) {
-        for pool in self.0.iter().filter_map(OnceLock::get) {
+        for pool in self.all() {
             let (h1, h2) = {
                 let mut kept = pool.kept.lock();
                 (std::mem::take(&mut kept.h1), std::mem::take(&mut kept.h2))
@@ -165,8 +173,9 @@ impl Pools {
     }
 
     /// Closes what was unused for too long, or was closed by the endpoint; returns whether anything is left.
-    pub(super) fn expire(&self, worker: usize, clock: &Clock) -> bool {
-        let Some(pool) = self.0[worker].get() else { return false };
+    pub(super) fn expire(&self, local: &WorkerUpstream) -> bool {
+        let Some(pool) = self.made(local) else { return false };
+        let clock = &local.clock;
         let mut kept = pool.kept.lock();
         let now = clock.coarse();
         let fresh = kept.h1.partition_point(|(_, since)| clock.since(*since) >= UNUSED);
@@ -224,7 +233,7 @@ enum StreamSlot {
 
 /// A place on a connection of HTTP/2 to `peer` that is there already and has room.
 pub(super) fn free_h2(local: &Arc<WorkerUpstream>, peer: &Arc<Peer>, dial: Dial<'_>) -> Option<h2::RequestStream> {
-    match place(peer.pools.of(local.index), local, peer, dial, true).0 {
+    match place(peer.pools.of(local), local, peer, dial, true).0 {
         StreamSlot::Here(stream) => Some(stream),
         StreamSlot::Connecting(_) | StreamSlot::Full => None,
     }
@@ -239,7 +248,7 @@ pub(super) async fn stream_h2(
     peer: &Arc<Peer>,
     dial: Dial<'_>,
 ) -> Result<h2::RequestStream, ConnectError> {
-    let pool = peer.pools.of(local.index);
+    let pool = peer.pools.of(local);
     let deadline = Instant::now() + dial.within;
     let (mut waited, mut stillborn) = (false, 0);
     loop {
@@ -333,7 +342,7 @@ fn connect_h2(
     let (within, tls) = (dial.within, dial.tls.cloned());
     tokio::spawn(async move {
         let made = open_h2(&local, &peer, within, tls.as_ref(), freed).await;
-        let mut kept = peer.pools.of(local.index).kept.lock();
+        let mut kept = peer.pools.of(&local).kept.lock();
         kept.connecting.retain(|attempt| !attempt.outcome.same_channel(&own));
         let made = match made {
             Ok(connection) => {

@@ -9,7 +9,7 @@ use std::{
 };
 
 use crate::support::{Fed, LOCAL, Raw, ask, config, endpoint, endpoints, get, policy, refusing, to, within};
-use maesh_config::model::{BackendPolicy, Balance, Endpoint, Protocol, Route, Scheme};
+use maesh_config::model::{BackendPolicy, Balance, Endpoint, EndpointHints, Protocol, Route, Scheme};
 use maesh_proxy::Config;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -89,8 +89,10 @@ async fn a_connect_failure_is_tried_beyond_the_hints() {
     let server = endpoints::echo(false, "far").await;
     let address = fed.http("web.shop", Scheme::Http, &[server.address]).await;
     let dead = refusing(LOCAL);
-    let hinted = [(dead, "a"), (server.address, "b")]
-        .map(|(address, zone)| Endpoint { for_zones: vec![zone.into()], ..endpoint(address) });
+    let hinted = [(dead, "a"), (server.address, "b")].map(|(address, zone)| Endpoint {
+        hints: EndpointHints::new(vec![zone.into()], Vec::new()),
+        ..endpoint(address)
+    });
     fed.push_endpoints("web.shop", address.port(), Protocol::Http, hinted.into()).await;
     for _ in 0..20 {
         let (head, body) = ask(address, &get("web.shop", "/")).await;

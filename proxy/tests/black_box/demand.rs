@@ -7,7 +7,7 @@ use crate::support::{
 };
 use maesh_config::{
     Kind, Resource,
-    model::{Endpoint, Protocol, Route, Scheme, Workload, WorkloadKind},
+    model::{Endpoint, EndpointHints, Protocol, Route, Scheme, Workload, WorkloadKind},
 };
 use maesh_discovery::update::Demand;
 use maesh_proxy::Config;
@@ -139,7 +139,7 @@ async fn the_zone_is_given_or_comes_from_the_controller() {
         let servers = [endpoints::echo(false, "a").await, endpoints::echo(false, "b").await];
         let address = fed.http("web.shop", Scheme::Http, &[servers[0].address]).await;
         let hinted = |(server, zone): (&endpoints::Server, &str)| Endpoint {
-            for_zones: vec![zone.into()],
+            hints: EndpointHints::new(vec![zone.into()], Vec::new()),
             ..endpoint(server.address)
         };
         let hinted = servers.iter().zip(["a", "b"]).map(hinted).collect();

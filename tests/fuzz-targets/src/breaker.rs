@@ -42,14 +42,14 @@ fn survives(text: &str, expression: &Expression) {
     assert_eq!(again.to_string(), written);
     for seed in 0..4 {
         let measure = |metric: Metric| measured(&metric.to_string(), seed);
-        let holds = expression.holds(&measure);
-        assert_eq!(holds, again.holds(&measure), "{written}");
+        let holds = expression.opens(&measure);
+        assert_eq!(holds, again.opens(&measure), "{written}");
         assert_eq!(holds, evaluate(text, &measure), "{text}");
         assert_eq!(holds, evaluate(&written, &measure), "{written}");
     }
     // No value makes it panic.
     for value in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, -0.0] {
-        expression.holds(&|_| value);
+        expression.opens(&|_| value);
     }
 }
 
@@ -63,7 +63,7 @@ fn depth(expression: &Expression) -> usize {
     match expression {
         Expression::Any(parts) | Expression::All(parts) => 1 + parts.iter().map(depth).max().unwrap_or(0),
         Expression::Not(part) => 1 + depth(part),
-        Expression::Compare(..) => 1,
+        Expression::Is(_) => 1,
     }
 }
 

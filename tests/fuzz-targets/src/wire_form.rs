@@ -1,5 +1,7 @@
 //! Resources as bytes: what is read is what was written.
 
+use std::sync::Arc;
+
 use maesh_config::{
     Resource,
     wire::{self, Version},
@@ -23,11 +25,12 @@ pub(crate) fn survives(resource: &Resource) {
 fn without_what_is_lost(mut resource: Resource) -> Resource {
     if let Resource::Service(service) = &mut resource {
         for port in &mut service.ports {
-            port.called.not_understood = None;
-            port.backend.not_understood = None;
+            let (called, backend) = (Arc::make_mut(&mut port.called), Arc::make_mut(&mut port.backend));
+            called.not_understood = None;
+            backend.not_understood = None;
             port.routes.iter_mut().for_each(|route| route.not_understood = None);
             // An expression is sent as its text, which may be longer than one that is read.
-            port.backend.breaker.take_if(|breaker| !is_within_bounds(&breaker.to_string()));
+            backend.breaker.take_if(|breaker| !is_within_bounds(&breaker.to_string()));
         }
     }
     resource

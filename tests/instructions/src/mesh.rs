@@ -10,8 +10,8 @@ use anyhow::{Context, Result, ensure};
 use maesh_config::{
     Resource, ServiceName,
     model::{
-        Answer, BackendPolicy, Bind, CalledPolicy, Endpoint, Endpoints, Listener, ListenerId, Mesh, Name, NamePort,
-        PortEndpoints, Protocol, Service, ServicePort, Transport,
+        Answer, Bind, Endpoint, Endpoints, Listener, ListenerId, Mesh, Name, NamePort, PortEndpoints, Protocol,
+        Service, ServicePort, Transport,
     },
 };
 use maesh_discovery::update::{Ack, Interest, Update};
@@ -109,18 +109,10 @@ fn resources(protocol: Protocol, port: u16, endpoint: SocketAddr) -> [Resource; 
         protocol,
         leaving: false,
         routes: Vec::new(),
-        called: CalledPolicy::default(),
-        backend: BackendPolicy::default(),
+        called: Arc::default(),
+        backend: Arc::default(),
     };
-    let ready = Endpoint {
-        address: endpoint,
-        ready: true,
-        serving: true,
-        terminating: false,
-        node: None,
-        for_zones: Vec::new(),
-        for_nodes: Vec::new(),
-    };
+    let ready = Endpoint { address: endpoint, ready: true, serving: true, terminating: false, node: None, hints: None };
     let behind = PortEndpoints { number: port, protocol, endpoints: vec![ready] };
     [
         Resource::Mesh(mesh),

@@ -180,6 +180,6 @@ fn hints_and_nodes() {
     });
     let endpoint = endpoint.unwrap();
     assert_eq!(endpoint.node, Some("n1".into()));
-    assert_eq!(endpoint.for_zones, ["a".into(), "b".into()]);
-    assert_eq!(endpoint.for_nodes, ["n1".into()]);
+    assert_eq!(endpoint.for_zones(), ["a".into(), "b".into()]);
+    assert_eq!(endpoint.for_nodes(), ["n1".into()]);
 }

@@ -1,5 +1,7 @@
 //! Where requests and connections go by what they are.
 
+use std::{cell::RefCell, rc::Rc};
+
 use maesh_config::{
     model::Protocol,
     rule::{BadRule, Hint, MatcherKind, Rule, parse_until},
@@ -64,12 +66,12 @@ impl RouteLine {
             Protocol::Tcp => MatcherKind::is_of_connections,
             Protocol::Udp => return false,
         };
-        self.rule.matchers().iter().all(|matcher| fits(matcher.kind()))
+        self.rule.conditions().iter().all(|matcher| fits(matcher.kind()))
     }
 }
 
-/// Where requests and connections go.
-pub(crate) static ROUTES: Annotation<WrittenRoutes> = Annotation {
+/// Where requests and connections go. [`RoutesReader`] reads the lines.
+pub(crate) static ROUTES: Annotation<()> = Annotation {
     about: About {
         name: "routes",
         side: Side::Called,
@@ -89,9 +91,27 @@ pub(crate) static ROUTES: Annotation<WrittenRoutes> = Annotation {
         1 => "1 route".into(),
         more => format!("{more} routes"),
     }),
-    parse: |text| Ok(read(text)),
+    // A bad line alone is left out, so no text is bad as a whole.
+    parse: |_| Ok(()),
     unsupported: |_| None,
 };
+
+/// Reads each annotation of one Service once, however many ports it is for: its expressions take milliseconds.
+#[derive(Debug, Default)]
+pub(crate) struct RoutesReader(RefCell<Vec<(String, Rc<WrittenRoutes>)>>);
+
+impl RoutesReader {
+    /// What stands in the annotation.
+    pub(crate) fn read(&self, text: &str) -> Rc<WrittenRoutes> {
+        let mut known = self.0.borrow_mut();
+        if let Some((_, routes)) = known.iter().find(|(of, _)| of == text) {
+            return routes.clone();
+        }
+        let routes = Rc::new(read(text));
+        known.push((text.to_owned(), routes.clone()));
+        routes
+    }
+}
 
 /// Reads all lines. Empty ones, and those that begin with `#`, are skipped.
 fn read(text: &str) -> WrittenRoutes {
@@ -226,6 +246,14 @@ mod tests {
             (routes.bad[0].number, &*routes.bad[0].what),
             (65, "at most 64 regular expressions are read for one Service")
         );
+    }
+
+    #[test]
+    fn an_annotation_is_read_once_for_all_ports() {
+        let reader = RoutesReader::default();
+        let first = reader.read("PathRegexp(`^/`) => web");
+        assert!(Rc::ptr_eq(&first, &reader.read("PathRegexp(`^/`) => web")));
+        assert_eq!(reader.read("Path(`/`) => web").lines.len(), 1, "another annotation");
     }
 
     #[test]

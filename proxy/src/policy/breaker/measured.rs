@@ -13,17 +13,23 @@ pub(super) struct Counts {
     latencies: Histogram,
 }
 
-/// The last ten seconds.
+/// The last ten seconds: at most one entry for each last digit of a second, so none for a port without a breaker.
 #[derive(Debug, Default)]
-pub(super) struct Measured([Option<Counts>; SECONDS as usize]);
+pub(super) struct Measured(Vec<Counts>);
 
 impl Measured {
     /// Notes a response.
     pub(super) fn note(&mut self, second: u32, status: u16, millis: f64) {
-        let counts = self.0[(second % SECONDS) as usize].get_or_insert_with(Counts::default);
-        if counts.second != second {
-            *counts = Counts { second, ..Counts::default() };
-        }
+        let of_second = || Counts { second, ..Counts::default() };
+        let counts = match self.0.iter().position(|counts| counts.second % SECONDS == second % SECONDS) {
+            Some(at) => {
+                if self.0[at].second != second {
+                    self.0[at] = of_second();
+                }
+                &mut self.0[at]
+            }
+            None => self.0.push_mut(of_second()),
+        };
         counts.count(status, 1);
         counts.latencies.add(millis);
     }
@@ -31,7 +37,7 @@ impl Measured {
     /// All of the last ten seconds.
     pub(super) fn sum(&self, second: u32) -> Counts {
         let mut sum = Counts::default();
-        for counts in self.0.iter().flatten().filter(|counts| second.wrapping_sub(counts.second) < SECONDS) {
+        for counts in self.0.iter().filter(|counts| second.wrapping_sub(counts.second) < SECONDS) {
             counts.statuses.iter().for_each(|(status, count)| sum.count(*status, *count));
             sum.latencies.add_all(&counts.latencies);
         }
@@ -81,7 +87,7 @@ mod tests {
 
     fn metric(text: &str) -> Metric {
         match format!("{text} > 0").parse() {
-            Ok(Expression::Compare(metric, ..)) => metric,
+            Ok(Expression::Is(threshold)) => threshold.metric,
             other => panic!("{text}: {other:?}"),
         }
     }

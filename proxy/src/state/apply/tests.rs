@@ -2,7 +2,7 @@ use std::net::SocketAddr;
 
 use maesh_config::{
     Resource,
-    model::{Answer, CalledPolicy, Endpoints, NamePort, PortEndpoints, Protocol, Service, ServicePort, Transport},
+    model::{Answer, Endpoints, NamePort, PortEndpoints, Protocol, Service, ServicePort, Transport},
 };
 use maesh_discovery::update::Ack;
 use prometheus_client::registry::Registry;
@@ -55,7 +55,7 @@ fn service(ports: &[u16], concurrency: u32) -> Resource {
         protocol: Protocol::Http,
         leaving: false,
         routes: Vec::new(),
-        called: CalledPolicy::default(),
+        called: Arc::default(),
         backend: fixtures::policy(concurrency),
     };
     Resource::Service(Service { name: web(), ports: ports.iter().map(port).collect() })

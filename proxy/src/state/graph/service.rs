@@ -9,6 +9,7 @@ use maesh_config::{
     ServiceName,
     model::{self, BackendPolicy, Endpoints, Service, ServicePort, Transport},
 };
+use smallvec::SmallVec;
 
 use super::PublishedPort;
 
@@ -56,9 +57,9 @@ pub(super) struct GraphService {
 /// A port that versions in force send to.
 #[derive(Debug)]
 pub(super) struct Backend {
-    pub(super) policy: BackendPolicy,
+    pub(super) policy: Arc<BackendPolicy>,
     /// The Services whose version in force does.
-    pub(super) users: HashSet<ServiceName>,
+    pub(super) users: SmallVec<[ServiceName; 1]>,
 }
 
 impl Default for GraphService {

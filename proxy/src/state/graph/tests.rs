@@ -11,7 +11,7 @@ use crate::fixtures::{self, policy};
 struct Outcome {
     names: BTreeSet<ServiceName>,
     published: BTreeMap<ServiceName, Arc<[PublishedPort]>>,
-    backends: BTreeMap<BackendId, (BackendPolicy, Vec<model::Endpoint>)>,
+    backends: BTreeMap<BackendId, (Arc<BackendPolicy>, Vec<model::Endpoint>)>,
     subscribed: BTreeSet<(Kind, Arc<str>)>,
     listeners: BTreeSet<Arc<str>>,
 }
@@ -108,7 +108,7 @@ fn set_service(name: &str, ports: &[u16], to: &[(&str, u16)]) -> Event {
         protocol: Protocol::Http,
         leaving: false,
         routes: (!to.is_empty()).then(|| backends(())).into_iter().collect(),
-        called: CalledPolicy::default(),
+        called: Arc::default(),
         backend: policy(u32::from(*number)),
     };
     let ports = ports.iter().map(port).collect();

@@ -6,10 +6,10 @@ use tokio::{
 };
 
 use super::*;
-use crate::{connect::Connector, upstream::ResponseLimits};
+use crate::{clock::Clock, connect::Connector, upstream::ResponseLimits};
 
 fn local() -> Arc<WorkerUpstream> {
-    WorkerUpstream::new(0, Clock::new(), Connector::default(), ResponseLimits { bytes: 1024, fields: 16 })
+    WorkerUpstream::new((0, 1), Clock::new(), Connector::default(), ResponseLimits { bytes: 1024, fields: 16 })
 }
 
 async fn pair(peer: &Peer, listener: &TcpListener) -> (Box<h1::PooledConnection>, TcpStream) {
@@ -19,7 +19,7 @@ async fn pair(peer: &Peer, listener: &TcpListener) -> (Box<h1::PooledConnection>
 
 async fn listening() -> (TcpListener, Arc<Peer>) {
     let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.expect("bound");
-    let peer = Peer::new(listener.local_addr().expect("bound"), 1);
+    let peer = Peer::new(listener.local_addr().expect("bound"));
     (listener, peer)
 }
 
@@ -85,5 +85,5 @@ async fn a_pool_is_bounded() {
         slot.put(connection);
         ends.push(far);
     }
-    assert_eq!(peer.pools.of(0).kept.lock().h1.len(), KEPT);
+    assert_eq!(peer.pools.of(&local).kept.lock().h1.len(), KEPT);
 }

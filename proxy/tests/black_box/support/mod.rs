@@ -60,15 +60,7 @@ pub fn policy(scheme: Scheme) -> BackendPolicy {
 }
 
 pub fn endpoint(address: SocketAddr) -> Endpoint {
-    Endpoint {
-        address,
-        ready: true,
-        serving: true,
-        terminating: false,
-        node: None,
-        for_zones: Vec::new(),
-        for_nodes: Vec::new(),
-    }
+    Endpoint { address, ready: true, serving: true, terminating: false, node: None, hints: None }
 }
 
 pub fn config() -> Config {
@@ -250,14 +242,14 @@ impl Fed {
 
     /// Puts a Service in the world; delivered when it is asked for, or at once with `push`.
     pub fn define(&self, name: &str, number: u16, protocol: Protocol, policy: BackendPolicy, routes: Vec<Route>) {
-        let called = CalledPolicy::default();
+        let (called, backend) = (Arc::default(), policy.into());
         let leaving = false;
-        self.define_port(name, ServicePort { number, name: None, protocol, leaving, routes, called, backend: policy });
+        self.define_port(name, ServicePort { number, name: None, protocol, leaving, routes, called, backend });
     }
 
     /// A Service that is served in this way not for much longer.
     pub fn define_leaving(&self, name: &str, number: u16, protocol: Protocol) {
-        let (routes, called, backend) = (Vec::new(), CalledPolicy::default(), policy(Scheme::Http));
+        let (routes, called, backend) = (Vec::new(), Arc::default(), policy(Scheme::Http).into());
         self.define_port(name, ServicePort { number, name: None, protocol, leaving: true, routes, called, backend });
     }
 
@@ -286,8 +278,8 @@ impl Fed {
             protocol,
             leaving: false,
             routes: Vec::new(),
-            called: CalledPolicy::default(),
-            backend: backend.clone(),
+            called: Arc::default(),
+            backend: backend.clone().into(),
         };
         let behind = |protocol, at| PortEndpoints { number, protocol, endpoints: vec![endpoint(at)] };
         let ports = [Protocol::Tcp, Protocol::Udp];
@@ -337,7 +329,7 @@ impl Fed {
     ) -> SocketAddr {
         let address = self.listen(&[]).await;
         let (number, routes) = (address.port(), Vec::new());
-        let protocol = Protocol::Http;
+        let (protocol, called, backend) = (Protocol::Http, called.into(), backend.into());
         self.define_port(name, ServicePort { number, name: None, protocol, leaving: false, routes, called, backend });
         let endpoints = endpoints.iter().map(|address| endpoint(*address)).collect();
         self.name(name, number, number, protocol, &[]).await;

@@ -10,8 +10,8 @@ use std::{
 use maesh_config::{
     Kind, Resource, ServiceName,
     model::{
-        Answer, BackendPolicy, Bind, CalledPolicy, Endpoint, Endpoints, Listener, ListenerId, Mesh, Name, NamePort,
-        PortEndpoints, Protocol, Service, ServicePort, Transport,
+        Answer, Bind, Endpoint, Endpoints, Listener, ListenerId, Mesh, Name, NamePort, PortEndpoints, Protocol,
+        Service, ServicePort, Transport,
     },
 };
 use maesh_discovery::update::{Ack, Demand, Interest, Update};
@@ -221,18 +221,11 @@ fn on_demand(service: &ServiceName, endpoint: SocketAddr) -> Vec<Resource> {
         protocol: Protocol::Http,
         leaving: false,
         routes: Vec::new(),
-        called: CalledPolicy::default(),
-        backend: BackendPolicy::default(),
+        called: Arc::default(),
+        backend: Arc::default(),
     };
-    let endpoint = Endpoint {
-        address: endpoint,
-        ready: true,
-        serving: true,
-        terminating: false,
-        node: None,
-        for_zones: Vec::new(),
-        for_nodes: Vec::new(),
-    };
+    let endpoint =
+        Endpoint { address: endpoint, ready: true, serving: true, terminating: false, node: None, hints: None };
     let ports = vec![PortEndpoints { number: 80, protocol: Protocol::Http, endpoints: vec![endpoint] }];
     vec![
         Resource::Service(Service { name: service.clone(), ports: vec![port] }),

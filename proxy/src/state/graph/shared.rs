@@ -1,0 +1,49 @@
+//! Values that many resources repeat, held once.
+//!
+//! Each resource is decoded by itself, so the node of ten thousand endpoints and the policy of five thousand Services
+//! would be there as often. A proxy has to be small on every node.
+
+use std::sync::Arc;
+
+use maesh_config::{
+    NodeName,
+    intern::Interner,
+    model::{BackendPolicy, CalledPolicy, Endpoint, EndpointHints, Endpoints, Service},
+};
+
+/// Names of nodes and zones, and policies.
+#[derive(Debug, Default)]
+pub(super) struct SharedValues {
+    names: Interner<str>,
+    called: Interner<CalledPolicy>,
+    backend: Interner<BackendPolicy>,
+}
+
+impl SharedValues {
+    /// `service`, with policies that it shares with others.
+    pub(super) fn service(&self, service: &Service) -> Service {
+        let mut service = service.clone();
+        for port in &mut service.ports {
+            port.called = self.called.share(port.called.clone());
+            port.backend = self.backend.share(port.backend.clone());
+        }
+        service
+    }
+
+    /// `endpoints`, with names of nodes and zones that it shares with others.
+    pub(super) fn endpoints(&self, endpoints: &Endpoints) -> Endpoints {
+        let mut endpoints = endpoints.clone();
+        endpoints.ports.iter_mut().flat_map(|port| &mut port.endpoints).for_each(|endpoint| self.endpoint(endpoint));
+        endpoints
+    }
+
+    fn endpoint(&self, endpoint: &mut Endpoint) {
+        let node = |node: NodeName| NodeName(self.names.share(node.0));
+        endpoint.node = endpoint.node.take().map(node);
+        endpoint.hints = endpoint.hints.take().and_then(|hints| {
+            let EndpointHints { zones, nodes } = *hints;
+            let zones = zones.into_iter().map(|zone: Arc<str>| self.names.share(zone)).collect();
+            EndpointHints::new(zones, nodes.into_iter().map(node).collect())
+        });
+    }
+}
