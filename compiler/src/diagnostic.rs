@@ -102,6 +102,12 @@ pub enum Reason {
     ListenPortExhausted,
     /// A proxy cannot listen on a port.
     ListenFailed,
+    /// A TrafficSplit that another one, or an annotation, stands before.
+    Shadowed,
+    /// A TrafficSplit that cannot be used.
+    SplitNotUsed,
+    /// A backend of a TrafficSplit does not get its share.
+    SplitBackend,
     /// The Kubernetes API refuses or lacks what the mesh has to watch.
     WatchFailed,
 }

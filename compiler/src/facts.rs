@@ -12,7 +12,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::{
     index::{CLUSTER_DNS, FoundConfigMap, Id, Index, selects},
-    kinds::{EndpointSlice, Namespace, Node, Pod, Service},
+    kinds::{EndpointSlice, HttpRouteGroup, Namespace, Node, Pod, Service, TrafficSplit},
 };
 
 /// Something that units read, and that may change.
@@ -27,6 +27,10 @@ pub(crate) enum Fact {
     Slices(ServiceName),
     Slice(Id),
     ConfigMap(Id),
+    /// All TrafficSplits of a Service.
+    Splits(ServiceName),
+    Split(Id),
+    RouteGroup(Id),
     Pod(Id),
     /// All pods of a namespace.
     PodsOf(Arc<str>),
@@ -150,6 +154,22 @@ impl<'a> View<'a> {
     pub(crate) fn config_map(&self, id: &Id) -> FoundConfigMap<'a> {
         self.note(Fact::ConfigMap(id.clone()));
         self.index.config_maps.get(id)
+    }
+
+    /// The TrafficSplits of a Service, by name.
+    pub(crate) fn splits_of(&self, service: &ServiceName) -> impl Iterator<Item = &'a Arc<TrafficSplit>> + use<'a> {
+        self.note(Fact::Splits(service.clone()));
+        self.index.smi.splits_of(service)
+    }
+
+    pub(crate) fn split(&self, id: &Id) -> Option<&'a Arc<TrafficSplit>> {
+        self.note(Fact::Split(id.clone()));
+        self.index.smi.split(id)
+    }
+
+    pub(crate) fn route_group(&self, id: &Id) -> Option<&'a Arc<HttpRouteGroup>> {
+        self.note(Fact::RouteGroup(id.clone()));
+        self.index.smi.group(id)
     }
 
     pub(crate) fn pod(&self, id: Id) -> Option<&'a Pod> {

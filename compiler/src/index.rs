@@ -3,6 +3,7 @@
 //! The index says which facts change with an object. It does not know who reads them.
 
 mod config_maps;
+mod smi;
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
@@ -10,8 +11,8 @@ use ahash::{AHashMap, AHashSet};
 use ipnet::IpNet;
 use maesh_config::ServiceName;
 
-use self::config_maps::ConfigMaps;
 pub(crate) use self::config_maps::FoundConfigMap;
+use self::{config_maps::ConfigMaps, smi::SmiObjects};
 use crate::{
     event::Event,
     facts::Fact,
@@ -43,6 +44,7 @@ pub(crate) struct Index {
     nodes_of_range: AHashMap<IpNet, Vec<Arc<str>>>,
     pub(crate) selects_pods: bool,
     pub(crate) config_maps: ConfigMaps,
+    pub(crate) smi: SmiObjects,
 }
 
 impl Index {
@@ -73,6 +75,8 @@ impl Index {
             ObjectKind::Service => self.services.len(),
             ObjectKind::EndpointSlice => self.slices.len(),
             ObjectKind::ConfigMap => self.config_maps.count(),
+            ObjectKind::HttpRouteGroup => self.smi.count_groups(),
+            ObjectKind::TrafficSplit => self.smi.count_splits(),
         }
     }
 
@@ -191,6 +195,14 @@ impl Index {
                 let id = Id::new(map.meta.namespace.clone(), map.meta.name.clone());
                 self.config_maps.set(id, Some(Ok(Arc::new(map))), changed);
             }
+            Object::HttpRouteGroup(group) => {
+                let id = Id::new(group.meta.namespace.clone(), group.meta.name.clone());
+                self.smi.set_group(id, Some(group), changed);
+            }
+            Object::TrafficSplit(split) => {
+                let id = Id::new(split.meta.namespace.clone(), split.meta.name.clone());
+                self.smi.set_split(id, Some(split), changed);
+            }
         }
     }
 
@@ -221,6 +233,8 @@ impl Index {
             }
             ObjectKind::EndpointSlice => self.forget_slice(&name(), changed),
             ObjectKind::ConfigMap => self.config_maps.set(name(), None, changed),
+            ObjectKind::HttpRouteGroup => self.smi.set_group(name(), None, changed),
+            ObjectKind::TrafficSplit => self.smi.set_split(name(), None, changed),
         }
     }
 
@@ -252,6 +266,8 @@ impl Index {
             ObjectKind::Service => Box::new(self.services.keys().map(of)),
             ObjectKind::EndpointSlice => Box::new(self.slices.keys().map(of)),
             ObjectKind::ConfigMap => Box::new(self.config_maps.ids().map(of)),
+            ObjectKind::HttpRouteGroup => Box::new(self.smi.group_ids().map(of)),
+            ObjectKind::TrafficSplit => Box::new(self.smi.split_ids().map(of)),
             ObjectKind::Pod => Box::new(self.pods.iter().flat_map(move |(namespace, pods)| {
                 pods.keys().map(move |name| ObjectId::new(kind, namespace.clone(), name.clone()))
             })),

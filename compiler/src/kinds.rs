@@ -9,6 +9,7 @@ mod configmap;
 mod core;
 mod endpointslice;
 mod read;
+mod smi;
 
 use std::{fmt, sync::Arc};
 
@@ -19,6 +20,7 @@ pub use self::{
     },
     endpointslice::{EndpointSlice, SliceEndpoint, SlicePort},
     read::{BadField, BadValues, Names},
+    smi::{HttpRouteGroup, HttpRouteMatch, SplitBackend, TrafficSplit},
 };
 use jiff::Timestamp;
 use maesh_config::intern::Interner;
@@ -50,6 +52,10 @@ pub enum ObjectKind {
     EndpointSlice,
     /// Certificate authorities, where a Service names it.
     ConfigMap,
+    /// What requests can be, of SMI.
+    HttpRouteGroup,
+    /// Shares of a Service's traffic, of SMI.
+    TrafficSplit,
 }
 
 /// What is said once of a kind. Group and name together identify it: two groups may have kinds of one name.
@@ -92,7 +98,7 @@ impl Registration {
 
 impl ObjectKind {
     /// Every kind, in the order in which manifests are best applied.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::Namespace,
         Self::Node,
         Self::ServiceAccount,
@@ -100,6 +106,8 @@ impl ObjectKind {
         Self::Pod,
         Self::Service,
         Self::EndpointSlice,
+        Self::HttpRouteGroup,
+        Self::TrafficSplit,
     ];
 
     /// What is said of the kind.
@@ -112,6 +120,8 @@ impl ObjectKind {
             Self::Service => &Service::REGISTRATION,
             Self::EndpointSlice => &EndpointSlice::REGISTRATION,
             Self::ConfigMap => &ConfigMap::REGISTRATION,
+            Self::HttpRouteGroup => &HttpRouteGroup::REGISTRATION,
+            Self::TrafficSplit => &TrafficSplit::REGISTRATION,
         }
     }
 
@@ -229,6 +239,10 @@ pub enum Object {
     EndpointSlice(EndpointSlice),
     /// [`ConfigMap`]
     ConfigMap(ConfigMap),
+    /// [`HttpRouteGroup`]
+    HttpRouteGroup(HttpRouteGroup),
+    /// [`TrafficSplit`]
+    TrafficSplit(TrafficSplit),
 }
 
 /// What is kept of objects that come in.
@@ -259,6 +273,8 @@ impl Object {
             Self::Service(_) => ObjectKind::Service,
             Self::EndpointSlice(_) => ObjectKind::EndpointSlice,
             Self::ConfigMap(_) => ObjectKind::ConfigMap,
+            Self::HttpRouteGroup(_) => ObjectKind::HttpRouteGroup,
+            Self::TrafficSplit(_) => ObjectKind::TrafficSplit,
         }
     }
 
@@ -271,7 +287,9 @@ impl Object {
             | Self::Pod(Pod { meta, .. })
             | Self::Service(Service { meta, .. })
             | Self::EndpointSlice(EndpointSlice { meta, .. })
-            | Self::ConfigMap(ConfigMap { meta, .. }) => meta,
+            | Self::ConfigMap(ConfigMap { meta, .. })
+            | Self::HttpRouteGroup(HttpRouteGroup { meta, .. })
+            | Self::TrafficSplit(TrafficSplit { meta, .. }) => meta,
         }
     }
 
@@ -284,7 +302,9 @@ impl Object {
             | Self::Pod(Pod { meta, .. })
             | Self::Service(Service { meta, .. })
             | Self::EndpointSlice(EndpointSlice { meta, .. })
-            | Self::ConfigMap(ConfigMap { meta, .. }) => meta,
+            | Self::ConfigMap(ConfigMap { meta, .. })
+            | Self::HttpRouteGroup(HttpRouteGroup { meta, .. })
+            | Self::TrafficSplit(TrafficSplit { meta, .. }) => meta,
         }
     }
 

@@ -7,6 +7,7 @@ mod policy;
 pub(crate) mod port_limit;
 mod routes;
 pub(crate) mod service;
+pub(crate) mod splits;
 pub(crate) mod workload;
 
 use std::sync::Arc;

@@ -223,6 +223,26 @@ fn config_map() -> impl Strategy<Value = Value> {
     })
 }
 
+fn route_group() -> impl Strategy<Value = Value> {
+    let one = prop::sample::select(
+        &[r#"{"name": "any"}"#, r#"{"pathRegex": "/api", "methods": ["GET"]}"#, r#"{"pathRegex": "("}"#][..],
+    );
+    let one = one.prop_map(|text| serde_json::from_str::<Value>(text).expect("JSON"));
+    (metadata(false), prop::collection::vec(one, 0..3)).prop_map(
+        |(metadata, matches)| json!({"kind": "HTTPRouteGroup", "metadata": metadata, "spec": {"matches": matches}}),
+    )
+}
+
+fn split() -> impl Strategy<Value = Value> {
+    let backend = (name(), 0..3u8).prop_map(|(name, weight)| json!({"service": name, "weight": weight}));
+    let matches = prop::collection::vec(name().prop_map(|name| json!({"name": name})), 0..2);
+    let parts = (name(), prop::collection::vec(backend, 0..3), matches);
+    (metadata(false), parts).prop_map(|(metadata, (service, backends, matches))| {
+        json!({"kind": "TrafficSplit", "metadata": metadata,
+            "spec": {"service": service, "backends": backends, "matches": matches}})
+    })
+}
+
 fn object() -> impl Strategy<Value = Value> {
     let namespace = metadata(true).prop_map(|mut metadata| {
         metadata["name"] = metadata["namespace"].clone();
@@ -230,7 +250,7 @@ fn object() -> impl Strategy<Value = Value> {
     });
     prop_oneof![
         4 => service(), 3 => slice(), 3 => pod(), 1 => mesh_pod(), 1 => node(), 1 => namespace, 2 => own_address(), 1 => own_slice(),
-        2 => config_map()
+        2 => config_map(), 1 => route_group(), 2 => split()
     ]
 }
 

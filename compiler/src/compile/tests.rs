@@ -10,6 +10,7 @@ mod names;
 mod policies;
 mod ports;
 mod routes;
+mod splits;
 mod tls;
 mod units;
 mod workloads;
@@ -83,4 +84,23 @@ fn name<'a>(output: &'a Output, service: &str) -> &'a Name {
         _ => None,
     });
     names.into_iter().find(|name| name.service.to_string() == service).unwrap()
+}
+
+/// The routes of each port of shop/web, in words.
+fn routes(output: &Output) -> Vec<String> {
+    let service = output.change.upserts.iter().find_map(|resource| match resource {
+        Resource::Service(service) if &*service.name.name == "web" => Some(service),
+        _ => None,
+    });
+    let to = |backend: &model::Backend| {
+        format!("{}.{}:{} {}", backend.service.name, backend.service.namespace, backend.port, backend.weight)
+    };
+    let routes = service.into_iter().flat_map(|service| &service.ports).flat_map(|port| {
+        port.routes.iter().map(move |route| {
+            let rule = route.rule.as_ref().map_or_else(|| "any".into(), ToString::to_string);
+            let backends: Vec<_> = route.backends.iter().map(to).collect();
+            format!("{}: {rule} => {}", port.number, backends.join(", "))
+        })
+    });
+    routes.collect()
 }

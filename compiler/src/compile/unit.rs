@@ -40,6 +40,8 @@ pub(super) enum Unit {
     Namespace(Arc<str>),
     /// What is odd about a slice.
     Slice(Id),
+    /// What is wrong with a TrafficSplit by itself.
+    Split(Id),
 }
 
 impl Unit {
@@ -55,6 +57,7 @@ impl Unit {
             Fact::Slices(name) => own_address(name).into_iter().chain([Self::Endpoints(name.clone())]).collect(),
             Fact::Namespace(name) => vec![Self::Namespace(name.clone())],
             Fact::Slice(id) => vec![Self::Slice(id.clone())],
+            Fact::Split(id) => vec![Self::Split(id.clone())],
             Fact::Address(address) => vec![Self::Workload(*address)],
             Fact::Range(range) => vec![Self::Range(*range)],
             Fact::Needs(namespace) => vec![Self::Limit(namespace.clone())],
@@ -74,6 +77,8 @@ impl Unit {
             Fact::ServicesOf(_)
             | Fact::Pod(_)
             | Fact::ConfigMap(_)
+            | Fact::Splits(_)
+            | Fact::RouteGroup(_)
             | Fact::PodsOf(_)
             | Fact::Labelled(..)
             | Fact::MeshAddress(_)

@@ -5,7 +5,7 @@ use maesh_test_support::generated::{NOTE, is_current};
 use super::Reason;
 
 /// Every reason, in the order of the page.
-const ALL: [Reason; 21] = [
+const ALL: [Reason; 24] = [
     Reason::InvalidAnnotation,
     Reason::UnknownAnnotation,
     Reason::UnsupportedAnnotation,
@@ -15,6 +15,9 @@ const ALL: [Reason; 21] = [
     Reason::InvalidObject,
     Reason::UnsupportedProtocol,
     Reason::UnsupportedService,
+    Reason::Shadowed,
+    Reason::SplitNotUsed,
+    Reason::SplitBackend,
     Reason::HeadlessPortDiffers,
     Reason::ListenFailed,
     Reason::TooManyPorts,
@@ -51,6 +54,13 @@ const fn meaning(reason: Reason) -> &'static str {
         Reason::UnsupportedAnnotation => "This version of the mesh does not support the annotation or its value.",
         Reason::InvalidPort => {
             "A port number is out of range, or there twice; or an EndpointSlice has a port that its Service does not have."
+        }
+        Reason::Shadowed => "A TrafficSplit is not used, because an older one or the annotation `routes` comes first.",
+        Reason::SplitNotUsed => {
+            "A TrafficSplit is not used: its Service or an HTTPRouteGroup is missing, or it matches nothing."
+        }
+        Reason::SplitBackend => {
+            "A backend of a TrafficSplit is missing or lacks a port, is the Service itself, or no backend has a weight."
         }
         Reason::UnsupportedProtocol => "The mesh does not carry this transport protocol.",
         Reason::UnsupportedService => "An annotation asks for a Service to be meshed whose type cannot be.",

@@ -35,8 +35,6 @@ pub(super) fn without_effect(service: &Service, ports: &[Port], in_force: InForc
             None => covered.push((written, vec![port.protocol])),
         }
     }
-    // An annotation for UDP alone is spoken of as a whole.
-    covered.retain(|(_, protocols)| protocols.iter().any(|it| *it != Protocol::Udp));
     let mut lost = Vec::new();
     for (written, protocols) in &covered {
         let routes = in_force.routes.read(written.text);
@@ -60,7 +58,7 @@ pub(super) fn without_effect(service: &Service, ports: &[Port], in_force: InForc
 impl PolicyReader<'_, '_> {
     /// The routes of the port, in order of precedence, and the names that they claim.
     pub(super) fn routes(&mut self) -> (Vec<Route>, Vec<Arc<str>>) {
-        let asked = self.get(&ROUTES).filter(|_| self.protocol != Protocol::Udp);
+        let asked = self.get(&ROUTES);
         let Some(AppliedAnnotation { written, .. }) = asked else { return Default::default() };
         let routes = self.in_force.routes.read(written.text);
         self.say_what_is_bad(written, &routes);

@@ -18,7 +18,7 @@ use super::{
         tls::{CA, SERVER_NAME},
     },
     policy::PolicyReader,
-    routes,
+    routes, splits,
 };
 use crate::{
     compile::Addressing,
@@ -147,8 +147,9 @@ pub(crate) fn plan(service: &Service, step: &Step<'_>) -> Draft {
     let mut found = Vec::new();
     let name = ServiceName::new(service.meta.namespace.clone(), service.meta.name.clone());
     let mut waits = false;
-    let ports = ports(service, in_force, step, &mut found, &mut waits);
+    let mut ports = ports(service, in_force, step, &mut found, &mut waits);
     found.extend(routes::without_effect(service, &ports, in_force));
+    splits::apply(service, &mut ports, step, &mut found);
     let needs_own = ports.iter().any(|port| port.protocol != Protocol::Http && !port.sni)
         || ports.iter().any(|port| config.reserves(port.number));
     let asked = in_force.get(&ADDRESS);

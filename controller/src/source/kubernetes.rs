@@ -91,8 +91,15 @@ pub struct WatchStatus {
 }
 
 /// The kinds that are watched by default.
-const WATCHED: [ObjectKind; 5] =
-    [ObjectKind::Namespace, ObjectKind::Node, ObjectKind::Pod, ObjectKind::Service, ObjectKind::EndpointSlice];
+const WATCHED: [ObjectKind; 7] = [
+    ObjectKind::Namespace,
+    ObjectKind::Node,
+    ObjectKind::Pod,
+    ObjectKind::Service,
+    ObjectKind::EndpointSlice,
+    ObjectKind::HttpRouteGroup,
+    ObjectKind::TrafficSplit,
+];
 
 /// Starts to watch, until the receiver is dropped. Must be called within a runtime. The API server may be away; it is
 /// waited for. `door` is the compiler's.

@@ -13,25 +13,6 @@ fn routed(name: &str, day: u32, lines: &str, ports: &str) -> String {
 
 const HTTP: &str = "ports: [{port: 80}]";
 
-/// The routes of each port of shop/web, in words.
-fn routes(output: &Output) -> Vec<String> {
-    let service = output.change.upserts.iter().find_map(|resource| match resource {
-        Resource::Service(service) if &*service.name.name == "web" => Some(service),
-        _ => None,
-    });
-    let to = |backend: &model::Backend| {
-        format!("{}.{}:{} {}", backend.service.name, backend.service.namespace, backend.port, backend.weight)
-    };
-    let routes = service.into_iter().flat_map(|service| &service.ports).flat_map(|port| {
-        port.routes.iter().map(move |route| {
-            let rule = route.rule.as_ref().map_or_else(|| "any".into(), ToString::to_string);
-            let backends: Vec<_> = route.backends.iter().map(to).collect();
-            format!("{}: {rule} => {}", port.number, backends.join(", "))
-        })
-    });
-    routes.collect()
-}
-
 /// Which names are whose, on all listeners.
 fn claims(output: &Output) -> Vec<String> {
     let listeners = output.change.upserts.iter().filter_map(|resource| match resource {
@@ -77,6 +58,7 @@ fn each_port_takes_the_lines_that_fit_it() {
         "80: Path(`/a`) => web.shop:81 1",
         "81: ClientIP(`10.0.0.0/8`) => web.shop:80 1",
         "81: HostSNI(`a.example`) => web.shop:80 1",
+        "82: ClientIP(`10.0.0.0/8`) => web.shop:80 1",
     ];
     assert_eq!(routes(&output), want);
     let found: Vec<_> = output.found.iter().map(|found| found.message.to_string()).collect();

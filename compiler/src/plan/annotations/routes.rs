@@ -61,10 +61,10 @@ pub(crate) struct BadLine {
 impl RouteLine {
     /// Whether a port of this protocol has what the rule asks for.
     pub(crate) fn fits(&self, protocol: Protocol) -> bool {
-        let fits = match protocol {
+        let fits: fn(MatcherKind) -> bool = match protocol {
             Protocol::Http => MatcherKind::is_of_requests,
             Protocol::Tcp => MatcherKind::is_of_connections,
-            Protocol::Udp => return false,
+            Protocol::Udp => |kind| kind == MatcherKind::ClientIp,
         };
         self.rule.conditions().iter().all(|matcher| fits(matcher.kind()))
     }
@@ -76,14 +76,14 @@ pub(crate) static ROUTES: Annotation<()> = Annotation {
         name: "routes",
         side: Side::Called,
         on_namespace: false,
-        protocols: &[Protocol::Http, Protocol::Tcp],
+        protocols: &[Protocol::Http, Protocol::Tcp, Protocol::Udp],
         values: LINES,
         default: "none",
         purpose: "Where requests and connections go by what they are. One route a line: a rule as Traefik's routers have them, \
                   `=>`, and targets, each with a weight (1 if not given). The longest rule that holds wins, the first one \
                   among equals; what no rule fits goes to the Service itself. Without a namespace a target is of the same \
                   one; without a port it is the port of the same number. Ports that carry TCP take rules of HostSNI, \
-                  HostSNIRegexp and ClientIP alone.",
+                  HostSNIRegexp and ClientIP alone, those that carry UDP rules of ClientIP.",
         example: "PathPrefix(`/api`) => api:8080",
     },
     scope: Scope::Port(|port| match port.routes.len() {
@@ -271,7 +271,7 @@ mod tests {
         ] {
             let line = route(&format!("{rule} => web"), 1).expect("a route");
             assert_eq!((line.fits(Protocol::Http), line.fits(Protocol::Tcp)), (http, tcp), "{rule}");
-            assert!(!line.fits(Protocol::Udp), "{rule}");
+            assert_eq!(line.fits(Protocol::Udp), http && tcp, "{rule}");
         }
     }
 }

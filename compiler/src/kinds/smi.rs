@@ -1,0 +1,27 @@
+//! The objects of the Service Mesh Interface (SMI) that say where traffic goes.
+//!
+//! Clusters have them from several makers, in versions that differ in where a field stands and not in what it means. So
+//! fields are read by shape, whatever the version says: those under `spec` and those beside it, headers as a map and as a
+//! list of maps, weights as numbers and as quantities.
+
+mod http_route_group;
+mod traffic_split;
+
+use serde_json::Value;
+
+pub use self::{
+    http_route_group::{HttpRouteGroup, HttpRouteMatch},
+    traffic_split::{SplitBackend, TrafficSplit},
+};
+use super::{
+    BadField,
+    read::{self, Fields},
+};
+
+/// The fields under `spec`, or, where there is none, beside it, as the oldest versions have them.
+fn spec(value: &Value) -> Result<Fields<'_>, BadField> {
+    match value.get("spec") {
+        Some(Value::Null) | None => Fields::of(value, &""),
+        Some(_) => read::part(value, &"spec"),
+    }
+}

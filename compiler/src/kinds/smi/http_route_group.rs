@@ -1,0 +1,195 @@
+//! HTTPRouteGroups: what requests can be, by name.
+
+use std::sync::Arc;
+
+use maesh_config::rule::{Matcher, Regexp, Rule, parse};
+use serde_json::Value;
+
+use super::spec;
+use crate::kinds::{
+    BadField, Meta, Names, Object, ObjectKind, ReadContext, Registration,
+    read::{BadValues, Fields},
+};
+
+/// Matches of one group that are read: each may have an expression, and each request is held against it.
+const MOST_MATCHES: usize = 64;
+
+/// What is kept of an HTTPRouteGroup.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpRouteGroup {
+    /// Metadata.
+    pub meta: Meta,
+    /// Its matches; a request has to be one of them.
+    pub matches: Box<[HttpRouteMatch]>,
+}
+
+/// What a request has to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpRouteMatch {
+    /// Its name; empty if it has none.
+    pub name: Arc<str>,
+    /// Path, method and headers; `None` where it asks for none of them, so that every request is one.
+    pub rule: Option<Rule>,
+}
+
+impl HttpRouteGroup {
+    pub(in crate::kinds) const REGISTRATION: Registration = Registration {
+        kind: ObjectKind::HttpRouteGroup,
+        group: "specs.smi-spec.io",
+        name: "HTTPRouteGroup",
+        plural: "httproutegroups",
+        versions: &["v1alpha4", "v1alpha3", "v1alpha2", "v1alpha1"],
+        namespaced: true,
+        always_served: false,
+        names: Names::Subdomain,
+        read: |meta, value, door, bad| Self::read(meta, value, door, bad).map(Object::HttpRouteGroup),
+    };
+
+    fn read(meta: Meta, value: &Value, door: &ReadContext, bad: &mut BadValues) -> Result<Self, BadField> {
+        let spec = spec(value)?;
+        let listed = spec.list("matches")?;
+        let mut matches = Vec::new();
+        for (index, one) in listed.iter().take(MOST_MATCHES).enumerate() {
+            let path = format!("{}[{index}]", spec.path("matches"));
+            let read = HttpRouteMatch::read(&path, one, door);
+            matches.extend(bad.keep(read, "no request counts as a match of it"));
+        }
+        if listed.len() > MOST_MATCHES {
+            let many = BadField::new(spec.path("matches"), format!("has {} entries", listed.len()));
+            bad.push(many.instead("the first 64 are read", "the first 64"));
+        }
+        Ok(Self { meta, matches: matches.into_boxed_slice() })
+    }
+}
+
+impl HttpRouteMatch {
+    fn read(path: &str, value: &Value, door: &ReadContext) -> Result<Self, BadField> {
+        let fields = Fields::of(value, &path)?;
+        let mut parts = Vec::new();
+        parts.extend(methods(&fields)?);
+        parts.extend(path_of(&fields)?);
+        parts.extend(headers(&fields)?);
+        let rule = match parts.len() {
+            0 => None,
+            1 => parts.pop(),
+            _ => Some(Rule::All(parts)),
+        };
+        // It is written to proxies as a text, and what is longer is not read there.
+        if let Some(Err(bad)) = rule.as_ref().map(|rule| parse(&rule.to_string())) {
+            return Err(BadField::new(path, format!("cannot be told to proxies as a rule: {}", bad.what)));
+        }
+        Ok(Self { name: door.interner.get(fields.text("name")?.unwrap_or_default()), rule })
+    }
+}
+
+/// One of the methods; `*`, or none at all, is every method.
+fn methods(fields: &Fields<'_>) -> Result<Option<Rule>, BadField> {
+    let texts = fields.texts("methods")?;
+    if texts.is_empty() || texts.contains(&"*") {
+        return Ok(None);
+    }
+    let mut methods = Vec::new();
+    for (index, text) in texts.iter().enumerate() {
+        let is_method = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'-');
+        if !is_method {
+            return Err(BadField::text(format!("{}[{index}]", fields.path("methods")), text, "a method such as GET"));
+        }
+        methods.push(Rule::Is(Matcher::Method((*text).into())));
+    }
+    Ok(Some(if methods.len() == 1 { methods.remove(0) } else { Rule::Any(methods) }))
+}
+
+/// The path, which begins as the expression says. One that begins with neither `/` nor `^` is also tried behind the first `/`.
+fn path_of(fields: &Fields<'_>) -> Result<Option<Rule>, BadField> {
+    let Some(text) = fields.text("pathRegex")?.filter(|text| !text.is_empty()) else { return Ok(None) };
+    // By itself first, so that parentheses that are not closed do not close ours.
+    expression(fields, "pathRegex", text)?;
+    let anchored = if text.starts_with(['/', '^']) { format!("^(?:{text})") } else { format!("^/?(?:{text})") };
+    Ok(Some(Rule::Is(Matcher::PathRegexp(expression(fields, "pathRegex", &anchored)?))))
+}
+
+/// All of the headers: a map, or a list of maps.
+fn headers(fields: &Fields<'_>) -> Result<Vec<Rule>, BadField> {
+    let path = fields.path("headers");
+    let maps = match fields.get("headers") {
+        None => return Ok(Vec::new()),
+        Some(Value::Array(list)) => list.iter().collect(),
+        Some(one) => vec![one],
+    };
+    let mut rules = Vec::new();
+    for map in maps {
+        let Value::Object(pairs) = map else {
+            return Err(BadField::wrong(&path, map, "a map of names and expressions"));
+        };
+        for (name, value) in pairs {
+            let path = format!("{path}[{name}]");
+            let Value::String(text) = value else { return Err(BadField::wrong(&path, value, "a string")) };
+            let expression = Regexp::new(text).map_err(|why| bad_expression(&path, text, &why))?;
+            rules.push(Rule::Is(match name.to_ascii_lowercase().as_str() {
+                "host" | ":authority" => Matcher::HostRegexp(expression),
+                name => Matcher::HeaderRegexp(name.into(), expression),
+            }));
+        }
+    }
+    Ok(rules)
+}
+
+fn expression(fields: &Fields<'_>, key: &str, text: &str) -> Result<Regexp, BadField> {
+    Regexp::new(text).map_err(|why| bad_expression(&fields.path(key), text, &why))
+}
+
+fn bad_expression(path: &str, text: &str, why: &str) -> BadField {
+    BadField::text(path, text, &format!("a regular expression: {why}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn group(matches: &Value) -> (Vec<(String, String)>, Vec<String>) {
+        let value = json!({"metadata": {"name": "g"}, "spec": {"matches": matches}});
+        let read = HttpRouteGroup::REGISTRATION.read(&value, &ReadContext::default());
+        let (Object::HttpRouteGroup(group), bad) = read.expect("a group") else { panic!("another kind") };
+        let shown = |one: &HttpRouteMatch| {
+            (one.name.to_string(), one.rule.as_ref().map_or_else(|| "any".to_owned(), ToString::to_string))
+        };
+        (group.matches.iter().map(shown).collect(), bad.iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn a_match_is_a_rule() {
+        for (one, want) in [
+            (json!({"name": "all"}), "any"),
+            (json!({"methods": ["GET"], "pathRegex": "/api"}), "Method(`GET`) && PathRegexp(`^(?:/api)`)"),
+            (json!({"methods": ["GET", "*"]}), "any"),
+            (json!({"methods": ["GET", "HEAD"]}), "Method(`GET`) || Method(`HEAD`)"),
+            (json!({"pathRegex": "metrics"}), "PathRegexp(`^/?(?:metrics)`)"),
+            (json!({"pathRegex": "^/a$"}), "PathRegexp(`^(?:^/a$)`)"),
+            (json!({"headers": {"X-A": "1", "x-b": "2"}}), "HeaderRegexp(`x-a`, `1`) && HeaderRegexp(`x-b`, `2`)"),
+            (json!({"headers": [{"X-A": "1"}, {"x-b": "2"}]}), "HeaderRegexp(`x-a`, `1`) && HeaderRegexp(`x-b`, `2`)"),
+            (json!({"headers": {"host": "^b\\."}}), "HostRegexp(`^b\\.`)"),
+        ] {
+            let (matches, bad) = group(&json!([one]));
+            assert_eq!((matches[0].1.as_str(), bad), (want, vec![]), "{one}");
+        }
+    }
+
+    #[test]
+    fn a_bad_match_alone_is_left_out() {
+        for one in [
+            json!({"pathRegex": "("}),
+            json!({"pathRegex": "a)(b"}),
+            json!({"headers": {"x": "["}}),
+            json!({"headers": "x"}),
+            json!({"methods": ["get it"]}),
+            json!({"headers": {"x y": "1"}}),
+            json!({"pathRegex": "/".repeat(5000)}),
+            json!("all"),
+        ] {
+            let (matches, bad) = group(&json!([{"name": "good"}, one]));
+            assert_eq!((matches.len(), bad.len()), (1, 1), "{one}: {bad:?}");
+        }
+    }
+}
