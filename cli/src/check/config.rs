@@ -20,16 +20,24 @@ pub async fn smi(context: &Context) -> Outcome {
     }
 }
 
+/// The groups of which kinds are read.
+const READ_OF_SMI: [&str; 2] = ["specs.smi-spec.io", "split.smi-spec.io"];
+
 fn judge_smi(groups: &Value) -> Outcome {
     let all = groups["groups"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let smi = all.iter().filter(|group| text(group, "/name").ends_with(".smi-spec.io"));
-    let served: Vec<_> = smi.map(|group| text(group, "/preferredVersion/groupVersion")).collect();
-    if served.is_empty() {
+    let smi: Vec<_> = all.iter().filter(|group| text(group, "/name").ends_with(".smi-spec.io")).collect();
+    if smi.is_empty() {
         return Outcome::pass("the cluster has no kinds of SMI");
     }
+    let is_read = |group: &&&Value| READ_OF_SMI.contains(&text(group, "/name"));
+    let unread: Vec<_> =
+        smi.iter().filter(|group| !is_read(group)).map(|group| text(group, "/preferredVersion/groupVersion")).collect();
+    if unread.is_empty() {
+        return Outcome::pass("of SMI the cluster has TrafficSplits and HTTPRouteGroups, which the mesh reads");
+    }
     Outcome::warn(
-        format!("{} are served, and this version of the mesh does not read them", some_of(served)),
-        "expect TrafficSplits, TrafficTargets and the like to have no effect",
+        format!("{} are served, and this version of the mesh does not read them", some_of(unread)),
+        "expect TrafficTargets and the like to have no effect",
     )
 }
 
@@ -239,9 +247,10 @@ mod tests {
             json!({ "groups": names.iter().map(group).collect::<Vec<_>>() })
         };
         assert_eq!(judge_smi(&groups(&["apps"])).verdict, Verdict::Pass);
-        let served = judge_smi(&groups(&["apps", "split.smi-spec.io"]));
+        assert_eq!(judge_smi(&groups(&["apps", "specs.smi-spec.io", "split.smi-spec.io"])).verdict, Verdict::Pass);
+        let served = judge_smi(&groups(&["split.smi-spec.io", "access.smi-spec.io"]));
         assert_eq!(served.verdict, Verdict::Warn);
-        assert!(served.message.contains("split.smi-spec.io/v1alpha4"), "{served:?}");
+        assert!(served.message.starts_with("access.smi-spec.io/v1alpha4 "), "{served:?}");
     }
 
     #[test]

@@ -135,16 +135,16 @@ fn before_an_installation() {
     await_condition("the kind is served", || {
         (check(&server, &["--only", "smi"]).checks["smi"]["result"] == "warn").then_some(())
     });
-    assert_check(&server, "smi", "warn", "split.smi-spec.io/v1alpha4");
+    assert_check(&server, "smi", "warn", "access.smi-spec.io/v1alpha3");
     let strict = check(&server, &["--only", "smi", "--strict"]);
     assert_eq!(strict.code, Some(3), "only warnings, strictly");
     assert_eq!(check(&server, &["--only", "smi"]).code, Some(0), "only warnings");
 }
 
 const SMI: &str = "apiVersion: apiextensions.k8s.io/v1\nkind: CustomResourceDefinition\nmetadata: {name: \
-                   trafficsplits.split.smi-spec.io, annotations: {api-approved.kubernetes.io: \"unapproved\"}}\nspec:\n  \
-                   group: split.smi-spec.io\n  scope: Namespaced\n  names: {kind: TrafficSplit, plural: trafficsplits, \
-                   singular: trafficsplit, listKind: TrafficSplitList}\n  versions:\n  - name: v1alpha4\n    served: true\n    \
+                   traffictargets.access.smi-spec.io, annotations: {api-approved.kubernetes.io: \"unapproved\"}}\nspec:\n  \
+                   group: access.smi-spec.io\n  scope: Namespaced\n  names: {kind: TrafficTarget, plural: traffictargets, \
+                   singular: traffictarget, listKind: TrafficTargetList}\n  versions:\n  - name: v1alpha3\n    served: true\n    \
                    storage: true\n    schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}\n";
 
 /// A quota of no pods at all. Without controllers its status is what the test writes.

@@ -21,6 +21,7 @@ mod policies;
 mod quickstart;
 mod routes;
 mod slow_peers;
+mod smi;
 mod standard_output;
 mod stanza;
 mod support;

@@ -4,7 +4,7 @@
 use std::{
     collections::BTreeMap,
     io::{Read as _, Write as _},
-    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
+    net::{SocketAddr, TcpStream},
 };
 
 use rustls::{ClientConnection, RootCertStore, pki_types::ServerName};
@@ -16,6 +16,7 @@ use crate::support::{
     dns_tls::client,
     http::{Answer, Client, get},
     manifest::{save, service, slices},
+    named::named,
 };
 
 /// Services `web`, `api` and `next` of shop on port 8080, each with a backend of its name.
@@ -161,21 +162,6 @@ fn routes_change_while_requests_pass() {
     assert_eq!(by("/a"), "web");
     shop.save("");
     await_condition("no route is left", || (by("/b") == "web").then_some(()));
-}
-
-/// A server that says its name to whoever connects.
-fn named(name: &'static str) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let at = listener.local_addr().unwrap();
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            let Ok(mut stream) = stream else { return };
-            // What the caller sent is read, or closing would reset the connection.
-            let _ = stream.write_all(name.as_bytes()).and_then(|()| stream.shutdown(Shutdown::Write));
-            let _ = std::io::copy(&mut stream, &mut std::io::sink());
-        }
-    });
-    at
 }
 
 /// The first bytes of TLS for this name.

@@ -1,16 +1,14 @@
 //! A UDP Service under `maesh dev`: its address, what dns answers, and datagrams that come back from where they were sent.
 #![allow(clippy::unwrap_used, reason = "a test ends where something is missing")]
 
-use std::{
-    net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
-    thread::JoinHandle,
-};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 
 use crate::support::{
     Dev, PATIENCE, await_condition,
     backend::Backend,
     echo, http,
     manifest::{folder_with_web, save},
+    named::Datagrams,
     resolver::ask,
     served_at,
 };
@@ -28,39 +26,6 @@ fn resolver(ports: &str, annotations: &str, endpoint_ports: &str) -> String {
          labels: {{kubernetes.io/service-name: resolver}}}}\naddressType: IPv4\n\
          endpoints: [{{addresses: [127.0.0.1], conditions: {{ready: true}}}}]\nports: [{endpoint_ports}]\n"
     )
-}
-
-/// An endpoint that sends every datagram back, with its name before it, until an empty one comes.
-struct Datagrams {
-    at: SocketAddr,
-    task: Option<JoinHandle<()>>,
-}
-
-impl Datagrams {
-    fn start(name: &'static str) -> Self {
-        let socket = UdpSocket::bind((LOCAL, 0)).unwrap();
-        let at = socket.local_addr().unwrap();
-        let task = std::thread::spawn(move || {
-            let mut bytes = vec![0; 1 << 16];
-            loop {
-                match socket.recv_from(&mut bytes) {
-                    Ok((0, _)) => return,
-                    Ok((length, from)) => drop(socket.send_to(&[name.as_bytes(), &bytes[..length]].concat(), from)),
-                    // A caller that is gone.
-                    Err(_) => {}
-                }
-            }
-        });
-        Self { at, task: Some(task) }
-    }
-}
-
-impl Drop for Datagrams {
-    fn drop(&mut self) {
-        let end = UdpSocket::bind((LOCAL, 0)).unwrap();
-        end.send_to(&[], self.at).unwrap();
-        let _ = self.task.take().map(JoinHandle::join);
-    }
 }
 
 /// What comes back for `bytes`, and from where.

@@ -20,7 +20,10 @@ use kube::{
     Api, Client,
     api::{ApiResource, DynamicObject, ListParams, Patch, PatchParams, PostParams},
 };
-use maesh_compiler::diagnostic::{Diagnostic, ObjectRef};
+use maesh_compiler::{
+    diagnostic::{Diagnostic, ObjectRef},
+    kinds::ObjectKind,
+};
 use serde_json::json;
 use tokio::{sync::mpsc, time::interval};
 use xxhash_rust::xxh3::Xxh3;
@@ -242,6 +245,43 @@ impl Writer {
         }
     }
 
+    /// The version in which the cluster serves an object, and its identity; `None` if there is none, or none any more.
+    async fn find(
+        &self,
+        place: &Place,
+        kind: &str,
+        namespace: Option<&str>,
+        name: &str,
+    ) -> Result<Option<(String, Option<String>)>, Unwritten> {
+        for at in 0..place.versions.len() {
+            let resource = ApiResource {
+                group: place.group.to_owned(),
+                version: place.version(at).to_owned(),
+                api_version: place.api_version(at),
+                kind: kind.to_owned(),
+                plural: place.plural.to_owned(),
+            };
+            let client = self.client.clone();
+            let objects: Api<DynamicObject> = match namespace {
+                Some(namespace) => Api::namespaced_with(client, namespace, &resource),
+                None => Api::all_with(client, &resource),
+            };
+            let named = ListParams::default().fields(&format!("metadata.name={name}"));
+            match objects.list_metadata(&named).await {
+                Ok(found) => {
+                    let object = found.items.into_iter().next();
+                    return Ok(object.map(|object| (resource.api_version, object.metadata.uid)));
+                }
+                // Not ours to read: then without it.
+                Err(error) if ApiError::Forbidden.is(&error) => return Ok(Some((resource.api_version, None))),
+                // Perhaps in another version.
+                Err(error) if ApiError::Missing.is(&error) => {}
+                Err(error) => return Err(unwritten(error)),
+            }
+        }
+        Ok(None)
+    }
+
     /// The object as Events name it; `None` if there is none, or none any more.
     async fn regarding(&self, note: &Note) -> Result<Option<ObjectReference>, Unwritten> {
         let ObjectRef { kind, namespace, name } = &note.object;
@@ -250,34 +290,13 @@ impl Writer {
             "Proxy" => ("Pod", Some(self.options.namespace.as_str())),
             kind => (kind, namespace.as_deref()),
         };
-        let Some((group, plural)) = place(kind).filter(|_| &**name != "*") else { return Ok(None) };
-        let api_version = if group.is_empty() { "v1".to_owned() } else { format!("{group}/v1") };
-        let uid = match &note.uid {
-            Some(uid) => Some(uid.to_string()),
-            None => {
-                let resource = ApiResource {
-                    group: group.to_owned(),
-                    version: "v1".to_owned(),
-                    api_version: api_version.clone(),
-                    kind: kind.to_owned(),
-                    plural: plural.to_owned(),
-                };
-                let client = self.client.clone();
-                let objects: Api<DynamicObject> = match namespace {
-                    Some(namespace) => Api::namespaced_with(client, namespace, &resource),
-                    None => Api::all_with(client, &resource),
-                };
-                let named = ListParams::default().fields(&format!("metadata.name={name}"));
-                match objects.list_metadata(&named).await {
-                    Ok(found) => match found.items.into_iter().next() {
-                        Some(object) => object.metadata.uid,
-                        None => return Ok(None),
-                    },
-                    // Not ours to read: then without it.
-                    Err(error) if ApiError::Forbidden.is(&error) => None,
-                    Err(error) => return Err(unwritten(error)),
-                }
-            }
+        let Some(place) = Place::of(kind).filter(|_| &**name != "*") else { return Ok(None) };
+        let (api_version, uid) = match &note.uid {
+            Some(uid) => (place.api_version(0), Some(uid.to_string())),
+            None => match self.find(&place, kind, namespace, name).await? {
+                Some(found) => found,
+                None => return Ok(None),
+            },
         };
         Ok(Some(ObjectReference {
             api_version: Some(api_version),
@@ -290,19 +309,31 @@ impl Writer {
     }
 }
 
-/// Group and plural of the kinds that Events can be about; all are of version v1.
-fn place(kind: &str) -> Option<(&'static str, &'static str)> {
-    Some(match kind {
-        "ConfigMap" => ("", "configmaps"),
-        "Namespace" => ("", "namespaces"),
-        "Node" => ("", "nodes"),
-        "Pod" => ("", "pods"),
-        "Service" => ("", "services"),
-        "ServiceAccount" => ("", "serviceaccounts"),
-        "Deployment" => ("apps", "deployments"),
-        "EndpointSlice" => ("discovery.k8s.io", "endpointslices"),
-        _ => return None,
-    })
+/// Where objects of a kind are in the API.
+struct Place {
+    group: &'static str,
+    plural: &'static str,
+    /// The versions that a cluster may serve, the best one first. At least one.
+    versions: &'static [&'static str],
+}
+
+impl Place {
+    /// The place of a kind that Events can be about.
+    fn of(kind: &str) -> Option<Self> {
+        if kind == "Deployment" {
+            return Some(Self { group: "apps", plural: "deployments", versions: &["v1"] });
+        }
+        let known = ObjectKind::ALL.into_iter().find(|known| known.as_str() == kind)?.registration();
+        Some(Self { group: known.group, plural: known.plural, versions: known.versions })
+    }
+
+    fn version(&self, at: usize) -> &'static str {
+        self.versions.get(at).copied().unwrap_or("v1")
+    }
+
+    fn api_version(&self, at: usize) -> String {
+        if self.group.is_empty() { self.version(at).to_owned() } else { format!("{}/{}", self.group, self.version(at)) }
+    }
 }
 
 /// The Event's name: the object's, and a hash of what is said.

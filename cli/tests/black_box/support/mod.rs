@@ -10,6 +10,7 @@ pub mod http;
 pub mod load;
 pub mod local;
 pub mod manifest;
+pub mod named;
 pub mod page;
 pub mod resolver;
 pub mod roles;
