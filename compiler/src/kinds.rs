@@ -20,7 +20,7 @@ pub use self::{
     },
     endpointslice::{EndpointSlice, SliceEndpoint, SlicePort},
     read::{BadField, BadValues, Names},
-    smi::{HttpRouteGroup, HttpRouteMatch, SplitBackend, TrafficSplit},
+    smi::{HttpRouteGroup, HttpRouteMatch, PortRoute, RuleKind, SplitBackend, TargetRule, TrafficSplit, TrafficTarget},
 };
 use jiff::Timestamp;
 use maesh_config::intern::Interner;
@@ -56,6 +56,12 @@ pub enum ObjectKind {
     HttpRouteGroup,
     /// Shares of a Service's traffic, of SMI.
     TrafficSplit,
+    /// Ports of TCP, of SMI.
+    TcpRoute,
+    /// Ports of UDP, of SMI.
+    UdpRoute,
+    /// Who may call whom, of SMI.
+    TrafficTarget,
 }
 
 /// What is said once of a kind. Group and name together identify it: two groups may have kinds of one name.
@@ -98,7 +104,7 @@ impl Registration {
 
 impl ObjectKind {
     /// Every kind, in the order in which manifests are best applied.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 12] = [
         Self::Namespace,
         Self::Node,
         Self::ServiceAccount,
@@ -107,7 +113,10 @@ impl ObjectKind {
         Self::Service,
         Self::EndpointSlice,
         Self::HttpRouteGroup,
+        Self::TcpRoute,
+        Self::UdpRoute,
         Self::TrafficSplit,
+        Self::TrafficTarget,
     ];
 
     /// What is said of the kind.
@@ -122,6 +131,9 @@ impl ObjectKind {
             Self::ConfigMap => &ConfigMap::REGISTRATION,
             Self::HttpRouteGroup => &HttpRouteGroup::REGISTRATION,
             Self::TrafficSplit => &TrafficSplit::REGISTRATION,
+            Self::TcpRoute => &smi::TCP_ROUTE,
+            Self::UdpRoute => &smi::UDP_ROUTE,
+            Self::TrafficTarget => &TrafficTarget::REGISTRATION,
         }
     }
 
@@ -243,6 +255,12 @@ pub enum Object {
     HttpRouteGroup(HttpRouteGroup),
     /// [`TrafficSplit`]
     TrafficSplit(TrafficSplit),
+    /// A [`PortRoute`] for TCP.
+    TcpRoute(PortRoute),
+    /// A [`PortRoute`] for UDP.
+    UdpRoute(PortRoute),
+    /// [`TrafficTarget`]
+    TrafficTarget(TrafficTarget),
 }
 
 /// What is kept of objects that come in.
@@ -275,6 +293,9 @@ impl Object {
             Self::ConfigMap(_) => ObjectKind::ConfigMap,
             Self::HttpRouteGroup(_) => ObjectKind::HttpRouteGroup,
             Self::TrafficSplit(_) => ObjectKind::TrafficSplit,
+            Self::TcpRoute(_) => ObjectKind::TcpRoute,
+            Self::UdpRoute(_) => ObjectKind::UdpRoute,
+            Self::TrafficTarget(_) => ObjectKind::TrafficTarget,
         }
     }
 
@@ -289,7 +310,10 @@ impl Object {
             | Self::EndpointSlice(EndpointSlice { meta, .. })
             | Self::ConfigMap(ConfigMap { meta, .. })
             | Self::HttpRouteGroup(HttpRouteGroup { meta, .. })
-            | Self::TrafficSplit(TrafficSplit { meta, .. }) => meta,
+            | Self::TrafficSplit(TrafficSplit { meta, .. })
+            | Self::TcpRoute(PortRoute { meta, .. })
+            | Self::UdpRoute(PortRoute { meta, .. })
+            | Self::TrafficTarget(TrafficTarget { meta, .. }) => meta,
         }
     }
 
@@ -304,7 +328,10 @@ impl Object {
             | Self::EndpointSlice(EndpointSlice { meta, .. })
             | Self::ConfigMap(ConfigMap { meta, .. })
             | Self::HttpRouteGroup(HttpRouteGroup { meta, .. })
-            | Self::TrafficSplit(TrafficSplit { meta, .. }) => meta,
+            | Self::TrafficSplit(TrafficSplit { meta, .. })
+            | Self::TcpRoute(PortRoute { meta, .. })
+            | Self::UdpRoute(PortRoute { meta, .. })
+            | Self::TrafficTarget(TrafficTarget { meta, .. }) => meta,
         }
     }
 

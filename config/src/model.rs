@@ -3,6 +3,7 @@
 //! A resource names everything it depends on, never contains it: a pod that moves changes one [`Endpoints`] and one
 //! [`Workload`], and no route. Lists are kept sorted by the compiler, so equal configuration has equal bytes.
 
+mod access;
 mod endpoints;
 mod listener;
 mod listener_set;
@@ -14,6 +15,7 @@ mod workload;
 
 use std::{fmt, sync::Arc};
 
+pub use access::{Account, AccountAccess, Grant};
 pub use endpoints::{Endpoint, EndpointHints, Endpoints, PortEndpoints};
 pub use listener::{Bind, Claim, Listener, ListenerId};
 pub use listener_set::ListenerSet;

@@ -17,6 +17,7 @@ pub(crate) fn endpoint(last: u8, port: u16) -> Endpoint {
         serving: true,
         terminating: false,
         node: None,
+        account: None,
         hints: None,
     }
 }

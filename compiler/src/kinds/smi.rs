@@ -1,18 +1,23 @@
-//! The objects of the Service Mesh Interface (SMI) that say where traffic goes.
+//! The objects of the Service Mesh Interface (SMI) that say where traffic goes, and whose.
 //!
 //! Clusters have them from several makers, in versions that differ in where a field stands and not in what it means. So
 //! fields are read by shape, whatever the version says: those under `spec` and those beside it, headers as a map and as a
 //! list of maps, weights as numbers and as quantities.
 
 mod http_route_group;
+mod port_route;
 mod traffic_split;
+mod traffic_target;
 
 use serde_json::Value;
 
 pub use self::{
     http_route_group::{HttpRouteGroup, HttpRouteMatch},
+    port_route::PortRoute,
     traffic_split::{SplitBackend, TrafficSplit},
+    traffic_target::{RuleKind, TargetRule, TrafficTarget},
 };
+pub(super) use self::port_route::{TCP_ROUTE, UDP_ROUTE};
 use super::{
     BadField,
     read::{self, Fields},

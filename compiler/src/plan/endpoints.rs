@@ -75,6 +75,7 @@ fn from_pods(plan: &Plan, pods: &[Arc<Pod>], forbidden: &Forbidden, view: &View<
                     serving: pod.ready,
                     terminating: pod.deleting,
                     node: pod.node.clone().map(NodeName),
+                    account: None,
                     hints: None,
                 });
             }

@@ -2,7 +2,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use serde::Serialize;
 
-use super::Protocol;
+use super::{AccountAccess, Protocol};
 use crate::{NodeName, ServiceName};
 
 /// Endpoints of one Service, for all of its meshed ports.
@@ -23,6 +23,9 @@ pub struct PortEndpoints {
     pub protocol: Protocol,
     /// Sorted by address, each address once.
     pub endpoints: Vec<Endpoint>,
+    /// Who may reach them, by the ServiceAccount that they belong to; sorted by that. Nobody else, where access control is on;
+    /// empty where it is off.
+    pub access: Vec<AccountAccess>,
 }
 
 /// One address and target port, with the conditions of its EndpointSlice.
@@ -38,6 +41,9 @@ pub struct Endpoint {
     pub terminating: bool,
     /// Node it runs on.
     pub node: Option<NodeName>,
+    /// Place in `access` of the ServiceAccount that it belongs to; `None` where no pod has its address, or access control is
+    /// off.
+    pub account: Option<u16>,
     /// Whose callers should use it, if the slice says so.
     pub hints: Option<Box<EndpointHints>>,
 }

@@ -11,7 +11,7 @@ use proptest::{collection::vec, option, prelude::*, sample::select};
 use crate::{
     NodeName, Resource, ServiceName,
     model::{
-        Answer, Backend, Bind, Claim, Endpoint, EndpointHints, Endpoints, Listener, ListenerId, Mesh, Name, NamePort,
+        Account, AccountAccess, Answer, Backend, Bind, Claim, Endpoint, EndpointHints, Endpoints, Grant, Listener, ListenerId, Mesh, Name, NamePort,
         PortEndpoints, Protocol, Proxy, Route, Scheme, Service, ServicePort, Transport, Workload, WorkloadKind,
     },
     policy::arbitrary as policy,
@@ -111,10 +111,20 @@ fn endpoints() -> impl Strategy<Value = Endpoints> {
                 serving: flags[1],
                 terminating: flags[2],
                 node,
+                account: None,
                 hints: EndpointHints::new(for_zones, for_nodes),
             });
-    let port = (any::<u16>(), protocol(), vec(endpoint, 0..4))
-        .prop_map(|(number, protocol, endpoints)| PortEndpoints { number, protocol, endpoints });
+    let account = || service_name().prop_map(|it| Arc::new(Account { namespace: it.namespace, name: it.name }));
+    let grant = (text(), vec(account(), 0..3), vec(crate::rule::arbitrary(), 0..2))
+        .prop_map(|(target, sources, rules)| Grant { target, sources, rules });
+    let access = (account(), vec(grant, 0..3)).prop_map(|(account, grants)| AccountAccess { account, grants });
+    let places = vec(option::of(0..3_u16), 4);
+    let port = (any::<u16>(), protocol(), vec(endpoint, 0..4), vec(access, 0..3), places).prop_map(
+        |(number, protocol, mut endpoints, access, places)| {
+            endpoints.iter_mut().zip(places).for_each(|(endpoint, place)| endpoint.account = place);
+            PortEndpoints { number, protocol, endpoints, access }
+        },
+    );
     (service_name(), vec(port, 0..3)).prop_map(|(service, ports)| Endpoints { service, ports })
 }
 

@@ -93,6 +93,7 @@ pub(crate) fn endpoint(number: u16) -> Endpoint {
         serving: true,
         terminating: false,
         node: None,
+        account: None,
         hints: None,
     }
 }

@@ -164,6 +164,7 @@ fn plain(shared: &Shared, called: &ServiceEntry, number: u16, protocol: Protocol
         serving: true,
         terminating: false,
         node: None,
+        account: None,
         hints: None,
     };
     let dialable = Dialable::new(&shared.config.shared, shared.config.loopback_endpoints);

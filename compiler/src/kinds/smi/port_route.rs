@@ -1,0 +1,100 @@
+//! TCPRoutes and UDPRoutes: ports.
+
+use serde_json::Value;
+
+use super::spec;
+use crate::kinds::{
+    BadField, Meta, Names, Object, ObjectKind, ReadContext, Registration,
+    read::{BadValues, Fields},
+};
+
+/// What is kept of a TCPRoute or UDPRoute.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortRoute {
+    /// Metadata.
+    pub meta: Meta,
+    /// Ports of pods or Services; `None` for all.
+    pub ports: Option<Box<[u16]>>,
+}
+
+/// TCPRoute of SMI. The Gateway API has another kind of this name.
+pub(in crate::kinds) const TCP_ROUTE: Registration = Registration {
+    kind: ObjectKind::TcpRoute,
+    group: "specs.smi-spec.io",
+    name: "TCPRoute",
+    plural: "tcproutes",
+    versions: &["v1alpha4", "v1alpha3", "v1alpha2", "v1alpha1"],
+    namespaced: true,
+    always_served: false,
+    names: Names::Subdomain,
+    read: |meta, value, door, bad| PortRoute::read(meta, value, door, bad).map(Object::TcpRoute),
+};
+
+/// UDPRoute of SMI.
+pub(in crate::kinds) const UDP_ROUTE: Registration = Registration {
+    kind: ObjectKind::UdpRoute,
+    group: "specs.smi-spec.io",
+    name: "UDPRoute",
+    plural: "udproutes",
+    versions: &["v1alpha4"],
+    namespaced: true,
+    always_served: false,
+    names: Names::Subdomain,
+    read: |meta, value, door, bad| PortRoute::read(meta, value, door, bad).map(Object::UdpRoute),
+};
+
+impl PortRoute {
+    fn read(meta: Meta, value: &Value, _: &ReadContext, bad: &mut BadValues) -> Result<Self, BadField> {
+        let spec = spec(value)?;
+        let path = spec.path("matches");
+        let matches = match spec.get("matches") {
+            Some(Value::Array(list)) => list.iter().collect(),
+            Some(one) => vec![one],
+            None => Vec::new(),
+        };
+        let mut ports = None;
+        for one in matches {
+            let fields = Fields::of(one, &path)?;
+            let listed = fields.list("ports")?;
+            if listed.is_empty() {
+                continue;
+            }
+            let ports = ports.get_or_insert_with(Vec::new);
+            for (index, port) in listed.iter().enumerate() {
+                let number = port.as_i64().and_then(|number| u16::try_from(number).ok()).filter(|number| *number > 0);
+                let wrong = || BadField::wrong(format!("{}[{index}]", fields.path("ports")), port, "a number from 1 to 65535");
+                ports.extend(bad.keep(number.ok_or_else(wrong), "the port is left out"));
+            }
+        }
+        Ok(Self { meta, ports: ports.map(Vec::into_boxed_slice) })
+    }
+
+    /// Whether it is about one of these ports.
+    pub fn has(&self, ports: [u16; 2]) -> bool {
+        self.ports.as_ref().is_none_or(|listed| ports.iter().any(|port| listed.contains(port)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn ports_are_listed_or_all() {
+        for (spec, want) in [
+            (json!({}), None),
+            (json!({"matches": {"ports": []}}), None),
+            (json!({"matches": {"name": "x", "ports": [80, 90]}}), Some(&[80, 90][..])),
+            (json!({"matches": [{"ports": [80]}, {"ports": [90]}]}), Some(&[80, 90])),
+            (json!({"matches": {"ports": ["80", 90, 0]}}), Some(&[90])),
+            (json!({"matches": {"ports": ["none"]}}), Some(&[])),
+        ] {
+            let value = json!({"metadata": {"name": "t"}, "spec": spec});
+            let read = TCP_ROUTE.read(&value, &ReadContext::default()).expect("a route");
+            let (Object::TcpRoute(route), _) = read else { panic!("another kind") };
+            assert_eq!(route.ports.as_deref(), want, "{value}");
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! TrafficTargets: who may call the pods of a ServiceAccount, and with what.
+
+use std::sync::Arc;
+
+use maesh_config::model::Account;
+use serde_json::Value;
+
+use super::spec;
+use crate::kinds::{
+    BadField, Meta, Names, Number, Object, ObjectKind, ReadContext, Registration,
+    read::{self, BadValues, Fields},
+};
+
+/// Rules, and sources, of one target that are read.
+const MOST: usize = 256;
+
+/// What is kept of a TrafficTarget.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TrafficTarget {
+    /// Metadata.
+    pub meta: Meta,
+    /// Whose pods may be called: a ServiceAccount of the target's namespace.
+    pub destination: Arc<Account>,
+    /// The only port of the pods, or of the Service, that may be called, in the oldest version.
+    pub port: Option<Number>,
+    /// With what; see [`TrafficTarget::admits_everything`] where there is none.
+    pub rules: Box<[TargetRule]>,
+    /// Who may call.
+    pub sources: Box<[Arc<Account>]>,
+    /// It is of a version in which a target without rules admits everything.
+    needs_no_rules: bool,
+}
+
+/// One rule of a TrafficTarget.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TargetRule {
+    /// What it names.
+    pub kind: RuleKind,
+    /// The object's name, in the namespace of the target.
+    pub name: Arc<str>,
+    /// The matches of the group that count; all of them if `None`.
+    pub matches: Option<Box<[Arc<str>]>>,
+    /// Its place in the list as written.
+    pub index: u16,
+}
+
+/// What a rule names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RuleKind {
+    /// An HTTPRouteGroup: requests.
+    Http,
+    /// A TCPRoute: ports.
+    Tcp,
+    /// A UDPRoute: ports.
+    Udp,
+}
+
+impl TrafficTarget {
+    pub(in crate::kinds) const REGISTRATION: Registration = Registration {
+        kind: ObjectKind::TrafficTarget,
+        group: "access.smi-spec.io",
+        name: "TrafficTarget",
+        plural: "traffictargets",
+        versions: &["v1alpha4", "v1alpha3", "v1alpha2", "v1alpha1"],
+        namespaced: true,
+        always_served: false,
+        names: Names::Subdomain,
+        read: |meta, value, door, bad| Self::read(meta, value, door, bad).map(Object::TrafficTarget),
+    };
+
+    /// Whether it says nothing of what may be called, and means everything by that.
+    pub fn admits_everything(&self) -> bool {
+        self.rules.is_empty() && self.needs_no_rules
+    }
+
+    fn read(meta: Meta, value: &Value, door: &ReadContext, bad: &mut BadValues) -> Result<Self, BadField> {
+        let spec = spec(value)?;
+        let path = spec.path("destination");
+        let destination = Fields::of(spec.get("destination").unwrap_or(&Value::Null), &path)?;
+        let (account, port) = (account(&destination, &meta.namespace, door)?, destination.get("port").map(Number::of));
+        if *account.namespace != *meta.namespace {
+            return Err(BadField::text(destination.path("namespace"), &account.namespace, "the namespace of the target itself"));
+        }
+        let key = if spec.get("rules").is_some() { "rules" } else { "specs" };
+        let mut rules = Vec::new();
+        for (index, rule) in bounded(&spec, key, bad)?.iter().enumerate() {
+            let path = format!("{}[{index}]", spec.path(key));
+            let read = TargetRule::read(index, &path, rule, door);
+            rules.extend(bad.keep(read, "nothing is admitted by it"));
+        }
+        let mut sources = Vec::new();
+        for (index, source) in bounded(&spec, "sources", bad)?.iter().enumerate() {
+            let path = format!("{}[{index}]", spec.path("sources"));
+            let read = Fields::of(source, &path).and_then(|fields| self::account(&fields, &meta.namespace, door));
+            sources.extend(bad.keep(read, "nobody is admitted by it"));
+        }
+        sources.sort_unstable();
+        sources.dedup();
+        let version = value.get("apiVersion").and_then(Value::as_str).unwrap_or_default();
+        // A list that has bad entries alone is no list without entries.
+        let needs_no_rules = spec.list(key)?.is_empty() && version.ends_with("/v1alpha1") | version.ends_with("/v1alpha2");
+        Ok(Self { meta, destination: account, port, rules: rules.into(), sources: sources.into(), needs_no_rules })
+    }
+}
+
+impl TargetRule {
+    fn read(index: usize, path: &str, value: &Value, door: &ReadContext) -> Result<Self, BadField> {
+        let fields = Fields::of(value, &path)?;
+        let kind = match fields.text("kind")?.unwrap_or_default() {
+            "HTTPRouteGroup" => RuleKind::Http,
+            "TCPRoute" => RuleKind::Tcp,
+            "UDPRoute" => RuleKind::Udp,
+            other => return Err(BadField::text(fields.path("kind"), other, "HTTPRouteGroup, TCPRoute or UDPRoute")),
+        };
+        let (named, name) = read::text_in(value, path, "name")?;
+        if name.is_empty() {
+            return Err(BadField::new(named, "is missing"));
+        }
+        let names = fields.texts("matches")?;
+        let matches = fields.get("matches").map(|_| names.into_iter().map(|name| door.interner.get(name)).collect());
+        Ok(Self { kind, name: door.interner.get(name), matches, index: u16::try_from(index).unwrap_or(u16::MAX) })
+    }
+}
+
+/// The entries at `key` that are read.
+fn bounded<'a>(spec: &Fields<'a>, key: &str, bad: &mut BadValues) -> Result<&'a [Value], BadField> {
+    let all = spec.list(key)?;
+    if all.len() > MOST {
+        let many = BadField::new(spec.path(key), format!("has {} entries", all.len()));
+        bad.push(many.instead("the first 256 are read", "the first 256"));
+    }
+    Ok(&all[..all.len().min(MOST)])
+}
+
+/// The ServiceAccount that a subject names. Without a namespace it is one of the target's.
+fn account(fields: &Fields<'_>, namespace: &str, door: &ReadContext) -> Result<Arc<Account>, BadField> {
+    let kind = fields.text("kind")?.unwrap_or_default();
+    if kind != "ServiceAccount" {
+        return Err(BadField::text(fields.path("kind"), kind, "ServiceAccount"));
+    }
+    let name = fields.text("name")?.filter(|name| !name.is_empty());
+    let name = name.ok_or_else(|| BadField::new(fields.path("name"), "is missing"))?;
+    Names::Subdomain.check(fields.path("name"), name)?;
+    let namespace = fields.text("namespace")?.filter(|it| !it.is_empty()).unwrap_or(namespace);
+    Names::Label.check(fields.path("namespace"), namespace)?;
+    Ok(Arc::new(Account::new(door.interner.get(namespace), door.interner.get(name))))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn read(value: &Value) -> Result<(TrafficTarget, Vec<String>), String> {
+        let read = TrafficTarget::REGISTRATION.read(value, &ReadContext::default());
+        match read.map_err(|bad| bad.to_string())? {
+            (Object::TrafficTarget(target), bad) => Ok((target, bad.iter().map(ToString::to_string).collect())),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn every_version_says_the_same() {
+        let body = json!({
+            "destination": {"kind": "ServiceAccount", "name": "b", "namespace": "default"},
+            "sources": [{"kind": "ServiceAccount", "name": "c", "namespace": "shop"}, {"kind": "ServiceAccount", "name": "a"}],
+        });
+        let rule = json!([{"kind": "HTTPRouteGroup", "name": "g", "matches": ["m"]}, {"kind": "TCPRoute", "name": "t"}]);
+        for (version, under_spec, key) in
+            [("v1alpha1", false, "specs"), ("v1alpha2", true, "rules"), ("v1alpha3", true, "rules"), ("v1alpha4", true, "rules")]
+        {
+            let mut body = body.clone();
+            body[key] = rule.clone();
+            let mut target = if under_spec { json!({"spec": body}) } else { body };
+            target["metadata"] = json!({"name": "t"});
+            target["apiVersion"] = format!("access.smi-spec.io/{version}").into();
+            let (target, bad) = read(&target).unwrap_or_else(|bad| panic!("{version}: {bad}"));
+            assert!(bad.is_empty(), "{version}: {bad:?}");
+            let sources: Vec<_> = target.sources.iter().map(ToString::to_string).collect();
+            assert_eq!((target.destination.to_string().as_str(), sources.join(" ")), ("default/b", "default/a shop/c".into()));
+            let kinds: Vec<_> = target.rules.iter().map(|rule| (rule.kind, rule.matches.is_some())).collect();
+            assert_eq!(kinds, [(RuleKind::Http, true), (RuleKind::Tcp, false)], "{version}");
+        }
+    }
+
+    #[test]
+    fn without_rules_the_version_decides() {
+        for (version, rules, want) in [
+            ("v1alpha1", json!([]), true),
+            ("v1alpha2", Value::Null, true),
+            ("v1alpha2", json!([{"kind": "Nonsense", "name": "x"}]), false),
+            ("v1alpha3", json!([]), false),
+        ] {
+            let target = json!({"apiVersion": format!("access.smi-spec.io/{version}"), "metadata": {"name": "t"},
+                "spec": {"destination": {"kind": "ServiceAccount", "name": "b"}, "rules": rules}});
+            let (target, _) = read(&target).expect("a target");
+            assert_eq!(target.admits_everything(), want, "{version} {rules}");
+        }
+    }
+
+    #[test]
+    fn what_names_nobody_admits_nobody() {
+        let target = |destination: Value, source: Value| {
+            json!({"metadata": {"name": "t"}, "spec": {"destination": destination, "sources": [source],
+                "rules": [{"kind": "TCPRoute", "name": "x"}]}})
+        };
+        let good = || json!({"kind": "ServiceAccount", "name": "b"});
+        for (case, source) in [
+            ("a group", json!({"kind": "Group", "name": "x"})),
+            ("no name", json!({"kind": "ServiceAccount"})),
+            ("no kind", json!({"name": "x"})),
+            ("a name that cannot be", json!({"kind": "ServiceAccount", "name": "a/b"})),
+        ] {
+            let (target, bad) = read(&target(good(), source)).expect("a target");
+            assert_eq!((target.sources.len(), bad.len()), (0, 1), "{case}: {bad:?}");
+        }
+        for destination in [json!({"kind": "ServiceAccount", "name": "b", "namespace": "other"}), json!({"name": "b"}), Value::Null] {
+            assert!(read(&target(destination.clone(), good())).is_err(), "{destination}");
+        }
+    }
+}
