@@ -1,7 +1,8 @@
 //! Which route of a port a request or connection takes: the first one, in order of precedence, whose rule holds.
 //!
 //! Rules are not tried one after the other. Those that name hosts are looked up by the host, and within these, or those for any
-//! host, the ones that name paths by the path; only what is found there is tried. Pure.
+//! host, the ones that name paths by the path, and those that name no path by a parameter, cookie or field that they ask for; only
+//! what is found there is tried. Pure.
 
 mod compiled;
 mod facts;
@@ -9,12 +10,13 @@ mod facts;
 pub(crate) mod instructions;
 mod prefixes;
 
-use std::collections::HashMap;
+use std::{borrow::Cow, collections::HashMap};
 
 use maesh_config::rule::{Matcher, Rule};
+use smallvec::SmallVec;
 
-pub(crate) use self::facts::RouteFacts;
-use self::{compiled::CompiledRule, prefixes::Prefixes};
+pub(crate) use self::facts::{ReadFacts, RouteFacts};
+use self::{compiled::CompiledRule, facts::decoded, prefixes::Prefixes};
 
 /// The rules of all routes of a port, in order of precedence.
 pub(crate) struct RouteIndex {
@@ -23,6 +25,8 @@ pub(crate) struct RouteIndex {
     by_host: HashMap<Box<str>, ByPath, ahash::RandomState>,
     /// Those that may hold for any.
     for_any: ByPath,
+    /// Hashes pairs of a name and a value.
+    hashes: ahash::RandomState,
 }
 
 /// Numbers of rules, the lowest first in each list.
@@ -32,15 +36,30 @@ struct ByPath {
     exact: HashMap<Box<str>, Vec<u32>, ahash::RandomState>,
     /// Those that hold for paths that begin so.
     prefixes: Prefixes,
+    /// Those that hold with just this parameter of the query, cookie or field, by the hash of its name and value. Two may have the
+    /// same hash, so what is found is tried.
+    query: ByHash,
+    cookies: ByHash,
+    fields: ByHash,
     /// Those that may hold for any path.
     for_any: Vec<u32>,
 }
 
+type ByHash = HashMap<u64, Vec<u32>, ahash::RandomState>;
+
 /// What of a path a rule asks, if it asks that of all that it holds for.
 #[derive(Debug, PartialEq, Eq)]
 enum PathKey<'a> {
-    Exact(&'a str),
-    Prefix(&'a str),
+    Exact(Cow<'a, str>),
+    Prefix(Cow<'a, str>),
+}
+
+/// The same of a parameter, cookie or field.
+#[derive(Debug, PartialEq, Eq)]
+enum PairKey<'a> {
+    Query(&'a str, &'a str),
+    Cookie(&'a str, &'a str),
+    Field(&'a str, &'a str),
 }
 
 impl RouteIndex {
@@ -49,7 +68,8 @@ impl RouteIndex {
     /// # Errors
     /// The number of a rule with an expression that cannot be used.
     pub(crate) fn new<'a>(rules: impl IntoIterator<Item = Option<&'a Rule>>) -> Result<Self, usize> {
-        let mut index = Self { rules: Vec::new(), by_host: HashMap::default(), for_any: ByPath::default() };
+        let (by_host, for_any, hashes) = (HashMap::default(), ByPath::default(), ahash::RandomState::new());
+        let mut index = Self { rules: Vec::new(), by_host, for_any, hashes };
         let (mut hosts, mut for_any) = (HashMap::<&str, Lists<'_>>::new(), Lists::default());
         for (number, rule) in rules.into_iter().enumerate() {
             index.rules.push(CompiledRule::of(rule).map_err(|_| number)?);
@@ -59,8 +79,9 @@ impl RouteIndex {
                 None => for_any.add(id, rule),
             }
         }
-        index.by_host = hosts.into_iter().map(|(name, lists)| (name.into(), lists.into_by_path())).collect();
-        index.for_any = for_any.into_by_path();
+        let by_host = hosts.into_iter().map(|(name, lists)| (name.into(), lists.into_by_path(&index.hashes)));
+        index.by_host = by_host.collect();
+        index.for_any = for_any.into_by_path(&index.hashes);
         Ok(index)
     }
 
@@ -69,7 +90,7 @@ impl RouteIndex {
         let of_host = self.by_host.get(facts.host);
         let mut best = u32::MAX;
         for by_path in of_host.into_iter().chain([&self.for_any]) {
-            by_path.lists(facts.path(), |list| {
+            by_path.lists(facts, &self.hashes, |list| {
                 let holds = |number: &&u32| **number < best && self.rules[**number as usize].holds(facts);
                 if let Some(found) = list.iter().take_while(|number| **number < best).find(holds) {
                     best = *found;
@@ -83,15 +104,20 @@ impl RouteIndex {
 /// The lists of a [`ByPath`] while it is made.
 #[derive(Default)]
 struct Lists<'a> {
-    exact: HashMap<&'a str, Vec<u32>>,
-    prefixes: HashMap<&'a str, Vec<u32>>,
+    exact: HashMap<Cow<'a, str>, Vec<u32>>,
+    prefixes: HashMap<Cow<'a, str>, Vec<u32>>,
+    pairs: Vec<(PairKey<'a>, u32)>,
     for_any: Vec<u32>,
 }
 
 impl<'a> Lists<'a> {
     fn add(&mut self, number: u32, rule: Option<&'a Rule>) {
         let Some(keys) = rule.and_then(paths) else {
-            return add(&mut self.for_any, number);
+            match rule.and_then(pairs) {
+                Some(keys) => self.pairs.extend(keys.into_iter().map(|key| (key, number))),
+                None => add(&mut self.for_any, number),
+            }
+            return;
         };
         for key in keys {
             match key {
@@ -101,12 +127,22 @@ impl<'a> Lists<'a> {
         }
     }
 
-    fn into_by_path(self) -> ByPath {
-        ByPath {
+    fn into_by_path(self, hashes: &ahash::RandomState) -> ByPath {
+        let mut made = ByPath {
             exact: self.exact.into_iter().map(|(path, list)| (path.into(), list)).collect(),
             prefixes: Prefixes::new(self.prefixes),
             for_any: self.for_any,
+            ..ByPath::default()
+        };
+        for (key, number) in self.pairs {
+            let (lists, name, value) = match key {
+                PairKey::Query(name, value) => (&mut made.query, name, value),
+                PairKey::Cookie(name, value) => (&mut made.cookies, name, value),
+                PairKey::Field(name, value) => (&mut made.fields, name, value),
+            };
+            add(lists.entry(hash(hashes, name, value.as_bytes())).or_default(), number);
         }
+        made
     }
 }
 
@@ -118,14 +154,43 @@ fn add(list: &mut Vec<u32>, number: u32) {
 }
 
 impl ByPath {
-    /// Calls `look` with each list in which a rule for this path may be.
-    fn lists<'s>(&'s self, path: &str, mut look: impl FnMut(&'s [u32])) {
+    /// Calls `look` with each list in which a rule for such a request may be.
+    fn lists(&self, facts: &RouteFacts<'_>, hashes: &ahash::RandomState, mut look: impl FnMut(&[u32])) {
+        let path = facts.path();
         if let Some(list) = self.exact.get(path) {
             look(list);
         }
         self.prefixes.of(path).for_each(&mut look);
         look(&self.for_any);
+        if !self.query.is_empty() || !self.cookies.is_empty() || !self.fields.is_empty() {
+            look(&self.with_pairs(facts, hashes));
+        }
     }
+
+    /// The rules that ask for a parameter, cookie or field which the request has: each once, or one of many alternatives would be
+    /// tried as often.
+    fn with_pairs(&self, facts: &RouteFacts<'_>, hashes: &ahash::RandomState) -> SmallVec<[u32; 16]> {
+        let mut found = SmallVec::new();
+        let mut add = |lists: &ByHash, name: &str, value: &[u8]| {
+            found.extend(lists.get(&hash(hashes, name, value)).into_iter().flatten().copied());
+        };
+        if !self.query.is_empty() {
+            facts.query().iter().for_each(|(name, value)| add(&self.query, name, value.as_bytes()));
+        }
+        if !self.cookies.is_empty() {
+            facts.cookies().iter().for_each(|(name, value)| add(&self.cookies, name, value.as_bytes()));
+        }
+        if !self.fields.is_empty() {
+            facts.fields.iter().for_each(|(name, value)| add(&self.fields, name.as_str(), value.as_bytes()));
+        }
+        found.sort_unstable();
+        found.dedup();
+        found
+    }
+}
+
+fn hash(hashes: &ahash::RandomState, name: &str, value: &[u8]) -> u64 {
+    hashes.hash_one((name, value))
 }
 
 /// The paths that a request must have one of, or begin with, for a rule to hold; `None` where it may hold for others.
@@ -137,8 +202,23 @@ fn paths(rule: &Rule) -> Option<Vec<PathKey<'_>>> {
             let all: Option<Vec<Vec<PathKey<'_>>>> = parts.iter().map(paths).collect();
             all.map(|all| all.into_iter().flatten().collect())
         }
-        Rule::Is(Matcher::Path(path)) => Some(vec![PathKey::Exact(path)]),
-        Rule::Is(Matcher::PathPrefix(path)) => Some(vec![PathKey::Prefix(path)]),
+        Rule::Is(Matcher::Path(path)) => Some(vec![PathKey::Exact(decoded(path))]),
+        Rule::Is(Matcher::PathPrefix(path)) => Some(vec![PathKey::Prefix(decoded(path))]),
+        Rule::Not(_) | Rule::Is(_) => None,
+    }
+}
+
+/// The parameters, cookies or fields of which a request must have one for a rule to hold; `None` where it may hold without.
+fn pairs(rule: &Rule) -> Option<Vec<PairKey<'_>>> {
+    match rule {
+        Rule::All(parts) => parts.iter().find_map(pairs),
+        Rule::Any(parts) => {
+            let all: Option<Vec<Vec<PairKey<'_>>>> = parts.iter().map(pairs).collect();
+            all.map(|all| all.into_iter().flatten().collect())
+        }
+        Rule::Is(Matcher::Query(name, value)) => Some(vec![PairKey::Query(name, value)]),
+        Rule::Is(Matcher::Cookie(name, value)) => Some(vec![PairKey::Cookie(name, value)]),
+        Rule::Is(Matcher::Header(name, value)) => Some(vec![PairKey::Field(name, value)]),
         Rule::Not(_) | Rule::Is(_) => None,
     }
 }

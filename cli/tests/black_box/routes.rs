@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test ends where something is missing")]
 
 use std::{
+    cell::Cell,
     collections::BTreeMap,
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpStream},
@@ -17,6 +18,7 @@ use crate::support::{
     http::{Answer, Client, get},
     manifest::{save, service, slices},
     named::named,
+    served_at,
 };
 
 /// Services `web`, `api` and `next` of shop on port 8080, each with a backend of its name.
@@ -162,6 +164,45 @@ fn routes_change_while_requests_pass() {
     assert_eq!(by("/a"), "web");
     shop.save("");
     await_condition("no route is left", || (by("/b") == "web").then_some(()));
+}
+
+/// Whoever may write a Service must not stop the others: its lines are cut, and what is wrong is not said a thousand times.
+#[test]
+fn an_annotation_of_many_targets_stops_nobody() {
+    let shop = Shop::new();
+    let mut dev = shop.start("PathPrefix(`/a`) => api");
+    let warnings = Cell::new(0);
+    let many = |count: usize, between: &str| (0..count).map(|n| format!("t{n}")).collect::<Vec<_>>().join(between);
+    for (round, lines) in [
+        format!("PathPrefix(`/a`) => {}", many(20_000, ",")),
+        format!("PathPrefix(`/a`) => {}", many(8_000, "\nPathPrefix(`/a`) => ")),
+        "Path(`/a`) => web 0\n".repeat(8_000),
+        "Headers(`a`, `b`) => web\n".repeat(8_000),
+        "Path(`/a`) = web\n".repeat(8_000),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        shop.save(&lines);
+        // Another Service, which nobody called before.
+        let name = format!("new-{round}");
+        let text = service("other", &name, 8080, "") + &slices("other", &name, &[shop.backends["web"].address]);
+        save(shop.folder.path(), &format!("{name}.yaml"), &text);
+        let host = format!("{name}.other.maesh");
+        let changed = dev.await_event(&host, |event| {
+            warnings.set(warnings.get() + usize::from(event["event"] == "warning"));
+            event["services"].as_array().is_some_and(|all| all.iter().any(|entry| entry["name"] == *host))
+        });
+        let entry = changed["services"].as_array().unwrap().iter().find(|entry| entry["name"] == *host);
+        let at = served_at(entry.unwrap());
+        await_condition("it is served", || get(at, &host, "/").is_ok_and(|answer| answer.status == 200).then_some(()));
+    }
+    shop.save("PathPrefix(`/a`) => next");
+    let at = dev.served_at("web.shop.maesh");
+    await_condition("the routes are good again", || {
+        get(at, "web.shop.maesh", "/a").is_ok_and(|answer| answer.by() == "next").then_some(())
+    });
+    assert!((5..100).contains(&warnings.get()), "{} warnings", warnings.get());
 }
 
 /// The first bytes of TLS for this name.

@@ -11,7 +11,6 @@ use super::{
     annotations::{
         self, AppliedAnnotation, InForce, WrittenAnnotation,
         routes::{ROUTES, RouteLine, WrittenRoutes},
-        target::Target,
     },
     policy::PolicyReader,
     service::Port,
@@ -60,13 +59,23 @@ impl PolicyReader<'_, '_> {
     pub(super) fn routes(&mut self) -> (Vec<Route>, Vec<Arc<str>>) {
         let asked = self.get(&ROUTES);
         let Some(AppliedAnnotation { written, .. }) = asked else { return Default::default() };
-        let routes = self.in_force.routes.read(written.text);
-        self.say_what_is_bad(written, &routes);
-        let mut lines: Vec<&RouteLine> = routes.lines.iter().filter(|line| line.fits(self.protocol)).collect();
+        let read = self.in_force.routes.read(written.text);
+        self.say_what_is_bad(written, &read);
+        let mut lines: Vec<&RouteLine> = read.lines.iter().filter(|line| line.fits(self.protocol)).collect();
         // As Traefik has it. The order among equals stays.
         lines.sort_by_key(|line| Reverse(line.length));
+        let routes: Vec<_> = lines.iter().map(|line| self.route(line)).collect();
+        if !self.in_force.routes.has_room(&routes) {
+            let text = format!(
+                "annotation {}: the rules of all ports of the Service together have more than 1 MiB, so port {} has none of them. \
+                 Use fewer rules, or write them for single ports: {}.routes.",
+                written.key, self.number, self.number
+            );
+            self.say_of_line(written, text, "", "no routes on this port");
+            return Default::default();
+        }
         let claims = lines.iter().flat_map(|line| self.claims(written, line)).collect::<BTreeSet<_>>();
-        let routes = lines.into_iter().map(|line| self.route(written, line)).collect();
+        self.check_targets(written, &lines, &routes);
         (routes, claims.into_iter().collect())
     }
 
@@ -99,34 +108,50 @@ impl PolicyReader<'_, '_> {
         claimed
     }
 
-    fn route(&mut self, written: WrittenAnnotation<'_>, line: &RouteLine) -> Route {
+    fn route(&self, line: &RouteLine) -> Route {
         let own = ServiceName::new(self.service.meta.namespace.clone(), self.service.meta.name.clone());
         let backends = line.targets.iter().map(|(target, weight)| {
             let to = target.seen_from(&own, self.number);
             Backend { service: to.service, port: to.port, weight: *weight }
         });
-        let backends: Vec<Backend> = backends.collect();
-        for (backend, (target, _)) in backends.iter().zip(&line.targets) {
-            self.check_target(written, line, backend, target);
-        }
-        Route { rule: Some(line.rule.clone()), backends, not_understood: None }
+        Route { rule: Some(line.rule.clone()), backends: backends.collect(), not_understood: None }
     }
 
-    /// Says so where a target does not exist: its share of the requests is refused until it does.
-    fn check_target(&mut self, written: WrittenAnnotation<'_>, line: &RouteLine, to: &Backend, target: &Target) {
-        let missing = match self.step.view.service(&to.service) {
-            None => format!("Service {}, which does not exist", to.service),
+    /// Says which targets do not exist: their share of the requests is refused until they do.
+    fn check_targets(&mut self, written: WrittenAnnotation<'_>, lines: &[&RouteLine], routes: &[Route]) {
+        let mut missing = Vec::new();
+        for (line, route) in lines.iter().zip(routes) {
+            // One that gets nothing harms nobody.
+            let with_share = route.backends.iter().zip(&line.targets).filter(|(backend, _)| backend.weight > 0);
+            missing.extend(with_share.filter_map(|(to, (target, _))| Some((line.number, target, self.missing(to)?))));
+        }
+        for (number, target, what) in missing.iter().take(SAID) {
+            let text = format!(
+                "annotation {}, line {number}: the target {target} is {what}; its share of the requests is answered 500 \
+                 `bad_backend`. Create it, or correct the line.",
+                written.key
+            );
+            self.say_of_line(written, text, &target.to_string(), "nothing");
+        }
+        if let Some(more) = missing.len().checked_sub(SAID).filter(|more| *more > 0) {
+            let text = format!(
+                "annotation {}: {more} more targets do not exist; their share of the requests is answered 500 `bad_backend`. \
+                 Create them, or correct the lines.",
+                written.key
+            );
+            self.say_of_line(written, text, "", "nothing");
+        }
+    }
+
+    /// What is missing of a target.
+    fn missing(&self, to: &Backend) -> Option<String> {
+        match self.step.view.service(&to.service) {
+            None => Some(format!("Service {}, which does not exist", to.service)),
             Some(there) if !there.ports.iter().any(|port| port.number.port() == Some(to.port)) => {
-                format!("port {} of Service {}, which has no such port", to.port, to.service)
+                Some(format!("port {} of Service {}, which has no such port", to.port, to.service))
             }
-            Some(_) => return,
-        };
-        let text = format!(
-            "annotation {}, line {}: the target {} is {missing}; its share of the requests is answered 500 `bad_backend`. \
-             Create it, or correct the line.",
-            written.key, line.number, target.service
-        );
-        self.say_of_line(written, text, &target.service, "nothing");
+            Some(_) => None,
+        }
     }
 
     fn say_what_is_bad(&mut self, written: WrittenAnnotation<'_>, routes: &WrittenRoutes) {
@@ -143,22 +168,22 @@ impl PolicyReader<'_, '_> {
             let text = format!("annotation {key}: {more} more {lines} and ignored. Correct the first {SAID} first.");
             self.say_of_line(written, text, "", "the other lines");
         }
-        for line in &routes.lines {
-            for hint in line.hints.iter().take(1) {
-                let text = format!(
-                    "annotation {key}, line {}, column {}: this is how Traefik 2 writes it, and it is understood. Write {} today.",
-                    line.number, hint.column, hint.now
-                );
-                self.say_of_line(written, text, &line.rule.to_string(), "the same");
-            }
-            if line.targets.iter().all(|(_, weight)| *weight == 0) {
-                let text = format!(
-                    "annotation {key}, line {}: all weights are 0, so requests that its rule fits are answered 503 \
-                     `no_endpoints`. Give a target a weight above 0.",
-                    line.number
-                );
-                self.say_of_line(written, text, &line.rule.to_string(), "no target");
-            }
+        let hinted = routes.lines.iter().filter_map(|line| Some((line, line.hints.first()?)));
+        for (line, hint) in hinted.take(SAID) {
+            let text = format!(
+                "annotation {key}, line {}, column {}: this is how Traefik 2 writes it, and it is understood. Write {} today.",
+                line.number, hint.column, hint.now
+            );
+            self.say_of_line(written, text, &line.rule.to_string(), "the same");
+        }
+        let without = routes.lines.iter().filter(|line| line.targets.iter().all(|(_, weight)| *weight == 0));
+        for line in without.take(SAID) {
+            let text = format!(
+                "annotation {key}, line {}: all weights are 0, so requests that its rule fits are answered 503 \
+                 `no_endpoints`. Give a target a weight above 0.",
+                line.number
+            );
+            self.say_of_line(written, text, &line.rule.to_string(), "no target");
         }
     }
 

@@ -149,7 +149,7 @@ pub(crate) fn plan(service: &Service, step: &Step<'_>) -> Draft {
     let mut waits = false;
     let mut ports = ports(service, in_force, step, &mut found, &mut waits);
     found.extend(routes::without_effect(service, &ports, in_force));
-    splits::apply(service, &mut ports, step, &mut found);
+    splits::apply(service, &mut ports, in_force.routes, step, &mut found);
     let needs_own = ports.iter().any(|port| port.protocol != Protocol::Http && !port.sni)
         || ports.iter().any(|port| config.reserves(port.number));
     let asked = in_force.get(&ADDRESS);

@@ -11,13 +11,17 @@ use maesh_config::{
     rule::Rule,
 };
 
-use super::service::Port;
+use super::{annotations::routes::RoutesReader, service::Port};
 use crate::{
     diagnostic::{Diagnostic, Reason},
     index::Id,
     kinds::{Service, SplitBackend, TrafficSplit, Transport},
     step::Step,
 };
+
+/// Matches of all splits of a Service that count: each may have an expression, and a request that is none of them is held against
+/// all.
+const MOST_MATCHES: usize = 64;
 
 /// Weights of a split are in thousandths.
 const UNIT: u32 = 1000;
@@ -30,7 +34,13 @@ struct AppliedSplit<'a> {
 
 /// Gives the ports of `service` their share of the traffic, as its splits say, and says what is wrong with those. A port with
 /// routes of its own keeps them.
-pub(super) fn apply(service: &Service, ports: &mut [Port], step: &Step<'_>, found: &mut Vec<Diagnostic>) {
+pub(super) fn apply(
+    service: &Service,
+    ports: &mut [Port],
+    reader: &RoutesReader,
+    step: &Step<'_>,
+    found: &mut Vec<Diagnostic>,
+) {
     let root = ServiceName::new(service.meta.namespace.clone(), service.meta.name.clone());
     let mut all: Vec<_> = step.view.splits_of(&root).collect();
     if all.is_empty() {
@@ -51,7 +61,16 @@ pub(super) fn apply(service: &Service, ports: &mut [Port], step: &Step<'_>, foun
     }
     for port in ports.iter_mut().filter(|port| port.routes.is_empty()) {
         let fits = |it: &&AppliedSplit<'_>| it.split.groups.is_empty() || port.protocol == Protocol::Http;
-        port.routes = applied.iter().filter(fits).flat_map(|it| routes(it, port, step)).collect();
+        let routes: Vec<_> = applied.iter().filter(fits).flat_map(|it| routes(it, port, step)).collect();
+        if reader.has_room(&routes) {
+            port.routes = routes;
+        } else if let Some(it) = applied.first() {
+            let text = format!(
+                "the matches for all ports of Service {} together have more than 1 MiB, so port {} is not split. Use fewer matches.",
+                it.split.service, port.number
+            );
+            found.push(say(Reason::SplitNotUsed, it.split, "spec.matches", text).using("no split on this port"));
+        }
     }
 }
 
@@ -79,6 +98,13 @@ fn counting<'a>(
             continue;
         }
         match rules(split, step) {
+            Ok(rules) if rules.len() + applied.iter().map(|it| it.rules.len()).sum::<usize>() > MOST_MATCHES => {
+                let text = format!(
+                    "with its matches, the splits of Service {} have more than {MOST_MATCHES}; this one is not used. Use fewer matches.",
+                    split.service
+                );
+                found.push(say(Reason::SplitNotUsed, split, "spec.matches", text).using("no split"));
+            }
             Ok(rules) => applied.push(AppliedSplit { split, rules }),
             Err(bad) => found.push(*bad),
         }

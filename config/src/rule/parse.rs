@@ -249,7 +249,11 @@ impl Matchers<'_, '_> {
     fn host(&self, argument: &Argument) -> Result<Box<str>, BadRule> {
         let host = argument.text.strip_suffix('.').unwrap_or(&argument.text).to_ascii_lowercase();
         let is_char = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b':');
-        let is_host = (1..=253).contains(&host.len()) && host.bytes().all(is_char) && !host.starts_with('.');
+        let is_address = host.parse::<std::net::Ipv6Addr>().is_ok();
+        let is_host = (1..=253).contains(&host.len())
+            && host.bytes().all(is_char)
+            && !host.starts_with('.')
+            && (is_address || !host.contains(':'));
         if is_host {
             Ok(host.into())
         } else {
@@ -416,6 +420,7 @@ mod tests {
             ("Host(`a`) && ", "column 14: expected a matcher such as Host(`shop.example`) or PathPrefix(`/api`)"),
             ("(Host(`a`)", "column 11: expected &&, || or )"),
             ("Host(`*.shop`)", "column 6: \"*.shop\" is not a host such as shop.example, without port and *"),
+            ("Host(`a.b:80`)", "column 6: \"a.b:80\" is not a host such as shop.example, without port and *"),
             ("Path(`api`)", "column 6: \"api\" is not a path, which begins with / and has no query"),
             ("Path(`/a?b`)", "column 6: \"/a?b\" is not a path, which begins with / and has no query"),
             ("Method(`G T`)", "column 8: \"G T\" is not a method such as GET"),

@@ -3,7 +3,6 @@
 //! A step that refuses returns a [`LocalAnswer`]. A new policy is a file of its own and a line in [`run`].
 
 use std::{
-    cell::OnceCell,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -30,7 +29,7 @@ use crate::{
     fields::Sought,
     policy::CalledEvent,
     reason::Reason,
-    routes::RouteFacts,
+    routes::{ReadFacts, RouteFacts},
     state::{BackendPort, Port, PortLookup, Target, find_port, ready_port},
 };
 
@@ -129,7 +128,7 @@ fn route<'a>(
         method: head.method.as_str(),
         fields: &head.headers,
         caller: caller.address,
-        path: OnceCell::new(),
+        read: ReadFacts::default(),
     };
     match port.target(facts, caller.worker.draw()) {
         Target::Backend(backend) => Ok(backend),

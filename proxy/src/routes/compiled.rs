@@ -3,7 +3,10 @@
 use maesh_config::rule::{Matcher, Rule};
 use regex::Regex;
 
-use super::RouteFacts;
+use super::{
+    RouteFacts,
+    facts::{decoded, finds_pair, has_pair},
+};
 
 /// A rule that can be tried.
 pub(super) enum CompiledRule {
@@ -44,6 +47,9 @@ impl CompiledRule {
             Matcher::HeaderRegexp(name, it) => (Searched::Field(name.clone()), it),
             Matcher::QueryRegexp(name, it) => (Searched::Query(name.clone()), it),
             Matcher::CookieRegexp(name, it) => (Searched::Cookie(name.clone()), it),
+            // As requests are seen, or `/%61` would fit nothing.
+            Matcher::Path(path) => return Ok(Self::Is(Matcher::Path(decoded(path).into()))),
+            Matcher::PathPrefix(path) => return Ok(Self::Is(Matcher::PathPrefix(decoded(path).into()))),
             _ => return Ok(Self::Is(matcher.clone())),
         };
         Ok(Self::Finds(searched, expression.compiled()?))
@@ -69,9 +75,9 @@ fn is(matcher: &Matcher, facts: &RouteFacts<'_>) -> bool {
         Matcher::Path(path) => facts.path() == &**path,
         Matcher::PathPrefix(prefix) => facts.path().starts_with(&**prefix),
         Matcher::Method(method) => facts.method == &**method,
-        Matcher::Header(name, wanted) => facts.has_field(name, |value| value == &**wanted),
-        Matcher::Query(key, wanted) => facts.has_query(key, |value| value == &**wanted),
-        Matcher::Cookie(name, wanted) => facts.has_cookie(name, |value| value == &**wanted),
+        Matcher::Header(name, wanted) => facts.has_field(name, wanted),
+        Matcher::Query(key, wanted) => has_pair(facts.query(), key, wanted),
+        Matcher::Cookie(name, wanted) => has_pair(facts.cookies(), name, wanted),
         Matcher::ClientIp(net) => net.contains(&facts.caller),
         // Those with an expression were made ready.
         Matcher::HostRegexp(_)
@@ -88,8 +94,8 @@ fn finds(searched: &Searched, expression: &Regex, facts: &RouteFacts<'_>) -> boo
     match searched {
         Searched::Host => is_found(facts.host),
         Searched::Path => is_found(facts.path()),
-        Searched::Field(name) => facts.has_field(name, is_found),
-        Searched::Query(key) => facts.has_query(key, is_found),
-        Searched::Cookie(name) => facts.has_cookie(name, is_found),
+        Searched::Field(name) => facts.finds_field(name, is_found),
+        Searched::Query(key) => finds_pair(facts.query(), key, is_found),
+        Searched::Cookie(name) => finds_pair(facts.cookies(), name, is_found),
     }
 }

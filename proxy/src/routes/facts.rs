@@ -4,6 +4,9 @@ use std::{borrow::Cow, cell::OnceCell, net::IpAddr, sync::LazyLock};
 
 use http::HeaderMap;
 
+/// Parameters of the query, and cookies, that rules see: the first ones. No caller shall make a request dear by many.
+const MOST: usize = 256;
+
 /// A request or connection, as rules see it.
 pub(crate) struct RouteFacts<'a> {
     /// `Host` in small letters without port, or the server name of TLS; empty if there is none.
@@ -14,9 +17,20 @@ pub(crate) struct RouteFacts<'a> {
     pub(crate) method: &'a str,
     pub(crate) fields: &'a HeaderMap,
     pub(crate) caller: IpAddr,
-    /// The path as rules see it, once somebody asked.
-    pub(crate) path: OnceCell<Cow<'a, str>>,
+    /// What was read of these, once somebody asked.
+    pub(crate) read: ReadFacts<'a>,
 }
+
+/// What was read of a request, once for all rules.
+#[derive(Default)]
+pub(crate) struct ReadFacts<'a> {
+    path: OnceCell<Cow<'a, str>>,
+    query: OnceCell<Pairs<'a>>,
+    cookies: OnceCell<Pairs<'a>>,
+}
+
+/// Names with values, sorted.
+pub(super) type Pairs<'a> = Vec<(Cow<'a, str>, Cow<'a, str>)>;
 
 /// Of a connection.
 static NO_FIELDS: LazyLock<HeaderMap> = LazyLock::new(HeaderMap::new);
@@ -24,42 +38,72 @@ static NO_FIELDS: LazyLock<HeaderMap> = LazyLock::new(HeaderMap::new);
 impl<'a> RouteFacts<'a> {
     /// A connection or flow of `caller`, whose server name of TLS is `host` if it said any.
     pub(crate) fn of_connection(host: &'a str, caller: IpAddr) -> Self {
-        let path = OnceCell::new();
-        Self { host, sent_path: "", query: None, method: "", fields: &NO_FIELDS, caller, path }
+        let read = ReadFacts::default();
+        Self { host, sent_path: "", query: None, method: "", fields: &NO_FIELDS, caller, read }
     }
 
-    /// The path as rules see it: what is percent-encoded without need is decoded, as no endpoint tells the two apart. Reserved
-    /// characters, `%` itself and what is no UTF-8 stay as they are.
+    /// The path as rules see it; see [`decoded`].
     pub(super) fn path(&self) -> &str {
-        self.path.get_or_init(|| decoded(self.sent_path))
+        self.read.path.get_or_init(|| decoded(self.sent_path))
     }
 
-    /// Whether the query has `key` with a value that `is` accepts. Both are decoded as forms encode them.
-    pub(super) fn has_query(&self, key: &str, is: impl Fn(&str) -> bool) -> bool {
-        let query = self.query.unwrap_or_default();
-        form_urlencoded::parse(query.as_bytes()).any(|(name, value)| name == key && is(&value))
+    /// The first parameters of the query, decoded as forms encode them.
+    pub(super) fn query(&self) -> &Pairs<'a> {
+        self.read.query.get_or_init(|| {
+            let query: &'a str = self.query.unwrap_or_default();
+            sorted(form_urlencoded::parse(query.as_bytes()))
+        })
+    }
+
+    /// The first cookies (RFC 6265 section 4.2.1).
+    pub(super) fn cookies(&self) -> &Pairs<'a> {
+        self.read.cookies.get_or_init(|| {
+            let fields = self.fields.get_all(http::header::COOKIE).into_iter();
+            sorted(fields.flat_map(|field| field.as_bytes().split(|byte| *byte == b';')).filter_map(cookie))
+        })
+    }
+
+    /// Whether a field of this name has this value.
+    pub(super) fn has_field(&self, name: &str, wanted: &str) -> bool {
+        self.fields.get_all(name).iter().any(|value| value.as_bytes() == wanted.as_bytes())
     }
 
     /// Whether a field of this name has a value that `is` accepts.
-    pub(super) fn has_field(&self, name: &str, is: impl Fn(&str) -> bool) -> bool {
+    pub(super) fn finds_field(&self, name: &str, is: impl Fn(&str) -> bool) -> bool {
         self.fields.get_all(name).iter().any(|value| is(&String::from_utf8_lossy(value.as_bytes())))
-    }
-
-    /// Whether a cookie of this name has a value that `is` accepts (RFC 6265 section 4.2.1).
-    pub(super) fn has_cookie(&self, name: &str, is: impl Fn(&str) -> bool) -> bool {
-        let fields = self.fields.get_all(http::header::COOKIE);
-        let pairs = fields.iter().flat_map(|field| field.as_bytes().split(|byte| *byte == b';'));
-        pairs.map(<[u8]>::trim_ascii).any(|pair| {
-            let value = pair.strip_prefix(name.as_bytes()).and_then(|rest| rest.strip_prefix(b"="));
-            // Quotes around a value are none of it, as most servers read it.
-            let bare =
-                |value: &'a [u8]| value.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\"")).unwrap_or(value);
-            value.is_some_and(|value| is(&String::from_utf8_lossy(bare(value))))
-        })
     }
 }
 
-fn decoded(path: &str) -> Cow<'_, str> {
+fn sorted<'a>(pairs: impl Iterator<Item = (Cow<'a, str>, Cow<'a, str>)>) -> Pairs<'a> {
+    let mut pairs: Pairs<'a> = pairs.take(MOST).collect();
+    pairs.sort_unstable();
+    pairs.dedup();
+    pairs
+}
+
+/// Whether there is this pair.
+pub(super) fn has_pair(pairs: &Pairs<'_>, name: &str, wanted: &str) -> bool {
+    pairs.binary_search_by(|(of, value)| (&**of, &**value).cmp(&(name, wanted))).is_ok()
+}
+
+/// Whether there is a value of this name that `is` accepts.
+pub(super) fn finds_pair(pairs: &Pairs<'_>, name: &str, is: impl Fn(&str) -> bool) -> bool {
+    let from = pairs.partition_point(|(of, _)| &**of < name);
+    pairs[from..].iter().take_while(|(of, _)| of == name).any(|(_, value)| is(value))
+}
+
+/// Name and value of one cookie. Quotes around a value are none of it, as most servers read it.
+fn cookie(pair: &[u8]) -> Option<(Cow<'_, str>, Cow<'_, str>)> {
+    let pair = pair.trim_ascii();
+    let at = pair.iter().position(|byte| *byte == b'=')?;
+    let value = &pair[at + 1..];
+    let bare = value.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\"")).unwrap_or(value);
+    Some((String::from_utf8_lossy(&pair[..at]), String::from_utf8_lossy(bare)))
+}
+
+/// A path as rules see it: what is percent-encoded without need is decoded, as no endpoint tells the two apart. Reserved
+/// characters, `%` itself and what is no UTF-8 stay as they are.
+pub(super) fn decoded(path: &str) -> Cow<'_, str> {
     if !path.contains('%') {
         return path.into();
     }

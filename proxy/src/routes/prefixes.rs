@@ -16,8 +16,8 @@ struct Entry {
 }
 
 impl Prefixes {
-    pub(super) fn new<'a>(lists: impl IntoIterator<Item = (&'a str, Vec<u32>)>) -> Self {
-        let entry = |(prefix, numbers): (&str, _)| Entry { prefix: prefix.into(), numbers, shorter: None };
+    pub(super) fn new<P: Into<Box<str>>>(lists: impl IntoIterator<Item = (P, Vec<u32>)>) -> Self {
+        let entry = |(prefix, numbers): (P, _)| Entry { prefix: prefix.into(), numbers, shorter: None };
         let mut entries: Vec<Entry> = lists.into_iter().map(entry).collect();
         entries.sort_unstable_by(|a, b| a.prefix.cmp(&b.prefix));
         for at in 1..entries.len() {

@@ -1,5 +1,3 @@
-use std::cell::OnceCell;
-
 use http::{HeaderMap, HeaderName, HeaderValue};
 use maesh_config::rule::parse;
 use proptest::prelude::*;
@@ -18,7 +16,7 @@ fn index(rules: &[Rule]) -> RouteIndex {
 fn asked<'a>(host: &'a str, method: &'a str, target: &'a str, fields: &'a HeaderMap) -> RouteFacts<'a> {
     let (sent_path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
     let caller = [10, 1, 2, 3].into();
-    RouteFacts { host, sent_path, query, method, fields, caller, path: OnceCell::new() }
+    RouteFacts { host, sent_path, query, method, fields, caller, read: ReadFacts::default() }
 }
 
 #[test]
@@ -100,6 +98,42 @@ fn a_route_without_a_rule_takes_what_is_left() {
     assert_eq!(index.find(&asked("a", "GET", "/b", &none)), Some(1));
 }
 
+#[test]
+fn a_path_is_written_as_it_is_sent_or_as_it_is_seen() {
+    let none = HeaderMap::new();
+    for (rule, target, holds) in [
+        ("Path(`/%61`)", "/a", true),
+        ("Path(`/a`)", "/%61", true),
+        ("Path(`/a%20b`)", "/a%20b", true),
+        ("Path(`/a b`)", "/a%20b", true),
+        ("PathPrefix(`/%61/`)", "/a/b", true),
+        ("Path(`/a%2Fb`)", "/a%2Fb", true),
+        ("Path(`/a%2Fb`)", "/a/b", false),
+        ("!Path(`/%61`)", "/a", false),
+    ] {
+        let found = index(&rules(&[rule])).find(&asked("a", "GET", target, &none));
+        assert_eq!(found.is_some(), holds, "{rule} {target}");
+    }
+}
+
+/// Each request is held against the rules that ask for what it has, and of that the first 256 parameters and cookies.
+#[test]
+fn many_parameters_and_cookies_are_cut() {
+    let all = rules(&["Query(`last`, `1`)", "Cookie(`last`, `1`)", "Query(`first`, `1`)", "Cookie(`first`, `1`)"]);
+    let index = index(&all);
+    let many = |between: &str, count: usize| {
+        let middle: Vec<String> = (0..count).map(|number| format!("x{number}=1")).collect();
+        format!("first=1{between}{}{between}last=1", middle.join(between))
+    };
+    for (count, query, cookie) in [(254, Some(0), Some(1)), (255, Some(2), Some(3))] {
+        let mut fields = HeaderMap::new();
+        let target = format!("/?{}", many("&", count));
+        assert_eq!(index.find(&asked("a", "GET", &target, &fields)), query, "{count} parameters between");
+        fields.append("cookie", many("; ", count).parse().expect("a value"));
+        assert_eq!(index.find(&asked("a", "GET", "/", &fields)), cookie, "{count} cookies between");
+    }
+}
+
 fn some_rule() -> impl Strategy<Value = Rule> {
     let leaf = prop_oneof![
         prop::sample::select(vec!["Host(`a`)", "Host(`b`)", "HostRegexp(`[ab]`)"]),
@@ -111,6 +145,9 @@ fn some_rule() -> impl Strategy<Value = Rule> {
             "PathPrefix(`/`)"
         ]),
         prop::sample::select(vec!["Method(`GET`)", "PathRegexp(`b$`)"]),
+        prop::sample::select(vec!["Query(`a`, `1`)", "Query(`a`, `2`)", "Query(`b`)", "QueryRegexp(`a`, `^2`)"]),
+        prop::sample::select(vec!["Cookie(`a`, `1`)", "Cookie(`b`, `1`)", "CookieRegexp(`a`, `2`)"]),
+        prop::sample::select(vec!["Header(`x`, `1`)", "Header(`x`, `2`)", "HeaderRegexp(`x`, `^2`)"]),
     ];
     let leaf = leaf.prop_map(|text| parse(text).expect("a rule").rule);
     leaf.prop_recursive(2, 6, 3, |inner| {
@@ -130,9 +167,19 @@ proptest! {
         host in "[abc]",
         path in prop::sample::select(vec!["/", "/a", "/a/b", "/a/bc", "/c", "*"]),
         method in prop::sample::select(vec!["GET", "POST"]),
+        query in prop::collection::vec(prop::sample::select(vec!["a=1", "a=2", "b", "c=1", "%61=1"]), 0..4),
+        cookies in prop::collection::vec(prop::sample::select(vec!["a=1", "a=2", "b=\"1\"", "c", ""]), 0..4),
+        values in prop::collection::vec(prop::sample::select(vec!["1", "2", "3"]), 0..3),
     ) {
-        let none = HeaderMap::new();
-        let facts = asked(&host, method, path, &none);
+        let mut fields = HeaderMap::new();
+        for value in values {
+            fields.append("x", HeaderValue::from_static(value));
+        }
+        for half in cookies.chunks(2) {
+            fields.append("cookie", half.join("; ").parse().expect("a value"));
+        }
+        let target = format!("{path}?{}", query.join("&"));
+        let facts = asked(&host, method, &target, &fields);
         let one_by_one = all.iter().position(|rule| {
             CompiledRule::of(Some(rule)).is_ok_and(|compiled| compiled.holds(&facts))
         });

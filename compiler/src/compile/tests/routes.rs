@@ -44,7 +44,10 @@ fn the_longest_rule_is_the_first() {
     // The one target that does not exist.
     let found: Vec<_> = output.found.iter().map(|found| found.message.to_string()).collect();
     assert_eq!(found.len(), 1, "{found:#?}");
-    assert!(found[0].contains("line 2: the target b is Service other/b, which does not exist"), "{found:#?}");
+    assert!(
+        found[0].contains("line 2: the target b.other:8080 is Service other/b, which does not exist"),
+        "{found:#?}"
+    );
 }
 
 #[test]

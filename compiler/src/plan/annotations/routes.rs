@@ -1,9 +1,13 @@
 //! Where requests and connections go by what they are.
 
-use std::{cell::RefCell, rc::Rc};
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashSet,
+    rc::Rc,
+};
 
 use maesh_config::{
-    model::Protocol,
+    model::{Protocol, Route},
     rule::{BadRule, Hint, MatcherKind, Rule, parse_until},
 };
 
@@ -18,6 +22,14 @@ const ARROW: &str = "=>";
 /// Regular expressions of one annotation that are read: each costs the compiler a millisecond or more, and each request that no
 /// other rule takes is held against all of them.
 const EXPRESSIONS: usize = 64;
+
+/// Targets of one line, and different ones of one annotation. A proxy asks for each of them.
+const TARGETS: usize = 64;
+const TARGETS_IN_ALL: usize = 512;
+
+/// Size of the routes of all ports of a Service, in bytes of their rules and so much for each target.
+const LARGEST: usize = 1 << 20;
+const TARGET_SIZE: usize = 64;
 
 /// Largest weight of a target.
 const HEAVIEST: u32 = 1_000_000;
@@ -98,12 +110,16 @@ pub(crate) static ROUTES: Annotation<()> = Annotation {
 
 /// Reads each annotation of one Service once, however many ports it is for: its expressions take milliseconds.
 #[derive(Debug, Default)]
-pub(crate) struct RoutesReader(RefCell<Vec<(String, Rc<WrittenRoutes>)>>);
+pub(crate) struct RoutesReader {
+    known: RefCell<Vec<(String, Rc<WrittenRoutes>)>>,
+    /// Size of the routes of all ports so far.
+    size: Cell<usize>,
+}
 
 impl RoutesReader {
     /// What stands in the annotation.
     pub(crate) fn read(&self, text: &str) -> Rc<WrittenRoutes> {
-        let mut known = self.0.borrow_mut();
+        let mut known = self.known.borrow_mut();
         if let Some((_, routes)) = known.iter().find(|(of, _)| of == text) {
             return routes.clone();
         }
@@ -111,12 +127,24 @@ impl RoutesReader {
         known.push((text.to_owned(), routes.clone()));
         routes
     }
+
+    /// Whether one more port may have these routes. What a proxy is told of a Service has to fit into one message.
+    pub(crate) fn has_room<'r>(&self, routes: impl IntoIterator<Item = &'r Route>) -> bool {
+        let rule = |route: &Route| route.rule.as_ref().map_or(0, |rule| rule.to_string().len());
+        let size = routes.into_iter().map(|route| rule(route) + TARGET_SIZE * route.backends.len()).sum::<usize>();
+        let all = self.size.get().saturating_add(size);
+        let fits = all <= LARGEST;
+        if fits {
+            self.size.set(all);
+        }
+        fits
+    }
 }
 
 /// Reads all lines. Empty ones, and those that begin with `#`, are skipped.
 fn read(text: &str) -> WrittenRoutes {
     let mut routes = WrittenRoutes::default();
-    let mut expressions = 0;
+    let (mut expressions, mut targets) = (0, HashSet::new());
     // Some editors begin a text with a mark that nobody sees.
     for (line, number) in text.trim_start_matches('\u{feff}').lines().zip(1..) {
         if line.trim().is_empty() || line.trim_start().starts_with('#') {
@@ -128,12 +156,24 @@ fn read(text: &str) -> WrittenRoutes {
             true => Err((1, format!("at most {EXPRESSIONS} regular expressions are read for one Service"))),
             false => route(line, number),
         };
+        let read = read.and_then(|line| within(line, &mut targets));
         match read {
             Ok(line) => routes.lines.push(line),
             Err((column, what)) => routes.bad.push(BadLine { number, column, what, text: line.trim().to_owned() }),
         }
     }
     routes
+}
+
+/// The line, if the annotation may have its targets too, beside those of the lines before.
+fn within(line: RouteLine, targets: &mut HashSet<Target>) -> Result<RouteLine, (usize, String)> {
+    let new: HashSet<_> = line.targets.iter().map(|(target, _)| target).filter(|it| !targets.contains(*it)).collect();
+    if targets.len() + new.len() > TARGETS_IN_ALL {
+        return Err((1, format!("at most {TARGETS_IN_ALL} different targets are read for one Service")));
+    }
+    let new: Vec<Target> = new.into_iter().cloned().collect();
+    targets.extend(new);
+    Ok(line)
 }
 
 /// How many expressions a line may have: also those that version 2 writes in braces.
@@ -179,6 +219,9 @@ fn targets(line: &str, mut at: usize) -> Result<Vec<(Target, u32)>, (usize, Stri
             let at = from + part.trim().len() - weight.len();
             (column(at), format!("{weight:?} is no weight; expected a number from 0 to {HEAVIEST}"))
         })?;
+        if targets.len() == TARGETS {
+            return Err((column(from), format!("at most {TARGETS} targets are read for one rule")));
+        }
         targets.push((target, weight));
     }
     Ok(targets)
@@ -254,6 +297,20 @@ mod tests {
         let first = reader.read("PathRegexp(`^/`) => web");
         assert!(Rc::ptr_eq(&first, &reader.read("PathRegexp(`^/`) => web")));
         assert_eq!(reader.read("Path(`/`) => web").lines.len(), 1, "another annotation");
+    }
+
+    #[test]
+    fn targets_are_bounded() {
+        let list = |from: usize, count: usize| {
+            (from..from + count).map(|number| format!("t{number}")).collect::<Vec<_>>().join(", ")
+        };
+        let routes = read(&format!("Path(`/a`) => {}\nPath(`/b`) => {}", list(0, 64), list(0, 65)));
+        assert_eq!((routes.lines.len(), routes.bad.len()), (1, 1));
+        assert_eq!((routes.bad[0].number, &*routes.bad[0].what), (2, "at most 64 targets are read for one rule"));
+        let lines = (0..9).map(|line| format!("Path(`/{line}`) => {}\n", list(line * 64, 64))).collect::<String>();
+        let routes = read(&(lines + "Path(`/again`) => t1, t2"));
+        assert_eq!((routes.lines.len(), routes.bad.len()), (9, 1), "targets that are there already cost nothing");
+        assert_eq!(&*routes.bad[0].what, "at most 512 different targets are read for one Service");
     }
 
     #[test]

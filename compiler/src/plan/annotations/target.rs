@@ -1,5 +1,7 @@
 //! Other Services that requests are sent to: where nothing else is usable, or beside.
 
+use std::fmt;
+
 use maesh_config::{
     ServiceName,
     model::Protocol,
@@ -13,13 +15,21 @@ const MIRROR: &str = "a Service such as shadow.test:8080, or that and a share su
 const HEDGE: &str = "a time such as 50ms, or p50 to p99";
 
 /// A Service as an annotation names it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Target {
     pub(crate) service: String,
     /// `None`: that of the Service with the annotation.
     pub(crate) namespace: Option<String>,
     /// `None`: the number of the port with the annotation.
     pub(crate) port: Option<u16>,
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.service)?;
+        self.namespace.iter().try_for_each(|namespace| write!(f, ".{namespace}"))?;
+        self.port.iter().try_for_each(|port| write!(f, ":{port}"))
+    }
 }
 
 impl Target {
