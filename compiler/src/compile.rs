@@ -27,7 +27,7 @@ use crate::{
     index::Index,
     kinds::{ObjectKind, ReadContext},
     placement::{Placement, listener::LostClaim},
-    plan::{Plans, annotations, splits, workload},
+    plan::{Plans, access, annotations, splits, workload},
     publication::{Outbox, Publication},
     step::{Step, Timers},
 };
@@ -217,6 +217,10 @@ impl Compiler {
             Unit::Slice(id) => {
                 let found = step.view.slice(id).map(|slice| plans.check_slice(slice, &step)).unwrap_or_default();
                 step.out.diagnose(&format!("slice/{id}"), found);
+            }
+            Unit::Target(id) => {
+                let found = step.view.target(id).map(|target| access::check(target, &step)).unwrap_or_default();
+                step.out.diagnose(&format!("target/{id}"), found);
             }
             Unit::Split(id) => {
                 let found = step.view.split(id).and_then(|split| splits::check_root(split, &step));

@@ -108,6 +108,8 @@ pub enum Reason {
     SplitNotUsed,
     /// A backend of a TrafficSplit does not get its share.
     SplitBackend,
+    /// A TrafficTarget, or a part of it, admits nothing.
+    NothingGranted,
     /// The Kubernetes API refuses or lacks what the mesh has to watch.
     WatchFailed,
 }

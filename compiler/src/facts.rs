@@ -7,12 +7,15 @@
 use std::{cell::RefCell, net::IpAddr, sync::Arc};
 
 use ipnet::IpNet;
-use maesh_config::{ServiceName, model::ListenerId};
+use maesh_config::{
+    ServiceName,
+    model::{Account, ListenerId},
+};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::{
     index::{CLUSTER_DNS, FoundConfigMap, Id, Index, selects},
-    kinds::{EndpointSlice, HttpRouteGroup, Namespace, Node, Pod, Service, TrafficSplit},
+    kinds::{EndpointSlice, HttpRouteGroup, Namespace, Node, Pod, PortRoute, Service, TrafficSplit, TrafficTarget},
 };
 
 /// Something that units read, and that may change.
@@ -31,6 +34,11 @@ pub(crate) enum Fact {
     Splits(ServiceName),
     Split(Id),
     RouteGroup(Id),
+    TcpRoute(Id),
+    UdpRoute(Id),
+    Target(Id),
+    /// All TrafficTargets for a ServiceAccount.
+    Targets(Account),
     Pod(Id),
     /// All pods of a namespace.
     PodsOf(Arc<str>),
@@ -170,6 +178,27 @@ impl<'a> View<'a> {
     pub(crate) fn route_group(&self, id: &Id) -> Option<&'a Arc<HttpRouteGroup>> {
         self.note(Fact::RouteGroup(id.clone()));
         self.index.smi.group(id)
+    }
+
+    pub(crate) fn tcp_route(&self, id: &Id) -> Option<&'a Arc<PortRoute>> {
+        self.note(Fact::TcpRoute(id.clone()));
+        self.index.smi.tcp_route(id)
+    }
+
+    pub(crate) fn udp_route(&self, id: &Id) -> Option<&'a Arc<PortRoute>> {
+        self.note(Fact::UdpRoute(id.clone()));
+        self.index.smi.udp_route(id)
+    }
+
+    pub(crate) fn target(&self, id: &Id) -> Option<&'a Arc<TrafficTarget>> {
+        self.note(Fact::Target(id.clone()));
+        self.index.smi.target(id)
+    }
+
+    /// The TrafficTargets for a ServiceAccount, by name.
+    pub(crate) fn targets_of(&self, account: &Account) -> impl Iterator<Item = &'a Arc<TrafficTarget>> + use<'a> {
+        self.note(Fact::Targets(account.clone()));
+        self.index.smi.targets_of(account)
     }
 
     pub(crate) fn pod(&self, id: Id) -> Option<&'a Pod> {

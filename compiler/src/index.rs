@@ -75,8 +75,7 @@ impl Index {
             ObjectKind::Service => self.services.len(),
             ObjectKind::EndpointSlice => self.slices.len(),
             ObjectKind::ConfigMap => self.config_maps.count(),
-            ObjectKind::HttpRouteGroup => self.smi.count_groups(),
-            ObjectKind::TrafficSplit => self.smi.count_splits(),
+            kind => self.smi.count(kind),
         }
     }
 
@@ -195,14 +194,11 @@ impl Index {
                 let id = Id::new(map.meta.namespace.clone(), map.meta.name.clone());
                 self.config_maps.set(id, Some(Ok(Arc::new(map))), changed);
             }
-            Object::HttpRouteGroup(group) => {
-                let id = Id::new(group.meta.namespace.clone(), group.meta.name.clone());
-                self.smi.set_group(id, Some(group), changed);
-            }
-            Object::TrafficSplit(split) => {
-                let id = Id::new(split.meta.namespace.clone(), split.meta.name.clone());
-                self.smi.set_split(id, Some(split), changed);
-            }
+            Object::HttpRouteGroup(group) => self.smi.set_group(id_of(&group.meta), Some(group), changed),
+            Object::TrafficSplit(split) => self.smi.set_split(id_of(&split.meta), Some(split), changed),
+            Object::TcpRoute(route) => self.smi.set_tcp_route(id_of(&route.meta), Some(route), changed),
+            Object::UdpRoute(route) => self.smi.set_udp_route(id_of(&route.meta), Some(route), changed),
+            Object::TrafficTarget(target) => self.smi.set_target(id_of(&target.meta), Some(target), changed),
         }
     }
 
@@ -235,6 +231,9 @@ impl Index {
             ObjectKind::ConfigMap => self.config_maps.set(name(), None, changed),
             ObjectKind::HttpRouteGroup => self.smi.set_group(name(), None, changed),
             ObjectKind::TrafficSplit => self.smi.set_split(name(), None, changed),
+            ObjectKind::TcpRoute => self.smi.set_tcp_route(name(), None, changed),
+            ObjectKind::UdpRoute => self.smi.set_udp_route(name(), None, changed),
+            ObjectKind::TrafficTarget => self.smi.set_target(name(), None, changed),
         }
     }
 
@@ -266,11 +265,10 @@ impl Index {
             ObjectKind::Service => Box::new(self.services.keys().map(of)),
             ObjectKind::EndpointSlice => Box::new(self.slices.keys().map(of)),
             ObjectKind::ConfigMap => Box::new(self.config_maps.ids().map(of)),
-            ObjectKind::HttpRouteGroup => Box::new(self.smi.group_ids().map(of)),
-            ObjectKind::TrafficSplit => Box::new(self.smi.split_ids().map(of)),
             ObjectKind::Pod => Box::new(self.pods.iter().flat_map(move |(namespace, pods)| {
                 pods.keys().map(move |name| ObjectId::new(kind, namespace.clone(), name.clone()))
             })),
+            kind => Box::new(self.smi.ids(kind).into_iter().map(of)),
         }
     }
 
@@ -346,6 +344,10 @@ impl Index {
             changed(Fact::Slices(service));
         }
     }
+}
+
+fn id_of(meta: &Meta) -> Id {
+    Id::new(meta.namespace.clone(), meta.name.clone())
 }
 
 fn service_changed(name: ServiceName, changed: Changed<'_>) {

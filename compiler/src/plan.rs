@@ -1,5 +1,6 @@
 //! What objects mean to the mesh: a function of the objects alone. There is no time here, and no proxy.
 
+pub(crate) mod access;
 pub mod annotations;
 pub(crate) mod endpoints;
 pub(crate) mod forbidden;

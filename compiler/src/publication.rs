@@ -23,7 +23,7 @@ use crate::{
     facts::{Fact, View},
     index::Id,
     placement::listener::Listeners,
-    plan::{Plans, endpoints, service::Plan},
+    plan::{Plans, access, endpoints, service::Plan},
     step::Step,
 };
 
@@ -132,7 +132,10 @@ impl Publication {
             step.out.set(Kind::Endpoints, &key, None);
             return;
         };
-        let endpoints = endpoints::of(plan, &plans.forbidden, &step.view);
+        let mut endpoints = endpoints::of(plan, &plans.forbidden, &step.view);
+        if step.config.access_control {
+            access::apply(&mut endpoints, &step.view);
+        }
         if plan.cluster_ips.is_empty() {
             let ready = match plan.ports.is_empty() {
                 true => endpoints::ready_of_all(plan, &step.view),

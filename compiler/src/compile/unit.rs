@@ -42,6 +42,8 @@ pub(super) enum Unit {
     Slice(Id),
     /// What is wrong with a TrafficSplit by itself.
     Split(Id),
+    /// What is wrong with a TrafficTarget.
+    Target(Id),
 }
 
 impl Unit {
@@ -58,6 +60,7 @@ impl Unit {
             Fact::Namespace(name) => vec![Self::Namespace(name.clone())],
             Fact::Slice(id) => vec![Self::Slice(id.clone())],
             Fact::Split(id) => vec![Self::Split(id.clone())],
+            Fact::Target(id) => vec![Self::Target(id.clone())],
             Fact::Address(address) => vec![Self::Workload(*address)],
             Fact::Range(range) => vec![Self::Range(*range)],
             Fact::Needs(namespace) => vec![Self::Limit(namespace.clone())],
@@ -79,6 +82,9 @@ impl Unit {
             | Fact::ConfigMap(_)
             | Fact::Splits(_)
             | Fact::RouteGroup(_)
+            | Fact::TcpRoute(_)
+            | Fact::UdpRoute(_)
+            | Fact::Targets(_)
             | Fact::PodsOf(_)
             | Fact::Labelled(..)
             | Fact::MeshAddress(_)

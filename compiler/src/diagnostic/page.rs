@@ -5,7 +5,7 @@ use maesh_test_support::generated::{NOTE, is_current};
 use super::Reason;
 
 /// Every reason, in the order of the page.
-const ALL: [Reason; 24] = [
+const ALL: [Reason; 25] = [
     Reason::InvalidAnnotation,
     Reason::UnknownAnnotation,
     Reason::UnsupportedAnnotation,
@@ -18,6 +18,7 @@ const ALL: [Reason; 24] = [
     Reason::Shadowed,
     Reason::SplitNotUsed,
     Reason::SplitBackend,
+    Reason::NothingGranted,
     Reason::HeadlessPortDiffers,
     Reason::ListenFailed,
     Reason::TooManyPorts,
@@ -61,6 +62,9 @@ const fn meaning(reason: Reason) -> &'static str {
         }
         Reason::SplitBackend => {
             "A backend of a TrafficSplit is missing or lacks a port, is the Service itself, or no backend has a weight."
+        }
+        Reason::NothingGranted => {
+            "A TrafficTarget, or a part of it, admits nothing: what it names is missing, or access control is off."
         }
         Reason::UnsupportedProtocol => "The mesh does not carry this transport protocol.",
         Reason::UnsupportedService => "An annotation asks for a Service to be meshed whose type cannot be.",

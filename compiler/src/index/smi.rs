@@ -3,20 +3,24 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use ahash::AHashMap;
-use maesh_config::ServiceName;
+use maesh_config::{ServiceName, model::Account};
 
 use super::{Changed, Id};
 use crate::{
     facts::Fact,
-    kinds::{HttpRouteGroup, TrafficSplit},
+    kinds::{HttpRouteGroup, ObjectKind, PortRoute, TrafficSplit, TrafficTarget},
 };
 
-/// TrafficSplits and HTTPRouteGroups.
+/// All of them.
 #[derive(Debug, Default)]
 pub(crate) struct SmiObjects {
     splits: AHashMap<Id, Arc<TrafficSplit>>,
     splits_of: AHashMap<ServiceName, BTreeMap<Arc<str>, Arc<TrafficSplit>>>,
     groups: AHashMap<Id, Arc<HttpRouteGroup>>,
+    tcp_routes: AHashMap<Id, Arc<PortRoute>>,
+    udp_routes: AHashMap<Id, Arc<PortRoute>>,
+    targets: AHashMap<Id, Arc<TrafficTarget>>,
+    targets_of: AHashMap<Account, BTreeMap<Arc<str>, Arc<TrafficTarget>>>,
 }
 
 impl SmiObjects {
@@ -38,20 +42,49 @@ impl SmiObjects {
         self.groups.get(id)
     }
 
-    pub(super) fn count_splits(&self) -> usize {
-        self.splits.len()
+    /// A TCPRoute by its identity.
+    pub(crate) fn tcp_route(&self, id: &Id) -> Option<&Arc<PortRoute>> {
+        self.tcp_routes.get(id)
     }
 
-    pub(super) fn count_groups(&self) -> usize {
-        self.groups.len()
+    /// A UDPRoute by its identity.
+    pub(crate) fn udp_route(&self, id: &Id) -> Option<&Arc<PortRoute>> {
+        self.udp_routes.get(id)
     }
 
-    pub(super) fn split_ids(&self) -> impl Iterator<Item = &Id> {
-        self.splits.keys()
+    /// A target by its identity.
+    pub(crate) fn target(&self, id: &Id) -> Option<&Arc<TrafficTarget>> {
+        self.targets.get(id)
     }
 
-    pub(super) fn group_ids(&self) -> impl Iterator<Item = &Id> {
-        self.groups.keys()
+    /// The targets whose destination is this ServiceAccount, by name.
+    pub(crate) fn targets_of<'a>(
+        &'a self,
+        account: &Account,
+    ) -> impl Iterator<Item = &'a Arc<TrafficTarget>> + use<'a> {
+        self.targets_of.get(account).into_iter().flat_map(BTreeMap::values)
+    }
+
+    pub(super) fn count(&self, kind: ObjectKind) -> usize {
+        match kind {
+            ObjectKind::TrafficSplit => self.splits.len(),
+            ObjectKind::HttpRouteGroup => self.groups.len(),
+            ObjectKind::TcpRoute => self.tcp_routes.len(),
+            ObjectKind::UdpRoute => self.udp_routes.len(),
+            ObjectKind::TrafficTarget => self.targets.len(),
+            _ => 0,
+        }
+    }
+
+    pub(super) fn ids(&self, kind: ObjectKind) -> Vec<&Id> {
+        match kind {
+            ObjectKind::TrafficSplit => self.splits.keys().collect(),
+            ObjectKind::HttpRouteGroup => self.groups.keys().collect(),
+            ObjectKind::TcpRoute => self.tcp_routes.keys().collect(),
+            ObjectKind::UdpRoute => self.udp_routes.keys().collect(),
+            ObjectKind::TrafficTarget => self.targets.keys().collect(),
+            _ => Vec::new(),
+        }
     }
 
     /// Notes a split, or that it is gone.
@@ -78,15 +111,59 @@ impl SmiObjects {
         changed(Fact::Split(id));
     }
 
-    /// Notes a group, or that it is gone.
-    pub(super) fn set_group(&mut self, id: Id, group: Option<HttpRouteGroup>, changed: Changed<'_>) {
-        if self.groups.get(&id).map(|old| &**old) == group.as_ref() {
+    /// Notes a target, or that it is gone.
+    pub(super) fn set_target(&mut self, id: Id, target: Option<TrafficTarget>, changed: Changed<'_>) {
+        if self.targets.get(&id).map(|old| &**old) == target.as_ref() {
             return;
         }
-        match group {
-            Some(group) => self.groups.insert(id.clone(), Arc::new(group)),
-            None => self.groups.remove(&id),
-        };
-        changed(Fact::RouteGroup(id));
+        if let Some(old) = self.targets.remove(&id) {
+            if let Some(targets) = self.targets_of.get_mut(&*old.destination) {
+                targets.remove(&id.name);
+                if targets.is_empty() {
+                    self.targets_of.remove(&*old.destination);
+                }
+            }
+            changed(Fact::Targets(Account::clone(&old.destination)));
+        }
+        if let Some(target) = target.map(Arc::new) {
+            let account = Account::clone(&target.destination);
+            self.targets_of.entry(account.clone()).or_default().insert(id.name.clone(), target.clone());
+            changed(Fact::Targets(account));
+            self.targets.insert(id.clone(), target);
+        }
+        changed(Fact::Target(id));
     }
+
+    /// Notes a group, or that it is gone.
+    pub(super) fn set_group(&mut self, id: Id, group: Option<HttpRouteGroup>, changed: Changed<'_>) {
+        if set(&mut self.groups, &id, group) {
+            changed(Fact::RouteGroup(id));
+        }
+    }
+
+    /// Notes a TCPRoute, or that it is gone.
+    pub(super) fn set_tcp_route(&mut self, id: Id, route: Option<PortRoute>, changed: Changed<'_>) {
+        if set(&mut self.tcp_routes, &id, route) {
+            changed(Fact::TcpRoute(id));
+        }
+    }
+
+    /// Notes a UDPRoute, or that it is gone.
+    pub(super) fn set_udp_route(&mut self, id: Id, route: Option<PortRoute>, changed: Changed<'_>) {
+        if set(&mut self.udp_routes, &id, route) {
+            changed(Fact::UdpRoute(id));
+        }
+    }
+}
+
+/// Whether that is news.
+fn set<T: PartialEq>(all: &mut AHashMap<Id, Arc<T>>, id: &Id, object: Option<T>) -> bool {
+    if all.get(id).map(|old| &**old) == object.as_ref() {
+        return false;
+    }
+    match object {
+        Some(object) => all.insert(id.clone(), Arc::new(object)),
+        None => all.remove(id),
+    };
+    true
 }

@@ -26,7 +26,7 @@ pub enum Number {
 }
 
 impl Number {
-    fn of(value: &Value) -> Self {
+    pub(super) fn of(value: &Value) -> Self {
         match value {
             Value::String(text) => Self::Text(text.as_str().into()),
             other => other.as_i64().map_or_else(|| Self::Text(other.to_string().into()), Self::Int),

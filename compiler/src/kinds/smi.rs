@@ -11,13 +11,13 @@ mod traffic_target;
 
 use serde_json::Value;
 
+pub(super) use self::port_route::{TCP_ROUTE, UDP_ROUTE};
 pub use self::{
     http_route_group::{HttpRouteGroup, HttpRouteMatch},
     port_route::PortRoute,
     traffic_split::{SplitBackend, TrafficSplit},
     traffic_target::{RuleKind, TargetRule, TrafficTarget},
 };
-pub(super) use self::port_route::{TCP_ROUTE, UDP_ROUTE};
 use super::{
     BadField,
     read::{self, Fields},

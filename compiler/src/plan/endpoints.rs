@@ -53,6 +53,7 @@ fn from_slices<'a>(
                     serving: endpoint.serving,
                     terminating: endpoint.terminating,
                     node: endpoint.node.clone().map(NodeName),
+                    account: None,
                     hints: hints.and_then(|hints| {
                         let nodes = hints.nodes.iter().cloned().map(NodeName).collect();
                         EndpointHints::new(hints.zones.clone(), nodes)
@@ -173,7 +174,8 @@ fn from_each(plan: &Plan, collect: impl Fn(&Port, &mut Vec<Endpoint>)) -> Endpoi
         endpoints.sort_unstable_by(|a, b| (a.address, rank(a)).cmp(&(b.address, rank(b))).then_with(|| a.cmp(b)));
         endpoints.dedup_by(|b, a| a.address == b.address);
         endpoints.shrink_to_fit();
-        ports.push(PortEndpoints { number: port.number, protocol: port.protocol, endpoints });
+        let (number, protocol) = (port.number, port.protocol);
+        ports.push(PortEndpoints { number, protocol, endpoints, access: Vec::new() });
     }
     Endpoints { service: plan.name().clone(), ports }
 }

@@ -11,8 +11,9 @@ use proptest::{collection::vec, option, prelude::*, sample::select};
 use crate::{
     NodeName, Resource, ServiceName,
     model::{
-        Account, AccountAccess, Answer, Backend, Bind, Claim, Endpoint, EndpointHints, Endpoints, Grant, Listener, ListenerId, Mesh, Name, NamePort,
-        PortEndpoints, Protocol, Proxy, Route, Scheme, Service, ServicePort, Transport, Workload, WorkloadKind,
+        Account, AccountAccess, Answer, Backend, Bind, Claim, Endpoint, EndpointHints, Endpoints, Grant, Listener,
+        ListenerId, Mesh, Name, NamePort, PortEndpoints, Protocol, Proxy, Route, Scheme, Service, ServicePort,
+        Transport, Workload, WorkloadKind,
     },
     policy::arbitrary as policy,
 };

@@ -62,16 +62,17 @@ impl PortRoute {
             let ports = ports.get_or_insert_with(Vec::new);
             for (index, port) in listed.iter().enumerate() {
                 let number = port.as_i64().and_then(|number| u16::try_from(number).ok()).filter(|number| *number > 0);
-                let wrong = || BadField::wrong(format!("{}[{index}]", fields.path("ports")), port, "a number from 1 to 65535");
+                let wrong =
+                    || BadField::wrong(format!("{}[{index}]", fields.path("ports")), port, "a number from 1 to 65535");
                 ports.extend(bad.keep(number.ok_or_else(wrong), "the port is left out"));
             }
         }
         Ok(Self { meta, ports: ports.map(Vec::into_boxed_slice) })
     }
 
-    /// Whether it is about one of these ports.
-    pub fn has(&self, ports: [u16; 2]) -> bool {
-        self.ports.as_ref().is_none_or(|listed| ports.iter().any(|port| listed.contains(port)))
+    /// Whether it is about a port of which this holds.
+    pub fn has(&self, is_port: impl Fn(u16) -> bool) -> bool {
+        self.ports.as_ref().is_none_or(|listed| listed.iter().any(|port| is_port(*port)))
     }
 }
 

@@ -79,7 +79,11 @@ impl TrafficTarget {
         let destination = Fields::of(spec.get("destination").unwrap_or(&Value::Null), &path)?;
         let (account, port) = (account(&destination, &meta.namespace, door)?, destination.get("port").map(Number::of));
         if *account.namespace != *meta.namespace {
-            return Err(BadField::text(destination.path("namespace"), &account.namespace, "the namespace of the target itself"));
+            return Err(BadField::text(
+                destination.path("namespace"),
+                &account.namespace,
+                "the namespace of the target itself",
+            ));
         }
         let key = if spec.get("rules").is_some() { "rules" } else { "specs" };
         let mut rules = Vec::new();
@@ -98,7 +102,8 @@ impl TrafficTarget {
         sources.dedup();
         let version = value.get("apiVersion").and_then(Value::as_str).unwrap_or_default();
         // A list that has bad entries alone is no list without entries.
-        let needs_no_rules = spec.list(key)?.is_empty() && version.ends_with("/v1alpha1") | version.ends_with("/v1alpha2");
+        let needs_no_rules =
+            spec.list(key)?.is_empty() && version.ends_with("/v1alpha1") | version.ends_with("/v1alpha2");
         Ok(Self { meta, destination: account, port, rules: rules.into(), sources: sources.into(), needs_no_rules })
     }
 }
@@ -166,10 +171,14 @@ mod tests {
             "destination": {"kind": "ServiceAccount", "name": "b", "namespace": "default"},
             "sources": [{"kind": "ServiceAccount", "name": "c", "namespace": "shop"}, {"kind": "ServiceAccount", "name": "a"}],
         });
-        let rule = json!([{"kind": "HTTPRouteGroup", "name": "g", "matches": ["m"]}, {"kind": "TCPRoute", "name": "t"}]);
-        for (version, under_spec, key) in
-            [("v1alpha1", false, "specs"), ("v1alpha2", true, "rules"), ("v1alpha3", true, "rules"), ("v1alpha4", true, "rules")]
-        {
+        let rule =
+            json!([{"kind": "HTTPRouteGroup", "name": "g", "matches": ["m"]}, {"kind": "TCPRoute", "name": "t"}]);
+        for (version, under_spec, key) in [
+            ("v1alpha1", false, "specs"),
+            ("v1alpha2", true, "rules"),
+            ("v1alpha3", true, "rules"),
+            ("v1alpha4", true, "rules"),
+        ] {
             let mut body = body.clone();
             body[key] = rule.clone();
             let mut target = if under_spec { json!({"spec": body}) } else { body };
@@ -178,7 +187,10 @@ mod tests {
             let (target, bad) = read(&target).unwrap_or_else(|bad| panic!("{version}: {bad}"));
             assert!(bad.is_empty(), "{version}: {bad:?}");
             let sources: Vec<_> = target.sources.iter().map(ToString::to_string).collect();
-            assert_eq!((target.destination.to_string().as_str(), sources.join(" ")), ("default/b", "default/a shop/c".into()));
+            assert_eq!(
+                (target.destination.to_string().as_str(), sources.join(" ")),
+                ("default/b", "default/a shop/c".into())
+            );
             let kinds: Vec<_> = target.rules.iter().map(|rule| (rule.kind, rule.matches.is_some())).collect();
             assert_eq!(kinds, [(RuleKind::Http, true), (RuleKind::Tcp, false)], "{version}");
         }
@@ -215,7 +227,9 @@ mod tests {
             let (target, bad) = read(&target(good(), source)).expect("a target");
             assert_eq!((target.sources.len(), bad.len()), (0, 1), "{case}: {bad:?}");
         }
-        for destination in [json!({"kind": "ServiceAccount", "name": "b", "namespace": "other"}), json!({"name": "b"}), Value::Null] {
+        for destination in
+            [json!({"kind": "ServiceAccount", "name": "b", "namespace": "other"}), json!({"name": "b"}), Value::Null]
+        {
             assert!(read(&target(destination.clone(), good())).is_err(), "{destination}");
         }
     }
