@@ -243,6 +243,27 @@ fn split() -> impl Strategy<Value = Value> {
     })
 }
 
+/// A TrafficTarget for the ServiceAccount that pods run as when they say none.
+fn target() -> impl Strategy<Value = Value> {
+    let rule = (prop::sample::select(&["HTTPRouteGroup", "TCPRoute", "UDPRoute"][..]), name())
+        .prop_map(|(kind, name)| json!({"kind": kind, "name": name}));
+    let source =
+        namespace().prop_map(|namespace| json!({"kind": "ServiceAccount", "name": "default", "namespace": namespace}));
+    let parts = (prop::collection::vec(rule, 0..3), prop::collection::vec(source, 0..2));
+    (metadata(false), parts).prop_map(|(metadata, (rules, sources))| {
+        json!({"kind": "TrafficTarget", "apiVersion": "access.smi-spec.io/v1alpha3", "metadata": metadata, "spec": {
+            "destination": {"kind": "ServiceAccount", "name": "default"}, "rules": rules, "sources": sources}})
+    })
+}
+
+fn port_route() -> impl Strategy<Value = Value> {
+    let ports = prop::collection::vec(prop::sample::select(&[53, 80, 8080][..]), 0..2);
+    (metadata(false), prop::bool::ANY, ports).prop_map(|(metadata, udp, ports)| {
+        let kind = if udp { "UDPRoute" } else { "TCPRoute" };
+        json!({"kind": kind, "metadata": metadata, "spec": {"matches": {"ports": ports}}})
+    })
+}
+
 fn object() -> impl Strategy<Value = Value> {
     let namespace = metadata(true).prop_map(|mut metadata| {
         metadata["name"] = metadata["namespace"].clone();
@@ -250,7 +271,7 @@ fn object() -> impl Strategy<Value = Value> {
     });
     prop_oneof![
         4 => service(), 3 => slice(), 3 => pod(), 1 => mesh_pod(), 1 => node(), 1 => namespace, 2 => own_address(), 1 => own_slice(),
-        2 => config_map(), 1 => route_group(), 2 => split()
+        2 => config_map(), 1 => route_group(), 2 => split(), 2 => target(), 1 => port_route()
     ]
 }
 
@@ -397,7 +418,11 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn piece_by_piece_is_at_once(steps in prop::collection::vec(step(), 1..60), dev in prop::bool::ANY) {
+    fn piece_by_piece_is_at_once(
+        steps in prop::collection::vec(step(), 1..60),
+        dev in prop::bool::ANY,
+        access_control in prop::bool::ANY,
+    ) {
         let addressing = match dev {
             // The smallest range, so that addresses collide.
             true => Addressing::Range(Range::new("127.77.0.0/24".parse().unwrap()).unwrap()),
@@ -411,6 +436,7 @@ proptest! {
             own_settle: Duration::from_secs(2),
             // So few that some Services have no room.
             ports_per_namespace: 4,
+            access_control,
             ..Config::default()
         };
         check(&config, steps);

@@ -2,6 +2,7 @@
 
 use maesh_config::model::{self, Answer, ListenerId, Name, WorkloadKind};
 
+mod access;
 mod addresses;
 mod bounds;
 mod cluster;
