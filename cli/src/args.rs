@@ -124,7 +124,7 @@ pub struct MeshArgs {
     /// Protocol of a port that does not say its own
     #[arg(long, env = "MAESH_DEFAULT_MODE", default_value = "http", value_name = "TYPE")]
     pub default_mode: Mode,
-    /// Access control: deny what no TrafficTarget allows. Not part of this version: refused at start
+    /// Access control: deny what no TrafficTarget of SMI allows
     #[arg(long, env = "MAESH_ACL")]
     pub acl: bool,
     /// Mesh only this namespace; repeat it for several

@@ -50,12 +50,6 @@ pub fn is_local(range: &Range) -> anyhow::Result<()> {
 /// # Errors
 /// When a flag asks for what this version does not have.
 pub fn compiler_config(args: &MeshArgs, addressing: Addressing) -> anyhow::Result<Config> {
-    if args.acl {
-        bail!(
-            "--acl: access control is not part of this version, and a mesh that only seems to enforce it would be worse \
-             than none; start without --acl"
-        );
-    }
     let names = |list: &[String]| list.iter().map(|name| Arc::from(name.as_str())).collect::<Vec<Arc<str>>>();
     let mut ignored = names(&args.ignore_namespace);
     ignored.extend(["kube-system".into(), args.namespace.as_str().into()]);
@@ -81,7 +75,7 @@ pub fn compiler_config(args: &MeshArgs, addressing: Addressing) -> anyhow::Resul
         config_maps_on_demand: false,
         fail_to_plain: args.fail_to_plain,
         bypass: args.bypass,
-        access_control: false,
+        access_control: args.acl,
         replicas: None,
     })
 }

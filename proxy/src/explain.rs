@@ -17,6 +17,7 @@ use smallvec::SmallVec;
 
 pub use self::policies::PolicySeen;
 use crate::{
+    access::Admitted,
     balance::{Candidate, Upstreams, fitting},
     http::{Host, find_called, named, port_on},
     listener::Opened,
@@ -371,7 +372,7 @@ impl Explainer {
     /// The endpoints that the caller may be sent to.
     fn fitting<'a>(&self, upstreams: &'a Upstreams, question: &Question) -> SmallVec<[&'a Candidate; 16]> {
         let caller = address(question);
-        fitting(upstreams, caller, || self.shared.node_of(caller))
+        fitting(upstreams, caller, || self.shared.node_of(caller), &Admitted::All)
     }
 
     /// What the proxy answers by itself, where every request to this port ends so.

@@ -6,6 +6,7 @@
 //! `sockets` lets listening sockets outlive the process. `state` applies the discovery stream and publishes immutable
 //! snapshots. Nothing on the data path waits for it, except the first request for a Service.
 
+mod access;
 mod admission;
 mod balance;
 mod buffers;

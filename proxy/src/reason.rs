@@ -37,6 +37,8 @@ pub enum Reason {
     CircuitOpen,
     /// A fault that somebody asked for.
     FaultInjected,
+    /// Access control: nobody admits the caller to what it asks for.
+    Denied,
     /// The request is malformed, or could be read in two ways.
     BadRequest,
     /// The head of the request is larger than allowed.
@@ -76,6 +78,7 @@ impl Reason {
             Self::RateLimited => "rate_limited",
             Self::CircuitOpen => "circuit_open",
             Self::FaultInjected => "fault_injected",
+            Self::Denied => "denied",
             Self::BadRequest => "bad_request",
             Self::HeadersTooLarge => "headers_too_large",
             Self::NotSynced => "not_synced",
@@ -102,6 +105,7 @@ impl Reason {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             Self::RateLimited => StatusCode::TOO_MANY_REQUESTS,
+            Self::Denied => StatusCode::FORBIDDEN,
             Self::ConnectFailed | Self::UpstreamReset | Self::UpstreamProtocol => StatusCode::BAD_GATEWAY,
             Self::ConnectTimeout | Self::TryTimeout | Self::RequestTimeout => StatusCode::GATEWAY_TIMEOUT,
             Self::BadRequest => StatusCode::BAD_REQUEST,
@@ -115,13 +119,14 @@ impl Reason {
         }
     }
 
-    /// The status that a gRPC caller gets (its numbers: 4 deadline exceeded, 8 resource exhausted, 12 unimplemented,
+    /// The status that a gRPC caller gets (its numbers: 4 deadline exceeded, 7 permission denied, 8 resource exhausted, 12 unimplemented,
     /// 13 internal, 14 unavailable).
     pub const fn grpc(self) -> u8 {
         match self {
             Self::UnknownHost | Self::NoRoute => 12,
             Self::ConnectTimeout | Self::TryTimeout | Self::RequestTimeout => 4,
             Self::RateLimited => 8,
+            Self::Denied => 7,
             Self::BadRequest => 13,
             _ => 14,
         }
@@ -142,6 +147,7 @@ impl Reason {
             Self::RequestTimeout => "the response did not end in the time of the request",
             Self::RateLimited => "more requests than the Service allows; try again later",
             Self::CircuitOpen => "the Service fails too often, so nothing is sent to it for a while",
+            Self::Denied => "no rule of access control admits the caller to this",
             Self::FaultInjected => "this request was chosen to fail, by an annotation of the Service",
             Self::BadRequest => "the request is malformed",
             Self::HeadersTooLarge => "the head of the request is too large",
@@ -179,6 +185,7 @@ mod tests {
             (Reason::RateLimited, "rate_limited", 429, 8),
             (Reason::CircuitOpen, "circuit_open", 503, 14),
             (Reason::FaultInjected, "fault_injected", 503, 14),
+            (Reason::Denied, "denied", 403, 7),
             (Reason::BadRequest, "bad_request", 400, 13),
             (Reason::HeadersTooLarge, "headers_too_large", 431, 14),
             (Reason::NotSynced, "not_synced", 503, 14),

@@ -15,8 +15,11 @@ use std::{borrow::Cow, collections::HashMap};
 use maesh_config::rule::{Matcher, Rule};
 use smallvec::SmallVec;
 
-pub(crate) use self::facts::{ReadFacts, RouteFacts};
-use self::{compiled::CompiledRule, facts::decoded, prefixes::Prefixes};
+use self::prefixes::Prefixes;
+pub(crate) use self::{
+    compiled::CompiledRule,
+    facts::{ReadFacts, RouteFacts, decoded},
+};
 
 /// The rules of all routes of a port, in order of precedence.
 pub(crate) struct RouteIndex {

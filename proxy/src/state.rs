@@ -44,7 +44,9 @@ pub(crate) use self::{
 use self::{shard::Sharded, workloads::Workloads};
 pub(crate) use crate::balance::{BackendPort, Endpoint, InFlight, Locality};
 use crate::{
+    access::{Admitted, AskedRequest},
     admission::Admission,
+    balance::Upstreams,
     buffers::Buffers,
     clock::Clock,
     config::Config,
@@ -189,6 +191,46 @@ impl Shared {
             self.request_workload(caller);
             self.workloads.settled(caller, &self.clock, self.config.first_use).await;
         }
+    }
+
+    /// Whether access control is on.
+    pub(crate) fn controls_access(&self) -> bool {
+        self.mesh.load().access_control
+    }
+
+    /// The endpoints of a backend that `caller` may reach, with `request` if it makes one.
+    pub(crate) fn admitted(
+        &self,
+        upstreams: &Upstreams,
+        caller: IpAddr,
+        request: Option<AskedRequest<'_>>,
+    ) -> Admitted {
+        if !self.controls_access() {
+            return Admitted::All;
+        }
+        upstreams.access.admitted(self.workloads.at(caller).as_deref(), request)
+    }
+
+    /// Waits until it is known who `caller` is, where access depends on it.
+    ///
+    /// # Errors
+    /// The controller does not say.
+    pub(crate) async fn identify(&self, caller: IpAddr) -> Result<(), Reason> {
+        self.wait_for_workload(caller).await;
+        let is_known = self.workloads.at(caller).is_some() || self.workloads.is_answered(caller);
+        if is_known { Ok(()) } else { Err(Reason::NotSynced) }
+    }
+
+    /// Whether `caller` may reach something of each backend that its connection or flow may lead to.
+    pub(crate) fn admits<'a>(
+        &self,
+        leaves: impl Iterator<Item = &'a Arc<BackendPort>>,
+        caller: IpAddr,
+        request: Option<AskedRequest<'_>>,
+    ) -> Result<(), Reason> {
+        let mut leaves = leaves;
+        let denied = leaves.any(|backend| self.admitted(&backend.upstreams.load(), caller, request).is_none());
+        if denied { Err(Reason::Denied) } else { Ok(()) }
     }
 
     /// The node that `caller` runs on, or of a caller that is not known, the proxy's own.
@@ -441,17 +483,29 @@ impl Port {
         self.fallbacks.iter().find(|(of, _)| Arc::ptr_eq(of, backend)).map(|(_, fallback)| fallback)
     }
 
-    /// Picks a backend by route and weight; `draw` is a uniformly random number. `facts` is called where a route asks for them.
-    pub(crate) fn target<'f>(&self, facts: impl FnOnce() -> RouteFacts<'f>, draw: u64) -> Target<'_> {
-        let route = match &self.rules {
+    /// The route that takes a request or connection; `None` where that is the Service itself. `facts` is called where a route asks
+    /// for them.
+    pub(crate) fn route<'f>(&self, facts: impl FnOnce() -> RouteFacts<'f>) -> Option<&WeightedRoute> {
+        match &self.rules {
             None => self.routes.first(),
             Some(rules) => rules.find(&facts()).and_then(|number| self.routes.get(number)),
-        };
+        }
+    }
+
+    /// Picks a backend of `route` by weight, or the Service itself; `draw` is a uniformly random number.
+    pub(crate) fn pick<'a>(&'a self, route: Option<&'a WeightedRoute>, draw: u64) -> Target<'a> {
         match route {
             Some(route) => route.pick(draw),
             None if self.own_refuses => Target::NotUnderstood,
             None => Target::Backend(&self.own),
         }
+    }
+
+    /// Every backend that may get something by `route`, or the Service itself.
+    pub(crate) fn leaves<'a>(&'a self, route: Option<&'a WeightedRoute>) -> impl Iterator<Item = &'a Arc<BackendPort>> {
+        let own = route.is_none().then_some(&self.own);
+        let routed = route.into_iter().flat_map(WeightedRoute::backends).filter(|(weight, _)| *weight > 0);
+        own.into_iter().chain(routed.filter_map(|(_, to)| to.backend()))
     }
 }
 

@@ -1,5 +1,6 @@
 //! The program `maesh`, as a person or Kubernetes runs it. One test program, because each one more takes its time to be linked.
 
+mod access;
 mod access_log;
 mod admin;
 mod bad_input;

@@ -15,13 +15,14 @@ use std::{
 use arc_swap::ArcSwap;
 use maesh_config::{
     NodeName, ServiceName,
-    model::{self, BackendPolicy, Scheme},
+    model::{self, AccountAccess, BackendPolicy, Scheme},
     policy::{EndpointTls, TlsRoots},
 };
 use smallvec::SmallVec;
 
 use super::{Latency, Shares, WaitingRequests};
 use crate::{
+    access::Access,
     policy::{BackendEvent, Breaker, Counts, EjectedUntil, Ejection},
     upstream::{Peer, Tls},
 };
@@ -74,6 +75,8 @@ pub(crate) struct Upstreams {
     pub(crate) policy: Arc<BackendPolicy>,
     /// Whom they have to be, if they are spoken to over TLS.
     pub(crate) tls: Option<Arc<Tls>>,
+    /// Who may reach them, where access control is on.
+    pub(crate) access: Arc<Access>,
     /// Those that may be used now: the ready ones, or while there is none those that still serve.
     pub(crate) usable: Vec<Candidate>,
     /// How many of them are IPv4; those come first.
@@ -103,6 +106,8 @@ pub(crate) struct Candidate {
     pub(crate) node: Option<NodeName>,
     /// It is hinted to this proxy's own node, or zone; see [`Hints`].
     pub(crate) near: bool,
+    /// Place in the [`Access`] of the ServiceAccount that it belongs to.
+    pub(crate) account: Option<u16>,
 }
 
 /// One address and target port.
@@ -159,9 +164,10 @@ impl Upstreams {
         all: Vec<Arc<Endpoint>>,
         (ejected, turn): (EjectedUntil, Arc<AtomicU32>),
         tls: Option<Arc<Tls>>,
+        access: Arc<Access>,
     ) -> Self {
         let ipv4 = usable.partition_point(|candidate| candidate.endpoint.address.is_ipv4());
-        Self { policy, tls, usable, ipv4, hinted, ejected, turn, all }
+        Self { policy, tls, access, usable, ipv4, hinted, ejected, turn, all }
     }
 
     /// The usable endpoints of the caller's address family; where there is none, all of them.
@@ -178,7 +184,7 @@ impl BackendPort {
         let (ejected, turn) = (EjectedUntil::default(), Arc::<AtomicU32>::default());
         let tls = identity(&policy, None);
         let shared = (ejected.clone(), turn.clone());
-        let upstreams = Upstreams::new(policy, Vec::new(), false, Vec::new(), shared, tls);
+        let upstreams = Upstreams::new(policy, Vec::new(), false, Vec::new(), shared, tls, Arc::default());
         Self {
             service,
             upstreams: ArcSwap::from_pointee(upstreams),
@@ -228,14 +234,14 @@ impl BackendPort {
         true
     }
 
-    /// Puts a policy and a set of endpoints in force at `now`, as a proxy at `place` uses them, and
+    /// Puts a policy and a set of endpoints, with who may reach them, in force at `now`, as a proxy at `place` uses them, and
     /// retires the endpoints that are no longer usable.
     ///
     /// Returns the retired endpoints that still have requests in flight.
     pub(crate) fn replace(
         &self,
         policy: Arc<BackendPolicy>,
-        endpoints: &[model::Endpoint],
+        (endpoints, access): (&[model::Endpoint], &[AccountAccess]),
         place: &Locality,
         now: u32,
     ) -> SmallVec<[Arc<Endpoint>; 4]> {
@@ -257,6 +263,7 @@ impl BackendPort {
                     endpoint: endpoint.clone(),
                     node: facts.node.clone(),
                     near: hints.are_for(facts, place),
+                    account: facts.account,
                 });
             }
             all.push(endpoint);
@@ -270,7 +277,12 @@ impl BackendPort {
             old.usable.iter().map(|candidate| &candidate.endpoint).filter(|old| !stays(old)).cloned().collect();
         let tls = identity(&policy, old.tls.as_ref());
         let (hinted, shared) = (hints != Hints::Ignored, self.shared());
-        self.upstreams.store(Arc::new(Upstreams::new(policy, candidates, hinted, all, shared, tls)));
+        // Making expressions ready is dear, and endpoints change often.
+        let access = match old.access.is_of(access) {
+            true => old.access.clone(),
+            false => Arc::new(Access::new(access.to_vec())),
+        };
+        self.upstreams.store(Arc::new(Upstreams::new(policy, candidates, hinted, all, shared, tls, access)));
         for endpoint in &leaving {
             endpoint.peer.retire();
         }

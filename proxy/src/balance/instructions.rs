@@ -9,6 +9,7 @@ use maesh_config::{
 };
 
 use super::{Affinity, BackendPort, Locality, hash::of_endpoint, pick};
+use crate::access::Admitted;
 use crate::fields::AddedFields;
 use crate::instructions::{Part, Step, draw, endpoint};
 
@@ -32,7 +33,7 @@ fn picking(balance: &str, endpoints: u16) -> Step {
     let backend = BackendPort::new(ServiceName::new("shop", "web"), Arc::default());
     let facts: Vec<_> = (0..endpoints).map(endpoint).collect();
     let policy = Arc::new(BackendPolicy { balance, ..BackendPolicy::default() });
-    backend.replace(policy, &facts, &Locality::default(), 0);
+    backend.replace(policy, (&facts, &[]), &Locality::default(), 0);
     for (place, candidate) in backend.upstreams.load().usable.iter().enumerate() {
         candidate.endpoint.latency.record(NOW - 1_000, Duration::from_micros(500 + 100 * place as u64));
     }
@@ -49,7 +50,7 @@ fn picking(balance: &str, endpoints: u16) -> Step {
         counted(&mut || {
             let upstreams = backend.upstreams.load();
             let affinity = Affinity::of_request(&upstreams.policy.balance, caller, &head, &added);
-            assert!(black_box(pick(&upstreams, caller, affinity, || None, &[], NOW, draw)).is_some());
+            assert!(black_box(pick(&upstreams, caller, affinity, || None, (&[], &Admitted::All), NOW, draw)).is_some());
         });
     })
 }

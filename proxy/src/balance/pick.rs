@@ -15,24 +15,26 @@ use super::{
     p2c::{Load, cheaper_of_two},
     spill::spills,
 };
+use crate::access::Admitted;
 
-/// Picks an endpoint for `caller`, whose node is `node`, not one of `avoided` and no ejected one if there is another. The caller's address family and the hints are
-/// preferences: once all that they allow have failed, another is picked all the same. `local_only` is a rule.
+/// Picks an endpoint for `caller`, whose node is `node`, one of those that it is `admitted`
+/// to, not one of `avoided` and no ejected one if there is another. The caller's address family and the hints are preferences: once all that they allow have failed, another is picked all the same. `local_only` is a rule.
 pub(crate) fn pick(
     upstreams: &Upstreams,
     caller: IpAddr,
     affinity: Affinity,
     node: impl FnOnce() -> Option<NodeName>,
-    avoided: &[Arc<Endpoint>],
+    (avoided, admitted): (&[Arc<Endpoint>], &Admitted),
     now: u32,
     draw: u64,
 ) -> Option<Arc<Endpoint>> {
     let choice = Choice { upstreams, affinity, now, draw };
     let ejected = upstreams.ejected.is_any(now);
-    if avoided.is_empty() && !ejected && !upstreams.hinted && !upstreams.policy.local_only {
+    if avoided.is_empty() && !ejected && !upstreams.hinted && !upstreams.policy.local_only && admitted.is_all() {
         return choice.among(upstreams.of_family_of(caller));
     }
-    let mut fitting = fitting(upstreams, caller, node);
+    let mut fitting = fitting(upstreams, caller, node, admitted);
+    let may = |candidate: &&Candidate| admitted.has(candidate.account);
     let is_ejected = |candidate: &Candidate| ejected && candidate.endpoint.ejection.is_ejected(now);
     let is_avoided = |candidate: &Candidate| {
         is_ejected(candidate) || avoided.iter().any(|avoided| Arc::ptr_eq(avoided, &candidate.endpoint))
@@ -41,7 +43,7 @@ pub(crate) fn pick(
     if ejected && upstreams.hinted && !upstreams.policy.local_only && affinity == Affinity::None {
         let well = fitting.iter().filter(|candidate| !is_ejected(candidate)).count();
         if spills(well, fitting.len(), draw) {
-            let far = upstreams.of_family_of(caller).iter().filter(|it| !it.near && !is_avoided(it));
+            let far = upstreams.of_family_of(caller).iter().filter(may).filter(|it| !it.near && !is_avoided(it));
             let far: SmallVec<[&Candidate; 16]> = far.collect();
             if !far.is_empty() {
                 fitting = far;
@@ -49,7 +51,7 @@ pub(crate) fn pick(
         }
     }
     if !upstreams.policy.local_only && fitting.iter().all(|candidate| is_avoided(candidate)) {
-        fitting = upstreams.usable.iter().collect();
+        fitting = upstreams.usable.iter().filter(may).collect();
     }
     if fitting.iter().any(|candidate| !is_avoided(candidate)) {
         fitting.retain(|candidate| !is_avoided(candidate));
@@ -59,26 +61,30 @@ pub(crate) fn pick(
 
 /// Those of the usable endpoints that are meant for this caller: of its address family where there is one, on its node
 /// where the policy says so, near where hints say so.
-pub(crate) fn fitting(
-    upstreams: &Upstreams,
+pub(crate) fn fitting<'a>(
+    upstreams: &'a Upstreams,
     caller: IpAddr,
     node: impl FnOnce() -> Option<NodeName>,
-) -> SmallVec<[&Candidate; 16]> {
-    let family = upstreams.of_family_of(caller);
+    admitted: &Admitted,
+) -> SmallVec<[&'a Candidate; 16]> {
+    let may = |candidate: &&Candidate| admitted.has(candidate.account);
+    let family = || upstreams.of_family_of(caller).iter().filter(may);
     if upstreams.policy.local_only {
         // The node is unknown only for callers that are no pods; they get any endpoint.
-        let Some(node) = node() else { return family.iter().collect() };
+        let Some(node) = node() else { return family().collect() };
         let on_node = |candidate: &&Candidate| candidate.node.as_ref() == Some(&node);
-        let here: SmallVec<_> = family.iter().filter(on_node).collect();
-        return if here.is_empty() { upstreams.usable.iter().filter(on_node).collect() } else { here };
+        let here: SmallVec<_> = family().filter(on_node).collect();
+        return if here.is_empty() { upstreams.usable.iter().filter(may).filter(on_node).collect() } else { here };
     }
     if upstreams.hinted {
-        let near: SmallVec<_> = family.iter().filter(|candidate| candidate.near).collect();
+        let near: SmallVec<_> = family().filter(|candidate| candidate.near).collect();
         if !near.is_empty() {
             return near;
         }
     }
-    family.iter().collect()
+    let family: SmallVec<_> = family().collect();
+    // Of another family than all that it may reach.
+    if family.is_empty() { upstreams.usable.iter().filter(may).collect() } else { family }
 }
 
 /// One choice by the strategy of the backend.

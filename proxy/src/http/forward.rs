@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{HeaderValue, request, response, uri};
+use http::{HeaderValue, header, request, response, uri};
 use maesh_config::{model::Scheme, policy::BackendPolicy};
 use smallvec::SmallVec;
 
@@ -22,11 +22,13 @@ use super::{
         retry::{self, Outcome, RetriesLeft, RetryKind},
     },
     request::ProxiedRequest,
+    route::Host,
     shape::shape,
 };
 use crate::{
+    access::{Admitted, AskedRequest},
     admission::ExchangePermit,
-    balance::{self, Affinity},
+    balance::{self, Affinity, Upstreams},
     fields::AddedFields,
     policy::CalledEvent,
     reason::Reason,
@@ -109,8 +111,21 @@ pub(crate) async fn send(
     upload.inspect(|upload| upload.restart());
     let spoken = Spoken { http2: to_http2, ..spoken };
     let forwarding = Forwarding { caller, port, backend: fallback, added, upload, spoken, trace };
-    // Boxed to keep the future of the usual way small.
-    Box::pin(forwarding.send(head)).await
+    // Boxed to keep the future of the usual way small. Who may not go there hears why it had to.
+    Box::pin(forwarding.send(head)).await.map_err(|other| if other == Reason::Denied { reason } else { other })
+}
+
+/// The endpoints that a request may be sent to, in the form in which it leaves the proxy.
+pub(super) fn admitted(caller: &Caller, upstreams: &Upstreams, head: &request::Parts) -> Result<Admitted, Reason> {
+    if !caller.shared.controls_access() {
+        return Ok(Admitted::All);
+    }
+    let host = head.headers.get(header::HOST).map(HeaderValue::as_bytes);
+    let host = host.or_else(|| head.uri.authority().map(|authority| authority.as_str().as_bytes()));
+    let host = host.and_then(Host::parse);
+    let request = AskedRequest::of(host.as_ref().map_or("", Host::as_str), head);
+    let admitted = caller.shared.admitted(upstreams, caller.address, Some(request));
+    if admitted.is_none() { Err(Reason::Denied) } else { Ok(admitted) }
 }
 
 /// A request on its way to the endpoints of one backend.
@@ -191,7 +206,7 @@ impl Forwarding<'_> {
         let mut made = 0;
         loop {
             made += 1;
-            let Picked { endpoint, timeout, tls, cookie } = self.pick(affinity, &avoided)?;
+            let Picked { endpoint, timeout, tls, cookie } = self.pick(head, affinity, &avoided)?;
             in_flight.on(endpoint.clone());
             let hedged = match &called.hedge {
                 Some(hedge) if head.method.is_idempotent() && !self.spoken.upgrade => {
@@ -256,11 +271,13 @@ impl Forwarding<'_> {
 
     /// Picks an endpoint that is none of `avoided`, if there is another. The endpoints are loaded anew for each attempt: one may
     /// have left since the last one.
-    fn pick(&self, affinity: Affinity, avoided: &[Arc<Endpoint>]) -> Result<Picked, Reason> {
+    fn pick(&self, head: &request::Parts, affinity: Affinity, avoided: &[Arc<Endpoint>]) -> Result<Picked, Reason> {
         let (shared, address) = (&self.caller.shared, self.caller.address);
         let upstreams = self.backend.upstreams.load();
         let (now, draw) = (shared.clock.coarse(), self.caller.worker.draw());
-        let picked = balance::pick(&upstreams, address, affinity, || shared.node_of(address), avoided, now, draw);
+        let admitted = admitted(self.caller, &upstreams, head)?;
+        let node = || shared.node_of(address);
+        let picked = balance::pick(&upstreams, address, affinity, node, (avoided, &admitted), now, draw);
         let endpoint = picked.ok_or(Reason::NoEndpoints)?;
         let cookie = affinity.cookie(&upstreams.policy.balance, endpoint.address);
         let tls = upstreams.tls.clone();
@@ -281,7 +298,7 @@ impl Forwarding<'_> {
         let second = || {
             let replayable = self.upload.is_none_or(Replay::is_whole) && !self.caller.has_ended_its_side();
             let budget = self.port.called.retry.budget;
-            let Picked { endpoint, timeout, tls, .. } = self.pick(Affinity::None, avoided).ok()?;
+            let Picked { endpoint, timeout, tls, .. } = self.pick(attempts.head, Affinity::None, avoided).ok()?;
             if !replayable || avoided.iter().any(|avoided| Arc::ptr_eq(avoided, &endpoint)) {
                 return None;
             }

@@ -43,9 +43,8 @@ fn routing(host: fn(String) -> String) -> Step {
             let Ok((called, number)) = named else { panic!("{host} names nothing") };
             let ready = ready_port(&mesh.shared, &called, number, Protocol::Http);
             let Some(PortLookup::Port(port)) = ready else { panic!("{host} is not in force") };
-            let Target::Backend(backend) = port.target(|| RouteFacts::of_connection("", mesh.caller), draw) else {
-                panic!("{host} has no backend")
-            };
+            let route = port.route(|| RouteFacts::of_connection("", mesh.caller));
+            let Target::Backend(backend) = port.pick(route, draw) else { panic!("{host} has no backend") };
             black_box(backend);
         });
     })

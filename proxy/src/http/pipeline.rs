@@ -26,6 +26,7 @@ use super::{
     upgrade::{self, Tunnel, UpgradeRequest},
 };
 use crate::{
+    access::AskedRequest,
     fields::Sought,
     policy::CalledEvent,
     reason::Reason,
@@ -51,6 +52,10 @@ pub(crate) async fn run(exchange: &mut Exchange, mut request: Box<ProxiedRequest
     let host = check(&caller, &mut request)?;
     let port = find(&caller, host.as_ref()).await?;
     exchange.port = Some(port.clone());
+    if caller.shared.controls_access() {
+        // Boxed to keep the future of requests without access control small.
+        Box::pin(caller.shared.identify(caller.address)).await?;
+    }
     let backend = route(&caller, &port, host.as_ref(), &request.head)?;
     exchange.backend = Some(backend.clone());
     let limit = deadline::of_request(&port.called, &request.head.headers, request.present);
@@ -113,7 +118,7 @@ async fn find(caller: &Caller, host: Option<&HeaderValue>) -> Result<Arc<Port>, 
     }
 }
 
-/// The backend that the request is sent to.
+/// The backend that the request is sent to. The caller has to be admitted to every one that it might be.
 fn route<'a>(
     caller: &Caller,
     port: &'a Port,
@@ -130,7 +135,13 @@ fn route<'a>(
         caller: caller.address,
         read: ReadFacts::default(),
     };
-    match port.target(facts, caller.worker.draw()) {
+    let route = port.route(facts);
+    if caller.shared.controls_access() {
+        let name = host.and_then(|host| route::Host::parse(host.as_bytes()));
+        let request = AskedRequest::of(name.as_ref().map_or("", route::Host::as_str), head);
+        caller.shared.admits(port.leaves(route), caller.address, Some(request))?;
+    }
+    match port.pick(route, caller.worker.draw()) {
         Target::Backend(backend) => Ok(backend),
         Target::Missing => Err(Reason::BadBackend),
         Target::NotUnderstood => Err(Reason::UnsupportedPolicy),

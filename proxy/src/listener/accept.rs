@@ -432,7 +432,12 @@ async fn endpoint_for(
         PortLookup::NotSynced => return Err(Reason::NotSynced),
     };
     let facts = || RouteFacts::of_connection(server_name.unwrap_or_default(), caller);
-    let backend = match port.target(facts, worker.draw()) {
+    let route = port.route(facts);
+    if shared.controls_access() {
+        shared.identify(caller).await?;
+        shared.admits(port.leaves(route), caller, None)?;
+    }
+    let backend = match port.pick(route, worker.draw()) {
         Target::Backend(backend) => backend,
         Target::NotUnderstood => return Err(Reason::UnsupportedPolicy),
         Target::Missing => return Err(Reason::BadBackend),
@@ -447,7 +452,10 @@ async fn endpoint_for(
     }
     let dialled = match tcp::dial(worker, caller, &port.runtime, backend).await {
         Err(reason) if reason.is_unreachable() => match port.fallback_of(backend) {
-            Some(fallback) => tcp::dial(worker, caller, &port.runtime, fallback).await,
+            Some(fallback) => match tcp::dial(worker, caller, &port.runtime, fallback).await {
+                Err(Reason::Denied) => Err(reason),
+                dialled => dialled,
+            },
             None => Err(reason),
         },
         dialled => dialled,

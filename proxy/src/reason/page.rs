@@ -5,8 +5,9 @@ use maesh_test_support::generated::{NOTE, is_current};
 use super::Reason;
 
 /// Every reason, in the order of the page: by status.
-const ALL: [Reason; 23] = [
+const ALL: [Reason; 24] = [
     Reason::BadRequest,
+    Reason::Denied,
     Reason::UnknownHost,
     Reason::NoRoute,
     Reason::MethodNotAllowed,
@@ -37,6 +38,11 @@ const fn advice(reason: Reason) -> &'static str {
         Reason::UnknownHost => {
             "Check the `Host` header. A mesh name is `service.namespace.zone`; the Service must exist, and its namespace \
              must be meshed. `maesh explain NAME` says why a name is not meshed."
+        }
+        Reason::Denied => {
+            "Access control is on, and no TrafficTarget admits the caller's ServiceAccount to this Service, port, method, path and \
+             header fields. A caller that is no pod, or shares its node's network, is never admitted. Tried again, it is the \
+             same."
         }
         Reason::NoRoute => {
             "Check the port in the URL. The Service has no HTTP port of this number; a port that carries TCP or TLS is not \

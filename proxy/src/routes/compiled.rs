@@ -9,7 +9,7 @@ use super::{
 };
 
 /// A rule that can be tried.
-pub(super) enum CompiledRule {
+pub(crate) enum CompiledRule {
     Always,
     Any(Vec<Self>),
     All(Vec<Self>),
@@ -20,7 +20,7 @@ pub(super) enum CompiledRule {
 }
 
 /// Where an expression is looked for.
-pub(super) enum Searched {
+pub(crate) enum Searched {
     Host,
     Path,
     Field(Box<str>),
@@ -29,7 +29,11 @@ pub(super) enum Searched {
 }
 
 impl CompiledRule {
-    pub(super) fn of(rule: Option<&Rule>) -> Result<Self, regex::Error> {
+    /// Of a rule; `None` is one that always holds.
+    ///
+    /// # Errors
+    /// An expression that this version of the library refuses.
+    pub(crate) fn of(rule: Option<&Rule>) -> Result<Self, regex::Error> {
         let Some(rule) = rule else { return Ok(Self::Always) };
         let all = |parts: &[Rule]| parts.iter().map(|part| Self::of(Some(part))).collect::<Result<Vec<_>, _>>();
         Ok(match rule {
@@ -56,7 +60,7 @@ impl CompiledRule {
     }
 
     /// Whether it holds.
-    pub(super) fn holds(&self, facts: &RouteFacts<'_>) -> bool {
+    pub(crate) fn holds(&self, facts: &RouteFacts<'_>) -> bool {
         match self {
             Self::Always => true,
             Self::Any(parts) => parts.iter().any(|part| part.holds(facts)),

@@ -1,6 +1,11 @@
 //! What rules ask of a request or connection.
 
-use std::{borrow::Cow, cell::OnceCell, net::IpAddr, sync::LazyLock};
+use std::{
+    borrow::Cow,
+    cell::OnceCell,
+    net::{IpAddr, Ipv4Addr},
+    sync::LazyLock,
+};
 
 use http::HeaderMap;
 
@@ -40,6 +45,13 @@ impl<'a> RouteFacts<'a> {
     pub(crate) fn of_connection(host: &'a str, caller: IpAddr) -> Self {
         let read = ReadFacts::default();
         Self { host, sent_path: "", query: None, method: "", fields: &NO_FIELDS, caller, read }
+    }
+
+    /// A request of which `path` is what rules see of its path.
+    pub(crate) fn of_request(host: &'a str, path: Cow<'a, str>, method: &'a str, fields: &'a HeaderMap) -> Self {
+        let read = ReadFacts { path: OnceCell::from(path), ..ReadFacts::default() };
+        let caller = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+        Self { host, sent_path: "", query: None, method, fields, caller, read }
     }
 
     /// The path as rules see it; see [`decoded`].
@@ -103,7 +115,7 @@ fn cookie(pair: &[u8]) -> Option<(Cow<'_, str>, Cow<'_, str>)> {
 
 /// A path as rules see it: what is percent-encoded without need is decoded, as no endpoint tells the two apart. Reserved
 /// characters, `%` itself and what is no UTF-8 stay as they are.
-pub(super) fn decoded(path: &str) -> Cow<'_, str> {
+pub(crate) fn decoded(path: &str) -> Cow<'_, str> {
     if !path.contains('%') {
         return path.into();
     }

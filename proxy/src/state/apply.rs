@@ -12,7 +12,7 @@ use std::{
 
 use maesh_config::{
     Kind, ServiceName,
-    model::{BackendPolicy, Endpoint as EndpointFacts, Listener, Mesh, Name, Workload},
+    model::{AccountAccess, BackendPolicy, Endpoint as EndpointFacts, Listener, Mesh, Name, Workload},
 };
 use maesh_discovery::update::{Interest, Rejected, Update};
 
@@ -238,7 +238,9 @@ impl Apply {
             Effect::NameGone(name) => self.remove_name(&name, tables),
             Effect::Workload(workload) => tables.workloads.push(workload),
             Effect::WorkloadGone(name) => tables.workloads_gone.push(name),
-            Effect::SetBackend { id, policy, endpoints } => self.set_backend(&id, policy, &endpoints),
+            Effect::SetBackend { id, policy, endpoints, access } => {
+                self.set_backend(&id, policy, (&endpoints, &access));
+            }
             Effect::DropBackend(id) => self.runtime.remove(&id),
             Effect::Publish(name, ports) => self.publish(&name, &ports),
             Effect::Absent(name) => {
@@ -304,7 +306,12 @@ impl Apply {
         }
     }
 
-    fn set_backend(&mut self, id: &BackendId, policy: Arc<BackendPolicy>, endpoints: &[EndpointFacts]) {
+    fn set_backend(
+        &mut self,
+        id: &BackendId,
+        policy: Arc<BackendPolicy>,
+        endpoints: (&[EndpointFacts], &[AccountAccess]),
+    ) {
         let backend = self.runtime.of(id, &policy);
         let now = self.shared.clock.coarse();
         self.leaving.extend(backend.replace(policy, endpoints, self.graph.place(), now));

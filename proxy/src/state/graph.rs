@@ -20,8 +20,8 @@ use std::{
 use maesh_config::{
     Kind, Resource, ServiceName,
     model::{
-        self, BackendPolicy, CalledPolicy, Endpoints, Listener, Mesh, Name, Protocol, Route, Service, Transport,
-        Workload,
+        self, AccountAccess, BackendPolicy, CalledPolicy, Endpoints, Listener, Mesh, Name, Protocol, Route, Service,
+        Transport, Workload,
     },
     policy::ServiceRef,
     rule::Rule,
@@ -70,7 +70,13 @@ pub(crate) enum Effect {
     /// Close the listener with this identity, if it could be opened.
     Close(Arc<str>),
     /// Put a policy and endpoints in force on a backend port. Its run-time state stays.
-    SetBackend { id: BackendId, policy: Arc<BackendPolicy>, endpoints: Vec<model::Endpoint> },
+    SetBackend {
+        id: BackendId,
+        policy: Arc<BackendPolicy>,
+        endpoints: Vec<model::Endpoint>,
+        /// Who may reach them, where access control is on.
+        access: Vec<AccountAccess>,
+    },
     /// Nothing sends to this backend port any more. Its run-time state goes.
     DropBackend(BackendId),
     /// Put the ports of a Service in force.
@@ -503,9 +509,9 @@ impl Graph {
     fn set_backend(&self, id: &BackendId) -> Option<Effect> {
         let entry = self.services.get(&id.service)?;
         let policy = entry.backends.get(&(id.port, id.transport))?.policy.clone();
-        let mut endpoints = entry.endpoints_of(id.port, id.transport);
+        let (mut endpoints, access) = entry.endpoints_of(id.port, id.transport);
         endpoints.retain(|endpoint| self.dialable.allows(endpoint.address));
-        Some(Effect::SetBackend { id: id.clone(), policy, endpoints })
+        Some(Effect::SetBackend { id: id.clone(), policy, endpoints, access })
     }
 }
 

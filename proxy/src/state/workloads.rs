@@ -44,6 +44,11 @@ impl Workloads {
         self.by_address.get(&address)
     }
 
+    /// Whether the controller has said what is at `address`, be it that there is nothing.
+    pub(super) fn is_answered(&self, address: IpAddr) -> bool {
+        self.asked.lock().get(&address).is_some_and(|asked| asked.answered)
+    }
+
     /// Notes that `address` calls at `now`; whether it is to be asked for.
     pub(super) fn note_use(&self, address: IpAddr, now: u32) -> bool {
         let mut asked = self.asked.lock();

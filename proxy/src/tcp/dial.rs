@@ -29,12 +29,16 @@ pub(crate) async fn dial(
     loop {
         let (endpoint, timeout) = {
             let upstreams = backend.upstreams.load();
+            let admitted = shared.admitted(&upstreams, caller, None);
+            if admitted.is_none() {
+                return Err(Reason::Denied);
+            }
             let picked = balance::pick(
                 &upstreams,
                 caller,
                 Affinity::of_caller(&upstreams.policy.balance, caller),
                 || shared.node_of(caller),
-                &avoided,
+                (&avoided, &admitted),
                 shared.clock.coarse(),
                 worker.draw(),
             );

@@ -272,7 +272,14 @@ impl DatagramPort {
         let shared = self.shared();
         let caller = key.caller.ip().to_canonical();
         let port = to.port.as_ref().map_err(|reason| *reason)?;
-        let backend = match port.target(|| RouteFacts::of_connection("", caller), self.worker.draw()) {
+        let route = port.route(|| RouteFacts::of_connection("", caller));
+        if shared.controls_access() {
+            if !waited && shared.workloads.at(caller).is_none() {
+                return Err(NoFlow::CallerUnknown);
+            }
+            shared.admits(port.leaves(route), caller, None)?;
+        }
+        let backend = match port.pick(route, self.worker.draw()) {
             Target::Backend(backend) => backend,
             Target::NotUnderstood => return Err(Reason::UnsupportedPolicy.into()),
             Target::Missing => return Err(Reason::BadBackend.into()),
@@ -326,7 +333,7 @@ impl DatagramPort {
             caller,
             Affinity::of_caller(&upstreams.policy.balance, caller),
             || shared.node_of(caller),
-            avoided,
+            (avoided, &shared.admitted(&upstreams, caller, None)),
             shared.clock.coarse(),
             self.worker.draw(),
         )

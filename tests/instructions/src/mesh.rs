@@ -113,7 +113,7 @@ fn resources(protocol: Protocol, port: u16, endpoint: SocketAddr) -> [Resource; 
         backend: Arc::default(),
     };
     let ready = Endpoint { address: endpoint, ready: true, serving: true, terminating: false, node: None, hints: None };
-    let behind = PortEndpoints { number: port, protocol, endpoints: vec![ready] };
+    let behind = PortEndpoints { number: port, protocol, endpoints: vec![ready], access: Vec::new() };
     [
         Resource::Mesh(mesh),
         Resource::Endpoints(Endpoints { service: service.clone(), ports: vec![behind] }),

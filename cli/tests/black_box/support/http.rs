@@ -2,7 +2,7 @@
 
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
-    net::{SocketAddr, TcpStream},
+    net::{IpAddr, SocketAddr, TcpStream},
 };
 
 use super::{PATIENCE, backend::field};
@@ -40,6 +40,13 @@ impl Client {
         Ok(Self { reader: BufReader::new(stream) })
     }
 
+    /// The same from this address.
+    pub fn connect_from(from: IpAddr, at: SocketAddr) -> std::io::Result<Self> {
+        let stream = connect_from(from, at)?;
+        stream.set_nodelay(true)?;
+        Ok(Self { reader: BufReader::new(stream) })
+    }
+
     /// `GET path` with this `Host`.
     pub fn get(&mut self, host: &str, path: &str) -> std::io::Result<Answer> {
         self.send(format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n").as_bytes())
@@ -66,4 +73,14 @@ impl Client {
 /// One request over a connection of its own.
 pub fn get(at: SocketAddr, host: &str, path: &str) -> std::io::Result<Answer> {
     Client::connect(at)?.get(host, path)
+}
+
+/// A connection from this address.
+pub fn connect_from(from: IpAddr, at: SocketAddr) -> std::io::Result<TcpStream> {
+    let socket = socket2::Socket::new(socket2::Domain::for_address(at), socket2::Type::STREAM, None)?;
+    socket.bind(&SocketAddr::new(from, 0).into())?;
+    socket.connect_timeout(&at.into(), PATIENCE)?;
+    let stream = TcpStream::from(socket);
+    stream.set_read_timeout(Some(PATIENCE))?;
+    Ok(stream)
 }

@@ -19,7 +19,7 @@ use crate::{
         attempt::Attempts,
         body::{Body, Replay, replay::KEPT},
         caller::Caller,
-        forward::needs_http2,
+        forward::{admitted, needs_http2},
         shape::shape,
     },
     policy::{CalledEvent, CalledRuntime},
@@ -104,7 +104,8 @@ async fn copy(
         let affinity = Affinity::of_request(&upstreams.policy.balance, caller.address, &head.headers, added);
         let node = || shared.node_of(caller.address);
         let (now, draw) = (shared.clock.coarse(), worker.draw());
-        let picked = balance::pick(&upstreams, caller.address, affinity, node, &[], now, draw);
+        let admitted = admitted(caller, &upstreams, head)?;
+        let picked = balance::pick(&upstreams, caller.address, affinity, node, (&[], &admitted), now, draw);
         (picked.ok_or(Reason::NoEndpoints)?, upstreams.policy.connect_timeout, upstreams.tls.clone())
     };
     in_flight.on(endpoint.clone());

@@ -7,7 +7,7 @@ use std::{
 
 use maesh_config::{
     ServiceName,
-    model::{self, BackendPolicy, Endpoints, Service, ServicePort, Transport},
+    model::{self, AccountAccess, BackendPolicy, Endpoints, Service, ServicePort, Transport},
 };
 use smallvec::SmallVec;
 
@@ -104,11 +104,11 @@ impl GraphService {
         port_of(self.service.get()?, number, transport)
     }
 
-    /// The endpoints of its port of this number and transport.
-    pub(super) fn endpoints_of(&self, number: u16, transport: Transport) -> Vec<model::Endpoint> {
+    /// The endpoints of its port of this number and transport, and who may reach them.
+    pub(super) fn endpoints_of(&self, number: u16, transport: Transport) -> (Vec<model::Endpoint>, Vec<AccountAccess>) {
         let mut ports = self.endpoints.get().into_iter().flat_map(|endpoints| &endpoints.ports);
         let found = ports.find(|port| port.number == number && port.protocol.transport() == transport);
-        found.map(|port| port.endpoints.clone()).unwrap_or_default()
+        found.map(|port| (port.endpoints.clone(), port.access.clone())).unwrap_or_default()
     }
 }
 

@@ -8,13 +8,14 @@ use std::sync::Arc;
 use maesh_config::{
     NodeName,
     intern::Interner,
-    model::{BackendPolicy, CalledPolicy, Endpoint, EndpointHints, Endpoints, Service},
+    model::{Account, BackendPolicy, CalledPolicy, Endpoint, EndpointHints, Endpoints, Service},
 };
 
-/// Names of nodes and zones, and policies.
+/// Names of nodes and zones, ServiceAccounts and policies.
 #[derive(Debug, Default)]
 pub(super) struct SharedValues {
     names: Interner<str>,
+    accounts: Interner<Account>,
     called: Interner<CalledPolicy>,
     backend: Interner<BackendPolicy>,
 }
@@ -33,7 +34,12 @@ impl SharedValues {
     /// `endpoints`, with names of nodes and zones that it shares with others.
     pub(super) fn endpoints(&self, endpoints: &Endpoints) -> Endpoints {
         let mut endpoints = endpoints.clone();
-        endpoints.ports.iter_mut().flat_map(|port| &mut port.endpoints).for_each(|endpoint| self.endpoint(endpoint));
+        for port in &mut endpoints.ports {
+            port.endpoints.iter_mut().for_each(|endpoint| self.endpoint(endpoint));
+            let sources =
+                port.access.iter_mut().flat_map(|access| &mut access.grants).flat_map(|grant| &mut grant.sources);
+            sources.for_each(|account| *account = self.accounts.share(account.clone()));
+        }
         endpoints
     }
 

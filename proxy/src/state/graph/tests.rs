@@ -29,7 +29,7 @@ impl Outcome {
                     self.listeners.insert(listener.id.0.clone());
                 }
                 Effect::Close(id) => assert!(self.listeners.remove(&id), "{id} was open"),
-                Effect::SetBackend { id, policy, endpoints } => {
+                Effect::SetBackend { id, policy, endpoints, .. } => {
                     self.backends.insert(id, (policy, endpoints));
                 }
                 Effect::DropBackend(id) => {
@@ -117,8 +117,12 @@ fn set_service(name: &str, ports: &[u16], to: &[(&str, u16)]) -> Event {
 
 fn set_endpoints(name: &str, ports: &[u16], host: u8) -> Event {
     let endpoint = |number: u16| fixtures::endpoint(host, number);
-    let port =
-        |number: &u16| PortEndpoints { number: *number, protocol: Protocol::Http, endpoints: vec![endpoint(*number)] };
+    let port = |number: &u16| PortEndpoints {
+        number: *number,
+        protocol: Protocol::Http,
+        endpoints: vec![endpoint(*number)],
+        access: Vec::new(),
+    };
     let ports = ports.iter().map(port).collect();
     Event::Set(Arc::new(Resource::Endpoints(Endpoints { service: service_name(name), ports })))
 }

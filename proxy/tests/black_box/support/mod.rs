@@ -60,7 +60,7 @@ pub fn policy(scheme: Scheme) -> BackendPolicy {
 }
 
 pub fn endpoint(address: SocketAddr) -> Endpoint {
-    Endpoint { address, ready: true, serving: true, terminating: false, node: None, hints: None }
+    Endpoint { address, ready: true, serving: true, terminating: false, node: None, account: None, hints: None }
 }
 
 pub fn config() -> Config {
@@ -263,7 +263,10 @@ impl Fed {
     pub fn define_endpoints(&self, name: &str, number: u16, protocol: Protocol, endpoints: Vec<Endpoint>) -> Endpoints {
         let mut endpoints = endpoints;
         endpoints.sort();
-        let made = Endpoints { service: service(name), ports: vec![PortEndpoints { number, protocol, endpoints }] };
+        let made = Endpoints {
+            service: service(name),
+            ports: vec![PortEndpoints { number, protocol, endpoints, access: Vec::new() }],
+        };
         let mut world = self.world.lock().expect("lock");
         world.endpoints.retain(|old| old.service != made.service);
         world.endpoints.push(made.clone());
@@ -281,7 +284,8 @@ impl Fed {
             called: Arc::default(),
             backend: backend.clone().into(),
         };
-        let behind = |protocol, at| PortEndpoints { number, protocol, endpoints: vec![endpoint(at)] };
+        let behind =
+            |protocol, at| PortEndpoints { number, protocol, endpoints: vec![endpoint(at)], access: Vec::new() };
         let ports = [Protocol::Tcp, Protocol::Udp];
         let mut world = self.world.lock().expect("lock");
         world.services.push(Service { name: service(name), ports: ports.map(port).into() });

@@ -1,0 +1,133 @@
+//! Which endpoints of a backend port a caller may reach. Pure.
+//!
+//! Grants are those of the ServiceAccounts that the endpoints belong to. Who is admitted by none is denied, and so is everybody
+//! where nothing is known. A grant for some paths has to hold for whatever an endpoint may take the path for.
+
+mod paths;
+
+use std::collections::HashMap;
+
+use http::{HeaderMap, request};
+use maesh_config::model::{Account, AccountAccess, Workload};
+use smallvec::SmallVec;
+
+use self::paths::readings;
+use crate::routes::{CompiledRule, RouteFacts};
+
+/// Who may reach the endpoints of a backend port.
+#[derive(Default)]
+pub(crate) struct Access {
+    /// As it was told.
+    told: Vec<AccountAccess>,
+    /// By place of the ServiceAccount.
+    accounts: Vec<GrantsBySource>,
+}
+
+/// What each caller is granted. No rules are everything.
+type GrantsBySource = HashMap<Account, Vec<Vec<CompiledRule>>, ahash::RandomState>;
+
+/// Endpoints that a caller may reach.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Admitted {
+    /// Access control is off: all.
+    All,
+    /// Those of the ServiceAccounts at these places.
+    Of(SmallVec<[u16; 4]>),
+}
+
+/// A request, as far as grants ask for it.
+#[derive(Clone, Copy)]
+pub(crate) struct AskedRequest<'a> {
+    /// The host without port, in small letters.
+    pub(crate) host: &'a str,
+    pub(crate) path: &'a str,
+    pub(crate) method: &'a str,
+    pub(crate) fields: &'a HeaderMap,
+}
+
+impl<'a> AskedRequest<'a> {
+    /// The request with this head, as the endpoint gets it.
+    pub(crate) fn of(host: &'a str, head: &'a request::Parts) -> Self {
+        Self { host, path: head.uri.path(), method: head.method.as_str(), fields: &head.headers }
+    }
+}
+
+impl Access {
+    /// Of these grants. A rule with an expression that this version cannot use grants nothing.
+    pub(crate) fn new(told: Vec<AccountAccess>) -> Self {
+        let accounts = told.iter().map(by_source).collect();
+        Self { told, accounts }
+    }
+
+    /// Whether it is of these grants.
+    pub(crate) fn is_of(&self, told: &[AccountAccess]) -> bool {
+        self.told == told
+    }
+
+    /// The endpoints that `caller` may reach, with `request` if it makes one.
+    pub(crate) fn admitted(&self, caller: Option<&Workload>, request: Option<AskedRequest<'_>>) -> Admitted {
+        let Some(caller) = caller.and_then(account) else { return Admitted::Of(SmallVec::new()) };
+        let mut read: Option<Vec<RouteFacts<'_>>> = None;
+        let mut admits = |grants: &GrantsBySource| {
+            let grants = grants.get(&caller).map_or(&[][..], Vec::as_slice);
+            grants.iter().any(|rules| {
+                rules.is_empty()
+                    || request.is_some_and(|request| {
+                        let facts = read.get_or_insert_with(|| facts(request));
+                        rules.iter().any(|rule| facts.iter().all(|facts| rule.holds(facts)))
+                    })
+            })
+        };
+        let places = self.accounts.iter().enumerate().filter(|(_, grants)| admits(grants));
+        Admitted::Of(places.filter_map(|(place, _)| u16::try_from(place).ok()).collect())
+    }
+}
+
+fn by_source(access: &AccountAccess) -> GrantsBySource {
+    let mut all = GrantsBySource::default();
+    for grant in &access.grants {
+        let rules = || grant.rules.iter().filter_map(|rule| CompiledRule::of(Some(rule)).ok());
+        for source in &grant.sources {
+            let rules: Vec<_> = rules().collect();
+            // A grant whose rules are all unusable is none.
+            if !rules.is_empty() || grant.rules.is_empty() {
+                all.entry(Account::clone(source)).or_default().push(rules);
+            }
+        }
+    }
+    all
+}
+
+/// Who a caller is: only a pod with an address of its own is anybody.
+fn account(workload: &Workload) -> Option<Account> {
+    Some(Account { namespace: workload.namespace.clone()?, name: workload.service_account.clone()? })
+}
+
+/// The request with each path that an endpoint may see in it.
+fn facts(request: AskedRequest<'_>) -> Vec<RouteFacts<'_>> {
+    let of = |path| RouteFacts::of_request(request.host, path, request.method, request.fields);
+    readings(request.path).into_iter().map(of).collect()
+}
+
+impl Admitted {
+    /// Whether the endpoints of the ServiceAccount at this place are among them; `None` is one that belongs to nobody.
+    pub(crate) fn has(&self, account: Option<u16>) -> bool {
+        match self {
+            Self::All => true,
+            Self::Of(places) => account.is_some_and(|place| places.contains(&place)),
+        }
+    }
+
+    /// Whether every endpoint is among them, whomever it belongs to.
+    pub(crate) fn is_all(&self) -> bool {
+        *self == Self::All
+    }
+
+    /// Whether there is none.
+    pub(crate) fn is_none(&self) -> bool {
+        matches!(self, Self::Of(places) if places.is_empty())
+    }
+}
+
+#[cfg(test)]
+mod tests;

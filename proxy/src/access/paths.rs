@@ -1,0 +1,131 @@
+//! What an endpoint may take a path for.
+//!
+//! Servers differ: some decode `%2F`, some cut parameters behind `;`, some join `//` and resolve `..`, some take `\` for `/`, and
+//! they do so in any order. A grant for `/public` must not open `/public/..%2fadmin`. So a rule has to hold for each of the
+//! readings, and a path that has none of these signs has one.
+
+use std::borrow::Cow;
+
+/// Each reading of `path`, in the form in which rules see paths.
+pub(super) fn readings(path: &str) -> Vec<Cow<'_, str>> {
+    let as_sent = crate::routes::decoded(path);
+    if !is_doubtful(path) {
+        return vec![as_sent];
+    }
+    let mut all = vec![as_sent.into_owned()];
+    for decode in [false, true] {
+        for cut in [false, true] {
+            let mut text = if decode { decoded_fully(path) } else { crate::routes::decoded(path).into_owned() };
+            if cut {
+                text = without_parameters(&text);
+            }
+            for back in [false, true] {
+                let text = if back { text.replace('\\', "/") } else { text.clone() };
+                all.push(resolved(&text));
+                all.push(text);
+            }
+        }
+    }
+    all.sort_unstable();
+    all.dedup();
+    all.into_iter().map(Cow::Owned).collect()
+}
+
+/// Whether servers may differ about it.
+fn is_doubtful(path: &str) -> bool {
+    path.contains(['%', ';', '\\']) || path.contains("//") || path.contains("/.")
+}
+
+/// Every octet decoded, and what that makes decoded again: some servers do so twice.
+fn decoded_fully(path: &str) -> String {
+    let once = decode(path.as_bytes());
+    let twice = decode(&once);
+    String::from_utf8_lossy(&twice).into_owned()
+}
+
+fn decode(bytes: &[u8]) -> Vec<u8> {
+    let (mut out, mut at) = (Vec::with_capacity(bytes.len()), 0);
+    while at < bytes.len() {
+        let digits = bytes.get(at + 1..at + 3).filter(|digits| digits.iter().all(u8::is_ascii_hexdigit));
+        let text = digits.filter(|_| bytes[at] == b'%').and_then(|digits| std::str::from_utf8(digits).ok());
+        match text.and_then(|text| u8::from_str_radix(text, 16).ok()) {
+            Some(byte) => {
+                out.push(byte);
+                at += 3;
+            }
+            None => {
+                out.push(bytes[at]);
+                at += 1;
+            }
+        }
+    }
+    out
+}
+
+/// Without what stands behind `;` in each segment.
+fn without_parameters(path: &str) -> String {
+    let segments = path.split('/').map(|segment| segment.split(';').next().unwrap_or_default());
+    segments.collect::<Vec<_>>().join("/")
+}
+
+/// Without empty segments, `.` and `..` (RFC 3986 section 5.2.4).
+fn resolved(path: &str) -> String {
+    let mut segments: Vec<&str> = Vec::new();
+    for segment in path.split('/') {
+        match segment {
+            "" | "." => {}
+            ".." => drop(segments.pop()),
+            other => segments.push(other),
+        }
+    }
+    let ends_open = matches!(path.rsplit('/').next(), Some("" | "." | ".."));
+    let end = if ends_open && !segments.is_empty() { "/" } else { "" };
+    format!("/{}{end}", segments.join("/"))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_path_without_doubt_has_one_reading() {
+        for path in ["/", "/public/x", "/a-b_c~d.e", "/a.b/c", "*"] {
+            assert_eq!(readings(path), [path], "{path}");
+        }
+    }
+
+    #[test]
+    fn whatever_a_server_may_see_is_among_the_readings() {
+        for (path, seen) in [
+            ("/public/../admin", "/admin"),
+            ("/public/%2e%2e/admin", "/admin"),
+            ("/public%2f..%2fadmin", "/admin"),
+            ("/public/..%2Fadmin", "/admin"),
+            ("/public/..%252fadmin", "/admin"),
+            ("/public/..;/admin", "/admin"),
+            ("/public;/../admin", "/admin"),
+            ("/public/..\\admin", "/admin"),
+            ("/public/..%5cadmin", "/admin"),
+            ("//admin", "/admin"),
+            ("/./admin", "/admin"),
+            ("/public/./../admin/", "/admin/"),
+            ("/%61dmin", "/admin"),
+            ("/admin;x=1/y", "/admin/y"),
+            ("/public/../../admin", "/admin"),
+        ] {
+            let readings = readings(path);
+            assert!(readings.iter().any(|reading| reading == seen), "{path}: {readings:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_sent_is_always_a_reading_and_they_are_few(path in "/[a/.;%25fe2\\\\]{0,24}") {
+            let readings = readings(&path);
+            prop_assert!(readings.contains(&crate::routes::decoded(&path)), "{readings:?}");
+            prop_assert!((1..=17).contains(&readings.len()), "{readings:?}");
+        }
+    }
+}

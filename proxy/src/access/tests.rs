@@ -1,0 +1,103 @@
+use std::sync::Arc;
+
+use http::HeaderValue;
+use maesh_config::{
+    model::{Grant, WorkloadKind},
+    rule::parse,
+};
+
+use super::*;
+
+fn pod(namespace: &str, account: Option<&str>) -> Workload {
+    Workload {
+        address: "10.1.0.9/32".parse().expect("an address"),
+        kind: WorkloadKind::Pod,
+        namespace: Some(namespace.into()),
+        name: "pod".into(),
+        service_account: account.map(Into::into),
+        node: None,
+        zone: None,
+    }
+}
+
+fn grant(sources: &[(&str, &str)], rules: &[&str]) -> Grant {
+    let source = |(namespace, name): &(&str, &str)| Arc::new(Account::new(*namespace, *name));
+    Grant {
+        target: "t".into(),
+        sources: sources.iter().map(source).collect(),
+        rules: rules.iter().map(|text| parse(text).expect("a rule").rule).collect(),
+    }
+}
+
+/// Endpoints of B and of D.
+fn access(of_b: Vec<Grant>, of_d: Vec<Grant>) -> Access {
+    let account = |name: &str, grants| AccountAccess { account: Arc::new(Account::new("shop", name)), grants };
+    Access::new(vec![account("b", of_b), account("d", of_d)])
+}
+
+fn places(admitted: &Admitted) -> Vec<u16> {
+    match admitted {
+        Admitted::All => panic!("access control is on"),
+        Admitted::Of(places) => places.to_vec(),
+    }
+}
+
+#[test]
+fn a_caller_reaches_what_its_own_grants_say() {
+    let access = access(
+        vec![
+            grant(&[("shop", "a")], &["PathRegexp(`^/a`)"]),
+            grant(&[("shop", "c"), ("x", "a")], &["PathRegexp(`^/c`)"]),
+        ],
+        vec![grant(&[("shop", "a")], &[])],
+    );
+    for (case, caller, path, want) in [
+        ("its own path", Some(pod("shop", Some("a"))), "/a", &[0, 1][..]),
+        ("that of another one", Some(pod("shop", Some("a"))), "/c", &[1]),
+        ("another caller", Some(pod("shop", Some("c"))), "/c", &[0]),
+        ("the path of the first", Some(pod("shop", Some("c"))), "/a", &[]),
+        ("the same name elsewhere", Some(pod("x", Some("a"))), "/c", &[0]),
+        ("and elsewhere still", Some(pod("y", Some("a"))), "/c", &[]),
+        ("nobody", None, "/a", &[]),
+        ("a pod of the host's network", Some(pod("shop", None)), "/a", &[]),
+        ("a path that is two", Some(pod("shop", Some("c"))), "/c/../a", &[]),
+    ] {
+        let fields = HeaderMap::new();
+        let request = AskedRequest { host: "web", path, method: "GET", fields: &fields };
+        assert_eq!(places(&access.admitted(caller.as_ref(), Some(request))), want, "{case}");
+    }
+    // A connection is no request.
+    assert_eq!(places(&access.admitted(Some(&pod("shop", Some("a"))), None)), [1]);
+}
+
+#[test]
+fn methods_fields_and_hosts_count() {
+    let access = access(
+        vec![grant(&[("shop", "a")], &["Method(`GET`) && HeaderRegexp(`x-a`, `1`)", "HostRegexp(`^b\\.`)"])],
+        vec![],
+    );
+    let caller = pod("shop", Some("a"));
+    for (method, host, value, want) in [
+        ("GET", "web", Some("1"), true),
+        ("POST", "web", Some("1"), false),
+        ("GET", "web", Some("2"), false),
+        ("GET", "web", None, false),
+        ("POST", "b.shop", None, true),
+    ] {
+        let mut fields = HeaderMap::new();
+        if let Some(value) = value {
+            fields.append("x-a", HeaderValue::from_static(value));
+        }
+        let request = AskedRequest { host, path: "/", method, fields: &fields };
+        let admitted = access.admitted(Some(&caller), Some(request));
+        assert_eq!((admitted.has(Some(0)), admitted.is_none()), (want, !want), "{method} {host} {value:?}");
+    }
+}
+
+#[test]
+fn an_endpoint_of_nobody_is_reached_by_nobody() {
+    let access = access(vec![grant(&[("shop", "a")], &[])], vec![]);
+    let admitted = access.admitted(Some(&pod("shop", Some("a"))), None);
+    assert!(admitted.has(Some(0)) && !admitted.has(Some(1)) && !admitted.has(None));
+    assert!(Admitted::All.has(None) && Admitted::All.is_all() && !Admitted::All.is_none());
+}
