@@ -4,6 +4,7 @@
 //! parts are snapshots of their own. So a pod that moves replaces the endpoints of one port and nothing else, however
 //! many names there are.
 
+mod admitted;
 mod apply;
 mod claims;
 mod demand;
@@ -35,6 +36,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc};
 
 pub(crate) use self::{
+    admitted::{AdmittedRequest, AdmittedStream, revoked},
     apply::{Apply, NotOpened, Ports},
     claims::Claims,
     demand::{PortLookup, find_port, ready_port},
@@ -94,6 +96,8 @@ pub(crate) struct Shared {
     pub(crate) runtime: Arc<Runtime>,
     /// When the last update was put in force, in seconds since the proxy started.
     pub(crate) updated: AtomicU64,
+    /// How often grants or identities have changed.
+    access_version: AtomicU64,
     wanted: mpsc::UnboundedSender<WantedResource>,
 }
 
@@ -158,6 +162,7 @@ impl Shared {
             tracer,
             runtime: Arc::default(),
             updated: AtomicU64::new(0),
+            access_version: AtomicU64::new(0),
             config,
             clock: Clock::new(),
             telemetry,

@@ -57,6 +57,8 @@ pub enum RelayEnd {
     EndpointReset,
     /// Both directions were silent for the idle time.
     Idle,
+    /// It may not go on: both connections were reset.
+    Cut,
 }
 
 /// Lets each thread lend so many pipes at once. Holds for the process.
@@ -72,13 +74,38 @@ pub async fn relay(caller: TcpStream, first_bytes: Bytes, endpoint: TcpStream, i
     let mut up = Direction::new(first_bytes);
     let mut down = Direction::new(Bytes::new());
     let end = carry(&caller, &endpoint, &mut up, &mut down, idle).await;
-    // Without lingering, closing is a reset. Where that cannot be set, the socket is gone already.
-    match end {
-        RelayEnd::Closed | RelayEnd::Idle => {}
-        RelayEnd::CallerReset => drop(endpoint.set_zero_linger()),
-        RelayEnd::EndpointReset => drop(caller.set_zero_linger()),
-    }
+    close(end, &caller, &endpoint);
     Relayed { to_endpoint: up.carried(), to_caller: down.carried(), end }
+}
+
+/// The same, until `cut` is over at the latest.
+pub(crate) async fn relay_until(
+    caller: TcpStream,
+    first_bytes: Bytes,
+    endpoint: TcpStream,
+    idle: Option<Duration>,
+    cut: impl Future<Output = ()>,
+) -> Relayed {
+    let mut up = Direction::new(first_bytes);
+    let mut down = Direction::new(Bytes::new());
+    let end = tokio::select! {
+        biased;
+        end = carry(&caller, &endpoint, &mut up, &mut down, idle) => end,
+        () = cut => RelayEnd::Cut,
+    };
+    close(end, &caller, &endpoint);
+    Relayed { to_endpoint: up.carried(), to_caller: down.carried(), end }
+}
+
+/// Has each socket end as the stream did. Without lingering, closing is a reset. Where that cannot be set, the socket is gone
+/// already.
+fn close(end: RelayEnd, caller: &TcpStream, endpoint: &TcpStream) {
+    if matches!(end, RelayEnd::CallerReset | RelayEnd::Cut) {
+        drop(endpoint.set_zero_linger());
+    }
+    if matches!(end, RelayEnd::EndpointReset | RelayEnd::Cut) {
+        drop(caller.set_zero_linger());
+    }
 }
 
 async fn carry(

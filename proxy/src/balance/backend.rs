@@ -87,14 +87,21 @@ pub(crate) struct Upstreams {
     pub(crate) ejected: EjectedUntil,
     /// Whose turn it is.
     pub(crate) turn: Arc<AtomicU32>,
-    /// Every endpoint of the set, usable or not, so that none loses its identity by a change of condition.
-    all: Vec<Arc<Endpoint>>,
+    /// Every endpoint of the set, usable or not, so that none loses its identity by a change of condition; with the place of its
+    /// ServiceAccount. Sorted by address.
+    all: Vec<(Arc<Endpoint>, Option<u16>)>,
 }
 
 impl Upstreams {
+    /// The place of the ServiceAccount that an endpoint belongs to; `None` where there is no such endpoint.
+    pub(crate) fn account_of(&self, address: SocketAddr) -> Option<Option<u16>> {
+        let found = self.all.binary_search_by_key(&address, |(endpoint, _)| endpoint.address);
+        found.ok().map(|at| self.all[at].1)
+    }
+
     /// Whether one of the endpoints has this address, on any port.
     pub(crate) fn has_endpoint_at(&self, address: IpAddr) -> bool {
-        self.all.iter().any(|endpoint| endpoint.address.ip().to_canonical() == address)
+        self.all.iter().any(|(endpoint, _)| endpoint.address.ip().to_canonical() == address)
     }
 }
 
@@ -161,7 +168,7 @@ impl Upstreams {
         policy: Arc<BackendPolicy>,
         usable: Vec<Candidate>,
         hinted: bool,
-        all: Vec<Arc<Endpoint>>,
+        all: Vec<(Arc<Endpoint>, Option<u16>)>,
         (ejected, turn): (EjectedUntil, Arc<AtomicU32>),
         tls: Option<Arc<Tls>>,
         access: Arc<Access>,
@@ -209,7 +216,7 @@ impl BackendPort {
     /// Connections to its endpoints that are kept for further requests: unused ones of HTTP/1.1, and all of HTTP/2.
     pub(crate) fn kept_connections(&self) -> (usize, usize) {
         let upstreams = self.upstreams.load();
-        let kept = upstreams.all.iter().map(|endpoint| endpoint.peer.kept());
+        let kept = upstreams.all.iter().map(|(endpoint, _)| endpoint.peer.kept());
         kept.fold((0, 0), |(h1, h2), (more1, more2)| (h1 + more1, h2 + more2))
     }
 
@@ -253,8 +260,8 @@ impl BackendPort {
         let mut candidates = Vec::with_capacity(endpoints.len());
         for facts in endpoints {
             // Both lists are sorted by address.
-            let endpoint = match old.all.binary_search_by_key(&facts.address, |endpoint| endpoint.address) {
-                Ok(found) => old.all[found].clone(),
+            let endpoint = match old.all.binary_search_by_key(&facts.address, |(endpoint, _)| endpoint.address) {
+                Ok(found) => old.all[found].0.clone(),
                 Err(_) => Endpoint::new(facts.address, (!old.all.is_empty()).then_some(now)),
             };
             if usable(facts) {
@@ -266,9 +273,9 @@ impl BackendPort {
                     account: facts.account,
                 });
             }
-            all.push(endpoint);
+            all.push((endpoint, facts.account));
         }
-        all.sort_unstable_by_key(|endpoint| endpoint.address);
+        all.sort_unstable_by_key(|(endpoint, _)| endpoint.address);
         candidates.sort_unstable_by_key(|candidate| candidate.endpoint.address);
         let stays = |endpoint: &Arc<Endpoint>| {
             candidates.binary_search_by_key(&endpoint.address, |candidate| candidate.endpoint.address).is_ok()

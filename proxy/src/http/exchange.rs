@@ -25,7 +25,7 @@ use crate::{
     balance::Share,
     clock::Clock,
     reason::Reason,
-    state::{BackendPort, Counts, InFlight, Port},
+    state::{AdmittedStream, BackendPort, Counts, InFlight, Port},
     telemetry::{AccessRecord, EndedRequest, MethodLabel, RequestDetails, RequestRecord, RequestTrace, SpanValue},
     upstream::BodyError,
 };
@@ -59,6 +59,8 @@ pub(crate) struct Exchange {
     pub(crate) complete: Option<Instant>,
     /// When the response has to have ended.
     pub(crate) end: Option<tokio::time::Instant>,
+    /// What it was admitted with, where it may be cut for that.
+    pub(crate) admitted: Option<Box<AdmittedStream>>,
     /// Its place among the caller's requests to the backend.
     pub(crate) share: Option<Share>,
     /// What its caller is charged for it, where the charge for the caller's connection does not cover it.
@@ -96,6 +98,7 @@ impl Exchange {
             received: 0,
             complete: None,
             end: None,
+            admitted: None,
             share: None,
             permit: None,
             in_flight: None,
@@ -400,13 +403,16 @@ pub(crate) struct Recorded {
     exchange: Option<Box<Exchange>>,
     /// Elapses when the response has to have ended.
     end: Option<Pin<Box<Sleep>>>,
+    /// Over when the caller is admitted no more.
+    revoked: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
 
 impl Recorded {
     /// `exchange` ends with `body`.
-    pub(crate) fn new(body: Body, exchange: Box<Exchange>) -> Self {
+    pub(crate) fn new(body: Body, mut exchange: Box<Exchange>) -> Self {
         let end = exchange.end.map(|end| Box::pin(sleep_until(end)));
-        Self { body, exchange: Some(exchange), end }
+        let revoked = exchange.admitted.take().map(|admitted| Box::pin(admitted.revoked()) as Pin<Box<_>>);
+        Self { body, exchange: Some(exchange), end, revoked }
     }
 
     /// Bytes that were read from the endpoint and not asked for yet.
@@ -416,7 +422,7 @@ impl Recorded {
 
     /// No body, for a response whose exchange the tunnel has.
     pub(crate) fn nothing() -> Self {
-        Self { body: Body::empty(), exchange: None, end: None }
+        Self { body: Body::empty(), exchange: None, end: None, revoked: None }
     }
 }
 
@@ -433,6 +439,15 @@ impl http_body::Body for Recorded {
                 exchange.reason = Some(Reason::RequestTimeout);
             }
             return Poll::Ready(Some(Err(BodyError::TimedOut)));
+        }
+        if let Some(revoked) = &mut this.revoked
+            && revoked.as_mut().poll(cx).is_ready()
+        {
+            this.revoked = None;
+            if let Some(exchange) = &mut this.exchange {
+                exchange.reason = Some(Reason::Denied);
+            }
+            return Poll::Ready(Some(Err(BodyError::Denied)));
         }
         let frame = Pin::new(&mut this.body).poll_frame(cx);
         if let Poll::Ready(Some(Ok(frame))) = &frame

@@ -32,7 +32,7 @@ use crate::{
     fields::AddedFields,
     policy::CalledEvent,
     reason::Reason,
-    state::{BackendPort, Endpoint, InFlight, Port},
+    state::{AdmittedRequest, AdmittedStream, BackendPort, Endpoint, InFlight, Port, revoked},
     telemetry::RequestTrace,
     upstream::{Answer, Dial, Failure, ResponseRest, Reuse, Tls, Upgraded},
 };
@@ -54,6 +54,8 @@ pub(crate) struct ForwardedResponse {
     pub(crate) switched: Option<Upgraded>,
     /// The cookie that keeps the caller at the endpoint, where it has none.
     pub(crate) cookie: Option<HeaderValue>,
+    /// What it was admitted with, where access control is on and it goes on.
+    pub(crate) admitted: Option<Box<AdmittedStream>>,
 }
 
 /// Whether the endpoints of a backend are spoken to over HTTP/2: where its policy says so, and for gRPC, which cannot do without.
@@ -120,12 +122,16 @@ pub(super) fn admitted(caller: &Caller, upstreams: &Upstreams, head: &request::P
     if !caller.shared.controls_access() {
         return Ok(Admitted::All);
     }
-    let host = head.headers.get(header::HOST).map(HeaderValue::as_bytes);
-    let host = host.or_else(|| head.uri.authority().map(|authority| authority.as_str().as_bytes()));
-    let host = host.and_then(Host::parse);
+    let host = host_of(head);
     let request = AskedRequest::of(host.as_ref().map_or("", Host::as_str), head);
     let admitted = caller.shared.admitted(upstreams, caller.address, Some(request));
     if admitted.is_none() { Err(Reason::Denied) } else { Ok(admitted) }
+}
+
+/// The host of a request in the form in which it leaves the proxy.
+fn host_of(head: &request::Parts) -> Option<Host<'_>> {
+    let field = head.headers.get(header::HOST).map(HeaderValue::as_bytes);
+    field.or_else(|| head.uri.authority().map(|authority| authority.as_str().as_bytes())).and_then(Host::parse)
 }
 
 /// A request on its way to the endpoints of one backend.
@@ -170,12 +176,52 @@ impl Forwarding<'_> {
         }
         shape(head, self.spoken.http2.then_some(&uri::Scheme::HTTP))?;
         let began = if has_breaker { Some(breaker::enter(self.backend, &self.caller.worker)?) } else { None };
-        let sent = self.try_endpoints(head, affinity, in_flight, permit).await;
+        let sent = match shared.controls_access() {
+            false => self.try_endpoints(head, affinity, in_flight, permit).await,
+            true => Box::pin(self.while_admitted(head, affinity, in_flight, permit)).await,
+        };
         if let Some(began) = began {
             let status = sent.as_ref().map_or_else(|reason| reason.status(), |sent| sent.head.status);
             breaker::leave(self.backend, shared, status, began.elapsed());
         }
         sent
+    }
+
+    /// The same, and no longer than the caller is admitted.
+    async fn while_admitted(
+        &self,
+        head: &request::Parts,
+        affinity: Affinity,
+        in_flight: InFlight,
+        permit: Option<ExchangePermit>,
+    ) -> Result<ForwardedResponse, Reason> {
+        let is_admitted = || admitted(self.caller, &self.backend.upstreams.load(), head).is_ok();
+        tokio::select! {
+            biased;
+            sent = self.try_endpoints(head, affinity, in_flight, permit) => {
+                let mut sent = sent?;
+                // What is complete has nothing left to be cut.
+                if sent.whole.is_none() {
+                    sent.admitted = self.admitted_stream(head, &sent.in_flight);
+                }
+                Ok(sent)
+            }
+            () = revoked(&self.caller.shared, is_admitted) => Err(Reason::Denied),
+        }
+    }
+
+    /// What a stream was admitted with that has begun and goes on.
+    fn admitted_stream(&self, head: &request::Parts, in_flight: &InFlight) -> Option<Box<AdmittedStream>> {
+        Some(Box::new(AdmittedStream {
+            shared: self.caller.shared.clone(),
+            caller: self.caller.address,
+            backend: self.backend.clone(),
+            endpoint: in_flight.endpoint()?,
+            request: Some(AdmittedRequest {
+                host: host_of(head).as_ref().map_or("", Host::as_str).into(),
+                head: head.clone(),
+            }),
+        }))
     }
 
     async fn try_endpoints(
@@ -346,6 +392,7 @@ impl Forwarding<'_> {
             ResponseRest::Upgraded(upgraded) => (Body::empty(), None, Some(upgraded)),
         };
         let backend = self.backend.clone();
-        Ok(ForwardedResponse { head, body, backend, in_flight, permit, attempts, whole, switched, cookie })
+        let admitted = None;
+        Ok(ForwardedResponse { head, body, backend, in_flight, permit, attempts, whole, switched, cookie, admitted })
     }
 }

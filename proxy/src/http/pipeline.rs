@@ -171,13 +171,14 @@ async fn forward(
     }
     let trace = exchange.trace();
     let as_what = Spoken { http2, upgrade: wanted.is_some(), grpc: exchange.is_grpc() };
-    let ForwardedResponse { head, body, backend, in_flight, permit, attempts, whole, switched, cookie } =
+    let ForwardedResponse { head, body, backend, in_flight, permit, attempts, whole, switched, cookie, admitted } =
         forward::send(caller, port, backend, request, as_what, trace.as_deref()).await?;
     exchange.backend = Some(backend);
     exchange.permit = permit;
     exchange.in_flight = Some(in_flight);
     exchange.attempts = attempts;
     exchange.complete = whole;
+    exchange.admitted = admitted;
     exchange.activity.limit(idle);
     let mut response = Response::from_parts(*head, body);
     *response.version_mut() = Version::HTTP_11;

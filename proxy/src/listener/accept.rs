@@ -23,7 +23,7 @@ use crate::{
     loops::StreamOrigin,
     reason::Reason,
     routes::RouteFacts,
-    state::{InFlight, Listening, PortLookup, ServiceEntry, Shared, Target, find_port},
+    state::{AdmittedStream, InFlight, Listening, PortLookup, ServiceEntry, Shared, Target, find_port},
     tcp,
     tls::{self, Opening},
     worker::{Worker, Workers},
@@ -387,7 +387,7 @@ async fn serve_tcp(worker: &Arc<Worker>, stream: TcpStream, first: Bytes, caller
     };
     let counts = shared.telemetry.stream(&called.name, port);
     let logged = StreamLog::begin(worker, caller, &called.name, port);
-    let (endpoint, in_flight, idle) =
+    let (endpoint, in_flight, idle, admitted) =
         match endpoint_for(worker, caller, &called, port, protocol, server_name.as_deref()).await {
             Ok(found) => found,
             Err(reason) => {
@@ -404,7 +404,10 @@ async fn serve_tcp(worker: &Arc<Worker>, stream: TcpStream, first: Bytes, caller
     };
     counts.connections.inc();
     shared.telemetry.open_tcp.inc();
-    let relayed = tcp::relay(stream, first, endpoint, idle).await;
+    let relayed = match admitted {
+        None => tcp::relay(stream, first, endpoint, idle).await,
+        Some(admitted) => tcp::relay_until(stream, first, endpoint, idle, admitted.revoked()).await,
+    };
     shared.telemetry.open_tcp.dec();
     counts.received.inc_by(relayed.to_endpoint);
     counts.sent.inc_by(relayed.to_caller);
@@ -423,7 +426,7 @@ async fn endpoint_for(
     port: u16,
     protocol: Protocol,
     server_name: Option<&str>,
-) -> Result<(TcpStream, InFlight, Option<Duration>), Reason> {
+) -> Result<(TcpStream, InFlight, Option<Duration>, Option<AdmittedStream>), Reason> {
     let shared = &worker.shared;
     let port = match find_port(shared, called, port, protocol).await {
         PortLookup::Port(port) => port,
@@ -450,18 +453,25 @@ async fn endpoint_for(
     if local_only {
         shared.wait_for_workload(caller).await;
     }
-    let dialled = match tcp::dial(worker, caller, &port.runtime, backend).await {
+    let (dialled, backend) = match tcp::dial(worker, caller, &port.runtime, backend).await {
         Err(reason) if reason.is_unreachable() => match port.fallback_of(backend) {
             Some(fallback) => match tcp::dial(worker, caller, &port.runtime, fallback).await {
-                Err(Reason::Denied) => Err(reason),
-                dialled => dialled,
+                Err(Reason::Denied) => (Err(reason), backend),
+                dialled => (dialled, fallback),
             },
-            None => Err(reason),
+            None => (Err(reason), backend),
         },
-        dialled => dialled,
+        dialled => (dialled, backend),
     };
-    let (endpoint, in_flight) = dialled?;
-    Ok((endpoint, in_flight, idle))
+    let (stream, in_flight) = dialled?;
+    let admitted = in_flight.endpoint().filter(|_| shared.controls_access()).map(|endpoint| AdmittedStream {
+        shared: shared.clone(),
+        caller,
+        backend: backend.clone(),
+        endpoint,
+        request: None,
+    });
+    Ok((stream, in_flight, idle, admitted))
 }
 
 /// Ends a stream so that the caller sees an error and not an end.

@@ -233,7 +233,10 @@ impl Apply {
 
     fn carry_out_one(&mut self, effect: Effect, tables: &mut Tables) {
         match effect {
-            Effect::Mesh(mesh) => self.shared.mesh.store(Arc::new(MeshFacts::from(&*mesh))),
+            Effect::Mesh(mesh) => {
+                self.shared.mesh.store(Arc::new(MeshFacts::from(&*mesh)));
+                self.shared.access_changed();
+            }
             Effect::Name(name) => self.set_name(&name, tables),
             Effect::NameGone(name) => self.remove_name(&name, tables),
             Effect::Workload(workload) => tables.workloads.push(workload),
@@ -303,6 +306,7 @@ impl Apply {
         if !tables.workloads.is_empty() || !tables.workloads_gone.is_empty() {
             let now = self.shared.clock.coarse();
             self.shared.workloads.apply(&tables.workloads, &tables.workloads_gone, now);
+            self.shared.access_changed();
         }
     }
 
@@ -315,6 +319,8 @@ impl Apply {
         let backend = self.runtime.of(id, &policy);
         let now = self.shared.clock.coarse();
         self.leaving.extend(backend.replace(policy, endpoints, self.graph.place(), now));
+        // Also endpoints alone: whose they are may be another one's.
+        self.shared.access_changed();
     }
 
     fn publish(&mut self, name: &ServiceName, published: &[PublishedPort]) {

@@ -6,7 +6,7 @@ use std::{
     pin::pin,
     sync::{
         Arc, Weak,
-        atomic::{AtomicBool, AtomicU8, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -27,7 +27,7 @@ use crate::{
     balance::FAILURE,
     loops::OwnEnd,
     reason::Reason,
-    state::{BackendPort, Endpoint, InFlight, ServiceEntry},
+    state::{AdmittedStream, BackendPort, Endpoint, InFlight, ServiceEntry},
     telemetry::{FlowEnd, FlowTelemetry},
 };
 
@@ -51,6 +51,8 @@ pub(super) struct FlowParts {
     pub(super) avoided: Avoided,
     pub(super) permit: FlowPermit,
     pub(super) counts: Arc<FlowTelemetry>,
+    /// What it was admitted with, where access control is on.
+    pub(super) admitted: Option<AdmittedStream>,
     /// What is counted for as long as it lives.
     pub(super) _held: (InFlight, [Option<OwnEnd>; 2]),
 }
@@ -62,6 +64,8 @@ pub(super) struct Flow {
     answered: AtomicBool,
     /// Whether it has to end; see [`MOVED`] and [`REFUSED`].
     over: AtomicU8,
+    /// The version of grants and identities by which it was admitted last.
+    admitted_by: AtomicU64,
 }
 
 /// Its endpoint is none of the Service any more, or the listener serves another one.
@@ -89,11 +93,20 @@ enum Received {
     Refused,
     /// There is nobody to pass them on to.
     NoListener,
+    /// The caller is admitted no more.
+    Denied,
 }
 
 impl Flow {
     pub(super) fn new(parts: FlowParts) -> Self {
-        Self { parts, opened: Instant::now(), answered: AtomicBool::new(false), over: AtomicU8::new(0) }
+        let version = parts.admitted.as_ref().map_or(0, |admitted| admitted.shared.access_version());
+        Self {
+            parts,
+            opened: Instant::now(),
+            answered: AtomicBool::new(false),
+            over: AtomicU8::new(0),
+            admitted_by: AtomicU64::new(version),
+        }
     }
 
     pub(super) fn endpoint(&self) -> &Arc<Endpoint> {
@@ -112,6 +125,21 @@ impl Flow {
             && !self.parts.endpoint.is_gone()
             && self.over.load(Ordering::Acquire) == 0
             && !self.parts.permit.is_shed()
+            && self.is_admitted()
+    }
+
+    /// Whether its caller is still admitted to its endpoint. Asked for each datagram, and looked up when something changed.
+    fn is_admitted(&self) -> bool {
+        let Some(admitted) = &self.parts.admitted else { return true };
+        let version = admitted.shared.access_version();
+        if self.admitted_by.load(Ordering::Relaxed) == version {
+            return true;
+        }
+        let holds = admitted.holds();
+        if holds {
+            self.admitted_by.store(version, Ordering::Relaxed);
+        }
+        holds
     }
 
     /// Counts a datagram that was dropped.
@@ -186,6 +214,7 @@ impl Flow {
                         Received::Some => tokio::task::yield_now().await,
                         Received::All => ready.clear_ready(),
                         Received::Refused => return FlowEnd::Refused,
+                        Received::Denied => return FlowEnd::Moved,
                         Received::NoListener => return FlowEnd::Closed,
                     }
                     continue;
@@ -224,6 +253,9 @@ impl Flow {
     }
 
     fn receive(&self, port: &DatagramPort, listener: &Weak<OwnedFd>) -> Received {
+        if !self.is_admitted() {
+            return Received::Denied;
+        }
         with_batch(|batch| match batch.receive(self.parts.upstream.as_fd(), REPLIES) {
             Ok(count) => {
                 let Some(listener) = listener.upgrade() else { return Received::NoListener };

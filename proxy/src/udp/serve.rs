@@ -28,7 +28,10 @@ use crate::{
     loops::StreamOrigin,
     reason::Reason,
     routes::RouteFacts,
-    state::{BackendPort, Endpoint, InFlight, Listening, Port, PortLookup, ServiceEntry, Shared, Target, find_port},
+    state::{
+        AdmittedStream, BackendPort, Endpoint, InFlight, Listening, Port, PortLookup, ServiceEntry, Shared, Target,
+        find_port,
+    },
     worker::{Worker, Workers},
 };
 
@@ -315,6 +318,13 @@ impl DatagramPort {
             called: to.called.clone(),
             number: to.number,
             backend: backend.clone(),
+            admitted: shared.controls_access().then(|| AdmittedStream {
+                shared: shared.clone(),
+                caller,
+                backend: backend.clone(),
+                endpoint: endpoint.address,
+                request: None,
+            }),
             endpoint,
             avoided,
             permit,

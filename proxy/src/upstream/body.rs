@@ -25,6 +25,9 @@ pub(crate) enum BodyError {
     /// The time that the request may take is over.
     #[error("the time of the request is over")]
     TimedOut,
+    /// The caller is admitted no more.
+    #[error("access control admits the caller no more")]
+    Denied,
     /// The stream or the connection of HTTP/2 failed.
     #[error("the stream ended: {0}")]
     Http2(maesh_http2::Error),

@@ -24,7 +24,7 @@ use super::{
     frames::{Boundary, GOING_AWAY, GOING_AWAY_MASKED},
     sides::CallerSide,
 };
-use crate::{http::exchange::Exchange, socket::DisconnectWatch, upstream::Upgraded};
+use crate::{http::exchange::Exchange, reason::Reason, socket::DisconnectWatch, upstream::Upgraded};
 
 /// Bytes read at once from either side, and held at most for each direction.
 const BUFFER: usize = 16 * 1024;
@@ -56,11 +56,17 @@ impl Tunnel {
         } else {
             (TunnelDirection::opaque(), TunnelDirection::opaque())
         };
-        let end = carry(&mut caller, &mut endpoint, &mut up, &mut down, self.idle, &exchange).await;
+        let revoked = exchange.admitted.take().map(|admitted| Box::pin(admitted.revoked()) as Pin<Box<_>>);
+        let end = carry(&mut caller, &mut endpoint, (&mut up, &mut down), self.idle, &exchange, revoked).await;
         match end {
             TunnelEnd::Closed | TunnelEnd::Idle => {}
             TunnelEnd::CallerReset => endpoint.reset(),
             TunnelEnd::EndpointReset => caller.reset(),
+            TunnelEnd::Denied => {
+                exchange.reason = Some(Reason::Denied);
+                endpoint.reset();
+                caller.reset();
+            }
         }
         exchange.received = up.carried;
         exchange.sent = down.carried;
@@ -77,6 +83,8 @@ enum TunnelEnd {
     EndpointReset,
     /// Both directions were silent for the idle time.
     Idle,
+    /// The caller is admitted no more.
+    Denied,
 }
 
 /// Which side of a direction is gone.
@@ -89,10 +97,10 @@ enum Side {
 async fn carry(
     caller: &mut CallerSide,
     endpoint: &mut Upgraded,
-    up: &mut TunnelDirection,
-    down: &mut TunnelDirection,
+    (up, down): (&mut TunnelDirection, &mut TunnelDirection),
     idle: Option<Duration>,
     exchange: &Exchange,
+    mut revoked: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
 ) -> TunnelEnd {
     let mut closing = exchange.caller.worker.closing();
     let mut draining = pin!(async {
@@ -110,6 +118,9 @@ async fn carry(
             is_draining = true;
             up.end_soon();
             down.end_soon();
+        }
+        if revoked.as_mut().is_some_and(|revoked| revoked.as_mut().poll(cx).is_ready()) {
+            return Poll::Ready(TunnelEnd::Denied);
         }
         let upwards = up.poll(cx, Pin::new(&mut *caller), Pin::new(&mut *endpoint));
         let downwards = down.poll(cx, Pin::new(&mut *endpoint), Pin::new(&mut *caller));
