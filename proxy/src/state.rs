@@ -441,13 +441,18 @@ impl Port {
         self.fallbacks.iter().find(|(of, _)| Arc::ptr_eq(of, backend)).map(|(_, fallback)| fallback)
     }
 
+    /// The number of the route that takes a request or connection; `None` where none does, so that the Service itself has it.
+    /// `facts` is called where a route asks for them.
+    pub(crate) fn route<'f>(&self, facts: impl FnOnce() -> RouteFacts<'f>) -> Option<usize> {
+        match &self.rules {
+            None => (!self.routes.is_empty()).then_some(0),
+            Some(rules) => rules.find(&facts()),
+        }
+    }
+
     /// Picks a backend by route and weight; `draw` is a uniformly random number. `facts` is called where a route asks for them.
     pub(crate) fn target<'f>(&self, facts: impl FnOnce() -> RouteFacts<'f>, draw: u64) -> Target<'_> {
-        let route = match &self.rules {
-            None => self.routes.first(),
-            Some(rules) => rules.find(&facts()).and_then(|number| self.routes.get(number)),
-        };
-        match route {
+        match self.route(facts).and_then(|number| self.routes.get(number)) {
             Some(route) => route.pick(draw),
             None if self.own_refuses => Target::NotUnderstood,
             None => Target::Backend(&self.own),

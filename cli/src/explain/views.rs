@@ -73,7 +73,7 @@ pub fn proxy(explainer: Explainer) -> Query {
         let port = text(parameters, "port").map(|port| port.parse());
         let port = port.transpose().map_err(|_| "port must be a number from 1 to 65535")?;
         let (host, caller) = (name(parameters)?, address(parameters)?);
-        to_json(&explainer.explain(&maesh_proxy::explain::Question { host, caller, port }))
+        to_json(&explainer.explain(&maesh_proxy::explain::Question { host, caller, port, sent: None }))
     };
     Box::new(move |parameters, _| Box::pin(std::future::ready(answer(&parameters))))
 }

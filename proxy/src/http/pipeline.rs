@@ -4,6 +4,7 @@
 
 use std::{
     cell::OnceCell,
+    net::IpAddr,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -122,20 +123,28 @@ fn route<'a>(
     head: &request::Parts,
 ) -> Result<&'a Arc<BackendPort>, Reason> {
     let name = host.filter(|_| port.rules.is_some()).and_then(|host| route::Host::parse(host.as_bytes()));
-    let facts = || RouteFacts {
-        host: name.as_ref().map_or("", route::Host::as_str),
-        sent_path: head.uri.path(),
-        query: head.uri.query(),
-        method: head.method.as_str(),
-        fields: &head.headers,
-        caller: caller.address,
-        path: OnceCell::new(),
-    };
-    match port.target(facts, caller.worker.draw()) {
+    match port.target(|| route_facts(name.as_ref(), head, caller.address), caller.worker.draw()) {
         Target::Backend(backend) => Ok(backend),
         Target::Missing => Err(Reason::BadBackend),
         Target::NotUnderstood => Err(Reason::UnsupportedPolicy),
         Target::Nowhere => Err(Reason::NoEndpoints),
+    }
+}
+
+/// A request of `caller`, as rules see it; `host` is what [`check`] found.
+pub(crate) fn route_facts<'a>(
+    host: Option<&'a route::Host<'_>>,
+    head: &'a request::Parts,
+    caller: IpAddr,
+) -> RouteFacts<'a> {
+    RouteFacts {
+        host: host.map_or("", route::Host::as_str),
+        sent_path: head.uri.path(),
+        query: head.uri.query(),
+        method: head.method.as_str(),
+        fields: &head.headers,
+        caller,
+        path: OnceCell::new(),
     }
 }
 
