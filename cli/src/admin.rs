@@ -41,7 +41,7 @@ const BACKLOG: i32 = 1024;
 const WORKERS: usize = 2;
 /// Largest body read (a log filter).
 const BODY_LIMIT: usize = 4096;
-/// Longest question behind a question mark.
+/// Longest question behind a question mark, where it needs no more.
 const QUERY_LIMIT: usize = 2048;
 /// Longest time that an answer may take, and that a body may.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -51,9 +51,29 @@ pub type ReadinessCheck = Box<dyn Fn() -> Result<(), String> + Send + Sync>;
 /// Makes one answer of the status API.
 pub type View = Box<dyn Fn() -> Value + Send + Sync>;
 /// Makes one answer that depends on parameters and, where answers are rationed, on who asks; the error says what is wrong.
-pub type Query = Box<dyn Fn(Parameters, IpAddr) -> BoxFuture<'static, Result<Value, String>> + Send + Sync>;
+type Answer = Box<dyn Fn(Parameters, IpAddr) -> BoxFuture<'static, Result<Value, String>> + Send + Sync>;
 /// What stands behind the question mark, each name once.
 pub type Parameters = BTreeMap<String, String>;
+
+/// A question that can be asked.
+pub struct Query {
+    limit: usize,
+    answer: Answer,
+}
+
+impl Query {
+    /// One that is answered so.
+    pub fn new(
+        answer: impl Fn(Parameters, IpAddr) -> BoxFuture<'static, Result<Value, String>> + Send + Sync + 'static,
+    ) -> Self {
+        Self { limit: QUERY_LIMIT, answer: Box::new(answer) }
+    }
+
+    /// The same, where what stands behind the question mark may have so many bytes.
+    pub fn up_to(self, limit: usize) -> Self {
+        Self { limit, ..self }
+    }
+}
 
 /// What the endpoint shows.
 pub struct Admin {
@@ -271,11 +291,11 @@ impl Admin {
 
 /// One answer that depends on parameters.
 async fn ask(query: &Query, question: &str, from: IpAddr) -> Response<Full<Bytes>> {
-    if question.len() > QUERY_LIMIT {
+    if question.len() > query.limit {
         return text(StatusCode::URI_TOO_LONG, "the question is too long\n");
     }
     let parameters = form_urlencoded::parse(question.as_bytes()).into_owned().collect();
-    match query(parameters, from).await {
+    match (query.answer)(parameters, from).await {
         Ok(answer) => json_answer(&answer),
         Err(why) => text(StatusCode::BAD_REQUEST, why + "\n"),
     }

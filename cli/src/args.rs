@@ -2,6 +2,7 @@
 //!
 //! Nothing reads flags or the environment later.
 
+mod asked;
 mod cluster_dns;
 mod defaults;
 mod inspect;
@@ -27,7 +28,12 @@ use maesh_config::{Zone, duration, model::Protocol};
 pub use uninstall::{LeaveArgs, UninstallArgs};
 
 use self::parse::{network, socket};
-pub use self::{own::OwnArgs, refused::refuse, telemetry::TelemetryArgs};
+pub use self::{
+    asked::Asked,
+    own::OwnArgs,
+    refused::{refuse, refuse_combination},
+    telemetry::TelemetryArgs,
+};
 
 /// A service mesh for Kubernetes without sidecars.
 ///

@@ -6,20 +6,23 @@ mod collect;
 mod failures;
 mod print;
 mod report;
+pub mod sent;
+mod taken;
 pub mod views;
 
 use std::process::ExitCode;
 
 use crate::{
-    args::{ExplainArgs, Output},
+    args::{ExplainArgs, Output, refuse_combination},
     inspect::Mesh,
     terminal,
 };
 
 /// Asks, and prints what was said. Exit code 0: the caller is served.
 pub async fn run(args: ExplainArgs) -> anyhow::Result<ExitCode> {
+    let sent = args.sent().unwrap_or_else(|why| refuse_combination("explain", &why));
     let mesh = Mesh::of(args.admin, &args.cluster).await?;
-    let collected = collect::collect(&mesh, &args).await;
+    let collected = collect::collect(&mesh, &args, sent).await;
     let report = report::Report::of(collected);
     match args.output {
         Output::Json => terminal::json(&report)?,

@@ -34,6 +34,8 @@ mod upgrade;
 
 pub(crate) use answer::final_response;
 pub(crate) use caller::Caller;
+pub(crate) use check::check_head;
+pub(crate) use pipeline::route_facts;
 pub(crate) use route::{Host, find as find_called, named, port_on};
 #[cfg(feature = "instructions")]
 pub(crate) use server::instructions as server_instructions;

@@ -488,13 +488,18 @@ impl Port {
         self.fallbacks.iter().find(|(of, _)| Arc::ptr_eq(of, backend)).map(|(_, fallback)| fallback)
     }
 
-    /// The route that takes a request or connection; `None` where that is the Service itself. `facts` is called where a route asks
-    /// for them.
-    pub(crate) fn route<'f>(&self, facts: impl FnOnce() -> RouteFacts<'f>) -> Option<&WeightedRoute> {
+    /// The number of the route that takes a request or connection; `None` where none does, so that the Service itself has it.
+    /// `facts` is called where a route asks for them.
+    pub(crate) fn route_number<'f>(&self, facts: impl FnOnce() -> RouteFacts<'f>) -> Option<usize> {
         match &self.rules {
-            None => self.routes.first(),
-            Some(rules) => rules.find(&facts()).and_then(|number| self.routes.get(number)),
+            None => (!self.routes.is_empty()).then_some(0),
+            Some(rules) => rules.find(&facts()),
         }
+    }
+
+    /// That route.
+    pub(crate) fn route<'f>(&self, facts: impl FnOnce() -> RouteFacts<'f>) -> Option<&WeightedRoute> {
+        self.route_number(facts).and_then(|number| self.routes.get(number))
     }
 
     /// Picks a backend of `route` by weight, or the Service itself; `draw` is a uniformly random number.

@@ -3,8 +3,9 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::Args;
+use http::{HeaderName, HeaderValue, Method};
 
-use super::{Output, defaults, parse};
+use super::{Asked, Output, asked, defaults, parse};
 
 /// Which mesh to look at.
 #[derive(Debug, Clone, Args)]
@@ -21,65 +22,14 @@ pub struct ClusterArgs {
     pub namespace: String,
 }
 
-/// What is asked about: a name, and the port where it was written with one.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Asked {
-    /// The name, without anything around it.
-    pub name: String,
-    /// The port written behind it, or that of the URL's scheme.
-    pub port: Option<u16>,
-}
-
-impl Asked {
-    /// Reads a name, `NAME:PORT` or a URL. The scheme's port counts only where a path could not be meant otherwise: a URL.
-    fn parse(written: &str) -> Result<Self, String> {
-        let asked = Self::split(written)?;
-        parse::name(&asked.name)?;
-        Ok(asked)
-    }
-
-    fn split(written: &str) -> Result<Self, String> {
-        let (scheme, rest) = match written.split_once("://") {
-            Some((scheme, rest)) => (Some(scheme.to_ascii_lowercase()), rest),
-            None => (None, written),
-        };
-        let rest = if scheme.is_some() { rest.split(['/', '?', '#']).next().unwrap_or_default() } else { rest };
-        let rest = if scheme.is_some() { rest.rsplit_once('@').map_or(rest, |(_, host)| host) } else { rest };
-        let usual = match scheme.as_deref() {
-            Some("http" | "ws") => Some(80),
-            Some("https" | "wss") => Some(443),
-            Some(no @ ("ftp" | "ftps" | "file")) => {
-                return Err(format!(
-                    "the mesh does not carry {no}://; write http://web.shop.maesh, or a name with its port: {rest}:PORT"
-                ));
-            }
-            _ => None,
-        };
-        if let Some(address) = rest.strip_prefix('[') {
-            let (address, port) = address.split_once(']').ok_or_else(|| format!("{written:?} lacks the closing ]"))?;
-            let port = port.strip_prefix(':').map(|port| number(written, port)).transpose()?;
-            return Ok(Self { name: address.to_owned(), port: port.or(usual) });
-        }
-        match rest.split_once(':') {
-            // An IPv6 address has several.
-            Some((name, port)) if !port.contains(':') => {
-                Ok(Self { name: name.to_owned(), port: Some(number(written, port)?) })
-            }
-            _ => Ok(Self { name: rest.to_owned(), port: usual }),
-        }
-    }
-}
-
-fn number(written: &str, port: &str) -> Result<u16, String> {
-    let number = port.parse().ok().filter(|port| *port > 0);
-    number.ok_or_else(|| format!("{port:?} in {written:?} is no port; ports are 1 to 65535"))
-}
-
 /// Show what a name resolves to for a pod, where the request goes, and what is wrong
 ///
 /// It asks the running roles: dns for its answer to this caller and the rule behind it, the proxy in that answer for the
 /// listener, Service and endpoints that a request would reach, and the controller for what it knows of the Service and of
 /// the caller. Nothing is sent to a backend, and nothing changes.
+///
+/// For a URL it says which route the request takes, decided by the proxy with the code that decides it for requests. METHOD
+/// stands right before the URL. Of https:// and tls:// only the server name is asked about: the mesh does not open TLS.
 ///
 /// Without flags it looks at the cluster of your kubeconfig or, if you have none, at the `maesh dev` on this machine. In a
 /// cluster it asks the mesh's pods through the API server, which needs the rights to `list pods` and `get pods/proxy` in
@@ -89,15 +39,27 @@ fn number(written: &str, port: &str) -> Result<u16, String> {
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Examples:
   maesh explain web.shop.maesh --from shop/client-5c9d      # for a pod
-  maesh explain http://web.shop.maesh:8080/path             # what you would give to curl
+  maesh explain http://web.shop.maesh:8080/path             # what you would give to curl: which route does it take?
+  maesh explain POST http://web.shop.maesh:8080/ -H 'Cookie: preview=on'
+  maesh explain tls://db.shop.maesh:5432                    # TLS, by its server name
   maesh explain shop/web --from 10.1.2.3 --port 8080        # one port, for an address
   maesh explain web.shop.maesh --admin 127.0.0.1:5380       # in a `maesh dev`
   maesh explain web.shop.maesh -o json | jq .problems")]
+// METHOD may be missing before the URL.
+#[command(allow_missing_positional = true)]
 pub struct ExplainArgs {
-    /// A mesh name (web.shop.maesh), with a port or as a URL if you like, SERVICE.NAMESPACE, NAMESPACE/SERVICE, or a
-    /// ClusterIP
-    #[arg(value_name = "NAME", value_parser = Asked::parse)]
+    /// Method of the request; GET if not given
+    #[arg(value_name = "METHOD", value_parser = asked::method)]
+    pub method: Option<Method>,
+    /// A URL, or a mesh name (web.shop.maesh) with a port if you like, SERVICE.NAMESPACE, NAMESPACE/SERVICE, or a ClusterIP
+    #[arg(value_name = "URL", value_parser = Asked::parse)]
     pub name: Asked,
+    /// Field of the request, such as 'Cookie: preview=on'; repeat it for several. `Host` is that of the URL if not given
+    #[arg(long = "header", short = 'H', value_parser = asked::field, value_name = "FIELD")]
+    pub fields: Vec<(HeaderName, HeaderValue)>,
+    /// Server name that TLS says (SNI), if it is another than the host of the URL
+    #[arg(long, value_parser = asked::server_name, value_name = "NAME")]
+    pub server_name: Option<String>,
     /// The caller: an address, NAMESPACE/POD, or a pod's name; without it, a caller whose node is not known
     #[arg(long, value_parser = parse::caller, value_name = "ADDRESS|POD")]
     pub from: Option<String>,
@@ -147,41 +109,4 @@ pub struct CheckArgs {
     pub output: Output,
     #[command(flatten)]
     pub cluster: ClusterArgs,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_with_what_people_paste_around_them() {
-        for (written, name, port) in [
-            ("web.shop.maesh", "web.shop.maesh", None),
-            ("web.shop.maesh.", "web.shop.maesh.", None),
-            ("shop/web", "shop/web", None),
-            ("web.shop.maesh:8080", "web.shop.maesh", Some(8080)),
-            ("shop/web:8080", "shop/web", Some(8080)),
-            ("http://web.shop.maesh:8080/path", "web.shop.maesh", Some(8080)),
-            ("http://web.shop.maesh/path?a=b:c", "web.shop.maesh", Some(80)),
-            ("https://web.shop.maesh", "web.shop.maesh", Some(443)),
-            ("grpc://web.shop.maesh", "web.shop.maesh", None),
-            ("http://user@web.shop.maesh", "web.shop.maesh", Some(80)),
-            ("http://[fd00::1]:81/", "fd00::1", Some(81)),
-            ("[fd00::1]", "fd00::1", None),
-            ("fd00::1", "fd00::1", None),
-        ] {
-            assert_eq!(Asked::parse(written), Ok(Asked { name: name.into(), port }), "{written}");
-        }
-        for (written, why) in [
-            ("web:http", "\"http\""),
-            ("web:0", "1 to 65535"),
-            ("http:///path", "no name"),
-            ("[fd00::1", "closing"),
-            ("ftp://web.shop.maesh", "does not carry ftp"),
-            ("//", "not a name"),
-            ("", "no name"),
-        ] {
-            assert!(Asked::parse(written).unwrap_err().contains(why), "{written}");
-        }
-    }
 }

@@ -5,7 +5,7 @@ use std::{borrow::Cow, collections::BTreeSet, ffi::OsString};
 
 use clap::{
     Command, CommandFactory as _,
-    error::{ContextKind, ContextValue},
+    error::{ContextKind, ContextValue, ErrorKind},
 };
 
 use super::Cli;
@@ -26,6 +26,15 @@ pub fn refuse(error: &clap::Error) -> ! {
         ));
     }
     std::process::exit(error.exit_code());
+}
+
+/// Says why arguments of this command do not go together, and ends the process as clap does.
+pub fn refuse_combination(command: &str, why: &str) -> ! {
+    let mut root = Cli::command();
+    root.build();
+    let command = root.find_subcommand_mut(command);
+    let mut command = command.map(|found| found.clone()).unwrap_or_else(Cli::command);
+    refuse(&command.error(ErrorKind::ArgumentConflict, why))
 }
 
 /// The flags that an error is about and that nobody wrote on the command line, each with the variable that gives it a value.

@@ -8,7 +8,7 @@ use maesh_dns::{Explanation as DnsExplanation, Rule};
 use maesh_proxy::explain as proxy;
 use serde::de::DeserializeOwned;
 
-use super::{failures::Failures, views};
+use super::{failures::Failures, sent, views};
 use crate::{
     args::ExplainArgs,
     inspect::{Member, Mesh, Pod, Role},
@@ -46,6 +46,8 @@ pub struct Collected {
     pub name: String,
     /// Only this port.
     pub port: Option<u16>,
+    /// What is sent there, if that was asked.
+    pub sent: Option<proxy::Sent>,
     /// The caller's address, where it is known.
     pub caller: Option<IpAddr>,
     /// What the controller knows.
@@ -59,7 +61,7 @@ pub struct Collected {
 }
 
 /// Asks everybody on the way.
-pub async fn collect(mesh: &Mesh, args: &ExplainArgs) -> Collected {
+pub async fn collect(mesh: &Mesh, args: &ExplainArgs, sent: Option<proxy::Sent>) -> Collected {
     let dev = matches!(mesh, Mesh::Dev(_));
     let from = args.from.as_deref().or_else(|| dev.then_some("127.0.0.1"));
     let mut query = vec![("name", args.name.name.as_str())];
@@ -85,6 +87,8 @@ pub async fn collect(mesh: &Mesh, args: &ExplainArgs) -> Collected {
     let asked_port = args.port.or(args.name.port);
     let port = asked_port.map(|port| port.to_string());
     query.extend(port.as_deref().map(|port| ("port", port)));
+    let written: Vec<_> = sent.iter().flat_map(sent::write).collect();
+    query.extend(written.iter().map(|(name, value)| (*name, value.as_str())));
     let mut failures = None;
     let proxy = match proxy {
         Some(wish) => {
@@ -95,7 +99,7 @@ pub async fn collect(mesh: &Mesh, args: &ExplainArgs) -> Collected {
         }
         None => None,
     };
-    Collected { asked: mesh.describe(), dev, name, port: asked_port, caller, controller, dns, proxy, failures }
+    Collected { asked: mesh.describe(), dev, name, port: asked_port, sent, caller, controller, dns, proxy, failures }
 }
 
 /// Where a caller goes with its answer.

@@ -8,7 +8,10 @@ use maesh_compiler::{
 };
 use maesh_proxy::explain::{BackendSeen, PolicySeen, PortSeen, ServiceState};
 
-use super::report::{Dns, Problem, Proxy, Report, Severity};
+use super::{
+    report::{Dns, Problem, Proxy, Report, Severity},
+    taken,
+};
 
 /// Endpoints that are printed.
 const MOST_ENDPOINTS: usize = 12;
@@ -31,7 +34,7 @@ pub fn text(report: &Report) -> String {
         of_dns(&mut out, dns, report.dev);
     }
     if let Some(proxy) = &report.proxy {
-        of_proxy(&mut out, proxy);
+        of_proxy(&mut out, proxy, report);
     }
     of_endpoints(&mut out, report);
     out.push('\n');
@@ -79,11 +82,17 @@ fn of_dns(out: &mut String, dns: &Dns, dev: bool) {
     line(out, "", &format!("because: {}", dns.because));
 }
 
-fn of_proxy(out: &mut String, proxy: &Proxy) {
+fn of_proxy(out: &mut String, proxy: &Proxy, report: &Report) {
     let ready = if proxy.said.ready { "ready" } else { "not ready" };
     line(out, "proxy", &format!("{}, {ready}", proxy.by));
+    if let Some(other) = proxy.said.service.as_ref().filter(|other| report.service.as_ref() != Some(other)) {
+        line(out, "", &format!("{} leads to Service {other} there", proxy.said.host));
+    }
     for port in &proxy.said.ports {
         of_port(out, port);
+        if let Some(sent) = &report.sent {
+            line(out, "", &taken::sentence(port, sent));
+        }
     }
 }
 

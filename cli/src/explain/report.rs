@@ -46,6 +46,9 @@ pub struct Report {
     /// It was a `maesh dev`.
     #[serde(skip)]
     pub dev: bool,
+    /// What is sent, if that was asked.
+    #[serde(skip)]
+    pub sent: Option<proxy::Sent>,
 }
 
 /// What dns answers.
@@ -103,7 +106,7 @@ impl Report {
         let mut problems = problems(&collected);
         problems.sort();
         problems.dedup();
-        let Collected { asked, dev, name, controller, dns, proxy, .. } = collected;
+        let Collected { asked, dev, name, sent, controller, dns, proxy, .. } = collected;
         let known = controller.said.ok();
         let caller = known.as_ref().and_then(|known| known.caller.clone());
         let meshed = known.as_ref().and_then(|known| known.meshed.clone());
@@ -126,6 +129,7 @@ impl Report {
             endpoints_in_all,
             problems,
             dev,
+            sent,
         }
     }
 }
@@ -242,6 +246,8 @@ fn problems(collected: &Collected) -> Vec<Problem> {
                     Severity::Warning,
                     "the Service has no port that the mesh can carry: it has none, or those it has are left out as said here",
                 )),
+                // Its own endpoints do not matter to a request that goes to others.
+                Some(_) if goes_elsewhere(collected) => {}
                 Some(_) => found.extend(of_endpoints(&known.endpoints, collected)),
                 None => {}
             }
@@ -258,6 +264,17 @@ fn problems(collected: &Collected) -> Vec<Problem> {
 
 fn lacks(meshed: &Meshed, port: Option<u16>) -> bool {
     port.is_some_and(|port| meshed.ports.iter().all(|have| have.port != port))
+}
+
+/// Whether a route to other backends takes what is sent, on every port asked about.
+fn goes_elsewhere(collected: &Collected) -> bool {
+    let ports = collected.proxy.as_ref().and_then(Part::get).map(|said| &said.ports[..]).unwrap_or_default();
+    let elsewhere = |port: &proxy::PortSeen| {
+        let service = collected.controller.get().and_then(|known| known.service.as_ref());
+        let taken = port.taken.and_then(|number| port.routes.get(number));
+        taken.is_some_and(|route| route.backends.iter().all(|backend| backend.service.as_ref() != service))
+    };
+    !ports.is_empty() && ports.iter().all(elsewhere)
 }
 
 fn finding(finding: &Finding) -> Problem {

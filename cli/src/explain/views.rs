@@ -10,6 +10,7 @@ use serde::Serialize;
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
+use super::sent;
 use crate::admin::{Parameters, Query};
 
 /// How long a question waits where too many are asked; shorter than who asks does.
@@ -36,7 +37,7 @@ pub fn all(
 
 /// `?name=NAME&from=ADDRESS|POD`
 pub fn controller(asker: Asker) -> Query {
-    Box::new(move |parameters, by| {
+    Query::new(move |parameters, by| {
         let asker = asker.clone();
         Box::pin(async move {
             let question = Question { name: name(&parameters)?, from: text(&parameters, "from") };
@@ -64,18 +65,18 @@ pub fn dns(snapshots: Snapshots, place: fn(IpAddr) -> Caller) -> Query {
         let explained = maesh_dns::explain(&snapshots.now(), &name(parameters)?, caller);
         to_json(&explained.map_err(|bad| bad.to_string())?)
     };
-    Box::new(move |parameters, _| Box::pin(std::future::ready(answer(&parameters))))
+    Query::new(move |parameters, _| Box::pin(std::future::ready(answer(&parameters))))
 }
 
-/// `?name=HOST&from=ADDRESS&port=PORT`
+/// `?name=HOST&from=ADDRESS&port=PORT`, and what is sent there, as [`sent`] has it.
 pub fn proxy(explainer: Explainer) -> Query {
     let answer = move |parameters: &Parameters| {
         let port = text(parameters, "port").map(|port| port.parse());
         let port = port.transpose().map_err(|_| "port must be a number from 1 to 65535")?;
-        let (host, caller) = (name(parameters)?, address(parameters)?);
-        to_json(&explainer.explain(&maesh_proxy::explain::Question { host, caller, port }))
+        let (host, caller, sent) = (name(parameters)?, address(parameters)?, sent::read(parameters)?);
+        to_json(&explainer.explain(&maesh_proxy::explain::Question { host, caller, port, sent }))
     };
-    Box::new(move |parameters, _| Box::pin(std::future::ready(answer(&parameters))))
+    Query::new(move |parameters, _| Box::pin(std::future::ready(answer(&parameters)))).up_to(sent::LONGEST)
 }
 
 fn text(parameters: &Parameters, name: &str) -> Option<String> {

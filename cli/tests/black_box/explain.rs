@@ -204,7 +204,18 @@ fn questions_to_the_admin_endpoint_are_bounded() {
     for path in ["/api/explain/dns", "/api/explain/dns?name=a&from=b", "/api/explain/proxy?name=a&port=x"] {
         assert_eq!(ask(path).status, 400, "{path}");
     }
-    assert_eq!(ask(&format!("/api/explain/dns?name={}", "a".repeat(3000))).status, 414);
+    for (path, status, says) in [
+        (format!("dns?name={}", "a".repeat(3000)), 414, "too long"),
+        (format!("proxy?name=a.b&target=/{}", "a".repeat(3000)), 200, "unknown_host"),
+        (format!("proxy?name=a.b&target=/{}", "a".repeat(64_000)), 414, "too long"),
+        (format!("proxy?name=a.b&method=GET&fields={}", "a:%0A".repeat(129)), 400, "fields: a request has 128 fields"),
+        ("proxy?name=a.b&method=G%20T".into(), 400, "method is \"G T\""),
+        ("proxy?name=a.b&target=/a%20b".into(), 400, "target is \"/a b\""),
+        ("proxy?name=a.b&fields=a".into(), 200, "unknown_host"),
+    ] {
+        let answer = ask(&format!("/api/explain/{path}"));
+        assert_eq!((answer.status, answer.body.contains(says)), (status, true), "{path:.60}: {answer:?}");
+    }
     let index = ask("/api").body;
     for path in ["/api/explain/controller", "/api/explain/dns", "/api/explain/proxy"] {
         assert!(index.contains(path), "{index}");

@@ -229,6 +229,10 @@ fn connections_go_by_the_server_name_of_tls() {
     let dev = Dev::start(folder.path());
     assert!(dev.early.is_empty(), "{:#?}", dev.early);
     let at = dev.served_at("db.shop.maesh");
+    let explain = |arguments: &[&str]| {
+        let output = command(&["explain", "--admin", &dev.admin().to_string()]).args(arguments).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
     for (case, bytes, want) in [
         ("a name", client_hello("one.example"), "one"),
         ("an expression", client_hello("two.example"), "two"),
@@ -245,6 +249,17 @@ fn connections_go_by_the_server_name_of_tls() {
         let mut heard = String::new();
         stream.read_to_string(&mut heard).unwrap();
         assert_eq!(heard, want, "{case}");
+    }
+    let named = |name| ["tls://db.shop.maesh:5432", "--server-name", name];
+    for (arguments, says) in [
+        (&named("one.example")[..], "this connection takes: HostSNI(`one.example`) => shop/one"),
+        (&named("two.example"), "this connection takes: HostSNIRegexp(`^t`) => shop/two"),
+        (&["tls://db.shop.maesh:5432"], "this connection takes: no rule holds; the Service itself"),
+        (&["tcp://db.shop.maesh:5432"], "this connection takes: no rule holds; the Service itself"),
+        (&["tcp://db.shop.maesh:5432", "--from", "10.1.2.3"], "takes: ClientIP(`10.0.0.0/8`) => shop/two"),
+    ] {
+        let text = explain(arguments);
+        assert!(text.contains(says), "{arguments:?}: nothing says {says:?} in\n{text}");
     }
 }
 
@@ -266,4 +281,75 @@ fn explain_shows_the_rules_in_their_order() {
         let at = text[from..].find(part);
         from += at.unwrap_or_else(|| panic!("{part:?} is not there, or before the others:\n{text}"));
     }
+}
+
+#[test]
+fn explain_says_which_route_a_request_takes() {
+    let shop = Shop::new();
+    let dev = shop.start(
+        "PathPrefix(`/api`) => api\nPath(`/half`) => api 1, next 3\nPath(`/gone`) => gone\nMethod(`POST`) && \
+         (Cookie(`preview`, `on`) || Query(`beta`, `1`)) => next\nHost(`shop.example`) && Path(`/docs`) => next",
+    );
+    let at = dev.served_at("web.shop.maesh");
+    assert_eq!(get(at, "web.shop.maesh", "/").unwrap().by(), "web");
+    let explain = |arguments: &[&str]| {
+        let output = command(&["explain", "--admin", &dev.admin().to_string()]).args(arguments).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap())
+    };
+    let url = |target: &str| format!("http://web.shop.maesh:8080{target}");
+    for (arguments, (method, target, host, fields), by, says) in [
+        (&[&*url("/api/items")][..], ("GET", "/api/items", "", ""), "api", "takes: PathPrefix(`/api`) => shop/api"),
+        (&[&url("/%61pi?x=1#y")], ("GET", "/%61pi?x=1", "", ""), "api", "takes: PathPrefix(`/api`) => shop/api"),
+        (&[&url("/")], ("GET", "/", "", ""), "web", "takes: no rule holds; the Service itself"),
+        (&["POST", &url("/")], ("POST", "/", "", "Content-Length: 0\r\n"), "web", "takes: no rule holds"),
+        (
+            &["POST", &url("/"), "-H", "Cookie: a=b; preview=on"],
+            ("POST", "/", "", "Cookie: a=b; preview=on\r\nContent-Length: 0\r\n"),
+            "next",
+            "Query(`beta`, `1`)) => shop/next",
+        ),
+        (
+            &["-H", "Cookie: preview=off", "POST", &url("/?a=b&beta=1")],
+            ("POST", "/?a=b&beta=1", "", "Cookie: preview=off\r\nContent-Length: 0\r\n"),
+            "next",
+            "Query(`beta`, `1`)) => shop/next",
+        ),
+        (
+            &["GET", &url("/docs"), "-H", "Host: Shop.example:8080"],
+            ("GET", "/docs", "Shop.example:8080", ""),
+            "next",
+            "Path(`/docs`) => shop/next",
+        ),
+        (&[&url("/docs")], ("GET", "/docs", "", ""), "web", "takes: no rule holds"),
+        (
+            &["http://api.shop.maesh:8080/api"],
+            ("GET", "/api", "api.shop.maesh", ""),
+            "api",
+            "this request goes to the Service itself, which has no routes",
+        ),
+        (&[&url("/gone")], ("GET", "/gone", "", ""), "maesh:", "Path(`/gone`) => a backend that does not exist"),
+    ] {
+        let host = if host.is_empty() { "web.shop.maesh:8080" } else { host };
+        let answer = ask(at, method, target, host, fields);
+        assert_eq!(answer.by(), by, "{arguments:?}: {answer:?}");
+        let (code, text) = explain(arguments);
+        let says_it = |line: &str| line.starts_with("           this request ") && line.contains(says);
+        assert!(text.lines().any(says_it), "{arguments:?}: nothing says {says:?} in\n{text}");
+        assert_eq!(code, Some(i32::from(answer.status != 200)), "{arguments:?}: {text}");
+        assert_eq!(text.contains("500 on port 8080 with reason bad_backend"), answer.status == 500, "{text}");
+        let (_, json) = explain(&[arguments, &["-o", "json"]].concat());
+        let report: serde_json::Value = serde_json::from_str(&json).unwrap();
+        let port = &report["proxy"]["ports"][0];
+        let route = &port["routes"][usize::try_from(port["taken"].as_u64().unwrap()).unwrap()];
+        let to =
+            route["backends"][0]["service"].as_str().map_or("maesh:", |service| service.trim_start_matches("shop/"));
+        assert_eq!(to, by, "{arguments:?}: {json}");
+    }
+    let (_, text) = explain(&[&url("/half")]);
+    assert!(text.contains("this request takes: Path(`/half`) => 25 %: shop/api, 75 %: shop/next\n"), "{text}");
+    let (_, text) = explain(&["web.shop.maesh:8080"]);
+    assert!(!text.contains("this request"), "only a name was given: {text}");
+    // So asks an older command, and says an older proxy.
+    let asked = get(dev.admin(), "localhost", "/api/explain/proxy?name=web.shop.maesh&from=127.0.0.1").unwrap();
+    assert!(asked.status == 200 && asked.body.contains("routes") && !asked.body.contains("taken"), "{asked:?}");
 }

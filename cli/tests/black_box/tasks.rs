@@ -163,14 +163,17 @@ fn serve(scene: &Scene, text: &str, folder: &Path) -> (Dev, Vec<Pods>) {
     (dev, pods)
 }
 
-/// A `curl` that finds mesh names, as in a pod.
+/// A `curl` that finds mesh names, as in a pod, and a `maesh` that finds this mesh.
 fn stand_for_the_pod(folder: &Path, dev: &Dev, scene: &Scene) {
     let at = dev.served_at(&format!("{}.shop.maesh", scene.services[0].0));
     assert_eq!(at.port(), 8080, "the pages use this port");
     let curl = program("curl").unwrap();
     let script = format!("#!/bin/sh\nexec {} --noproxy '*' --resolve '*:8080:{}' \"$@\"\n", curl.display(), at.ip());
-    fs::write(folder.join("curl"), script).unwrap();
-    fs::set_permissions(folder.join("curl"), Permissions::from_mode(0o755)).unwrap();
+    let maesh = format!("#!/bin/sh\nexec {} \"$@\" --admin {}\n", env!("CARGO_BIN_EXE_maesh"), dev.admin());
+    for (name, script) in [("curl", script), ("maesh", maesh)] {
+        fs::write(folder.join(name), script).unwrap();
+        fs::set_permissions(folder.join(name), Permissions::from_mode(0o755)).unwrap();
+    }
 }
 
 fn type_in(folder: &Path, command: &str) -> String {

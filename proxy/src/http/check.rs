@@ -4,12 +4,29 @@ use http::{HeaderMap, HeaderValue, Method, Uri, Version, header, request, uri::P
 use maesh_http2::Protocol;
 
 use super::{caller::Caller, request::ProxiedRequest, upgrade};
-use crate::{config::Limits, fields::Sought, reason::Reason};
+use crate::{
+    config::Limits,
+    fields::{Present, Sought},
+    reason::Reason,
+};
 
 /// Refuses what is malformed or too large, and returns the name in `Host`, which the request keeps.
 pub(super) fn check(caller: &Caller, request: &mut ProxiedRequest) -> Result<Option<HeaderValue>, Reason> {
     let ProxiedRequest { head, present, .. } = request;
-    let limits = &caller.shared.config.limits;
+    check_start(head, &caller.shared.config.limits)?;
+    if caller.is_malformed() {
+        return Err(Reason::BadRequest);
+    }
+    check_form(head, *present)
+}
+
+/// The same for a head that nobody sent.
+pub(crate) fn check_head(head: &mut request::Parts, limits: &Limits) -> Result<Option<HeaderValue>, Reason> {
+    check_start(head, limits)?;
+    check_form(head, Present::of(&head.headers))
+}
+
+fn check_start(head: &mut request::Parts, limits: &Limits) -> Result<(), Reason> {
     check_method(head)?;
     if head.version == Version::HTTP_2 {
         check_http2_size(&head.headers, limits)?;
@@ -20,7 +37,11 @@ pub(super) fn check(caller: &Caller, request: &mut ProxiedRequest) -> Result<Opt
     if head.version != Version::HTTP_2 {
         add_path(&mut head.uri)?;
     }
-    if caller.is_malformed() || !has_right_form(&head.method, &head.uri) {
+    Ok(())
+}
+
+fn check_form(head: &mut request::Parts, present: Present) -> Result<Option<HeaderValue>, Reason> {
+    if !has_right_form(&head.method, &head.uri) {
         return Err(Reason::BadRequest);
     }
     if present.has(Sought::TransferEncoding)

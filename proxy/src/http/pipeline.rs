@@ -3,6 +3,7 @@
 //! A step that refuses returns a [`LocalAnswer`]. A new policy is a file of its own and a line in [`run`].
 
 use std::{
+    net::IpAddr,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -126,16 +127,7 @@ fn route<'a>(
     head: &request::Parts,
 ) -> Result<&'a Arc<BackendPort>, Reason> {
     let name = host.filter(|_| port.rules.is_some()).and_then(|host| route::Host::parse(host.as_bytes()));
-    let facts = || RouteFacts {
-        host: name.as_ref().map_or("", route::Host::as_str),
-        sent_path: head.uri.path(),
-        query: head.uri.query(),
-        method: head.method.as_str(),
-        fields: &head.headers,
-        caller: caller.address,
-        read: ReadFacts::default(),
-    };
-    let route = port.route(facts);
+    let route = port.route(|| route_facts(name.as_ref(), head, caller.address));
     if caller.shared.controls_access() {
         let name = host.and_then(|host| route::Host::parse(host.as_bytes()));
         let request = AskedRequest::of(name.as_ref().map_or("", route::Host::as_str), head);
@@ -146,6 +138,23 @@ fn route<'a>(
         Target::Missing => Err(Reason::BadBackend),
         Target::NotUnderstood => Err(Reason::UnsupportedPolicy),
         Target::Nowhere => Err(Reason::NoEndpoints),
+    }
+}
+
+/// A request of `caller`, as rules see it; `host` is what [`check`] found.
+pub(crate) fn route_facts<'a>(
+    host: Option<&'a route::Host<'_>>,
+    head: &'a request::Parts,
+    caller: IpAddr,
+) -> RouteFacts<'a> {
+    RouteFacts {
+        host: host.map_or("", route::Host::as_str),
+        sent_path: head.uri.path(),
+        query: head.uri.query(),
+        method: head.method.as_str(),
+        fields: &head.headers,
+        caller,
+        read: ReadFacts::default(),
     }
 }
 

@@ -170,7 +170,7 @@ async fn an_endpoint_that_cannot_be_verified_gets_nothing() {
         let series = format!("maesh_proxy_tls_failures_total{{reason=\"{reason}\"}} 2\n");
         assert!(fed.metrics().contains(&series), "{advice}: {}", fed.metrics());
         let explainer = fed.proxy.as_ref().expect("running").explainer();
-        let question = maesh_proxy::explain::Question { host: "web.shop".into(), caller: None, port: None };
+        let question = maesh_proxy::explain::Question { host: "web.shop".into(), ..Default::default() };
         let seen = explainer.explain(&question);
         let backend = &seen.ports[0].routes[0].backends[0];
         let said = backend.endpoints[0].tls_failure.as_deref().unwrap_or_default();

@@ -17,7 +17,7 @@ const SILENT: &str = "127.0.0.1:1";
 fn explain(fed: &Fed, host: &str, port: Option<u16>) -> Explanation {
     let caller = Some(IpAddr::from([127, 0, 0, 1]));
     let explainer = fed.proxy.as_ref().expect("running").explainer();
-    explainer.explain(&Question { host: host.into(), caller, port })
+    explainer.explain(&Question { host: host.into(), caller, port, sent: None })
 }
 
 fn reason(explanation: &Explanation) -> Option<&str> {

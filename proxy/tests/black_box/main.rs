@@ -13,6 +13,7 @@ mod endpoints_http2;
 mod endpoints_tls;
 mod endpoints_tls_http2;
 mod explain;
+mod explain_routes;
 mod floods;
 mod framing;
 mod held;

@@ -48,6 +48,11 @@ fn records(message: &[u8], size: usize) -> Vec<u8> {
     message.chunks(size).flat_map(|part| [vec![22, 3, 1], counted(part)].concat()).collect()
 }
 
+/// What a caller of TLS with this server name sends first.
+pub(crate) fn opening(name: &str) -> Vec<u8> {
+    records(&hello(&[server_name(name)]), RECORD)
+}
+
 /// A proxy with two Services that share a port, and a third one with HTTP there. Their endpoints say who they are and then
 /// send back what they get.
 async fn fed(limits: Limits) -> (Fed, SocketAddr, endpoints::Server) {

@@ -96,6 +96,8 @@ fn good() -> Collected {
         held: ServiceState::InForce,
         policies: vec![],
         routes: vec![],
+        taken: None,
+        undecided: None,
         refusal: None,
     };
     let said = proxy::Explanation {
@@ -111,6 +113,7 @@ fn good() -> Collected {
         dev: false,
         name: "web.shop.maesh".into(),
         port: None,
+        sent: None,
         caller: Some("10.1.0.7".parse().unwrap()),
         controller: Part { by: "controller-1".into(), said: Ok(known) },
         dns: vec![Part {
@@ -262,6 +265,38 @@ fn problems_and_whether_the_caller_is_served() {
         assert_eq!(report.served, *served, "{case}: {said:#?}");
         assert!(said.iter().any(|message| message.contains(says)), "{case}: {said:#?}");
         assert!(report.problems.is_sorted(), "{case}");
+    }
+}
+
+#[test]
+fn endpoints_matter_to_requests_that_go_to_them() {
+    let route = |own: bool, service: &str| proxy::RouteSeen {
+        own,
+        rule: None,
+        backends: vec![proxy::BackendSeen {
+            service: Some(service.into()),
+            weight: 1,
+            scheme: None,
+            tls: None,
+            balance: None,
+            policies: vec![],
+            usable: 1,
+            local_only: false,
+            endpoints: vec![],
+        }],
+    };
+    for (case, taken, served) in [
+        ("nothing was asked", None, false),
+        ("a route to another Service", Some(0), true),
+        ("a route to the Service", Some(1), false),
+        ("the Service itself", Some(2), false),
+    ] {
+        let mut collected = good();
+        known(&mut collected).endpoints.clear();
+        let port = &mut carried(&mut collected).ports[0];
+        port.routes = vec![route(false, "shop/api"), route(false, "shop/web"), route(true, "shop/web")];
+        port.taken = taken;
+        assert_eq!(Report::of(collected).served, served, "{case}");
     }
 }
 
