@@ -7,7 +7,7 @@ use std::{collections::BTreeSet, fs};
 use maesh_test_support::repository;
 
 /// Every room, from the bottom to the top.
-const ROOMS: [&str; 29] = [
+const ROOMS: [&str; 30] = [
     "clock",
     "config",
     "fields",
@@ -17,6 +17,7 @@ const ROOMS: [&str; 29] = [
     "loops",
     "reason",
     "routes",
+    "access",
     "socket",
     "sockets",
     "admission",
