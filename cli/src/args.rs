@@ -133,6 +133,9 @@ pub struct MeshArgs {
     /// Access control: deny what no TrafficTarget of SMI allows
     #[arg(long, env = "MAESH_ACL")]
     pub acl: bool,
+    /// Count and log what access control would deny, and deny nothing
+    #[arg(long, env = "MAESH_ACL_DRY_RUN", conflicts_with = "acl")]
+    pub acl_dry_run: bool,
     /// Mesh only this namespace; repeat it for several
     #[arg(long, env = "MAESH_WATCH_NAMESPACES", value_delimiter = ',', value_name = "NAMESPACE")]
     pub watch_namespace: Vec<String>,
@@ -171,6 +174,7 @@ impl Default for MeshArgs {
             zones: defaults::ZONES.iter().filter_map(|zone| zone.parse().ok()).collect(),
             default_mode: Mode::Http,
             acl: false,
+            acl_dry_run: false,
             watch_namespace: Vec::new(),
             ignore_namespace: Vec::new(),
             require_annotation: false,

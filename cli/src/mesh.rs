@@ -14,7 +14,7 @@ use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{Api, api::ListParams};
 use maesh_compiler::compile::{Addressing, Config, ConnectedProxy, Range};
-use maesh_config::{Change, Kind, ServiceName};
+use maesh_config::{Change, Kind, ServiceName, model::AccessControl};
 use maesh_controller::serve::{Sink, State};
 use maesh_discovery::{Progress, Server, Store, Subscriber, update::Role};
 use tokio::sync::watch;
@@ -75,7 +75,11 @@ pub fn compiler_config(args: &MeshArgs, addressing: Addressing) -> anyhow::Resul
         config_maps_on_demand: false,
         fail_to_plain: args.fail_to_plain,
         bypass: args.bypass,
-        access_control: args.acl,
+        access_control: match (args.acl, args.acl_dry_run) {
+            (true, _) => AccessControl::On,
+            (false, true) => AccessControl::DryRun,
+            (false, false) => AccessControl::Off,
+        },
         replicas: None,
     })
 }

@@ -258,7 +258,7 @@ fn mesh(step: &Step<'_>) -> Mesh {
     Mesh {
         zones: config.zones.clone(),
         cluster_domain: config.cluster_domain.clone(),
-        fail_to_plain: config.fail_to_plain && !config.access_control,
+        fail_to_plain: config.fail_to_plain && !config.access_control.denies(),
         bypass: step.bypass(),
         access_control: config.access_control,
         controllers: config.replicas.as_ref().map(|service| replicas(service, &step.view)).unwrap_or_default(),

@@ -133,7 +133,7 @@ impl Publication {
             return;
         };
         let mut endpoints = endpoints::of(plan, &plans.forbidden, &step.view);
-        if step.config.access_control {
+        if step.config.access_control.is_asked() {
             access::apply(&mut endpoints, &step.view);
         }
         if plan.cluster_ips.is_empty() {

@@ -26,7 +26,7 @@ pub(crate) fn mesh() -> Mesh {
         cluster_domain: "cluster.local".into(),
         fail_to_plain: true,
         bypass: false,
-        access_control: false,
+        access_control: maesh_config::model::AccessControl::Off,
         controllers: Vec::new(),
     }
 }

@@ -171,8 +171,10 @@ impl State {
             self.members = self.proxies.values().map(|known| known.member(&self.dead)).collect();
         }
         let before = self.published.load();
-        let (bypass, plain_allowed) =
-            self.mesh.as_ref().map_or((false, false), |mesh| (mesh.bypass, mesh.fail_to_plain && !mesh.access_control));
+        let (bypass, plain_allowed) = self
+            .mesh
+            .as_ref()
+            .map_or((false, false), |mesh| (mesh.bypass, mesh.fail_to_plain && !mesh.access_control.denies()));
         self.published.store(Arc::new(Snapshot {
             synced: self.synced(),
             revision: before.revision.wrapping_add(1),

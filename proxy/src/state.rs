@@ -21,13 +21,14 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
+    time::Instant,
 };
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use http::HeaderValue;
 use maesh_config::{
     NodeName, ServiceName,
-    model::{CalledPolicy, NamePort, Protocol},
+    model::{AccessControl, CalledPolicy, NamePort, Protocol},
     policy::Percent,
     rule::Rule,
 };
@@ -109,12 +110,14 @@ pub(crate) struct ConnectionLogs {
     pub(crate) refused: Mutex<LogLimit>,
     /// A stream led back to the mesh.
     pub(crate) loops: Mutex<LogLimit>,
+    /// Access control would deny something.
+    pub(crate) would_deny: Mutex<LogLimit>,
 }
 
 impl Default for ConnectionLogs {
     fn default() -> Self {
         let accept_failures = Mutex::new(AcceptFailures::new("callers"));
-        Self { accept_failures, refused: Mutex::default(), loops: Mutex::default() }
+        Self { accept_failures, refused: Mutex::default(), loops: Mutex::default(), would_deny: Mutex::default() }
     }
 }
 
@@ -198,9 +201,9 @@ impl Shared {
         }
     }
 
-    /// Whether access control is on.
+    /// Whether anybody asks who is admitted.
     pub(crate) fn controls_access(&self) -> bool {
-        self.mesh.load().access_control
+        self.mesh.load().access_control.is_asked()
     }
 
     /// The endpoints of a backend that `caller` may reach, with `request` if it makes one.
@@ -210,7 +213,7 @@ impl Shared {
         caller: IpAddr,
         request: Option<AskedRequest<'_>>,
     ) -> Admitted {
-        if !self.controls_access() {
+        if !self.mesh.load().access_control.denies() {
             return Admitted::All;
         }
         upstreams.access.admitted(self.workloads.at(caller).as_deref(), request)
@@ -223,19 +226,41 @@ impl Shared {
     pub(crate) async fn identify(&self, caller: IpAddr) -> Result<(), Reason> {
         self.wait_for_workload(caller).await;
         let is_known = self.workloads.at(caller).is_some() || self.workloads.is_answered(caller);
-        if is_known { Ok(()) } else { Err(Reason::NotSynced) }
+        if is_known || !self.mesh.load().access_control.denies() { Ok(()) } else { Err(Reason::NotSynced) }
     }
 
-    /// Whether `caller` may reach something of each backend that its connection or flow may lead to.
+    /// Whether `caller` may reach something of each backend that its request, connection or flow may lead to.
+    ///
+    /// # Errors
+    /// It may not, and access control denies it.
     pub(crate) fn admits<'a>(
         &self,
-        leaves: impl Iterator<Item = &'a Arc<BackendPort>>,
+        called: &ServiceName,
+        mut leaves: impl Iterator<Item = &'a Arc<BackendPort>>,
         caller: IpAddr,
         request: Option<AskedRequest<'_>>,
     ) -> Result<(), Reason> {
-        let mut leaves = leaves;
-        let denied = leaves.any(|backend| self.admitted(&backend.upstreams.load(), caller, request).is_none());
-        if denied { Err(Reason::Denied) } else { Ok(()) }
+        let workload = self.workloads.at(caller);
+        let is_denied = |backend: &&Arc<BackendPort>| {
+            backend.upstreams.load().access.admitted(workload.as_deref(), request).is_none()
+        };
+        let Some(denied) = leaves.find(is_denied) else { return Ok(()) };
+        if self.mesh.load().access_control.denies() {
+            return Err(Reason::Denied);
+        }
+        self.telemetry.would_deny(called);
+        if let Some(left_out) = self.logs.would_deny.lock().note(Instant::now()) {
+            let account = workload.and_then(|workload| {
+                Some(format!("{}/{}", workload.namespace.as_ref()?, workload.service_account.as_ref()?))
+            });
+            tracing::warn!(
+                service = %called, backend = %denied.service, %caller, account = account.as_deref().unwrap_or("none"),
+                method = request.map(|request| request.method), path = request.map(|request| request.path), left_out,
+                "access control would deny this; it is a dry run, so nothing is denied. Write a TrafficTarget that admits it, if it \
+                 is meant to pass"
+            );
+        }
+        Ok(())
     }
 
     /// The node that `caller` runs on, or of a caller that is not known, the proxy's own.
@@ -276,8 +301,8 @@ pub(crate) struct MeshFacts {
     pub(crate) zones: Vec<Box<str>>,
     /// `.svc.cluster.local`
     pub(crate) cluster: Box<str>,
-    /// Access control is enforced: a request that no rule allows is denied, so none may be sent around the policies.
-    pub(crate) access_control: bool,
+    /// Where it denies, nothing may be sent around the policies.
+    pub(crate) access_control: AccessControl,
 }
 
 /// Services by what callers write.

@@ -71,6 +71,7 @@ pub(crate) struct Telemetry {
     received: Family<PortLabels, Counter>,
     sent: Family<PortLabels, Counter>,
     refused: Family<ReasonLabels, Counter>,
+    would_deny: Family<ServiceLabels, Counter>,
     tcp_connections: Family<PortLabels, Counter>,
     tcp_refused: Family<StreamRefusedLabels, Counter>,
     tcp_received: Family<PortLabels, Counter>,
@@ -134,6 +135,7 @@ impl Telemetry {
             received: Family::default(),
             sent: Family::default(),
             refused: Family::default(),
+            would_deny: Family::default(),
             tcp_connections: Family::default(),
             tcp_refused: Family::default(),
             tcp_received: Family::default(),
@@ -243,6 +245,11 @@ impl Telemetry {
             "TCP connections closed because they led back to the proxy itself",
             telemetry.loops.clone(),
         );
+        mesh.register(
+            "proxy_access_dry_run_denials",
+            "Requests, connections and flows that access control would deny if it were no dry run, by the Service that was called",
+            telemetry.would_deny.clone(),
+        );
         mesh.register("proxy_config_updates", "Number of configuration updates applied", telemetry.revision.clone());
         mesh.register("proxy_services", "Services whose configuration this proxy has", telemetry.services.clone());
         mesh.register("proxy_listeners", "Open listeners", telemetry.listeners.clone());
@@ -262,6 +269,17 @@ impl Telemetry {
     /// Counts an answer that was given before any Service was known.
     pub(crate) fn refused(&self, reason: Reason) {
         self.refused.get_or_create(&ReasonLabels { reason: reason.code() }).inc();
+    }
+
+    /// Counts what access control would deny.
+    pub(crate) fn would_deny(&self, service: &ServiceName) {
+        self.would_deny.get_or_create(&ServiceLabels::of(service)).inc();
+    }
+
+    /// Drops the series of a Service that is gone.
+    pub(crate) fn forget(&self, service: &ServiceName) {
+        self.retain_ports(service, |_, _| false);
+        self.would_deny.remove(&ServiceLabels::of(service));
     }
 
     /// The counters of one HTTP port of a Service: the same ones until [`Telemetry::retain_ports`] drops them.
@@ -326,6 +344,18 @@ impl Telemetry {
         if of_service.http.is_empty() && of_service.streams.is_empty() {
             ports.remove(service);
         }
+    }
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ServiceLabels {
+    service: String,
+    namespace: String,
+}
+
+impl ServiceLabels {
+    fn of(service: &ServiceName) -> Self {
+        Self { service: service.name.to_string(), namespace: service.namespace.to_string() }
     }
 }
 

@@ -10,9 +10,10 @@ use std::{
 use crate::support::{
     Dev, PATIENCE, await_condition,
     backend::Backend,
-    http::{Answer, Client, connect_from},
+    http::{Answer, Client, connect_from, get},
     manifest::{save, service, slices},
     named::{Datagrams, named},
+    page::{blocks, page, section},
 };
 
 /// Where callers call from.
@@ -549,5 +550,51 @@ fn streams_end_with_their_grant() {
         flow.send_to(b"!", at("log")).unwrap();
         assert!(flow.recv(&mut bytes).is_err(), "{case}: a datagram of a flow that had begun");
         echo(&mut other).unwrap_or_else(|error| panic!("{case}: {error}"));
+    }
+}
+
+/// Nothing is denied in a dry run, and what would be is counted and logged.
+#[test]
+fn a_dry_run_denies_nothing_and_says_what_it_would() {
+    let shop = Shop::new();
+    shop.save(&(group("g", "{pathRegex: /api}") + &ann_may(GROUP)));
+    let dev = Dev::start_with(shop.folder.path(), &["--acl-dry-run"]);
+    let at = dev.served_at("b.shop.maesh");
+    for (from, path) in [(ANN, "/api"), (ANN, "/other"), (CYD, "/api"), (NOBODY, "/")] {
+        assert_eq!(get_from(from, at, path), "200", "{from} {path}");
+    }
+    let metrics = get(dev.admin(), "localhost", "/metrics").unwrap().body;
+    let line = "maesh_proxy_access_dry_run_denials_total{service=\"b\",namespace=\"shop\"} 3";
+    assert!(metrics.contains(line), "{metrics}");
+    await_condition("it is logged", || {
+        let logs = dev.logs();
+        (logs.contains("access control would deny this") && logs.contains("/other") && logs.contains("shop/ann"))
+            .then_some(())
+    });
+}
+
+/// The manifest of docs/tasks/access-control.md does what the page says.
+#[test]
+fn the_page_about_access_control_holds() {
+    let folder = tempfile::tempdir().unwrap();
+    let backend = Backend::http_at("prices", "127.0.34.9");
+    let mut text = service("shop", "b", 8080, "") + &slices("shop", "b", &[backend.address]) + "---\n";
+    text += &(pod("shop", "prices", "prices", "127.0.34.9", "")
+        + &pod("shop", "web", "web", ANN, "")
+        + &pod("shop", "cyd", "cyd", CYD, ""));
+    save(folder.path(), "shop.yaml", &text);
+    let text = page("docs/tasks/access-control.md");
+    save(folder.path(), "acl.yaml", blocks(section(&text, "## The objects"), "yaml")[0]);
+    let dev = Dev::start_with(folder.path(), &["--acl"]);
+    assert!(dev.early.is_empty(), "{:#?}", dev.early);
+    let at = dev.served_at("b.shop.maesh");
+    for (from, method, path, want) in [
+        (ANN, "GET", "/prices/7", "200"),
+        (ANN, "DELETE", "/prices/7", "403 denied"),
+        (ANN, "GET", "/admin", "403 denied"),
+        (ANN, "GET", "/prices/..%2fadmin", "403 denied"),
+        (CYD, "GET", "/prices/7", "403 denied"),
+    ] {
+        assert_eq!(outcome(&ask(from, at, method, path, "")), want, "{from} {method} {path}");
     }
 }

@@ -67,8 +67,18 @@ const SCENES: &[Scene] = &[
 ];
 
 /// Pages about something else than a policy.
-const OTHERS: [&str; 9] =
-    ["dashboards", "failed-request", "migrate", "network-policies", "split", "take-out", "tcp", "traces", "udp"];
+const OTHERS: [&str; 10] = [
+    "access-control",
+    "dashboards",
+    "failed-request",
+    "migrate",
+    "network-policies",
+    "split",
+    "take-out",
+    "tcp",
+    "traces",
+    "udp",
+];
 
 /// Times that a page is begun at most: what some show depends on the pace of its commands.
 const TIMES: usize = 3;

@@ -3,7 +3,10 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use ipnet::IpNet;
-use maesh_config::{ServiceName, Zone, model::Protocol};
+use maesh_config::{
+    ServiceName, Zone,
+    model::{AccessControl, Protocol},
+};
 
 use super::Addressing;
 use crate::own_address::POOL;
@@ -59,8 +62,8 @@ pub struct Config {
     pub fail_to_plain: bool,
     /// The global switch: every name answers the plain addresses.
     pub bypass: bool,
-    /// Access control is enforced.
-    pub access_control: bool,
+    /// What becomes of a caller that no TrafficTarget admits.
+    pub access_control: AccessControl,
     /// The Service whose endpoints are the replicas of this controller.
     pub replicas: Option<ServiceName>,
 }
@@ -89,7 +92,7 @@ impl Default for Config {
             config_maps_on_demand: false,
             fail_to_plain: true,
             bypass: false,
-            access_control: false,
+            access_control: AccessControl::Off,
             replicas: None,
         }
     }

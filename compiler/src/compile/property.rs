@@ -436,7 +436,7 @@ proptest! {
             own_settle: Duration::from_secs(2),
             // So few that some Services have no room.
             ports_per_namespace: 4,
-            access_control,
+            access_control: if access_control { maesh_config::model::AccessControl::On } else { maesh_config::model::AccessControl::Off },
             ..Config::default()
         };
         check(&config, steps);

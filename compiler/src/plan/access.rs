@@ -123,7 +123,7 @@ fn matches(
 pub(crate) fn check(target: &TrafficTarget, step: &Step<'_>) -> Vec<Diagnostic> {
     let say =
         |field: &str, text: String| Diagnostic::of(Reason::NothingGranted, "TrafficTarget", &target.meta, field, text);
-    if !step.config.access_control {
+    if !step.config.access_control.is_asked() {
         let text = "access control is off, so the target has no effect: everybody may call. Turn it on with --acl, or the value \
                     acl of the chart.";
         return vec![say("spec", text.to_owned()).using("no access control")];

@@ -15,8 +15,33 @@ pub struct Mesh {
     pub fail_to_plain: bool,
     /// The global switch: every name answers the plain addresses.
     pub bypass: bool,
-    /// Access control is enforced: what nobody allowed is denied.
-    pub access_control: bool,
+    /// Whether what nobody allowed is denied.
+    pub access_control: AccessControl,
     /// Where the replicas of the controller serve, sorted; empty where nothing says so.
     pub controllers: Vec<SocketAddr>,
+}
+
+/// What becomes of a caller that nobody admits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AccessControl {
+    /// Everybody is admitted.
+    #[default]
+    Off,
+    /// Everybody is admitted, and who would be denied is counted and logged.
+    DryRun,
+    /// It is denied.
+    On,
+}
+
+impl AccessControl {
+    /// Whether who is not admitted is denied.
+    pub fn denies(self) -> bool {
+        self == Self::On
+    }
+
+    /// Whether anybody asks who is admitted.
+    pub fn is_asked(self) -> bool {
+        self != Self::Off
+    }
 }

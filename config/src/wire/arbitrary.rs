@@ -11,9 +11,9 @@ use proptest::{collection::vec, option, prelude::*, sample::select};
 use crate::{
     NodeName, Resource, ServiceName,
     model::{
-        Account, AccountAccess, Answer, Backend, Bind, Claim, Endpoint, EndpointHints, Endpoints, Grant, Listener,
-        ListenerId, Mesh, Name, NamePort, PortEndpoints, Protocol, Proxy, Route, Scheme, Service, ServicePort,
-        Transport, Workload, WorkloadKind,
+        AccessControl, Account, AccountAccess, Answer, Backend, Bind, Claim, Endpoint, EndpointHints, Endpoints, Grant,
+        Listener, ListenerId, Mesh, Name, NamePort, PortEndpoints, Protocol, Proxy, Route, Scheme, Service,
+        ServicePort, Transport, Workload, WorkloadKind,
     },
     policy::arbitrary as policy,
 };
@@ -37,13 +37,14 @@ fn protocol() -> impl Strategy<Value = Protocol> {
 fn mesh() -> impl Strategy<Value = Mesh> {
     let zone = "[a-z]{1,9}".prop_filter("reserved", |zone| zone != "local").prop_map(|zone| zone.parse().unwrap());
     let address = any::<(IpAddr, u16)>().prop_map(SocketAddr::from);
-    let all = (vec(zone, 0..3), "[a-z.]{0,9}", any::<[bool; 3]>(), vec(address, 0..3));
-    all.prop_map(|(zones, cluster_domain, flags, controllers)| Mesh {
+    let access = select(vec![AccessControl::Off, AccessControl::DryRun, AccessControl::On]);
+    let all = (vec(zone, 0..3), "[a-z.]{0,9}", any::<[bool; 2]>(), vec(address, 0..3), access);
+    all.prop_map(|(zones, cluster_domain, flags, controllers, access)| Mesh {
         zones,
         cluster_domain,
         fail_to_plain: flags[0],
         bypass: flags[1],
-        access_control: flags[2],
+        access_control: access,
         controllers,
     })
 }

@@ -15,6 +15,8 @@ pub(super) struct Mesh {
     access_control: bool,
     #[prost(string, repeated, tag = "6")]
     controllers: Vec<String>,
+    #[prost(bool, tag = "7")]
+    access_dry_run: bool,
 }
 
 impl From<&model::Mesh> for Mesh {
@@ -24,8 +26,9 @@ impl From<&model::Mesh> for Mesh {
             cluster_domain: mesh.cluster_domain.clone(),
             fail_to_plain: mesh.fail_to_plain,
             bypass: mesh.bypass,
-            access_control: mesh.access_control,
+            access_control: mesh.access_control.denies(),
             controllers: mesh.controllers.iter().map(ToString::to_string).collect(),
+            access_dry_run: mesh.access_control == model::AccessControl::DryRun,
         }
     }
 }
@@ -43,7 +46,11 @@ impl TryFrom<Mesh> for model::Mesh {
             cluster_domain: mesh.cluster_domain,
             fail_to_plain: mesh.fail_to_plain,
             bypass: mesh.bypass,
-            access_control: mesh.access_control,
+            access_control: match (mesh.access_control, mesh.access_dry_run) {
+                (true, _) => model::AccessControl::On,
+                (false, true) => model::AccessControl::DryRun,
+                (false, false) => model::AccessControl::Off,
+            },
             controllers: mesh
                 .controllers
                 .iter()

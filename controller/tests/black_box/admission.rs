@@ -125,7 +125,7 @@ impl Controller {
             cluster_domain: "cluster.local".into(),
             fail_to_plain: true,
             bypass: false,
-            access_control: false,
+            access_control: maesh_config::model::AccessControl::Off,
         });
         store.apply(&Change { upserts: vec![told], ..Change::default() });
         store.mark_complete();

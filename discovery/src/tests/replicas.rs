@@ -17,7 +17,7 @@ fn mesh(controllers: &[SocketAddr]) -> Resource {
         cluster_domain: "cluster.local".into(),
         fail_to_plain: true,
         bypass: false,
-        access_control: false,
+        access_control: maesh_config::model::AccessControl::Off,
         controllers: controllers.to_vec(),
     })
 }

@@ -291,9 +291,9 @@ fn what_holds_when_proxies_are_missing() {
     };
     let one = || update(Kind::Proxy, [Resource::Proxy(off("p1", "n1", "10.1.1.2 fd00:1::2"))]);
     let with = |mesh| update(Kind::Mesh, [Resource::Mesh(mesh)]);
-    let acl = || with(Mesh { access_control: true, ..mesh() });
+    let acl = || with(Mesh { access_control: maesh_config::model::AccessControl::On, ..mesh() });
     let strict = || with(Mesh { fail_to_plain: false, ..mesh() });
-    let bypass = || with(Mesh { bypass: true, access_control: true, ..mesh() });
+    let bypass = || with(Mesh { bypass: true, access_control: maesh_config::model::AccessControl::On, ..mesh() });
     let many = || {
         let more = (10..30).map(|n| Resource::Proxy(off(&format!("p{n}"), &format!("n{n}"), &format!("10.1.{n}.2"))));
         update(Kind::Proxy, more)
@@ -338,7 +338,10 @@ fn nothing_goes_around_a_mesh_that_does_not_allow_it() {
     let gone = || ids.map(|id| removal(Kind::Proxy, id)).into();
     let proxies: [(_, &dyn Fn() -> Vec<Update>); 3] = [("ready", &Vec::new), ("none ready", &dead), ("none", &gone)];
     for (case, proxies) in proxies {
-        for strict in [Mesh { fail_to_plain: false, ..mesh() }, Mesh { access_control: true, ..mesh() }] {
+        for strict in [
+            Mesh { fail_to_plain: false, ..mesh() },
+            Mesh { access_control: maesh_config::model::AccessControl::On, ..mesh() },
+        ] {
             let mesh = update(Kind::Mesh, [Resource::Mesh(strict)]);
             let snapshot = snapshot(std::iter::once(mesh).chain(proxies()));
             for name in ["web.shop", "db.shop", "unserved.shop", "unheard.shop", "_smtp._tcp.unserved.shop"] {

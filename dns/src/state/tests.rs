@@ -57,11 +57,11 @@ fn workloads() -> impl Strategy<Value = Resource> {
 }
 
 fn meshes() -> impl Strategy<Value = Resource> {
-    (prop::bool::weighted(0.1), any::<bool>(), prop::bool::weighted(0.3)).prop_map(
-        |(bypass, fail_to_plain, access_control)| {
-            Resource::Mesh(maesh_config::model::Mesh { bypass, fail_to_plain, access_control, ..mesh() })
-        },
-    )
+    (prop::bool::weighted(0.1), any::<bool>(), prop::bool::weighted(0.3)).prop_map(|(bypass, fail_to_plain, denies)| {
+        let access_control =
+            if denies { maesh_config::model::AccessControl::On } else { maesh_config::model::AccessControl::DryRun };
+        Resource::Mesh(maesh_config::model::Mesh { bypass, fail_to_plain, access_control, ..mesh() })
+    })
 }
 
 /// One step of a history.

@@ -131,7 +131,7 @@ fn route<'a>(
     if caller.shared.controls_access() {
         let name = host.and_then(|host| route::Host::parse(host.as_bytes()));
         let request = AskedRequest::of(name.as_ref().map_or("", route::Host::as_str), head);
-        caller.shared.admits(port.leaves(route), caller.address, Some(request))?;
+        caller.shared.admits(&port.own.service, port.leaves(route), caller.address, Some(request))?;
     }
     match port.pick(route, caller.worker.draw()) {
         Target::Backend(backend) => Ok(backend),

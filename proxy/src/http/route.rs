@@ -194,7 +194,7 @@ mod tests {
         MeshFacts {
             zones: vec![".maesh".into(), ".traefik.mesh".into()],
             cluster: ".svc.cluster.local".into(),
-            access_control: false,
+            access_control: maesh_config::model::AccessControl::Off,
         }
     }
 

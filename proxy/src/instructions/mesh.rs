@@ -119,7 +119,7 @@ fn mesh() -> Resource {
         cluster_domain: "cluster.local".into(),
         fail_to_plain: true,
         bypass: false,
-        access_control: false,
+        access_control: maesh_config::model::AccessControl::Off,
         controllers: Vec::new(),
     })
 }

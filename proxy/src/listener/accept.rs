@@ -438,7 +438,7 @@ async fn endpoint_for(
     let route = port.route(facts);
     if shared.controls_access() {
         shared.identify(caller).await?;
-        shared.admits(port.leaves(route), caller, None)?;
+        shared.admits(&called.name, port.leaves(route), caller, None)?;
     }
     let backend = match port.pick(route, worker.draw()) {
         Target::Backend(backend) => backend,

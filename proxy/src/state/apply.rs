@@ -295,7 +295,7 @@ impl Apply {
         tables.by_address.extend(called.facts.load().cluster_ips.iter().map(|ip| (*ip, None)));
         called.release();
         called.arrived(true);
-        self.shared.telemetry.retain_ports(name, |_, _| false);
+        self.shared.telemetry.forget(name);
     }
 
     fn replace_tables(&self, mut tables: Tables) {

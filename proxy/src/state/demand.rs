@@ -142,7 +142,7 @@ async fn wait(shared: &Shared, called: &Arc<ServiceEntry>) {
 /// The plain address of a Service as a backend.
 fn plain(shared: &Shared, called: &ServiceEntry, number: u16, protocol: Protocol) -> PortLookup {
     let facts = called.facts.load();
-    if shared.mesh.load().access_control || facts.headless || facts.cluster_ips.is_empty() {
+    if shared.mesh.load().access_control.denies() || facts.headless || facts.cluster_ips.is_empty() {
         return PortLookup::NotSynced;
     }
     let Some(named) = facts.ports.iter().find(|port| port.number == number && port.protocol == protocol) else {

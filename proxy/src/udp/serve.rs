@@ -280,7 +280,7 @@ impl DatagramPort {
             if !waited && shared.workloads.at(caller).is_none() {
                 return Err(NoFlow::CallerUnknown);
             }
-            shared.admits(port.leaves(route), caller, None)?;
+            shared.admits(&to.called.name, port.leaves(route), caller, None)?;
         }
         let backend = match port.pick(route, self.worker.draw()) {
             Target::Backend(backend) => backend,

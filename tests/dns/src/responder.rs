@@ -87,7 +87,7 @@ impl Responder {
             cluster_domain: "cluster.local".into(),
             fail_to_plain: true,
             bypass: false,
-            access_control: false,
+            access_control: maesh_config::model::AccessControl::Off,
             controllers: Vec::new(),
         };
         responder.apply(Kind::Mesh, vec![Resource::Mesh(mesh)]);

@@ -21,7 +21,7 @@ static SNAPSHOT: LazyLock<Arc<Snapshot>> = LazyLock::new(|| {
         cluster_domain: "cluster.local".into(),
         fail_to_plain: true,
         bypass: false,
-        access_control: false,
+        access_control: maesh_config::model::AccessControl::Off,
         controllers: Vec::new(),
     };
     let name = |service: &str, answer| {

@@ -86,7 +86,7 @@ fn resources(protocol: Protocol, port: u16, endpoint: SocketAddr) -> [Resource; 
         cluster_domain: "cluster.local".into(),
         fail_to_plain: true,
         bypass: false,
-        access_control: false,
+        access_control: maesh_config::model::AccessControl::Off,
         controllers: Vec::new(),
     };
     let (transport, http) = (Transport::Tcp, owner.is_none());
@@ -112,7 +112,15 @@ fn resources(protocol: Protocol, port: u16, endpoint: SocketAddr) -> [Resource; 
         called: Arc::default(),
         backend: Arc::default(),
     };
-    let ready = Endpoint { address: endpoint, ready: true, serving: true, terminating: false, node: None, hints: None };
+    let ready = Endpoint {
+        address: endpoint,
+        ready: true,
+        serving: true,
+        terminating: false,
+        node: None,
+        account: None,
+        hints: None,
+    };
     let behind = PortEndpoints { number: port, protocol, endpoints: vec![ready], access: Vec::new() };
     [
         Resource::Mesh(mesh),

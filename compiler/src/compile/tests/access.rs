@@ -27,7 +27,7 @@ status: {podIP: 10.1.0.1}
 ";
 
 fn acl() -> Config {
-    Config { access_control: true, ..dev() }
+    Config { access_control: model::AccessControl::On, ..dev() }
 }
 
 fn target(name: &str, version: &str, body: &str) -> String {

@@ -178,7 +178,11 @@ impl Fed {
             cluster_domain: "cluster.local".into(),
             fail_to_plain: true,
             bypass: false,
-            access_control,
+            access_control: if access_control {
+                maesh_config::model::AccessControl::On
+            } else {
+                maesh_config::model::AccessControl::Off
+            },
             controllers: Vec::new(),
         };
         self.push(Kind::Mesh, vec![Resource::Mesh(mesh)], Vec::new()).await;

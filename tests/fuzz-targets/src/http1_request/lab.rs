@@ -189,7 +189,7 @@ fn known(service: &ServiceName, port: u16) -> [(Kind, Resource); 3] {
         cluster_domain: "cluster.local".into(),
         fail_to_plain: true,
         bypass: false,
-        access_control: false,
+        access_control: maesh_config::model::AccessControl::Off,
         controllers: Vec::new(),
     };
     let bind = Bind::Address(LOCAL);
@@ -224,9 +224,17 @@ fn on_demand(service: &ServiceName, endpoint: SocketAddr) -> Vec<Resource> {
         called: Arc::default(),
         backend: Arc::default(),
     };
-    let endpoint =
-        Endpoint { address: endpoint, ready: true, serving: true, terminating: false, node: None, hints: None };
-    let ports = vec![PortEndpoints { number: 80, protocol: Protocol::Http, endpoints: vec![endpoint] }];
+    let endpoint = Endpoint {
+        address: endpoint,
+        ready: true,
+        serving: true,
+        terminating: false,
+        node: None,
+        account: None,
+        hints: None,
+    };
+    let ports =
+        vec![PortEndpoints { number: 80, protocol: Protocol::Http, endpoints: vec![endpoint], access: Vec::new() }];
     vec![
         Resource::Service(Service { name: service.clone(), ports: vec![port] }),
         Resource::Endpoints(Endpoints { service: service.clone(), ports }),
