@@ -21,13 +21,16 @@ pub use cluster_dns::{
     ClusterDnsArgs, ClusterDnsCommand, CorednsMode, DnsOrCommandArgs, DnsServiceArgs, InstallArgs, PrintArgs,
     RemoveArgs, StanzaArgs,
 };
-pub use inspect::{CheckArgs, ClusterArgs, ExplainArgs};
+pub use inspect::{AccessArgs, AccessCommand, CheckArgs, ClusterArgs, ExplainArgs, MatrixArgs};
 use ipnet::IpNet;
 use maesh_compiler::compile::PORTS_PER_NAMESPACE;
-use maesh_config::{Zone, duration, model::Protocol};
+use maesh_config::{
+    Zone, duration,
+    model::{AccessSource, Protocol},
+};
 pub use uninstall::{LeaveArgs, UninstallArgs};
 
-use self::parse::{network, socket};
+use self::parse::{access_source, network, socket};
 pub use self::{
     asked::Asked,
     own::OwnArgs,
@@ -57,6 +60,7 @@ pub enum Command {
     /// Run `maesh dev` with three small backends, and print what to type
     Demo(DemoArgs),
     Explain(ExplainArgs),
+    Access(AccessArgs),
     Check(CheckArgs),
     /// Role: watch the cluster and send configuration to dns and the proxies
     Controller(Box<ControllerArgs>),
@@ -136,6 +140,10 @@ pub struct MeshArgs {
     /// Count and log what access control would deny, and deny nothing
     #[arg(long, env = "MAESH_ACL_DRY_RUN", conflicts_with = "acl")]
     pub acl_dry_run: bool,
+    /// A range of addresses outside of the pods, and the ServiceAccount that its callers count as for access control, such as
+    /// 192.168.1.7/32=ingress/nginx; repeat it for several
+    #[arg(long, env = "MAESH_ACL_SOURCES", value_delimiter = ',', value_parser = access_source, value_name = "CIDR=NAMESPACE/NAME")]
+    pub acl_source: Vec<AccessSource>,
     /// Mesh only this namespace; repeat it for several
     #[arg(long, env = "MAESH_WATCH_NAMESPACES", value_delimiter = ',', value_name = "NAMESPACE")]
     pub watch_namespace: Vec<String>,
@@ -175,6 +183,7 @@ impl Default for MeshArgs {
             default_mode: Mode::Http,
             acl: false,
             acl_dry_run: false,
+            acl_source: Vec::new(),
             watch_namespace: Vec::new(),
             ignore_namespace: Vec::new(),
             require_annotation: false,

@@ -3,6 +3,7 @@
 //! One binary: the three roles, the whole mesh in one process for developers, and what people need around them.
 #![allow(unreachable_pub, reason = "a program has no outside")]
 
+mod access;
 mod admin;
 #[cfg(feature = "jemalloc")]
 mod allocator;
@@ -55,6 +56,7 @@ fn main() -> ExitCode {
         Command::Proxy(args) => block_on(roles::proxy::run(args, log_level)),
         Command::Keeper(args) => block_on(roles::keeper::run(args)),
         Command::Explain(args) => block_on(explain::run(args)),
+        Command::Access(args) => block_on(access::run(args)),
         Command::Check(args) => block_on(check::run(args)),
         Command::Uninstall(args) => block_on(uninstall::run(args)),
         Command::Version(args) => {

@@ -80,6 +80,7 @@ pub fn compiler_config(args: &MeshArgs, addressing: Addressing) -> anyhow::Resul
             (false, true) => AccessControl::DryRun,
             (false, false) => AccessControl::Off,
         },
+        access_sources: args.acl_source.clone(),
         replicas: None,
     })
 }

@@ -7,6 +7,7 @@
 
 mod config;
 pub mod explain;
+pub mod matrix;
 mod unit;
 
 use std::{collections::BTreeSet, net::SocketAddr, time::Instant};
@@ -261,6 +262,7 @@ fn mesh(step: &Step<'_>) -> Mesh {
         fail_to_plain: config.fail_to_plain && !config.access_control.denies(),
         bypass: step.bypass(),
         access_control: config.access_control,
+        access_sources: config.access_sources.clone(),
         controllers: config.replicas.as_ref().map(|service| replicas(service, &step.view)).unwrap_or_default(),
     }
 }

@@ -19,7 +19,7 @@ pub use access::{Account, AccountAccess, Grant};
 pub use endpoints::{Endpoint, EndpointHints, Endpoints, PortEndpoints};
 pub use listener::{Bind, Claim, Listener, ListenerId};
 pub use listener_set::ListenerSet;
-pub use mesh::{AccessControl, Mesh};
+pub use mesh::{AccessControl, AccessSource, Mesh};
 pub use names::{Answer, Name, NamePort};
 pub use proxy::Proxy;
 use serde::Serialize;

@@ -8,6 +8,7 @@ mod quota;
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    ops::Bound,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -16,6 +17,7 @@ use maesh_compiler::{
     compile::{
         Compiler, ConnectedProxy, Output, TableEntry,
         explain::{self, Explanation, Question},
+        matrix::AccessMatrix,
     },
     diagnostic::Diagnostic,
     event::Event,
@@ -33,6 +35,8 @@ use crate::source::{Batch, Batches};
 const COLLECT: Duration = Duration::from_millis(5);
 /// Names among which the one that was meant is looked for.
 const MOST_ALIKE: usize = 1000;
+/// Services of one part of the answer to who may call whom: some milliseconds of the compiler's time.
+const MOST_IN_MATRIX: usize = 100;
 /// Inputs that may wait for the compiler.
 const QUEUE: usize = 64;
 
@@ -101,6 +105,15 @@ impl State {
         self.table.read().values().cloned().collect()
     }
 
+    /// Names of Services in order, `most` of them, from the first one behind `after` on; of one namespace, if that is given.
+    fn services(&self, namespace: Option<&str>, after: Option<&ServiceName>, most: usize) -> Vec<ServiceName> {
+        let table = self.table.read();
+        let first = ServiceName::new(namespace.unwrap_or_default(), "");
+        let from = after.cloned().map_or(Bound::Included(first), Bound::Excluded);
+        let names = table.range((from, Bound::Unbounded)).map(|(name, _)| name);
+        names.take_while(|name| namespace.is_none_or(|it| *name.namespace == *it)).take(most).cloned().collect()
+    }
+
     /// Says that there is no Service `name`, and which was probably meant. Takes long, and holds nobody up.
     fn unknown(&self, name: &ServiceName) -> String {
         let (here, elsewhere) = {
@@ -152,7 +165,11 @@ enum Input {
 }
 
 /// A question and where the answer goes.
-type Asked = (Question, oneshot::Sender<Explanation>);
+#[derive(Debug)]
+enum Asked {
+    Explain(Question, oneshot::Sender<Explanation>),
+    Access(Vec<ServiceName>, oneshot::Sender<AccessMatrix>),
+}
 
 /// Asks a controller what it knows; clones ask the same one.
 #[derive(Clone, Debug)]
@@ -183,7 +200,7 @@ impl Asker {
             return Err(Unanswered::TooMany);
         }
         let (answer, answered) = oneshot::channel();
-        self.inputs.send(Input::Asked((question, answer))).await.map_err(|_| Unanswered::Ended)?;
+        self.inputs.send(Input::Asked(Asked::Explain(question, answer))).await.map_err(|_| Unanswered::Ended)?;
         let mut explanation = answered.await.map_err(|_| Unanswered::Ended)?;
         if let Some(name) = explanation.unknown.clone() {
             let state = self.state.clone();
@@ -191,6 +208,30 @@ impl Asker {
             explanation.not_meshed = meant.ok().or(explanation.not_meshed);
         }
         Ok(explanation)
+    }
+
+    /// Who may reach the endpoints of Services, in order of their names, from the first one behind `after` on; of one
+    /// namespace, if that is given. `by` is who asks.
+    ///
+    /// # Errors
+    /// If too much was asked, or the controller has ended.
+    pub async fn access(
+        &self,
+        namespace: Option<&str>,
+        after: Option<&ServiceName>,
+        by: IpAddr,
+    ) -> Result<AccessMatrix, Unanswered> {
+        if !self.quota.lock().take(by, Instant::now()) {
+            return Err(Unanswered::TooMany);
+        }
+        let mut services = self.state.services(namespace, after, MOST_IN_MATRIX + 1);
+        let more = services.len() > MOST_IN_MATRIX;
+        services.truncate(MOST_IN_MATRIX);
+        let last = services.last().filter(|_| more).map(ToString::to_string);
+        let (answer, answered) = oneshot::channel();
+        self.inputs.send(Input::Asked(Asked::Access(services, answer))).await.map_err(|_| Unanswered::Ended)?;
+        let matrix = answered.await.map_err(|_| Unanswered::Ended)?;
+        Ok(AccessMatrix { next: last, ..matrix })
     }
 }
 
@@ -377,9 +418,12 @@ impl<S: Sink> Run<S> {
             if std::mem::take(&mut self.news) && ripe {
                 self.publish();
             }
-            for (question, answer) in self.asked.drain(..) {
+            for asked in self.asked.drain(..) {
                 // Who asked may have gone.
-                let _ = answer.send(self.compiler.explain(&question));
+                match asked {
+                    Asked::Explain(question, answer) => drop(answer.send(self.compiler.explain(&question))),
+                    Asked::Access(services, answer) => drop(answer.send(self.compiler.access(&services))),
+                }
             }
         }
     }

@@ -27,6 +27,7 @@ pub(crate) fn mesh() -> Mesh {
         fail_to_plain: true,
         bypass: false,
         access_control: maesh_config::model::AccessControl::Off,
+        access_sources: Vec::new(),
         controllers: Vec::new(),
     }
 }

@@ -5,10 +5,13 @@
 
 mod paths;
 
-use std::collections::HashMap;
+use std::{
+    collections::{BTreeSet, HashMap},
+    net::IpAddr,
+};
 
 use http::{HeaderMap, request};
-use maesh_config::model::{Account, AccountAccess, Workload};
+use maesh_config::model::{AccessSource, Account, AccountAccess, Grant, Workload, WorkloadKind};
 use smallvec::SmallVec;
 
 use self::paths::readings;
@@ -64,12 +67,26 @@ impl Access {
         self.told == told
     }
 
+    /// The TrafficTargets that admit `caller`, written `namespace/name`, for an explanation.
+    pub(crate) fn admitting(&self, caller: &Account, request: Option<AskedRequest<'_>>) -> BTreeSet<String> {
+        let facts = request.map(facts);
+        let holds = |rule: &CompiledRule| facts.as_ref().is_some_and(|all| all.iter().all(|facts| rule.holds(facts)));
+        let admits = |grant: &&Grant| {
+            let rules = || grant.rules.iter().filter_map(|rule| CompiledRule::of(Some(rule)).ok());
+            grant.sources.iter().any(|source| **source == *caller)
+                && (grant.rules.is_empty() || rules().any(|it| holds(&it)))
+        };
+        let of = |access: &AccountAccess, grant: &Grant| format!("{}/{}", access.account.namespace, grant.target);
+        let all = self.told.iter().flat_map(|access| access.grants.iter().filter(admits).map(move |it| of(access, it)));
+        all.collect()
+    }
+
     /// The endpoints that `caller` may reach, with `request` if it makes one.
-    pub(crate) fn admitted(&self, caller: Option<&Workload>, request: Option<AskedRequest<'_>>) -> Admitted {
-        let Some(caller) = caller.and_then(account) else { return Admitted::Of(SmallVec::new()) };
+    pub(crate) fn admitted(&self, caller: Option<&Account>, request: Option<AskedRequest<'_>>) -> Admitted {
+        let Some(caller) = caller else { return Admitted::Of(SmallVec::new()) };
         let mut read: Option<Vec<RouteFacts<'_>>> = None;
         let mut admits = |grants: &GrantsBySource| {
-            let grants = grants.get(&caller).map_or(&[][..], Vec::as_slice);
+            let grants = grants.get(caller).map_or(&[][..], Vec::as_slice);
             grants.iter().any(|rules| {
                 rules.is_empty()
                     || request.is_some_and(|request| {
@@ -98,9 +115,21 @@ fn by_source(access: &AccountAccess) -> GrantsBySource {
     all
 }
 
-/// Who a caller is: only a pod with an address of its own is anybody.
-fn account(workload: &Workload) -> Option<Account> {
-    Some(Account { namespace: workload.namespace.clone()?, name: workload.service_account.clone()? })
+/// Who a caller is: the ServiceAccount of the pod that has the address alone. What no pod can have may be given one: `sources`
+/// say so.
+pub(crate) fn account(caller: IpAddr, workload: Option<&Workload>, sources: &[AccessSource]) -> Option<Account> {
+    match workload.map(|workload| workload.kind) {
+        Some(WorkloadKind::Pod | WorkloadKind::Resolver) => {
+            let pod = workload?;
+            Some(Account { namespace: pod.namespace.clone()?, name: pod.service_account.clone()? })
+        }
+        // The address of a pod that nobody knows (any more).
+        Some(WorkloadKind::PodRange) => None,
+        Some(WorkloadKind::Node) | None => {
+            let holding = sources.iter().filter(|source| source.range.contains(&caller));
+            Some(holding.max_by_key(|source| source.range.prefix_len())?.account.clone())
+        }
+    }
 }
 
 /// The request with each path that an endpoint may see in it.

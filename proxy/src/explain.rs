@@ -3,6 +3,7 @@
 //! Host and SNI look-up, port, rules, backends and the choice of endpoints are the functions that requests pass, on the same
 //! snapshots. Nothing is asked for, counted or changed: a Service that nobody called yet is said to be so.
 
+mod access;
 mod asked;
 mod decide;
 mod policies;
@@ -18,7 +19,10 @@ use self::decide::Decision;
 pub use self::{
     asked::{Question, Sent, SentRequest, TooLarge},
     policies::PolicySeen,
-    seen::{BackendSeen, EndpointSeen, Explanation, ListenerSeen, PortSeen, Refusal, RouteSeen, ServiceState, TlsSeen},
+    seen::{
+        AccessSeen, BackendSeen, EndpointSeen, Explanation, ListenerSeen, PortSeen, Refusal, RouteSeen, ServiceState,
+        TlsSeen,
+    },
 };
 use crate::{
     access::Admitted,
@@ -55,6 +59,8 @@ impl Explainer {
             ready: shared.phase() == Phase::Serving && shared.complete.load(Ordering::Acquire),
             synced: shared.complete.load(Ordering::Acquire),
             service: None,
+            access_control: self.access_control(),
+            account: question.caller.and_then(|caller| shared.account_of(caller)).map(|account| account.to_string()),
             refusal: None,
             ports: Vec::new(),
         };
@@ -139,6 +145,7 @@ impl Explainer {
                         Decision::Undecided(why) => seen.undecided = Some(why.to_owned()),
                     }
                 }
+                refused = refused.or_else(|| self.denies(port, &seen, question));
                 refused = refused.or_else(|| self.refuses(port, seen.taken, question));
             }
             Some(None) => refused = Some(Reason::NoRoute),
@@ -191,11 +198,15 @@ impl Explainer {
     }
 
     fn routes(&self, port: &Port, question: &Question) -> Vec<RouteSeen> {
-        let own = || RouteSeen { own: true, rule: None, backends: vec![self.backend(1, Some(&port.own), question)] };
+        let seen = |weight, backend: Option<&Arc<BackendPort>>| {
+            let access = backend.and_then(|backend| self.access(port.protocol, backend, question));
+            BackendSeen { access, ..self.backend(weight, backend, question) }
+        };
+        let own = || RouteSeen { own: true, rule: None, backends: vec![seen(1, Some(&port.own))] };
         if port.routes.is_empty() {
             return vec![own()];
         }
-        let seen = |(weight, to): &(u32, Destination<Arc<BackendPort>>)| self.backend(*weight, to.backend(), question);
+        let seen = |(weight, to): &(u32, Destination<Arc<BackendPort>>)| seen(*weight, to.backend());
         let route = |route: &WeightedRoute| RouteSeen {
             own: false,
             rule: route.rule.as_ref().map(ToString::to_string),
@@ -218,6 +229,7 @@ impl Explainer {
                 usable: 0,
                 local_only: false,
                 endpoints: Vec::new(),
+                access: None,
             };
         };
         let upstreams = backend.upstreams.load();
@@ -245,6 +257,7 @@ impl Explainer {
             usable: upstreams.usable.len(),
             local_only: upstreams.policy.local_only,
             endpoints: endpoints.collect(),
+            access: None,
         }
     }
 

@@ -28,7 +28,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use http::HeaderValue;
 use maesh_config::{
     NodeName, ServiceName,
-    model::{AccessControl, CalledPolicy, NamePort, Protocol},
+    model::{AccessControl, AccessSource, Account, CalledPolicy, NamePort, Protocol},
     policy::Percent,
     rule::Rule,
 };
@@ -47,7 +47,7 @@ pub(crate) use self::{
 use self::{shard::Sharded, workloads::Workloads};
 pub(crate) use crate::balance::{BackendPort, Endpoint, InFlight, Locality};
 use crate::{
-    access::{Admitted, AskedRequest},
+    access::{self, Admitted, AskedRequest},
     admission::Admission,
     balance::Upstreams,
     buffers::Buffers,
@@ -216,7 +216,13 @@ impl Shared {
         if !self.mesh.load().access_control.denies() {
             return Admitted::All;
         }
-        upstreams.access.admitted(self.workloads.at(caller).as_deref(), request)
+        upstreams.access.admitted(self.account_of(caller).as_ref(), request)
+    }
+
+    /// Who `caller` is for access control; `None` for nobody.
+    pub(crate) fn account_of(&self, caller: IpAddr) -> Option<Account> {
+        let workload = self.workloads.at(caller);
+        access::account(caller, workload.as_deref(), &self.mesh.load().access_sources)
     }
 
     /// Waits until it is known who `caller` is, where access depends on it.
@@ -240,21 +246,18 @@ impl Shared {
         caller: IpAddr,
         request: Option<AskedRequest<'_>>,
     ) -> Result<(), Reason> {
-        let workload = self.workloads.at(caller);
-        let is_denied = |backend: &&Arc<BackendPort>| {
-            backend.upstreams.load().access.admitted(workload.as_deref(), request).is_none()
-        };
+        let account = self.account_of(caller);
+        let is_denied =
+            |backend: &&Arc<BackendPort>| backend.upstreams.load().access.admitted(account.as_ref(), request).is_none();
         let Some(denied) = leaves.find(is_denied) else { return Ok(()) };
         if self.mesh.load().access_control.denies() {
             return Err(Reason::Denied);
         }
         self.telemetry.would_deny(called);
         if let Some(left_out) = self.logs.would_deny.lock().note(Instant::now()) {
-            let account = workload.and_then(|workload| {
-                Some(format!("{}/{}", workload.namespace.as_ref()?, workload.service_account.as_ref()?))
-            });
             tracing::warn!(
-                service = %called, backend = %denied.service, %caller, account = account.as_deref().unwrap_or("none"),
+                service = %called, backend = %denied.service, %caller,
+                account = account.map_or_else(|| "none".to_owned(), |account| account.to_string()),
                 method = request.map(|request| request.method), path = request.map(|request| request.path), left_out,
                 "access control would deny this; it is a dry run, so nothing is denied. Write a TrafficTarget that admits it, if it \
                  is meant to pass"
@@ -303,6 +306,8 @@ pub(crate) struct MeshFacts {
     pub(crate) cluster: Box<str>,
     /// Where it denies, nothing may be sent around the policies.
     pub(crate) access_control: AccessControl,
+    /// Callers that are no pods, and who they count as there.
+    pub(crate) access_sources: Vec<AccessSource>,
 }
 
 /// Services by what callers write.

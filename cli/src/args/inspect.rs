@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use clap::Args;
+use clap::{Args, Subcommand};
 use http::{HeaderName, HeaderValue, Method};
 
 use super::{Asked, Output, asked, defaults, parse};
@@ -66,6 +66,44 @@ pub struct ExplainArgs {
     /// Only this port of the Service
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     pub port: Option<u16>,
+    /// Ask a `maesh dev` (or `maesh demo`) by its admin address instead of a cluster
+    #[arg(long, value_parser = parse::admin, value_name = "ADDR", conflicts_with_all = ["kubeconfig", "context"])]
+    pub admin: Option<SocketAddr>,
+    /// Format of the output
+    #[arg(long, short = 'o', default_value = "text")]
+    pub output: Output,
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
+}
+
+/// Show who may call whom under access control
+#[derive(Debug, Clone, Args)]
+pub struct AccessArgs {
+    #[command(subcommand)]
+    pub command: AccessCommand,
+}
+
+#[derive(Debug, Clone, Subcommand)]
+pub enum AccessCommand {
+    Matrix(MatrixArgs),
+}
+
+/// Print which ServiceAccounts may call which Services, with what, and by which TrafficTarget
+///
+/// It asks a controller, which works it out with the code that decides. While access control is off or a dry run, it shows
+/// what would hold. Without flags it looks at the cluster of your kubeconfig or, if you have none, at the `maesh dev` on
+/// this machine.
+///
+/// Exit code: 0, or 1 if nobody could be asked.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "Examples:
+  maesh access matrix                       # all Services of the mesh
+  maesh access matrix shop                  # those of one namespace
+  maesh access matrix -o json | jq '.rows[] | select(.grants == [])'   # whom nobody may call")]
+pub struct MatrixArgs {
+    /// Only Services of this namespace
+    #[arg(value_name = "NAMESPACE")]
+    pub of: Option<String>,
     /// Ask a `maesh dev` (or `maesh demo`) by its admin address instead of a cluster
     #[arg(long, value_parser = parse::admin, value_name = "ADDR", conflicts_with_all = ["kubeconfig", "context"])]
     pub admin: Option<SocketAddr>,

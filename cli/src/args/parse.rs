@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
+use maesh_config::model::AccessSource;
 
 /// Longest name of DNS.
 const LONGEST_NAME: usize = 253;
@@ -38,6 +39,14 @@ pub(super) fn network(text: &str) -> Result<IpNet, String> {
         return Err("write ADDRESS/PREFIX, such as 127.77.0.0/16 or fd00:77::/64".to_owned());
     };
     Err(format!("a range has a prefix; write {address}/{}", likely_prefix(address)))
+}
+
+/// A range of addresses, and the ServiceAccount that it counts as.
+pub(super) fn access_source(text: &str) -> Result<AccessSource, String> {
+    const EXAMPLE: &str = "write CIDR=NAMESPACE/NAME, such as 192.168.1.7/32=ingress/nginx";
+    let Some((range, account)) = text.split_once('=') else { return Err(EXAMPLE.to_owned()) };
+    let account = account.parse().map_err(|_| format!("{account:?} is no ServiceAccount; {EXAMPLE}"))?;
+    Ok(AccessSource { range: network(range)?.trunc(), account })
 }
 
 /// The prefix that was probably meant: what is 0 at the end is free.
@@ -103,6 +112,23 @@ mod tests {
             assert!(network(text).expect_err(text).contains(want), "{text}: {:?}", network(text));
         }
         assert_eq!(network("127.77.0.0/16").map(|network| network.prefix_len()), Ok(16));
+    }
+
+    #[test]
+    fn sources_of_access() {
+        let source = access_source("192.168.1.7/24=ingress/nginx").unwrap();
+        assert_eq!(
+            (source.range.to_string(), source.account.to_string()),
+            ("192.168.1.0/24".into(), "ingress/nginx".into())
+        );
+        for (text, want) in [
+            ("192.168.1.7/32", "write CIDR=NAMESPACE/NAME"),
+            ("192.168.1.7/32=nginx", "\"nginx\" is no ServiceAccount"),
+            ("192.168.1.7=ingress/nginx", "write 192.168.1.7/32"),
+            ("=ingress/nginx", "write ADDRESS/PREFIX"),
+        ] {
+            assert!(access_source(text).expect_err(text).contains(want), "{text}: {:?}", access_source(text));
+        }
     }
 
     #[test]

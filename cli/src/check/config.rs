@@ -21,7 +21,7 @@ pub async fn smi(context: &Context) -> Outcome {
 }
 
 /// The groups of which kinds are read.
-const READ_OF_SMI: [&str; 2] = ["specs.smi-spec.io", "split.smi-spec.io"];
+const READ_OF_SMI: [&str; 3] = ["access.smi-spec.io", "specs.smi-spec.io", "split.smi-spec.io"];
 
 fn judge_smi(groups: &Value) -> Outcome {
     let all = groups["groups"].as_array().map(Vec::as_slice).unwrap_or_default();
@@ -33,11 +33,11 @@ fn judge_smi(groups: &Value) -> Outcome {
     let unread: Vec<_> =
         smi.iter().filter(|group| !is_read(group)).map(|group| text(group, "/preferredVersion/groupVersion")).collect();
     if unread.is_empty() {
-        return Outcome::pass("of SMI the cluster has TrafficSplits and HTTPRouteGroups, which the mesh reads");
+        return Outcome::pass("the cluster has kinds of SMI, and the mesh reads them");
     }
     Outcome::warn(
         format!("{} are served, and this version of the mesh does not read them", some_of(unread)),
-        "expect TrafficTargets and the like to have no effect",
+        "expect their objects to have no effect",
     )
 }
 
@@ -248,9 +248,9 @@ mod tests {
         };
         assert_eq!(judge_smi(&groups(&["apps"])).verdict, Verdict::Pass);
         assert_eq!(judge_smi(&groups(&["apps", "specs.smi-spec.io", "split.smi-spec.io"])).verdict, Verdict::Pass);
-        let served = judge_smi(&groups(&["split.smi-spec.io", "access.smi-spec.io"]));
+        let served = judge_smi(&groups(&["split.smi-spec.io", "metrics.smi-spec.io"]));
         assert_eq!(served.verdict, Verdict::Warn);
-        assert!(served.message.starts_with("access.smi-spec.io/v1alpha4 "), "{served:?}");
+        assert!(served.message.starts_with("metrics.smi-spec.io/v1alpha4 "), "{served:?}");
     }
 
     #[test]

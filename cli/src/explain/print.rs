@@ -6,7 +6,7 @@ use maesh_compiler::{
     compile::explain::{CallerSeen, EndpointSeen},
     diagnostic::escaped,
 };
-use maesh_proxy::explain::{BackendSeen, PolicySeen, PortSeen, ServiceState};
+use maesh_proxy::explain::{BackendSeen, Explanation, PolicySeen, PortSeen, ServiceState};
 
 use super::{
     report::{Dns, Problem, Proxy, Report, Severity},
@@ -89,14 +89,14 @@ fn of_proxy(out: &mut String, proxy: &Proxy, report: &Report) {
         line(out, "", &format!("{} leads to Service {other} there", proxy.said.host));
     }
     for port in &proxy.said.ports {
-        of_port(out, port);
+        of_port(out, port, &proxy.said);
         if let Some(sent) = &report.sent {
             line(out, "", &taken::sentence(port, sent));
         }
     }
 }
 
-fn of_port(out: &mut String, port: &PortSeen) {
+fn of_port(out: &mut String, port: &PortSeen, said: &Explanation) {
     let number =
         if port.listen == port.port { port.port.to_string() } else { format!("{} on {}", port.port, port.listen) };
     let by = match (&port.listener, port.protocol.as_str()) {
@@ -127,9 +127,36 @@ fn of_port(out: &mut String, port: &PortSeen) {
             let rest = if route.own && port.routes.len() > 1 { "all others => " } else { "" };
             let to = of_backend(backend, &port.protocol, route.own, all);
             line(out, "  route", &format!("{rule}{rest}{to}"));
+            of_access(out, backend, said);
             of_policies(out, &backend.policies);
         }
     }
+}
+
+/// Whether the caller is admitted, where anybody asks.
+fn of_access(out: &mut String, backend: &BackendSeen, said: &Explanation) {
+    let Some(control) = &said.access_control else { return };
+    let dry = if control == "dry-run" { "; a dry run denies nothing" } else { "" };
+    let account = said.account.as_deref();
+    let text = match (&backend.access, account) {
+        (None, _) if backend.service.is_none() => return,
+        (None, _) => "depends on who calls what: say --from and a method and path".to_owned(),
+        (Some(_), None) => {
+            format!("denied: the caller is nobody, because no pod with an address of its own calls from there{dry}")
+        }
+        (Some(access), Some(account)) if !access.admitted => {
+            format!("denied: no TrafficTarget admits {account} with this{dry}")
+        }
+        (Some(access), Some(account)) => {
+            let some = if access.endpoints < backend.usable {
+                format!(", to {} of the endpoints", access.endpoints)
+            } else {
+                String::new()
+            };
+            format!("{account} is admitted by {}{some}", access.targets.join(", "))
+        }
+    };
+    line(out, "  access", &text);
 }
 
 fn of_policies(out: &mut String, policies: &[PolicySeen]) {

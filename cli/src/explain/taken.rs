@@ -58,6 +58,7 @@ mod tests {
             usable: 0,
             local_only: false,
             endpoints: vec![],
+            access: None,
         }
     }
 

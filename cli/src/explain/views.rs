@@ -2,7 +2,8 @@
 
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
-use maesh_compiler::compile::explain::{Explanation, Question};
+use maesh_compiler::compile::explain::Question;
+use maesh_config::ServiceName;
 use maesh_controller::serve::{Asker, Unanswered};
 use maesh_dns::{Caller, Snapshots};
 use maesh_proxy::explain::Explainer;
@@ -20,6 +21,8 @@ const TRY_AGAIN: Duration = Duration::from_millis(100);
 
 /// Path of the controller's side, below `/api/`.
 pub const CONTROLLER: &str = "explain/controller";
+/// Path of who may call whom.
+pub const ACCESS: &str = "explain/access";
 /// Path of what dns answers.
 pub const DNS: &str = "explain/dns";
 /// Path of what the proxy does.
@@ -32,7 +35,13 @@ pub fn all(
     place: fn(IpAddr) -> Caller,
     explainer: Explainer,
 ) -> BTreeMap<&'static str, Query> {
-    [(CONTROLLER, controller(asker)), (DNS, dns(snapshots, place)), (PROXY, proxy(explainer))].into()
+    [
+        (CONTROLLER, controller(asker.clone())),
+        (ACCESS, access(asker)),
+        (DNS, dns(snapshots, place)),
+        (PROXY, proxy(explainer)),
+    ]
+    .into()
 }
 
 /// `?name=NAME&from=ADDRESS|POD`
@@ -41,17 +50,32 @@ pub fn controller(asker: Asker) -> Query {
         let asker = asker.clone();
         Box::pin(async move {
             let question = Question { name: name(&parameters)?, from: text(&parameters, "from") };
-            to_json(&explained(&asker, &question, by).await.map_err(|why| why.to_string())?)
+            to_json(&patiently(|| asker.explain(question.clone(), by)).await.map_err(|why| why.to_string())?)
+        })
+    })
+}
+
+/// `?namespace=NAMESPACE&after=NAMESPACE/SERVICE`
+pub fn access(asker: Asker) -> Query {
+    Query::new(move |parameters, by| {
+        let asker = asker.clone();
+        Box::pin(async move {
+            let namespace = text(&parameters, "namespace");
+            let parse =
+                |text: String| text.parse().map_err(|_| format!("after is {text:?}, which is no NAMESPACE/SERVICE"));
+            let after: Option<ServiceName> = text(&parameters, "after").map(parse).transpose()?;
+            let matrix = patiently(|| asker.access(namespace.as_deref(), after.as_ref(), by)).await;
+            to_json(&matrix.map_err(|why| why.to_string())?)
         })
     })
 }
 
 /// Asks the controller, and again for a while where too many questions are asked: a person who asks often should wait a
 /// moment, not read an error.
-async fn explained(asker: &Asker, question: &Question, by: IpAddr) -> Result<Explanation, Unanswered> {
+async fn patiently<T, F: Future<Output = Result<T, Unanswered>>>(ask: impl Fn() -> F) -> Result<T, Unanswered> {
     let until = Instant::now() + WAIT;
     loop {
-        match asker.explain(question.clone(), by).await {
+        match ask().await {
             Err(Unanswered::TooMany) if Instant::now() < until => sleep(TRY_AGAIN).await,
             answer => return answer,
         }

@@ -108,7 +108,8 @@ pub async fn run(args: ControllerArgs, log_level: LogLevel) -> anyhow::Result<Ex
     if let Some(watches) = watches {
         admin.views.insert("watches", status::watches_view(watches));
     }
-    admin.queries.insert("explain/controller", views::controller(controller.asker()));
+    admin.queries.insert(views::CONTROLLER, views::controller(controller.asker()));
+    admin.queries.insert(views::ACCESS, views::access(controller.asker()));
     if let Some(duties) = &duties {
         admin.views.insert("leader", status::leader_view(duties.leadership()));
         admin.views.insert("stanza", status::stanza_view(duties.stanza()));

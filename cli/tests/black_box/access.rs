@@ -10,6 +10,7 @@ use std::{
 use crate::support::{
     Dev, PATIENCE, await_condition,
     backend::Backend,
+    command,
     http::{Answer, Client, connect_from, get},
     manifest::{save, service, slices},
     named::{Datagrams, named},
@@ -550,6 +551,93 @@ fn streams_end_with_their_grant() {
         flow.send_to(b"!", at("log")).unwrap();
         assert!(flow.recv(&mut bytes).is_err(), "{case}: a datagram of a flow that had begun");
         echo(&mut other).unwrap_or_else(|error| panic!("{case}: {error}"));
+    }
+}
+
+/// `maesh explain` says who is admitted, by what, and who is not; and what it says is what happens.
+#[test]
+fn explain_says_who_is_admitted() {
+    let shop = Shop::new();
+    let objects = group("g", "{pathRegex: /api, methods: [GET]}") + &ann_may(GROUP);
+    let dev = shop.start(&objects);
+    let at = dev.served_at("b.shop.maesh");
+    get_from(ANN, at, "/api");
+    let url = |path: &str| format!("http://b.shop.maesh:8080{path}");
+    let explain = |arguments: &[&str]| {
+        let mut command = command(&["explain", "--admin", &dev.admin().to_string()]);
+        let output = command.args(arguments).output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let admitted = "shop/ann is admitted by shop/ann";
+    let nobody = "denied: the caller is nobody";
+    for (from, method, path, code, said) in [
+        (ANN, "GET", "/api/7", 0, admitted),
+        (ANN, "GET", "/other", 1, "denied: no TrafficTarget admits shop/ann with this"),
+        (ANN, "GET", "/api/..%2fother", 1, "denied: no TrafficTarget admits shop/ann"),
+        (ANN, "POST", "/api/7", 1, "denied: no TrafficTarget admits shop/ann"),
+        (CYD, "GET", "/api/7", 1, "denied: no TrafficTarget admits shop/cyd"),
+        (HOST, "GET", "/api/7", 1, nobody),
+        (NOBODY, "GET", "/api/7", 1, nobody),
+    ] {
+        let answer = ask(from, at, method, path, "");
+        assert_eq!(answer.status == 200, code == 0, "{from} {method} {path}: {}", outcome(&answer));
+        let (left, text) = explain(&["--from", from, method, &url(path)]);
+        assert!(left == Some(code) && text.contains(said), "{from} {method} {path}: {left:?} {text}");
+        assert_eq!(text.contains("answers 403 on port 8080 with reason denied"), code != 0, "{text}");
+    }
+    let (_, text) = explain(&["--from", ANN, "b.shop.maesh"]);
+    assert!(text.contains("depends on who calls what"), "{text}");
+}
+
+/// `maesh access matrix` lists who may call whom, a part at a time.
+#[test]
+fn the_matrix_says_who_may_call_whom() {
+    let shop = Shop::new();
+    let many: String = (0..205)
+        .map(|number| {
+            let name = format!("many-{number:03}");
+            let more = service("zoo", &name, 9000, "").replace("10.96.0.77", &format!("10.96.1.{}", number + 1));
+            more + &slices("zoo", &name, &["127.0.34.77:80".parse().unwrap()]) + "---\n"
+        })
+        .collect();
+    save(shop.folder.path(), "many.yaml", &(many + &pod("zoo", "animal", "animal", "127.0.34.77", "")));
+    let objects = group("g", "{pathRegex: /api, methods: [GET]}") + &ann_may(GROUP);
+    let dev = shop.start(&objects);
+    let matrix = |arguments: &[&str]| {
+        let mut command = command(&["access", "matrix", "--admin", &dev.admin().to_string()]);
+        let output = command.args(arguments).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let text = matrix(&["shop"]);
+    assert!(text.starts_with("access control is on in maesh dev"), "{text}");
+    let line = text.lines().find(|line| line.starts_with("shop/b ")).unwrap_or_else(|| panic!("{text}"));
+    let cells: Vec<&str> = line.split("  ").filter(|cell| !cell.is_empty()).map(str::trim).collect();
+    assert_eq!(cells[..4], ["shop/b", "8080/http", "shop/bob", "shop/ann"], "{line}");
+    assert!(cells[4].contains("GET") && cells[4].contains("/api") && cells[5] == "shop/ann", "{line}");
+    let all: serde_json::Value = serde_json::from_str(&matrix(&["-o", "json"])).unwrap();
+    let rows = all["rows"].as_array().unwrap();
+    assert_eq!((rows.len(), &all["next"]), (206, &serde_json::Value::Null));
+    assert_eq!(rows[205]["account"], "zoo/animal");
+    assert!(rows[205]["grants"].as_array().unwrap().is_empty());
+}
+
+/// What is no pod with an address of its own can be given a ServiceAccount; a pod stays who it is.
+#[test]
+fn addresses_outside_of_the_pods_count_as_what_is_said() {
+    let shop = Shop::new();
+    shop.save(&(route("TCPRoute", "t", "") + &ann_may(TCP)));
+    let sources = format!("127.0.33.0/24=shop/ann,{NOBODY}/32=shop/other");
+    let dev = Dev::start_with(shop.folder.path(), &["--acl", "--acl-source", &sources]);
+    let at = dev.served_at("b.shop.maesh");
+    for (case, from, want) in [
+        ("a pod on the network of its node", HOST, "200"),
+        ("an address that nobody has", "127.0.33.77", "200"),
+        ("one in a narrower range", NOBODY, "403 denied"),
+        ("a pod of another ServiceAccount", CYD, "403 denied"),
+        ("the same name in another namespace", OTHER_ANN, "403 denied"),
+    ] {
+        assert_eq!(get_from(from, at, "/"), want, "{case}");
     }
 }
 

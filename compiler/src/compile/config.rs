@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use ipnet::IpNet;
 use maesh_config::{
     ServiceName, Zone,
-    model::{AccessControl, Protocol},
+    model::{AccessControl, AccessSource, Protocol},
 };
 
 use super::Addressing;
@@ -64,6 +64,8 @@ pub struct Config {
     pub bypass: bool,
     /// What becomes of a caller that no TrafficTarget admits.
     pub access_control: AccessControl,
+    /// Callers that are no pods, and who they count as there.
+    pub access_sources: Vec<AccessSource>,
     /// The Service whose endpoints are the replicas of this controller.
     pub replicas: Option<ServiceName>,
 }
@@ -93,6 +95,7 @@ impl Default for Config {
             fail_to_plain: true,
             bypass: false,
             access_control: AccessControl::Off,
+            access_sources: Vec::new(),
             replicas: None,
         }
     }

@@ -1,7 +1,9 @@
-use std::net::SocketAddr;
+use std::{fmt, net::SocketAddr};
 
+use ipnet::IpNet;
 use serde::Serialize;
 
+use super::Account;
 use crate::Zone;
 
 /// What holds for the whole mesh and can change while it runs.
@@ -17,8 +19,20 @@ pub struct Mesh {
     pub bypass: bool,
     /// Whether what nobody allowed is denied.
     pub access_control: AccessControl,
+    /// Callers that are no pods, and who they count as.
+    pub access_sources: Vec<AccessSource>,
     /// Where the replicas of the controller serve, sorted; empty where nothing says so.
     pub controllers: Vec<SocketAddr>,
+}
+
+/// Addresses outside of the pods that count as a ServiceAccount, such as those of an ingress controller on the network of its
+/// node.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+pub struct AccessSource {
+    /// The addresses. Of several ranges that hold one, the narrowest counts.
+    pub range: IpNet,
+    /// Who they are.
+    pub account: Account,
 }
 
 /// What becomes of a caller that nobody admits.
@@ -32,6 +46,16 @@ pub enum AccessControl {
     DryRun,
     /// It is denied.
     On,
+}
+
+impl fmt::Display for AccessControl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Off => "off",
+            Self::DryRun => "dry-run",
+            Self::On => "on",
+        })
+    }
 }
 
 impl AccessControl {

@@ -11,9 +11,9 @@ use proptest::{collection::vec, option, prelude::*, sample::select};
 use crate::{
     NodeName, Resource, ServiceName,
     model::{
-        AccessControl, Account, AccountAccess, Answer, Backend, Bind, Claim, Endpoint, EndpointHints, Endpoints, Grant,
-        Listener, ListenerId, Mesh, Name, NamePort, PortEndpoints, Protocol, Proxy, Route, Scheme, Service,
-        ServicePort, Transport, Workload, WorkloadKind,
+        AccessControl, AccessSource, Account, AccountAccess, Answer, Backend, Bind, Claim, Endpoint, EndpointHints,
+        Endpoints, Grant, Listener, ListenerId, Mesh, Name, NamePort, PortEndpoints, Protocol, Proxy, Route, Scheme,
+        Service, ServicePort, Transport, Workload, WorkloadKind,
     },
     policy::arbitrary as policy,
 };
@@ -38,13 +38,17 @@ fn mesh() -> impl Strategy<Value = Mesh> {
     let zone = "[a-z]{1,9}".prop_filter("reserved", |zone| zone != "local").prop_map(|zone| zone.parse().unwrap());
     let address = any::<(IpAddr, u16)>().prop_map(SocketAddr::from);
     let access = select(vec![AccessControl::Off, AccessControl::DryRun, AccessControl::On]);
-    let all = (vec(zone, 0..3), "[a-z.]{0,9}", any::<[bool; 2]>(), vec(address, 0..3), access);
-    all.prop_map(|(zones, cluster_domain, flags, controllers, access)| Mesh {
+    let range = (any::<IpAddr>(), 0..=32_u8).prop_map(|(address, length)| IpNet::new(address, length).unwrap().trunc());
+    let source = (range, service_name())
+        .prop_map(|(range, account)| AccessSource { range, account: Account::new(account.namespace, account.name) });
+    let all = (vec(zone, 0..3), "[a-z.]{0,9}", any::<[bool; 2]>(), vec(address, 0..3), access, vec(source, 0..3));
+    all.prop_map(|(zones, cluster_domain, flags, controllers, access, access_sources)| Mesh {
         zones,
         cluster_domain,
         fail_to_plain: flags[0],
         bypass: flags[1],
         access_control: access,
+        access_sources,
         controllers,
     })
 }

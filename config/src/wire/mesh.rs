@@ -17,6 +17,33 @@ pub(super) struct Mesh {
     controllers: Vec<String>,
     #[prost(bool, tag = "7")]
     access_dry_run: bool,
+    #[prost(message, repeated, tag = "8")]
+    access_sources: Vec<AccessSource>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct AccessSource {
+    #[prost(string, tag = "1")]
+    range: String,
+    #[prost(string, tag = "2")]
+    account: String,
+}
+
+impl From<&model::AccessSource> for AccessSource {
+    fn from(it: &model::AccessSource) -> Self {
+        Self { range: it.range.to_string(), account: it.account.to_string() }
+    }
+}
+
+impl TryFrom<AccessSource> for model::AccessSource {
+    type Error = DecodeError;
+
+    fn try_from(it: AccessSource) -> Result<Self, DecodeError> {
+        Ok(Self {
+            range: it.range.parse().map_err(|_| impossible("range of addresses"))?,
+            account: it.account.parse().map_err(|_| impossible("ServiceAccount"))?,
+        })
+    }
 }
 
 impl From<&model::Mesh> for Mesh {
@@ -29,6 +56,7 @@ impl From<&model::Mesh> for Mesh {
             access_control: mesh.access_control.denies(),
             controllers: mesh.controllers.iter().map(ToString::to_string).collect(),
             access_dry_run: mesh.access_control == model::AccessControl::DryRun,
+            access_sources: mesh.access_sources.iter().map(AccessSource::from).collect(),
         }
     }
 }
@@ -51,6 +79,7 @@ impl TryFrom<Mesh> for model::Mesh {
                 (false, true) => model::AccessControl::DryRun,
                 (false, false) => model::AccessControl::Off,
             },
+            access_sources: mesh.access_sources.into_iter().map(TryFrom::try_from).collect::<Result<_, _>>()?,
             controllers: mesh
                 .controllers
                 .iter()

@@ -91,7 +91,7 @@ pub struct WatchStatus {
 }
 
 /// The kinds that are watched by default.
-const WATCHED: [ObjectKind; 7] = [
+const WATCHED: [ObjectKind; 10] = [
     ObjectKind::Namespace,
     ObjectKind::Node,
     ObjectKind::Pod,
@@ -99,6 +99,9 @@ const WATCHED: [ObjectKind; 7] = [
     ObjectKind::EndpointSlice,
     ObjectKind::HttpRouteGroup,
     ObjectKind::TrafficSplit,
+    ObjectKind::TcpRoute,
+    ObjectKind::UdpRoute,
+    ObjectKind::TrafficTarget,
 ];
 
 /// Starts to watch, until the receiver is dropped. Must be called within a runtime. The API server may be away; it is

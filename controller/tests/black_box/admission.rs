@@ -126,6 +126,7 @@ impl Controller {
             fail_to_plain: true,
             bypass: false,
             access_control: maesh_config::model::AccessControl::Off,
+            access_sources: Vec::new(),
         });
         store.apply(&Change { upserts: vec![told], ..Change::default() });
         store.mark_complete();

@@ -18,6 +18,7 @@ fn mesh(controllers: &[SocketAddr]) -> Resource {
         fail_to_plain: true,
         bypass: false,
         access_control: maesh_config::model::AccessControl::Off,
+        access_sources: Vec::new(),
         controllers: controllers.to_vec(),
     })
 }

@@ -20,6 +20,11 @@ fn pod(namespace: &str, account: Option<&str>) -> Workload {
     }
 }
 
+/// Who has the address of this pod, where no sources are named.
+fn who(workload: Option<&Workload>) -> Option<Account> {
+    account([10, 1, 0, 9].into(), workload, &[])
+}
+
 fn grant(sources: &[(&str, &str)], rules: &[&str]) -> Grant {
     let source = |(namespace, name): &(&str, &str)| Arc::new(Account::new(*namespace, *name));
     Grant {
@@ -64,10 +69,10 @@ fn a_caller_reaches_what_its_own_grants_say() {
     ] {
         let fields = HeaderMap::new();
         let request = AskedRequest { host: "web", path, method: "GET", fields: &fields };
-        assert_eq!(places(&access.admitted(caller.as_ref(), Some(request))), want, "{case}");
+        assert_eq!(places(&access.admitted(who(caller.as_ref()).as_ref(), Some(request))), want, "{case}");
     }
     // A connection is no request.
-    assert_eq!(places(&access.admitted(Some(&pod("shop", Some("a"))), None)), [1]);
+    assert_eq!(places(&access.admitted(Some(&Account::new("shop", "a")), None)), [1]);
 }
 
 #[test]
@@ -76,7 +81,7 @@ fn methods_fields_and_hosts_count() {
         vec![grant(&[("shop", "a")], &["Method(`GET`) && HeaderRegexp(`x-a`, `1`)", "HostRegexp(`^b\\.`)"])],
         vec![],
     );
-    let caller = pod("shop", Some("a"));
+    let caller = Account::new("shop", "a");
     for (method, host, value, want) in [
         ("GET", "web", Some("1"), true),
         ("POST", "web", Some("1"), false),
@@ -97,7 +102,29 @@ fn methods_fields_and_hosts_count() {
 #[test]
 fn an_endpoint_of_nobody_is_reached_by_nobody() {
     let access = access(vec![grant(&[("shop", "a")], &[])], vec![]);
-    let admitted = access.admitted(Some(&pod("shop", Some("a"))), None);
+    let admitted = access.admitted(Some(&Account::new("shop", "a")), None);
     assert!(admitted.has(Some(0)) && !admitted.has(Some(1)) && !admitted.has(None));
     assert!(Admitted::All.has(None) && Admitted::All.is_all() && !Admitted::All.is_none());
+}
+
+#[test]
+fn only_what_is_no_pod_counts_as_a_source() {
+    let source = |range: &str, name| AccessSource {
+        range: range.parse().expect("a range"),
+        account: Account::new("ingress", name),
+    };
+    let sources = [source("10.0.0.0/8", "wide"), source("10.1.0.9/32", "narrow"), source("fd00::/16", "other")];
+    let of_kind = |kind, service_account| Workload { kind, ..pod("shop", service_account) };
+    for (case, workload, want) in [
+        ("outside of the cluster: the narrowest range", None, Some("ingress/narrow")),
+        ("a node", Some(of_kind(WorkloadKind::Node, None)), Some("ingress/narrow")),
+        ("a pod is itself", Some(of_kind(WorkloadKind::Pod, Some("a"))), Some("shop/a")),
+        ("so is one of the cluster's DNS", Some(of_kind(WorkloadKind::Resolver, Some("a"))), Some("shop/a")),
+        ("a pod without a ServiceAccount", Some(of_kind(WorkloadKind::Pod, None)), None),
+        ("the address of a pod that is not known", Some(of_kind(WorkloadKind::PodRange, None)), None),
+    ] {
+        let account = account([10, 1, 0, 9].into(), workload.as_ref(), &sources);
+        assert_eq!(account.map(|account| account.to_string()).as_deref(), want, "{case}");
+    }
+    assert_eq!(account([11, 0, 0, 1].into(), None, &sources), None, "in no range");
 }

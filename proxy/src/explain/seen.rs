@@ -19,6 +19,12 @@ pub struct Explanation {
     pub synced: bool,
     /// The Service that the host means, `namespace/name`.
     pub service: Option<String>,
+    /// Whether who calls is asked for: `on`, or `dry-run`, which denies nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub access_control: Option<String>,
+    /// The ServiceAccount that the caller counts as, `namespace/name`; `None` for nobody.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub account: Option<String>,
     /// What the proxy answers by itself instead, where it does so for every port.
     pub refusal: Option<Refusal>,
     /// What becomes of it on each port asked about.
@@ -127,6 +133,21 @@ pub struct BackendSeen {
     pub local_only: bool,
     /// The first of them, 50 at most.
     pub endpoints: Vec<EndpointSeen>,
+    /// Whether the caller is admitted; `None` where nobody asks, or the answer depends on a request that is not said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub access: Option<AccessSeen>,
+}
+
+/// What access control says of a caller at a backend.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AccessSeen {
+    /// It may reach some ServiceAccount that the endpoints run as.
+    pub admitted: bool,
+    /// How many of the usable endpoints it may reach.
+    pub endpoints: usize,
+    /// The TrafficTargets that say so, `namespace/name`.
+    pub targets: Vec<String>,
 }
 
 /// What certificates of endpoints are verified against.

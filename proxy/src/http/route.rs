@@ -195,6 +195,7 @@ mod tests {
             zones: vec![".maesh".into(), ".traefik.mesh".into()],
             cluster: ".svc.cluster.local".into(),
             access_control: maesh_config::model::AccessControl::Off,
+            access_sources: Vec::new(),
         }
     }
 

@@ -120,6 +120,7 @@ fn mesh() -> Resource {
         fail_to_plain: true,
         bypass: false,
         access_control: maesh_config::model::AccessControl::Off,
+        access_sources: Vec::new(),
         controllers: Vec::new(),
     })
 }

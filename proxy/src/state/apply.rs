@@ -397,6 +397,7 @@ impl From<&Mesh> for MeshFacts {
             zones: mesh.zones.iter().map(|zone| format!(".{zone}").into_boxed_str()).collect(),
             cluster: format!(".svc.{}", mesh.cluster_domain.trim_end_matches('.').to_ascii_lowercase()).into(),
             access_control: mesh.access_control,
+            access_sources: mesh.access_sources.clone(),
         }
     }
 }

@@ -88,6 +88,7 @@ impl Responder {
             fail_to_plain: true,
             bypass: false,
             access_control: maesh_config::model::AccessControl::Off,
+            access_sources: Vec::new(),
             controllers: Vec::new(),
         };
         responder.apply(Kind::Mesh, vec![Resource::Mesh(mesh)]);

@@ -22,6 +22,7 @@ static SNAPSHOT: LazyLock<Arc<Snapshot>> = LazyLock::new(|| {
         fail_to_plain: true,
         bypass: false,
         access_control: maesh_config::model::AccessControl::Off,
+        access_sources: Vec::new(),
         controllers: Vec::new(),
     };
     let name = |service: &str, answer| {

@@ -87,6 +87,7 @@ fn resources(protocol: Protocol, port: u16, endpoint: SocketAddr) -> [Resource; 
         fail_to_plain: true,
         bypass: false,
         access_control: maesh_config::model::AccessControl::Off,
+        access_sources: Vec::new(),
         controllers: Vec::new(),
     };
     let (transport, http) = (Transport::Tcp, owner.is_none());

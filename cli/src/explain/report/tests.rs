@@ -105,6 +105,8 @@ fn good() -> Collected {
         ready: true,
         synced: true,
         service: Some("shop/web".into()),
+        access_control: None,
+        account: None,
         refusal: None,
         ports: vec![port],
     };
@@ -283,6 +285,7 @@ fn endpoints_matter_to_requests_that_go_to_them() {
             usable: 1,
             local_only: false,
             endpoints: vec![],
+            access: None,
         }],
     };
     for (case, taken, served) in [

@@ -183,6 +183,7 @@ impl Fed {
             } else {
                 maesh_config::model::AccessControl::Off
             },
+            access_sources: Vec::new(),
             controllers: Vec::new(),
         };
         self.push(Kind::Mesh, vec![Resource::Mesh(mesh)], Vec::new()).await;

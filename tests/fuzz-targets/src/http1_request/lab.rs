@@ -190,6 +190,7 @@ fn known(service: &ServiceName, port: u16) -> [(Kind, Resource); 3] {
         fail_to_plain: true,
         bypass: false,
         access_control: maesh_config::model::AccessControl::Off,
+        access_sources: Vec::new(),
         controllers: Vec::new(),
     };
     let bind = Bind::Address(LOCAL);

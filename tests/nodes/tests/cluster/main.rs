@@ -6,6 +6,7 @@
 
 #![allow(clippy::unwrap_used, reason = "all of it is tests")]
 
+mod access;
 mod addressing;
 mod auto;
 mod away;
@@ -22,6 +23,7 @@ mod policies;
 mod rollouts;
 mod shapes;
 mod shared;
+mod splits;
 mod stanza;
 mod tls;
 mod traces;

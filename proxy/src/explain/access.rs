@@ -1,0 +1,59 @@
+//! Whether the caller is admitted, decided by the functions that requests pass.
+
+use maesh_config::model::Protocol;
+
+use super::{AccessSeen, Explainer, PortSeen, Question, Sent};
+use crate::{
+    access::{Admitted, AskedRequest},
+    http::{Host, check_head},
+    reason::Reason,
+    state::{BackendPort, Port},
+};
+
+impl Explainer {
+    /// Whether who calls is asked for, in a word.
+    pub(super) fn access_control(&self) -> Option<String> {
+        let control = self.shared.mesh.load().access_control;
+        control.is_asked().then(|| control.to_string())
+    }
+
+    /// What access control says of the caller at a backend; `None` where it is off or the caller or the request is not said.
+    pub(super) fn access(&self, protocol: Protocol, backend: &BackendPort, question: &Question) -> Option<AccessSeen> {
+        let caller = question.caller.filter(|_| self.shared.controls_access())?;
+        let account = self.shared.account_of(caller);
+        let upstreams = backend.upstreams.load();
+        let say = |request: Option<AskedRequest<'_>>| {
+            let admitted = upstreams.access.admitted(account.as_ref(), request);
+            let targets =
+                account.as_ref().map(|account| upstreams.access.admitting(account, request)).unwrap_or_default();
+            let endpoints = upstreams.usable.iter().filter(|candidate| admitted.has(candidate.account)).count();
+            AccessSeen { admitted: !Admitted::is_none(&admitted), endpoints, targets: targets.into_iter().collect() }
+        };
+        match (protocol, &question.sent) {
+            (Protocol::Http, Some(Sent::Request(request))) => {
+                let mut head = request.head(&question.host);
+                let host = check_head(&mut head, &self.shared.config.limits).ok()?;
+                let host = host.as_ref().and_then(|host| Host::parse(host.as_bytes()));
+                Some(say(Some(AskedRequest::of(host.as_ref().map_or("", Host::as_str), &head))))
+            }
+            (Protocol::Http, None) => None,
+            _ => Some(say(None)),
+        }
+    }
+
+    /// Whether the caller is denied what it sends: it has to be admitted to every backend that may get it.
+    pub(super) fn denies(&self, port: &Port, seen: &PortSeen, question: &Question) -> Option<Reason> {
+        if !self.shared.mesh.load().access_control.denies() {
+            return None;
+        }
+        let number = match seen.taken {
+            Some(number) => number,
+            None if port.routes.is_empty() => 0,
+            None => return None,
+        };
+        let is_denied = |backend: &BackendPort| {
+            self.access(port.protocol, backend, question).is_some_and(|access| !access.admitted)
+        };
+        port.leaves(port.routes.get(number)).any(|backend| is_denied(backend)).then_some(Reason::Denied)
+    }
+}
