@@ -85,7 +85,7 @@ fn of_row(row: &AccessRow) -> Vec<[String; 6]> {
         [row.service.as_str(), &port, account, who, what, by].map(|cell| escaped(cell).into_owned())
     };
     if row.account.is_none() {
-        let what = format!("{} endpoints belong to no pod of the namespace", row.endpoints);
+        let what = format!("no pod has these {} endpoints", row.endpoints);
         return vec![line("nobody", &what, "-")];
     }
     if row.grants.is_empty() {
@@ -126,12 +126,12 @@ mod tests {
         let want = "\
 access control is on in a test: what is not listed is denied
 
-SERVICE      PORT     RUNS AS      WHO MAY CALL  WHAT                                       TRAFFICTARGET
-shop/prices  80/http  shop/prices  shop/web      Method(`GET`) || Path(`/a`)                shop/read
-shop/prices  80/http  shop/prices  pay/web       Method(`GET`) || Path(`/a`)                shop/read
-shop/prices  80/http  shop/prices  shop/ops      everything                                 shop/all
-shop/prices  80/http  shop/old     nobody        -                                          -
-shop/prices  80/http  nobody       nobody        2 endpoints belong to no pod of the namespace  -
+SERVICE      PORT     RUNS AS      WHO MAY CALL  WHAT                            TRAFFICTARGET
+shop/prices  80/http  shop/prices  shop/web      Method(`GET`) || Path(`/a`)     shop/read
+shop/prices  80/http  shop/prices  pay/web       Method(`GET`) || Path(`/a`)     shop/read
+shop/prices  80/http  shop/prices  shop/ops      everything                      shop/all
+shop/prices  80/http  shop/old     nobody        -                               -
+shop/prices  80/http  nobody       nobody        no pod has these 2 endpoints    -
 ";
         assert_eq!(text(&matrix, "a test"), want);
     }

@@ -429,6 +429,8 @@ async fn start_proxy(
         warn_of_listeners: false,
         node: Some(NodeName::from(NODE)),
         linger: Duration::ZERO,
+        // The manifests name all pods there are.
+        identity_hold: Duration::ZERO,
         drain_horizon: Duration::ZERO,
         drain_timeout: listen.drain_timeout,
         access_log: telemetry.and_then(TelemetryArgs::access_log),

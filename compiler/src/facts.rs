@@ -226,7 +226,7 @@ impl<'a> View<'a> {
     }
 
     /// Pods that say an address is theirs.
-    pub(crate) fn pods_at(&self, address: IpAddr) -> impl Iterator<Item = &'a Arc<Pod>> {
+    pub(crate) fn pods_at(&self, address: IpAddr) -> impl Iterator<Item = &'a Arc<Pod>> + use<'a> {
         self.note(Fact::Address(address));
         self.index.pods_at(&address)
     }

@@ -34,6 +34,11 @@ pub struct Config {
     pub idle_service: Duration,
     /// How long the first request for a Service waits for its configuration.
     pub first_use: Duration,
+    /// With access control, how long a caller is held whose address no pod is known to have: the API server hears of a pod's
+    /// address some time after the pod has begun to run.
+    pub identity_hold: Duration,
+    /// With access control, how long what is known of callers is trusted while no controller answers.
+    pub identity_trust: Duration,
     /// How long a listener whose configuration is gone goes on accepting, because names may be cached.
     pub linger: Duration,
     /// How long new connections are still accepted once a drain has begun, because names may be cached.
@@ -209,6 +214,8 @@ impl Default for Config {
             warn_of_listeners: true,
             idle_service: Duration::from_secs(600),
             first_use: Duration::from_secs(1),
+            identity_hold: Duration::from_secs(5),
+            identity_trust: Duration::from_secs(15 * 60),
             linger: Duration::ZERO,
             drain_horizon: Duration::from_secs(45),
             drain_timeout: Duration::from_secs(30),

@@ -100,6 +100,7 @@ pub struct Proxy {
     connected: Connected,
     stop_accepting: Option<oneshot::Sender<()>>,
     writer: JoinHandle<()>,
+    watch: JoinHandle<()>,
     exporter: Option<Exporter>,
     _clock: Ticking,
 }
@@ -144,6 +145,7 @@ pub async fn start(
         ready: ready.clone(),
     };
     let writer = tokio::spawn(run.run(updates, wanted, accepting));
+    let watch = tokio::spawn(watch_controller(shared.clone(), connected.clone()));
     let registry = Arc::new(Mutex::new(registry));
     Ok(Proxy {
         shared,
@@ -156,9 +158,20 @@ pub async fn start(
         connected,
         stop_accepting: Some(stop_accepting),
         writer,
+        watch,
         exporter,
         _clock: clock,
     })
+}
+
+/// Notes when the controller stops to answer, and when it does again.
+async fn watch_controller(shared: Arc<Shared>, mut connected: Connected) {
+    loop {
+        shared.controller_answers(*connected.borrow_and_update());
+        if connected.changed().await.is_err() {
+            return;
+        }
+    }
 }
 
 /// Divides the descriptors that the process may have, and says how.
@@ -276,6 +289,7 @@ impl Proxy {
 impl Drop for Proxy {
     fn drop(&mut self) {
         self.writer.abort();
+        self.watch.abort();
         if let Some(exporter) = &self.exporter {
             exporter.task.abort();
         }

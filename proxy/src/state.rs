@@ -21,7 +21,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -99,6 +99,8 @@ pub(crate) struct Shared {
     pub(crate) updated: AtomicU64,
     /// How often grants or identities have changed.
     access_version: AtomicU64,
+    /// When the stream to the controller was lost, in seconds since the proxy started, or [`HEARD`].
+    controller_lost: AtomicU64,
     wanted: mpsc::UnboundedSender<WantedResource>,
 }
 
@@ -120,6 +122,9 @@ impl Default for ConnectionLogs {
         Self { accept_failures, refused: Mutex::default(), loops: Mutex::default(), would_deny: Mutex::default() }
     }
 }
+
+/// The stream to the controller is up.
+const HEARD: u64 = u64::MAX;
 
 /// A resource that the data path needs and does not have.
 pub(crate) enum WantedResource {
@@ -166,6 +171,7 @@ impl Shared {
             runtime: Arc::default(),
             updated: AtomicU64::new(0),
             access_version: AtomicU64::new(0),
+            controller_lost: AtomicU64::new(0),
             config,
             clock: Clock::new(),
             telemetry,
@@ -228,11 +234,32 @@ impl Shared {
     /// Waits until it is known who `caller` is, where access depends on it.
     ///
     /// # Errors
-    /// The controller does not say.
+    /// The controller does not say, or has been away for so long that what it said is not trusted any more.
     pub(crate) async fn identify(&self, caller: IpAddr) -> Result<(), Reason> {
-        self.wait_for_workload(caller).await;
+        if self.workloads.at(caller).is_none() {
+            self.request_workload(caller);
+            let Config { first_use, identity_hold, .. } = self.config;
+            self.workloads.identified(caller, &self.clock, first_use, identity_hold).await;
+        }
+        self.identified(caller)
+    }
+
+    /// Whether it is known who `caller` is, where access depends on it.
+    ///
+    /// # Errors
+    /// As [`Self::identify`].
+    pub(crate) fn identified(&self, caller: IpAddr) -> Result<(), Reason> {
+        let lost = self.controller_lost.load(Ordering::Acquire);
+        let away = Duration::from_secs(self.clock.seconds().saturating_sub(lost));
+        let is_trusted = lost == HEARD || away < self.config.identity_trust;
         let is_known = self.workloads.at(caller).is_some() || self.workloads.is_answered(caller);
-        if is_known || !self.mesh.load().access_control.denies() { Ok(()) } else { Err(Reason::NotSynced) }
+        let is_asked = self.mesh.load().access_control.denies();
+        if !is_asked || (is_known && is_trusted) { Ok(()) } else { Err(Reason::NotSynced) }
+    }
+
+    /// Notes whether a controller answers.
+    pub(crate) fn controller_answers(&self, answers: bool) {
+        self.controller_lost.store(if answers { HEARD } else { self.clock.seconds() }, Ordering::Release);
     }
 
     /// Whether `caller` may reach something of each backend that its request, connection or flow may lead to.

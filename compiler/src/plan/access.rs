@@ -1,7 +1,7 @@
 //! Access control: who may reach the endpoints of a Service, by the TrafficTargets of SMI.
 //!
-//! An endpoint belongs to the ServiceAccount of the pod that has its address, ready or not; what no pod of the Service's own
-//! namespace has belongs to nobody, and is not used. A caller is admitted by one grant alone: sources of one TrafficTarget never
+//! An endpoint belongs to the ServiceAccount of the pod that has its address, ready or not; what no pod has belongs to nobody,
+//! and is not used. A caller is admitted by one grant alone: sources of one TrafficTarget never
 //! count with the rules of another one. What cannot be read grants nothing.
 
 use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
@@ -19,10 +19,8 @@ use crate::{
 
 /// Says of each endpoint whose it is, and who may reach it.
 pub(crate) fn apply(endpoints: &mut Endpoints, view: &View<'_>) {
-    let namespace = endpoints.service.namespace.clone();
     for port in &mut endpoints.ports {
-        let owner = |address: IpAddr| owner(view, address).filter(|account| account.namespace == namespace);
-        let owners: Vec<Option<Account>> = port.endpoints.iter().map(|it| owner(it.address.ip())).collect();
+        let owners: Vec<Option<Account>> = port.endpoints.iter().map(|it| owner(view, it.address.ip())).collect();
         let accounts: Vec<Account> = owners.iter().flatten().cloned().collect::<BTreeSet<_>>().into_iter().collect();
         for (endpoint, owner) in port.endpoints.iter_mut().zip(&owners) {
             let place = owner.as_ref().and_then(|owner| accounts.binary_search(owner).ok());

@@ -8,6 +8,7 @@ pub(crate) mod balance;
 pub(crate) mod breaker;
 mod check;
 pub(crate) mod fault;
+pub(crate) mod foreign;
 #[cfg(test)]
 mod page;
 pub(crate) mod protocol;
@@ -27,7 +28,7 @@ use super::service::{Plan, Port};
 use crate::kinds::{Annotations, OLD_PREFIX, PREFIX};
 
 /// Every annotation that has an effect, sorted by name.
-static ALL: [&dyn Declared; 29] = [
+static ALL: [&dyn Declared; 30] = [
     &address::ADDRESS,
     &address::ADDRESSING,
     &balance::BALANCE,
@@ -36,6 +37,7 @@ static ALL: [&dyn Declared; 29] = [
     &breaker::CONCURRENCY_OF_A_PORT,
     &balance::EJECT,
     &balance::EJECT_MAX,
+    &foreign::ENDPOINTS_FOR,
     &target::FALLBACK,
     &fault::FAULT_ABORT,
     &fault::FAULT_DELAY,
@@ -94,6 +96,8 @@ pub struct About {
 pub(crate) enum Scope {
     /// The whole Service. It cannot be narrowed to a port.
     Service(fn(&Plan) -> String),
+    /// The pods of a Namespace. It stands on that alone.
+    Namespace,
     /// Each port. It can be narrowed to one.
     Port(fn(&Port) -> String),
 }

@@ -44,7 +44,8 @@ fn from_slices<'a>(
             };
             let Some(at) = slice.ports.iter().find(same).filter(|at| at.number > 0) else { continue };
             all.reserve(slice.endpoints.len());
-            let allowed = |it: &&SliceEndpoint| forbidden.why(it.address, at.number, view).is_none();
+            let allowed =
+                |it: &&SliceEndpoint| forbidden.why(it.address, at.number, &plan.name().namespace, view).is_none();
             for endpoint in slice.endpoints.iter().filter(allowed) {
                 let hints = endpoint.hints.as_deref();
                 all.push(Endpoint {
@@ -69,7 +70,9 @@ fn from_pods(plan: &Plan, pods: &[Arc<Pod>], forbidden: &Forbidden, view: &View<
     from_each(plan, |port, all| {
         for pod in pods.iter().filter(|pod| !pod.ended) {
             let Some(number) = target(port, pod) else { continue };
-            for address in pod.addresses.iter().filter(|address| forbidden.why(**address, number, view).is_none()) {
+            let namespace = &plan.name().namespace;
+            let allowed = |address: &&IpAddr| forbidden.why(**address, number, namespace, view).is_none();
+            for address in pod.addresses.iter().filter(allowed) {
                 all.push(Endpoint {
                     address: SocketAddr::new(*address, number),
                     ready: plan.publish_not_ready || (pod.ready && !pod.deleting),
@@ -103,9 +106,7 @@ pub(crate) fn check(
     }
     if let Some((count, endpoint, why)) = forbidden.and_then(|forbidden| forbidden.in_slice(slice, view)) {
         let which = if count == 1 { "endpoint".to_owned() } else { format!("first of {count} endpoints") };
-        let text = format!(
-            "the {which} that proxies must not dial is {endpoint}, an address {why}; left out. Give the addresses of pods.",
-        );
+        let text = format!("the {which} that proxies must not dial is {endpoint}, {why}");
         let bad = Diagnostic::of(Reason::ForbiddenEndpoint, "EndpointSlice", &slice.meta, "endpoints", text);
         found.push(bad.value(endpoint).using("the other endpoints"));
     }

@@ -1,21 +1,53 @@
 //! Addresses that are left out of endpoints, whatever an EndpointSlice says.
 //!
 //! Who may write a slice decides where proxies dial. The mesh's own addresses would make a circle; unspecified,
-//! link-local, multicast and loopback ones lead to the proxy itself or to its node; and an operator may deny ranges, such
-//! as that of the API server.
+//! link-local, multicast and loopback ones lead to the proxy itself or to its node; an operator may deny ranges, such as
+//! that of the API server; and pods of another namespace are not a Service's to give away, unless their Namespace allows it.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 use ahash::AHashSet;
 use ipnet::IpNet;
 use maesh_config::undialable;
 
+use super::{annotations::foreign::AllowedNamespaces, workload};
 use crate::{
     compile::{Addressing, Config, ConnectedProxy},
     facts::{Fact, View},
-    kinds::{EndpointSlice, SliceEndpoint},
+    kinds::{EndpointSlice, PREFIX, SliceEndpoint},
     step::Step,
 };
+
+/// Why an address is left out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Why {
+    /// No pod is there, or the mesh itself: what it is an address of.
+    Undialable(&'static str),
+    /// A pod of another namespace has it.
+    Foreign {
+        /// The pod's namespace.
+        owner: Arc<str>,
+        /// That of the Service.
+        service: Arc<str>,
+    },
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Undialable(what) => write!(f, "an address {what}; left out. Give the addresses of pods."),
+            Self::Foreign { owner, service } => write!(
+                f,
+                "an address of a pod in namespace {owner}; left out. Give the addresses of pods in namespace {service}, or \
+                 annotate namespace {owner} with {PREFIX}endpoints-for: {service}."
+            ),
+        }
+    }
+}
 
 /// Which addresses are left out.
 #[derive(Debug)]
@@ -44,19 +76,27 @@ impl Forbidden {
         Self { loopback, range, denied, listeners, mesh: AHashSet::new() }
     }
 
-    /// What is wrong with `address` and `port` as an endpoint; `None` if nothing is.
-    pub(crate) fn why(&self, address: IpAddr, port: u16, view: &View<'_>) -> Option<&'static str> {
+    /// What is wrong with `address` and `port` as an endpoint of a Service of this namespace; `None` if nothing is.
+    pub(crate) fn why(&self, address: IpAddr, port: u16, service: &Arc<str>, view: &View<'_>) -> Option<Why> {
         let address = address.to_canonical();
         if self.listens(address, port) {
-            return Some("of this maesh dev itself");
+            return Some(Why::Undialable("of this maesh dev itself"));
         }
-        let class = undialable(address, self.loopback);
-        class.or_else(|| {
-            view.note(Fact::mesh_address(address));
-            let of_mesh = self.mesh.contains(&address) || self.range.is_some_and(|range| range.contains(&address));
-            let denied = || self.denied.iter().any(|net| net.contains(&address));
-            if of_mesh { Some("of the mesh itself") } else { denied().then_some("in a denied range") }
-        })
+        if let Some(class) = undialable(address, self.loopback) {
+            return Some(Why::Undialable(class));
+        }
+        view.note(Fact::mesh_address(address));
+        if self.mesh.contains(&address) || self.range.is_some_and(|range| range.contains(&address)) {
+            return Some(Why::Undialable("of the mesh itself"));
+        }
+        if self.denied.iter().any(|net| net.contains(&address)) {
+            return Some(Why::Undialable("in a denied range"));
+        }
+        // Manifests of one machine may give pods of several namespaces one address.
+        let owners = workload::alive_at(view, address).map(|pod| &pod.meta.namespace);
+        let owner = owners.min_by_key(|owner| *owner != service)?;
+        let allows = || view.namespace(owner).is_some_and(|owner| AllowedNamespaces::allow(owner, service));
+        (owner != service && !allows()).then(|| Why::Foreign { owner: owner.clone(), service: service.clone() })
     }
 
     /// Whether this process listens there. One that listens on all addresses has all of loopback.
@@ -66,14 +106,15 @@ impl Forbidden {
     }
 
     /// The endpoints of `slice` that are left out: how many, and the first one with what is wrong with it.
-    pub(crate) fn in_slice(&self, slice: &EndpointSlice, view: &View<'_>) -> Option<(usize, String, &'static str)> {
+    pub(crate) fn in_slice(&self, slice: &EndpointSlice, view: &View<'_>) -> Option<(usize, String, Why)> {
+        let service = &slice.meta.namespace;
         let bad = |it: &SliceEndpoint| {
-            if let Some(why) = self.why(it.address, 0, view) {
+            if let Some(why) = self.why(it.address, 0, service, view) {
                 return Some((it.address.to_string(), why));
             }
             let port = slice.ports.iter().find(|port| self.listens(it.address.to_canonical(), port.number))?;
             let at = SocketAddr::new(it.address, port.number);
-            Some((at.to_string(), self.why(it.address, port.number, view)?))
+            Some((at.to_string(), self.why(it.address, port.number, service, view)?))
         };
         let mut bad = slice.endpoints.iter().filter_map(bad);
         let (endpoint, why) = bad.next()?;

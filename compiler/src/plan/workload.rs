@@ -1,6 +1,6 @@
 //! Whose address it is.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 use ipnet::IpNet;
 use maesh_config::{
@@ -15,15 +15,22 @@ use crate::{
 
 /// What is known of one address. The pod that was created last has it, if several say so: addresses are used again.
 pub(crate) fn of_address(view: &View<'_>, address: IpAddr) -> Option<Workload> {
-    let alive = view.pods_at(address).filter(|pod| !pod.ended && !pod.host_network);
-    let newest = alive.max_by(|a, b| {
-        let key = |pod: &Pod| (pod.meta.created, pod.meta.namespace.clone(), pod.meta.name.clone());
-        key(a).cmp(&key(b))
-    });
-    if let Some(pod) = newest {
+    if let Some(pod) = newest_at(view, address) {
         return Some(of_pod(view, pod, address));
     }
     first(view.nodes_at(address)).map(|node| of_node(node, address.into(), WorkloadKind::Node))
+}
+
+/// The pods that have an address and share it with no node.
+pub(crate) fn alive_at<'a>(view: &View<'a>, address: IpAddr) -> impl Iterator<Item = &'a Arc<Pod>> + use<'a> {
+    view.pods_at(address).filter(|pod| !pod.ended && !pod.host_network)
+}
+
+fn newest_at<'a>(view: &View<'a>, address: IpAddr) -> Option<&'a Arc<Pod>> {
+    alive_at(view, address).max_by(|a, b| {
+        let key = |pod: &Pod| (pod.meta.created, pod.meta.namespace.clone(), pod.meta.name.clone());
+        key(a).cmp(&key(b))
+    })
 }
 
 /// What is known of a range of pod addresses.

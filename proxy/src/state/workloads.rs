@@ -17,6 +17,9 @@ use crate::clock::Clock;
 /// is away.
 const MOST: usize = 16_384;
 
+/// Who calls again after this long may be another pod with the same address.
+const PAUSE: Duration = Duration::from_secs(5);
+
 /// While the table is nearly full, an address is let go of after so long.
 const SHORT: Duration = Duration::from_secs(30);
 
@@ -34,6 +37,9 @@ struct Asked {
     /// Coarse time of the question, and of the last use.
     at: u32,
     used: u32,
+    /// Since when nothing is known to be there, as far as its caller is concerned: who comes back after a pause may be another
+    /// one.
+    unknown_since: u32,
     /// The controller has answered, be it that there is nothing.
     answered: bool,
 }
@@ -53,12 +59,15 @@ impl Workloads {
     pub(super) fn note_use(&self, address: IpAddr, now: u32) -> bool {
         let mut asked = self.asked.lock();
         if let Some(known) = asked.get_mut(&address) {
+            if u64::from(now.wrapping_sub(known.used)) > PAUSE.as_millis() as u64 {
+                known.unknown_since = now;
+            }
             known.used = now;
             return false;
         }
         let room = asked.len() < MOST;
         if room {
-            asked.insert(address, Asked { at: now, used: now, answered: false });
+            asked.insert(address, Asked { at: now, used: now, unknown_since: now, answered: false });
         }
         room
     }
@@ -77,6 +86,24 @@ impl Workloads {
             }
         };
         let _ = tokio::time::timeout(left, answered).await;
+    }
+
+    /// Waits until it is known who has `address`. An answer is waited for as in [`Self::settled`]; that nobody has the address
+    /// is believed after `hold`.
+    pub(super) async fn identified(&self, address: IpAddr, clock: &Clock, longest: Duration, hold: Duration) {
+        loop {
+            let arrived = self.arrived.notified();
+            let left = self.left(address, clock, longest).or_else(|| self.held(address, clock, hold));
+            let Some(left) = left.filter(|_| self.at(address).is_none()) else { return };
+            let _ = tokio::time::timeout(left, arrived).await;
+        }
+    }
+
+    /// How long it is not yet believed that nobody has `address`; `None` if it is, or nobody asked or answered.
+    fn held(&self, address: IpAddr, clock: &Clock, hold: Duration) -> Option<Duration> {
+        let asked = self.asked.lock();
+        let asked = asked.get(&address).filter(|asked| asked.answered)?;
+        Some(hold.saturating_sub(clock.since(asked.unknown_since))).filter(|left| !left.is_zero())
     }
 
     /// How long an answer about `address` may still be waited for; `None` if it is here or cannot come.
@@ -101,7 +128,13 @@ impl Workloads {
         for step in addresses.chunks(64) {
             let mut asked = self.asked.lock();
             for address in step {
-                asked.entry(*address).or_insert(Asked { at: now, used: now, answered: true }).answered = true;
+                let new = Asked { at: now, used: now, unknown_since: now, answered: false };
+                let asked = asked.entry(*address).or_insert(new);
+                if asked.answered {
+                    // A pod that is gone may be followed by another one with its address.
+                    asked.unknown_since = now;
+                }
+                asked.answered = true;
             }
         }
         self.arrived.notify_waiters();

@@ -254,7 +254,13 @@ impl DatagramPort {
         let (this, bytes, socket) = (self.clone(), bytes.to_vec(), Arc::downgrade(socket));
         tokio::spawn(async move {
             let _charge = charge;
-            this.shared().wait_for_workload(caller).await;
+            let shared = this.shared();
+            if shared.controls_access() {
+                // What it comes to is asked again below.
+                let _ = shared.identify(caller).await;
+            } else {
+                shared.wait_for_workload(caller).await;
+            }
             let to = this.destination().await;
             this.held.fetch_sub(1, Ordering::Relaxed);
             if let Some(socket) = socket.upgrade() {
@@ -280,6 +286,7 @@ impl DatagramPort {
             if !waited && shared.workloads.at(caller).is_none() {
                 return Err(NoFlow::CallerUnknown);
             }
+            shared.identified(caller)?;
             shared.admits(&to.called.name, port.leaves(route), caller, None)?;
         }
         let backend = match port.pick(route, self.worker.draw()) {

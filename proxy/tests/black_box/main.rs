@@ -19,6 +19,7 @@ mod framing;
 mod held;
 mod http1;
 mod http2;
+mod identities;
 mod idle;
 mod leaving;
 mod listeners;

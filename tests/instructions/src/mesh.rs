@@ -10,8 +10,8 @@ use anyhow::{Context, Result, ensure};
 use maesh_config::{
     Resource, ServiceName,
     model::{
-        Answer, Bind, Endpoint, Endpoints, Listener, ListenerId, Mesh, Name, NamePort, PortEndpoints, Protocol,
-        Service, ServicePort, Transport,
+        AccessControl, Account, AccountAccess, Answer, Bind, Endpoint, Endpoints, Grant, Listener, ListenerId, Mesh,
+        Name, NamePort, PortEndpoints, Protocol, Service, ServicePort, Transport, Workload, WorkloadKind,
     },
 };
 use maesh_discovery::update::{Ack, Interest, Update};
@@ -25,6 +25,34 @@ pub(crate) const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nserver: nginx\r\ndate: Fri
     content-type: text/plain\r\ncontent-length: 128\r\nconnection: keep-alive\r\n\r\n\
     xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx";
 
+/// Who is admitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// Everybody: access control is off.
+    Off,
+    /// The caller, to everything.
+    Everything,
+    /// The caller, to requests of two methods below a path.
+    ByPath,
+}
+
+impl Access {
+    /// The grants of the Service's endpoints.
+    fn grants(self) -> Vec<AccountAccess> {
+        let rules = match self {
+            Self::Off => return Vec::new(),
+            Self::Everything => Vec::new(),
+            Self::ByPath => {
+                let rule = "(Method(`GET`) || Method(`HEAD`)) && PathRegexp(`^(?:/)`)";
+                vec![maesh_config::rule::parse(rule).expect("a rule").rule]
+            }
+        };
+        let sources = vec![Arc::new(Account::new("shop", "caller"))];
+        let grants = vec![Grant { target: "callers".into(), sources, rules }];
+        vec![AccountAccess { account: Arc::new(Account::new("shop", "web")), grants }]
+    }
+}
+
 /// A proxy that carries `web.shop` to an endpoint of this process.
 pub(crate) struct RunningMesh {
     /// Where callers reach the Service.
@@ -35,13 +63,13 @@ pub(crate) struct RunningMesh {
 
 impl RunningMesh {
     /// One worker carries what callers send.
-    pub(crate) async fn start(protocol: Protocol) -> Result<Self> {
+    pub(crate) async fn start(protocol: Protocol, access: Access) -> Result<Self> {
         let (updates, received) = mpsc::channel(1);
         let config = Config { shared: vec![LOCAL], loopback_endpoints: true, workers: 1, ..Config::default() };
         let (report, connected) = (watch::channel(false).0, watch::channel(true).1);
         let proxy = start(config, received, Interest::new().0, report, connected).await?;
         let port = TcpListener::bind((LOCAL, 0))?.local_addr()?.port();
-        for resource in resources(protocol, port, endpoint()?) {
+        for resource in resources(protocol, access, port, endpoint()?) {
             let (ack, answer) = Ack::new();
             let (kind, upserts) = (resource.kind(), vec![Arc::new(resource)]);
             updates.send(Update { kind, upserts, removed: Vec::new(), complete: true, ack }).await?;
@@ -77,7 +105,7 @@ fn answer(mut stream: TcpStream) -> Result<()> {
     }
 }
 
-fn resources(protocol: Protocol, port: u16, endpoint: SocketAddr) -> [Resource; 5] {
+fn resources(protocol: Protocol, access: Access, port: u16, endpoint: SocketAddr) -> [Resource; 6] {
     let service = ServiceName::new("shop", "web");
     let owner = (protocol != Protocol::Http).then(|| (service.clone(), port));
     let bind = Bind::Shared;
@@ -86,7 +114,7 @@ fn resources(protocol: Protocol, port: u16, endpoint: SocketAddr) -> [Resource; 
         cluster_domain: "cluster.local".into(),
         fail_to_plain: true,
         bypass: false,
-        access_control: maesh_config::model::AccessControl::Off,
+        access_control: if access == Access::Off { AccessControl::Off } else { AccessControl::On },
         access_sources: Vec::new(),
         controllers: Vec::new(),
     };
@@ -119,12 +147,22 @@ fn resources(protocol: Protocol, port: u16, endpoint: SocketAddr) -> [Resource; 
         serving: true,
         terminating: false,
         node: None,
-        account: None,
+        account: (access != Access::Off).then_some(0),
         hints: None,
     };
-    let behind = PortEndpoints { number: port, protocol, endpoints: vec![ready], access: Vec::new() };
+    let behind = PortEndpoints { number: port, protocol, endpoints: vec![ready], access: access.grants() };
+    let caller = Workload {
+        address: LOCAL.into(),
+        kind: WorkloadKind::Pod,
+        namespace: Some("shop".into()),
+        name: "caller-1".into(),
+        service_account: Some("caller".into()),
+        node: None,
+        zone: None,
+    };
     [
         Resource::Mesh(mesh),
+        Resource::Workload(caller),
         Resource::Endpoints(Endpoints { service: service.clone(), ports: vec![behind] }),
         Resource::Service(Service { name: service, ports: vec![of_service] }),
         Resource::Name(name),

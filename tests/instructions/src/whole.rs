@@ -12,7 +12,7 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 use crate::{
     http2,
-    mesh::{ANSWER, RunningMesh},
+    mesh::{ANSWER, Access, RunningMesh},
 };
 
 /// One kind.
@@ -21,16 +21,34 @@ pub(crate) struct Whole {
     /// What it is called.
     pub(crate) name: &'static str,
     protocol: Protocol,
+    access: Access,
     /// Sends so many.
     send: fn(SocketAddr, usize) -> Result<()>,
 }
 
 /// The kinds.
 pub(crate) const WHOLE: &[Whole] = &[
-    Whole { name: "whole: request of HTTP/1.1", protocol: Protocol::Http, send: requests },
-    Whole { name: "whole: request of HTTP/2", protocol: Protocol::Http, send: http2::requests },
-    Whole { name: "whole: connection with one request of HTTP/1.1", protocol: Protocol::Http, send: connections },
-    Whole { name: "whole: connection of TCP", protocol: Protocol::Tcp, send: connections },
+    Whole { name: "whole: request of HTTP/1.1", protocol: Protocol::Http, access: Access::Off, send: requests },
+    Whole {
+        name: "whole: request of HTTP/1.1 that access control admits to everything",
+        protocol: Protocol::Http,
+        access: Access::Everything,
+        send: requests,
+    },
+    Whole {
+        name: "whole: request of HTTP/1.1 that access control admits by a path and a method",
+        protocol: Protocol::Http,
+        access: Access::ByPath,
+        send: requests,
+    },
+    Whole { name: "whole: request of HTTP/2", protocol: Protocol::Http, access: Access::Off, send: http2::requests },
+    Whole {
+        name: "whole: connection with one request of HTTP/1.1",
+        protocol: Protocol::Http,
+        access: Access::Off,
+        send: connections,
+    },
+    Whole { name: "whole: connection of TCP", protocol: Protocol::Tcp, access: Access::Off, send: connections },
 ];
 
 /// As wrk sends it.
@@ -42,7 +60,7 @@ impl Whole {
         pin()?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async {
-            let mesh = RunningMesh::start(self.protocol).await?;
+            let mesh = RunningMesh::start(self.protocol, self.access).await?;
             let (send, address) = (self.send, mesh.address);
             tokio::task::spawn_blocking(move || send(address, times)).await??;
             std::process::exit(0)

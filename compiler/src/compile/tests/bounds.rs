@@ -90,6 +90,57 @@ fn the_mesh_is_no_endpoint_of_its_own() {
     assert_eq!(step(&mut compiler, &format!("{node}{on_node}")), "", "a node has other pods as well");
 }
 
+/// Who may write EndpointSlices in one namespace does not thereby send requests to pods of another one.
+#[test]
+fn pods_of_another_namespace_are_endpoints_where_that_allows_it() {
+    let mut compiler = Compiler::new(Config::default());
+    let step = |compiler: &mut Compiler, yaml: &str| {
+        objects(yaml).into_iter().for_each(|object| compiler.take(Event::Apply(object)));
+        compiler.compile(Instant::now())
+    };
+    let pod = |namespace: &str, spec: &str| {
+        format!(
+            "kind: Pod\nmetadata: {{namespace: {namespace}, name: p-{namespace}}}\nspec: {{{spec}}}\n\
+             status: {{podIP: 10.1.0.2}}\n---\n"
+        )
+    };
+    let namespace = |value: &str| {
+        format!(
+            "kind: Namespace\nmetadata: {{name: pay, annotations: {{maesh.containo.us/endpoints-for: '{value}'}}}}\n---\n"
+        )
+    };
+    assert_eq!(
+        told(&step(&mut compiler, &with_addresses(&["10.1.0.1", "10.1.0.2"]))),
+        "10.1.0.1 10.1.0.2",
+        "no pods known"
+    );
+    assert_eq!(told(&step(&mut compiler, &pod("pay", "hostNetwork: true"))), "", "the node's own address");
+    let output = step(&mut compiler, &pod("pay", ""));
+    assert_eq!(told(&output), "10.1.0.1 ForbiddenEndpoint 10.1.0.2");
+    let says = "10.1.0.2, an address of a pod in namespace pay; left out. Give the addresses of pods in namespace shop, or annotate \
+                namespace pay with maesh.containo.us/endpoints-for: shop.";
+    assert!(output.found[0].message.ends_with(says), "{}", output.found[0].message);
+    for (value, allowed) in [("other", false), ("shop", true), ("other, shop", true), ("Shop", false), ("*", true)] {
+        step(&mut compiler, &namespace("other"));
+        let told = told(&step(&mut compiler, &namespace(value)));
+        assert_eq!(told.contains("10.1.0.1 10.1.0.2"), allowed, "{value}: {told}");
+    }
+    step(&mut compiler, &namespace("other"));
+    let now = told(&step(&mut compiler, &pod("shop", "")));
+    assert!(now.starts_with("10.1.0.1 10.1.0.2 cleared"), "a pod of shop has the address, too: {now}");
+    let misplaced = with_addresses(&[]).replacen(
+        "metadata: {",
+        "metadata: {annotations: {maesh.containo.us/endpoints-for: x}, ",
+        1,
+    );
+    let output = step(&mut compiler, &misplaced);
+    assert!(
+        output.found.iter().any(|found| found.message.contains("has an effect on a Namespace alone")),
+        "{:?}",
+        output.found
+    );
+}
+
 /// The Services that have no room, in order.
 fn without_room(output: &Output) -> Vec<String> {
     let too_many = output.found.iter().filter(|found| found.reason == Reason::TooManyPorts);

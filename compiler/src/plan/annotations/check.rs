@@ -76,6 +76,7 @@ pub(crate) fn check_namespace(meta: &Meta, annotations: &Annotations) -> Vec<Dia
 fn in_use(annotation: &dyn Declared, key: &str, plan: &Plan, in_force: InForce<'_>) -> Option<String> {
     let value = match annotation.scope() {
         Scope::Service(value) => return Some(value(plan)),
+        Scope::Namespace => return None,
         Scope::Port(value) => value,
     };
     let covers = |port: &&Port| {
@@ -122,6 +123,18 @@ impl AnnotatedObject<'_> {
         };
         if has_port.is_none() && !annotation.about().on_namespace {
             let why = format!("annotation {key} has no effect on a Namespace; it is ignored. Set it on Services.");
+            return ignored(Reason::UnknownAnnotation, why);
+        }
+        if has_port.is_some() && matches!(annotation.scope(), Scope::Namespace) {
+            let why = format!(
+                "annotation {key} has an effect on a Namespace alone; it is ignored. Set it on the pods' Namespace."
+            );
+            return ignored(Reason::UnknownAnnotation, why);
+        }
+        if let (Some(_), Scope::Namespace) = (port, annotation.scope()) {
+            let why = format!(
+                "annotation {key} is for one port, but {name} is for all pods; it is ignored. Write {PREFIX}{name}."
+            );
             return ignored(Reason::UnknownAnnotation, why);
         }
         if let (Some(_), Scope::Service(_)) = (port, annotation.scope()) {

@@ -20,7 +20,10 @@ fn reference_page_is_current() {
     );
     let yes_or_no = |yes| if yes { "yes" } else { "no" };
     for about in super::all() {
-        let of_port = declared(about.name).is_some_and(|it| matches!(it.scope(), Scope::Port(_)));
+        let scope = declared(about.name).map(|it| it.scope());
+        let of_port = matches!(scope, Some(Scope::Port(_)));
+        let on_namespace =
+            if matches!(scope, Some(Scope::Namespace)) { "only there" } else { yes_or_no(about.on_namespace) };
         page += &format!(
             "| `{}` | {} | {} | {} | {} | {} | {} | {} |\n",
             about.name,
@@ -28,7 +31,7 @@ fn reference_page_is_current() {
             about.default,
             code(&about.example.replace('|', "\\|")),
             one_of(about.protocols),
-            yes_or_no(about.on_namespace),
+            on_namespace,
             yes_or_no(of_port),
             about.purpose
         );
