@@ -126,12 +126,12 @@ mod tests {
         let want = "\
 access control is on in a test: what is not listed is denied
 
-SERVICE      PORT     RUNS AS      WHO MAY CALL  WHAT                            TRAFFICTARGET
-shop/prices  80/http  shop/prices  shop/web      Method(`GET`) || Path(`/a`)     shop/read
-shop/prices  80/http  shop/prices  pay/web       Method(`GET`) || Path(`/a`)     shop/read
-shop/prices  80/http  shop/prices  shop/ops      everything                      shop/all
-shop/prices  80/http  shop/old     nobody        -                               -
-shop/prices  80/http  nobody       nobody        no pod has these 2 endpoints    -
+SERVICE      PORT     RUNS AS      WHO MAY CALL  WHAT                          TRAFFICTARGET
+shop/prices  80/http  shop/prices  shop/web      Method(`GET`) || Path(`/a`)   shop/read
+shop/prices  80/http  shop/prices  pay/web       Method(`GET`) || Path(`/a`)   shop/read
+shop/prices  80/http  shop/prices  shop/ops      everything                    shop/all
+shop/prices  80/http  shop/old     nobody        -                             -
+shop/prices  80/http  nobody       nobody        no pod has these 2 endpoints  -
 ";
         assert_eq!(text(&matrix, "a test"), want);
     }

@@ -3,6 +3,8 @@
 //! A process without a free file fails to accept ten or twenty times a second for as long as callers wait, on every port.
 
 use std::{
+    collections::HashMap,
+    hash::Hash,
     io,
     time::{Duration, Instant},
 };
@@ -26,6 +28,34 @@ impl LogLimit {
         }
         self.logged = Some(now);
         Some(std::mem::take(&mut self.left_out))
+    }
+}
+
+/// The same for each of many things.
+#[derive(Debug)]
+pub struct LogLimits<K> {
+    limits: HashMap<K, LogLimit>,
+}
+
+/// Things that are remembered. Of more than that nothing is logged until one has been silent for a while.
+const MOST: usize = 1024;
+
+impl<K> Default for LogLimits<K> {
+    fn default() -> Self {
+        Self { limits: HashMap::new() }
+    }
+}
+
+impl<K: Eq + Hash> LogLimits<K> {
+    /// As [`LogLimit::note`], for `key`.
+    pub fn note(&mut self, key: K, now: Instant) -> Option<u64> {
+        if self.limits.len() >= MOST && !self.limits.contains_key(&key) {
+            self.limits.retain(|_, limit| limit.logged.is_some_and(|logged| now.duration_since(logged) < PAUSE));
+            if self.limits.len() >= MOST {
+                return None;
+            }
+        }
+        self.limits.entry(key).or_default().note(now)
     }
 }
 
@@ -69,6 +99,17 @@ fn advice(error: &io::Error) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_of_many_things_has_its_own_limit() {
+        let (mut limits, start) = (LogLimits::default(), Instant::now());
+        assert!((0..MOST).all(|key| limits.note(key, start) == Some(0)));
+        assert_eq!(limits.note(7, start), None);
+        assert_eq!(limits.note(MOST, start), None, "there is no room");
+        let later = start + PAUSE;
+        assert_eq!(limits.note(7, later), Some(1));
+        assert_eq!(limits.note(MOST, later), Some(0), "the others have been silent");
+    }
 
     #[test]
     fn messages_are_apart_and_say_how_many_are_between() {

@@ -8,6 +8,7 @@ mod paths;
 use std::{
     collections::{BTreeSet, HashMap},
     net::IpAddr,
+    sync::Arc,
 };
 
 use http::{HeaderMap, request};
@@ -15,7 +16,7 @@ use maesh_config::model::{AccessSource, Account, AccountAccess, Grant, Workload,
 use smallvec::SmallVec;
 
 use self::paths::readings;
-use crate::routes::{CompiledRule, RouteFacts};
+use crate::routes::{self, CompiledRule, RouteFacts};
 
 /// Who may reach the endpoints of a backend port.
 #[derive(Default)]
@@ -27,7 +28,7 @@ pub(crate) struct Access {
 }
 
 /// What each caller is granted. No rules are everything.
-type GrantsBySource = HashMap<Account, Vec<Vec<CompiledRule>>, ahash::RandomState>;
+type GrantsBySource = HashMap<Account, Vec<Arc<[CompiledRule]>>, ahash::RandomState>;
 
 /// Endpoints that a caller may reach.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,7 +52,7 @@ pub(crate) struct AskedRequest<'a> {
 impl<'a> AskedRequest<'a> {
     /// The request with this head, as the endpoint gets it.
     pub(crate) fn of(host: &'a str, head: &'a request::Parts) -> Self {
-        Self { host, path: head.uri.path(), method: head.method.as_str(), fields: &head.headers }
+        Self { host, path: head.uri.path(), method: routes::method(head), fields: &head.headers }
     }
 }
 
@@ -70,7 +71,7 @@ impl Access {
     /// The TrafficTargets that admit `caller`, written `namespace/name`, for an explanation.
     pub(crate) fn admitting(&self, caller: &Account, request: Option<AskedRequest<'_>>) -> BTreeSet<String> {
         let facts = request.map(facts);
-        let holds = |rule: &CompiledRule| facts.as_ref().is_some_and(|all| all.iter().all(|facts| rule.holds(facts)));
+        let holds = |rule: &CompiledRule| facts.as_ref().is_some_and(|facts| holds(rule, facts));
         let admits = |grant: &&Grant| {
             let rules = || grant.rules.iter().filter_map(|rule| CompiledRule::of(Some(rule)).ok());
             grant.sources.iter().any(|source| **source == *caller)
@@ -91,7 +92,7 @@ impl Access {
                 rules.is_empty()
                     || request.is_some_and(|request| {
                         let facts = read.get_or_insert_with(|| facts(request));
-                        rules.iter().any(|rule| facts.iter().all(|facts| rule.holds(facts)))
+                        rules.iter().any(|rule| holds(rule, facts))
                     })
             })
         };
@@ -103,13 +104,13 @@ impl Access {
 fn by_source(access: &AccountAccess) -> GrantsBySource {
     let mut all = GrantsBySource::default();
     for grant in &access.grants {
-        let rules = || grant.rules.iter().filter_map(|rule| CompiledRule::of(Some(rule)).ok());
+        let rules: Arc<[_]> = grant.rules.iter().filter_map(|rule| CompiledRule::of(Some(rule)).ok()).collect();
+        // A grant whose rules are all unusable is none.
+        if rules.is_empty() && !grant.rules.is_empty() {
+            continue;
+        }
         for source in &grant.sources {
-            let rules: Vec<_> = rules().collect();
-            // A grant whose rules are all unusable is none.
-            if !rules.is_empty() || grant.rules.is_empty() {
-                all.entry(Account::clone(source)).or_default().push(rules);
-            }
+            all.entry(Account::clone(source)).or_default().push(rules.clone());
         }
     }
     all
@@ -132,10 +133,15 @@ pub(crate) fn account(caller: IpAddr, workload: Option<&Workload>, sources: &[Ac
     }
 }
 
-/// The request with each path that an endpoint may see in it.
+/// The request with each path that an endpoint may see in it; none if that cannot be said.
 fn facts(request: AskedRequest<'_>) -> Vec<RouteFacts<'_>> {
     let of = |path| RouteFacts::of_request(request.host, path, request.method, request.fields);
-    readings(request.path).into_iter().map(of).collect()
+    readings(request.path).unwrap_or_default().into_iter().map(of).collect()
+}
+
+/// Whether `rule` holds however an endpoint reads the request.
+fn holds(rule: &CompiledRule, facts: &[RouteFacts<'_>]) -> bool {
+    !facts.is_empty() && facts.iter().all(|facts| rule.holds(facts))
 }
 
 impl Admitted {

@@ -18,7 +18,7 @@ use smallvec::SmallVec;
 use self::prefixes::Prefixes;
 pub(crate) use self::{
     compiled::CompiledRule,
-    facts::{ReadFacts, RouteFacts, decoded},
+    facts::{ReadFacts, RouteFacts, decoded, method},
 };
 
 /// The rules of all routes of a port, in order of precedence.

@@ -32,7 +32,7 @@ use maesh_config::{
     policy::Percent,
     rule::Rule,
 };
-use maesh_discovery::{AcceptFailures, LogLimit};
+use maesh_discovery::{AcceptFailures, LogLimit, LogLimits};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc};
 
@@ -112,8 +112,8 @@ pub(crate) struct ConnectionLogs {
     pub(crate) refused: Mutex<LogLimit>,
     /// A stream led back to the mesh.
     pub(crate) loops: Mutex<LogLimit>,
-    /// Access control would deny something.
-    pub(crate) would_deny: Mutex<LogLimit>,
+    /// Access control would deny something: to a ServiceAccount, or an address that is nobody's, at a Service.
+    pub(crate) would_deny: Mutex<LogLimits<(Result<Account, IpAddr>, ServiceName)>>,
 }
 
 impl Default for ConnectionLogs {
@@ -281,7 +281,8 @@ impl Shared {
             return Err(Reason::Denied);
         }
         self.telemetry.would_deny(called);
-        if let Some(left_out) = self.logs.would_deny.lock().note(Instant::now()) {
+        let key = (account.clone().ok_or(caller), denied.service.clone());
+        if let Some(left_out) = self.logs.would_deny.lock().note(key, Instant::now()) {
             tracing::warn!(
                 service = %called, backend = %denied.service, %caller,
                 account = account.map_or_else(|| "none".to_owned(), |account| account.to_string()),
@@ -291,6 +292,21 @@ impl Shared {
             );
         }
         Ok(())
+    }
+
+    /// Says so in a dry run where `caller` would be denied a backend that a request or connection comes to besides its own: one
+    /// that access control leaves out.
+    pub(crate) fn try_out(
+        &self,
+        called: &ServiceName,
+        further: &Arc<BackendPort>,
+        caller: IpAddr,
+        request: Option<AskedRequest<'_>>,
+    ) {
+        if self.mesh.load().access_control == AccessControl::DryRun {
+            // A dry run denies nothing.
+            let _ = self.admits(called, std::iter::once(further), caller, request);
+        }
     }
 
     /// The node that `caller` runs on, or of a caller that is not known, the proxy's own.

@@ -554,6 +554,107 @@ fn streams_end_with_their_grant() {
     }
 }
 
+/// What one rule restricts, another one must not open because it cannot be read.
+#[test]
+fn a_rule_that_cannot_be_read_opens_nothing() {
+    let shop = Shop::new();
+    let good = group("g", "{pathRegex: /only, methods: [GET]}") + &route("TCPRoute", "t", "8080");
+    let dev = shop.start(&good);
+    let at = dev.served_at("b.shop.maesh");
+    for rules in [
+        "{kind: HttpRouteGroup, name: g}, {kind: TCPRoute, name: t}",
+        "{kind: HTTPRouteGroup, name: g, matches: all}, {kind: TCPRoute, name: t}",
+        "{kind: HTTPRouteGroup}, {kind: TCPRoute, name: t}",
+        "{name: g}, {kind: TCPRoute, name: t}",
+        "5, {kind: TCPRoute, name: t}",
+        "{kind: TcpRoute, name: t}, {kind: HTTPRouteGroup, name: g}",
+    ] {
+        shop.save(&(good.clone() + &ann_may("{kind: HTTPRouteGroup, name: g}, {kind: TCPRoute, name: t}")));
+        await_condition("the good form", || (get_from(ANN, at, "/only") == "200").then_some(()));
+        shop.save(&(good.clone() + &ann_may(rules)));
+        await_condition(rules, || (get_from(ANN, at, "/only") == "403 denied").then_some(()));
+        assert_eq!(outcome(&ask(ANN, at, "DELETE", "/admin", "")), "403 denied", "{rules}");
+    }
+}
+
+/// Servers differ in which of several lines of a field they take.
+#[test]
+fn each_line_of_a_field_has_to_fit() {
+    let shop = Shop::new();
+    let matches =
+        "{pathRegex: /neg, headers: {x-tenant: \"^[^b]*$\"}}, {pathRegex: /hdr, headers: {x-role: \"^admin$\"}}";
+    let dev = shop.start(&(group("g", matches) + &ann_may(GROUP)));
+    let at = dev.served_at("b.shop.maesh");
+    for (path, fields, want) in [
+        ("/neg", "x-tenant: a\r\n", "200"),
+        ("/neg", "x-tenant: a\r\nx-tenant: c\r\n", "200"),
+        ("/neg", "x-tenant: a\r\nx-tenant: b\r\n", "403 denied"),
+        ("/neg", "x-tenant: b\r\nx-tenant: a\r\n", "403 denied"),
+        ("/hdr", "x-role: admin\r\n", "200"),
+        ("/hdr", "x-role: root\r\nx-role: admin\r\n", "403 denied"),
+        ("/hdr", "x-role: admin\r\nx-role: admin\r\n", "403 denied"),
+        ("/hdr", "x-role: admin, root\r\n", "403 denied"),
+        ("/hdr", "", "403 denied"),
+    ] {
+        assert_eq!(outcome(&ask(ANN, at, "GET", path, fields)), want, "{path} {fields:?}");
+    }
+}
+
+/// Octets of which servers make different things open no path.
+#[test]
+fn paths_that_servers_read_in_ways_of_their_own_are_not_admitted() {
+    let shop = Shop::new();
+    let dev = shop.start(&(group("g", "{pathRegex: /prices}") + &ann_may(GROUP)));
+    let at = dev.served_at("b.shop.maesh");
+    assert_eq!(get_from(ANN, at, "/prices/caf%c3%a9"), "200");
+    for path in [
+        "/prices/%c0%ae%c0%ae%c0%afadmin",
+        "/prices/..%c0%afadmin",
+        "/prices/%e0%80%ae%e0%80%ae/admin",
+        "/prices/..%00/admin",
+        "/prices/%u002e%u002e/admin",
+        "/prices/%25252e%25252e%25252fadmin",
+    ] {
+        let got = get_from(ANN, at, path);
+        assert!(got == "403 denied" || got == "400 bad_request", "{path}: {got}");
+    }
+}
+
+/// Each ServiceAccount that a dry run would deny is named, and so is what would happen to mirrors and fallbacks.
+#[test]
+fn a_dry_run_names_everybody_and_looks_at_mirrors_and_fallbacks() {
+    let shop = Shop::new();
+    let (secret, nothing) = (Backend::http_at("secret", "127.0.34.2"), "127.0.34.3:9");
+    let text = service("shop", "secret", 8080, "").replace("10.96.0.77", "10.96.0.79")
+        + &slices("shop", "secret", &[secret.address])
+        + "---\n"
+        + &service("shop", "away", 8080, "maesh.containo.us/fallback: secret").replace("10.96.0.77", "10.96.0.78")
+        + &slices("shop", "away", &[nothing.parse().unwrap()])
+        + "---\n"
+        + &pod("shop", "secret-1", "secret", "127.0.34.2", "")
+        + &pod("shop", "away-1", "bob", "127.0.34.3", "");
+    save(shop.folder.path(), "more.yaml", &text);
+    shop.save(&(group("g", "{pathRegex: /api}") + &ann_may(GROUP)));
+    let dev = Dev::start_with(shop.folder.path(), &["--acl-dry-run"]);
+    let at = dev.served_at("b.shop.maesh");
+    dev.served_at("away.shop.maesh");
+    let ask_away = || {
+        let mut client = Client::connect_from(ANN.parse().unwrap(), at).unwrap();
+        client.send(b"GET /api/x HTTP/1.1\r\nHost: away.shop.maesh\r\n\r\n").unwrap()
+    };
+    for from in [ANN, CYD, OTHER_ANN, NOBODY] {
+        assert_eq!(get_from(from, at, "/other"), "200", "{from}");
+    }
+    assert_eq!(outcome(&ask_away()), "200", "the fallback");
+    await_condition("all are named", || {
+        let logs = dev.logs();
+        let of = |account: &str| logs.lines().any(|line| line.contains("would deny") && line.contains(account));
+        let named = ["shop/ann", "shop/cyd", "other/ann", NOBODY].iter().all(|account| of(account));
+        let fallback = logs.lines().any(|line| line.contains("would deny") && line.contains("backend=shop/secret"));
+        (named && fallback).then_some(())
+    });
+}
+
 /// `maesh explain` says who is admitted, by what, and who is not; and what it says is what happens.
 #[test]
 fn explain_says_who_is_admitted() {

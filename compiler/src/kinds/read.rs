@@ -207,6 +207,14 @@ impl<'a> Fields<'a> {
         self.map?.get(key).filter(|value| !value.is_null())
     }
 
+    /// Whether there are no fields but these. Where a field may be a restriction, what is not known must not be passed over.
+    pub(super) fn only(&self, known: &[&str]) -> Result<(), BadField> {
+        let mut keys = self.map.into_iter().flat_map(Map::keys);
+        let Some(odd) = keys.find(|key| !known.contains(&key.as_str())) else { return Ok(()) };
+        let bad = BadField::new(self.path(odd), format!("is no field that may stand there: {}", known.join(", ")));
+        Err(BadField { value: Some(odd.clone()), ..bad }.one_of(known.iter().copied()))
+    }
+
     /// Path of `key`.
     pub(super) fn path(&self, key: &str) -> String {
         Below(self.path, key).to_string()

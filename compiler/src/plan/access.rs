@@ -13,7 +13,7 @@ use crate::{
     diagnostic::{Diagnostic, Reason},
     facts::View,
     index::Id,
-    kinds::{Number, PortRoute, RuleKind, TargetRule, TrafficTarget},
+    kinds::{PortRoute, RuleKind, TargetRule, TrafficTarget},
     step::Step,
 };
 
@@ -53,9 +53,7 @@ fn grant(target: &TrafficTarget, port: &PortEndpoints, target_ports: &BTreeSet<u
     let is_port = |number: u16| number == port.number || target_ports.contains(&number);
     let of_port = match &target.port {
         None => true,
-        Some(Number::Int(number)) => u16::try_from(*number).is_ok_and(is_port),
-        // Only manifests say the names of a pod's ports; the Service's own are not meant.
-        Some(Number::Text(text)) => text.parse().is_ok_and(is_port),
+        Some(number) => number.port().is_some_and(is_port),
     };
     if !of_port || target.sources.is_empty() {
         return None;

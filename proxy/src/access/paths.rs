@@ -2,20 +2,25 @@
 //!
 //! Servers differ: some decode `%2F`, some cut parameters behind `;`, some join `//` and resolve `..`, some take `\` for `/`, and
 //! they do so in any order. A grant for `/public` must not open `/public/..%2fadmin`. So a rule has to hold for each of the
-//! readings, and a path that has none of these signs has one.
+//! readings, and a path that has none of these signs has one. Octets of which no server can be trusted to make the same, such as
+//! what is no UTF-8, have no reading: no grant that asks for a path opens them.
 
 use std::borrow::Cow;
 
-/// Each reading of `path`, in the form in which rules see paths.
-pub(super) fn readings(path: &str) -> Vec<Cow<'_, str>> {
+/// Times that a path is decoded. What can be decoded once more then is not understood.
+const MOST_DECODED: usize = 4;
+
+/// Each reading of `path`, in the form in which rules see paths; `None` if nobody can say how it is read.
+pub(super) fn readings(path: &str) -> Option<Vec<Cow<'_, str>>> {
     let as_sent = crate::routes::decoded(path);
     if !is_doubtful(path) {
-        return vec![as_sent];
+        return Some(vec![as_sent]);
     }
+    let fully = decoded_fully(path)?;
     let mut all = vec![as_sent.into_owned()];
     for decode in [false, true] {
         for cut in [false, true] {
-            let mut text = if decode { decoded_fully(path) } else { crate::routes::decoded(path).into_owned() };
+            let mut text = if decode { fully.clone() } else { crate::routes::decoded(path).into_owned() };
             if cut {
                 text = without_parameters(&text);
             }
@@ -28,7 +33,7 @@ pub(super) fn readings(path: &str) -> Vec<Cow<'_, str>> {
     }
     all.sort_unstable();
     all.dedup();
-    all.into_iter().map(Cow::Owned).collect()
+    Some(all.into_iter().map(Cow::Owned).collect())
 }
 
 /// Whether servers may differ about it.
@@ -36,11 +41,27 @@ fn is_doubtful(path: &str) -> bool {
     path.contains(['%', ';', '\\']) || path.contains("//") || path.contains("/.")
 }
 
-/// Every octet decoded, and what that makes decoded again: some servers do so twice.
-fn decoded_fully(path: &str) -> String {
-    let once = decode(path.as_bytes());
-    let twice = decode(&once);
-    String::from_utf8_lossy(&twice).into_owned()
+/// Every octet decoded, and what that makes decoded again, as some servers do; `None` for what servers read in ways of their own:
+/// no UTF-8, which some take for the characters that it looks like, octets that end texts, `%` that begins no octet, `%u`, and
+/// what is encoded again and again.
+fn decoded_fully(path: &str) -> Option<String> {
+    let (octets, percents) = (octets(path), path.matches('%').count());
+    if octets < percents {
+        return None;
+    }
+    let mut text = path.to_owned();
+    for _ in 0..MOST_DECODED {
+        if self::octets(&text) == 0 {
+            return Some(text).filter(|text| !text.contains("%u"));
+        }
+        text = String::from_utf8(decode(text.as_bytes())).ok().filter(|text| !text.contains(char::is_control))?;
+    }
+    None
+}
+
+/// How many `%` begin an encoded octet.
+fn octets(text: &str) -> usize {
+    text.as_bytes().windows(3).filter(|it| it[0] == b'%' && it[1..].iter().all(u8::is_ascii_hexdigit)).count()
 }
 
 fn decode(bytes: &[u8]) -> Vec<u8> {
@@ -92,7 +113,7 @@ mod tests {
     #[test]
     fn a_path_without_doubt_has_one_reading() {
         for path in ["/", "/public/x", "/a-b_c~d.e", "/a.b/c", "*"] {
-            assert_eq!(readings(path), [path], "{path}");
+            assert_eq!(readings(path).expect("understood"), [path], "{path}");
         }
     }
 
@@ -104,6 +125,9 @@ mod tests {
             ("/public%2f..%2fadmin", "/admin"),
             ("/public/..%2Fadmin", "/admin"),
             ("/public/..%252fadmin", "/admin"),
+            ("/public/%25252e%25252e%25252fadmin", "/admin"),
+            ("/public/100%25/x", "/public/100%/x"),
+            ("/caf%c3%a9", "/caf\u{e9}"),
             ("/public/..;/admin", "/admin"),
             ("/public;/../admin", "/admin"),
             ("/public/..\\admin", "/admin"),
@@ -115,15 +139,34 @@ mod tests {
             ("/admin;x=1/y", "/admin/y"),
             ("/public/../../admin", "/admin"),
         ] {
-            let readings = readings(path);
+            let readings = readings(path).expect("understood");
             assert!(readings.iter().any(|reading| reading == seen), "{path}: {readings:?}");
+        }
+    }
+
+    #[test]
+    fn what_servers_read_in_ways_of_their_own_has_no_reading() {
+        for path in [
+            "/public/%c0%ae%c0%ae%c0%afadmin",
+            "/public/..%c0%afadmin",
+            "/public/%e0%80%ae%e0%80%ae/admin",
+            "/caf%e9",
+            "/public/..%00/admin",
+            "/public/x%0a",
+            "/public/%u002e%u002e/admin",
+            "/public/%25u002e/admin",
+            "/public/%",
+            "/public/%2",
+            "/public/%2525252525252e",
+        ] {
+            assert_eq!(readings(path), None, "{path}");
         }
     }
 
     proptest! {
         #[test]
         fn what_is_sent_is_always_a_reading_and_they_are_few(path in "/[a/.;%25fe2\\\\]{0,24}") {
-            let readings = readings(&path);
+            let Some(readings) = readings(&path) else { return Ok(()) };
             prop_assert!(readings.contains(&crate::routes::decoded(&path)), "{readings:?}");
             prop_assert!((1..=17).contains(&readings.len()), "{readings:?}");
         }

@@ -112,9 +112,20 @@ pub(crate) async fn send(
     let upload = upload.as_ref();
     upload.inspect(|upload| upload.restart());
     let spoken = Spoken { http2: to_http2, ..spoken };
+    try_out(caller, port, fallback, head);
     let forwarding = Forwarding { caller, port, backend: fallback, added, upload, spoken, trace };
     // Boxed to keep the future of the usual way small. Who may not go there hears why it had to.
     Box::pin(forwarding.send(head)).await.map_err(|other| if other == Reason::Denied { reason } else { other })
+}
+
+/// Says so in a dry run where the request would not get to this backend, a mirror or fallback.
+pub(super) fn try_out(caller: &Caller, port: &Port, further: &Arc<BackendPort>, head: &request::Parts) {
+    if !caller.shared.controls_access() {
+        return;
+    }
+    let host = host_of(head);
+    let request = AskedRequest::of(host.as_ref().map_or("", Host::as_str), head);
+    caller.shared.try_out(&port.own.service, further, caller.address, Some(request));
 }
 
 /// The endpoints that a request may be sent to, in the form in which it leaves the proxy.

@@ -31,7 +31,7 @@ use crate::{
     fields::Sought,
     policy::CalledEvent,
     reason::Reason,
-    routes::{ReadFacts, RouteFacts},
+    routes::{self, ReadFacts, RouteFacts},
     state::{BackendPort, Port, PortLookup, Target, find_port, ready_port},
 };
 
@@ -151,9 +151,10 @@ pub(crate) fn route_facts<'a>(
         host: host.map_or("", route::Host::as_str),
         sent_path: head.uri.path(),
         query: head.uri.query(),
-        method: head.method.as_str(),
+        method: routes::method(head),
         fields: &head.headers,
         caller,
+        every_line: false,
         read: ReadFacts::default(),
     }
 }

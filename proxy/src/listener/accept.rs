@@ -455,10 +455,13 @@ async fn endpoint_for(
     }
     let (dialled, backend) = match tcp::dial(worker, caller, &port.runtime, backend).await {
         Err(reason) if reason.is_unreachable() => match port.fallback_of(backend) {
-            Some(fallback) => match tcp::dial(worker, caller, &port.runtime, fallback).await {
-                Err(Reason::Denied) => (Err(reason), backend),
-                dialled => (dialled, fallback),
-            },
+            Some(fallback) => {
+                shared.try_out(&called.name, fallback, caller, None);
+                match tcp::dial(worker, caller, &port.runtime, fallback).await {
+                    Err(Reason::Denied) => (Err(reason), backend),
+                    dialled => (dialled, fallback),
+                }
+            }
             None => (Err(reason), backend),
         },
         dialled => (dialled, backend),

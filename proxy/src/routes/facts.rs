@@ -7,7 +7,9 @@ use std::{
     sync::LazyLock,
 };
 
-use http::HeaderMap;
+use http::{HeaderMap, request};
+use maesh_http2::Protocol;
+use smallvec::SmallVec;
 
 /// Parameters of the query, and cookies, that rules see: the first ones. No caller shall make a request dear by many.
 const MOST: usize = 256;
@@ -22,6 +24,8 @@ pub(crate) struct RouteFacts<'a> {
     pub(crate) method: &'a str,
     pub(crate) fields: &'a HeaderMap,
     pub(crate) caller: IpAddr,
+    /// A field that stands there several times has to fit line by line and as one: servers differ in what they take.
+    pub(crate) every_line: bool,
     /// What was read of these, once somebody asked.
     pub(crate) read: ReadFacts<'a>,
 }
@@ -34,6 +38,11 @@ pub(crate) struct ReadFacts<'a> {
     cookies: OnceCell<Pairs<'a>>,
 }
 
+/// The method of a request. A WebSocket that is asked for by extended CONNECT (RFC 8441) is the GET that it is in HTTP/1.1.
+pub(crate) fn method(head: &request::Parts) -> &str {
+    if head.extensions.get::<Protocol>().is_some() { "GET" } else { head.method.as_str() }
+}
+
 /// Names with values, sorted.
 pub(super) type Pairs<'a> = Vec<(Cow<'a, str>, Cow<'a, str>)>;
 
@@ -44,14 +53,15 @@ impl<'a> RouteFacts<'a> {
     /// A connection or flow of `caller`, whose server name of TLS is `host` if it said any.
     pub(crate) fn of_connection(host: &'a str, caller: IpAddr) -> Self {
         let read = ReadFacts::default();
-        Self { host, sent_path: "", query: None, method: "", fields: &NO_FIELDS, caller, read }
+        Self { host, sent_path: "", query: None, method: "", fields: &NO_FIELDS, caller, every_line: false, read }
     }
 
-    /// A request of which `path` is what rules see of its path.
+    /// A request of which `path` is what rules see of its path. Whatever else may be seen of it in several ways has to fit in
+    /// each of them.
     pub(crate) fn of_request(host: &'a str, path: Cow<'a, str>, method: &'a str, fields: &'a HeaderMap) -> Self {
         let read = ReadFacts { path: OnceCell::from(path), ..ReadFacts::default() };
         let caller = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
-        Self { host, sent_path: "", query: None, method, fields, caller, read }
+        Self { host, sent_path: "", query: None, method, fields, caller, every_line: true, read }
     }
 
     /// The path as rules see it; see [`decoded`].
@@ -77,12 +87,17 @@ impl<'a> RouteFacts<'a> {
 
     /// Whether a field of this name has this value.
     pub(super) fn has_field(&self, name: &str, wanted: &str) -> bool {
-        self.fields.get_all(name).iter().any(|value| value.as_bytes() == wanted.as_bytes())
+        self.finds_field(name, |value| value == wanted)
     }
 
     /// Whether a field of this name has a value that `is` accepts.
     pub(super) fn finds_field(&self, name: &str, is: impl Fn(&str) -> bool) -> bool {
-        self.fields.get_all(name).iter().any(|value| is(&String::from_utf8_lossy(value.as_bytes())))
+        let mut lines = self.fields.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes()));
+        if !self.every_line {
+            return lines.any(|line| is(&line));
+        }
+        let lines: SmallVec<[Cow<'_, str>; 2]> = lines.collect();
+        !lines.is_empty() && lines.iter().all(|line| is(line)) && (lines.len() == 1 || is(&lines.join(", ")))
     }
 }
 

@@ -66,6 +66,7 @@ fn looking_up_with(rule: fn(usize) -> String, query: impl Fn(usize) -> String + 
                 method: "GET",
                 fields: &fields,
                 caller: [10, 1, 0, 1].into(),
+                every_line: false,
                 read: ReadFacts::default(),
             };
             black_box(index.find(&facts));

@@ -31,6 +31,7 @@ async fn first_use_while_the_controller_is_away() {
     fed.mesh(true).await;
     let (head, _) = ask(listen, &get("web.shop", "/")).await;
     assert!(head.starts_with("http/1.1 503") && head.contains("x-maesh-reason: not_synced"), "{head}");
+    fed.mesh(false).await;
     // Once the configuration is here, it holds.
     let real = endpoints::echo(false, "real").await;
     fed.define("web.shop", port, Protocol::Http, policy(Scheme::Http), Vec::new());

@@ -208,8 +208,14 @@ fn an_endpoint_belongs_to_whom_its_address_does() {
         + &pod("shop", "two", "dan", "10.1.0.2", "")
         + &pod("other", "three", "bob", "10.1.0.3", "")
         + &pod("shop", "four", "bob", "10.1.0.4", ", hostNetwork: true");
-    let want = ["10.1.0.1 shop/bob", "10.1.0.2 shop/dan", "10.1.0.3 nobody", "10.1.0.4 nobody", "10.1.0.5 nobody"];
-    assert_eq!(owners(&yaml), want);
+    let want = ["10.1.0.1 shop/bob", "10.1.0.2 shop/dan", "10.1.0.4 nobody", "10.1.0.5 nobody"];
+    assert_eq!(owners(&yaml), want, "a pod of another namespace is no endpoint");
+    let allowed =
+        "kind: Namespace\nmetadata: {name: other, annotations: {maesh.containo.us/endpoints-for: shop}}\n---\n";
+    assert!(
+        owners(&(yaml + allowed)).contains(&"10.1.0.3 other/bob".to_owned()),
+        "it belongs to its own ServiceAccount"
+    );
 }
 
 #[test]

@@ -65,6 +65,7 @@ impl HttpRouteGroup {
 impl HttpRouteMatch {
     fn read(path: &str, value: &Value, door: &ReadContext) -> Result<Self, BadField> {
         let fields = Fields::of(value, &path)?;
+        fields.only(&["name", "pathRegex", "methods", "headers"])?;
         let mut parts = Vec::new();
         parts.extend(methods(&fields)?);
         parts.extend(path_of(&fields)?);

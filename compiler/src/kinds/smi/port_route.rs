@@ -46,6 +46,7 @@ pub(in crate::kinds) const UDP_ROUTE: Registration = Registration {
 impl PortRoute {
     fn read(meta: Meta, value: &Value, _: &ReadContext, bad: &mut BadValues) -> Result<Self, BadField> {
         let spec = spec(value)?;
+        spec.only(&["matches", "apiVersion", "kind", "metadata", "status"])?;
         let path = spec.path("matches");
         let matches = match spec.get("matches") {
             Some(Value::Array(list)) => list.iter().collect(),
@@ -55,6 +56,7 @@ impl PortRoute {
         let mut ports = None;
         for one in matches {
             let fields = Fields::of(one, &path)?;
+            fields.only(&["name", "ports"])?;
             let listed = fields.list("ports")?;
             if listed.is_empty() {
                 continue;

@@ -1,4 +1,6 @@
 //! TrafficTargets: who may call the pods of a ServiceAccount, and with what.
+//!
+//! The rules of a target restrict each other, so one that cannot be read makes all of it worthless.
 
 use std::sync::Arc;
 
@@ -77,7 +79,8 @@ impl TrafficTarget {
         let spec = spec(value)?;
         let path = spec.path("destination");
         let destination = Fields::of(spec.get("destination").unwrap_or(&Value::Null), &path)?;
-        let (account, port) = (account(&destination, &meta.namespace, door)?, destination.get("port").map(Number::of));
+        let account = account(&destination, &meta.namespace, door)?;
+        let port = destination.get("port").map(|port| port_of(&destination, port)).transpose()?;
         if *account.namespace != *meta.namespace {
             return Err(BadField::text(
                 destination.path("namespace"),
@@ -86,11 +89,18 @@ impl TrafficTarget {
             ));
         }
         let key = if spec.get("rules").is_some() { "rules" } else { "specs" };
-        let mut rules = Vec::new();
-        for (index, rule) in bounded(&spec, key, bad)?.iter().enumerate() {
+        let (listed, mut rules) = (spec.list(key)?, Vec::new());
+        for (index, rule) in listed.iter().take(MOST).enumerate() {
             let path = format!("{}[{index}]", spec.path(key));
             let read = TargetRule::read(index, &path, rule, door);
-            rules.extend(bad.keep(read, "nothing is admitted by it"));
+            rules.extend(bad.keep(read, "nothing is admitted by the whole target"));
+        }
+        if listed.len() > MOST {
+            let many = BadField::new(spec.path(key), format!("has {} entries", listed.len()));
+            bad.push(many.instead("256 are the most, so nothing is admitted by the whole target", "nothing"));
+        }
+        if rules.len() < listed.len() {
+            rules.clear();
         }
         let mut sources = Vec::new();
         for (index, source) in bounded(&spec, "sources", bad)?.iter().enumerate() {
@@ -102,8 +112,7 @@ impl TrafficTarget {
         sources.dedup();
         let version = value.get("apiVersion").and_then(Value::as_str).unwrap_or_default();
         // A list that has bad entries alone is no list without entries.
-        let needs_no_rules =
-            spec.list(key)?.is_empty() && version.ends_with("/v1alpha1") | version.ends_with("/v1alpha2");
+        let needs_no_rules = listed.is_empty() && version.ends_with("/v1alpha1") | version.ends_with("/v1alpha2");
         Ok(Self { meta, destination: account, port, rules: rules.into(), sources: sources.into(), needs_no_rules })
     }
 }
@@ -111,6 +120,7 @@ impl TrafficTarget {
 impl TargetRule {
     fn read(index: usize, path: &str, value: &Value, door: &ReadContext) -> Result<Self, BadField> {
         let fields = Fields::of(value, &path)?;
+        fields.only(&["kind", "name", "matches"])?;
         let kind = match fields.text("kind")?.unwrap_or_default() {
             "HTTPRouteGroup" => RuleKind::Http,
             "TCPRoute" => RuleKind::Tcp,
@@ -122,6 +132,9 @@ impl TargetRule {
             return Err(BadField::new(named, "is missing"));
         }
         let names = fields.texts("matches")?;
+        if names.is_empty() && fields.get("matches").is_some() {
+            return Err(BadField::new(fields.path("matches"), "is empty; leave it away for all matches of the group"));
+        }
         let matches = fields.get("matches").map(|_| names.into_iter().map(|name| door.interner.get(name)).collect());
         Ok(Self { kind, name: door.interner.get(name), matches, index: u16::try_from(index).unwrap_or(u16::MAX) })
     }
@@ -137,8 +150,23 @@ fn bounded<'a>(spec: &Fields<'a>, key: &str, bad: &mut BadValues) -> Result<&'a 
     Ok(&all[..all.len().min(MOST)])
 }
 
+/// The port of a destination.
+fn port_of(fields: &Fields<'_>, value: &Value) -> Result<Number, BadField> {
+    let number = Number::of(value);
+    // Texts of numbers are taken for them: some clients write all values so.
+    let port = match &number {
+        Number::Int(_) => number.port(),
+        Number::Text(text) => text.parse().ok().filter(|port| *port > 0),
+    };
+    match port {
+        Some(port) => Ok(Number::Int(i64::from(port))),
+        None => Err(BadField::wrong(fields.path("port"), value, "a number from 1 to 65535")),
+    }
+}
+
 /// The ServiceAccount that a subject names. Without a namespace it is one of the target's.
 fn account(fields: &Fields<'_>, namespace: &str, door: &ReadContext) -> Result<Arc<Account>, BadField> {
+    fields.only(&["kind", "name", "namespace", "port"])?;
     let kind = fields.text("kind")?.unwrap_or_default();
     if kind != "ServiceAccount" {
         return Err(BadField::text(fields.path("kind"), kind, "ServiceAccount"));
@@ -208,6 +236,52 @@ mod tests {
                 "spec": {"destination": {"kind": "ServiceAccount", "name": "b"}, "rules": rules}});
             let (target, _) = read(&target).expect("a target");
             assert_eq!(target.admits_everything(), want, "{version} {rules}");
+        }
+    }
+
+    #[test]
+    fn one_bad_rule_makes_the_target_worthless() {
+        for bad_rule in [
+            json!({"kind": "HttpRouteGroup", "name": "g"}),
+            json!({"kind": "HTTPRouteGroup", "name": "g", "matches": "all"}),
+            json!({"kind": "HTTPRouteGroup", "name": "g", "matches": []}),
+            json!({"kind": "HTTPRouteGroup", "name": "g", "match": ["m"]}),
+            json!({"kind": "HTTPRouteGroup"}),
+            json!({"kind": "HTTPRouteGroup", "name": 5}),
+            json!({"name": "g"}),
+            json!(5),
+        ] {
+            for version in ["v1alpha1", "v1alpha3"] {
+                let target = json!({"apiVersion": format!("access.smi-spec.io/{version}"), "metadata": {"name": "t"},
+                    "spec": {"destination": {"kind": "ServiceAccount", "name": "b"},
+                        "rules": [{"kind": "TCPRoute", "name": "t"}, bad_rule.clone()]}});
+                let (target, bad) = read(&target).expect("a target");
+                assert!(target.rules.is_empty() && !target.admits_everything(), "{bad_rule}");
+                assert!(bad[0].contains("nothing is admitted by the whole target"), "{bad:?}");
+            }
+        }
+        let many = vec![json!({"kind": "TCPRoute", "name": "t"}); 257];
+        let target = json!({"metadata": {"name": "t"},
+            "spec": {"destination": {"kind": "ServiceAccount", "name": "b"}, "rules": many}});
+        assert!(read(&target).expect("a target").0.rules.is_empty());
+    }
+
+    #[test]
+    fn a_port_is_a_number() {
+        for (port, good) in [
+            (json!(8080), true),
+            (json!("8080"), true),
+            (Value::Null, true),
+            (json!("nine"), false),
+            (json!(0), false),
+            (json!(-1), false),
+            (json!([9000]), false),
+            (json!(9000.5), false),
+            (json!(65536), false),
+        ] {
+            let target = json!({"metadata": {"name": "t"}, "spec": {"destination":
+                {"kind": "ServiceAccount", "name": "b", "port": port}, "rules": []}});
+            assert_eq!(read(&target).is_ok(), good, "{port}");
         }
     }
 

@@ -19,7 +19,7 @@ use crate::{
         attempt::Attempts,
         body::{Body, Replay, replay::KEPT},
         caller::Caller,
-        forward::{admitted, needs_http2},
+        forward::{admitted, needs_http2, try_out},
         shape::shape,
     },
     policy::{CalledEvent, CalledRuntime},
@@ -75,6 +75,7 @@ pub(in crate::http) fn send(
         return;
     };
     port.runtime.count(CalledEvent::Mirrored);
+    try_out(caller, port, &mirror.backend, head);
     let (caller, mirror, mut head, added) = (caller.clone(), mirror.clone(), head.clone(), added.clone());
     tokio::spawn(async move {
         let sent = timeout(TIME, copy(&caller, &mirror, (&mut head, &added), reader, grpc)).await;
