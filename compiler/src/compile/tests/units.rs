@@ -70,7 +70,7 @@ fn one_change_runs_what_depends_on_it() {
 
     assert_eq!(apply(&mut compiler, &slice_of(7, false)), ["Endpoints", "Slice"], "a slice");
     assert_eq!(apply(&mut compiler, &slice_of(7, false)), [""; 0], "the same slice");
-    let pod = "kind: Pod\nmetadata: {namespace: shop, name: x}\nstatus: {podIP: 10.1.0.8, phase: Running}\n---\n";
+    let pod = "kind: Pod\nmetadata: {namespace: bank, name: x}\nstatus: {podIP: 10.1.0.8, phase: Running}\n---\n";
     assert_eq!(
         apply(&mut compiler, pod),
         ["Endpoints", "Workload", "Slice"],
