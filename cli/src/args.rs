@@ -21,7 +21,10 @@ pub use cluster_dns::{
     ClusterDnsArgs, ClusterDnsCommand, CorednsMode, DnsOrCommandArgs, DnsServiceArgs, InstallArgs, PrintArgs,
     RemoveArgs, StanzaArgs,
 };
-pub use inspect::{AccessArgs, AccessCommand, CheckArgs, ClusterArgs, ExplainArgs, MatrixArgs};
+pub use inspect::{
+    AccessArgs, AccessCommand, CheckArgs, ClusterArgs, ExplainArgs, MatrixArgs, NetworkPolicyArgs, PrintCommand,
+    PrintObjectsArgs,
+};
 use ipnet::IpNet;
 use maesh_compiler::compile::PORTS_PER_NAMESPACE;
 use maesh_config::{
@@ -62,6 +65,7 @@ pub enum Command {
     Explain(ExplainArgs),
     Access(AccessArgs),
     Check(CheckArgs),
+    Print(PrintObjectsArgs),
     /// Role: watch the cluster and send configuration to dns and the proxies
     Controller(Box<ControllerArgs>),
     /// Role: answer DNS queries for the mesh's zones; with a command, manage the stanza in the cluster's DNS

@@ -19,6 +19,7 @@ use std::{process::ExitCode, time::Duration};
 use futures_util::future::BoxFuture;
 use tokio::time::{Instant, sleep};
 
+pub use self::context::{items, name, text};
 use self::{
     context::Context,
     outcome::{Checked, Counts, Outcome, Verdict},
@@ -87,6 +88,7 @@ const CHECKS: &[Check] = checks![
     After config "bypass" config::bypass,
     Before config "smi" config::smi,
     Both config "traefik-mesh" config::traefik_mesh,
+    After config "network-policies" config::network_policies,
     After config "namespaces" config::namespaces,
     After config "config" config::in_force,
 ];

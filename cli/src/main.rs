@@ -19,6 +19,7 @@ mod logs;
 #[cfg(target_arch = "x86_64")]
 mod memory;
 mod mesh;
+mod network_policy;
 mod open_files;
 mod roles;
 mod signals;
@@ -31,7 +32,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser as _};
 
-use crate::args::{Cli, Command};
+use crate::args::{Cli, Command, PrintCommand};
 
 // Two to eight per cent of a proxy's processor time, measured; DNS is indifferent.
 #[cfg(feature = "jemalloc")]
@@ -58,6 +59,9 @@ fn main() -> ExitCode {
         Command::Explain(args) => block_on(explain::run(args)),
         Command::Access(args) => block_on(access::run(args)),
         Command::Check(args) => block_on(check::run(args)),
+        Command::Print(args) => match args.command {
+            PrintCommand::NetworkPolicy(args) => block_on(network_policy::run(args)),
+        },
         Command::Uninstall(args) => block_on(uninstall::run(args)),
         Command::Version(args) => {
             version::print(args.output);

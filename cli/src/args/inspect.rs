@@ -114,6 +114,39 @@ pub struct MatrixArgs {
     pub cluster: ClusterArgs,
 }
 
+/// Print objects for the cluster, to look at and apply
+#[derive(Debug, Clone, Args)]
+pub struct PrintObjectsArgs {
+    #[command(subcommand)]
+    pub command: PrintCommand,
+}
+
+#[derive(Debug, Clone, Subcommand)]
+pub enum PrintCommand {
+    NetworkPolicy(NetworkPolicyArgs),
+}
+
+/// Print NetworkPolicies that let only the proxies connect to the pods of Services
+///
+/// Access control sees what passes the mesh. These policies prevent that a caller goes around it. They need a network
+/// plugin that enforces NetworkPolicies. Nothing is changed: look at them, add what else has to reach the pods, and apply
+/// them.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "Examples:
+  maesh print network-policy                          # for all Services that the mesh carries
+  maesh print network-policy shop                     # of one namespace
+  maesh print network-policy shop --service web | kubectl apply -f -")]
+pub struct NetworkPolicyArgs {
+    /// Only Services of this namespace
+    #[arg(value_name = "NAMESPACE")]
+    pub of: Option<String>,
+    /// Only the Service of this name; repeat it for several
+    #[arg(long = "service", value_name = "NAME")]
+    pub services: Vec<String>,
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
+}
+
 /// Check whether the mesh can be installed (--pre), or whether the installed mesh works
 ///
 /// Each check says pass, warn, fail or skip, and each finding prints a suggested fix. Nothing is changed: objects are tried by

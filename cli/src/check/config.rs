@@ -8,6 +8,7 @@ use super::{
     context::{Context, is_alive, items, name, role, some_of, text},
     outcome::Outcome,
 };
+use crate::network_policy;
 
 /// A change may be on its way for so long.
 const ON_ITS_WAY: f64 = 5.0;
@@ -39,6 +40,49 @@ fn judge_smi(groups: &Value) -> Outcome {
         format!("{} are served, and this version of the mesh does not read them", some_of(unread)),
         "expect their objects to have no effect",
     )
+}
+
+/// What NetworkPolicies do to requests that come through the mesh, whose pods see the address of a proxy.
+pub async fn network_policies(context: &Context) -> Outcome {
+    let policies = context.get("/apis/networking.k8s.io/v1/networkpolicies", "list networkpolicies").await;
+    let services = context.get("/api/v1/services", "list services").await;
+    let namespaces = context.get("/api/v1/namespaces", "list namespaces").await;
+    let pods = context.mesh_pods().await;
+    match (&*policies, &*services, &*namespaces, &*pods) {
+        (Ok(policies), Ok(services), Ok(namespaces), Ok(pods)) => {
+            let mesh = items(namespaces).iter().find(|namespace| name(namespace) == context.namespace());
+            let of_proxies = items(pods).iter().filter(|pod| role(pod) == "proxy");
+            let address = |pod: &Value| text(pod, "/status/podIP").parse().ok();
+            let proxies = network_policy::Proxies {
+                namespace: mesh.map_or(&Value::Null, |mesh| &mesh["metadata"]["labels"]),
+                mesh: context.namespace(),
+                labels: of_proxies.clone().next().map(|pod| pod["metadata"]["labels"].clone()).unwrap_or_default(),
+                addresses: of_proxies.filter_map(address).collect(),
+            };
+            judge_policies(&network_policy::effects(items(services), items(policies), &proxies))
+        }
+        (Err(error), ..) | (_, Err(error), ..) | (_, _, Err(error), _) | (.., Err(error)) => Outcome::unread(error),
+    }
+}
+
+fn judge_policies(effects: &network_policy::Effects) -> Outcome {
+    let of = |services: &[String]| some_of(services.iter().map(String::as_str));
+    match (&*effects.shut, &*effects.blind) {
+        ([], []) => {
+            Outcome::pass("no NetworkPolicy keeps proxies from pods, or tells callers apart that come through them")
+        }
+        ([], blind) => Outcome::warn(
+            format!(
+                "pods see proxies as callers, so policies that select callers do not apply through the mesh: {}",
+                of(blind)
+            ),
+            "decide who may call with access control, or take these Services out of the mesh (annotation bypass); see              docs/tasks/network-policies.md",
+        ),
+        (shut, _) => Outcome::warn(
+            format!("proxies may not connect to the pods of {}", of(shut)),
+            "admit the proxies; docs/tasks/network-policies.md has the policy",
+        ),
+    }
 }
 
 /// No Traefik Mesh, or Maesh of before, is left in the cluster.

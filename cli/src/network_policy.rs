@@ -1,0 +1,277 @@
+//! NetworkPolicies before pods that the mesh sends requests to: which there are, and those that let only proxies in.
+//!
+//! A backend sees the address of a proxy, not that of the caller. Pure, but for the command.
+
+use std::{collections::BTreeMap, fmt::Write as _, net::IpAddr, process::ExitCode};
+
+use ipnet::IpNet;
+use serde_json::{Map, Value};
+
+use crate::{
+    args::NetworkPolicyArgs,
+    check::{items, name, text},
+    inspect, terminal,
+};
+
+/// Annotation of Services that requests go around the mesh to.
+const BYPASS: &str = "/metadata/annotations/maesh.containo.us~1bypass";
+
+/// Prints a policy for the pods of each Service.
+pub async fn run(args: NetworkPolicyArgs) -> anyhow::Result<ExitCode> {
+    let cluster = inspect::open(&args.cluster).await?;
+    let url = match &args.of {
+        Some(namespace) => format!("/api/v1/namespaces/{namespace}/services"),
+        None => "/api/v1/services".to_owned(),
+    };
+    let services = cluster.get(&url, "list services").await?;
+    let printed = policies(items(&services), cluster.namespace(), &args.services);
+    anyhow::ensure!(!printed.is_empty(), "no Service with a selector was found there; see kubectl get services -A");
+    terminal::out(format_args!("{printed}"));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A policy for the pods of each of `services` that has a selector; of those that are named `only`, if any are.
+fn policies(services: &[Value], mesh: &str, only: &[String]) -> String {
+    // Services that select the same pods need one policy.
+    let mut by_pods: BTreeMap<(&str, String), Vec<&str>> = BTreeMap::new();
+    for service in services.iter().filter(|service| is_meshed(service, mesh)) {
+        let namespace = text(service, "/metadata/namespace");
+        let selector = service.pointer("/spec/selector").map(ToString::to_string).unwrap_or_default();
+        if only.is_empty() || only.iter().any(|only| only == name(service)) {
+            by_pods.entry((namespace, selector)).or_default().push(name(service));
+        }
+    }
+    let mut out = String::new();
+    for ((namespace, selector), names) in by_pods {
+        let first = names.first().copied().unwrap_or_default();
+        // Writing to a String cannot fail.
+        let _ = write!(
+            out,
+            "# Only the proxies of the mesh may connect to the pods of Service {}. What other policies that select these pods\n\
+             # admit stays admitted; add what else has to reach them, such as monitoring.\n\
+             apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {{name: maesh-only-{first}, namespace: {namespace}}}\n\
+             spec:\n  podSelector:\n    matchLabels: {selector}\n  policyTypes: [Ingress]\n  ingress:\n    - from:\n        \
+             - namespaceSelector: {{matchLabels: {{kubernetes.io/metadata.name: {mesh}}}}}\n          \
+             podSelector: {{matchLabels: {{app.kubernetes.io/name: maesh, app.kubernetes.io/component: proxy}}}}\n---\n",
+            names.join(" and ")
+        );
+    }
+    out
+}
+
+/// Whether proxies send requests to pods that the Service selects.
+fn is_meshed(service: &Value, mesh: &str) -> bool {
+    let namespace = text(service, "/metadata/namespace");
+    let selects = service.pointer("/spec/selector").and_then(Value::as_object).is_some_and(|labels| !labels.is_empty());
+    let is_external = text(service, "/spec/type") == "ExternalName";
+    selects && !is_external && namespace != "kube-system" && namespace != mesh && text(service, BYPASS) != "true"
+}
+
+/// The proxies, as policies see them.
+pub struct Proxies<'a> {
+    /// Labels of the mesh's namespace.
+    pub namespace: &'a Value,
+    /// Name of it.
+    pub mesh: &'a str,
+    /// Labels of their pods.
+    pub labels: Value,
+    /// Their addresses.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// What policies do to requests that come through the mesh.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Effects {
+    /// Services whose pods no proxy may connect to, with a policy that keeps them out.
+    pub shut: Vec<String>,
+    /// Services that admit all proxies, with a policy that tells callers apart by who they are.
+    pub blind: Vec<String>,
+}
+
+/// Says what `policies` do to the requests of `services`.
+pub fn effects(services: &[Value], policies: &[Value], proxies: &Proxies<'_>) -> Effects {
+    let mut effects = Effects::default();
+    for service in services.iter().filter(|service| is_meshed(service, proxies.mesh)) {
+        let namespace = text(service, "/metadata/namespace");
+        let labels = service.pointer("/spec/selector").unwrap_or(&Value::Null);
+        let selecting = |policy: &&Value| {
+            text(policy, "/metadata/namespace") == namespace
+                && is_ingress(policy)
+                && selects(&policy["spec"]["podSelector"], labels)
+        };
+        let selecting: Vec<_> = policies.iter().filter(selecting).collect();
+        let said = |policy: &Value| format!("Service {namespace}/{} (NetworkPolicy {})", name(service), name(policy));
+        let tells_callers =
+            |policy: &&&Value| peers(policy).any(|peer| peer.get("ipBlock").is_none()) && !admits(policy, proxies);
+        if !selecting.is_empty() && !selecting.iter().any(|policy| admits(policy, proxies)) {
+            effects.shut.extend(selecting.first().map(|policy| said(policy)));
+        } else if let Some(policy) = selecting.iter().find(tells_callers) {
+            effects.blind.push(said(policy));
+        }
+    }
+    effects
+}
+
+/// Whether it is about who may connect to pods. Without a word it is.
+fn is_ingress(policy: &Value) -> bool {
+    let types = policy["spec"]["policyTypes"].as_array();
+    types.is_none_or(|types| types.iter().any(|it| it == "Ingress"))
+}
+
+/// The peers that it names in all of its rules.
+fn peers(policy: &Value) -> impl Iterator<Item = &Value> {
+    policy["spec"]["ingress"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .flat_map(|rule| rule["from"].as_array().into_iter().flatten())
+}
+
+/// Whether a rule of it admits the proxies to some port.
+fn admits(policy: &Value, proxies: &Proxies<'_>) -> bool {
+    let rules = policy["spec"]["ingress"].as_array().into_iter().flatten();
+    rules.into_iter().any(|rule| match rule["from"].as_array() {
+        None => true,
+        Some(from) if from.is_empty() => true,
+        Some(from) => from.iter().any(|peer| is_peer(peer, text(policy, "/metadata/namespace"), proxies)),
+    })
+}
+
+/// Whether the proxies are this peer.
+fn is_peer(peer: &Value, of: &str, proxies: &Proxies<'_>) -> bool {
+    if let Some(block) = peer.get("ipBlock") {
+        let range = |value: &Value| value.as_str().and_then(|text| text.parse::<IpNet>().ok());
+        let has = |range: &IpNet| proxies.addresses.iter().all(|address| range.contains(address));
+        let except = block["except"].as_array().into_iter().flatten().filter_map(range);
+        let outside =
+            except.into_iter().all(|except| !proxies.addresses.iter().any(|address| except.contains(address)));
+        return !proxies.addresses.is_empty() && range(&block["cidr"]).as_ref().is_some_and(has) && outside;
+    }
+    let in_namespace = match peer.get("namespaceSelector") {
+        Some(selector) => selects(selector, proxies.namespace),
+        None => of == proxies.mesh,
+    };
+    in_namespace && peer.get("podSelector").is_none_or(|selector| selects(selector, &proxies.labels))
+}
+
+/// Whether a selector (`matchLabels` and `matchExpressions`) holds for what has these labels. An empty one holds for all.
+fn selects(selector: &Value, labels: &Value) -> bool {
+    let none = Map::new();
+    let labels = labels.as_object().unwrap_or(&none);
+    let has = |key: &str, value: &Value| labels.get(key) == Some(value);
+    let all = selector["matchLabels"].as_object().into_iter().flatten().all(|(key, value)| has(key, value));
+    let holds = |expression: &Value| {
+        let key = text(expression, "/key");
+        let among = expression["values"].as_array().into_iter().flatten().any(|value| has(key, value));
+        match text(expression, "/operator") {
+            "In" => among,
+            "NotIn" => !among,
+            "Exists" => labels.contains_key(key),
+            "DoesNotExist" => !labels.contains_key(key),
+            _ => false,
+        }
+    };
+    all && selector["matchExpressions"].as_array().into_iter().flatten().all(holds)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn service(namespace: &str, name: &str, selector: Value) -> Value {
+        json!({"metadata": {"namespace": namespace, "name": name}, "spec": {"selector": selector}})
+    }
+
+    fn policy(name: &str, selector: Value, ingress: Value) -> Value {
+        json!({"metadata": {"namespace": "shop", "name": name},
+            "spec": {"podSelector": selector, "policyTypes": ["Ingress"], "ingress": ingress}})
+    }
+
+    fn seen(policies: &[Value]) -> Effects {
+        let namespace = json!({"kubernetes.io/metadata.name": "maesh"});
+        let labels = json!({"app.kubernetes.io/name": "maesh", "app.kubernetes.io/component": "proxy"});
+        let addresses = vec!["10.1.0.5".parse().unwrap()];
+        let proxies = Proxies { namespace: &namespace, mesh: "maesh", labels, addresses };
+        let services = [
+            service("shop", "web", json!({"app": "web"})),
+            service("shop", "none", json!({})),
+            service("kube-system", "dns", json!({"app": "web"})),
+        ];
+        effects(&services, policies, &proxies)
+    }
+
+    #[test]
+    fn what_policies_do_to_requests_through_the_mesh() {
+        let web = || json!({"matchLabels": {"app": "web"}});
+        let proxies = || {
+            json!([{"from": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "maesh"}},
+                "podSelector": {"matchLabels": {"app.kubernetes.io/component": "proxy"}}}]}])
+        };
+        let callers = || json!([{"from": [{"podSelector": {"matchLabels": {"app": "client"}}}]}]);
+        let block = |cidr: &str, except: Value| json!([{"from": [{"ipBlock": {"cidr": cidr, "except": except}}]}]);
+        for (case, policies, shut, blind) in [
+            ("none", vec![], 0, 0),
+            ("of other pods", vec![policy("a", json!({"matchLabels": {"app": "db"}}), callers())], 0, 0),
+            ("by caller", vec![policy("a", web(), callers())], 1, 0),
+            ("of all pods", vec![policy("a", json!({}), json!([]))], 1, 0),
+            ("for the proxies", vec![policy("a", web(), proxies())], 0, 0),
+            (
+                "for the proxies, and by caller",
+                vec![policy("a", web(), callers()), policy("b", web(), proxies())],
+                0,
+                1,
+            ),
+            ("for everybody", vec![policy("a", web(), json!([{}]))], 0, 0),
+            ("by address", vec![policy("a", web(), block("10.1.0.0/16", json!([])))], 0, 0),
+            ("by address, but not theirs", vec![policy("a", web(), block("10.0.0.0/8", json!(["10.1.0.0/24"])))], 1, 0),
+            ("by other addresses", vec![policy("a", web(), block("10.2.0.0/16", json!([])))], 1, 0),
+            (
+                "by expressions",
+                vec![policy(
+                    "a",
+                    json!({"matchExpressions": [{"key": "app", "operator": "In", "values": ["web", "x"]}]}),
+                    callers(),
+                )],
+                1,
+                0,
+            ),
+            (
+                "by expressions that do not hold",
+                vec![policy("a", json!({"matchExpressions": [{"key": "app", "operator": "DoesNotExist"}]}), callers())],
+                0,
+                0,
+            ),
+        ] {
+            let effects = seen(&policies);
+            assert_eq!((effects.shut.len(), effects.blind.len()), (shut, blind), "{case}: {effects:?}");
+        }
+        let egress = json!({"metadata": {"namespace": "shop", "name": "a"},
+            "spec": {"podSelector": {}, "policyTypes": ["Egress"], "egress": []}});
+        assert_eq!(seen(&[egress]), Effects::default());
+        assert_eq!(seen(&[policy("a", web(), callers())]).shut, ["Service shop/web (NetworkPolicy a)"]);
+    }
+
+    #[test]
+    fn the_policies_that_are_printed_let_proxies_in_alone() {
+        let bypassed = json!({"metadata": {"namespace": "shop", "name": "off", "annotations":
+            {"maesh.containo.us/bypass": "true"}}, "spec": {"selector": {"app": "off"}}});
+        let services = [
+            service("shop", "web", json!({"app": "web"})),
+            service("shop", "web-admin", json!({"app": "web"})),
+            service("shop", "db", json!({"app": "db"})),
+            bypassed,
+        ];
+        let printed = policies(&services, "maesh", &[]);
+        let documents: Vec<Value> = printed
+            .split("---\n")
+            .filter(|document| !document.is_empty())
+            .map(|document| serde_saphyr::from_str(document).unwrap())
+            .collect();
+        assert_eq!(documents.iter().map(name).collect::<Vec<_>>(), ["maesh-only-db", "maesh-only-web"]);
+        assert!(printed.contains("the pods of Service web and web-admin"), "{printed}");
+        assert_eq!(seen(&documents), Effects::default());
+        assert_eq!(policies(&services, "maesh", &["db".to_owned()]).matches("kind:").count(), 1);
+    }
+}
