@@ -135,16 +135,16 @@ fn before_an_installation() {
     await_condition("the kind is served", || {
         (check(&server, &["--only", "smi"]).checks["smi"]["result"] == "warn").then_some(())
     });
-    assert_check(&server, "smi", "warn", "access.smi-spec.io/v1alpha3");
+    assert_check(&server, "smi", "warn", "metrics.smi-spec.io/v1alpha3");
     let strict = check(&server, &["--only", "smi", "--strict"]);
     assert_eq!(strict.code, Some(3), "only warnings, strictly");
     assert_eq!(check(&server, &["--only", "smi"]).code, Some(0), "only warnings");
 }
 
 const SMI: &str = "apiVersion: apiextensions.k8s.io/v1\nkind: CustomResourceDefinition\nmetadata: {name: \
-                   traffictargets.access.smi-spec.io, annotations: {api-approved.kubernetes.io: \"unapproved\"}}\nspec:\n  \
-                   group: access.smi-spec.io\n  scope: Namespaced\n  names: {kind: TrafficTarget, plural: traffictargets, \
-                   singular: traffictarget, listKind: TrafficTargetList}\n  versions:\n  - name: v1alpha3\n    served: true\n    \
+                   trafficmetrics.metrics.smi-spec.io, annotations: {api-approved.kubernetes.io: \"unapproved\"}}\nspec:\n  \
+                   group: metrics.smi-spec.io\n  scope: Namespaced\n  names: {kind: TrafficMetrics, plural: trafficmetrics, \
+                   singular: trafficmetric, listKind: TrafficMetricsList}\n  versions:\n  - name: v1alpha3\n    served: true\n    \
                    storage: true\n    schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}\n";
 
 /// A quota of no pods at all. Without controllers its status is what the test writes.
@@ -301,6 +301,12 @@ fn objects() -> String {
     text
 }
 
+const SHOP: &str = "apiVersion: v1\nkind: Namespace\nmetadata: {name: shop}\n---\napiVersion: v1\nkind: Service\nmetadata: {name: web, \
+                    namespace: shop}\nspec: {selector: {app: web}, ports: [{port: 80}]}\n---\napiVersion: \
+                    networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: by-caller, namespace: shop}\nspec: {podSelector: \
+                    {matchLabels: {app: web}}, policyTypes: [Ingress], ingress: [{from: [{podSelector: {matchLabels: {app: \
+                    client}}}]}]}\n";
+
 #[test]
 fn an_installed_mesh() {
     let Some(coredns) = need_tool("coredns") else { return };
@@ -324,6 +330,27 @@ fn an_installed_mesh() {
     mesh.assert("stanza", "fail", "nothing leads to the mesh");
     mesh.assert("coredns-query", "fail", "coredns-1 (");
     mesh.assert("zone", "pass", "nobody answers the zone");
+
+    // A policy that knows the callers alone, and the one that is printed against it.
+    mesh.assert("network-policies", "pass", "no NetworkPolicy keeps proxies");
+    mesh.server.apply(SHOP).unwrap();
+    mesh.assert(
+        "network-policies",
+        "warn",
+        "may not connect to the pods of Service shop/web (NetworkPolicy by-caller)",
+    );
+    let mut print = mesh.server.namespace().command(env!("CARGO_BIN_EXE_maesh"));
+    print.args(["print", "network-policy", "shop", "--kubeconfig"]).arg(mesh.server.kubeconfig());
+    let printed = print.output().unwrap();
+    assert!(printed.status.success(), "{}", String::from_utf8_lossy(&printed.stderr));
+    mesh.server.apply(&String::from_utf8(printed.stdout).unwrap()).unwrap();
+    mesh.assert(
+        "network-policies",
+        "warn",
+        "policies that select callers do not apply through the mesh: Service shop/web",
+    );
+    kubectl(&mesh.server, &["-n", "shop", "delete", "networkpolicy", "by-caller"]);
+    mesh.assert("network-policies", "pass", "no NetworkPolicy keeps proxies");
 
     // The stanza comes, a broken Corefile after it.
     let with_stanza = |forward: &str| {
