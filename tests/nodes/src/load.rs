@@ -24,6 +24,8 @@ pub struct Request {
     pub plain: bool,
     /// Where it went.
     pub address: Option<String>,
+    /// DNS queries that were sent again because nobody answered the first.
+    pub resent: u32,
     /// The pod that answered.
     pub pod: String,
     /// The node of that pod.
@@ -77,6 +79,8 @@ pub struct Counts {
     pub looked_up: usize,
     /// Those that asked the plain name, because the DNS does not serve the mesh's.
     pub plain: usize,
+    /// DNS queries that were sent again because nobody answered the first.
+    pub resent: u32,
     /// The median and the 99th of a hundred.
     pub took: [Duration; 2],
     /// Long streams that were opened.
@@ -103,6 +107,7 @@ impl Counts {
             counts.requests += 1;
             counts.looked_up += usize::from(request.address.is_some());
             counts.plain += usize::from(request.plain);
+            counts.resent += request.resent;
             took.push(request.took_us);
             if let Some(failure) = &request.failure {
                 counts.failed += 1;
@@ -125,6 +130,9 @@ impl fmt::Display for Counts {
         write!(f, "{} requests, {} failed", self.requests, self.failed)?;
         write!(f, ", {} of {} by the plain name", self.plain, self.looked_up)?;
         write!(f, ", median {:.1} ms, p99 {:.1} ms", half.as_secs_f64() * 1e3, most.as_secs_f64() * 1e3)?;
+        if self.resent > 0 {
+            write!(f, ", {} queries sent again", self.resent)?;
+        }
         if self.streams > 0 {
             write!(f, "; {} long streams", self.streams)?;
         }
@@ -143,7 +151,7 @@ mod tests {
     fn requests_of_a_span_are_counted() {
         let line = |at: u64, rest: &str| -> Request {
             let text = format!(
-                r#"{{"at":{at},"took_us":{at},"plan":"tcp 1 a:1","long":false,"plain":false,"address":null,"pod":"",
+                r#"{{"at":{at},"took_us":{at},"plan":"tcp 1 a:1","long":false,"plain":false,"address":null,"resent":1,"pod":"",
                 "node":"","source":"","exchanges":0,"ended":null,"failure":null{rest}}}"#
             );
             let mut value: serde_json::Value = serde_json::from_str(&text.replace(rest, "")).unwrap();
@@ -160,7 +168,8 @@ mod tests {
             line(5, r#","failure":"timeout""#),
         ];
         let counts = Counts::of(&all, 2..5);
-        assert_eq!((counts.requests, counts.failed, counts.plain, counts.streams), (2, 1, 1, 1), "{counts}");
+        let seen = (counts.requests, counts.failed, counts.plain, counts.streams, counts.resent);
+        assert_eq!(seen, (2, 1, 1, 1, 2), "{counts}");
         assert!(
             counts.to_string().contains("1 x tcp from : timeout") && counts.to_string().contains("tcp: close 1001")
         );

@@ -31,6 +31,8 @@ pub(crate) struct Found {
     pub(crate) addresses: Vec<IpAddr>,
     /// How long they hold.
     pub(crate) ttl: Duration,
+    /// Queries that were sent again because nobody answered the first.
+    pub(crate) resent: u32,
 }
 
 /// Why a name has no address.
@@ -113,18 +115,22 @@ impl Resolver {
     /// The addresses of `name`, which may be an address itself.
     pub(crate) async fn lookup(&self, name: &str) -> Result<Found, LookupError> {
         if let Ok(address) = name.trim_matches(['[', ']']).parse() {
-            return Ok(Found { name: name.to_owned(), addresses: vec![address], ttl: Duration::MAX });
+            return Ok(Found { name: name.to_owned(), addresses: vec![address], ttl: Duration::MAX, resent: 0 });
         }
+        let mut resent = 0;
         let mut last = LookupError::NoName;
         for candidate in self.candidates(name) {
-            let (four, six) = tokio::join!(self.ask(&candidate, RecordType::A), self.ask(&candidate, RecordType::AAAA));
+            let ((four, again), (six, again_six)) =
+                tokio::join!(self.ask(&candidate, RecordType::A), self.ask(&candidate, RecordType::AAAA));
+            resent += again + again_six;
             match (four, six) {
                 (Ok(four), Ok(six)) => {
                     let ttl = four.iter().chain(&six).map(|(_, ttl)| *ttl).min();
                     let addresses = four.iter().chain(&six).map(|(address, _)| *address).collect();
                     match ttl {
                         Some(ttl) => {
-                            return Ok(Found { name: candidate, addresses, ttl: Duration::from_secs(ttl.into()) });
+                            let ttl = Duration::from_secs(ttl.into());
+                            return Ok(Found { name: candidate, addresses, ttl, resent });
                         }
                         None => last = LookupError::NoAddress,
                     }
@@ -137,26 +143,27 @@ impl Resolver {
         Err(last)
     }
 
-    /// Addresses of one family with their TTLs; empty when the name has none of it.
-    async fn ask(&self, name: &str, family: RecordType) -> Result<Vec<(IpAddr, u32)>, LookupError> {
+    /// Addresses of one family with their TTLs, and how often the query was sent again. No address when the name has
+    /// none of this family.
+    async fn ask(&self, name: &str, family: RecordType) -> (Result<Vec<(IpAddr, u32)>, LookupError>, u32) {
         let mut last = LookupError::Silence;
-        for _ in 0..self.attempts {
-            for server in &self.servers {
-                match timeout(self.timeout, exchange(*server, name, family)).await {
-                    Ok(Ok(answer)) => return addresses(&answer),
-                    Ok(Err(error)) => last = LookupError::Other(format!("asking {server}: {error}")),
-                    Err(_) => last = LookupError::Silence,
-                }
+        let servers = (0..self.attempts).flat_map(|_| &self.servers);
+        for (resent, server) in (0..).zip(servers) {
+            match timeout(self.timeout, exchange(*server, name, family)).await {
+                Ok(Ok(answer)) => return (addresses(&answer), resent),
+                Ok(Err(error)) => last = LookupError::Other(format!("asking {server}: {error}")),
+                Err(_) => last = LookupError::Silence,
             }
         }
-        Err(last)
+        (Err(last), 0)
     }
 }
 
 /// The addresses of `name` as the C library finds them; it does not say why there are none.
 pub(crate) async fn library(name: &str) -> Result<Found, LookupError> {
     let found = tokio::net::lookup_host((name, 0)).await.map_err(|error| LookupError::Other(error.to_string()))?;
-    Ok(Found { name: name.to_owned(), addresses: found.map(|address| address.ip()).collect(), ttl: Duration::ZERO })
+    let addresses = found.map(|address| address.ip()).collect();
+    Ok(Found { name: name.to_owned(), addresses, ttl: Duration::ZERO, resent: 0 })
 }
 
 /// One question on a socket of its own, so that a closed port is heard of.
@@ -197,6 +204,8 @@ fn addresses(answer: &Message) -> Result<Vec<(IpAddr, u32)>, LookupError> {
 
 #[cfg(test)]
 mod tests {
+    use hickory_proto::rr::Record;
+
     use super::*;
 
     const POD: &str =
@@ -234,6 +243,7 @@ mod tests {
         let address = server.local_addr().unwrap();
         tokio::spawn(async move {
             let mut packet = [0; 512];
+            let mut late = false;
             while let Ok((length, from)) = server.recv_from(&mut packet).await {
                 let mut answer = Message::from_vec(&packet[..length]).unwrap();
                 answer.metadata.message_type = MessageType::Response;
@@ -243,6 +253,14 @@ mod tests {
                     "broken." => ResponseCode::ServFail,
                     "refused." => ResponseCode::Refused,
                     "silent." => continue,
+                    "late." if answer.queries[0].query_type() == RecordType::A => {
+                        if !std::mem::replace(&mut late, true) {
+                            continue;
+                        }
+                        let address = RData::A(std::net::Ipv4Addr::new(127, 0, 0, 9).into());
+                        answer.add_answer(Record::from_rdata(answer.queries[0].name().clone(), 5, address));
+                        ResponseCode::NoError
+                    }
                     _ => ResponseCode::NoError,
                 };
                 server.send_to(&answer.to_vec().unwrap(), from).await.unwrap();
@@ -259,6 +277,9 @@ mod tests {
             let error = resolver.lookup(name).await.unwrap_err();
             assert_eq!((&error, error.is_an_answer()), (&want, answered), "{name}");
         }
+        let found = resolver.lookup("late").await.unwrap();
+        assert_eq!(found.addresses, [IpAddr::from([127, 0, 0, 9])]);
+        assert!(found.resent > 0, "{found:?}");
         assert_eq!(resolver.lookup("127.0.0.1").await.unwrap().addresses, [IpAddr::from([127, 0, 0, 1])]);
     }
 }

@@ -25,8 +25,8 @@ impl Cache {
         Self { resolver, names, known: Mutex::default(), turn: AtomicUsize::new(0) }
     }
 
-    /// An address for `target`, each of a name in turn.
-    pub(crate) async fn address(&self, target: &Target) -> Result<SocketAddr, LookupError> {
+    /// An address for `target`, each of a name in turn, and how many queries had to be sent again for it.
+    pub(crate) async fn address(&self, target: &Target) -> Result<(SocketAddr, u32), LookupError> {
         let found = match self.names {
             Names::Kept => self.kept(&target.host).await?,
             Names::Fresh => self.resolver.lookup(&target.host).await?,
@@ -38,7 +38,8 @@ impl Cache {
             None => return Err(LookupError::NoAddress),
         };
         let turn = self.turn.fetch_add(1, Ordering::Relaxed) % first.len();
-        first.get(turn).map(|address| SocketAddr::new(*address, target.port)).ok_or(LookupError::NoAddress)
+        let address = first.get(turn).ok_or(LookupError::NoAddress)?;
+        Ok((SocketAddr::new(*address, target.port), found.resent))
     }
 
     async fn kept(&self, host: &str) -> Result<Found, LookupError> {

@@ -87,7 +87,8 @@ impl Client {
             }
             (found, _) => (&self.plan.target, found),
         };
-        let address = found?;
+        let (address, resent) = found?;
+        begun.resent += resent;
         begun.address = Some(address.ip());
         Ok((target, address))
     }

@@ -27,6 +27,8 @@ pub(crate) struct Line {
     pub(crate) plain: bool,
     /// Where it went.
     pub(crate) address: Option<std::net::IpAddr>,
+    /// DNS queries that were sent again because nobody answered the first.
+    pub(crate) resent: u32,
     /// Who answered; its `source` is the proxy, or this pod where there was none.
     #[serde(flatten)]
     pub(crate) seen: Seen,
