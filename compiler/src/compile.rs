@@ -26,7 +26,7 @@ use crate::{
     facts::{Fact, View},
     graph::Graph,
     index::Index,
-    kinds::{ObjectKind, ReadContext},
+    kinds::{ObjectKind, ReadContext, Service},
     placement::{Placement, listener::LostClaim},
     plan::{Plans, access, annotations, splits, workload},
     publication::{Outbox, Publication},
@@ -238,13 +238,24 @@ impl Compiler {
 /// What is said of a Service whose name is another one's.
 fn claim_is_lost(lost: &LostClaim, step: &Step<'_>) -> Option<Diagnostic> {
     let service = step.view.service(&lost.by)?;
+    let (key, line) = written_at(service, &lost.host)?;
     let text = format!(
-        "annotation routes claims the host {}, which the older Service {} has on the same port: requests for it go there. \
+        "annotation {key}, line {line}: the older Service {} has the host {} on the same port, so requests for it go there. \
          Choose another host, or take it out of the other Service's rules.",
-        lost.host, lost.has
+        lost.has, lost.host
     );
-    let bad = Diagnostic::of(Reason::InvalidAnnotation, "Service", &service.meta, "metadata.annotations", text);
+    let field = annotations::field(key);
+    let bad = Diagnostic::of(Reason::InvalidAnnotation, "Service", &service.meta, &field, text);
     Some(bad.value(&lost.host).using("the older claim"))
+}
+
+/// The annotation `routes` of a Service that names this host, and the line in it.
+fn written_at<'a>(service: &'a Service, host: &str) -> Option<(&'a str, usize)> {
+    let mut routes = service.annotations.iter().filter(|(key, _)| key.ends_with("routes"));
+    routes.find_map(|(key, text)| {
+        let mut lines = text.lines().map(|line| line.trim_start().to_ascii_lowercase());
+        Some((&**key, 1 + lines.position(|line| !line.starts_with('#') && line.contains(host))?))
+    })
 }
 
 /// Marks the units that are named after `fact` or read it.

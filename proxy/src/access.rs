@@ -11,12 +11,12 @@ use std::{
     sync::Arc,
 };
 
-use http::{HeaderMap, request};
+use http::{HeaderValue, header, request};
 use maesh_config::model::{AccessSource, Account, AccountAccess, Grant, Workload, WorkloadKind};
 use smallvec::SmallVec;
 
 use self::paths::readings;
-use crate::routes::{self, CompiledRule, RouteFacts};
+use crate::routes::{CompiledRule, RouteFacts};
 
 /// Who may reach the endpoints of a backend port.
 #[derive(Default)]
@@ -30,6 +30,9 @@ pub(crate) struct Access {
 /// What each caller is granted. No rules are everything.
 type GrantsBySource = HashMap<Account, Vec<Arc<[CompiledRule]>>, ahash::RandomState>;
 
+/// A request in each form that an endpoint may take it for. Nearly all have one.
+type Readings<'a> = SmallVec<[RouteFacts<'a>; 1]>;
+
 /// Endpoints that a caller may reach.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Admitted {
@@ -42,17 +45,25 @@ pub(crate) enum Admitted {
 /// A request, as far as grants ask for it.
 #[derive(Clone, Copy)]
 pub(crate) struct AskedRequest<'a> {
-    /// The host without port, in small letters.
-    pub(crate) host: &'a str,
-    pub(crate) path: &'a str,
-    pub(crate) method: &'a str,
-    pub(crate) fields: &'a HeaderMap,
+    /// `Host`, where it is not in the head.
+    host: Option<&'a HeaderValue>,
+    pub(crate) head: &'a request::Parts,
 }
 
 impl<'a> AskedRequest<'a> {
+    /// The request with this head and host, as it was received.
+    pub(crate) fn new(host: Option<&'a HeaderValue>, head: &'a request::Parts) -> Self {
+        Self { host, head }
+    }
+
     /// The request with this head, as the endpoint gets it.
-    pub(crate) fn of(host: &'a str, head: &'a request::Parts) -> Self {
-        Self { host, path: head.uri.path(), method: routes::method(head), fields: &head.headers }
+    pub(crate) fn of(head: &'a request::Parts) -> Self {
+        Self { host: None, head }
+    }
+
+    fn host(&self) -> Option<&'a [u8]> {
+        let field = self.host.or_else(|| self.head.headers.get(header::HOST)).map(HeaderValue::as_bytes);
+        field.or_else(|| Some(self.head.uri.authority()?.as_str().as_bytes()))
     }
 }
 
@@ -85,7 +96,7 @@ impl Access {
     /// The endpoints that `caller` may reach, with `request` if it makes one.
     pub(crate) fn admitted(&self, caller: Option<&Account>, request: Option<AskedRequest<'_>>) -> Admitted {
         let Some(caller) = caller else { return Admitted::Of(SmallVec::new()) };
-        let mut read: Option<Vec<RouteFacts<'_>>> = None;
+        let mut read: Option<Readings<'_>> = None;
         let mut admits = |grants: &GrantsBySource| {
             let grants = grants.get(caller).map_or(&[][..], Vec::as_slice);
             grants.iter().any(|rules| {
@@ -134,9 +145,9 @@ pub(crate) fn account(caller: IpAddr, workload: Option<&Workload>, sources: &[Ac
 }
 
 /// The request with each path that an endpoint may see in it; none if that cannot be said.
-fn facts(request: AskedRequest<'_>) -> Vec<RouteFacts<'_>> {
-    let of = |path| RouteFacts::of_request(request.host, path, request.method, request.fields);
-    readings(request.path).unwrap_or_default().into_iter().map(of).collect()
+fn facts(request: AskedRequest<'_>) -> Readings<'_> {
+    let of = |path| RouteFacts::of_request(request.host(), path, request.head);
+    readings(request.head.uri.path()).unwrap_or_default().into_iter().map(of).collect()
 }
 
 /// Whether `rule` holds however an endpoint reads the request.

@@ -20,14 +20,15 @@ pub use self::{
     asked::{Question, Sent, SentRequest, TooLarge},
     policies::PolicySeen,
     seen::{
-        AccessSeen, BackendSeen, EndpointSeen, Explanation, ListenerSeen, PortSeen, Refusal, RouteSeen, ServiceState,
-        TlsSeen,
+        AccessSeen, BackendSeen, EndpointSeen, Explanation, FallbackSeen, ListenerSeen, PortSeen, Refusal, RouteSeen,
+        ServiceState, TlsSeen,
     },
 };
 use crate::{
     access::Admitted,
     balance::{Candidate, Upstreams, fitting},
-    http::{Host, find_called, named, port_on},
+    host::Host,
+    http::{find_called, named, port_on},
     listener::Opened,
     reason::Reason,
     state::{
@@ -200,7 +201,8 @@ impl Explainer {
     fn routes(&self, port: &Port, question: &Question) -> Vec<RouteSeen> {
         let seen = |weight, backend: Option<&Arc<BackendPort>>| {
             let access = backend.and_then(|backend| self.access(port.protocol, backend, question));
-            BackendSeen { access, ..self.backend(weight, backend, question) }
+            let fallback = backend.and_then(|backend| self.fallback(port, backend, question));
+            BackendSeen { access, fallback, ..self.backend(weight, backend, question) }
         };
         let own = || RouteSeen { own: true, rule: None, backends: vec![seen(1, Some(&port.own))] };
         if port.routes.is_empty() {
@@ -217,6 +219,15 @@ impl Explainer {
         port.routes.iter().map(route).chain(rest).collect()
     }
 
+    fn fallback(&self, port: &Port, backend: &Arc<BackendPort>, question: &Question) -> Option<FallbackSeen> {
+        let to = port.fallback_of(backend)?;
+        Some(FallbackSeen {
+            service: to.service.to_string(),
+            usable: self.fitting(&to.upstreams.load(), question).len(),
+            access: self.access(port.protocol, to, question),
+        })
+    }
+
     fn backend(&self, weight: u32, backend: Option<&Arc<BackendPort>>, question: &Question) -> BackendSeen {
         let Some(backend) = backend else {
             return BackendSeen {
@@ -230,6 +241,7 @@ impl Explainer {
                 local_only: false,
                 endpoints: Vec::new(),
                 access: None,
+                fallback: None,
             };
         };
         let upstreams = backend.upstreams.load();
@@ -258,6 +270,7 @@ impl Explainer {
             local_only: upstreams.policy.local_only,
             endpoints: endpoints.collect(),
             access: None,
+            fallback: None,
         }
     }
 
@@ -269,9 +282,10 @@ impl Explainer {
 
     /// What the proxy answers by itself, where every request to this port ends so, or every one that this route takes.
     fn refuses(&self, port: &Port, taken: Option<usize>, question: &Question) -> Option<Reason> {
+        let is_usable = |backend: &BackendPort| !self.fitting(&backend.upstreams.load(), question).is_empty();
         let refuses = |backend: &Arc<BackendPort>| {
-            let upstreams = backend.upstreams.load();
-            self.fitting(&upstreams, question).is_empty().then_some(Reason::NoEndpoints)
+            let used = is_usable(backend) || port.fallback_of(backend).is_some_and(|to| is_usable(to));
+            (!used).then_some(Reason::NoEndpoints)
         };
         let number = match taken {
             Some(number) => number,

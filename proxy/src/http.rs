@@ -20,6 +20,7 @@ mod exchange;
 mod forward;
 mod headers;
 mod hops;
+mod identity;
 #[cfg(feature = "instructions")]
 pub(crate) mod instructions;
 mod pipeline;
@@ -36,7 +37,7 @@ pub(crate) use answer::final_response;
 pub(crate) use caller::Caller;
 pub(crate) use check::check_head;
 pub(crate) use pipeline::route_facts;
-pub(crate) use route::{Host, find as find_called, named, port_on};
+pub(crate) use route::{find as find_called, named, port_on};
 #[cfg(feature = "instructions")]
 pub(crate) use server::instructions as server_instructions;
 pub(crate) use server::serve;

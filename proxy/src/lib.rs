@@ -18,6 +18,7 @@ pub mod explain;
 mod fields;
 #[cfg(test)]
 mod fixtures;
+mod host;
 mod http;
 mod http2;
 #[cfg(feature = "instructions")]

@@ -5,6 +5,7 @@
 //! what is found there is tried. Pure.
 
 mod compiled;
+mod expression;
 mod facts;
 #[cfg(feature = "instructions")]
 pub(crate) mod instructions;
@@ -90,7 +91,7 @@ impl RouteIndex {
 
     /// The number of the first rule that holds.
     pub(crate) fn find(&self, facts: &RouteFacts<'_>) -> Option<usize> {
-        let of_host = self.by_host.get(facts.host);
+        let of_host = self.by_host.get(facts.host());
         let mut best = u32::MAX;
         for by_path in of_host.into_iter().chain([&self.for_any]) {
             by_path.lists(facts, &self.hashes, |list| {

@@ -37,7 +37,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc};
 
 pub(crate) use self::{
-    admitted::{AdmittedRequest, AdmittedStream, revoked},
+    admitted::AdmittedStream,
     apply::{Apply, NotOpened, Ports},
     claims::Claims,
     demand::{PortLookup, find_port, ready_port},
@@ -97,6 +97,8 @@ pub(crate) struct Shared {
     pub(crate) runtime: Arc<Runtime>,
     /// When the last update was put in force, in seconds since the proxy started.
     pub(crate) updated: AtomicU64,
+    /// What [`MeshFacts::access_control`] says, where it can be read without a snapshot.
+    access_control: AtomicU8,
     /// How often grants or identities have changed.
     access_version: AtomicU64,
     /// When the stream to the controller was lost, in seconds since the proxy started, or [`HEARD`].
@@ -170,6 +172,7 @@ impl Shared {
             tracer,
             runtime: Arc::default(),
             updated: AtomicU64::new(0),
+            access_control: AtomicU8::new(AccessControl::Off as u8),
             access_version: AtomicU64::new(0),
             controller_lost: AtomicU64::new(0),
             config,
@@ -209,20 +212,37 @@ impl Shared {
 
     /// Whether anybody asks who is admitted.
     pub(crate) fn controls_access(&self) -> bool {
-        self.mesh.load().access_control.is_asked()
+        self.access_control().is_asked()
     }
 
-    /// The endpoints of a backend that `caller` may reach, with `request` if it makes one.
+    /// Whether anybody asks who is admitted, and denies.
+    pub(crate) fn access_control(&self) -> AccessControl {
+        match self.access_control.load(Ordering::Acquire) {
+            mode if mode == AccessControl::Off as u8 => AccessControl::Off,
+            mode if mode == AccessControl::DryRun as u8 => AccessControl::DryRun,
+            _ => AccessControl::On,
+        }
+    }
+
+    /// Puts in force what holds for the whole mesh.
+    pub(crate) fn set_mesh(&self, mesh: MeshFacts) {
+        let control = mesh.access_control;
+        self.mesh.store(Arc::new(mesh));
+        self.access_control.store(control as u8, Ordering::Release);
+        self.access_changed();
+    }
+
+    /// The endpoints of a backend that a caller of this ServiceAccount may reach, with `request` if it makes one.
     pub(crate) fn admitted(
         &self,
         upstreams: &Upstreams,
-        caller: IpAddr,
+        account: impl FnOnce() -> Option<Account>,
         request: Option<AskedRequest<'_>>,
     ) -> Admitted {
-        if !self.mesh.load().access_control.denies() {
+        if !self.access_control().denies() {
             return Admitted::All;
         }
-        upstreams.access.admitted(self.account_of(caller).as_ref(), request)
+        upstreams.access.admitted(account().as_ref(), request)
     }
 
     /// Who `caller` is for access control; `None` for nobody.
@@ -249,12 +269,19 @@ impl Shared {
     /// # Errors
     /// As [`Self::identify`].
     pub(crate) fn identified(&self, caller: IpAddr) -> Result<(), Reason> {
+        let is_known = || self.workloads.at(caller).is_some() || self.workloads.is_answered(caller);
+        if self.trusts_identities() && (!self.access_control().denies() || is_known()) {
+            Ok(())
+        } else {
+            Err(Reason::NotSynced)
+        }
+    }
+
+    /// Whether what the controller said of callers may be relied on, or need not be: it has not been away for long.
+    pub(crate) fn trusts_identities(&self) -> bool {
         let lost = self.controller_lost.load(Ordering::Acquire);
-        let away = Duration::from_secs(self.clock.seconds().saturating_sub(lost));
-        let is_trusted = lost == HEARD || away < self.config.identity_trust;
-        let is_known = self.workloads.at(caller).is_some() || self.workloads.is_answered(caller);
-        let is_asked = self.mesh.load().access_control.denies();
-        if !is_asked || (is_known && is_trusted) { Ok(()) } else { Err(Reason::NotSynced) }
+        let away = || Duration::from_secs(self.clock.seconds().saturating_sub(lost));
+        lost == HEARD || away() < self.config.identity_trust || !self.access_control().denies()
     }
 
     /// Notes whether a controller answers.
@@ -262,7 +289,8 @@ impl Shared {
         self.controller_lost.store(if answers { HEARD } else { self.clock.seconds() }, Ordering::Release);
     }
 
-    /// Whether `caller` may reach something of each backend that its request, connection or flow may lead to.
+    /// Whether a caller with this address and ServiceAccount may reach something of each backend that its request, connection or
+    /// flow may lead to.
     ///
     /// # Errors
     /// It may not, and access control denies it.
@@ -270,23 +298,23 @@ impl Shared {
         &self,
         called: &ServiceName,
         mut leaves: impl Iterator<Item = &'a Arc<BackendPort>>,
-        caller: IpAddr,
+        (caller, account): (IpAddr, Option<&Account>),
         request: Option<AskedRequest<'_>>,
     ) -> Result<(), Reason> {
-        let account = self.account_of(caller);
         let is_denied =
-            |backend: &&Arc<BackendPort>| backend.upstreams.load().access.admitted(account.as_ref(), request).is_none();
+            |backend: &&Arc<BackendPort>| backend.upstreams.load().access.admitted(account, request).is_none();
         let Some(denied) = leaves.find(is_denied) else { return Ok(()) };
-        if self.mesh.load().access_control.denies() {
+        if self.access_control().denies() {
             return Err(Reason::Denied);
         }
         self.telemetry.would_deny(called);
-        let key = (account.clone().ok_or(caller), denied.service.clone());
+        let key = (account.cloned().ok_or(caller), denied.service.clone());
         if let Some(left_out) = self.logs.would_deny.lock().note(key, Instant::now()) {
             tracing::warn!(
                 service = %called, backend = %denied.service, %caller,
                 account = account.map_or_else(|| "none".to_owned(), |account| account.to_string()),
-                method = request.map(|request| request.method), path = request.map(|request| request.path), left_out,
+                method = request.map(|request| request.head.method.as_str()),
+                path = request.map(|request| request.head.uri.path()), left_out,
                 "access control would deny this; it is a dry run, so nothing is denied. Write a TrafficTarget that admits it, if it \
                  is meant to pass"
             );
@@ -300,10 +328,10 @@ impl Shared {
         &self,
         called: &ServiceName,
         further: &Arc<BackendPort>,
-        caller: IpAddr,
+        caller: (IpAddr, Option<&Account>),
         request: Option<AskedRequest<'_>>,
     ) {
-        if self.mesh.load().access_control == AccessControl::DryRun {
+        if self.access_control() == AccessControl::DryRun {
             // A dry run denies nothing.
             let _ = self.admits(called, std::iter::once(further), caller, request);
         }

@@ -190,7 +190,13 @@ fn of_backend(backend: &BackendSeen, protocol: &str, own: bool, all: u32) -> Str
     let tls = backend.tls.as_ref().map_or_else(String::new, |tls| {
         format!(" (certificate for {}, {})", escaped(&tls.server_name), escaped(&tls.roots))
     });
-    format!("{share}{service}, {count} usable, {how} over {scheme}{tls}{kept}")
+    let fallback = match &backend.fallback {
+        Some(fallback) if backend.usable == 0 => {
+            format!(", so requests go to the fallback {}, {} usable", fallback.service, fallback.usable)
+        }
+        _ => String::new(),
+    };
+    format!("{share}{service}, {count} usable{fallback}, {how} over {scheme}{tls}{kept}")
 }
 
 fn of_endpoints(out: &mut String, report: &Report) {

@@ -283,7 +283,23 @@ fn finding(finding: &Finding) -> Problem {
     problem(Severity::Warning, format!("{place}{}", finding.message))
 }
 
+/// The fallback that takes the requests of a Service without usable endpoints, on every port asked about.
+fn fallback(collected: &Collected) -> Option<&str> {
+    let service = collected.controller.get()?.service.as_ref();
+    let ports = &collected.proxy.as_ref().and_then(Part::get)?.ports;
+    let mut usable = ports.iter().map(|port| {
+        let mut backends = port.routes.iter().flat_map(|route| &route.backends);
+        let own = backends.find(|backend| backend.service.as_ref() == service)?;
+        own.fallback.as_ref().filter(|fallback| fallback.usable > 0)
+    });
+    let first = usable.next()??;
+    usable.all(|fallback| fallback.is_some()).then_some(&*first.service)
+}
+
 fn of_endpoints(endpoints: &[EndpointSeen], collected: &Collected) -> Vec<Problem> {
+    let fallback = fallback(collected);
+    let instead = fallback.map_or_else(String::new, |to| format!(", so its requests go to the fallback {to}"));
+    let worst = if fallback.is_some() { Severity::Warning } else { Severity::Error };
     let asked = |endpoint: &&EndpointSeen| collected.port.is_none_or(|port| endpoint.port == port);
     let mut asked = endpoints.iter().filter(asked).peekable();
     if asked.peek().is_none() {
@@ -292,15 +308,17 @@ fn of_endpoints(endpoints: &[EndpointSeen], collected: &Collected) -> Vec<Proble
         } else {
             "see whether its selector selects pods, and its targetPort is one of theirs: kubectl get endpointslices"
         };
-        return vec![problem(Severity::Error, format!("the Service has no endpoint; {next}"))];
+        return vec![problem(worst, format!("the Service has no endpoint{instead}; {next}"))];
     }
     let (ready, rest): (Vec<_>, Vec<_>) = asked.partition(|endpoint| endpoint.ready);
     if !ready.is_empty() {
         return Vec::new();
     }
-    let severity = if rest.iter().any(|endpoint| endpoint.serving) { Severity::Warning } else { Severity::Error };
+    let is_served = rest.iter().any(|endpoint| endpoint.serving);
+    let severity = if is_served { Severity::Warning } else { worst };
+    let instead = if is_served { "" } else { &instead };
     let message = format!(
-        "none of its {} endpoints is ready; see why with kubectl describe pod, or in the conditions of its EndpointSlice",
+        "none of its {} endpoints is ready{instead}; see why with kubectl describe pod, or in the conditions of its EndpointSlice",
         rest.len()
     );
     vec![problem(severity, message)]

@@ -56,6 +56,7 @@ mod tests {
             balance: None,
             policies: vec![],
             usable: 0,
+            fallback: None,
             local_only: false,
             endpoints: vec![],
             access: None,

@@ -54,12 +54,15 @@ fn a_dev_explains_names_that_work_and_names_that_do_not() {
         service("shop", "log", 5514, "").replace("port: 5514", "port: 5514\n    protocol: UDP")
             + &slices("shop", "log", &[web.address]).replace("- name: main", "- name: main\n  protocol: UDP"),
         service("shop", "off", 8082, "maesh.containo.us/bypass: \"true\"") + &slices("shop", "off", &[web.address]),
+        service("shop", "spare", 8083, "maesh.containo.us/fallback: web:8080"),
         service("kube-system", "kube-dns", 53, ""),
     ];
     for (number, text) in manifests.iter().enumerate() {
         save(folder.path(), &format!("{number}.yaml"), text);
     }
     let dev = Dev::start(folder.path());
+    let spare = "spare.shop.maesh";
+    assert_eq!(get(dev.served_at(spare), spare, "/").unwrap().status, 200);
     for (arguments, code, says) in [
         (&["web.shop.maesh"][..], 0, &["Service shop/web", "listener shared/8080/tcp", "try: curl", "\"htp\""][..]),
         (&["web.shop.traefik.mesh"], 0, &["Service shop/web"]),
@@ -71,6 +74,11 @@ fn a_dev_explains_names_that_work_and_names_that_do_not() {
         (&["web", "--from", "client"], 0, &["Service shop/web"]),
         (&["10.96.0.78"], 0, &["Service shop/web"]),
         (&["empty.shop.maesh"], 1, &["has no endpoint; add an EndpointSlice"]),
+        (
+            &["spare.shop.maesh"],
+            0,
+            &["so requests go to the fallback shop/web, 1 usable", "so its requests go to the fallback shop/web; add"],
+        ),
         (&["db.shop.maesh"], 0, &["Service's alone", "5432/tcp"]),
         (&["log.shop.maesh"], 0, &["Service's alone", "5514/udp", "/5514/udp at", "try: send a datagram to"]),
         (&["off.shop.maesh"], 0, &["bypassed (annotation bypass)", "around the mesh"]),

@@ -207,10 +207,27 @@ impl Compiler {
                 explanation.findings = self.findings(["source".to_owned()]);
             }
         }
+        if explanation.meshed.is_none()
+            && let Some(why) = self.why_claimed(&question.name)
+        {
+            (explanation.unknown, explanation.not_meshed) = (None, Some(why));
+        }
         let name = explanation.service.as_deref().and_then(|name| name.parse().ok());
         explanation.proxies =
             self.publication.proxies().iter().take(MOST).map(|proxy| self.proxy_seen(proxy, name.as_ref())).collect();
         explanation
+    }
+
+    /// What a name means that is no Service's, but a host of some Service's routes.
+    fn why_claimed(&self, name: &str) -> Option<String> {
+        let host = name.trim_end_matches('.').to_ascii_lowercase();
+        let service = self.placement.listeners.claimed_by(&host)?;
+        let called = service.in_zone(self.config.zones.first()?);
+        Some(format!(
+            "{host} is no mesh name, so the mesh's DNS does not answer it; routes of Service {service} claim it, for requests \
+             and TLS that reach {called} under this host. Ask about those with: maesh explain http://{called}/ -H 'Host: {host}', \
+             or tls://{called}:PORT --server-name {host}"
+        ))
     }
 
     fn explain_service(&self, name: &ServiceName, explanation: &mut Explanation) {

@@ -152,6 +152,14 @@ impl Listeners {
         self.of.get(service).into_iter().flatten()
     }
 
+    /// The Service whose rules claim this host, or this server name of TLS.
+    pub(crate) fn claimed_by(&self, host: &str) -> Option<&ServiceName> {
+        let users = self.wanted.values().flat_map(|wanted| &wanted.by);
+        let says = |needs: &ListenerUse| needs.hosts.iter().chain(&needs.sni).any(|claimed| **claimed == *host);
+        let claiming = users.filter(|(_, needs)| says(needs));
+        claiming.min_by(|(_, a), (_, b)| a.age.cmp(&b.age)).map(|(service, _)| service)
+    }
+
     /// Whether a proxy that opened or failed to open `tried` has all of them behind it.
     pub(crate) fn all_tried(&self, tried: impl Fn(&ListenerId) -> bool) -> bool {
         self.wanted.keys().all(tried)

@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use http::HeaderValue;
+use http::{HeaderName, HeaderValue, Request};
 use maesh_config::{
     model::{Grant, WorkloadKind},
     rule::parse,
@@ -67,8 +67,8 @@ fn a_caller_reaches_what_its_own_grants_say() {
         ("a pod of the host's network", Some(pod("shop", None)), "/a", &[]),
         ("a path that is two", Some(pod("shop", Some("c"))), "/c/../a", &[]),
     ] {
-        let fields = HeaderMap::new();
-        let request = AskedRequest { host: "web", path, method: "GET", fields: &fields };
+        let (head, ()) = Request::get(path).body(()).expect("a request").into_parts();
+        let request = AskedRequest::of(&head);
         assert_eq!(places(&access.admitted(who(caller.as_ref()).as_ref(), Some(request))), want, "{case}");
     }
     // A connection is no request.
@@ -89,13 +89,11 @@ fn methods_fields_and_hosts_count() {
         ("GET", "web", None, false),
         ("POST", "b.shop", None, true),
     ] {
-        let mut fields = HeaderMap::new();
-        if let Some(value) = value {
-            fields.append("x-a", HeaderValue::from_static(value));
-        }
-        let request = AskedRequest { host, path: "/", method, fields: &fields };
-        let admitted = access.admitted(Some(&caller), Some(request));
-        assert_eq!((admitted.has(Some(0)), admitted.is_none()), (want, !want), "{method} {host} {value:?}");
+        let (mut head, ()) = Request::builder().method(method).body(()).expect("a request").into_parts();
+        head.headers.extend(value.map(|value| (HeaderName::from_static("x-a"), HeaderValue::from_static(value))));
+        let host = HeaderValue::from_static(host);
+        let admitted = access.admitted(Some(&caller), Some(AskedRequest::new(Some(&host), &head)));
+        assert_eq!((admitted.has(Some(0)), admitted.is_none()), (want, !want), "{method} {host:?} {value:?}");
     }
 }
 

@@ -5,7 +5,7 @@ use maesh_config::model::Protocol;
 use super::{AccessSeen, Explainer, PortSeen, Question, Sent};
 use crate::{
     access::{Admitted, AskedRequest},
-    http::{Host, check_head},
+    http::check_head,
     reason::Reason,
     state::{BackendPort, Port},
 };
@@ -13,7 +13,7 @@ use crate::{
 impl Explainer {
     /// Whether who calls is asked for, in a word.
     pub(super) fn access_control(&self) -> Option<String> {
-        let control = self.shared.mesh.load().access_control;
+        let control = self.shared.access_control();
         control.is_asked().then(|| control.to_string())
     }
 
@@ -33,8 +33,7 @@ impl Explainer {
             (Protocol::Http, Some(Sent::Request(request))) => {
                 let mut head = request.head(&question.host);
                 let host = check_head(&mut head, &self.shared.config.limits).ok()?;
-                let host = host.as_ref().and_then(|host| Host::parse(host.as_bytes()));
-                Some(say(Some(AskedRequest::of(host.as_ref().map_or("", Host::as_str), &head))))
+                Some(say(Some(AskedRequest::new(host.as_ref(), &head))))
             }
             (Protocol::Http, None) => None,
             _ => Some(say(None)),
@@ -43,7 +42,7 @@ impl Explainer {
 
     /// Whether the caller is denied what it sends: it has to be admitted to every backend that may get it.
     pub(super) fn denies(&self, port: &Port, seen: &PortSeen, question: &Question) -> Option<Reason> {
-        if !self.shared.mesh.load().access_control.denies() {
+        if !self.shared.access_control().denies() {
             return None;
         }
         let number = match seen.taken {

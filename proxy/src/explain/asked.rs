@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, header, request, uri::PathAndQuery};
 
-use crate::{config::Limits, http::Host};
+use crate::{config::Limits, host::Host};
 
 /// A request that somebody might make.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -7,7 +7,8 @@ use maesh_config::{
 
 use super::{Explainer, Question, Sent, SentRequest};
 use crate::{
-    http::{Host, check_head, route_facts},
+    host::Host,
+    http::{check_head, route_facts},
     reason::Reason,
     routes::RouteFacts,
     state::{Facts, Port},
@@ -65,8 +66,7 @@ impl Explainer {
     fn of_request(&self, port: &Port, request: &SentRequest, question: &Question) -> Result<Option<usize>, Reason> {
         let mut head = request.head(&question.host);
         let host = check_head(&mut head, &self.shared.config.limits)?;
-        let name = host.as_ref().and_then(|host| Host::parse(host.as_bytes()));
-        Ok(port.route_number(|| route_facts(name.as_ref(), &head, question.address())))
+        Ok(port.route_number(|| route_facts(host.as_ref(), &head, question.address())))
     }
 }
 

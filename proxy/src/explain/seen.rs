@@ -136,6 +136,22 @@ pub struct BackendSeen {
     /// Whether the caller is admitted; `None` where nobody asks, or the answer depends on a request that is not said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access: Option<AccessSeen>,
+    /// Where requests go that none of its endpoints can be used for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fallback: Option<FallbackSeen>,
+}
+
+/// The fallback of a backend.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FallbackSeen {
+    /// The Service, `namespace/name`.
+    pub service: String,
+    /// Number of its endpoints that may be used now.
+    pub usable: usize,
+    /// Whether the caller is admitted, as for the backend.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub access: Option<AccessSeen>,
 }
 
 /// What access control says of a caller at a backend.

@@ -15,15 +15,17 @@ use std::{
 
 use futures_util::task::AtomicWaker;
 use http::HeaderValue;
+use maesh_config::model::Account;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::exchange::Activity;
+use super::{exchange::Activity, identity::CallerIdentity};
 use crate::{
     admission::{ConnectionPermit, ExchangePermit},
     balance::LastShare,
     buffers::CallerBytes,
     http2::FrameBudget,
+    reason::Reason,
     socket::{PeerEnd, Socket},
     state::{Listening, Shared},
     worker::Worker,
@@ -103,6 +105,8 @@ pub(crate) struct Caller {
     saw_leaving: AtomicBool,
     /// It is asked to come back on a new connection.
     sent_away: Notify,
+    /// Who it is for access control.
+    pub(super) identity: CallerIdentity,
     /// It asked for what is not here, and may have connected while it was.
     misplaced: AtomicBool,
     /// When bytes of the request on a connection of HTTP/1.1 moved last.
@@ -171,6 +175,7 @@ impl Caller {
             parks: AtomicBool::new(false),
             saw_leaving: AtomicBool::new(false),
             sent_away: Notify::new(),
+            identity: CallerIdentity::default(),
             misplaced: AtomicBool::new(false),
             last_share: LastShare::default(),
             begun: AtomicU32::new(0),
@@ -484,6 +489,26 @@ impl Caller {
     /// It has buffers again.
     pub(super) fn unpark(&self) {
         self.parks.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether it is known who calls, where access depends on it.
+    pub(crate) fn is_identified(&self) -> bool {
+        self.shared.trusts_identities() && self.identity.is_known(&self.shared)
+    }
+
+    /// Waits until it is known who calls, where access depends on it.
+    ///
+    /// # Errors
+    /// As [`Shared::identify`].
+    pub(crate) async fn identify(&self) -> Result<(), Reason> {
+        self.shared.identify(self.address).await?;
+        self.identity.identified(&self.shared, self.address);
+        Ok(())
+    }
+
+    /// Who calls, for access control; `None` for nobody.
+    pub(crate) fn account(&self) -> Option<Account> {
+        self.identity.account(&self.shared, self.address)
     }
 
     /// Asks the caller of an HTTP/2 connection to send what comes next on a new one.

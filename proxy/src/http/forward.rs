@@ -3,12 +3,14 @@
 //! of the endpoints can be used, the request goes to the backend's fallback.
 
 use std::{
-    future::Future,
+    future::{Future, poll_fn},
+    pin::pin,
     sync::Arc,
+    task::Poll,
     time::{Duration, Instant},
 };
 
-use http::{HeaderValue, header, request, response, uri};
+use http::{HeaderValue, request, response, uri};
 use maesh_config::{model::Scheme, policy::BackendPolicy};
 use smallvec::SmallVec;
 
@@ -22,7 +24,6 @@ use super::{
         retry::{self, Outcome, RetriesLeft, RetryKind},
     },
     request::ProxiedRequest,
-    route::Host,
     shape::shape,
 };
 use crate::{
@@ -32,7 +33,7 @@ use crate::{
     fields::AddedFields,
     policy::CalledEvent,
     reason::Reason,
-    state::{AdmittedRequest, AdmittedStream, BackendPort, Endpoint, InFlight, Port, revoked},
+    state::{AdmittedStream, BackendPort, Endpoint, InFlight, Port},
     telemetry::RequestTrace,
     upstream::{Answer, Dial, Failure, ResponseRest, Reuse, Tls, Upgraded},
 };
@@ -123,26 +124,15 @@ pub(super) fn try_out(caller: &Caller, port: &Port, further: &Arc<BackendPort>, 
     if !caller.shared.controls_access() {
         return;
     }
-    let host = host_of(head);
-    let request = AskedRequest::of(host.as_ref().map_or("", Host::as_str), head);
-    caller.shared.try_out(&port.own.service, further, caller.address, Some(request));
+    let account = caller.account();
+    let request = AskedRequest::of(head);
+    caller.shared.try_out(&port.own.service, further, (caller.address, account.as_ref()), Some(request));
 }
 
 /// The endpoints that a request may be sent to, in the form in which it leaves the proxy.
 pub(super) fn admitted(caller: &Caller, upstreams: &Upstreams, head: &request::Parts) -> Result<Admitted, Reason> {
-    if !caller.shared.controls_access() {
-        return Ok(Admitted::All);
-    }
-    let host = host_of(head);
-    let request = AskedRequest::of(host.as_ref().map_or("", Host::as_str), head);
-    let admitted = caller.shared.admitted(upstreams, caller.address, Some(request));
+    let admitted = caller.shared.admitted(upstreams, || caller.account(), Some(AskedRequest::of(head)));
     if admitted.is_none() { Err(Reason::Denied) } else { Ok(admitted) }
-}
-
-/// The host of a request in the form in which it leaves the proxy.
-fn host_of(head: &request::Parts) -> Option<Host<'_>> {
-    let field = head.headers.get(header::HOST).map(HeaderValue::as_bytes);
-    field.or_else(|| head.uri.authority().map(|authority| authority.as_str().as_bytes())).and_then(Host::parse)
 }
 
 /// A request on its way to the endpoints of one backend.
@@ -187,10 +177,7 @@ impl Forwarding<'_> {
         }
         shape(head, self.spoken.http2.then_some(&uri::Scheme::HTTP))?;
         let began = if has_breaker { Some(breaker::enter(self.backend, &self.caller.worker)?) } else { None };
-        let sent = match shared.controls_access() {
-            false => self.try_endpoints(head, affinity, in_flight, permit).await,
-            true => Box::pin(self.while_admitted(head, affinity, in_flight, permit)).await,
-        };
+        let sent = self.while_admitted(head, affinity, in_flight, permit).await;
         if let Some(began) = began {
             let status = sent.as_ref().map_or_else(|reason| reason.status(), |sent| sent.head.status);
             breaker::leave(self.backend, shared, status, began.elapsed());
@@ -198,7 +185,7 @@ impl Forwarding<'_> {
         sent
     }
 
-    /// The same, and no longer than the caller is admitted.
+    /// Tries endpoints, for no longer than the caller is admitted.
     async fn while_admitted(
         &self,
         head: &request::Parts,
@@ -206,19 +193,25 @@ impl Forwarding<'_> {
         in_flight: InFlight,
         permit: Option<ExchangePermit>,
     ) -> Result<ForwardedResponse, Reason> {
-        let is_admitted = || admitted(self.caller, &self.backend.upstreams.load(), head).is_ok();
-        tokio::select! {
-            biased;
-            sent = self.try_endpoints(head, affinity, in_flight, permit) => {
-                let mut sent = sent?;
-                // What is complete has nothing left to be cut.
-                if sent.whole.is_none() {
-                    sent.admitted = self.admitted_stream(head, &sent.in_flight);
-                }
-                Ok(sent)
-            }
-            () = revoked(&self.caller.shared, is_admitted) => Err(Reason::Denied),
+        let controls_access = self.caller.shared.controls_access();
+        let identity = &self.caller.identity;
+        let revoked = controls_access.then(|| identity.revoked(identity.change(), || self.is_admitted(head)));
+        let mut revoked = pin!(revoked);
+        let mut trying = pin!(self.try_endpoints(head, affinity, in_flight, permit));
+        let sent = poll_fn(|cx| match (trying.as_mut().poll(cx), revoked.as_mut().as_pin_mut()) {
+            (Poll::Pending, Some(revoked)) => revoked.poll(cx).map(|()| Err(Reason::Denied)),
+            (sent, _) => sent,
+        });
+        let mut sent = sent.await?;
+        // What is complete has nothing left to be cut.
+        if controls_access && sent.whole.is_none() {
+            sent.admitted = self.admitted_stream(head, &sent.in_flight);
         }
+        Ok(sent)
+    }
+
+    fn is_admitted(&self, head: &request::Parts) -> bool {
+        admitted(self.caller, &self.backend.upstreams.load(), head).is_ok()
     }
 
     /// What a stream was admitted with that has begun and goes on.
@@ -228,10 +221,7 @@ impl Forwarding<'_> {
             caller: self.caller.address,
             backend: self.backend.clone(),
             endpoint: in_flight.endpoint()?,
-            request: Some(AdmittedRequest {
-                host: host_of(head).as_ref().map_or("", Host::as_str).into(),
-                head: head.clone(),
-            }),
+            request: Some(Box::new(head.clone())),
         }))
     }
 

@@ -53,9 +53,9 @@ pub(crate) async fn run(exchange: &mut Exchange, mut request: Box<ProxiedRequest
     let host = check(&caller, &mut request)?;
     let port = find(&caller, host.as_ref()).await?;
     exchange.port = Some(port.clone());
-    if caller.shared.controls_access() {
-        // Boxed to keep the future of requests without access control small.
-        Box::pin(caller.shared.identify(caller.address)).await?;
+    if caller.shared.controls_access() && !caller.is_identified() {
+        // Boxed: it happens once on most connections.
+        Box::pin(caller.identify()).await?;
     }
     let backend = route(&caller, &port, host.as_ref(), &request.head)?;
     exchange.backend = Some(backend.clone());
@@ -126,12 +126,16 @@ fn route<'a>(
     host: Option<&HeaderValue>,
     head: &request::Parts,
 ) -> Result<&'a Arc<BackendPort>, Reason> {
-    let name = host.filter(|_| port.rules.is_some()).and_then(|host| route::Host::parse(host.as_bytes()));
-    let route = port.route(|| route_facts(name.as_ref(), head, caller.address));
+    let route = port.route(|| route_facts(host, head, caller.address));
     if caller.shared.controls_access() {
-        let name = host.and_then(|host| route::Host::parse(host.as_bytes()));
-        let request = AskedRequest::of(name.as_ref().map_or("", route::Host::as_str), head);
-        caller.shared.admits(&port.own.service, port.leaves(route), caller.address, Some(request))?;
+        let account = caller.account();
+        let request = AskedRequest::new(host, head);
+        caller.shared.admits(
+            &port.own.service,
+            port.leaves(route),
+            (caller.address, account.as_ref()),
+            Some(request),
+        )?;
     }
     match port.pick(route, caller.worker.draw()) {
         Target::Backend(backend) => Ok(backend),
@@ -143,12 +147,12 @@ fn route<'a>(
 
 /// A request of `caller`, as rules see it; `host` is what [`check`] found.
 pub(crate) fn route_facts<'a>(
-    host: Option<&'a route::Host<'_>>,
+    host: Option<&'a HeaderValue>,
     head: &'a request::Parts,
     caller: IpAddr,
 ) -> RouteFacts<'a> {
     RouteFacts {
-        host: host.map_or("", route::Host::as_str),
+        sent_host: host.map(HeaderValue::as_bytes),
         sent_path: head.uri.path(),
         query: head.uri.query(),
         method: routes::method(head),

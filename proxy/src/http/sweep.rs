@@ -13,11 +13,13 @@ use crate::{
 const GOAWAY_GRACE: Duration = Duration::from_secs(10);
 
 impl CallerConnection for Caller {
-    /// Ends the connection if its head takes too long, or it was idle for too long.
+    /// Ends the connection if its head takes too long, or it was idle for too long. What was admitted on it is asked about again
+    /// if access control has changed.
     fn sweep(&self, limits: &Limits, leaving: bool) {
         if leaving {
             self.sees_leaving();
         }
+        self.identity.sweep(&self.shared);
         // A connection that was busy while a port was leaving has the shorter limit too, once it is idle.
         let idle = if self.saw_leaving() { limits.keep_alive_leaving } else { Duration::MAX };
         match self.stage() {

@@ -19,6 +19,7 @@ use super::socket::AsyncListener;
 use crate::{
     admission::ConnectionPermit,
     buffers::Charge,
+    host::Host,
     http,
     loops::StreamOrigin,
     reason::Reason,
@@ -343,7 +344,7 @@ async fn serve_tls(
     name: Option<Box<str>>,
 ) {
     let shared = &worker.shared;
-    let host = name.as_ref().and_then(|name| http::Host::parse(name.as_bytes()));
+    let host = name.as_ref().and_then(|name| Host::parse(name.as_bytes()));
     if let Some((service, port)) = listening.facts.load().owner.clone() {
         let called = shared.directory.named(&service);
         let server_name = host.map(|host| host.as_str().into());
@@ -438,7 +439,7 @@ async fn endpoint_for(
     let route = port.route(facts);
     if shared.controls_access() {
         shared.identify(caller).await?;
-        shared.admits(&called.name, port.leaves(route), caller, None)?;
+        shared.admits(&called.name, port.leaves(route), (caller, shared.account_of(caller).as_ref()), None)?;
     }
     let backend = match port.pick(route, worker.draw()) {
         Target::Backend(backend) => backend,
@@ -456,7 +457,7 @@ async fn endpoint_for(
     let (dialled, backend) = match tcp::dial(worker, caller, &port.runtime, backend).await {
         Err(reason) if reason.is_unreachable() => match port.fallback_of(backend) {
             Some(fallback) => {
-                shared.try_out(&called.name, fallback, caller, None);
+                shared.try_out(&called.name, fallback, (caller, shared.account_of(caller).as_ref()), None);
                 match tcp::dial(worker, caller, &port.runtime, fallback).await {
                     Err(Reason::Denied) => (Err(reason), backend),
                     dialled => (dialled, fallback),

@@ -1,10 +1,10 @@
 //! A rule with its expressions made ready.
 
 use maesh_config::rule::{Matcher, Rule};
-use regex::Regex;
 
 use super::{
     RouteFacts,
+    expression::Expression,
     facts::{decoded, finds_pair, has_pair},
 };
 
@@ -16,7 +16,7 @@ pub(crate) enum CompiledRule {
     Not(Box<Self>),
     /// A matcher without an expression.
     Is(Matcher),
-    Finds(Searched, Regex),
+    Finds(Searched, Expression),
 }
 
 /// Where an expression is looked for.
@@ -56,7 +56,7 @@ impl CompiledRule {
             Matcher::PathPrefix(path) => return Ok(Self::Is(Matcher::PathPrefix(decoded(path).into()))),
             _ => return Ok(Self::Is(matcher.clone())),
         };
-        Ok(Self::Finds(searched, expression.compiled()?))
+        Ok(Self::Finds(searched, Expression::of(expression)?))
     }
 
     /// Whether it holds.
@@ -75,7 +75,7 @@ impl CompiledRule {
 fn is(matcher: &Matcher, facts: &RouteFacts<'_>) -> bool {
     match matcher {
         Matcher::HostSni(name) if &**name == "*" => true,
-        Matcher::Host(host) | Matcher::HostSni(host) => facts.host == &**host,
+        Matcher::Host(host) | Matcher::HostSni(host) => facts.host() == &**host,
         Matcher::Path(path) => facts.path() == &**path,
         Matcher::PathPrefix(prefix) => facts.path().starts_with(&**prefix),
         Matcher::Method(method) => facts.method == &**method,
@@ -93,10 +93,10 @@ fn is(matcher: &Matcher, facts: &RouteFacts<'_>) -> bool {
     }
 }
 
-fn finds(searched: &Searched, expression: &Regex, facts: &RouteFacts<'_>) -> bool {
-    let is_found = |text: &str| expression.is_match(text);
+fn finds(searched: &Searched, expression: &Expression, facts: &RouteFacts<'_>) -> bool {
+    let is_found = |text: &str| expression.is_in(text);
     match searched {
-        Searched::Host => is_found(facts.host),
+        Searched::Host => is_found(facts.host()),
         Searched::Path => is_found(facts.path()),
         Searched::Field(name) => facts.finds_field(name, is_found),
         Searched::Query(key) => finds_pair(facts.query(), key, is_found),

@@ -11,13 +11,15 @@ use http::{HeaderMap, request};
 use maesh_http2::Protocol;
 use smallvec::SmallVec;
 
+use crate::host::Host;
+
 /// Parameters of the query, and cookies, that rules see: the first ones. No caller shall make a request dear by many.
 const MOST: usize = 256;
 
 /// A request or connection, as rules see it.
 pub(crate) struct RouteFacts<'a> {
-    /// `Host` in small letters without port, or the server name of TLS; empty if there is none.
-    pub(crate) host: &'a str,
+    /// `Host` as it was sent.
+    pub(crate) sent_host: Option<&'a [u8]>,
     /// The path as it was sent.
     pub(crate) sent_path: &'a str,
     pub(crate) query: Option<&'a str>,
@@ -33,6 +35,7 @@ pub(crate) struct RouteFacts<'a> {
 /// What was read of a request, once for all rules.
 #[derive(Default)]
 pub(crate) struct ReadFacts<'a> {
+    host: OnceCell<Option<Host<'a>>>,
     path: OnceCell<Cow<'a, str>>,
     query: OnceCell<Pairs<'a>>,
     cookies: OnceCell<Pairs<'a>>,
@@ -52,16 +55,32 @@ static NO_FIELDS: LazyLock<HeaderMap> = LazyLock::new(HeaderMap::new);
 impl<'a> RouteFacts<'a> {
     /// A connection or flow of `caller`, whose server name of TLS is `host` if it said any.
     pub(crate) fn of_connection(host: &'a str, caller: IpAddr) -> Self {
-        let read = ReadFacts::default();
-        Self { host, sent_path: "", query: None, method: "", fields: &NO_FIELDS, caller, every_line: false, read }
+        let read = ReadFacts { host: OnceCell::from(Some(Host::normalised(host))), ..ReadFacts::default() };
+        Self {
+            sent_host: None,
+            sent_path: "",
+            query: None,
+            method: "",
+            fields: &NO_FIELDS,
+            caller,
+            every_line: false,
+            read,
+        }
     }
 
     /// A request of which `path` is what rules see of its path. Whatever else may be seen of it in several ways has to fit in
     /// each of them.
-    pub(crate) fn of_request(host: &'a str, path: Cow<'a, str>, method: &'a str, fields: &'a HeaderMap) -> Self {
+    pub(crate) fn of_request(sent_host: Option<&'a [u8]>, path: Cow<'a, str>, head: &'a request::Parts) -> Self {
         let read = ReadFacts { path: OnceCell::from(path), ..ReadFacts::default() };
         let caller = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
-        Self { host, sent_path: "", query: None, method, fields, caller, every_line: true, read }
+        let (method, fields) = (method(head), &head.headers);
+        Self { sent_host, sent_path: "", query: None, method, fields, caller, every_line: true, read }
+    }
+
+    /// The host in small letters without port, or the server name of TLS; empty if there is none.
+    pub(super) fn host(&self) -> &str {
+        let host = self.read.host.get_or_init(|| self.sent_host.and_then(Host::parse));
+        host.as_ref().map_or("", Host::as_str)
     }
 
     /// The path as rules see it; see [`decoded`].

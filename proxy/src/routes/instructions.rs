@@ -60,7 +60,7 @@ fn looking_up_with(rule: fn(usize) -> String, query: impl Fn(usize) -> String + 
         let (path, query) = (format!("/team-{number}/items"), query(number));
         counted(&mut || {
             let facts = RouteFacts {
-                host: "shop.example",
+                sent_host: Some(b"shop.example"),
                 sent_path: &path,
                 query: Some(&query),
                 method: "GET",

@@ -16,7 +16,8 @@ fn index(rules: &[Rule]) -> RouteIndex {
 fn asked<'a>(host: &'a str, method: &'a str, target: &'a str, fields: &'a HeaderMap) -> RouteFacts<'a> {
     let (sent_path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
     let caller = [10, 1, 2, 3].into();
-    RouteFacts { host, sent_path, query, method, fields, caller, every_line: false, read: ReadFacts::default() }
+    let sent_host = Some(host.as_bytes());
+    RouteFacts { sent_host, sent_path, query, method, fields, caller, every_line: false, read: ReadFacts::default() }
 }
 
 #[test]

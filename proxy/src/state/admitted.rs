@@ -23,14 +23,8 @@ pub(crate) struct AdmittedStream {
     pub(crate) caller: IpAddr,
     pub(crate) backend: Arc<BackendPort>,
     pub(crate) endpoint: SocketAddr,
-    /// The request that it began with.
-    pub(crate) request: Option<AdmittedRequest>,
-}
-
-/// What grants ask of a request, kept for later.
-pub(crate) struct AdmittedRequest {
-    pub(crate) host: Box<str>,
-    pub(crate) head: request::Parts,
+    /// The head of the request that it began with.
+    pub(crate) request: Option<Box<request::Parts>>,
 }
 
 impl AdmittedStream {
@@ -42,14 +36,14 @@ impl AdmittedStream {
     /// Whether it is admitted now.
     pub(crate) fn holds(&self) -> bool {
         let upstreams = self.backend.upstreams.load();
-        let request = self.request.as_ref().map(|it| AskedRequest::of(&it.host, &it.head));
-        let admitted = self.shared.admitted(&upstreams, self.caller, request);
+        let request = self.request.as_deref().map(AskedRequest::of);
+        let admitted = self.shared.admitted(&upstreams, || self.shared.account_of(self.caller), request);
         admitted.is_all() || upstreams.account_of(self.endpoint).is_some_and(|account| admitted.has(account))
     }
 }
 
 /// Until this does not hold any more; it is asked once grants or identities have changed.
-pub(crate) async fn revoked(shared: &Shared, holds: impl Fn() -> bool) {
+async fn revoked(shared: &Shared, holds: impl Fn() -> bool) {
     let mut seen = shared.access_version();
     loop {
         tokio::time::sleep(LOOK).await;

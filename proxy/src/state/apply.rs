@@ -192,7 +192,12 @@ impl Apply {
 
     fn release_callers(&mut self) {
         let shared = &self.shared;
-        for address in shared.workloads.expire(&shared.clock, shared.config.idle_service) {
+        let unused = shared.workloads.expire(&shared.clock, shared.config.idle_service);
+        if !unused.is_empty() {
+            // Nobody tells any more when their pods end.
+            shared.access_changed();
+        }
+        for address in unused {
             let name = Workload::resource_name_of(address);
             if !self.graph.is_own_node(&name) {
                 self.interest.unsubscribe(Kind::Workload, name);
@@ -234,8 +239,7 @@ impl Apply {
     fn carry_out_one(&mut self, effect: Effect, tables: &mut Tables) {
         match effect {
             Effect::Mesh(mesh) => {
-                self.shared.mesh.store(Arc::new(MeshFacts::from(&*mesh)));
-                self.shared.access_changed();
+                self.shared.set_mesh(MeshFacts::from(&*mesh));
             }
             Effect::Name(name) => self.set_name(&name, tables),
             Effect::NameGone(name) => self.remove_name(&name, tables),

@@ -287,7 +287,7 @@ impl DatagramPort {
                 return Err(NoFlow::CallerUnknown);
             }
             shared.identified(caller)?;
-            shared.admits(&to.called.name, port.leaves(route), caller, None)?;
+            shared.admits(&to.called.name, port.leaves(route), (caller, shared.account_of(caller).as_ref()), None)?;
         }
         let backend = match port.pick(route, self.worker.draw()) {
             Target::Backend(backend) => backend,
@@ -350,7 +350,7 @@ impl DatagramPort {
             caller,
             Affinity::of_caller(&upstreams.policy.balance, caller),
             || shared.node_of(caller),
-            (avoided, &shared.admitted(&upstreams, caller, None)),
+            (avoided, &shared.admitted(&upstreams, || shared.account_of(caller), None)),
             shared.clock.coarse(),
             self.worker.draw(),
         )

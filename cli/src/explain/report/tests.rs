@@ -286,6 +286,7 @@ fn endpoints_matter_to_requests_that_go_to_them() {
             local_only: false,
             endpoints: vec![],
             access: None,
+            fallback: None,
         }],
     };
     for (case, taken, served) in [

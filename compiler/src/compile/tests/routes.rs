@@ -85,7 +85,7 @@ fn a_host_is_the_oldest_services() {
     let found: Vec<_> = output.found.iter().map(|found| found.message.to_string()).collect();
     assert_eq!(found.len(), 2, "{found:#?}");
     assert!(
-        found.iter().any(|text| text.contains("claims the host shop.example, which the older Service shop/old has"))
+        found.iter().any(|text| text.contains("routes, line 1: the older Service shop/old has the host shop.example"))
     );
     assert!(
         found.iter().any(|text| text.contains("line 3: the host old.shop.maesh is a name of the mesh")),
@@ -110,6 +110,24 @@ fn what_has_no_effect_is_said() {
     let output = compiled(dev(), &routed("web", 1, "Host(`api.shop`) => web", HTTP));
     assert!(output.found.is_empty(), "{:#?}", output.found);
     assert_eq!(claims(&output), ["80 http api.shop web"]);
+}
+
+#[test]
+fn who_asks_for_a_claimed_host_is_told_whose_it_is() {
+    let mut compiler = Compiler::new(dev());
+    let yaml = routed("web", 2, "# shop.example\nHost(`Shop.example`) => web", HTTP) + &routed("old", 1, "", HTTP);
+    objects(&yaml).into_iter().for_each(|object| compiler.take(Event::Apply(object)));
+    compiler.compile(Instant::now());
+    for (asked, claimed) in [("SHOP.example.", true), ("other.example", false), ("shop.example.org", false)] {
+        let explained = compiler.explain(&explain::Question { name: asked.into(), from: None });
+        let why = explained.not_meshed.unwrap();
+        assert_eq!(why.contains("routes of Service shop/web claim it"), claimed, "{asked}: {why}");
+        assert_eq!(
+            why.contains("maesh explain http://web.shop.maesh/ -H 'Host: shop.example'"),
+            claimed,
+            "{asked}: {why}"
+        );
+    }
 }
 
 #[test]

@@ -68,7 +68,8 @@ pub(super) fn start(connection: &Arc<Http2Session>, head: request::Parts, recv: 
         Some(recv) => (RequestBody::h2(received(recv, length(&head.headers)), activity), None),
         None => (RequestBody::empty(activity), None),
     };
-    tokio::spawn(serve(open, exchange, ProxiedRequest::new(head, present, body), tunnelled, send));
+    // Boxed here, or it would be copied on each of the steps of spawning.
+    tokio::spawn(Box::pin(serve(open, exchange, ProxiedRequest::new(head, present, body), tunnelled, send)));
 }
 
 async fn serve(
