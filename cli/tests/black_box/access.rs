@@ -361,7 +361,6 @@ fn every_backend_is_checked() {
             "b",
         ),
         ("a mirror", "mirror: d", "", "200", "d"),
-        ("a fallback", "fallback: d", "", "200", "d"),
     ] {
         let folder = tempfile::tempdir().unwrap();
         let (b, d) = (Backend::http_at("b", "127.0.34.6"), Backend::http_at("d", "127.0.34.7"));
@@ -384,6 +383,35 @@ fn every_backend_is_checked() {
         let reached = [("b", b.arrived()), ("d", d.arrived())].into_iter().find(|(name, _)| *name == reaches);
         assert_eq!(reached.unwrap().1 > 0, want == "200" && reaches == "b", "{case}");
         assert_eq!(d.arrived(), 0, "{case}: nothing reaches what is not granted");
+    }
+}
+
+/// A fallback takes requests only of those who are granted it; the others hear why it was needed.
+#[test]
+fn a_fallback_is_checked_when_it_is_used() {
+    let d = Backend::http_at("d", "127.0.34.7");
+    let nobody_listens = TcpListener::bind("127.0.34.6:0").unwrap().local_addr().unwrap();
+    let mut text = service("shop", "top", 8080, "maesh.containo.us/fallback: d")
+        + &slices("shop", "top", &[nobody_listens])
+        + "---\n"
+        + &service("shop", "d", 8080, "")
+        + &slices("shop", "d", &[d.address])
+        + "---\n";
+    text += &(pod("shop", "bob", "bob", "127.0.34.6", "") + &pod("shop", "dan", "dan", "127.0.34.7", "") + &callers());
+    text += &(route("TCPRoute", "t", "") + &ann_may(TCP));
+    let to_dan =
+        ann_may(TCP).replace("name: bob", "name: dan").replace("name: ann, namespace", "name: ann-dan, namespace");
+    for (case, more, want) in [("not granted", "", "502 connect_failed"), ("granted", &*to_dan, "200")] {
+        let folder = tempfile::tempdir().unwrap();
+        save(folder.path(), "all.yaml", &format!("{text}{more}"));
+        let dev = Dev::start_with(folder.path(), &["--acl"]);
+        let at = dev.served_at("top.shop.maesh");
+        for _ in 0..5 {
+            let request = "GET / HTTP/1.1\r\nHost: top.shop.maesh\r\n\r\n";
+            let mut client = Client::connect_from(ANN.parse().unwrap(), at).unwrap();
+            assert_eq!(outcome(&client.send(request.as_bytes()).unwrap()), want, "{case}");
+        }
+        assert_eq!(d.arrived() > 0, want == "200", "{case}");
     }
 }
 
