@@ -7,11 +7,12 @@ use std::{collections::BTreeSet, fs};
 use maesh_test_support::repository;
 
 /// Every room, from the bottom to the top.
-const ROOMS: [&str; 30] = [
+const ROOMS: [&str; 31] = [
     "clock",
     "config",
     "fields",
     "fixtures",
+    "host",
     "http2",
     "local_ports",
     "loops",
