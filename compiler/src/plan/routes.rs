@@ -1,6 +1,10 @@
 //! The routes of one port, from the annotation in force for it.
 
-use std::{cmp::Reverse, collections::BTreeSet, sync::Arc};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use maesh_config::{
     ServiceName,
@@ -52,6 +56,15 @@ pub(super) fn without_effect(service: &Service, ports: &[Port], in_force: InForc
         bad.value(shortened(&line.rule.to_string())).using("the other lines")
     });
     said.collect()
+}
+
+/// Lines whose rule another line before them has, with the number of that line.
+fn repeated(lines: &[RouteLine]) -> impl Iterator<Item = (&RouteLine, usize)> {
+    let mut first = HashMap::new();
+    lines.iter().filter_map(move |line| {
+        let first = *first.entry(&line.rule).or_insert(line.number);
+        (first != line.number).then_some((line, first))
+    })
 }
 
 impl PolicyReader<'_, '_> {
@@ -184,6 +197,14 @@ impl PolicyReader<'_, '_> {
                 line.number
             );
             self.say_of_line(written, text, &line.rule.to_string(), "no target");
+        }
+        for (line, first) in repeated(&routes.lines).take(SAID) {
+            let text = format!(
+                "annotation {key}, line {}: line {first} has the same rule and takes its requests, so this line takes none. \
+                 Remove one of them, or give line {first} both targets with weights.",
+                line.number
+            );
+            self.say_of_line(written, text, &line.rule.to_string(), "the first of them");
         }
     }
 

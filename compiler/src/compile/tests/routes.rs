@@ -113,6 +113,16 @@ fn what_has_no_effect_is_said() {
 }
 
 #[test]
+fn a_line_that_another_one_hides_is_named() {
+    let lines =
+        "PathPrefix(`/a`) => web\nPathPrefix(`/b`) => web\n# PathPrefix(`/a`) => web\nPathPrefix(`/a`) => web 0, web 1";
+    let output = compiled(dev(), &routed("web", 1, lines, HTTP));
+    let found: Vec<_> = output.found.iter().map(|found| found.message.to_string()).collect();
+    assert_eq!(found.len(), 1, "{found:#?}");
+    assert!(found[0].contains("line 4: line 1 has the same rule and takes its requests"), "{found:#?}");
+}
+
+#[test]
 fn who_asks_for_a_claimed_host_is_told_whose_it_is() {
     let mut compiler = Compiler::new(dev());
     let yaml = routed("web", 2, "# shop.example\nHost(`Shop.example`) => web", HTTP) + &routed("old", 1, "", HTTP);
