@@ -1,9 +1,11 @@
-//! Addresses that are never an endpoint, whatever an EndpointSlice says.
+//! Addresses: which are never an endpoint, whatever an EndpointSlice says, and the one form of those of IPv4.
 //!
 //! Kubernetes validates the endpoints that users write, but not everywhere and not for ever; the compiler and the proxy
 //! both ask here.
 
 use std::net::{IpAddr, Ipv4Addr};
+
+use ipnet::{IpNet, Ipv4Net};
 
 /// What `address` is, where that is nothing to dial: `unspecified`, `link-local`, `multicast`, `broadcast`, or, unless
 /// `loopback` is allowed, `loopback`. IPv4 addresses mapped into IPv6 are what they map.
@@ -21,9 +23,35 @@ pub fn undialable(address: IpAddr, loopback: bool) -> Option<&'static str> {
     }
 }
 
+/// The same range, of IPv4 where it is one that is mapped into IPv6 (RFC 4291 section 2.5.5.2): addresses of callers are
+/// compared in that form.
+pub fn canonical(range: IpNet) -> IpNet {
+    let mapped = match (range.addr().to_canonical(), range.prefix_len().checked_sub(96)) {
+        (IpAddr::V4(address), Some(length)) if range.addr().is_ipv6() => Ipv4Net::new(address, length).ok(),
+        _ => None,
+    };
+    mapped.map_or(range, IpNet::V4)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ranges_have_one_form() {
+        for (text, want) in [
+            ("10.0.0.0/8", "10.0.0.0/8"),
+            ("::ffff:10.0.0.0/104", "10.0.0.0/8"),
+            ("::ffff:0:0/96", "0.0.0.0/0"),
+            ("::ffff:10.1.2.3/128", "10.1.2.3/32"),
+            ("::/0", "::/0"),
+            ("::fffe:0:0/95", "::fffe:0:0/95"),
+            ("fd00::/104", "fd00::/104"),
+        ] {
+            let range = text.parse().expect("a range");
+            assert_eq!(canonical(range).to_string(), want, "{text}");
+        }
+    }
 
     #[test]
     fn addresses_that_are_never_dialled() {

@@ -15,7 +15,7 @@ pub mod rule;
 mod skew;
 pub mod wire;
 
-pub use address::undialable;
+pub use address::{canonical, undialable};
 pub use logic::Logic;
 pub use model::{Change, Key, Kind, Resource};
 pub use name::{NodeName, ServiceName, Zone};

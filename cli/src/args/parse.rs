@@ -33,7 +33,7 @@ pub(super) fn admin(text: &str) -> Result<SocketAddr, String> {
 /// A range of addresses.
 pub(super) fn network(text: &str) -> Result<IpNet, String> {
     if let Ok(network) = text.parse() {
-        return Ok(network);
+        return Ok(maesh_config::canonical(network));
     }
     let Ok(address) = text.parse::<IpAddr>() else {
         return Err("write ADDRESS/PREFIX, such as 127.77.0.0/16 or fd00:77::/64".to_owned());

@@ -164,7 +164,7 @@ fn shown(net: &IpNet) -> String {
 pub(super) fn network(text: &str) -> Option<IpNet> {
     let net = match text.parse::<IpAddr>() {
         Ok(address) => IpNet::from(address.to_canonical()),
-        Err(_) => text.parse::<IpNet>().ok()?,
+        Err(_) => crate::canonical(text.parse().ok()?),
     };
     Some(net.trunc())
 }

@@ -398,6 +398,7 @@ mod tests {
             ("Cookie(`beta`, `1`) && CookieRegexp(`user`, `^1`)", "Cookie(`beta`, `1`) && CookieRegexp(`user`, `^1`)"),
             ("ClientIP(`10.1.2.3`) || ClientIP(`10.1.2.3/8`)", "ClientIP(`10.1.2.3`) || ClientIP(`10.0.0.0/8`)"),
             ("ClientIP(`::ffff:10.1.2.3`)", "ClientIP(`10.1.2.3`)"),
+            ("ClientIP(`::ffff:10.0.0.0/104`)", "ClientIP(`10.0.0.0/8`)"),
             ("HostSNI(`*`) || HostSNIRegexp(`^db`)", "HostSNI(`*`) || HostSNIRegexp(`^db`)"),
             ("HostRegexp(`^[a-z]{2,3}\\.shop`)", "HostRegexp(`^[a-z]{2,3}\\.shop`)"),
         ] {
