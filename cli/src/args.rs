@@ -2,6 +2,7 @@
 //!
 //! Nothing reads flags or the environment later.
 
+mod analyze;
 mod asked;
 mod cluster_dns;
 mod defaults;
@@ -16,6 +17,7 @@ mod uninstall;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
+pub use analyze::{AnalyzeArgs, AnalyzeOutput, FailOn};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 pub use cluster_dns::{
     ClusterDnsArgs, ClusterDnsCommand, CorednsMode, DnsOrCommandArgs, DnsServiceArgs, InstallArgs, PrintArgs,
@@ -64,6 +66,7 @@ pub enum Command {
     Demo(DemoArgs),
     Explain(ExplainArgs),
     Access(AccessArgs),
+    Analyze(AnalyzeArgs),
     Check(CheckArgs),
     Print(PrintObjectsArgs),
     /// Role: watch the cluster and send configuration to dns and the proxies
