@@ -24,8 +24,8 @@ pub use cluster_dns::{
     RemoveArgs, StanzaArgs,
 };
 pub use inspect::{
-    AccessArgs, AccessCommand, CheckArgs, ClusterArgs, ExplainArgs, MatrixArgs, NetworkPolicyArgs, PrintCommand,
-    PrintObjectsArgs,
+    AccessArgs, AccessCommand, CheckArgs, CheckOutput, ClusterArgs, ExplainArgs, MatrixArgs, NetworkPolicyArgs,
+    PrintCommand, PrintObjectsArgs,
 };
 use ipnet::IpNet;
 use maesh_compiler::compile::PORTS_PER_NAMESPACE;
@@ -35,10 +35,11 @@ use maesh_config::{
 };
 pub use uninstall::{LeaveArgs, UninstallArgs};
 
-use self::parse::{access_source, network, socket};
+use self::parse::{network, socket};
 pub use self::{
     asked::Asked,
     own::OwnArgs,
+    parse::access_source,
     refused::{refuse, refuse_combination},
     telemetry::TelemetryArgs,
 };

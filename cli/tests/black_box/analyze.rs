@@ -224,7 +224,7 @@ fn standard_input_is_a_stream_of_documents_and_lists() {
     };
     let list = json!({ "apiVersion": "v1", "kind": "List", "items": [annotated("b", "owl"), annotated("c", "tcp")] });
     let yaml = service("shop", "a", 8080, "maesh.containo.us/traffic-type: pigeon");
-    let input = format!("{yaml}---\n{list}\n{}\n", annotated("d", "crow"));
+    let input = format!("{yaml}---\n{list}\n---\n{}\n", annotated("d", "crow"));
     let output = run_on(folder.path(), &["-", "-o", "json"], input.as_bytes());
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((output.status.code(), &report["objects"], &report["files"]), (Some(79), &json!(4), &json!(1)));

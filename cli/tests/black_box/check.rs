@@ -88,6 +88,7 @@ fn before_an_installation() {
     first.assert("clock", "pass", "differ by 0 s");
     first.assert("rights", "pass", "you may create");
     first.assert("cluster-ips", "pass", "are left for Services");
+    first.assert("platform", "skip", "no node says");
     first.assert("pod-security", "skip", "does not exist yet");
     first.assert("priority", "skip", "does not exist yet");
     first.assert("dns-provider", "warn", "no Service of the cluster's DNS was found");
@@ -105,6 +106,20 @@ fn before_an_installation() {
     assert_eq!(output.status.code(), Some(1), "{text}");
     assert!(text.contains("FAIL  rights") && text.contains("you may not create serviceaccounts"), "{text}");
     assert!(text.contains("fix: install as an administrator") && text.contains("1 failed"), "{text}");
+
+    // A right that is missing is one check that was not made.
+    let mut command = command_as(&server, "nobody");
+    let output = command.args(["--only", "platform,cluster-ips", "-o", "json"]).output().unwrap();
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let messages: Vec<_> =
+        report["checks"].as_array().unwrap().iter().map(|check| check["message"].as_str().unwrap()).collect();
+    let needs = ["list servicecidrs", "list nodes"].map(|right| format!("not checked: needs the right to {right}"));
+    assert_eq!((output.status.code(), messages), (Some(0), needs.iter().map(String::as_str).collect()), "{report}");
+
+    node(&server, "n1", "amd64");
+    assert_check(&server, "platform", "pass", "all 1 nodes run on linux/amd64");
+    node(&server, "n2", "arm64");
+    assert_check(&server, "platform", "warn", "n2 (linux/arm64)");
 
     kubectl(&server, &["create", "namespace", "maesh"]);
     kubectl(&server, &["label", "namespace", "maesh", "pod-security.kubernetes.io/enforce=restricted"]);
@@ -139,6 +154,32 @@ fn before_an_installation() {
     let strict = check(&server, &["--only", "smi", "--strict"]);
     assert_eq!(strict.code, Some(3), "only warnings, strictly");
     assert_eq!(check(&server, &["--only", "smi"]).code, Some(0), "only warnings");
+    let short = command_for(&server, &["--only", "api,smi", "-o", "short"]).output().unwrap();
+    let short = String::from_utf8_lossy(&short.stdout).into_owned();
+    assert!(short.starts_with("warn  smi: metrics.smi-spec.io/v1alpha3 are served"), "{short}");
+    assert!(short.contains("; fix: ") && short.ends_with("\n1 passed, 1 warned, 0 failed, 0 skipped\n"), "{short}");
+    for (strict, failures) in [(&[][..], 0), (&["--strict"], 1)] {
+        let junit = command_for(&server, &["--only", "api,smi", "-o", "junit"]).args(strict).output().unwrap();
+        let junit = String::from_utf8_lossy(&junit.stdout).into_owned();
+        let want =
+            format!("<testsuite name=\"maesh check\" tests=\"2\" failures=\"{failures}\" errors=\"0\" skipped=\"0\">");
+        assert!(junit.contains(&want) && junit.ends_with("</testsuite>\n"), "{junit}");
+    }
+}
+
+/// The program as another user.
+fn command_as(server: &ApiServer, user: &str) -> Command {
+    let kubeconfig = server.kubeconfig_for(user, &[]).unwrap();
+    let mut command = server.namespace().command(env!("CARGO_BIN_EXE_maesh"));
+    command.args(["check", "--kubeconfig"]).arg(kubeconfig).env_remove("KUBERNETES_SERVICE_HOST");
+    command
+}
+
+fn node(server: &ApiServer, name: &str, architecture: &str) {
+    server.apply(&format!("apiVersion: v1\nkind: Node\nmetadata: {{name: {name}}}\n")).unwrap();
+    let status =
+        format!(r#"{{"status":{{"nodeInfo":{{"architecture":"{architecture}","operatingSystem":"linux"}}}}}}"#);
+    kubectl(server, &["patch", "node", name, "--subresource", "status", "--type", "merge", "-p", &status]);
 }
 
 const SMI: &str = "apiVersion: apiextensions.k8s.io/v1\nkind: CustomResourceDefinition\nmetadata: {name: \
@@ -314,6 +355,8 @@ fn an_installed_mesh() {
     let mut mesh = Installed::new(server, &coredns);
     mesh.await_check("config", "pass", "2 subscribers");
     mesh.assert("roles", "pass", "all 3 pods are ready");
+    what_runs(&mesh);
+    the_way_of_requests(&mesh);
     mesh.assert("proxy-nodes", "pass", "all 1 nodes");
     mesh.assert("node-local-stub", "pass", "does not run");
     mesh.assert("bypass", "pass", "names lead to the mesh");
@@ -417,6 +460,98 @@ fn an_installed_mesh() {
     let mut waiting = waiting.stdout(std::process::Stdio::null()).spawn().unwrap();
     mesh.proxy = Some(start_proxy(&mesh.server));
     assert_eq!(crate::support::wait(&mut waiting).code(), Some(0), "it passes once the proxy is back");
+}
+
+/// Rollouts, images, versions, replicas, and the controllers.
+fn what_runs(mesh: &Installed) {
+    let server = &mesh.server;
+    mesh.assert("rollouts", "warn", "not rolled out yet: maesh-proxy");
+    let status = r#"{"status":{"observedGeneration":1,"desiredNumberScheduled":1,"updatedNumberScheduled":1,"currentNumberScheduled":1,"numberMisscheduled":0,"numberReady":1}}"#;
+    kubectl(
+        server,
+        &[
+            "-n",
+            "maesh",
+            "patch",
+            "daemonset",
+            "maesh-proxy",
+            "--subresource",
+            "status",
+            "--type",
+            "merge",
+            "-p",
+            status,
+        ],
+    );
+    mesh.assert("rollouts", "pass", "maesh-proxy are rolled out");
+    let container = |pod: &str, image: &str, id: &str, waits: &str| {
+        let status = format!(
+            r#"{{"status":{{"containerStatuses":[{{"name":"c","image":"{image}","imageID":"{id}","ready":true,"restartCount":0,"state":{{{waits}}}}}]}}}}"#
+        );
+        kubectl(
+            server,
+            &["-n", "maesh", "patch", "pod", pod, "--subresource", "status", "--type", "merge", "-p", &status],
+        );
+    };
+    mesh.assert("images", "skip", "no pod says which image");
+    container("dns-1", "maesh:1", "sha256:a", "");
+    mesh.assert("images", "pass", "the same image");
+    container("proxy-1", "maesh:1", "sha256:b", r#""waiting":{"reason":"CrashLoopBackOff"}"#);
+    mesh.assert("images", "warn", "maesh:1 is 2 different images");
+    mesh.assert("rollouts", "fail", "proxy-1 (CrashLoopBackOff)");
+    container("proxy-1", "maesh:1", "sha256:a", "\"waiting\":null");
+    mesh.assert("versions", "pass", "all roles and this program are version");
+    mesh.assert("replicas", "skip", "no Deployment");
+    let labels = "app.kubernetes.io/component: dns";
+    server.apply(&daemon("maesh", "maesh-dns", labels).replace("DaemonSet", "Deployment")).unwrap();
+    mesh.assert("replicas", "pass", "one node");
+    server.apply("apiVersion: v1\nkind: Node\nmetadata: {name: n9}\n").unwrap();
+    mesh.assert("replicas", "warn", "one replica only of dns");
+    kubectl(server, &["delete", "node", "n9"]);
+    kubectl(server, &["-n", "maesh", "delete", "deployment", "maesh-dns"]);
+    mesh.assert("leader", "skip", "--read-only");
+    mesh.assert("watches", "pass", "1 controllers see every kind");
+    mesh.assert("permissions", "fail", "ServiceAccount maesh/default may not list namespaces, watch namespaces");
+    let binding = "apiVersion: rbac.authorization.k8s.io/v1\nkind: ClusterRoleBinding\nmetadata: {name: controllers}\nroleRef: \
+                   {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: cluster-admin}\nsubjects:\n- {kind: \
+                   ServiceAccount, name: default, namespace: maesh}\n";
+    server.apply(binding).unwrap();
+    mesh.await_check("permissions", "pass", "has the rights");
+}
+
+/// What a request meets, from the name to the endpoints.
+fn the_way_of_requests(mesh: &Installed) {
+    let server = &mesh.server;
+    mesh.assert("proxy-request", "skip", "no HTTP Service is meshed");
+    mesh.assert("objects", "pass", "nothing is wrong");
+    mesh.assert("own-ports", "pass", "use 0 of 17000 ports");
+    server.apply("apiVersion: v1\nkind: Namespace\nmetadata: {name: way}\n").unwrap();
+    let web = "apiVersion: v1\nkind: Service\nmetadata: {name: web, namespace: way}\nspec: {selector: {app: web}, ports: [{name: \
+               main, port: 8088}]}\n";
+    server.apply(web).unwrap();
+    mesh.await_check("proxy-request", "pass", "1 proxies answer a request");
+    mesh.await_check("same-node", "pass", "callers on each of 1 nodes get the proxy of their node");
+    mesh.assert("endpoints", "warn", "1 of 1 Services of the mesh have no endpoint that is ready: way/web");
+    let slice = "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: web-1, namespace: way, labels: \
+                 {kubernetes.io/service-name: web}}\naddressType: IPv4\nendpoints: [{addresses: [10.89.7.1]}]\nports: [{name: \
+                 main, port: 8088}]\n";
+    server.apply(slice).unwrap();
+    mesh.assert("endpoints", "pass", "all 1 Services");
+    kubectl(server, &["-n", "way", "annotate", "service", "web", "maesh.containo.us/traffic-type=pigeon"]);
+    mesh.await_check("objects", "warn", "1 findings in 1 objects: Service way/web.");
+    mesh.assert("access-sources", "pass", "no addresses stand for ServiceAccounts");
+    let source = "apiVersion: v1\nkind: Pod\nmetadata: {name: source, namespace: maesh, labels: {app.kubernetes.io/name: maesh}}\n\
+                  spec: {nodeName: n1, containers: [{name: c, image: c, args: [--acl-source=10.89.2.0/24=ingress/nginx]}]}\n";
+    server.apply(source).unwrap();
+    mesh.assert("access-sources", "warn", "10.89.2.0/24 of acl.sources has addresses of pods: maesh/dns-1 (10.89.2.1)");
+    kubectl(
+        server,
+        &["patch", "node", "n1", "-p", r#"{"spec":{"podCIDR":"10.89.0.0/16","podCIDRs":["10.89.0.0/16"]}}"#],
+    );
+    mesh.assert("access-sources", "warn", "10.89.2.0/24 of acl.sources overlaps 10.89.0.0/16");
+    kubectl(server, &["-n", "maesh", "delete", "pod", "source", "--force", "--grace-period=0"]);
+    kubectl(server, &["delete", "namespace", "way", "--wait=false"]);
+    kubectl(server, &["-n", "way", "delete", "service", "web"]);
 }
 
 #[test]
