@@ -194,6 +194,21 @@ mod tests {
     }
 
     #[test]
+    fn every_check_has_a_row_on_the_page() {
+        let page = maesh_test_support::repository().join("docs/operations.md");
+        let page = std::fs::read_to_string(page).unwrap();
+        for check in CHECKS {
+            let when = match check.when {
+                CheckPhase::Both => "both",
+                CheckPhase::Before => "pre",
+                CheckPhase::After => "installed",
+            };
+            let row = format!("| <a id=\"{0}\"></a>`{0}` | {when} | ", check.id);
+            assert!(page.contains(&row), "docs/operations.md has no row {row:?}");
+        }
+    }
+
+    #[test]
     fn checks_by_flags() {
         assert!(chosen(&["--pre"]).unwrap().contains(&"rights"));
         assert!(!chosen(&["--pre"]).unwrap().contains(&"config"));

@@ -1,6 +1,6 @@
 //! Addresses that stand for ServiceAccounts under access control (`acl.sources`): none of them may be a pod's.
 
-use std::net::IpAddr;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use ipnet::IpNet;
 use maesh_config::model::AccessSource;
@@ -39,8 +39,9 @@ pub async fn access_sources(context: &Context) -> Outcome {
 /// The ranges that nodes give their pods' addresses from.
 fn ranges_of_nodes(nodes: &[Value]) -> Vec<(String, IpNet)> {
     let of = |node: &Value| {
-        let list = node["spec"]["podCIDRs"].as_array().into_iter().flatten().filter_map(Value::as_str);
-        let all: Vec<&str> = list.chain(node["spec"]["podCIDR"].as_str()).collect();
+        let several = node["spec"]["podCIDRs"].as_array().into_iter().flatten().filter_map(Value::as_str);
+        // The first of several, or the only one.
+        let all: BTreeSet<&str> = several.chain(node["spec"]["podCIDR"].as_str()).collect();
         let node = name(node).to_owned();
         all.into_iter().filter_map(move |range| Some((node.clone(), range.parse().ok()?))).collect::<Vec<_>>()
     };
@@ -119,7 +120,7 @@ mod tests {
         for (case, source, pod, want, says) in [
             ("outside", "192.168.1.7/32", pod("10.9.0.1", false), Verdict::Pass, "has addresses of pods"),
             ("a node's range", "10.244.0.0/16", pod("10.9.0.1", false), Verdict::Warn, "overlaps 10.244.1.0/24"),
-            ("a part of it", "10.244.1.7/32", pod("10.9.0.1", false), Verdict::Warn, "pods of n1"),
+            ("a part of it", "10.244.1.7/32", pod("10.9.0.1", false), Verdict::Warn, "(nodes: n1)"),
             ("the other family", "fd00:1::5/128", pod("10.9.0.1", false), Verdict::Warn, "overlaps fd00:1::/64"),
             ("a pod's address", "10.9.0.0/16", pod("10.9.0.1", false), Verdict::Warn, "of pods: shop/web (10.9.0.1)"),
             ("a pod's, of a node", "10.244.1.7/32", pod("10.244.1.7", false), Verdict::Warn, "overlaps 10.244.1.0/24"),
