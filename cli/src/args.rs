@@ -2,6 +2,7 @@
 //!
 //! Nothing reads flags or the environment later.
 
+mod analyze;
 mod asked;
 mod cluster_dns;
 mod defaults;
@@ -16,14 +17,15 @@ mod uninstall;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
+pub use analyze::{AnalyzeArgs, AnalyzeOutput, FailOn};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 pub use cluster_dns::{
     ClusterDnsArgs, ClusterDnsCommand, CorednsMode, DnsOrCommandArgs, DnsServiceArgs, InstallArgs, PrintArgs,
     RemoveArgs, StanzaArgs,
 };
 pub use inspect::{
-    AccessArgs, AccessCommand, CheckArgs, ClusterArgs, ExplainArgs, MatrixArgs, NetworkPolicyArgs, PrintCommand,
-    PrintObjectsArgs,
+    AccessArgs, AccessCommand, CheckArgs, CheckOutput, ClusterArgs, ExplainArgs, MatrixArgs, NetworkPolicyArgs,
+    PrintCommand, PrintObjectsArgs,
 };
 use ipnet::IpNet;
 use maesh_compiler::compile::PORTS_PER_NAMESPACE;
@@ -33,10 +35,11 @@ use maesh_config::{
 };
 pub use uninstall::{LeaveArgs, UninstallArgs};
 
-use self::parse::{access_source, network, socket};
+use self::parse::{network, socket};
 pub use self::{
     asked::Asked,
     own::OwnArgs,
+    parse::access_source,
     refused::{refuse, refuse_combination},
     telemetry::TelemetryArgs,
 };
@@ -64,6 +67,7 @@ pub enum Command {
     Demo(DemoArgs),
     Explain(ExplainArgs),
     Access(AccessArgs),
+    Analyze(AnalyzeArgs),
     Check(CheckArgs),
     Print(PrintObjectsArgs),
     /// Role: watch the cluster and send configuration to dns and the proxies

@@ -6,12 +6,18 @@
 mod cluster;
 mod config;
 mod context;
+mod control;
 mod dns;
+mod junit;
+mod objects;
 mod outcome;
+mod paths;
 mod placement;
 mod print;
 mod provider;
 mod query;
+mod rollout;
+mod sources;
 mod workloads;
 
 use std::{process::ExitCode, time::Duration};
@@ -70,10 +76,18 @@ const CHECKS: &[Check] = checks![
     Both cluster "clock" cluster::clock,
     Before cluster "rights" cluster::rights,
     Before cluster "cluster-ips" cluster::cluster_ips,
+    Before workloads "platform" objects::platform,
     Before workloads "pod-security" workloads::pod_security,
     Before workloads "priority" workloads::priority,
     After workloads "roles" workloads::roles,
     After workloads "proxy-nodes" workloads::proxy_nodes,
+    After workloads "rollouts" rollout::rollouts,
+    After workloads "images" rollout::images,
+    After workloads "versions" rollout::versions,
+    After workloads "replicas" rollout::replicas,
+    After controllers "leader" control::leader,
+    After controllers "watches" control::watches,
+    After controllers "permissions" control::permissions,
     Before dns "dns-provider" provider::provider,
     Both dns "corefile" provider::corefile,
     Before dns "node-local" provider::node_local,
@@ -91,6 +105,12 @@ const CHECKS: &[Check] = checks![
     After config "network-policies" config::network_policies,
     After config "namespaces" config::namespaces,
     After config "config" config::in_force,
+    After traffic "proxy-request" paths::proxy_request,
+    After traffic "same-node" paths::same_node,
+    After traffic "own-ports" rollout::own_ports,
+    After traffic "endpoints" objects::endpoints,
+    After traffic "objects" objects::objects,
+    After traffic "access-sources" sources::access_sources,
 ];
 
 /// Makes the checks, and says how they went.
@@ -98,7 +118,7 @@ pub async fn run(args: CheckArgs) -> anyhow::Result<ExitCode> {
     let chosen = choose(&args);
     let deadline = Instant::now() + args.wait;
     let mut context = Context::new(inspect::open(&args.cluster).await?);
-    let mut printer = CheckPrinter::new(args.output, chosen.len());
+    let mut printer = CheckPrinter::new(args.output, args.strict, chosen.len());
     let mut all = Vec::new();
     for check in chosen {
         printer.begin(check.id);
@@ -171,6 +191,21 @@ mod tests {
     fn every_check_has_a_name_of_its_own() {
         let names: BTreeSet<_> = CHECKS.iter().map(|check| check.id).collect();
         assert_eq!(names.len(), CHECKS.len());
+    }
+
+    #[test]
+    fn every_check_has_a_row_on_the_page() {
+        let page = maesh_test_support::repository().join("docs/operations.md");
+        let page = std::fs::read_to_string(page).unwrap();
+        for check in CHECKS {
+            let when = match check.when {
+                CheckPhase::Both => "both",
+                CheckPhase::Before => "pre",
+                CheckPhase::After => "installed",
+            };
+            let row = format!("| <a id=\"{0}\"></a>`{0}` | {when} | ", check.id);
+            assert!(page.contains(&row), "docs/operations.md has no row {row:?}");
+        }
     }
 
     #[test]

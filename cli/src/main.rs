@@ -7,6 +7,7 @@ mod access;
 mod admin;
 #[cfg(feature = "jemalloc")]
 mod allocator;
+mod analyze;
 mod args;
 mod check;
 mod cluster_dns;
@@ -58,6 +59,7 @@ fn main() -> ExitCode {
         Command::Keeper(args) => block_on(roles::keeper::run(args)),
         Command::Explain(args) => block_on(explain::run(args)),
         Command::Access(args) => block_on(access::run(args)),
+        Command::Analyze(args) => block_on(analyze::run(args)),
         Command::Check(args) => block_on(check::run(args)),
         Command::Print(args) => match args.command {
             PrintCommand::NetworkPolicy(args) => block_on(network_policy::run(args)),

@@ -86,11 +86,13 @@ pub struct Effects {
     pub shut: Vec<String>,
     /// Services that admit all proxies, with a policy that tells callers apart by who they are.
     pub blind: Vec<String>,
+    /// A policy for the proxies, where none lets pods of other namespaces connect to them.
+    pub proxies_shut: Option<String>,
 }
 
 /// Says what `policies` do to the requests of `services`.
 pub fn effects(services: &[Value], policies: &[Value], proxies: &Proxies<'_>) -> Effects {
-    let mut effects = Effects::default();
+    let mut effects = Effects { proxies_shut: proxies_shut(policies, proxies), ..Effects::default() };
     for service in services.iter().filter(|service| is_meshed(service, proxies.mesh)) {
         let namespace = text(service, "/metadata/namespace");
         let labels = service.pointer("/spec/selector").unwrap_or(&Value::Null);
@@ -110,6 +112,23 @@ pub fn effects(services: &[Value], policies: &[Value], proxies: &Proxies<'_>) ->
         }
     }
     effects
+}
+
+/// A policy that selects the proxies, where all that do keep out pods of other namespaces.
+fn proxies_shut(policies: &[Value], proxies: &Proxies<'_>) -> Option<String> {
+    let selecting = |policy: &&Value| {
+        text(policy, "/metadata/namespace") == proxies.mesh
+            && is_ingress(policy)
+            && selects(&policy["spec"]["podSelector"], &proxies.labels)
+    };
+    let is_outside = |peer: &Value| peer.get("namespaceSelector").is_some() || peer.get("ipBlock").is_some();
+    let lets_in = |policy: &&Value| {
+        let mut rules = policy["spec"]["ingress"].as_array().into_iter().flatten();
+        rules.any(|rule| rule["from"].as_array().is_none_or(|from| from.is_empty() || from.iter().any(is_outside)))
+    };
+    let selecting: Vec<_> = policies.iter().filter(selecting).collect();
+    let first = selecting.first().filter(|_| !selecting.iter().any(lets_in))?;
+    Some(name(first).to_owned())
 }
 
 /// Whether it is about who may connect to pods. Without a word it is.
@@ -251,6 +270,27 @@ mod tests {
             "spec": {"podSelector": {}, "policyTypes": ["Egress"], "egress": []}});
         assert_eq!(seen(&[egress]), Effects::default());
         assert_eq!(seen(&[policy("a", web(), callers())]).shut, ["Service shop/web (NetworkPolicy a)"]);
+    }
+
+    #[test]
+    fn policies_for_the_proxies_themselves() {
+        let of_mesh = |ingress: Value| {
+            let mut policy = policy("own", json!({}), ingress);
+            policy["metadata"]["namespace"] = "maesh".into();
+            policy
+        };
+        let own_pods = json!([{"from": [{"podSelector": {}}]}]);
+        for (case, policies, want) in [
+            ("none", vec![], false),
+            ("nobody", vec![of_mesh(json!([]))], true),
+            ("its own namespace", vec![of_mesh(own_pods.clone())], true),
+            ("everybody", vec![of_mesh(json!([{"ports": [{"port": 80}]}]))], false),
+            ("other namespaces", vec![of_mesh(json!([{"from": [{"namespaceSelector": {}}]}]))], false),
+            ("addresses", vec![of_mesh(json!([{"from": [{"ipBlock": {"cidr": "10.0.0.0/8"}}]}]))], false),
+            ("one of two", vec![of_mesh(own_pods), of_mesh(json!([{}]))], false),
+        ] {
+            assert_eq!(seen(&policies).proxies_shut.is_some(), want, "{case}");
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! text becomes a line of `maesh dev`, an Event in a cluster, and a finding of `maesh check`. It never stops the rest
 //! of the configuration.
 
+mod meaning;
 #[cfg(test)]
 mod page;
 
@@ -11,7 +12,7 @@ use std::{borrow::Cow, fmt, sync::Arc};
 
 use serde::Serialize;
 
-use crate::kinds::Meta;
+use crate::kinds::{Meta, Place};
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
@@ -147,6 +148,9 @@ pub struct Diagnostic {
     /// Line in the file, from 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub line: Option<u32>,
+    /// Character in the line, from 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub column: Option<u32>,
 }
 
 impl Diagnostic {
@@ -163,6 +167,7 @@ impl Diagnostic {
             reason,
             file: None,
             line: None,
+            column: None,
         }
     }
 
@@ -175,11 +180,10 @@ impl Diagnostic {
     pub fn of(reason: Reason, kind: &str, meta: &Meta, field: &str, text: impl fmt::Display) -> Self {
         let mut this = Self::warning(reason, ObjectRef::new(kind, &meta.namespace, &meta.name), text);
         this.field = Some(field.into());
-        if let Some(origin) = &meta.origin {
-            this.file = Some(origin.file.clone());
-            this.line = Some(origin.line_of(field));
+        match &meta.origin {
+            Some(origin) => this.at(&origin.file, origin.place_of(field)),
+            None => this,
         }
-        this
     }
 
     /// With the value as it was written, shortened if it is very long.
@@ -203,12 +207,17 @@ impl Diagnostic {
         self
     }
 
+    /// With the file that it is written in.
+    #[must_use]
+    pub fn file(mut self, file: &Arc<str>) -> Self {
+        self.file = Some(file.clone());
+        self
+    }
+
     /// With the place where it is written.
     #[must_use]
-    pub fn at(mut self, file: &Arc<str>, line: u32) -> Self {
-        self.file = Some(file.clone());
-        self.line = (line > 0).then_some(line);
-        self
+    pub fn at(self, file: &Arc<str>, place: Place) -> Self {
+        Self { line: Some(place.line), column: Some(place.column), ..self.file(file) }
     }
 }
 

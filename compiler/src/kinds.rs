@@ -205,19 +205,28 @@ impl fmt::Debug for ObjectId {
 pub struct Origin {
     /// Path of the file, as it was found.
     pub file: Arc<str>,
-    /// Line on which the object begins, from 1.
+    /// Where the object begins.
+    pub place: Place,
+    /// Where those of its fields begin that a diagnostic may be about, by path.
+    pub fields: Vec<(Box<str>, Place)>,
+}
+
+/// A place in a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Line, from 1.
     pub line: u32,
-    /// Lines of those of its fields that a diagnostic may be about, by path.
-    pub fields: Vec<(Box<str>, u32)>,
+    /// Character in the line, from 1.
+    pub column: u32,
 }
 
 impl Origin {
-    /// The line of `field`, or of the nearest thing around it that is known.
-    pub fn line_of(&self, field: &str) -> u32 {
+    /// Where `field` begins, or the nearest thing around it that is known.
+    pub fn place_of(&self, field: &str) -> Place {
         let around =
             |known: &str| field.strip_prefix(known).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']));
         let best = self.fields.iter().filter(|(known, _)| around(known)).max_by_key(|(known, _)| known.len());
-        best.map_or(self.line, |(_, line)| *line)
+        best.map_or(self.place, |(_, place)| *place)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use http::{HeaderName, HeaderValue, Method};
 
 use super::{Asked, Output, asked, defaults, parse};
@@ -161,6 +161,8 @@ pub struct NetworkPolicyArgs {
   maesh check                               # after it
   maesh check --only proxy-nodes,config     # some checks, by the names in the second column
   maesh check --wait 60s                    # repeat failed checks, for a minute at most
+  maesh check -o short                      # findings only, a line each
+  maesh check -o junit > check.xml          # for a pipeline
   maesh check -o json | jq '.checks[] | select(.result == \"fail\")'")]
 pub struct CheckArgs {
     /// Check the cluster before an installation
@@ -177,7 +179,19 @@ pub struct CheckArgs {
     pub wait: Duration,
     /// Format of the output
     #[arg(long, short = 'o', default_value = "text")]
-    pub output: Output,
+    pub output: CheckOutput,
     #[command(flatten)]
     pub cluster: ClusterArgs,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum CheckOutput {
+    /// For people
+    Text,
+    /// Only what is to be mended, a line each
+    Short,
+    /// For scripts: one JSON object
+    Json,
+    /// For pipelines: the XML of JUnit. With --strict, a warning is a failure
+    Junit,
 }

@@ -42,7 +42,7 @@ pub(super) fn network(text: &str) -> Result<IpNet, String> {
 }
 
 /// A range of addresses, and the ServiceAccount that it counts as.
-pub(super) fn access_source(text: &str) -> Result<AccessSource, String> {
+pub fn access_source(text: &str) -> Result<AccessSource, String> {
     const EXAMPLE: &str = "write CIDR=NAMESPACE/NAME, such as 192.168.1.7/32=ingress/nginx";
     let Some((range, account)) = text.split_once('=') else { return Err(EXAMPLE.to_owned()) };
     let account = account.parse().map_err(|_| format!("{account:?} is no ServiceAccount; {EXAMPLE}"))?;

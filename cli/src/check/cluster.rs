@@ -103,7 +103,7 @@ pub async fn rights(context: &Context) -> Outcome {
             "spec": { "resourceAttributes": attributes },
         });
         let url = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
-        match context.cluster.try_out(url, &review).await {
+        match context.cluster.try_out(url, &review, "create selfsubjectaccessreviews").await {
             Ok(answer) if answer["status"]["allowed"] == true => {}
             Ok(_) if group.is_empty() => refused.push((*resource).to_owned()),
             Ok(_) => refused.push(format!("{resource}.{group}")),

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use maesh_compiler::kinds::ObjectKind;
 use serde_json::Value;
 
 use super::{
@@ -21,8 +22,14 @@ pub async fn smi(context: &Context) -> Outcome {
     }
 }
 
-/// The groups of which kinds are read.
-const READ_OF_SMI: [&str; 3] = ["access.smi-spec.io", "specs.smi-spec.io", "split.smi-spec.io"];
+/// Kinds of SMI that are read.
+const READ_OF_SMI: [ObjectKind; 5] = [
+    ObjectKind::TrafficSplit,
+    ObjectKind::TrafficTarget,
+    ObjectKind::HttpRouteGroup,
+    ObjectKind::TcpRoute,
+    ObjectKind::UdpRoute,
+];
 
 fn judge_smi(groups: &Value) -> Outcome {
     let all = groups["groups"].as_array().map(Vec::as_slice).unwrap_or_default();
@@ -30,9 +37,7 @@ fn judge_smi(groups: &Value) -> Outcome {
     if smi.is_empty() {
         return Outcome::pass("the cluster has no kinds of SMI");
     }
-    let is_read = |group: &&&Value| READ_OF_SMI.contains(&text(group, "/name"));
-    let unread: Vec<_> =
-        smi.iter().filter(|group| !is_read(group)).map(|group| text(group, "/preferredVersion/groupVersion")).collect();
+    let unread: Vec<_> = smi.iter().flat_map(|group| unread_versions(group)).collect();
     if unread.is_empty() {
         return Outcome::pass("the cluster has kinds of SMI, and the mesh reads them");
     }
@@ -40,6 +45,21 @@ fn judge_smi(groups: &Value) -> Outcome {
         format!("{} are served, and this version of the mesh does not read them", some_of(unread)),
         "expect their objects to have no effect",
     )
+}
+
+/// What a group serves, if the mesh reads none of it.
+fn unread_versions(group: &Value) -> Vec<&str> {
+    let of_group = |kind: &ObjectKind| kind.group() == text(group, "/name");
+    let known: Vec<&str> = READ_OF_SMI
+        .iter()
+        .filter(|kind| of_group(kind))
+        .flat_map(|kind| kind.registration().versions.iter().copied())
+        .collect();
+    let served = group["versions"].as_array().into_iter().flatten();
+    if served.clone().any(|version| known.contains(&text(version, "/version"))) {
+        return Vec::new();
+    }
+    served.map(|version| text(version, "/groupVersion")).collect()
 }
 
 /// What NetworkPolicies do to requests that come through the mesh, whose pods see the address of a proxy.
@@ -67,6 +87,14 @@ pub async fn network_policies(context: &Context) -> Outcome {
 
 fn judge_policies(effects: &network_policy::Effects) -> Outcome {
     let of = |services: &[String]| some_of(services.iter().map(String::as_str));
+    if let Some(policy) = &effects.proxies_shut {
+        return Outcome::warn(
+            format!(
+                "no pod of another namespace may connect to the proxies (NetworkPolicy {policy} of the mesh's namespace)"
+            ),
+            "admit callers to the pods of the proxies; docs/tasks/network-policies.md says to which ports",
+        );
+    }
     match (&*effects.shut, &*effects.blind) {
         ([], []) => {
             Outcome::pass("no NetworkPolicy keeps proxies from pods, or tells callers apart that come through them")
@@ -76,7 +104,8 @@ fn judge_policies(effects: &network_policy::Effects) -> Outcome {
                 "pods see proxies as callers, so policies that select callers do not apply through the mesh: {}",
                 of(blind)
             ),
-            "decide who may call with access control, or take these Services out of the mesh (annotation bypass); see              docs/tasks/network-policies.md",
+            "decide who may call with access control, or take these Services out of the mesh (annotation bypass); see \
+             docs/tasks/network-policies.md",
         ),
         (shut, _) => Outcome::warn(
             format!("proxies may not connect to the pods of {}", of(shut)),
@@ -287,7 +316,10 @@ mod tests {
     #[test]
     fn kinds_of_smi() {
         let groups = |names: &[&str]| {
-            let group = |name: &&str| json!({ "name": name, "preferredVersion": { "groupVersion": format!("{name}/v1alpha4") } });
+            let group = |name: &&str| {
+                let (name, version) = name.split_once('/').unwrap_or((name, "v1alpha4"));
+                json!({ "name": name, "versions": [{ "version": version, "groupVersion": format!("{name}/{version}") }] })
+            };
             json!({ "groups": names.iter().map(group).collect::<Vec<_>>() })
         };
         assert_eq!(judge_smi(&groups(&["apps"])).verdict, Verdict::Pass);
@@ -295,6 +327,8 @@ mod tests {
         let served = judge_smi(&groups(&["split.smi-spec.io", "metrics.smi-spec.io"]));
         assert_eq!(served.verdict, Verdict::Warn);
         assert!(served.message.starts_with("metrics.smi-spec.io/v1alpha4 "), "{served:?}");
+        let newer = judge_smi(&groups(&["split.smi-spec.io/v9"]));
+        assert!(newer.message.starts_with("split.smi-spec.io/v9 are served"), "{newer:?}");
     }
 
     #[test]

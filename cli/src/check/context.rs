@@ -10,6 +10,11 @@ use serde_json::Value;
 use super::outcome::Outcome;
 use crate::inspect::{Cluster, ClusterError};
 
+/// Objects in one part of a list that may be long.
+const PART: &str = "500";
+/// Selects what has one of the roles.
+const ROLES: &str = "app.kubernetes.io%2Fcomponent%20in%20%28controller%2Cdns%2Cproxy%29";
+
 /// What was read, or why not.
 pub type Read = Result<Value, ClusterError>;
 
@@ -82,6 +87,32 @@ impl Context {
         let read = Arc::new(self.cluster.get(url, right).await);
         self.read.lock().insert(url.to_owned(), read.clone());
         read
+    }
+
+    /// Reads a list that may be long, in parts that are not kept, and hands on each of its objects.
+    ///
+    /// # Errors
+    /// When the API server does not answer, or refuses.
+    pub async fn each(&self, url: &str, right: &str, mut take: impl FnMut(&Value)) -> Result<(), ClusterError> {
+        let mut place = String::new();
+        loop {
+            let query = form_urlencoded::Serializer::new(String::new())
+                .append_pair("limit", PART)
+                .append_pair("continue", &place)
+                .finish();
+            let list = self.cluster.get(&format!("{url}?{query}"), right).await?;
+            items(&list).iter().for_each(&mut take);
+            place = text(&list, "/metadata/continue").to_owned();
+            if place.is_empty() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// The Deployments or DaemonSets of the mesh's roles.
+    pub async fn of_mesh(&self, plural: &str) -> Arc<Read> {
+        let url = format!("/apis/apps/v1/namespaces/{}/{plural}?labelSelector={ROLES}", self.namespace());
+        self.get(&url, &format!("list {plural}")).await
     }
 
     /// Namespace of the mesh.

@@ -257,7 +257,7 @@ async fn zone(context: &Context) -> String {
 }
 
 /// Nothing came back. From outside of the cluster's network that says nothing.
-fn unreachable(who: &str, error: &anyhow::Error) -> Outcome {
+pub(super) fn unreachable(who: &str, error: &anyhow::Error) -> Outcome {
     if std::env::var_os("KUBERNETES_SERVICE_HOST").is_none() {
         return Outcome::skip(format!("{who} cannot be asked from here ({error:#}); make this check in a pod"));
     }

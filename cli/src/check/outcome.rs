@@ -55,6 +55,9 @@ impl Outcome {
 
     /// It was not read: skipped where that is not allowed or not there, failed otherwise.
     pub fn unread(error: &ClusterError) -> Self {
+        if let Some(right) = error.missing_right() {
+            return Self::skip(format!("not checked: needs the right to {right}"));
+        }
         match error.code() {
             401 | 403 | 404 => Self::skip(error.to_string()),
             _ => Self::fail(error.to_string(), "see the error; try again once it is mended"),
@@ -65,7 +68,10 @@ impl Outcome {
 impl Outcome {
     /// The cluster's DNS was not found, or may not be looked at.
     pub fn no_cluster_dns(error: &stanza::ClusterError) -> Self {
-        Self::skip(error.to_string())
+        match error {
+            stanza::ClusterError::Forbidden { .. } => Self::skip(format!("not checked: {error}")),
+            _ => Self::skip(error.to_string()),
+        }
     }
 }
 

@@ -5,15 +5,20 @@ use std::io::{self, IsTerminal as _, Write as _};
 use maesh_compiler::diagnostic::escaped;
 use serde_json::json;
 
-use super::outcome::{Checked, Counts, Verdict};
-use crate::{args::Output, terminal};
+use super::{
+    junit,
+    outcome::{Checked, Counts, Verdict},
+};
+use crate::{args::CheckOutput, terminal};
 
 /// Width of the column of names.
 const NAMES: usize = 16;
 
 /// Prints checks.
 pub struct CheckPrinter {
-    output: Output,
+    output: CheckOutput,
+    /// Warnings are failures.
+    strict: bool,
     group: &'static str,
     /// Checks begun, and all of them: progress for a person who waits.
     begun: usize,
@@ -24,12 +29,12 @@ pub struct CheckPrinter {
 
 impl CheckPrinter {
     /// For so many checks.
-    pub fn new(output: Output, all: usize) -> Self {
-        let people = output == Output::Text;
+    pub fn new(output: CheckOutput, strict: bool, all: usize) -> Self {
+        let people = matches!(output, CheckOutput::Text | CheckOutput::Short);
         let colours = people
             && io::stdout().is_terminal()
             && std::env::var_os("NO_COLOR").is_none_or(|no_colour| no_colour.is_empty());
-        Self { output, group: "", begun: 0, all, live: io::stderr().is_terminal(), colours }
+        Self { output, strict, group: "", begun: 0, all, live: io::stderr().is_terminal(), colours }
     }
 
     /// A check begins.
@@ -46,9 +51,24 @@ impl CheckPrinter {
         if self.live {
             terminal::err_raw(format_args!("\r\x1b[K"));
         }
-        if self.output == Output::Json {
-            return;
+        match self.output {
+            CheckOutput::Text => self.print(checked),
+            CheckOutput::Short => self.print_short(checked),
+            CheckOutput::Json | CheckOutput::Junit => {}
         }
+    }
+
+    /// What is to be mended, on one line.
+    fn print_short(&self, checked: &Checked) {
+        let outcome = &checked.outcome;
+        let Some(fix) = &outcome.fix else { return };
+        let (mark, message) = (self.mark(outcome.verdict), escaped(&outcome.message));
+        let line = format!("{mark}  {}: {message}; fix: {}", checked.id, escaped(fix));
+        // A closed standard output ends nothing.
+        let _ = writeln!(io::stdout().lock(), "{line}");
+    }
+
+    fn print(&mut self, checked: &Checked) {
         let mut out = io::stdout().lock();
         if self.group != checked.group {
             let gap = if self.group.is_empty() { "" } else { "\n" };
@@ -71,12 +91,14 @@ impl CheckPrinter {
         let mut out = io::stdout().lock();
         let Counts { pass, warn, fail, skip } = counts;
         match self.output {
-            Output::Json => {
+            CheckOutput::Json => {
                 let report = json!({ "success": fail == 0, "counts": counts, "checks": all });
                 writeln!(out, "{}", terminal::printable_json(&report.to_string()))?;
             }
-            Output::Text => {
-                writeln!(out, "\n{pass} passed, {warn} warned, {fail} failed, {skip} skipped")?;
+            CheckOutput::Junit => out.write_all(junit::document(all, self.strict).as_bytes())?,
+            CheckOutput::Text | CheckOutput::Short => {
+                let gap = if self.output == CheckOutput::Text { "\n" } else { "" };
+                writeln!(out, "{gap}{pass} passed, {warn} warned, {fail} failed, {skip} skipped")?;
             }
         }
         Ok(())

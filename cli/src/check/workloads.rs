@@ -90,7 +90,7 @@ async fn try_pod(context: &Context, priority: Option<&str>) -> PodAdmission {
         pod["spec"]["priorityClassName"] = priority.into();
     }
     let url = format!("/api/v1/namespaces/{namespace}/pods?dryRun=All");
-    match context.cluster.try_out(&url, &pod).await {
+    match context.cluster.try_out(&url, &pod, "create pods").await {
         Ok(_) => PodAdmission::In,
         Err(error) => judge_refusal(error.code(), &error.to_string(), namespace),
     }

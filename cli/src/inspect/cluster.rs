@@ -67,7 +67,7 @@ pub enum ClusterError {
     Away { server: String, why: String },
     /// It answers, but refuses.
     #[error("{what}: {why}; {next}")]
-    Refused { what: String, why: String, next: String, code: u16 },
+    Refused { what: String, why: String, next: String, code: u16, right: String },
 }
 
 impl ClusterError {
@@ -81,6 +81,14 @@ impl ClusterError {
         match self {
             Self::Refused { code, .. } => *code,
             _ => 0,
+        }
+    }
+
+    /// The right that is missing.
+    pub fn missing_right(&self) -> Option<&str> {
+        match self {
+            Self::Refused { code: 403, right, .. } if !right.is_empty() => Some(right),
+            _ => None,
         }
     }
 }
@@ -168,19 +176,19 @@ impl Cluster {
         let asked = tokio::time::timeout(POD_PATIENCE, self.text(&what, &url, "get pods/proxy", &next)).await;
         asked.unwrap_or_else(|_| {
             let why = format!("no answer within {} s through the API server", POD_PATIENCE.as_secs());
-            Err(ClusterError::Refused { what, why, next, code: 504 })
+            Err(ClusterError::Refused { what, why, next, code: 504, right: String::new() })
         })
     }
 
-    /// `POST` of an object that is not kept: a review, or a dry run.
+    /// `POST` of an object that is not kept: a review, or a dry run; `right` is what is needed.
     ///
     /// # Errors
     /// When the API server does not answer, or refuses.
-    pub async fn try_out(&self, url: &str, object: &Value) -> Result<Value, ClusterError> {
+    pub async fn try_out(&self, url: &str, object: &Value, right: &str) -> Result<Value, ClusterError> {
         let away = |why: String| ClusterError::Away { server: self.server.clone(), why };
         let request = Request::post(url).header(http::header::CONTENT_TYPE, "application/json");
         let request = request.body(object.to_string().into_bytes()).map_err(|error| away(error.to_string()))?;
-        let text = self.send(url, "create it", "see why", request).await?;
+        let text = self.send(url, right, "see why", request).await?;
         serde_json::from_str(&text).map_err(|error| away(format!("{url}: its answer is no JSON ({error})")))
     }
 
@@ -243,6 +251,7 @@ impl Cluster {
                     _ => next.to_owned(),
                 },
                 code: status.code,
+                right: right.to_owned(),
             },
             other => away(root_cause(&other)),
         })
@@ -263,6 +272,7 @@ impl Cluster {
                 why: format!("no pod there has the label {LABEL}"),
                 next: "install it, name its namespace with --namespace, or ask a `maesh dev` with --admin ADDR".into(),
                 code: 404,
+                right: String::new(),
             });
         }
         Ok(())

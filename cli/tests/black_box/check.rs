@@ -4,6 +4,8 @@
 //! `cluster-ips` and `negative`; tables beside the checks do that.
 #![allow(clippy::unwrap_used, reason = "a test ends where something is missing")]
 
+mod parts;
+
 use std::{collections::BTreeMap, path::PathBuf, process::Command};
 
 use crate::support::{await_condition, http::get};
@@ -88,6 +90,7 @@ fn before_an_installation() {
     first.assert("clock", "pass", "differ by 0 s");
     first.assert("rights", "pass", "you may create");
     first.assert("cluster-ips", "pass", "are left for Services");
+    first.assert("platform", "skip", "no node says");
     first.assert("pod-security", "skip", "does not exist yet");
     first.assert("priority", "skip", "does not exist yet");
     first.assert("dns-provider", "warn", "no Service of the cluster's DNS was found");
@@ -105,6 +108,20 @@ fn before_an_installation() {
     assert_eq!(output.status.code(), Some(1), "{text}");
     assert!(text.contains("FAIL  rights") && text.contains("you may not create serviceaccounts"), "{text}");
     assert!(text.contains("fix: install as an administrator") && text.contains("1 failed"), "{text}");
+
+    // A right that is missing is one check that was not made.
+    let mut command = command_as(&server, "nobody");
+    let output = command.args(["--only", "platform,cluster-ips", "-o", "json"]).output().unwrap();
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let messages: Vec<_> =
+        report["checks"].as_array().unwrap().iter().map(|check| check["message"].as_str().unwrap()).collect();
+    let needs = ["list servicecidrs", "list nodes"].map(|right| format!("not checked: needs the right to {right}"));
+    assert_eq!((output.status.code(), messages), (Some(0), needs.iter().map(String::as_str).collect()), "{report}");
+
+    node(&server, "n1", "amd64");
+    assert_check(&server, "platform", "pass", "all 1 nodes run on linux/amd64");
+    node(&server, "n2", "arm64");
+    assert_check(&server, "platform", "warn", "n2 (linux/arm64)");
 
     kubectl(&server, &["create", "namespace", "maesh"]);
     kubectl(&server, &["label", "namespace", "maesh", "pod-security.kubernetes.io/enforce=restricted"]);
@@ -139,6 +156,32 @@ fn before_an_installation() {
     let strict = check(&server, &["--only", "smi", "--strict"]);
     assert_eq!(strict.code, Some(3), "only warnings, strictly");
     assert_eq!(check(&server, &["--only", "smi"]).code, Some(0), "only warnings");
+    let short = command_for(&server, &["--only", "api,smi", "-o", "short"]).output().unwrap();
+    let short = String::from_utf8_lossy(&short.stdout).into_owned();
+    assert!(short.starts_with("warn  smi: metrics.smi-spec.io/v1alpha3 are served"), "{short}");
+    assert!(short.contains("; fix: ") && short.ends_with("\n1 passed, 1 warned, 0 failed, 0 skipped\n"), "{short}");
+    for (strict, failures) in [(&[][..], 0), (&["--strict"], 1)] {
+        let junit = command_for(&server, &["--only", "api,smi", "-o", "junit"]).args(strict).output().unwrap();
+        let junit = String::from_utf8_lossy(&junit.stdout).into_owned();
+        let want =
+            format!("<testsuite name=\"maesh check\" tests=\"2\" failures=\"{failures}\" errors=\"0\" skipped=\"0\">");
+        assert!(junit.contains(&want) && junit.ends_with("</testsuite>\n"), "{junit}");
+    }
+}
+
+/// The program as another user.
+fn command_as(server: &ApiServer, user: &str) -> Command {
+    let kubeconfig = server.kubeconfig_for(user, &[]).unwrap();
+    let mut command = server.namespace().command(env!("CARGO_BIN_EXE_maesh"));
+    command.args(["check", "--kubeconfig"]).arg(kubeconfig).env_remove("KUBERNETES_SERVICE_HOST");
+    command
+}
+
+fn node(server: &ApiServer, name: &str, architecture: &str) {
+    server.apply(&format!("apiVersion: v1\nkind: Node\nmetadata: {{name: {name}}}\n")).unwrap();
+    let status =
+        format!(r#"{{"status":{{"nodeInfo":{{"architecture":"{architecture}","operatingSystem":"linux"}}}}}}"#);
+    kubectl(server, &["patch", "node", name, "--subresource", "status", "--type", "merge", "-p", &status]);
 }
 
 const SMI: &str = "apiVersion: apiextensions.k8s.io/v1\nkind: CustomResourceDefinition\nmetadata: {name: \
@@ -314,6 +357,8 @@ fn an_installed_mesh() {
     let mut mesh = Installed::new(server, &coredns);
     mesh.await_check("config", "pass", "2 subscribers");
     mesh.assert("roles", "pass", "all 3 pods are ready");
+    parts::what_runs(&mesh);
+    parts::the_way_of_requests(&mesh);
     mesh.assert("proxy-nodes", "pass", "all 1 nodes");
     mesh.assert("node-local-stub", "pass", "does not run");
     mesh.assert("bypass", "pass", "names lead to the mesh");

@@ -3,6 +3,7 @@
 mod access;
 mod access_log;
 mod admin;
+mod analyze;
 mod bad_input;
 mod bad_values;
 mod check;

@@ -67,12 +67,13 @@ const SCENES: &[Scene] = &[
 ];
 
 /// Pages about something else than a policy.
-const OTHERS: [&str; 10] = [
+const OTHERS: [&str; 11] = [
     "access-control",
     "dashboards",
     "failed-request",
     "migrate",
     "network-policies",
+    "pull-requests",
     "split",
     "take-out",
     "tcp",

@@ -12,6 +12,7 @@ mod tree;
 mod watch;
 
 use std::{
+    collections::{HashMap, HashSet},
     path::PathBuf,
     sync::{
         Arc,
@@ -20,7 +21,10 @@ use std::{
     time::Duration,
 };
 
-use maesh_compiler::kinds::ReadContext;
+use maesh_compiler::{
+    diagnostic::Diagnostic,
+    kinds::{Object, ObjectId, ReadContext},
+};
 use tokio::sync::mpsc;
 
 use super::Batches;
@@ -76,6 +80,28 @@ impl Manifests {
     pub fn progress(&self) -> (usize, usize) {
         (self.progress.read.load(Ordering::Relaxed), self.progress.found.load(Ordering::Relaxed))
     }
+}
+
+/// What manifests say at one moment.
+#[derive(Debug)]
+pub struct Reading {
+    /// The objects; of one that is written twice, the first by path.
+    pub objects: HashMap<ObjectId, Arc<Object>>,
+    /// What is wrong with the files, and with objects by themselves.
+    pub problems: Vec<Diagnostic>,
+    /// How many files were found, standard input not counted.
+    pub files: usize,
+}
+
+/// Reads `paths` once, as [`Manifests::start`] does, and follows nothing.
+pub fn read_once(paths: Vec<PathBuf>, door: ReadContext) -> Reading {
+    let progress = Arc::new(Progress::default());
+    let mut files = files::ManifestFiles::new(paths, door, progress.clone());
+    files.look(&HashSet::new(), &|_| false);
+    let (objects, mut problems) = files.merged();
+    problems.sort_unstable();
+    problems.dedup();
+    Reading { objects, problems, files: progress.found.load(Ordering::Relaxed) }
 }
 
 impl Drop for Manifests {

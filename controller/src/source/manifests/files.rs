@@ -11,7 +11,7 @@ use std::{
 
 use maesh_compiler::{
     diagnostic::{Diagnostic, ObjectRef, Reason, Severity, did_you_mean},
-    kinds::{BadField, Object, ObjectId, ObjectKind, ReadContext},
+    kinds::{BadField, Object, ObjectId, ObjectKind, Place, ReadContext},
 };
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -132,14 +132,14 @@ impl ManifestFiles {
             let meant = meant.map_or_else(String::new, |meant| format!(" Did you mean {meant}?"));
             if let Some(meant) = meant_kind(api_version, kind) {
                 let bad = BadField::version(meant.registration(), api_version);
-                let mut bad = bad.diagnostic(first.object.clone(), true).at(&file.name, first.line);
+                let mut bad = bad.diagnostic(first.object.clone(), true).at(&file.name, first.place);
                 bad.severity = Severity::Warning;
                 problems.push(bad);
                 continue;
             }
             let text = format!("the mesh does not read {kind} of {api_version}; skipped{more}.{meant}");
             let skipped = Diagnostic::warning(Reason::UnknownKind, first.object.clone(), text);
-            problems.push(skipped.field("kind").value(kind).using("nothing").at(&file.name, first.line));
+            problems.push(skipped.field("kind").value(kind).using("nothing").at(&file.name, first.place));
         }
         (objects, problems)
     }
@@ -153,11 +153,13 @@ fn meant_kind(api_version: &str, kind: &str) -> Option<ObjectKind> {
 }
 
 fn duplicate(first: &Object, second: &Object) -> Diagnostic {
-    let place = |object: &Object| match &object.meta().origin {
-        Some(origin) => (origin.file.clone(), origin.line),
-        None => ("".into(), 0),
+    let nowhere = Place { line: 1, column: 1 };
+    let at = |object: &Object| match &object.meta().origin {
+        Some(origin) => (origin.file.clone(), origin.place),
+        None => ("".into(), nowhere),
     };
-    let ((first_file, first_line), (file, line)) = (place(first), place(second));
+    let ((first_file, first_place), (file, place)) = (at(first), at(second));
+    let (first_line, line) = (first_place.line, place.line);
     let meta = second.meta();
     let object = ObjectRef::new(second.kind().as_str(), &meta.namespace, &meta.name);
     let text = if first_file == file {
@@ -175,11 +177,11 @@ fn duplicate(first: &Object, second: &Object) -> Diagnostic {
         .field("metadata.name")
         .value(&*meta.name)
         .using(format!("{first_file}:{first_line}"))
-        .at(&file, line)
+        .at(&file, place)
 }
 
 pub(super) fn about_file(reason: Reason, name: &Arc<str>, text: &str) -> Diagnostic {
-    Diagnostic::error(reason, ObjectRef::file(name), text).at(name, 0)
+    Diagnostic::error(reason, ObjectRef::file(name), text).file(name)
 }
 
 impl ManifestFile {
@@ -255,7 +257,7 @@ impl ManifestFile {
                     "holds only comments; the {held} objects that it held are removed. Write them again, or delete the file."
                 );
                 let only = Diagnostic::warning(Reason::OnlyComments, ObjectRef::file(&self.name), text);
-                parsed.problems.push(only.using("nothing").at(&self.name, 0));
+                parsed.problems.push(only.using("nothing").file(&self.name));
             }
         } else {
             let stay = |object: &&Arc<Object>| parsed.bad.contains(&object.id());

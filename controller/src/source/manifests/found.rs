@@ -186,7 +186,7 @@ impl FoundFiles {
 
     fn warning(&mut self, path: &Path, text: &str) {
         let name = self.name(path);
-        let warning = Diagnostic::warning(Reason::UnreadableFile, ObjectRef::file(&name), text).at(&name, 0);
+        let warning = Diagnostic::warning(Reason::UnreadableFile, ObjectRef::file(&name), text).file(&name);
         self.problems.push(warning.using("nothing"));
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use maesh_compiler::{
     diagnostic::{Diagnostic, ObjectRef, Reason},
-    kinds::{BadField, OLD_PREFIX, Object, ObjectId, ObjectKind, Origin, PREFIX, ReadContext, Registration},
+    kinds::{BadField, OLD_PREFIX, Object, ObjectId, ObjectKind, Origin, PREFIX, Place, ReadContext, Registration},
 };
 use serde::de::IgnoredAny;
 use serde_json::Value;
@@ -12,8 +12,8 @@ use serde_saphyr::{Spanned, UserMessageFormatter};
 
 use super::tree::Tree;
 
-/// Entries of a list or map of which the lines are kept; the line of the list does for the others.
-const MOST_LINES: usize = 64;
+/// Entries of a list or map of which the places are kept; the place of the list does for the others.
+const MOST_PLACES: usize = 64;
 
 /// What a file says.
 #[derive(Debug, Default)]
@@ -37,23 +37,23 @@ pub(super) struct Parsed {
 pub(super) struct Unknown {
     pub(super) api_version: Box<str>,
     pub(super) object: ObjectRef,
-    pub(super) line: u32,
+    pub(super) place: Place,
 }
 
 /// Reads the text of one file. Only a document that is not YAML is an error of the file; all others stand by
 /// themselves.
 pub(super) fn parse(file: &Arc<str>, text: &str, door: &ReadContext) -> Parsed {
-    let mut reader = Reader { file, door, first_line: 0, parsed: Parsed::default() };
-    for (first_line, document) in documents(text) {
+    let mut reader = Reader { file, door, before: Before::default(), parsed: Parsed::default() };
+    for (lines, document) in documents(text) {
         match json_values(document) {
             Some(values) => {
-                for (lines, value) in values {
-                    reader.first_line = first_line + lines;
+                for (before, value) in values {
+                    reader.before = Before { lines: lines + before.lines, ..before };
                     reader.document(value);
                 }
             }
             None => {
-                reader.first_line = first_line;
+                reader.before = Before { lines, columns: 0 };
                 reader.document(document);
             }
         }
@@ -64,29 +64,47 @@ pub(super) fn parse(file: &Arc<str>, text: &str, door: &ReadContext) -> Parsed {
     parsed
 }
 
-/// The values of a document that is several JSON objects one after the other, each with the number of lines before it;
-/// `None` when it is anything else.
-fn json_values(document: &str) -> Option<Vec<(u32, &str)>> {
+/// What stands before a document in its file.
+#[derive(Clone, Copy, Debug, Default)]
+struct Before {
+    lines: u32,
+    /// Characters of the line on which it begins.
+    columns: u32,
+}
+
+impl Before {
+    /// What stands before that which follows `text`.
+    fn after(self, text: &str) -> Self {
+        let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+        match text.rsplit_once('\n') {
+            None => Self { columns: self.columns.saturating_add(count(text.chars().count())), ..self },
+            Some((_, last)) => {
+                let lines = count(text.bytes().filter(|byte| *byte == b'\n').count());
+                Self { lines: self.lines.saturating_add(lines), columns: count(last.chars().count()) }
+            }
+        }
+    }
+}
+
+/// The values of a document that is several JSON objects one after the other, each with what stands before it; `None` when
+/// it is anything else.
+fn json_values(document: &str) -> Option<Vec<(Before, &str)>> {
     if !document.trim_start().starts_with('{') {
         return None;
     }
     let mut values = Vec::new();
     let mut stream = serde_json::Deserializer::from_str(document).into_iter::<IgnoredAny>();
-    let (mut start, mut lines) = (0, 0);
+    let (mut start, mut before) = (0, Before::default());
     while let Some(value) = stream.next() {
         value.ok()?;
         let text = document.get(start..stream.byte_offset())?;
         let blank = text.len() - text.trim_start().len();
-        lines += count_lines(&text[..blank]);
-        values.push((lines, &text[blank..]));
-        lines += count_lines(&text[blank..]);
+        before = before.after(&text[..blank]);
+        values.push((before, &text[blank..]));
+        before = before.after(&text[blank..]);
         start = stream.byte_offset();
     }
     (values.len() > 1).then_some(values)
-}
-
-fn count_lines(text: &str) -> u32 {
-    u32::try_from(text.bytes().filter(|byte| *byte == b'\n').count()).unwrap_or(u32::MAX)
 }
 
 /// The documents of a file, each with the number of lines before it. A line that begins with `---` can be nothing
@@ -108,7 +126,7 @@ fn documents(text: &str) -> impl Iterator<Item = (u32, &str)> {
 struct Reader<'a> {
     file: &'a Arc<str>,
     door: &'a ReadContext,
-    first_line: u32,
+    before: Before,
     parsed: Parsed,
 }
 
@@ -129,8 +147,8 @@ impl Reader<'_> {
             Ok(root) if root.value.is_null() => {}
             Ok(root) => self.object(root, None),
             Err(error) => {
-                let line = error.location().map_or(0, |location| location.line() as u32);
-                let line = self.first_line + line.max(1);
+                let at = error.location();
+                let place = self.place(at.map_or((0, 0), |at| (at.line(), at.column())));
                 let why = error.render_with_formatter(&UserMessageFormatter);
                 let repeated = ["RecordedAnchorEvents", "alias replay"].iter().any(|limit| why.contains(limit));
                 let why = if repeated {
@@ -140,24 +158,24 @@ impl Reader<'_> {
                 };
                 let why = why.lines().next().unwrap_or_default();
                 let why = why.split(" at line ").next().unwrap_or(why).trim_start_matches("error: ");
-                self.broken(line, &format!("is not valid YAML: {why}"));
+                self.broken(place, &format!("is not valid YAML: {why}"));
             }
         }
     }
 
-    fn broken(&mut self, line: u32, why: &str) {
+    fn broken(&mut self, place: Place, why: &str) {
         self.parsed.broken = true;
-        let text = format!("line {line} {why}. Correct it and save again.");
+        let text = format!("line {} {why}. Correct it and save again.", place.line);
         let bad = Diagnostic::error(Reason::UnparsableFile, ObjectRef::file(self.file), text);
-        self.parsed.problems.push(bad.at(self.file, line));
+        self.parsed.problems.push(bad.at(self.file, place));
     }
 
     /// An object, or a list of them. `of_list`: API version and kind that the list gives to entries without.
     fn object(&mut self, root: Spanned<Tree>, of_list: Option<(&str, &str)>) {
-        let line = self.line(&root);
+        let place = self.place_of(&root);
         let tree = root.value;
         if !matches!(tree, Tree::Map(_)) {
-            self.broken(line, "is not an object with apiVersion and kind");
+            self.broken(place, "is not an object with apiVersion and kind");
             return;
         }
         let usual = of_list.unwrap_or_default();
@@ -168,7 +186,7 @@ impl Reader<'_> {
         if api_version.is_empty() || kind.is_empty() {
             let text = "has no apiVersion or no kind; it is left out. Write both.";
             let bad = Diagnostic::error(Reason::InvalidObject, object, text);
-            self.parsed.problems.push(bad.at(self.file, line));
+            self.parsed.problems.push(bad.at(self.file, place));
             return;
         }
         if let Some(entry_kind) = kind.strip_suffix("List")
@@ -178,8 +196,8 @@ impl Reader<'_> {
             return;
         }
         match ObjectKind::of(&api_version, &kind) {
-            Some(kind) => self.known(kind, tree, line, object),
-            None => self.parsed.unknown.push(Unknown { api_version: api_version.into(), object, line }),
+            Some(kind) => self.known(kind, tree, place, object),
+            None => self.parsed.unknown.push(Unknown { api_version: api_version.into(), object, place }),
         }
     }
 
@@ -195,9 +213,9 @@ impl Reader<'_> {
         }
     }
 
-    fn known(&mut self, kind: ObjectKind, tree: Tree, line: u32, object: ObjectRef) {
+    fn known(&mut self, kind: ObjectKind, tree: Tree, place: Place, object: ObjectRef) {
         let fields = self.fields(&tree);
-        let origin = Origin { file: self.file.clone(), line, fields };
+        let origin = Origin { file: self.file.clone(), place, fields };
         let mut value = tree.into_value();
         let unquoted = texts_from_scalars(&mut value);
         let registration = kind.registration();
@@ -206,8 +224,8 @@ impl Reader<'_> {
         match read {
             Ok((mut read, bad)) => {
                 for bad in bad {
-                    let line = origin.line_of(&bad.path);
-                    self.parsed.problems.push(bad.diagnostic(object.clone(), false).at(self.file, line));
+                    let place = origin.place_of(&bad.path);
+                    self.parsed.problems.push(bad.diagnostic(object.clone(), false).at(self.file, place));
                 }
                 let meta = read.meta_mut();
                 meta.origin = Some(Arc::new(origin));
@@ -224,7 +242,7 @@ impl Reader<'_> {
             }
             Err(error) => {
                 let bad = error.diagnostic(object.clone(), true);
-                self.parsed.problems.push(bad.at(self.file, origin.line_of(&error.path)));
+                self.parsed.problems.push(bad.at(self.file, origin.place_of(&error.path)));
                 if !object.name.is_empty() {
                     let namespace = match (kind.namespaced(), object.namespace) {
                         (false, _) => "".into(),
@@ -236,47 +254,54 @@ impl Reader<'_> {
         }
     }
 
-    fn line(&self, at: &Spanned<Tree>) -> u32 {
-        self.first_line + (at.referenced.line() as u32).max(1)
+    fn place_of(&self, at: &Spanned<Tree>) -> Place {
+        self.place((at.referenced.line(), at.referenced.column()))
     }
 
-    /// Lines of the fields that a diagnostic may be about.
-    fn fields(&self, tree: &Tree) -> Vec<(Box<str>, u32)> {
+    /// The place in the file of a line and column of the document.
+    fn place(&self, (line, column): (u64, u64)) -> Place {
+        let count = |number: u64| u32::try_from(number.max(1)).unwrap_or(u32::MAX);
+        let columns = if line <= 1 { self.before.columns } else { 0 };
+        Place { line: self.before.lines.saturating_add(count(line)), column: columns.saturating_add(count(column)) }
+    }
+
+    /// Places of the fields that a diagnostic may be about.
+    fn fields(&self, tree: &Tree) -> Vec<(Box<str>, Place)> {
         let mut fields = Vec::new();
         if let Some(metadata) = tree.get("metadata") {
-            fields.push(("metadata".into(), self.line(metadata)));
+            fields.push(("metadata".into(), self.place_of(metadata)));
             if let Some(Spanned { value: Tree::Map(annotations), .. }) = metadata.value.get("annotations") {
                 let ours = annotations.iter().filter(|(key, _)| is_ours(key));
-                fields.extend(ours.map(|(key, at)| (format!("metadata.annotations[{key}]").into(), self.line(at))));
+                fields.extend(ours.map(|(key, at)| (format!("metadata.annotations[{key}]").into(), self.place_of(at))));
             }
         }
         if let Tree::Map(entries) = tree {
             for (key, at) in entries.iter().filter(|(key, _)| key != "metadata") {
-                self.lines_below(key, at, &mut fields);
+                self.places_below(key, at, &mut fields);
             }
         }
         fields
     }
 
-    /// Lines of a field, of the fields in it, and of those in its lists of maps.
-    fn lines_below(&self, path: &str, at: &Spanned<Tree>, fields: &mut Vec<(Box<str>, u32)>) {
-        fields.push((path.into(), self.line(at)));
-        let Tree::Map(entries) = &at.value else { return self.lines_of_list(path, at, fields) };
-        for (key, at) in entries.iter().take(MOST_LINES) {
+    /// Places of a field, of the fields in it, and of those in its lists of maps.
+    fn places_below(&self, path: &str, at: &Spanned<Tree>, fields: &mut Vec<(Box<str>, Place)>) {
+        fields.push((path.into(), self.place_of(at)));
+        let Tree::Map(entries) = &at.value else { return self.places_of_list(path, at, fields) };
+        for (key, at) in entries.iter().take(MOST_PLACES) {
             let path = format!("{path}.{key}");
-            fields.push((path.as_str().into(), self.line(at)));
-            self.lines_of_list(&path, at, fields);
+            fields.push((path.as_str().into(), self.place_of(at)));
+            self.places_of_list(&path, at, fields);
         }
     }
 
-    fn lines_of_list(&self, path: &str, at: &Spanned<Tree>, fields: &mut Vec<(Box<str>, u32)>) {
+    fn places_of_list(&self, path: &str, at: &Spanned<Tree>, fields: &mut Vec<(Box<str>, Place)>) {
         let Tree::List(list) = &at.value else { return };
-        for (i, entry) in list.iter().take(MOST_LINES).enumerate() {
+        for (i, entry) in list.iter().take(MOST_PLACES).enumerate() {
             let path = format!("{path}[{i}]");
-            fields.push((path.as_str().into(), self.line(entry)));
+            fields.push((path.as_str().into(), self.place_of(entry)));
             if let Tree::Map(entries) = &entry.value {
-                let below = entries.iter().take(MOST_LINES);
-                fields.extend(below.map(|(key, at)| (format!("{path}.{key}").into(), self.line(at))));
+                let below = entries.iter().take(MOST_PLACES);
+                fields.extend(below.map(|(key, at)| (format!("{path}.{key}").into(), self.place_of(at))));
             }
         }
     }

@@ -230,7 +230,7 @@ fn unwatchable(path: &Path, why: &str) -> Diagnostic {
         "cannot be watched: {why}; it is looked at every {seconds} s instead. Raise fs.inotify.max_user_watches or \
          fs.inotify.max_user_instances."
     );
-    Diagnostic::warning(Reason::UnreadableFile, ObjectRef::file(&name), text).at(&name, 0)
+    Diagnostic::warning(Reason::UnreadableFile, ObjectRef::file(&name), text).file(&name)
 }
 
 /// Whether a file that just appeared has a writer who will close it; links appear complete.

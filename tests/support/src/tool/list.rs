@@ -269,6 +269,12 @@ pub const TOOLS: &[Tool] = &[
         source: Source::Npm { folder: NPM, package: "undici" },
     },
     Tool {
+        name: "sarif-schema",
+        version: "2.1.0",
+        needed_for: "the output of `maesh analyze` against the schema of SARIF",
+        source: Source::Npm { folder: "tests/tools/sarif", package: "@microsoft/jest-sarif" },
+    },
+    Tool {
         name: "cargo-deny",
         version: "0.20.2",
         needed_for: "licences, bans and sources of third-party crates",

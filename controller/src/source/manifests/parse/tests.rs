@@ -20,7 +20,7 @@ fn a_bad_document_does_not_hide_the_others() {
     assert_eq!(ids, ["Service default/a", "Namespace n"]);
     assert!(parsed.broken);
     assert_eq!(parsed.unknown.len(), 1);
-    assert_eq!(parsed.unknown[0].line, 16);
+    assert_eq!(parsed.unknown[0].place.line, 16);
     let said = said(&parsed);
     assert_eq!(said.len(), 2, "{said:#?}");
     assert!(said[0].starts_with("f.yaml:"), "{said:#?}");
@@ -51,20 +51,21 @@ fn anchors_that_repeat_each_other_are_refused() {
 }
 
 #[test]
-fn lines_of_fields() {
+fn places_of_fields() {
     let parsed = read(
         "# first\napiVersion: v1\nkind: Service\nmetadata:\n  name: a\n  annotations:\n    maesh.containo.us/scheme: ftp\n\
          spec:\n  ports:\n  - port: 80\n    name: x\n  - name: y\n    port: 0\n",
     );
     let origin = parsed.objects[0].meta().origin.clone().unwrap();
-    for (field, line) in [
-        ("metadata.annotations[maesh.containo.us/scheme]", 7),
-        ("spec.ports[0]", 10),
-        ("spec.ports[1].port", 13),
-        ("spec.ports[1].appProtocol", 12),
-        ("kind", 3),
+    for (field, line, column) in [
+        ("metadata.annotations[maesh.containo.us/scheme]", 7, 31),
+        ("spec.ports[0]", 10, 5),
+        ("spec.ports[1].port", 13, 11),
+        ("spec.ports[1].appProtocol", 12, 5),
+        ("kind", 3, 7),
+        ("status", 2, 1),
     ] {
-        assert_eq!(origin.line_of(field), line, "{field}");
+        assert_eq!(origin.place_of(field), Place { line, column }, "{field}");
     }
 }
 
@@ -92,17 +93,22 @@ fn several_json_objects_and_directives_are_read_as_kubectl_does() {
         |name: &str| format!("{{\"apiVersion\":\"v1\",\"kind\":\"Service\",\"metadata\":{{\"name\":\"{name}\"}}}}");
     let (a, b) = (service("a"), service("b"));
     let yaml = "apiVersion: v1\nkind: Service\nmetadata: {name: c}\n";
-    for (case, text, lines) in [
-        ("one on each line", format!("{a}\n{b}\n"), vec![1, 2]),
-        ("with nothing between", format!("{a}{b}"), vec![1, 1]),
-        ("a blank line between, and YAML after it", format!("\n{a}\n\n{b}\n---\n{yaml}"), vec![2, 4, 6]),
-        ("a directive", format!("%YAML 1.1\n---\n{yaml}"), vec![3]),
-        ("YAML in braces", "{apiVersion: v1, kind: Service, metadata: {name: a}}".to_owned(), vec![1]),
+    let behind_a = u32::try_from(a.len()).unwrap() + 1;
+    for (case, text, places) in [
+        ("one on each line", format!("{a}\n{b}\n"), vec![(1, 1), (2, 1)]),
+        ("with nothing between", format!("{a}{b}"), vec![(1, 1), (1, behind_a)]),
+        (
+            "a blank line between, and YAML after it",
+            format!("\n{a}\n\n {b}\n---\n{yaml}"),
+            vec![(2, 1), (4, 2), (6, 1)],
+        ),
+        ("a directive", format!("%YAML 1.1\n---\n{yaml}"), vec![(3, 1)]),
+        ("YAML in braces", "{apiVersion: v1, kind: Service, metadata: {name: a}}".to_owned(), vec![(1, 1)]),
     ] {
         let parsed = read(&text);
         assert_eq!(said(&parsed), [""; 0], "{case}");
-        let origins = parsed.objects.iter().map(|object| object.meta().origin.as_ref().unwrap().line);
-        assert_eq!(origins.collect::<Vec<_>>(), lines, "{case}");
+        let origins = parsed.objects.iter().map(|object| object.meta().origin.as_ref().unwrap().place);
+        assert_eq!(origins.map(|place| (place.line, place.column)).collect::<Vec<_>>(), places, "{case}");
     }
     let broken = read(&format!("{a}\n{{\"kind\":"));
     assert!(broken.broken && broken.objects.is_empty(), "as a whole: {broken:?}");
