@@ -112,12 +112,16 @@ mod tests {
 
     use super::*;
 
-    /// What comes of it when the pod sends this, and closes.
+    /// What comes of it when the pod answers so, and closes.
     async fn asked(text: &str, failure: impl Future<Output = Option<String>>) -> Result<String, ForwardError> {
         let (ours, mut pod) = duplex(1024);
-        pod.write_all(text.as_bytes()).await.expect("it fits");
-        pod.shutdown().await.expect("closed");
-        exchange(ours, failure, "/api/status").await
+        let answer = async move {
+            let mut head = [0; 1024];
+            if pod.read(&mut head).await.is_ok_and(|length| length > 0) {
+                pod.write_all(text.as_bytes()).await.expect("it fits");
+            }
+        };
+        tokio::join!(exchange(ours, failure, "/api/status"), answer).0
     }
 
     #[tokio::test]
