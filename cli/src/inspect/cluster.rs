@@ -282,13 +282,15 @@ impl Cluster {
                     return self.refused(&what, forward::RIGHT, &next, &status);
                 }
                 kube::Error::UpgradeConnection(_) => (
-                    "let WebSockets through on the way to the API server, as kubectl port-forward needs them"
-                        .to_owned(),
+                    "let WebSockets through to the API server: a proxy or load balancer before it may not".to_owned(),
                     0,
                 ),
                 other => return ClusterError::Away { server: self.server.clone(), why: root_cause(&other) },
             },
-            ForwardError::Late => (logs, 504),
+            ForwardError::Late => (
+                format!("see whether it and its node are ready: kubectl -n {} get pod {pod} -o wide", self.namespace),
+                504,
+            ),
             ForwardError::Port(_) | ForwardError::Exchange(_) | ForwardError::Status(..) => (logs, 502),
         };
         ClusterError::Refused { what, why, next, code }

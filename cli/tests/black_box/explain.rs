@@ -374,18 +374,18 @@ fn a_pod_that_cannot_be_asked_is_said_with_the_next_step() {
         assert!(said, "{case}: not all of {parts:?} in\n{last}");
     };
     let needed = "ask for the right to get and create pods/portforward in namespace maesh";
-    for (case, verbs, missing) in [("no right", "", "cannot get"), ("one verb of two", "get", "cannot create")] {
+    for (case, verbs, missing) in [("no right", "delete", "cannot get"), ("one verb of two", "get", "cannot create")] {
         server.apply(&rights(verbs)).unwrap();
         await_words(case, &["pod maesh/controller (port 5380): ", missing, "\"pods/portforward\"", needed]);
     }
     server.apply(&rights("get, create")).unwrap();
     await_words("no kubelet", &["pod maesh/controller (port 5380): ", "kubectl get nodes"]);
-    for (case, address, says) in [
-        ("nothing listens", Some(Role::Controller.address()), "controller: Connection refused"),
-        ("nothing is answered", None, "no answer within 5 s through the API server"),
+    for (case, address, says, next) in [
+        ("nothing listens", Some(Role::Controller.address()), "controller: Connection refused", "logs controller"),
+        ("nothing is answered", None, "no answer within 5 s through the API server", "get pod controller -o wide"),
     ] {
         let _kubelet = Kubelet::start(&server, &NODES, &[("controller", address)]).unwrap();
-        await_words(case, &["pod maesh/controller (port 5380): ", says, "kubectl -n maesh logs controller"]);
+        await_words(case, &["pod maesh/controller (port 5380): ", says, "kubectl -n maesh ", next]);
     }
     let _kubelet = Kubelet::start(&server, &NODES, &[]).unwrap();
     await_words("a pod that its node does not have", &["pod maesh/controller (port 5380): ", "no such pod runs here"]);

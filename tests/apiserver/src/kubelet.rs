@@ -7,6 +7,7 @@ use std::{
     collections::HashMap,
     net::{IpAddr, Ipv4Addr},
     sync::Arc,
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, bail};
@@ -85,7 +86,8 @@ impl Kubelet {
 impl Drop for Kubelet {
     fn drop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
+            // So that another one may listen at once.
+            runtime.shutdown_timeout(Duration::from_secs(5));
         }
     }
 }
