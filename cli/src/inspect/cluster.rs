@@ -279,7 +279,14 @@ impl Cluster {
                         500.. => "see whether its node is ready: kubectl get nodes".to_owned(),
                         _ => logs,
                     };
-                    return self.refused(&what, forward::RIGHT, &next, &status);
+                    let mut refused = self.refused(&what, forward::RIGHT, &next, &status);
+                    if let ClusterError::Refused { why, code: 403, .. } = &mut refused
+                        && why.ends_with(':')
+                    {
+                        // An API server that asks for a second verb does not say which.
+                        *why += " you may get pods/portforward, and not create it";
+                    }
+                    return refused;
                 }
                 kube::Error::UpgradeConnection(_) => (
                     "let WebSockets through to the API server: a proxy or load balancer before it may not".to_owned(),

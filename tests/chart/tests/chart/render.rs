@@ -78,6 +78,7 @@ fn chart_refuses_values_that_it_does_not_know_or_cannot_keep() {
             ("a source without a prefix", "acl.sources[0].cidr=10.0.0.1", "acl"),
             ("a range without a prefix", "api.allowFrom={10.0.7.1}", "10.0.7.1/32 for one address"),
             ("a prefix that is too long", "api.allowFrom={10.0.7.0/33}", "\"10.0.7.0/33\" is no range of addresses"),
+            ("an address that is none", "api.allowFrom={10.0.300.0/24}", "is no range of addresses"),
             ("a name instead of a range", "api.allowFrom={office.example/24}", "is no range of addresses"),
             ("a range that is no list", "api.allowFrom=10.0.7.0/24", "allowFrom"),
             ("a stanza that nobody writes", "coredns.mode=corefile", "mode"),
