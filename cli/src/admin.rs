@@ -2,12 +2,13 @@
 //!
 //! It runs on a thread of its own, so that a scrape never waits for traffic nor traffic for a scrape. Probes are answered
 //! there; what takes longer (metrics, views) is made on another thread, for a few requests at a time. Whatever changes
-//! something (the log level) is taken from loopback addresses only. A page in somebody's browser learns nothing here
-//! ([`host`]).
+//! something (the log level) is taken from loopback addresses only. Other addresses may read probes and metrics, and the status
+//! API where they were allowed to ([`readers`]). A page in somebody's browser learns nothing here ([`host`]).
 
 mod exposition;
 mod host;
 mod page;
+mod readers;
 mod serve;
 
 use std::{
@@ -32,7 +33,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::Semaphore;
 
 use self::exposition::{Expositions, Form};
-pub use self::host::HostCheck;
+pub use self::{host::HostCheck, readers::ApiReaders};
 use crate::{logs::LogLevel, version::VERSION};
 
 /// Connections that wait to be accepted. A queue that is full makes a probe's packets wait for a second.
@@ -89,6 +90,7 @@ pub struct Admin {
     pub log_level: LogLevel,
     /// Which requests must name this machine.
     pub host_check: HostCheck,
+    readers: ApiReaders,
     workers: Semaphore,
     expositions: tokio::sync::Mutex<Expositions>,
 }
@@ -128,7 +130,7 @@ pub fn taken(address: SocketAddr, flag: &str, error: &io::Error) -> anyhow::Erro
 
 impl Admin {
     /// An endpoint that shows these metrics and is always ready.
-    pub fn new(metrics: Arc<Mutex<Registry>>, log_level: LogLevel) -> Self {
+    pub fn new(metrics: Arc<Mutex<Registry>>, log_level: LogLevel, readers: ApiReaders) -> Self {
         let build = Info::new([("version", VERSION)]);
         metrics.lock().register("maesh_build", "The version of this process, as a label; always 1", build);
         Self {
@@ -138,6 +140,7 @@ impl Admin {
             queries: BTreeMap::new(),
             log_level,
             host_check: HostCheck::FromLoopback,
+            readers,
             workers: Semaphore::new(WORKERS),
             expositions: tokio::sync::Mutex::default(),
         }
@@ -167,6 +170,9 @@ impl Admin {
 
     async fn answer(self: Arc<Self>, request: Request<Incoming>, from: SocketAddr) -> Response<Full<Bytes>> {
         let path = request.uri().path();
+        if let Err(refused) = self.readers.check(path, from.ip()) {
+            return text(StatusCode::FORBIDDEN, refused);
+        }
         if let Err(refused) = self.host_check.check(path, &request, from.ip()) {
             return text(StatusCode::FORBIDDEN, refused);
         }

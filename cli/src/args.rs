@@ -239,6 +239,15 @@ pub struct DevArgs {
     pub mesh: MeshArgs,
 }
 
+/// Who may read the status API of the admin endpoint.
+#[derive(Debug, Clone, Args)]
+pub struct ApiArgs {
+    /// Let callers with addresses in this range read the status API. Without it, only loopback addresses may, as those behind
+    /// `kubectl port-forward`; health and metrics are for everybody. Repeat it for several
+    #[arg(long, env = "MAESH_API_FROM", value_delimiter = ',', value_parser = network, value_name = "CIDR")]
+    pub api_from: Vec<IpNet>,
+}
+
 /// Where `maesh dev` and `maesh demo` listen, and how they end.
 #[derive(Debug, Clone, Args)]
 pub struct DevListenArgs {
@@ -248,6 +257,8 @@ pub struct DevListenArgs {
     /// Address of health, metrics and the status API
     #[arg(long, default_value = "127.0.0.1:5380", value_parser = socket, value_name = "ADDR")]
     pub admin: SocketAddr,
+    #[command(flatten)]
+    pub api: ApiArgs,
     /// Range of the addresses that names resolve to: HTTP Services share the first host address, the others are own
     /// addresses
     #[arg(long, default_value = "127.77.0.0/16", value_parser = network, value_name = "CIDR")]
@@ -283,6 +294,8 @@ pub struct ControllerArgs {
     /// Address of health, metrics and the status API
     #[arg(long, env = "MAESH_ADMIN", default_value = "127.0.0.1:5381", value_parser = socket, value_name = "ADDR")]
     pub admin: SocketAddr,
+    #[command(flatten)]
+    pub api: ApiArgs,
     /// Take own addresses from this range. The proxies bind them themselves: for flat networks without kube-proxy
     #[arg(long, env = "MAESH_ADDRESS_RANGE", value_parser = network, value_name = "CIDR")]
     pub address_range: Option<IpNet>,
@@ -426,6 +439,8 @@ pub struct DnsArgs {
     /// Address of health, metrics and the status API
     #[arg(long, env = "MAESH_ADMIN", default_value = "127.0.0.1:5382", value_parser = socket, value_name = "ADDR")]
     pub admin: SocketAddr,
+    #[command(flatten)]
+    pub api: ApiArgs,
     /// How long to go on answering queries after SIGTERM
     #[arg(long, env = "MAESH_LAMEDUCK", default_value = "5s", value_parser = duration::parse, value_name = "DURATION")]
     pub lameduck: Duration,
@@ -448,6 +463,8 @@ pub struct ProxyArgs {
     /// Address of health, metrics and the status API
     #[arg(long, env = "MAESH_ADMIN", default_value = "127.0.0.1:5383", value_parser = socket, value_name = "ADDR")]
     pub admin: SocketAddr,
+    #[command(flatten)]
+    pub api: ApiArgs,
     /// Address of this node, with which the proxy asks the controller for the node's zone
     #[arg(long, env = "MAESH_NODE_ADDRESS", value_name = "IP")]
     pub node_address: Option<std::net::IpAddr>,

@@ -43,7 +43,7 @@ use self::{
     print::{Entry, Printer},
 };
 use crate::{
-    admin::{self, Admin, HostCheck},
+    admin::{self, Admin, ApiReaders, HostCheck},
     args::{DemoArgs, DevArgs, DevListenArgs, MeshArgs, Output, TelemetryArgs},
     explain::views,
     logs::LogLevel,
@@ -175,7 +175,7 @@ impl Dev {
         status::register(&mut registry.lock(), &state, &server);
 
         let draining = Arc::new(AtomicBool::new(false));
-        let mut admin = Admin::new(registry, log_level);
+        let mut admin = Admin::new(registry, log_level, ApiReaders::new(&listen.api.api_from));
         admin.host_check = HostCheck::Always;
         admin.check("draining", not_draining(draining.clone()));
         admin.check("dns", status::ready(dns.ready(), "not everything was delivered to it yet"));

@@ -4,6 +4,7 @@
 //! Only reads. Every failure says what was not reached and what to do.
 
 mod cluster;
+mod forward;
 
 use std::net::SocketAddr;
 

@@ -15,7 +15,7 @@ pub enum HostCheck {
     /// Every request but probes: a `maesh dev`, on a developer's machine.
     Always,
     /// Pages and `/api`, from a loopback address: a role, which a developer reaches through a port-forward. Other callers
-    /// come through the API server, which keeps the name that it was called by itself, or are no browsers.
+    /// read these only where their addresses were allowed, and may then use any name.
     FromLoopback,
 }
 

@@ -32,8 +32,8 @@ pub struct ClusterArgs {
 /// stands right before the URL. Of https:// and tls:// only the server name is asked about: the mesh does not open TLS.
 ///
 /// Without flags it looks at the cluster of your kubeconfig or, if you have none, at the `maesh dev` on this machine. In a
-/// cluster it asks the mesh's pods through the API server, which needs the rights to `list pods` and `get pods/proxy` in
-/// the mesh's namespace.
+/// cluster it asks the mesh's pods through port-forwards of the API server, which needs the rights to `list pods` and to
+/// `get` and `create` `pods/portforward` in the mesh's namespace.
 ///
 /// Exit code: 0 if the caller is served, 1 if it is not, or if no role could be asked.
 #[derive(Debug, Clone, Args)]
@@ -92,7 +92,7 @@ pub enum AccessCommand {
 ///
 /// It asks a controller, which works it out with the code that decides. While access control is off or a dry run, it shows
 /// what would hold. Without flags it looks at the cluster of your kubeconfig or, if you have none, at the `maesh dev` on
-/// this machine.
+/// this machine. In a cluster it needs the same rights as `maesh explain`.
 ///
 /// Exit code: 0, or 1 if nobody could be asked.
 #[derive(Debug, Clone, Args)]

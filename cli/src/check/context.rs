@@ -137,7 +137,7 @@ impl Context {
         let pods = pods.as_ref().as_ref().map_err(Outcome::unread)?;
         let mut told = Vec::new();
         for pod in items(pods).iter().filter(|pod| role(pod) == role_asked && is_alive(pod)) {
-            match self.cluster.of_pod(self.namespace(), name(pod), admin_port(pod), path).await {
+            match self.cluster.of_mesh_pod(name(pod), admin_port(pod), path).await {
                 Ok(said) => told.push((name(pod).to_owned(), serde_json::from_str(&said).unwrap_or(Value::Null))),
                 Err(error) if error.code() == 403 => return Err(Outcome::unread(&error)),
                 Err(_) => {}

@@ -1,5 +1,5 @@
-//! The pods of a mesh in a cluster, asked through the API server's proxy: whoever may read pods there may ask, and
-//! nothing has to be exposed.
+//! The pods of a mesh in a cluster, asked through port-forwards of the API server: whoever may forward ports there may ask,
+//! and nothing has to be exposed.
 
 use std::time::Duration;
 
@@ -7,11 +7,15 @@ use http::Request;
 use kube::{
     Client, Config,
     config::{InClusterError, KubeConfigOptions, Kubeconfig, KubeconfigError},
+    core::Status,
 };
 use maesh_controller::api::{self, Limits};
 use serde_json::Value;
 
-use super::Role;
+use super::{
+    Role,
+    forward::{self, ForwardError},
+};
 use crate::args::ClusterArgs;
 
 /// Longest time that the API server may take for one answer.
@@ -150,7 +154,16 @@ impl Cluster {
     /// When the API server or the pod does not answer.
     pub async fn ask(&self, pod: &Pod, role: Role, path: &str) -> Result<String, ClusterError> {
         let port = pod.admin_port.unwrap_or_else(|| role.admin_port());
-        self.of_pod(&self.namespace, &pod.name, port, path).await
+        self.of_mesh_pod(&pod.name, port, path).await
+    }
+
+    /// `GET` of a path of a port of one of the mesh's pods, which sees it come from a loopback address.
+    ///
+    /// # Errors
+    /// When the API server or the pod does not answer.
+    pub async fn of_mesh_pod(&self, pod: &str, port: u16, path: &str) -> Result<String, ClusterError> {
+        let asked = forward::get(self.client(), &self.namespace, pod, port, path).await;
+        asked.map_err(|error| self.not_forwarded(pod, port, error))
     }
 
     /// `GET` of an object or a list.
@@ -165,7 +178,7 @@ impl Cluster {
         })
     }
 
-    /// `GET` of a path of a pod's port, as the API server passes it on.
+    /// `GET` of a path that a pod answers everybody, as the API server's proxy passes it on.
     ///
     /// # Errors
     /// When the API server or the pod does not answer.
@@ -242,19 +255,46 @@ impl Cluster {
             return Err(away(format!("no answer within {} s for {url}", PATIENCE.as_secs())));
         };
         answer.map_err(|error| match error {
-            kube::Error::Api(status) => ClusterError::Refused {
-                what: what.to_owned(),
-                why: status.message.trim().to_owned(),
-                next: match status.code {
-                    401 => "the API server does not know you; check the credentials of the kubeconfig".to_owned(),
-                    403 => format!("ask for the right to {right} in namespace {}", self.namespace),
-                    _ => next.to_owned(),
-                },
-                code: status.code,
-                right: right.to_owned(),
-            },
+            kube::Error::Api(status) => refused(what, (right, namespace_of(&url)), next, &status),
             other => away(root_cause(&other)),
         })
+    }
+
+    /// Why a pod did not answer through a port-forward, and what to do.
+    fn not_forwarded(&self, pod: &str, port: u16, error: ForwardError) -> ClusterError {
+        let what = format!("pod {}/{pod} (port {port})", self.namespace);
+        let logs = format!("look at it with kubectl -n {} logs {pod}", self.namespace);
+        let why = error.to_string();
+        let (next, code) = match error {
+            ForwardError::Api(error) => match *error {
+                kube::Error::Api(status) => {
+                    let next = match status.code {
+                        404 => "it was probably replaced; run the command again".to_owned(),
+                        500.. => "see whether its node is ready: kubectl get nodes".to_owned(),
+                        _ => logs,
+                    };
+                    let mut refused = refused(&what, (forward::RIGHT, Some(&self.namespace)), &next, &status);
+                    if let ClusterError::Refused { why, code: 403, .. } = &mut refused
+                        && why.ends_with(':')
+                    {
+                        // An API server that asks for a second verb does not say which.
+                        *why += " you may get pods/portforward, and not create it";
+                    }
+                    return refused;
+                }
+                kube::Error::UpgradeConnection(_) => (
+                    "let WebSockets through to the API server: a proxy or load balancer before it may not".to_owned(),
+                    0,
+                ),
+                other => return ClusterError::Away { server: self.server.clone(), why: root_cause(&other) },
+            },
+            ForwardError::Late => (
+                format!("see whether it and its node are ready: kubectl -n {} get pod {pod} -o wide", self.namespace),
+                504,
+            ),
+            ForwardError::Port(_) | ForwardError::Exchange(_) | ForwardError::Status(..) => (logs, 502),
+        };
+        ClusterError::Refused { what, why, next, code, right: String::new() }
     }
 
     /// Finds the pods of the mesh.
@@ -277,6 +317,29 @@ impl Cluster {
         }
         Ok(())
     }
+}
+
+/// What the API server refuses, and what to do: `right` is missing, in a namespace or everywhere.
+fn refused(what: &str, (right, namespace): (&str, Option<&str>), next: &str, status: &Status) -> ClusterError {
+    let place = namespace.map_or_else(|| "all namespaces".to_owned(), |name| format!("namespace {name}"));
+    ClusterError::Refused {
+        what: what.to_owned(),
+        why: status.message.trim().to_owned(),
+        next: match status.code {
+            401 => "the API server does not know you; check the credentials of the kubeconfig".to_owned(),
+            403 => format!("ask for the right to {right} in {place}"),
+            _ => next.to_owned(),
+        },
+        code: status.code,
+        right: right.to_owned(),
+    }
+}
+
+/// The namespace whose objects a path of the API is about.
+fn namespace_of(path: &str) -> Option<&str> {
+    let (_, behind) = path.split_once("/namespaces/")?;
+    let (namespace, _) = behind.split_once('/')?;
+    Some(namespace)
 }
 
 impl Pod {

@@ -21,7 +21,7 @@ use tokio::{net::TcpListener, sync::watch};
 
 use self::{duties::Duties, trust::Trust};
 use crate::{
-    admin::{self, Admin},
+    admin::{self, Admin, ApiReaders},
     args::ControllerArgs,
     explain::views,
     logs::LogLevel,
@@ -99,7 +99,7 @@ pub async fn run(args: ControllerArgs, log_level: LogLevel) -> anyhow::Result<Ex
 
     let mut registry = Registry::default();
     status::register(&mut registry, &state, &server);
-    let mut admin = Admin::new(Arc::new(Mutex::new(registry)), log_level);
+    let mut admin = Admin::new(Arc::new(Mutex::new(registry)), log_level, ApiReaders::new(&args.api.api_from));
     admin.check("synced", status::ready(state.synced(), "not every kind of object was read once"));
     admin.views = status::controller_views(&state, &server, &zone);
     if let Some(certified) = trust.certified() {

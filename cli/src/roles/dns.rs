@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 
 use crate::{
-    admin::{self, Admin},
+    admin::{self, Admin, ApiReaders},
     args::DnsArgs,
     explain::views,
     logs::LogLevel,
@@ -55,7 +55,7 @@ pub async fn run(args: DnsArgs, log_level: LogLevel) -> anyhow::Result<ExitCode>
         }
         other => other.into(),
     })?;
-    let mut admin = Admin::new(Arc::new(Mutex::new(registry)), log_level);
+    let mut admin = Admin::new(Arc::new(Mutex::new(registry)), log_level, ApiReaders::new(&args.api.api_from));
     admin.check("synced", status::ready(dns.ready(), "not everything was delivered yet, or this process is ending"));
     admin.views.insert("status", status::stream_view(stream, connected));
     admin.queries.insert("explain/dns", views::dns(dns.snapshots(), Caller::Behind));

@@ -7,7 +7,7 @@ use maesh_discovery::{Subscribed, update::Role};
 use maesh_proxy::Config;
 
 use crate::{
-    admin::{self, Admin},
+    admin::{self, Admin, ApiReaders},
     args::ProxyArgs,
     explain::views,
     logs::LogLevel,
@@ -47,7 +47,7 @@ pub async fn run(args: ProxyArgs, log_level: LogLevel) -> anyhow::Result<ExitCod
         ..defaults
     };
     let proxy = maesh_proxy::start(config, updates, interest, report, connected.clone()).await?;
-    let mut admin = Admin::new(proxy.registry(), log_level);
+    let mut admin = Admin::new(proxy.registry(), log_level, ApiReaders::new(&args.api.api_from));
     admin.check("synced", status::ready(proxy.ready(), "not everything was delivered yet, or this process is ending"));
     admin.views.insert("status", status::stream_view(stream, connected));
     admin.queries.insert("explain/proxy", views::proxy(proxy.explainer()));

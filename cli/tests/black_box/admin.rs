@@ -3,6 +3,7 @@
 
 use std::{
     io::{Read as _, Write as _},
+    net::IpAddr,
     os::unix::process::CommandExt as _,
     process::Stdio,
 };
@@ -15,6 +16,8 @@ use crate::support::{
     local::{Part, Roles},
     manifest::{save, service, slices},
 };
+use maesh_test_support::{Namespace, need_root};
+use maesh_testkube::Process;
 use serde_json::Value;
 
 #[test]
@@ -131,6 +134,64 @@ fn no_page_reads_the_admin_port_under_a_name_of_its_own() {
         ("/", "evil.example", 403),
     ] {
         assert_eq!(get(roles.admin(Part::Controller), host, path).unwrap().status, want, "{path} for {host}");
+    }
+}
+
+/// A pod can connect to every admin port. What is served is the same in the three roles and in `maesh dev`.
+#[test]
+fn other_addresses_read_only_probes_and_metrics() {
+    if !need_root() {
+        return;
+    }
+    let namespace = Namespace::new().unwrap();
+    let folder = namespace.folder().join("manifests");
+    std::fs::create_dir(&folder).unwrap();
+    let folder = folder.display().to_string();
+    let stream = ["--controller", "10.89.3.1:5390", "--insecure"];
+    let roles = [
+        (5380, &["dev", &folder, "--dns", "127.0.0.1:0"][..]),
+        (5381, &["controller", "--manifests", &folder, "--listen", "10.89.3.1:5390", "--insecure"]),
+        (5382, &[&["dns", "--id", "dns", "--listen", "10.89.2.1:53"][..], &stream].concat()),
+        (5383, &[&["proxy", "--id", "proxy", "--address", "10.89.1.1"][..], &stream].concat()),
+    ];
+    let started = roles.map(|(port, arguments)| {
+        let mut command = namespace.command(env!("CARGO_BIN_EXE_maesh"));
+        // IPv4 addresses of callers arrive as IPv6 ones.
+        command.args(arguments).args(["--admin", &format!("[::]:{port}"), "--api-from", "10.89.7.0/24"]);
+        Process::start(command, &namespace.folder().join(format!("{}.log", arguments[0]))).unwrap()
+    });
+    for ((port, arguments), process) in roles.iter().zip(&started) {
+        let role = arguments[0];
+        let ask = |from: &str, request: &str| {
+            let from: IpAddr = from.parse().unwrap();
+            let to: IpAddr = if from.is_loopback() { from } else { "10.89.3.1".parse().unwrap() };
+            let request = format!("{request} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\n\r\ninfo");
+            let answer = Client::connect_from(from, (to, *port).into()).and_then(|mut it| it.send(request.as_bytes()));
+            answer.map(|answer| (answer.status, answer.body))
+        };
+        let check = || {
+            crate::support::await_condition(&format!("{role} is ready: {}", process.last_words()), || {
+                ask("10.89.8.1", "GET /readyz").is_ok_and(|(status, _)| status == 200).then_some(())
+            });
+            for (from, request, want, says) in [
+                ("10.89.8.1", "GET /livez", 200, "ok"),
+                ("10.89.8.1", "GET /metrics", 200, "maesh_build_info"),
+                ("10.89.8.1", "GET /", 403, "10.89.8.1"),
+                ("10.89.8.1", "GET /api", 403, "kubectl port-forward"),
+                ("10.89.8.1", "GET /api/status", 403, "--api-from"),
+                ("10.89.8.1", "GET /nothing", 403, "--api-from"),
+                ("10.89.8.1", "PUT /api/log-level", 403, "--api-from"),
+                ("10.89.7.1", "GET /", 200, "<h1>maesh"),
+                ("10.89.7.1", "GET /api/status", 200, "\"version\""),
+                ("10.89.7.1", "PUT /api/log-level", 403, "from a loopback address only"),
+                ("127.0.0.1", "GET /api/status", 200, "\"version\""),
+                ("127.0.0.1", "PUT /api/log-level", 200, "info"),
+            ] {
+                let (status, body) = ask(from, request).unwrap();
+                assert!(status == want && body.contains(says), "{role}: {request} from {from}: {status} {body}");
+            }
+        };
+        namespace.run(check).unwrap();
     }
 }
 

@@ -11,7 +11,7 @@ use std::{collections::BTreeMap, path::PathBuf, process::Command};
 use crate::support::{await_condition, http::get};
 use maesh_controller::duties::stanza::{Stanza, add};
 use maesh_test_support::need_tool;
-use maesh_testkube::{ApiServer, Process};
+use maesh_testkube::{ApiServer, Kubelet, Process};
 use serde_json::Value;
 
 /// Address of the one CoreDNS, a pod.
@@ -20,6 +20,9 @@ const COREDNS: &str = "10.89.4.1";
 const CLUSTER_DNS: &str = "10.96.0.10";
 /// Address of the mesh's DNS Service.
 const MESH_DNS: &str = "10.96.0.53";
+
+/// The pods of the mesh, and their addresses.
+const PODS: [(&str, &str); 3] = [("controller-1", "10.89.3.1"), ("dns-1", "10.89.2.1"), ("proxy-1", "10.89.1.1")];
 
 /// Results by check, and the exit code.
 struct Report {
@@ -222,6 +225,7 @@ fn daemon(namespace: &str, name: &str, label: &str) -> String {
 struct Installed {
     server: ApiServer,
     corefile: PathBuf,
+    _kubelet: Kubelet,
     _controller: Process,
     _dns: Process,
     proxy: Option<Process>,
@@ -235,10 +239,12 @@ impl Installed {
             server.namespace().make_local(&format!("{address}/32")).unwrap();
         }
         server.apply(&objects()).unwrap();
-        for (pod, address) in [("controller-1", "10.89.3.1"), ("dns-1", "10.89.2.1"), ("proxy-1", "10.89.1.1")] {
+        for (pod, address) in PODS {
             tell_status(&server, "maesh", pod, address, true);
         }
         tell_status(&server, "kube-system", "coredns-1", COREDNS, true);
+        let pods = PODS.map(|(pod, address)| (pod, Some(address.parse().unwrap())));
+        let kubelet = Kubelet::start(&server, &[("n1", "10.89.5.1".parse().unwrap())], &pods).unwrap();
         let start = |name: &str, arguments: &[&str]| {
             let mut command = server.namespace().command(env!("CARGO_BIN_EXE_maesh"));
             command.args(arguments);
@@ -257,7 +263,8 @@ impl Installed {
         command.arg("-conf").arg(&corefile);
         let coredns = Process::start(command, &folder.join("coredns.log")).unwrap();
         let proxy = Some(start_proxy(&server));
-        let installed = Self { server, corefile, _controller: controller, _dns: dns, proxy, _coredns: coredns };
+        let (_kubelet, _controller, _dns, _coredns) = (kubelet, controller, dns, coredns);
+        let installed = Self { server, corefile, _kubelet, _controller, _dns, proxy, _coredns };
         installed.await_ready();
         installed
     }

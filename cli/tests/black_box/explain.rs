@@ -1,8 +1,8 @@
-//! `maesh explain` from outside: from a `maesh dev`, and from a cluster through the proxy of a real API server.
+//! `maesh explain` from outside: from a `maesh dev`, and from a cluster through port-forwards of a real API server.
 #![allow(clippy::unwrap_used, reason = "a test ends where something is missing")]
 
 use std::{
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     process::Command,
 };
 
@@ -16,7 +16,7 @@ use crate::support::{
     roles::{Mesh, Role},
 };
 use hickory_proto::rr::RecordType;
-use maesh_testkube::ApiServer;
+use maesh_testkube::{ApiServer, Kubelet};
 use serde_json::Value;
 
 const POD: &str = "---\napiVersion: v1\nkind: Pod\nmetadata: {name: client, namespace: shop}\nspec: {serviceAccountName: \
@@ -230,7 +230,7 @@ fn questions_to_the_admin_endpoint_are_bounded() {
     }
 }
 
-/// The pods of the mesh, as a cluster has them: the API server's proxy finds the processes at these addresses.
+/// The pods of the mesh, as a cluster has them.
 fn pods() -> String {
     let mut text = "apiVersion: v1\nkind: Namespace\nmetadata: {name: maesh}\n".to_owned();
     for (role, name, component, node) in PODS {
@@ -251,6 +251,10 @@ const PODS: [(Role, &str, &str, &str); 5] = [
     (Role::Proxy1, "proxy-1", "proxy", "n1"),
     (Role::Proxy2, "proxy-2", "proxy", "n2"),
 ];
+
+/// The nodes, and their addresses.
+const NODES: [(&str, IpAddr); 2] =
+    [("n1", IpAddr::V4(Ipv4Addr::new(10, 89, 4, 1))), ("n2", IpAddr::V4(Ipv4Addr::new(10, 89, 4, 2)))];
 
 fn tell_status(server: &ApiServer, namespace: &str, pod: &str, address: IpAddr) {
     let status = format!(
@@ -286,6 +290,7 @@ fn a_cluster_explains_through_its_api_server() {
     for (role, pod, ..) in PODS {
         tell_status(&server, "maesh", pod, role.address());
     }
+    let _kubelet = Kubelet::start(&server, &NODES, &PODS.map(|(role, pod, ..)| (pod, Some(role.address())))).unwrap();
     let explain = |arguments: &[&str]| {
         let mut command = server.namespace().command(env!("CARGO_BIN_EXE_maesh"));
         command.args(["explain", "web.shop.maesh"]).args(arguments).arg("--kubeconfig").arg(server.kubeconfig());
@@ -295,7 +300,8 @@ fn a_cluster_explains_through_its_api_server() {
     let (code, text) = explain(&[]);
     assert_eq!(code, Some(1), "{text}");
     for pod in ["controller", "dns-1", "dns-2"] {
-        assert!(text.contains(&format!("pod maesh/{pod} (port 5380)")), "{text}");
+        let says = format!("pod maesh/{pod} (port 5380): error forwarding port 5380 to pod {pod}: Connection refused");
+        assert!(text.contains(&says), "{text}");
     }
 
     let _mesh = server.namespace().run(|| {
@@ -337,4 +343,61 @@ fn a_cluster_explains_through_its_api_server() {
     command.args(["explain", "web.shop.maesh", "--kubeconfig"]).arg(nobody);
     let (code, text) = run(command);
     assert!(code == Some(1) && text.contains("ask for the right to list pods"), "{text}");
+}
+
+/// Rights in the namespace of the mesh: to list pods, and these on port-forwards.
+fn rights(verbs: &str) -> String {
+    format!(
+        "apiVersion: rbac.authorization.k8s.io/v1\nkind: Role\nmetadata: {{name: viewer, namespace: maesh}}\nrules:\n\
+         - {{apiGroups: [\"\"], resources: [pods], verbs: [list]}}\n\
+         - {{apiGroups: [\"\"], resources: [pods/portforward], verbs: [{verbs}]}}\n---\n\
+         apiVersion: rbac.authorization.k8s.io/v1\nkind: RoleBinding\nmetadata: {{name: viewer, namespace: maesh}}\n\
+         roleRef: {{apiGroup: rbac.authorization.k8s.io, kind: Role, name: viewer}}\n\
+         subjects: [{{apiGroup: rbac.authorization.k8s.io, kind: User, name: viewer}}]\n"
+    )
+}
+
+/// Every way in which a port-forward fails is said with the pod and what to do.
+#[test]
+fn a_pod_that_cannot_be_asked_is_said_with_the_next_step() {
+    let Some(server) = ApiServer::start_or_skip() else { return };
+    server.apply(&nodes()).unwrap();
+    server.apply(&pods()).unwrap();
+    let viewer = server.kubeconfig_for("viewer", &[]).unwrap();
+    // It asks one controller, the first by name.
+    let matrix = || {
+        let mut command = server.namespace().command(env!("CARGO_BIN_EXE_maesh"));
+        command.args(["access", "matrix", "--kubeconfig"]).arg(&viewer);
+        let (code, text) = run(command);
+        assert_eq!(code, Some(1), "{text}");
+        text
+    };
+    let await_words = |case: &str, parts: &[&str]| {
+        let mut last = String::new();
+        // The API server notices rights and nodes a little later.
+        let said = maesh_test_support::until(PATIENCE, || {
+            last = matrix();
+            parts.iter().all(|part| last.contains(part))
+        });
+        assert!(said, "{case}: not all of {parts:?} in\n{last}");
+    };
+    let needed = "ask for the right to get and create pods/portforward in namespace maesh";
+    for (case, verbs, missing) in [
+        ("no right", "delete", "cannot get resource \"pods/portforward\""),
+        ("one verb of two", "get", "you may get pods/portforward, and not create it"),
+    ] {
+        server.apply(&rights(verbs)).unwrap();
+        await_words(case, &["pod maesh/controller (port 5380): ", missing, needed]);
+    }
+    server.apply(&rights("get, create")).unwrap();
+    await_words("no kubelet", &["pod maesh/controller (port 5380): ", "kubectl get nodes"]);
+    for (case, address, says, next) in [
+        ("nothing listens", Some(Role::Controller.address()), "controller: Connection refused", "logs controller"),
+        ("nothing is answered", None, "no answer within 5 s through the API server", "get pod controller -o wide"),
+    ] {
+        let _kubelet = Kubelet::start(&server, &NODES, &[("controller", address)]).unwrap();
+        await_words(case, &["pod maesh/controller (port 5380): ", says, "kubectl -n maesh ", next]);
+    }
+    let _kubelet = Kubelet::start(&server, &NODES, &[]).unwrap();
+    await_words("a pod that its node does not have", &["pod maesh/controller (port 5380): ", "no such pod runs here"]);
 }

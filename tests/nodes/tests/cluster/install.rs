@@ -44,6 +44,16 @@ fn cluster_install_is_quick_and_names_lead_to_the_proxy_on_the_callers_node() {
     for caller in &callers {
         every_protocol(&cluster, caller);
     }
+    // The API server passes this on from an address of its own. Commands forward ports instead.
+    for (role, port) in [("controller", 5381), ("dns", 5382), ("proxy", 5383)] {
+        let pod = &cluster.mesh_pods(role)[0].name;
+        let get = |path: &str| {
+            cluster.kube.run(&format!("get --raw=/api/v1/namespaces/{MESH}/pods/{pod}:{port}/proxy{path}"))
+        };
+        assert!(get("/metrics").unwrap().contains("maesh_build_info"), "{pod}");
+        let refused = get("/api/status").unwrap_err().to_string();
+        assert!(refused.contains("from a loopback address"), "{pod}: {refused}");
+    }
     // `maesh check` from inside the cluster; it fails when one check does.
     helm(&cluster.kube, &["test", MESH, "--timeout=200s"]).unwrap();
     for caller in &cluster.pods("callers", "caller-glibc") {

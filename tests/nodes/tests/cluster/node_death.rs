@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use maesh_test_support::until;
 use maesh_testcluster::load::{Counts, Request, now};
-use maesh_testcluster::{CutOff, MESH};
+use maesh_testcluster::{CutOff, MESH, chart};
 use serde_json::Value;
 
-use crate::shared::{Cluster, PATIENCE, Pod, our_cluster};
+use crate::shared::{Cluster, PATIENCE, Pod, VALUES, our_cluster};
 use crate::under_load::{Load, PLANS};
 
 /// Longest time until dns answers nobody with the node's proxy, in milliseconds.
@@ -22,6 +22,9 @@ const HEARD: u64 = 2_000;
 
 /// After this time a proxy gives a connection up that is not answered, in microseconds.
 const CONNECT: u64 = 5_000_000;
+
+/// Lets the API server, whose address is that of [`ANYBODY`], read what dns says of its answers.
+const ALLOWED: &str = "api.allowFrom={10.89.0.1/32}";
 
 /// An address of no pod and of no node with a proxy: it is answered with some of all proxies.
 const ANYBODY: &str = "10.89.0.1";
@@ -72,7 +75,9 @@ fn on(node: &str, pods: Vec<Pod>) -> Pod {
 #[ignore = "long: a node is cut off until Kubernetes has noticed"]
 fn cluster_callers_on_other_nodes_go_on_when_a_node_dies() {
     let Some(cluster) = our_cluster() else { return };
-    cluster.with_mesh();
+    cluster.without_mesh();
+    chart(&cluster.kube, "install", &[&VALUES[..], &[ALLOWED]].concat()).unwrap();
+    cluster.mesh_settled();
     cluster.with_stanza();
     let backends = cluster.pods("shop", "web");
     let node = backends.last().expect("a backend").node.clone();
@@ -103,6 +108,7 @@ fn cluster_callers_on_other_nodes_go_on_when_a_node_dies() {
         cluster.kube.settled("callers", "daemonset/load", PATIENCE).unwrap();
     });
     let report = load.end();
+    cluster.without_mesh();
 
     let elsewhere: Vec<Request> = report.requests.into_iter().filter(|request| request.asker != node).collect();
     let unnoticed = Counts::of(&elsewhere, cut..marked + HEARD);
