@@ -6,6 +6,13 @@
 {{- else }}{{ printf "%s-%s" .Release.Name $name | trunc 40 | trimSuffix "-" }}{{ end }}
 {{- end }}
 
+{{/* Refuses `acl: true`, which Traefik Mesh had, before anything reads what is below it. */}}
+{{- define "maesh.aclIsMap" -}}
+{{- if not (kindIs "map" .Values.acl) }}
+{{- fail (printf "acl: %v is not how access control is turned on; set acl.enabled to %v" .Values.acl .Values.acl) }}
+{{- end }}
+{{- end }}
+
 {{/* Labels that select pods. They must never change: selectors are immutable, and commands find the mesh by these labels.
      Takes (list context role). */}}
 {{- define "maesh.selector" -}}
