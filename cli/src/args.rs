@@ -6,6 +6,7 @@ mod asked;
 mod cluster_dns;
 mod defaults;
 mod inspect;
+mod lists;
 mod own;
 #[cfg(test)]
 mod page;
@@ -26,6 +27,7 @@ pub use inspect::{
     PrintObjectsArgs,
 };
 use ipnet::IpNet;
+pub use lists::{GetArgs, ListOutput, Listed, StatusArgs, StatusOutput};
 use maesh_compiler::compile::PORTS_PER_NAMESPACE;
 use maesh_config::{
     Zone, duration,
@@ -65,6 +67,8 @@ pub enum Command {
     Explain(ExplainArgs),
     Access(AccessArgs),
     Check(CheckArgs),
+    Status(StatusArgs),
+    Get(GetArgs),
     Print(PrintObjectsArgs),
     /// Role: watch the cluster and send configuration to dns and the proxies
     Controller(Box<ControllerArgs>),

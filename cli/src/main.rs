@@ -14,6 +14,8 @@ mod demo;
 mod dev;
 mod explain;
 mod fetch;
+mod get;
+mod health;
 mod inspect;
 mod logs;
 #[cfg(target_arch = "x86_64")]
@@ -27,6 +29,7 @@ mod status;
 mod terminal;
 mod uninstall;
 mod version;
+mod yaml;
 
 use std::process::ExitCode;
 
@@ -59,6 +62,8 @@ fn main() -> ExitCode {
         Command::Explain(args) => block_on(explain::run(args)),
         Command::Access(args) => block_on(access::run(args)),
         Command::Check(args) => block_on(check::run(args)),
+        Command::Status(args) => block_on(health::run(args)),
+        Command::Get(args) => block_on(get::run(args)),
         Command::Print(args) => match args.command {
             PrintCommand::NetworkPolicy(args) => block_on(network_policy::run(args)),
         },
