@@ -26,11 +26,13 @@ use crate::{
 /// Lists what was asked for.
 pub async fn run(args: GetArgs) -> anyhow::Result<ExitCode> {
     let wanted = Wanted::of(&args).unwrap_or_else(|why| refuse_combination("get", &why));
-    let mesh = Mesh::of(args.admin, &args.cluster()).await;
-    let mesh = mesh.with_context(|| match args.admin {
-        Some(admin) => format!("looking for the `maesh dev` at {admin} (--admin)"),
-        None => format!("looking for the mesh in namespace {} (--mesh-namespace)", args.mesh_namespace),
-    })?;
+    let mut mesh = Mesh::of(args.admin, &args.cluster()).await;
+    if args.admin.is_none() {
+        // Elsewhere -n is the namespace of the mesh, and what was found nowhere says so.
+        mesh = mesh
+            .with_context(|| format!("looking for the mesh in namespace {} (--mesh-namespace)", args.mesh_namespace));
+    }
+    let mesh = mesh?;
     let items = collect::collect(&mesh, args.what, &wanted).await?;
     if items.is_empty() && !collect::may_be_empty(&mesh, args.what, &wanted).await? {
         bail!("{}", wanted.not_found(args.what));

@@ -68,17 +68,14 @@ impl Wanted {
         let place = self.namespace.as_ref().map_or_else(String::new, |namespace| format!(" in namespace {namespace}"));
         let list = what.as_str();
         match what {
-            Listed::Services | Listed::Routes => {
-                format!(
-                    "no Service {name} is in the mesh{place}; `maesh get services -A` lists all, `maesh explain` says why one is not"
-                )
-            }
+            Listed::Services | Listed::Routes => format!(
+                "no Service {name} is in the mesh{place}; `maesh get services` lists all, `maesh explain` says why one is not"
+            ),
             Listed::Proxies => format!("no proxy {name} is connected; `maesh get {list}` lists all"),
-            Listed::Diagnostics => {
-                format!(
-                    "no object {name} has a diagnostic{place}, and no Service of this name is in the mesh; `maesh get {list}` lists all"
-                )
-            }
+            Listed::Diagnostics => format!(
+                "no object {name} has a diagnostic{place}, and no Service of this name is in the mesh; `maesh get {list}` \
+                 lists all"
+            ),
         }
     }
 
@@ -260,7 +257,11 @@ mod tests {
 
     #[test]
     fn the_controller_of_a_proxy_counts() {
-        let one = |id: &str, elsewhere: bool, acknowledged: u64| json!({ "id": id, "role": "proxy", "elsewhere": elsewhere, "acknowledged": acknowledged });
+        let one = |id: &str, elsewhere: bool, acknowledged: u64| {
+            json!({
+                "id": id, "role": "proxy", "elsewhere": elsewhere, "acknowledged": acknowledged,
+            })
+        };
         let here = vec![one("b", false, 7), one("a", true, 0)];
         let there = vec![one("a", false, 9), one("b", true, 0), one("c", true, 0)];
         let want = vec![one("a", false, 9), one("b", false, 7), one("c", true, 0)];
@@ -274,7 +275,10 @@ mod tests {
 
     #[test]
     fn diagnostics_by_object() {
-        let item = |kind: &str, namespace: Value, name: &str| json!({ "severity": "warning", "diagnostic": { "object": { "kind": kind, "namespace": namespace, "name": name } } });
+        let item = |kind: &str, namespace: Value, name: &str| {
+            let object = json!({ "kind": kind, "namespace": namespace, "name": name });
+            json!({ "severity": "warning", "diagnostic": { "object": object } })
+        };
         let all = [
             item("Service", json!("shop"), "web"),
             item("EndpointSlice", json!("pay"), "web"),

@@ -91,12 +91,12 @@ impl Object {
 /// # Errors
 /// When an item is not as this version knows it.
 pub fn table(what: Listed, items: &[Value], wide: bool) -> serde_json::Result<Table> {
-    match what {
+    Ok(match what {
         Listed::Services => services(&read(items)?, wide),
         Listed::Routes => routes(&read(items)?, wide),
         Listed::Proxies => proxies(&read(items)?, wide),
         Listed::Diagnostics => diagnostics(&read(items)?, wide),
-    }
+    })
 }
 
 /// What an item is called: what `maesh get` and `maesh explain` take as a name.
@@ -119,7 +119,7 @@ fn read<'a, T: Deserialize<'a>>(items: &'a [Value]) -> serde_json::Result<Vec<T>
     items.iter().map(T::deserialize).collect()
 }
 
-fn services(rows: &[ServiceRow], wide: bool) -> serde_json::Result<Table> {
+fn services(rows: &[ServiceRow], wide: bool) -> Table {
     let mut headers = vec!["NAME", "ADDRESS", "PORTS", "ENDPOINTS", "BYPASS"];
     headers.extend(wide.then_some("SERVICE"));
     let mut table = Table::new(headers);
@@ -129,7 +129,7 @@ fn services(rows: &[ServiceRow], wide: bool) -> serde_json::Result<Table> {
         let cells = [row.name.clone(), address, ports, endpoints(&row.ports), yes(row.bypass)];
         table.row(cells.into_iter().chain(wide.then(|| row.service.clone())));
     }
-    Ok(table)
+    table
 }
 
 fn of_port(port: &PortRow, wide: bool) -> String {
@@ -151,10 +151,8 @@ fn endpoints(ports: &[PortRow]) -> String {
     counts.join(", ")
 }
 
-fn routes(rows: &[RouteSeen], wide: bool) -> serde_json::Result<Table> {
-    let mut headers = vec!["SERVICE", "PORT", "ORIGIN", "RULE"];
-    headers.push("BACKENDS");
-    let mut table = Table::new(headers);
+fn routes(rows: &[RouteSeen], wide: bool) -> Table {
+    let mut table = Table::new(["SERVICE", "PORT", "ORIGIN", "RULE", "BACKENDS"]);
     for row in rows {
         let origin = match (&*row.origin.kind, wide) {
             ("annotation", false) => "annotation".to_owned(),
@@ -164,7 +162,7 @@ fn routes(rows: &[RouteSeen], wide: bool) -> serde_json::Result<Table> {
         let port = format!("{}/{}", row.port, row.protocol);
         table.row([row.service.clone(), port, origin, cut(rule, wide), backends(&row.backends)]);
     }
-    Ok(table)
+    table
 }
 
 /// Each with its weight, where there is a choice.
@@ -176,7 +174,7 @@ fn backends(backends: &[RouteBackend]) -> String {
     list(backends.iter().map(one))
 }
 
-fn proxies(rows: &[SubscriberRow], wide: bool) -> serde_json::Result<Table> {
+fn proxies(rows: &[SubscriberRow], wide: bool) -> Table {
     let mut headers = vec!["NAME", "NODE", "ADDRESS", "VERSION", "READY", "REVISION", "FAILED", "REJECTED"];
     headers.extend(wide.then_some(["LISTENING", "WHY"]).into_iter().flatten());
     let mut table = Table::new(headers);
@@ -196,7 +194,7 @@ fn proxies(rows: &[SubscriberRow], wide: bool) -> serde_json::Result<Table> {
         let more = wide.then(|| [row.listening.to_string(), why(row)]);
         table.row(cells.into_iter().chain(more.into_iter().flatten()));
     }
-    Ok(table)
+    table
 }
 
 fn why(row: &SubscriberRow) -> String {
@@ -205,7 +203,7 @@ fn why(row: &SubscriberRow) -> String {
     failed.chain(rejected).collect::<Vec<_>>().join("; ")
 }
 
-fn diagnostics(rows: &[DiagnosticRow], wide: bool) -> serde_json::Result<Table> {
+fn diagnostics(rows: &[DiagnosticRow], wide: bool) -> Table {
     let mut headers = vec!["SEVERITY", "OBJECT", "FIELD", "VALUE", "USING"];
     headers.extend(wide.then_some(["REASON", "PLACE"]).into_iter().flatten());
     headers.push("MESSAGE");
@@ -220,7 +218,7 @@ fn diagnostics(rows: &[DiagnosticRow], wide: bool) -> serde_json::Result<Table> 
         let message = found.message.split_once(": ").map_or(&*found.message, |(_, text)| text).to_owned();
         table.row(cells.into_iter().chain(more.into_iter().flatten()).chain([message]));
     }
-    Ok(table)
+    table
 }
 
 fn place(found: &Found) -> String {
@@ -256,7 +254,11 @@ mod tests {
 
     #[test]
     fn services_for_people() {
-        let port = |name: Value, port: u16, listen: u16, ready: Value, all: Value| json!({ "name": name, "port": port, "listen": listen, "protocol": "http", "readyEndpoints": ready, "endpoints": all });
+        let port = |name: Value, port: u16, listen: u16, ready: Value, all: Value| {
+            json!({
+                "name": name, "port": port, "listen": listen, "protocol": "http", "readyEndpoints": ready, "endpoints": all,
+            })
+        };
         let items = json!([
             {
                 "service": "shop/web", "name": "web.shop.maesh", "address": "127.77.0.1", "bypass": false,

@@ -115,7 +115,8 @@ fn lists_are_narrowed_and_printed_in_other_forms() {
         (&["service", "web.shop.maesh"], &["shop/web"]),
         (&["route"], &["shop/api", "shop/web"]),
         (&["routes", "api"], &["shop/api"]),
-        (&["proxy"], &["proxy"]),
+        (&["proxy"], &["maesh-dev"]),
+        (&["proxy", "maesh-dev"], &["maesh-dev"]),
         (&["diag", "shop/web"], &["shop/web"]),
         (&["diagnostics", "-n", "shop"], &["shop/web"]),
     ] {
