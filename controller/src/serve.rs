@@ -276,7 +276,7 @@ impl Asker {
         self.inputs.send(Input::Asked(Asked::Routes(part.items, answer))).await.map_err(|_| Unanswered::Ended)?;
         let list = answered.await.map_err(|_| Unanswered::Ended)?;
         // Where a part became too large, it ends earlier.
-        let next = list.next.or(part.next.as_ref().map(ToString::to_string));
+        let next = list.next.or_else(|| part.next.as_ref().map(ToString::to_string));
         Ok(RouteList { next, ..list })
     }
 }

@@ -341,7 +341,7 @@ fn a_cluster_explains_through_its_api_server() {
     }
     assert_eq!(maesh(&["get", "proxies", "-o", "name"]), (Some(0), "proxy-1\nproxy-2\n".to_owned()));
     let (_, text) = maesh(&["get", "services", "-n", "shop", "--no-headers"]);
-    assert_eq!(text.split_whitespace().collect::<Vec<_>>(), ["web.shop.maesh", "by", "node", "8080/http", "1/1", "no"]);
+    assert_eq!(text.split_whitespace().collect::<Vec<_>>(), ["web.shop.maesh", "10.89.77.1", "8080/http", "1/1", "no"]);
     let (code, text) = maesh(&["get", "services", "--mesh-namespace", "shop"]);
     assert!(code == Some(1) && text.contains("looking for the mesh in namespace shop (--mesh-namespace)"), "{text}");
 

@@ -227,3 +227,30 @@ fn every_path_of_the_document_is_one_of_some_process() {
     let asked: BTreeSet<String> = QUESTIONS.iter().map(|(path, _)| (*path).to_owned()).collect();
     assert_eq!(asked, written);
 }
+
+/// A schema that takes any further field, or asks for none, would take answers that are not as it says.
+#[test]
+fn schemas_are_strict() {
+    let document = Document::read();
+    let mut rest: Vec<(&str, &Value)> =
+        vec![("paths", &document.0["paths"]), ("schemas", &document.0["components"]["schemas"])];
+    let mut looked_at = 0;
+    while let Some((name, value)) = rest.pop() {
+        if value["properties"].is_object() && value["type"] == "object" {
+            let fields: BTreeSet<_> = value["properties"].as_object().unwrap().keys().collect();
+            let required = value["required"].as_array().unwrap().iter().map(|field| field.as_str().unwrap());
+            assert_eq!(value["additionalProperties"], false, "{name}");
+            assert!(
+                required.clone().count() > 0 && required.into_iter().all(|it| fields.contains(&it.to_owned())),
+                "{name}"
+            );
+            looked_at += 1;
+        }
+        match value {
+            Value::Object(fields) => rest.extend(fields.iter().map(|(name, value)| (name.as_str(), value))),
+            Value::Array(items) => rest.extend(items.iter().map(|value| (name, value))),
+            _ => {}
+        }
+    }
+    assert!(looked_at > 40, "{looked_at}");
+}
