@@ -141,7 +141,7 @@ pub async fn may_be_empty(mesh: &Mesh, what: Listed, wanted: &Wanted) -> anyhow:
         return Ok(false);
     }
     let (of, alone) = name.split_once('/').map_or((None, name.as_str()), |(of, alone)| (Some(of), alone));
-    let namespace = wanted.namespace.clone().or(of.map(str::to_owned));
+    let namespace = wanted.namespace.clone().or_else(|| of.map(str::to_owned));
     let service = Wanted { namespace, name: Some(alone.to_owned()) };
     Ok(!list(mesh, views::SERVICES, "services", &service.query()).await?.is_empty())
 }

@@ -29,7 +29,7 @@ pub fn judge(seen: &Seen) -> Report {
         connected.iter().filter(|(_, one)| one.row.role == role).map(|(id, one)| (*id, one)).collect()
     };
     // Any of them knows the objects; the one that leads says what others read of it too.
-    let told = said.iter().find(|said| said.leads == Some(true)).or(said.first());
+    let told = said.iter().find(|said| said.leads == Some(true)).or_else(|| said.first());
     let status = told.map(|said| said.status.clone()).unwrap_or_default();
     let stanza = said.iter().find(|said| said.leads == Some(true)).and_then(|said| said.stanza.clone());
     let mut report = Report {
@@ -130,7 +130,7 @@ fn problems(report: &Report, dev: bool) -> Vec<Problem> {
     }
     match report.stanza.as_ref().map(|stanza| (&*stanza.phase, &stanza.message)) {
         Some(("blocked" | "reverted", why)) => {
-            say(format!("the stanza in the cluster's DNS is not in force: {why}"), CHECK)
+            say(format!("the stanza in the cluster's DNS is not in force: {why}"), CHECK);
         }
         Some(("written", why)) => {
             say(
