@@ -7,6 +7,7 @@
 
 mod exposition;
 mod host;
+mod openapi;
 mod page;
 mod readers;
 mod serve;
@@ -250,6 +251,10 @@ impl Admin {
             }
             "/api" | "/api/" => json_answer(&json!({ "paths": self.paths(), "queries": self.query_paths() })),
             "/api/log-level" => json_answer(&json!({ "level": self.log_level.get() })),
+            "/api/openapi.json" => match openapi::document() {
+                Ok(document) => json_answer(&document),
+                Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
+            },
             path => match path.strip_prefix("/api/").and_then(|name| self.views.get(name)) {
                 Some(view) => json_answer(&view()),
                 None => text(StatusCode::NOT_FOUND, "not found; see /, /livez, /readyz, /metrics, /api\n"),
@@ -266,7 +271,7 @@ impl Admin {
     }
 
     fn paths(&self) -> Vec<String> {
-        self.views.keys().copied().chain(["log-level"]).map(|name| format!("/api/{name}")).collect()
+        self.views.keys().copied().chain(["log-level", "openapi.json"]).map(|name| format!("/api/{name}")).collect()
     }
 
     fn query_paths(&self) -> Vec<String> {

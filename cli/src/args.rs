@@ -7,6 +7,7 @@ mod asked;
 mod cluster_dns;
 mod defaults;
 mod inspect;
+mod lists;
 mod own;
 #[cfg(test)]
 mod page;
@@ -28,6 +29,7 @@ pub use inspect::{
     PrintCommand, PrintObjectsArgs,
 };
 use ipnet::IpNet;
+pub use lists::{GetArgs, ListOutput, Listed, StatusArgs, StatusOutput};
 use maesh_compiler::compile::PORTS_PER_NAMESPACE;
 use maesh_config::{
     Zone, duration,
@@ -69,6 +71,8 @@ pub enum Command {
     Access(AccessArgs),
     Analyze(AnalyzeArgs),
     Check(CheckArgs),
+    Status(StatusArgs),
+    Get(GetArgs),
     Print(PrintObjectsArgs),
     /// Role: watch the cluster and send configuration to dns and the proxies
     Controller(Box<ControllerArgs>),

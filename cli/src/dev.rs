@@ -46,6 +46,7 @@ use crate::{
     admin::{self, Admin, ApiReaders, HostCheck},
     args::{DemoArgs, DevArgs, DevListenArgs, MeshArgs, Output, TelemetryArgs},
     explain::views,
+    get,
     logs::LogLevel,
     mesh, open_files,
     signals::Signals,
@@ -183,6 +184,7 @@ impl Dev {
         admin.views = status::controller_views(&state, &server, &zone);
         // Here callers ask us themselves, without the cluster's DNS between.
         admin.queries = views::all(controller.asker(), dns.snapshots(), Caller::Direct, proxy.explainer());
+        admin.queries.extend(get::views::all(state.clone(), controller.asker(), zone.clone()));
         let admin_address = admin.serve(admin_listener)?;
         let dns_address = dns.addresses().first().copied().context("dns has no address")?;
         Ok(Self {

@@ -15,6 +15,8 @@ mod demo;
 mod dev;
 mod explain;
 mod fetch;
+mod get;
+mod health;
 mod inspect;
 mod logs;
 #[cfg(target_arch = "x86_64")]
@@ -28,6 +30,7 @@ mod status;
 mod terminal;
 mod uninstall;
 mod version;
+mod yaml;
 
 use std::process::ExitCode;
 
@@ -61,6 +64,8 @@ fn main() -> ExitCode {
         Command::Access(args) => block_on(access::run(args)),
         Command::Analyze(args) => block_on(analyze::run(args)),
         Command::Check(args) => block_on(check::run(args)),
+        Command::Status(args) => block_on(health::run(args)),
+        Command::Get(args) => block_on(get::run(args)),
         Command::Print(args) => match args.command {
             PrintCommand::NetworkPolicy(args) => block_on(network_policy::run(args)),
         },

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use maesh_compiler::{
     compile::{TableEntry, TablePort},
-    diagnostic::Diagnostic,
+    diagnostic::{Diagnostic, Severity},
     kinds::ObjectKind,
 };
 use maesh_config::Zone;
@@ -117,7 +117,8 @@ pub fn stream_view(status: Arc<SubscriberStatus>, connected: watch::Receiver<boo
 }
 
 fn status(state: &State) -> Value {
-    let counts = state.counts();
+    let (counts, switches, diagnostics) = (state.counts(), state.switches(), state.diagnostics());
+    let errors = diagnostics.iter().filter(|found| found.severity == Severity::Error).count();
     let objects: BTreeMap<&str, usize> = counts.objects.iter().map(|(kind, count)| (kind.as_str(), *count)).collect();
     json!({
         "version": VERSION,
@@ -129,7 +130,12 @@ fn status(state: &State) -> Value {
         "lastCompilationSeconds": counts.last_compilation.as_secs_f64(),
         "connectedProxies": counts.connected_proxies,
         "readyProxies": counts.ready_proxies,
-        "diagnostics": state.diagnostics().len(),
+        "services": state.count_services(),
+        "accessControl": switches.map(|switches| switches.access_control.to_string()),
+        "bypass": switches.map(|switches| switches.bypass),
+        "diagnostics": diagnostics.len(),
+        "errors": errors,
+        "warnings": diagnostics.len() - errors,
     })
 }
 
@@ -214,7 +220,7 @@ impl Collector for ControllerMetrics {
         }
         let as_gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         for (name, help, value) in [
-            ("maesh_controller_services", "Services in the mesh", as_gauge(self.state.table().len())),
+            ("maesh_controller_services", "Services in the mesh", as_gauge(self.state.count_services())),
             (
                 "maesh_controller_diagnostics",
                 "Mistakes found in your objects; /api/diagnostics lists them",

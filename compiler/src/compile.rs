@@ -8,6 +8,7 @@
 mod config;
 pub mod explain;
 pub mod matrix;
+pub mod routes;
 mod unit;
 
 use std::{collections::BTreeSet, net::SocketAddr, time::Instant};

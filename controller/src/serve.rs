@@ -3,12 +3,13 @@
 //! One thread owns the compiler: a large compilation delays no connection. What arrives together is compiled together;
 //! nothing is published before everything was delivered once, so nobody ever sees half a configuration.
 
+mod in_force;
+mod list;
 mod quota;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
-    ops::Bound,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -18,17 +19,22 @@ use maesh_compiler::{
         Compiler, ConnectedProxy, Output, TableEntry,
         explain::{self, Explanation, Question},
         matrix::AccessMatrix,
+        routes::RouteList,
     },
     diagnostic::Diagnostic,
     event::Event,
     kinds::ObjectKind,
     own_address::AddressRequests,
 };
-use maesh_config::{Change, ServiceName};
+use maesh_config::{Change, ServiceName, model::Protocol};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use self::quota::Quota;
+use self::{in_force::InForce, quota::Quota};
+pub use self::{
+    in_force::{PortCounts, Switches},
+    list::{ListPart, Selection},
+};
 use crate::source::{Batch, Batches};
 
 /// How long changes that keep coming are collected before they are compiled.
@@ -37,6 +43,10 @@ const COLLECT: Duration = Duration::from_millis(5);
 const MOST_ALIKE: usize = 1000;
 /// Services of one part of the answer to who may call whom: some milliseconds of the compiler's time.
 const MOST_IN_MATRIX: usize = 100;
+/// Services of one part of a list of routes, likewise.
+const MOST_ROUTED: usize = 100;
+/// Services of one part of the list of Services.
+const MOST_LISTED: usize = 500;
 /// Inputs that may wait for the compiler.
 const QUEUE: usize = 64;
 
@@ -70,6 +80,7 @@ pub struct Published {
 pub struct State {
     table: RwLock<BTreeMap<ServiceName, TableEntry>>,
     diagnostics: RwLock<BTreeSet<Diagnostic>>,
+    in_force: RwLock<InForce>,
     counts: RwLock<Counts>,
     synced: watch::Sender<bool>,
 }
@@ -105,13 +116,26 @@ impl State {
         self.table.read().values().cloned().collect()
     }
 
-    /// Names of Services in order, `most` of them, from the first one behind `after` on; of one namespace, if that is given.
-    fn services(&self, namespace: Option<&str>, after: Option<&ServiceName>, most: usize) -> Vec<ServiceName> {
+    /// A part of the list of Services in the mesh.
+    pub fn services(&self, selection: &Selection) -> ListPart<TableEntry> {
         let table = self.table.read();
-        let first = ServiceName::new(namespace.unwrap_or_default(), "");
-        let from = after.cloned().map_or(Bound::Included(first), Bound::Excluded);
-        let names = table.range((from, Bound::Unbounded)).map(|(name, _)| name);
-        names.take_while(|name| namespace.is_none_or(|it| *name.namespace == *it)).take(most).cloned().collect()
+        let ListPart { items, next } = selection.of(table.range(selection.bounds()).map(|(name, _)| name), MOST_LISTED);
+        ListPart { items: items.iter().filter_map(|name| table.get(name).cloned()).collect(), next }
+    }
+
+    /// How many Services are in the mesh.
+    pub fn count_services(&self) -> usize {
+        self.table.read().len()
+    }
+
+    /// How many endpoints a port of a Service has; `None` where nothing was said of it yet.
+    pub fn endpoints(&self, service: &ServiceName, port: u16, protocol: Protocol) -> Option<PortCounts> {
+        self.in_force.read().endpoints(service, port, protocol)
+    }
+
+    /// The switches of the whole mesh; `None` before the first configuration.
+    pub fn switches(&self) -> Option<Switches> {
+        self.in_force.read().switches
     }
 
     /// Says that there is no Service `name`, and which was probably meant. Takes long, and holds nobody up.
@@ -169,6 +193,7 @@ enum Input {
 enum Asked {
     Explain(Question, oneshot::Sender<Explanation>),
     Access(Vec<ServiceName>, oneshot::Sender<AccessMatrix>),
+    Routes(Vec<ServiceName>, oneshot::Sender<RouteList>),
 }
 
 /// Asks a controller what it knows; clones ask the same one.
@@ -224,14 +249,35 @@ impl Asker {
         if !self.quota.lock().take(by, Instant::now()) {
             return Err(Unanswered::TooMany);
         }
-        let mut services = self.state.services(namespace, after, MOST_IN_MATRIX + 1);
-        let more = services.len() > MOST_IN_MATRIX;
-        services.truncate(MOST_IN_MATRIX);
-        let last = services.last().filter(|_| more).map(ToString::to_string);
+        let selection = Selection { namespace: namespace.map(str::to_owned), name: None, after: after.cloned() };
+        let part = {
+            let table = self.state.table.read();
+            selection.of(table.range(selection.bounds()).map(|(name, _)| name), MOST_IN_MATRIX)
+        };
         let (answer, answered) = oneshot::channel();
-        self.inputs.send(Input::Asked(Asked::Access(services, answer))).await.map_err(|_| Unanswered::Ended)?;
+        self.inputs.send(Input::Asked(Asked::Access(part.items, answer))).await.map_err(|_| Unanswered::Ended)?;
         let matrix = answered.await.map_err(|_| Unanswered::Ended)?;
-        Ok(AccessMatrix { next: last, ..matrix })
+        Ok(AccessMatrix { next: part.next.as_ref().map(ToString::to_string), ..matrix })
+    }
+
+    /// A part of the list of routes. `by` is who asks.
+    ///
+    /// # Errors
+    /// If too much was asked, or the controller has ended.
+    pub async fn routes(&self, selection: &Selection, by: IpAddr) -> Result<RouteList, Unanswered> {
+        if !self.quota.lock().take(by, Instant::now()) {
+            return Err(Unanswered::TooMany);
+        }
+        let part = {
+            let in_force = self.state.in_force.read();
+            selection.of(in_force.routed.range(selection.bounds()), MOST_ROUTED)
+        };
+        let (answer, answered) = oneshot::channel();
+        self.inputs.send(Input::Asked(Asked::Routes(part.items, answer))).await.map_err(|_| Unanswered::Ended)?;
+        let list = answered.await.map_err(|_| Unanswered::Ended)?;
+        // Where a part became too large, it ends earlier.
+        let next = list.next.or_else(|| part.next.as_ref().map(ToString::to_string));
+        Ok(RouteList { next, ..list })
     }
 }
 
@@ -254,6 +300,7 @@ impl Controller {
         let state = Arc::new(State {
             table: RwLock::default(),
             diagnostics: RwLock::default(),
+            in_force: RwLock::default(),
             counts: RwLock::default(),
             synced: watch::Sender::new(false),
         });
@@ -423,6 +470,7 @@ impl<S: Sink> Run<S> {
                 match asked {
                     Asked::Explain(question, answer) => drop(answer.send(self.compiler.explain(&question))),
                     Asked::Access(services, answer) => drop(answer.send(self.compiler.access(&services))),
+                    Asked::Routes(services, answer) => drop(answer.send(self.compiler.routes(&services))),
                 }
             }
         }
@@ -522,6 +570,9 @@ impl<S: Sink> Run<S> {
                 diagnostics.remove(cleared);
             }
             diagnostics.extend(output.found.iter().cloned());
+        }
+        if !change.is_empty() {
+            self.state.in_force.write().apply(change);
         }
         let mut counts = self.state.counts.write();
         counts.objects = ObjectKind::ALL.into_iter().map(|kind| (kind, self.compiler.count(kind))).collect();

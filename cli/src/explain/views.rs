@@ -72,7 +72,7 @@ pub fn access(asker: Asker) -> Query {
 
 /// Asks the controller, and again for a while where too many questions are asked: a person who asks often should wait a
 /// moment, not read an error.
-async fn patiently<T, F: Future<Output = Result<T, Unanswered>>>(ask: impl Fn() -> F) -> Result<T, Unanswered> {
+pub async fn patiently<T, F: Future<Output = Result<T, Unanswered>>>(ask: impl Fn() -> F) -> Result<T, Unanswered> {
     let until = Instant::now() + WAIT;
     loop {
         match ask().await {
@@ -103,7 +103,8 @@ pub fn proxy(explainer: Explainer) -> Query {
     Query::new(move |parameters, _| Box::pin(std::future::ready(answer(&parameters)))).up_to(sent::LONGEST)
 }
 
-fn text(parameters: &Parameters, name: &str) -> Option<String> {
+/// A parameter that was given.
+pub fn text(parameters: &Parameters, name: &str) -> Option<String> {
     parameters.get(name).filter(|value| !value.is_empty()).cloned()
 }
 
@@ -116,6 +117,7 @@ fn address(parameters: &Parameters) -> Result<Option<IpAddr>, String> {
     text(parameters, "from").map(parse).transpose()
 }
 
-fn to_json(answer: &impl Serialize) -> Result<Value, String> {
+/// An answer as it is sent.
+pub fn to_json(answer: &impl Serialize) -> Result<Value, String> {
     serde_json::to_value(answer).map_err(|error| error.to_string())
 }

@@ -24,6 +24,7 @@ use crate::{
     admin::{self, Admin, ApiReaders},
     args::ControllerArgs,
     explain::views,
+    get,
     logs::LogLevel,
     mesh, open_files,
     signals::Signals,
@@ -110,6 +111,7 @@ pub async fn run(args: ControllerArgs, log_level: LogLevel) -> anyhow::Result<Ex
     }
     admin.queries.insert(views::CONTROLLER, views::controller(controller.asker()));
     admin.queries.insert(views::ACCESS, views::access(controller.asker()));
+    admin.queries.extend(get::views::all(state.clone(), controller.asker(), zone.clone()));
     if let Some(duties) = &duties {
         admin.views.insert("leader", status::leader_view(duties.leadership()));
         admin.views.insert("stanza", status::stanza_view(duties.stanza()));

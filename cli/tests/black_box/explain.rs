@@ -336,6 +336,29 @@ fn a_cluster_explains_through_its_api_server() {
         "{text}"
     );
 
+    // The other commands that ask the same pods.
+    let maesh = |arguments: &[&str]| {
+        let mut command = server.namespace().command(env!("CARGO_BIN_EXE_maesh"));
+        command.args(arguments).arg("--kubeconfig").arg(server.kubeconfig());
+        run(command)
+    };
+    let (code, text) = maesh(&["status", "--wait", "20s"]);
+    assert_eq!(code, Some(0), "{text}");
+    for part in [
+        "  controller      leads, revision",
+        "controllers       1 of 1 ready",
+        "dns               2 of 2 ready",
+        "proxies           2 of 2 ready",
+        "stanza            idle: --coredns-mode is manual",
+    ] {
+        assert!(text.contains(part), "nothing says {part:?} in\n{text}");
+    }
+    assert_eq!(maesh(&["get", "proxies", "-o", "name"]), (Some(0), "proxy-1\nproxy-2\n".to_owned()));
+    let (_, text) = maesh(&["get", "services", "-n", "shop", "--no-headers"]);
+    assert_eq!(text.split_whitespace().collect::<Vec<_>>(), ["web.shop.maesh", "10.89.77.1", "8080/http", "1/1", "no"]);
+    let (code, text) = maesh(&["get", "services", "--mesh-namespace", "shop"]);
+    assert!(code == Some(1) && text.contains("looking for the mesh in namespace shop (--mesh-namespace)"), "{text}");
+
     let (code, text) = explain(&["--namespace", "shop"]);
     assert!(code == Some(1) && text.contains("no pod there has the label"), "{text}");
     let nobody = server.kubeconfig_for("nobody", &[]).unwrap();

@@ -44,6 +44,9 @@ fn what_a_peer_answers_commands_no_terminal() {
     for arguments in [
         &["explain", "web.shop.maesh", "--admin", &dev][..],
         &["explain", "web.shop.maesh", "--admin", &dev, "-o", "json"],
+        &["status", "--admin", &dev],
+        &["status", "--admin", &dev, "-o", "yaml"],
+        &["get", "services", "--admin", &dev],
     ] {
         let output = command(arguments).output().unwrap();
         assert_harmless(arguments, &output);
@@ -73,6 +76,8 @@ fn what_an_api_server_answers_commands_no_terminal() {
     let kubeconfig = kubeconfig.to_str().unwrap();
     for arguments in [
         &["explain", "web.shop.maesh"][..],
+        &["status"],
+        &["get", "services"],
         &["check"],
         &["check", "--pre", "-o", "json"],
         &["dns", "status"],

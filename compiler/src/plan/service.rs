@@ -14,7 +14,7 @@ use super::{
         self, InForce, WrittenAnnotation,
         address::{ADDRESS, ADDRESSING, BYPASS},
         protocol::{SCHEME, TRAFFIC_TYPE},
-        routes::RoutesReader,
+        routes::{ROUTES, RoutesReader},
         tls::{CA, SERVER_NAME},
     },
     policy::PolicyReader,
@@ -64,12 +64,23 @@ pub(crate) struct Port {
     pub(crate) target: Number,
     /// Where requests go, in order of precedence.
     pub(crate) routes: Vec<model::Route>,
+    /// Where each of `routes` is written.
+    pub(crate) origins: Vec<RouteOrigin>,
     /// Hosts, or server names of TLS, that its routes claim; sorted, once each.
     pub(crate) claims: Vec<Arc<str>>,
     /// Policies for every request to the port.
     pub(crate) called: Arc<CalledPolicy>,
     /// Policies that hold when it is chosen as a backend.
     pub(crate) policy: Arc<BackendPolicy>,
+}
+
+/// The object, or the part of the Service, that a route is written in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum RouteOrigin {
+    /// The annotation of the Service that has this key.
+    Annotation(Arc<str>),
+    /// The TrafficSplit of this name, in the namespace of the Service.
+    TrafficSplit(Arc<str>),
 }
 
 impl Port {
@@ -377,6 +388,9 @@ fn port(
     let mut reader = PolicyReader { service, number, name: named, protocol, in_force, step, found, waits };
     let (called, backend) = reader.read(scheme);
     let (routes, claims) = reader.routes();
+    let origin = in_force.of_port(&ROUTES, number, named).filter(|_| !routes.is_empty());
+    let origins =
+        origin.map_or_else(Vec::new, |asked| vec![RouteOrigin::Annotation(asked.written.key.into()); routes.len()]);
     Port {
         number,
         name: written.name.clone(),
@@ -384,6 +398,7 @@ fn port(
         sni: protocol == Protocol::Tcp && wanted != Some(Protocol::Tcp) && said == AppProtocol::Tls,
         target: written.target.clone().unwrap_or_else(|| Number::Int(number.into())),
         routes,
+        origins,
         claims,
         called: called.into(),
         policy: backend.into(),

@@ -11,7 +11,10 @@ use maesh_config::{
     rule::Rule,
 };
 
-use super::{annotations::routes::RoutesReader, service::Port};
+use super::{
+    annotations::routes::RoutesReader,
+    service::{Port, RouteOrigin},
+};
 use crate::{
     diagnostic::{Diagnostic, Reason},
     index::Id,
@@ -61,9 +64,10 @@ pub(super) fn apply(
     }
     for port in ports.iter_mut().filter(|port| port.routes.is_empty()) {
         let fits = |it: &&AppliedSplit<'_>| it.split.groups.is_empty() || port.protocol == Protocol::Http;
-        let routes: Vec<_> = applied.iter().filter(fits).flat_map(|it| routes(it, port, step)).collect();
+        let of_split = |it| routes(it, port, step).into_iter().map(|route| (route, origin(it)));
+        let (routes, origins): (Vec<_>, Vec<_>) = applied.iter().filter(fits).flat_map(of_split).unzip();
         if reader.has_room(&routes) {
-            port.routes = routes;
+            (port.routes, port.origins) = (routes, origins);
         } else if let Some(it) = applied.first() {
             let text = format!(
                 "the matches for all ports of Service {} together have more than 1 MiB, so port {} is not split. Use fewer matches.",
@@ -72,6 +76,10 @@ pub(super) fn apply(
             found.push(say(Reason::SplitNotUsed, it.split, "spec.matches", text).using("no split on this port"));
         }
     }
+}
+
+fn origin(it: &AppliedSplit<'_>) -> RouteOrigin {
+    RouteOrigin::TrafficSplit(it.split.meta.name.clone())
 }
 
 /// With groups before without, then the oldest, then by name.

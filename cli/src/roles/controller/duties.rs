@@ -9,7 +9,7 @@ use maesh_controller::{
         addresses,
         events::{self, Recorder},
         owner,
-        stanza::{self, Cluster, Guard, Leave, Memory, Right, Status, Times},
+        stanza::{self, Cluster, Guard, Leave, Memory, Phase, Right, Status, Times},
         uninstall::{self, ByHand, ClusterDns, Uninstall},
     },
     leader::{Candidate, Leadership, LeaseTimes},
@@ -128,6 +128,8 @@ impl Duties {
         recorder: Recorder,
     ) -> Box<dyn ClusterDns> {
         if args.coredns_mode == CorednsMode::Manual {
+            let message = "--coredns-mode is manual: the stanza is yours to keep".to_owned();
+            self.stanza.send_replace(Status { phase: Phase::Idle, message });
             return Box::new(ByHand);
         }
         let cluster = Cluster::new(client.clone());

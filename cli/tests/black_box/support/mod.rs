@@ -11,6 +11,7 @@ pub mod load;
 pub mod local;
 pub mod manifest;
 pub mod named;
+pub mod openapi;
 pub mod page;
 pub mod resolver;
 pub mod roles;

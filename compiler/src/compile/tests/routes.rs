@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use super::*;
+use crate::compile::routes::RouteBackend;
 
 /// Service shop/NAME with these lines as its routes, created on this day of the month.
 fn routed(name: &str, day: u32, lines: &str, ports: &str) -> String {
@@ -146,4 +147,54 @@ fn server_names_of_tls_are_claimed_too() {
     let output = compiled(dev(), &routed("web", 1, "HostSNI(`pay.example`) => web\nHostSNI(`*`) => web", ports));
     assert_eq!(claims(&output), ["443 sni pay.example web"]);
     assert!(output.found.is_empty(), "{:#?}", output.found);
+}
+
+#[test]
+fn routes_are_listed_with_where_they_are_written() {
+    let split = "kind: TrafficSplit\nmetadata: {namespace: shop, name: canary}\nspec: {service: web, backends: [{service: a, \
+                 weight: 3}, {service: b, weight: 1}]}\n---\n";
+    let lines = json!({"maesh.containo.us/80.routes": "Path(`/x\u{1b}`) => a\nHost(`x.example`) => b.other:81 3, a 1"});
+    let web = service("web", &format!("annotations: {lines}"), "ports: [{port: 80, name: one}, {port: 81, name: two}]");
+    let ports = "ports: [{port: 80, name: one}, {port: 81, name: two}]";
+    let mut compiler = Compiler::new(dev());
+    let yaml = web + &service("a", "", ports) + &service("b", "", ports) + split;
+    objects(&yaml).into_iter().for_each(|object| compiler.take(Event::Apply(object)));
+    compiler.compile(Instant::now());
+    let names = ["a", "web", "none"].map(|name| ServiceName::new("shop", name));
+    let list = compiler.routes(&names);
+    let said = list.routes.iter().map(|route| {
+        let to = |to: &RouteBackend| format!("{}:{} {}", to.service, to.port, to.weight);
+        let backends: Vec<_> = route.backends.iter().map(to).collect();
+        let (origin, rule) = (&route.origin, route.rule.as_deref().unwrap_or("any"));
+        format!(
+            "{} {}/{} {} {}: {rule} => {}",
+            route.service,
+            route.port,
+            route.protocol,
+            origin.kind,
+            origin.name,
+            backends.join(", ")
+        )
+    });
+    let want = [
+        "shop/web 80/http annotation maesh.containo.us/80.routes: Host(`x.example`) => other/b:81 3, shop/a:80 1",
+        "shop/web 80/http annotation maesh.containo.us/80.routes: Path(`/x\u{1b}`) => shop/a:80 1",
+        "shop/web 81/http TrafficSplit shop/canary: any => shop/a:81 3, shop/b:81 1",
+    ];
+    assert_eq!(said.collect::<Vec<_>>(), want);
+    assert_eq!(list.next, None);
+}
+
+#[test]
+fn a_list_of_routes_ends_at_a_size() {
+    let lines: String = (0..500).map(|line| format!("Path(`/{line}/{}`) => web\n", "x".repeat(1500))).collect();
+    let yaml: String = ["a", "b", "c"].map(|name| routed(name, 1, &lines, HTTP)).concat();
+    let mut compiler = Compiler::new(dev());
+    objects(&yaml).into_iter().for_each(|object| compiler.take(Event::Apply(object)));
+    compiler.compile(Instant::now());
+    let names = ["a", "b", "c"].map(|name| ServiceName::new("shop", name));
+    let list = compiler.routes(&names);
+    assert_eq!((list.routes.len(), list.next.as_deref()), (1000, Some("shop/b")));
+    let rest = compiler.routes(&names[2..]);
+    assert_eq!((rest.routes.len(), rest.next), (500, None));
 }
