@@ -6,6 +6,7 @@ mod asked;
 mod cluster_dns;
 mod defaults;
 mod inspect;
+mod migrate;
 mod own;
 #[cfg(test)]
 mod page;
@@ -31,6 +32,7 @@ use maesh_config::{
     Zone, duration,
     model::{AccessSource, Protocol},
 };
+pub use migrate::{MigrateArgs, MigrateOutput};
 pub use uninstall::{LeaveArgs, UninstallArgs};
 
 use self::parse::{access_source, network, socket};
@@ -66,6 +68,7 @@ pub enum Command {
     Access(AccessArgs),
     Check(CheckArgs),
     Print(PrintObjectsArgs),
+    Migrate(MigrateArgs),
     /// Role: watch the cluster and send configuration to dns and the proxies
     Controller(Box<ControllerArgs>),
     /// Role: answer DNS queries for the mesh's zones; with a command, manage the stanza in the cluster's DNS

@@ -10,12 +10,14 @@ mod facts;
 pub(crate) mod instructions;
 mod prefixes;
 
-use std::{borrow::Cow, collections::HashMap};
+use std::{borrow::Cow, collections::HashMap, net::IpAddr};
 
+use http::request;
 use maesh_config::rule::{Matcher, Rule};
 use smallvec::SmallVec;
 
 use self::prefixes::Prefixes;
+use crate::http::{Host, route_facts};
 pub(crate) use self::{
     compiled::CompiledRule,
     facts::{ReadFacts, RouteFacts, decoded, method},
@@ -46,6 +48,22 @@ struct ByPath {
     fields: ByHash,
     /// Those that may hold for any path.
     for_any: Vec<u32>,
+}
+
+/// Which of these rules a request takes, or a connection where there is none: for tests of what writes rules.
+///
+/// # Errors
+/// The number of a rule with an expression that cannot be used.
+#[doc(hidden)]
+pub fn first_rule<'a>(
+    rules: impl IntoIterator<Item = Option<&'a Rule>>,
+    request: Option<&request::Parts>,
+    caller: IpAddr,
+) -> Result<Option<usize>, usize> {
+    let index = RouteIndex::new(rules)?;
+    let Some(head) = request else { return Ok(index.find(&RouteFacts::of_connection("", caller))) };
+    let host = head.headers.get(http::header::HOST).and_then(|host| Host::parse(host.as_bytes()));
+    Ok(index.find(&route_facts(host.as_ref(), head, caller)))
 }
 
 type ByHash = HashMap<u64, Vec<u32>, ahash::RandomState>;
