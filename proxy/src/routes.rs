@@ -17,11 +17,11 @@ use maesh_config::rule::{Matcher, Rule};
 use smallvec::SmallVec;
 
 use self::prefixes::Prefixes;
-use crate::http::{Host, route_facts};
 pub(crate) use self::{
     compiled::CompiledRule,
     facts::{ReadFacts, RouteFacts, decoded, method},
 };
+use crate::http::{Host, route_facts};
 
 /// The rules of all routes of a port, in order of precedence.
 pub(crate) struct RouteIndex {
@@ -50,20 +50,23 @@ struct ByPath {
     for_any: Vec<u32>,
 }
 
-/// Which of these rules a request takes, or a connection where there is none: for tests of what writes rules.
+/// Which of these rules each request takes, where `None` is a connection: for tests of what writes rules.
 ///
 /// # Errors
 /// The number of a rule with an expression that cannot be used.
 #[doc(hidden)]
-pub fn first_rule<'a>(
+pub fn first_rules<'a>(
     rules: impl IntoIterator<Item = Option<&'a Rule>>,
-    request: Option<&request::Parts>,
+    requests: &[Option<request::Parts>],
     caller: IpAddr,
-) -> Result<Option<usize>, usize> {
+) -> Result<Vec<Option<usize>>, usize> {
     let index = RouteIndex::new(rules)?;
-    let Some(head) = request else { return Ok(index.find(&RouteFacts::of_connection("", caller))) };
-    let host = head.headers.get(http::header::HOST).and_then(|host| Host::parse(host.as_bytes()));
-    Ok(index.find(&route_facts(host.as_ref(), head, caller)))
+    let find = |request: &Option<request::Parts>| {
+        let Some(head) = request else { return index.find(&RouteFacts::of_connection("", caller)) };
+        let host = head.headers.get(http::header::HOST).and_then(|host| Host::parse(host.as_bytes()));
+        index.find(&route_facts(host.as_ref(), head, caller))
+    };
+    Ok(requests.iter().map(find).collect())
 }
 
 type ByHash = HashMap<u64, Vec<u32>, ahash::RandomState>;

@@ -136,7 +136,9 @@ impl OfService<'_> {
         let meant = self.meant(name, text);
         let ours = format!("{PREFIX}{name}");
         if let Some(present) = self.get(&ours) {
-            if present.trim() == meant.value.as_deref().unwrap_or_else(|| text.trim()) && meant.value.is_some() {
+            if let Some(value) = meant.value.filter(|value| value == present.trim()) {
+                // Once more, or who applies it again would take it away.
+                add.insert(ours.clone(), value);
                 return Some(self.say(key, Verdict::Kept, format!("{ours} says the same already")));
             }
             let why = format!(
@@ -223,7 +225,8 @@ impl OfService<'_> {
                     "Traefik Mesh did not serve a Service of type {:?}; this mesh serves it by its appProtocol and the default",
                     shortened(text)
                 );
-                return Meant::not_kept(why).next("correct it to http, tcp or udp, or set maesh.containo.us/bypass: \"true\"");
+                return Meant::not_kept(why)
+                    .next("correct it to http, tcp or udp, or set maesh.containo.us/bypass: \"true\"");
             }
         };
         let others = self.service.ports.iter().filter(|port| port.transport != wanted);
@@ -231,9 +234,9 @@ impl OfService<'_> {
         match (others.len(), self.service.ports.len()) {
             (0, _) => Meant::same(text),
             (others, all) if others == all => {
-                let why = format!("no port of the Service is {wanted:?}, so Traefik Mesh served none; this mesh serves all");
-                Meant::not_kept(why.replace("Tcp", "TCP").replace("Udp", "UDP"))
-                    .next("remove it, or correct the ports")
+                let why =
+                    format!("no port of the Service is {wanted:?}, so Traefik Mesh served none; this mesh serves all");
+                Meant::not_kept(why.replace("Tcp", "TCP").replace("Udp", "UDP")).next("remove it, or correct the ports")
             }
             _ => {
                 let why = format!(
@@ -318,3 +321,6 @@ fn breaker(text: &str) -> Meant {
 fn whole_number(text: &str) -> Option<i64> {
     text.trim().parse().ok()
 }
+
+#[cfg(test)]
+mod tests;

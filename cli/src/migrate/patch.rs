@@ -10,6 +10,9 @@ use serde_json::Value;
 
 use crate::terminal::{printable, printable_json};
 
+/// Who owns the annotations that are applied.
+pub const FIELD_MANAGER: &str = "maesh-migrate";
+
 /// What stands above the objects.
 const HEADER: &str = "\
 # Annotations for this mesh, to look at and apply:
@@ -169,7 +172,9 @@ mod tests {
     fn read(objects: &[ServicePatch]) -> Vec<Value> {
         let all = yaml(objects);
         let documents = all.split("\n---\n").skip(1);
-        documents.map(|document| serde_saphyr::from_str(document).unwrap_or_else(|bad| panic!("{bad}:\n{all}"))).collect()
+        documents
+            .map(|document| serde_saphyr::from_str(document).unwrap_or_else(|bad| panic!("{bad}:\n{all}")))
+            .collect()
     }
 
     #[test]

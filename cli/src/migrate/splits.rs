@@ -113,7 +113,8 @@ fn excluding(routes: &[Route], rules: &[Rule], at: usize) -> Rule {
 
 fn targets(backends: &[Backend]) -> Result<String, Inexpressible> {
     let heaviest = backends.iter().map(|backend| backend.weight).max().ok_or(Inexpressible::NoBackend)?;
-    let common = if heaviest > HEAVIEST { backends.iter().fold(0, |common, it| greatest(common, it.weight)) } else { 1 };
+    let common =
+        if heaviest > HEAVIEST { backends.iter().fold(0, |common, it| greatest(common, it.weight)) } else { 1 };
     if heaviest / common.max(1) > HEAVIEST {
         return Err(Inexpressible::Weight);
     }
@@ -216,7 +217,8 @@ mod tests {
                 &[("routes", "PathRegexp(`^`) => a 2, b 1")],
             ),
         ] {
-            let want: BTreeMap<_, _> = want.iter().map(|(key, text)| (format!("{PREFIX}{key}"), (*text).into())).collect();
+            let want: BTreeMap<_, _> =
+                want.iter().map(|(key, text)| (format!("{PREFIX}{key}"), (*text).into())).collect();
             assert_eq!(annotations(&ports), Ok(want), "{case}");
         }
     }

@@ -23,8 +23,9 @@ pub fn of_route(kind: &str, meta: &Meta) -> Finding {
 pub fn of_group(group: &HttpRouteGroup) -> Finding {
     let object = object("HTTPRouteGroup", &group.meta);
     match differs(group) {
-        Some(why) => Finding::new(object, "", Verdict::NotKept, why)
-            .next("correct the match if that is not meant; it has an effect where a TrafficSplit or TrafficTarget names it"),
+        Some(why) => Finding::new(object, "", Verdict::NotKept, why).next(
+            "correct the match if that is not meant; it has an effect where a TrafficSplit or TrafficTarget names it",
+        ),
         None => Finding::new(object, "", Verdict::Kept, READ),
     }
 }
@@ -33,7 +34,9 @@ pub fn of_group(group: &HttpRouteGroup) -> Finding {
 pub fn differs(group: &HttpRouteGroup) -> Option<String> {
     use maesh_config::rule::Matcher;
     if group.matches.is_empty() {
-        return Some("Traefik Mesh took a group without matches for every request; here no request is one of it".to_owned());
+        return Some(
+            "Traefik Mesh took a group without matches for every request; here no request is one of it".to_owned(),
+        );
     }
     group.matches.iter().find_map(|one| {
         let Some(rule) = &one.rule else {
@@ -60,7 +63,8 @@ pub fn of_target(target: &TrafficTarget) -> Finding {
     let object = object("TrafficTarget", &target.meta);
     if target.rules.is_empty() && !target.admits_everything() {
         let why = "without rules Traefik Mesh admitted every request; in this version of the kind it admits none here";
-        return Finding::new(object, "rules", Verdict::NotKept, why).next("name an HTTPRouteGroup or TCPRoute in rules");
+        return Finding::new(object, "rules", Verdict::NotKept, why)
+            .next("name an HTTPRouteGroup or TCPRoute in rules");
     }
     let is_tcp = target.rules.iter().any(|rule| rule.kind == RuleKind::Tcp);
     let why = match is_tcp {

@@ -29,27 +29,33 @@ use super::{
 /// In the name of every shadow Service of Traefik Mesh: `maesh` in hexadecimal digits, between Service and Namespace.
 const SHADOW: &str = "-6d61657368-";
 
-/// Translates all of these objects. `default` is what a Service without a traffic type was.
-pub fn translate(objects: Vec<Object>, default: Protocol) -> Migration {
-    let is_shadow = |object: &Object| matches!(object, Object::Service(service) if service.meta.name.contains(SHADOW));
-    let (shadows, objects): (Vec<_>, Vec<_>) = objects.into_iter().partition(is_shadow);
-    let mut translator = Translator::new(&objects, default);
+/// Translates all of these objects. `applied` are annotations that were applied before; `default` is what a Service without a
+/// traffic type was.
+pub fn translate(
+    objects: &[Object],
+    applied: &BTreeMap<ServiceName, BTreeSet<String>>,
+    default: Protocol,
+) -> Migration {
+    let is_shadow = |object: &&Object| matches!(object, Object::Service(service) if service.meta.name.contains(SHADOW));
+    let (shadows, objects): (Vec<&Object>, Vec<&Object>) = objects.iter().partition(is_shadow);
+    let mut translator = Translator::new(objects, default);
     translator.annotations();
     translator.splits();
     translator.check();
+    translator.carry_over(applied);
     let mut migration = translator.finish();
     migration.findings.extend(of_shadows(&shadows));
     migration
 }
 
 /// Shadow Services, of which there is one for each Service: they are said once for each namespace.
-fn of_shadows(shadows: &[Object]) -> Vec<Finding> {
+fn of_shadows(shadows: &[&Object]) -> Vec<Finding> {
     let mut of_namespace: BTreeMap<&str, usize> = BTreeMap::new();
     for shadow in shadows {
         *of_namespace.entry(&shadow.meta().namespace).or_default() += 1;
     }
     let found = of_namespace.into_iter().map(|(namespace, count)| {
-        let (object, what) = (ObjectRef::new("Namespace", "", namespace), format!("{count} shadow Services"));
+        let (object, what) = (ObjectRef::new("Namespace", "", namespace), format!("shadow Services ({count})"));
         Finding::new(object, what, Verdict::NotNeeded, "they belong to Traefik Mesh, and go when it is uninstalled")
     });
     found.collect()
@@ -84,7 +90,7 @@ pub fn annotated(service: &Service, add: &BTreeMap<String, String>) -> Object {
 }
 
 struct Translator<'a> {
-    objects: &'a [Object],
+    objects: Vec<&'a Object>,
     default: Protocol,
     services: BTreeMap<ServiceName, &'a Service>,
     splits: BTreeMap<ServiceName, Vec<&'a TrafficSplit>>,
@@ -95,10 +101,10 @@ struct Translator<'a> {
 }
 
 impl<'a> Translator<'a> {
-    fn new(objects: &'a [Object], default: Protocol) -> Self {
+    fn new(objects: Vec<&'a Object>, default: Protocol) -> Self {
         let (mut services, mut splits) = (BTreeMap::new(), BTreeMap::<_, Vec<_>>::new());
-        for object in objects {
-            match object {
+        for object in &objects {
+            match *object {
                 Object::Service(service) => drop(services.insert(name_of(service), service)),
                 Object::TrafficSplit(split) => splits.entry(root(split)).or_default().push(split),
                 _ => {}
@@ -110,7 +116,7 @@ impl<'a> Translator<'a> {
 
     /// Annotations of Services and Namespaces, and the objects that stay.
     fn annotations(&mut self) {
-        for object in self.objects {
+        for object in self.objects.clone() {
             match object {
                 Object::Service(service) => {
                     let translated = annotations::of_service(service, self.default);
@@ -142,7 +148,7 @@ impl<'a> Translator<'a> {
 
     /// Writes TrafficSplits as routes, all of a Service together, where that means the same.
     fn splits(&mut self) {
-        let compiled = compile(self.objects.iter().cloned(), self.default);
+        let compiled = compile(self.objects.iter().copied().cloned(), self.default);
         let in_cycles = self.in_cycles();
         for (root, splits) in self.splits.clone() {
             for split in &splits {
@@ -169,7 +175,8 @@ impl<'a> Translator<'a> {
         compiled: &Compiled,
     ) -> Result<(&'a Service, BTreeMap<String, String>), String> {
         let service = *self.services.get(root).ok_or_else(|| format!("Service {root} is not among the objects"))?;
-        let is_routes = |key: &str| key.strip_prefix(PREFIX).is_some_and(|name| name.rsplit('.').next() == Some("routes"));
+        let is_routes =
+            |key: &str| key.strip_prefix(PREFIX).is_some_and(|name| name.rsplit('.').next() == Some("routes"));
         if service.annotations.iter().any(|(key, _)| is_routes(key)) {
             return Err(format!("Service {root} has the annotation routes already, which comes before it"));
         }
@@ -207,10 +214,12 @@ impl<'a> Translator<'a> {
         let backends = || split.backends.iter().filter(|it| it.weight > 0).map(|it| backend(split, &it.service));
         let say = |what: &str, why: String| Finding::new(object.clone(), what, Verdict::NotKept, why);
         if backends().any(|it| in_cycles.contains(&it)) {
-            let why = "its backends lead back to where they came from, so Traefik Mesh did not apply it; here it is applied";
+            let why =
+                "its backends lead back to where they came from, so Traefik Mesh did not apply it; here it is applied";
             found.push(say("backends", why.to_owned()).next("delete it, or correct the backends"));
         } else if let Some(nested) = backends().find(|it| self.splits.contains_key(it)) {
-            let why = format!("the split of backend {} applied to its share; here its own endpoints get it", nested.name);
+            let why =
+                format!("the split of backend {} applied to its share; here its own endpoints get it", nested.name);
             found.push(say("backends", why).next("name the backends of the other split, with their weights"));
         }
         if split.backends.iter().all(|it| it.weight == 0) {
@@ -219,7 +228,8 @@ impl<'a> Translator<'a> {
         }
         for it in backends().filter_map(|it| self.services.get(&it)) {
             let is_called = |key: &str| OF_CALLED.iter().any(|name| key.rsplit('/').next() == Some(name));
-            let of_called: Vec<_> = it.annotations.iter().filter(|(key, _)| is_called(key)).map(|(key, _)| &**key).collect();
+            let of_called: Vec<_> =
+                it.annotations.iter().filter(|(key, _)| is_called(key)).map(|(key, _)| &**key).collect();
             if !of_called.is_empty() && name_of(it) != root(split) {
                 let why = format!(
                     "{} of backend {} applied to its share; here those of the Service that was called apply",
@@ -238,7 +248,9 @@ impl<'a> Translator<'a> {
         loop {
             let leads = |name: &&ServiceName| {
                 let splits = self.splits.get(*name).into_iter().flatten();
-                splits.into_iter().any(|split| split.backends.iter().any(|it| left.contains(&backend(split, &it.service))))
+                splits
+                    .into_iter()
+                    .any(|split| split.backends.iter().any(|it| left.contains(&backend(split, &it.service))))
             };
             let next: BTreeSet<_> = left.iter().filter(leads).cloned().collect();
             if next.len() == left.len() {
@@ -282,23 +294,37 @@ impl<'a> Translator<'a> {
         }
         for split in self.splits.get(name).cloned().unwrap_or_default() {
             if self.replaced.remove(&(&*split.meta.namespace, &*split.meta.name)) {
-                let is_it = |finding: &Finding| finding.object == about(split) && finding.verdict == Verdict::Translated;
+                let is_it =
+                    |finding: &Finding| finding.object == about(split) && finding.verdict == Verdict::Translated;
                 self.findings.retain(|finding| !is_it(finding));
-                let why = format!("it is read as it is; as routes: {why}");
+                let why = "it is read as it is: its matches are more, or larger, than the annotation routes takes";
                 self.findings.push(Finding::new(about(split), "", Verdict::Kept, why));
+            }
+        }
+    }
+
+    /// Adds what was applied before and is still there: an apply by the same field manager takes away what it does not have.
+    fn carry_over(&mut self, applied: &BTreeMap<ServiceName, BTreeSet<String>>) {
+        for (name, patch) in &mut self.patches {
+            let Some(service) = self.services.get(name) else { continue };
+            for (key, value) in &service.annotations {
+                let is_applied = applied.get(name).is_some_and(|keys| keys.contains(&**key));
+                if is_applied && !patch.metadata.annotations.contains_key(&**key) {
+                    patch.add(key.to_string(), value.to_string());
+                    patch.comments.push(format!("{key} for what was applied before"));
+                }
             }
         }
     }
 
     /// The objects with what is to be printed, and without what that replaces.
     fn migrated(&self) -> Vec<Object> {
-        let migrated = self.objects.iter().filter_map(|object| match object {
-            Object::Service(service) => match self.patches.get(&name_of(service)) {
-                Some(patch) => Some(annotated(service, &patch.metadata.annotations)),
-                None => Some(object.clone()),
-            },
+        let migrated = self.objects.iter().filter_map(|object| match *object {
+            Object::Service(service) if let Some(patch) = self.patches.get(&name_of(service)) => {
+                Some(annotated(service, &patch.metadata.annotations))
+            }
             Object::TrafficSplit(split) if self.replaced.contains(&(&*split.meta.namespace, &*split.meta.name)) => None,
-            _ => Some(object.clone()),
+            object => Some(object.clone()),
         });
         migrated.collect()
     }
@@ -329,3 +355,6 @@ fn about(split: &TrafficSplit) -> ObjectRef {
 fn annotation(field: &str) -> Option<&str> {
     field.strip_prefix("metadata.annotations[")?.strip_suffix(']')
 }
+
+#[cfg(test)]
+mod tests;

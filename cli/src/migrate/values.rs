@@ -39,8 +39,7 @@ const SCRAPED: (&str, &str) =
     ("the mesh's metrics are scraped by Prometheus", "see docs/operations.md#metrics, or let a collector scrape them");
 const NOT_INSTALLED: (&str, &str) =
     ("the chart installs no Prometheus and no Grafana", "use your own: monitoring.podMonitor, monitoring.dashboard");
-const TIMEOUTS: (&str, &str) =
-    ("timeouts are annotations of Services and Namespaces", "see docs/tasks/timeouts.md");
+const TIMEOUTS: (&str, &str) = ("timeouts are annotations of Services and Namespaces", "see docs/tasks/timeouts.md");
 
 /// What becomes of each value, by its path or the beginning of that. The longest path counts.
 const RULES: &[(&str, Becomes)] = &[
@@ -81,7 +80,10 @@ const RULES: &[(&str, Becomes)] = &[
     ("proxy.nodeSelector", Same("proxy.nodeSelector")),
     ("proxy.tolerations", Same("proxy.tolerations")),
     ("proxy.podAnnotations", Same("proxy.podAnnotations")),
-    ("proxy.annotations", NotKept("there are no annotations of the DaemonSet itself", "set them with kubectl annotate")),
+    (
+        "proxy.annotations",
+        NotKept("there are no annotations of the DaemonSet itself", "set them with kubectl annotate"),
+    ),
     ("proxy.pollInterval", NotNeeded(PUSHED)),
     ("proxy.pollTimeout", NotNeeded(PUSHED)),
     ("proxy.forwardingTimeouts", NotKept(TIMEOUTS.0, TIMEOUTS.1)),
@@ -106,7 +108,10 @@ pub fn run(file: &Path, output: MigrateOutput) -> anyhow::Result<ExitCode> {
     anyhow::ensure!(size <= LARGEST, "{shown} is larger than 1 MiB; name a file of values");
     let text = fs::read_to_string(file).with_context(|| format!("{shown} cannot be read"))?;
     let old: Value = serde_saphyr::from_str(&text).with_context(|| format!("{shown} is not YAML"))?;
-    anyhow::ensure!(old.is_object() || old.is_null(), "{shown} is no map of values; see helm get values RELEASE -o yaml");
+    anyhow::ensure!(
+        old.is_object() || old.is_null(),
+        "{shown} is no map of values; see helm get values RELEASE -o yaml"
+    );
     let (values, findings) = translate(&old);
     let said = report(&findings);
     match output {
@@ -148,14 +153,19 @@ fn collect<'a>(value: &'a Value, path: &mut Vec<&'a str>, leaves: &mut Vec<(Vec<
 
 fn one(path: &[&str], value: &Value, values: &mut Value) -> Finding {
     let what = path.join(".");
-    let say = |verdict, why: String| Finding::new(ObjectRef::new("Values", "", "of Traefik Mesh"), what.clone(), verdict, why);
-    let begins = |rule: &&(&str, Becomes)| rule.0.split('.').count() <= path.len() && rule.0.split('.').zip(path).all(|(a, b)| a == *b);
+    let say = |verdict, why: String| {
+        Finding::new(ObjectRef::new("Values", "", "of Traefik Mesh"), what.clone(), verdict, why)
+    };
+    let begins = |rule: &&(&str, Becomes)| {
+        rule.0.split('.').count() <= path.len() && rule.0.split('.').zip(path).all(|(a, b)| a == *b)
+    };
     let Some((rule, becomes)) = RULES.iter().filter(begins).max_by_key(|(rule, _)| rule.split('.').count()) else {
         return say(Verdict::NotKept, "it is no value that is known".to_owned()).next("see the values of this chart");
     };
     let below = &path[rule.split('.').count()..];
     let (to, made) = match becomes {
         NotNeeded(why) => return say(Verdict::NotNeeded, (*why).to_owned()),
+        NotKept(..) if is_off(value) => return say(Verdict::NotNeeded, "it is off".to_owned()),
         NotKept(why, next) => return say(Verdict::NotKept, (*why).to_owned()).next(*next),
         Same(to) => (to, Some(value.clone())),
         Made(to, make) => (to, make(value).filter(|_| below.is_empty())),
@@ -167,8 +177,20 @@ fn one(path: &[&str], value: &Value, values: &mut Value) -> Finding {
     set(values, &keys, made.clone());
     let finding = say(Verdict::Translated, format!("now {}: {}", keys.join("."), shortened(&made.to_string())));
     match *to {
-        "acl.enabled" if made == true => finding.next("try it with acl.dryRun: true before; it says who would be denied"),
+        "acl.enabled" if made == true => {
+            finding.next("try it with acl.dryRun: true before; it says who would be denied")
+        }
         _ => finding,
+    }
+}
+
+/// Whether a value asks for nothing.
+fn is_off(value: &Value) -> bool {
+    match value {
+        Value::Bool(is_on) => !is_on,
+        Value::String(text) => text.is_empty(),
+        Value::Array(list) => list.is_empty(),
+        _ => false,
     }
 }
 
@@ -258,8 +280,13 @@ mod tests {
             ),
             ("proxy: {additionalArguments: [--x]}", json!({}), Verdict::NotKept),
             ("tracing: {jaeger: {enabled: true}}", json!({}), Verdict::NotKept),
-            ("metrics: {prometheus: {enabled: true}}", json!({"monitoring": {"annotations": true}}), Verdict::Translated),
+            (
+                "metrics: {prometheus: {enabled: true}}",
+                json!({"monitoring": {"annotations": true}}),
+                Verdict::Translated,
+            ),
             ("metrics: {deploy: true}", json!({}), Verdict::NotKept),
+            ("metrics: {deploy: false}", json!({}), Verdict::NotNeeded),
             ("acl: [1]", json!({}), Verdict::NotKept),
             ("else: 1", json!({}), Verdict::NotKept),
         ] {
@@ -274,7 +301,8 @@ mod tests {
     #[test]
     fn the_chart_has_the_values() {
         let chart: Value =
-            serde_saphyr::from_str(&fs::read_to_string(repository().join("charts/maesh/values.yaml")).unwrap()).unwrap();
+            serde_saphyr::from_str(&fs::read_to_string(repository().join("charts/maesh/values.yaml")).unwrap())
+                .unwrap();
         for (rule, becomes) in RULES {
             if let Same(to) | Made(to, _) = becomes {
                 assert!(chart.pointer(&format!("/{}", to.replace('.', "/"))).is_some(), "{rule}: {to}");
