@@ -32,11 +32,11 @@ pub async fn run(args: MigrateArgs) -> anyhow::Result<ExitCode> {
     if let Some(file) = &args.values {
         return values::run(file, args.output);
     }
-    let Input { objects, applied, refused, warnings } = match args.paths.is_empty() {
+    let Input { objects, refused, warnings } = match args.paths.is_empty() {
         true => input::of_cluster(&args).await?,
         false => input::of_files(args.paths.clone()).await?,
     };
-    let mut migration = translate::translate(&objects, &applied, args.default_mode.into());
+    let mut migration = translate::translate(&objects, args.default_mode.into());
     migration.findings.extend(refused);
     if let Some(namespace) = &args.namespace {
         migration.keep_only(namespace);
@@ -45,19 +45,23 @@ pub async fn run(args: MigrateArgs) -> anyhow::Result<ExitCode> {
     for warning in warnings {
         terminal::err(format_args!("# warning: {warning}\n"));
     }
-    print(&migration, args.output)?;
+    print(&migration, &args)?;
     Ok(exit_code(&migration))
 }
 
-fn print(migration: &Migration, output: MigrateOutput) -> anyhow::Result<()> {
-    match output {
-        MigrateOutput::Json => terminal::json(migration)?,
-        MigrateOutput::Report => terminal::out(format_args!("{}", outcome::report(&migration.findings))),
-        MigrateOutput::Yaml => {
-            terminal::out(format_args!("{}", patch::yaml(&migration.objects)));
-            terminal::err(format_args!("{}", outcome::as_comments(&outcome::report(&migration.findings))));
+fn print(migration: &Migration, args: &MigrateArgs) -> anyhow::Result<()> {
+    let report = outcome::report(&migration.findings);
+    let printed = match args.output {
+        MigrateOutput::Json => return Ok(terminal::json(migration)?),
+        MigrateOutput::Report => {
+            terminal::out(format_args!("{report}"));
+            return Ok(());
         }
-    }
+        MigrateOutput::Sh => patch::commands(&migration.objects, &args.kubectl()),
+        MigrateOutput::Yaml => patch::yaml(&migration.objects),
+    };
+    terminal::out(format_args!("{printed}"));
+    terminal::err(format_args!("{}", outcome::as_comments(&report)));
     Ok(())
 }
 

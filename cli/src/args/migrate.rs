@@ -9,20 +9,19 @@ use super::{ClusterArgs, Mode};
 /// Translate annotations of Traefik Mesh and TrafficSplits of SMI into annotations of this mesh
 ///
 /// It reads the objects of your cluster, or the files and folders given, and changes nothing. On standard output it prints
-/// Services that hold only the annotations to add, for kubectl apply --server-side; on standard error, for each object what is
-/// kept, what is translated, and what cannot be kept and why. What it prints has been compiled and routes requests as before.
+/// commands of kubectl annotate; on standard error, for each object what is kept, what is translated, and what cannot be kept and
+/// why. What it prints has been compiled and routes requests as before.
 ///
-/// Annotations that are there are never overwritten, and those of Traefik Mesh stay, so the way back is open. TrafficTargets,
+/// No command overwrites an annotation, and those of Traefik Mesh stay, so the way back is open. TrafficTargets,
 /// HTTPRouteGroups, TCPRoutes and UDPRoutes stay as they are: the mesh reads them in every version.
 ///
 /// Exit code: 0 if all can be kept, 1 if something could not be read, 2 for a mistake in the command line, 3 if something cannot
 /// be kept.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Examples:
-  maesh migrate > maesh.yaml                # all namespaces of the cluster; look at it, then:
-  kubectl apply --server-side --field-manager=maesh-migrate -f maesh.yaml
+  maesh migrate > annotate.sh               # all namespaces of the cluster; look at it, then: sh annotate.sh
   maesh migrate -n shop -o report           # one namespace, only what would become of it
-  maesh migrate manifests/ > maesh.yaml     # files and folders, without a cluster
+  maesh migrate -o yaml manifests/          # files and folders without a cluster, to copy the annotations from
   helm get values traefik-mesh -o yaml > old.yaml
   maesh migrate --values old.yaml > values.yaml    # values of the chart of Traefik Mesh")]
 pub struct MigrateArgs {
@@ -39,7 +38,7 @@ pub struct MigrateArgs {
     #[arg(long, default_value = "http", value_name = "TYPE")]
     pub default_mode: Mode,
     /// What is printed
-    #[arg(long, short = 'o', default_value = "yaml")]
+    #[arg(long, short = 'o', default_value = "sh")]
     pub output: MigrateOutput,
     /// Kubeconfig of the cluster; without it $KUBECONFIG, else ~/.kube/config, else the pod this runs in
     #[arg(long, env = "MAESH_KUBECONFIG", value_name = "FILE", help_heading = "Cluster")]
@@ -50,6 +49,13 @@ pub struct MigrateArgs {
 }
 
 impl MigrateArgs {
+    /// The command that means the same cluster.
+    pub fn kubectl(&self) -> Vec<String> {
+        let file = self.kubeconfig.iter().map(|file| format!("--kubeconfig={}", file.display()));
+        let context = self.context.iter().map(|context| format!("--context={context}"));
+        std::iter::once("kubectl".to_owned()).chain(file).chain(context).collect()
+    }
+
     /// The cluster to read.
     pub fn cluster(&self) -> ClusterArgs {
         ClusterArgs {
@@ -64,7 +70,9 @@ impl MigrateArgs {
 /// What `maesh migrate` prints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum MigrateOutput {
-    /// On standard output objects, or values for the chart; on standard error the report, as comments of YAML
+    /// Commands of kubectl annotate, or values for the chart; on standard error the report, as comments
+    Sh,
+    /// Services that hold the annotations alone, to copy from; on standard error the report, as comments
     Yaml,
     /// The report alone
     Report,

@@ -136,9 +136,7 @@ impl OfService<'_> {
         let meant = self.meant(name, text);
         let ours = format!("{PREFIX}{name}");
         if let Some(present) = self.get(&ours) {
-            if let Some(value) = meant.value.filter(|value| value == present.trim()) {
-                // Once more, or who applies it again would take it away.
-                add.insert(ours.clone(), value);
+            if meant.value.is_some_and(|value| value == present.trim()) {
                 return Some(self.say(key, Verdict::Kept, format!("{ours} says the same already")));
             }
             let why = format!(

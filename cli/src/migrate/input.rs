@@ -1,9 +1,6 @@
 //! What is translated: the objects of a cluster, or of files as `maesh dev` reads them.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use maesh_compiler::{
@@ -11,14 +8,10 @@ use maesh_compiler::{
     event::Event,
     kinds::{Object, ObjectKind, ReadContext, Registration},
 };
-use maesh_config::ServiceName;
 use maesh_controller::source::manifests::{Manifests, STANDARD_INPUT};
 use serde_json::Value;
 
-use super::{
-    outcome::{Finding, Verdict},
-    patch::FIELD_MANAGER,
-};
+use super::outcome::{Finding, Verdict};
 use crate::{
     args::MigrateArgs,
     check::items,
@@ -40,8 +33,6 @@ const KINDS: [ObjectKind; 7] = [
 #[derive(Debug, Default)]
 pub struct Input {
     pub objects: Vec<Object>,
-    /// Annotations of Services that were applied by our field manager.
-    pub applied: BTreeMap<ServiceName, BTreeSet<String>>,
     /// Objects that are there and cannot be used.
     pub refused: Vec<Finding>,
     /// What was skipped, or read in another way than it is written.
@@ -141,23 +132,10 @@ async fn list(cluster: &Cluster, kind: &Registration, namespace: Option<&str>) -
     Ok(Vec::new())
 }
 
-/// The annotations that our field manager owns.
-fn applied(object: &Value) -> BTreeSet<String> {
-    let managers = object.pointer("/metadata/managedFields").and_then(Value::as_array).into_iter().flatten();
-    let ours = managers.filter(|it| it["manager"] == FIELD_MANAGER && it["operation"] == "Apply");
-    let annotations = ours.filter_map(|it| it.pointer("/fieldsV1/f:metadata/f:annotations")?.as_object());
-    annotations.flat_map(|keys| keys.keys().filter_map(|key| Some(key.strip_prefix("f:")?.to_owned()))).collect()
-}
-
 impl Input {
     fn take(&mut self, kind: &Registration, object: Value) {
         let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
         let about = ObjectRef::new(kind.name, text("/metadata/namespace"), text("/metadata/name"));
-        let applied = applied(&object);
-        if kind.kind == ObjectKind::Service && !applied.is_empty() {
-            let name = ServiceName::new(text("/metadata/namespace"), text("/metadata/name"));
-            self.applied.insert(name, applied);
-        }
         match kind.read(&object, &ReadContext::default()) {
             Ok((object, bad)) => {
                 bad.iter().for_each(|bad| self.note(&bad.diagnostic(about.clone(), false)));

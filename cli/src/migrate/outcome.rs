@@ -129,7 +129,7 @@ fn summary(findings: &[Finding]) -> String {
     counted.collect::<Vec<_>>().join(", ")
 }
 
-/// A text as comments of YAML: where both streams end up in one file, it can still be applied.
+/// A text as comments, of YAML and of shells: where both streams end up in one file, it is still what it should be.
 pub fn as_comments(text: &str) -> String {
     text.lines().map(|line| format!("# {line}").trim_end().to_owned() + "\n").collect()
 }

@@ -1,27 +1,30 @@
-//! Services that hold annotations and nothing else, and how they are written.
+//! Annotations to add to Services, and how they are written.
 //!
-//! They are for server-side apply by a field manager of their own: it then owns these annotations and nothing else of the
-//! Service, and takes them back when they are applied without.
+//! As commands of `kubectl annotate`, which touch nothing else and refuse to overwrite. Objects with annotations alone are to be
+//! copied from: `kubectl apply`, with `--server-side` too, takes over a Service that was applied before, and what stands not in
+//! such an object for removed.
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
+use maesh_compiler::diagnostic::escaped;
 use serde::Serialize;
 use serde_json::Value;
 
 use crate::terminal::{printable, printable_json};
 
-/// Who owns the annotations that are applied.
-pub const FIELD_MANAGER: &str = "maesh-migrate";
-
-/// What stands above the objects.
-const HEADER: &str = "\
-# Annotations for this mesh, to look at and apply:
-#   kubectl apply --server-side --field-manager=maesh-migrate -f FILE
-# The field manager then owns these annotations and nothing else. Do not use kubectl apply without --server-side: it would
-# take the rest of each Service for removed.
+/// What stands above the commands.
+const COMMANDS: &str = "\
+# Annotations for this mesh, to look at and run with sh. No command overwrites an annotation that is there.
+set -e
 ";
 
-/// What stands there instead of objects.
+/// What stands above the objects.
+const OBJECTS: &str = "\
+# Annotations for this mesh, to copy into your manifests. Do not apply these objects: kubectl would take the rest of each
+# Service for removed.
+";
+
+/// What stands there instead.
 const NOTHING: &str = "# No annotation has to be added.\n";
 
 /// Annotations to add to a Service.
@@ -72,16 +75,47 @@ impl ServicePatch {
     }
 }
 
+/// The annotations as commands for a POSIX shell. `kubectl` is the program with the flags that choose the cluster.
+pub fn commands(objects: &[ServicePatch], kubectl: &[String]) -> String {
+    if objects.is_empty() {
+        return NOTHING.to_owned();
+    }
+    let kubectl = kubectl.iter().map(|word| shell(word)).collect::<Vec<_>>().join(" ");
+    let mut out = COMMANDS.to_owned();
+    for object in objects {
+        out.push('\n');
+        for comment in &object.comments {
+            out += &format!("# {}\n", escaped(comment));
+        }
+        let PatchMetadata { name, namespace, annotations } = &object.metadata;
+        out += &format!("{kubectl} -n {} annotate service {}", shell(namespace), shell(name));
+        for (key, value) in annotations {
+            out += &format!(" \\\n  {}={}", shell(key), shell(value));
+        }
+        out.push('\n');
+    }
+    out
+}
+
+/// A word of a POSIX shell, which takes nothing between single quotes for anything else.
+fn shell(text: &str) -> String {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./:@%+,".contains(&byte);
+    match !text.is_empty() && text.bytes().all(is_plain) {
+        true => text.to_owned(),
+        false => format!("'{}'", text.replace('\'', "'\\''")),
+    }
+}
+
 /// The objects as YAML.
 pub fn yaml(objects: &[ServicePatch]) -> String {
     if objects.is_empty() {
         return NOTHING.to_owned();
     }
-    let mut out = HEADER.to_owned();
+    let mut out = OBJECTS.to_owned();
     for object in objects {
         out += "---\n";
         for comment in &object.comments {
-            out += &format!("# {}\n", maesh_compiler::diagnostic::escaped(comment));
+            out += &format!("# {}\n", escaped(comment));
         }
         let PatchMetadata { name, namespace, annotations } = &object.metadata;
         // Writing to a String cannot fail.
@@ -191,6 +225,15 @@ mod tests {
             ("\u{feff}\u{85}", "\"\\ufeff\\u0085\""),
         ] {
             assert_eq!(scalar(text), want, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_shell_takes_a_word_for_what_it_is() {
+        for text in ["", "a", "a b", "it's", "$(id) `id` \"x\" \\ \n#", "'", "''a'", "~", "*", "ü"] {
+            let script = format!("printf %s {}", shell(text));
+            let output = std::process::Command::new("sh").args(["-c", &script]).output().unwrap();
+            assert_eq!(String::from_utf8_lossy(&output.stdout), text, "{script}");
         }
     }
 

@@ -1,7 +1,5 @@
 //! What is printed routes every request as the originals do, and the compiler has nothing to say against it.
 
-use std::collections::BTreeMap;
-
 use http::request::Parts;
 use maesh_compiler::kinds::{Object, ObjectKind, ReadContext};
 use maesh_config::{
@@ -148,7 +146,7 @@ fn ways(port: &ServicePort, requests: &[Option<Parts>]) -> Vec<Way> {
 
 /// Fails where what is printed differs. Returns how many splits were translated.
 fn same(objects: &[Object]) -> Result<usize, TestCaseError> {
-    let migration = translate(objects, &BTreeMap::new(), Protocol::Http);
+    let migration = translate(objects, Protocol::Http);
     let after = applied(objects, &migration);
     let (before, after) = (compile(objects.iter().cloned(), Protocol::Http), compile(after, Protocol::Http));
     let against: Vec<_> = after.found.iter().filter(|found| &*found.object.kind == "Service").collect();

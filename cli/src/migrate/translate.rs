@@ -3,6 +3,7 @@
 //! What is to be printed is compiled together with the objects. What the compiler says anything against is not printed.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::Instant,
@@ -10,7 +11,7 @@ use std::{
 
 use maesh_compiler::{
     compile::{Compiler, Config},
-    diagnostic::{Diagnostic, ObjectRef},
+    diagnostic::{Diagnostic, ObjectRef, escaped},
     event::Event,
     kinds::{Object, PREFIX, Service, TrafficSplit},
 };
@@ -29,20 +30,17 @@ use super::{
 /// In the name of every shadow Service of Traefik Mesh: `maesh` in hexadecimal digits, between Service and Namespace.
 const SHADOW: &str = "-6d61657368-";
 
-/// Translates all of these objects. `applied` are annotations that were applied before; `default` is what a Service without a
-/// traffic type was.
-pub fn translate(
-    objects: &[Object],
-    applied: &BTreeMap<ServiceName, BTreeSet<String>>,
-    default: Protocol,
-) -> Migration {
+/// Longest value of an annotation that is printed, in bytes: Linux takes 128 KiB for an argument of a program.
+const LONGEST: usize = 100 << 10;
+
+/// Translates all of these objects. `default` is what a Service without a traffic type was.
+pub fn translate(objects: &[Object], default: Protocol) -> Migration {
     let is_shadow = |object: &&Object| matches!(object, Object::Service(service) if service.meta.name.contains(SHADOW));
     let (shadows, objects): (Vec<&Object>, Vec<&Object>) = objects.iter().partition(is_shadow);
     let mut translator = Translator::new(objects, default);
     translator.annotations();
     translator.splits();
     translator.check();
-    translator.carry_over(applied);
     let mut migration = translator.finish();
     migration.findings.extend(of_shadows(&shadows));
     migration
@@ -262,6 +260,7 @@ impl<'a> Translator<'a> {
 
     /// Takes back what the compiler says anything against.
     fn check(&mut self) {
+        self.check_characters();
         let compiled = compile(self.migrated(), self.default);
         let mut refused = BTreeMap::new();
         for found in compiled.found.iter().filter(|found| &*found.object.kind == "Service") {
@@ -277,6 +276,28 @@ impl<'a> Translator<'a> {
             self.take_back(&name, &key, why);
         }
         self.patches.retain(|_, patch| !patch.metadata.annotations.is_empty());
+    }
+
+    /// Takes back what could command the terminal in which it is printed, or is too long for a command.
+    fn check_characters(&mut self) {
+        let is_hidden =
+            |value: &str| value.len() > LONGEST || value.split('\n').any(|line| matches!(escaped(line), Cow::Owned(_)));
+        let mut refused = Vec::new();
+        for (name, patch) in &mut self.patches {
+            let keys = patch.metadata.annotations.iter().filter(|(_, value)| is_hidden(value));
+            let keys: Vec<String> = keys.map(|(key, _)| key.clone()).collect();
+            for key in keys {
+                patch.take(&key);
+                refused.push((name.clone(), key));
+            }
+        }
+        for (name, key) in refused {
+            self.take_back(
+                &name,
+                &key,
+                "it is too long for a command, or has characters that cannot be seen, so it is not printed",
+            );
+        }
     }
 
     fn take_back(&mut self, name: &ServiceName, key: &str, why: &str) {
@@ -297,22 +318,8 @@ impl<'a> Translator<'a> {
                 let is_it =
                     |finding: &Finding| finding.object == about(split) && finding.verdict == Verdict::Translated;
                 self.findings.retain(|finding| !is_it(finding));
-                let why = "it is read as it is: its matches are more, or larger, than the annotation routes takes";
+                let why = "it is read as it is: its matches are more or larger than the annotation routes takes, or cannot be seen";
                 self.findings.push(Finding::new(about(split), "", Verdict::Kept, why));
-            }
-        }
-    }
-
-    /// Adds what was applied before and is still there: an apply by the same field manager takes away what it does not have.
-    fn carry_over(&mut self, applied: &BTreeMap<ServiceName, BTreeSet<String>>) {
-        for (name, patch) in &mut self.patches {
-            let Some(service) = self.services.get(name) else { continue };
-            for (key, value) in &service.annotations {
-                let is_applied = applied.get(name).is_some_and(|keys| keys.contains(&**key));
-                if is_applied && !patch.metadata.annotations.contains_key(&**key) {
-                    patch.add(key.to_string(), value.to_string());
-                    patch.comments.push(format!("{key} for what was applied before"));
-                }
             }
         }
     }

@@ -117,7 +117,7 @@ pub fn run(file: &Path, output: MigrateOutput) -> anyhow::Result<ExitCode> {
     match output {
         MigrateOutput::Json => terminal::json(&json!({ "values": values, "findings": findings }))?,
         MigrateOutput::Report => terminal::out(format_args!("{said}")),
-        MigrateOutput::Yaml => {
+        MigrateOutput::Sh | MigrateOutput::Yaml => {
             terminal::out(format_args!("# Values for the chart of this mesh.\n{}", patch::tree(&values, 0)));
             terminal::err(format_args!("{}", as_comments(&said)));
         }
