@@ -10,6 +10,7 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
+use maesh_test_support::tool;
 use maesh_testkube::ApiServer;
 use serde_json::Value;
 
@@ -103,11 +104,13 @@ fn each_outcome_has_its_exit_code() {
             "# warning: Deployment a: the mesh does not read Deployment of apps/v1; skipped, and 2 more of its kind.",
         ),
     ] {
-        let output = migrate(&objects, &[]);
+        let commands = text(&migrate(&objects, &[]).stdout);
+        assert_eq!(commands.contains("\nkubectl -n shop annotate service web "), added.is_some(), "{case}: {commands}");
+        let output = migrate(&objects, &["-o", "yaml"]);
         let (out, err) = (text(&output.stdout), text(&output.stderr));
         assert_eq!(output.status.code(), Some(code), "{case}: {out}{err}");
         assert!(err.contains(said), "{case}: {err}");
-        assert!(err.lines().all(|line| line.starts_with('#')), "both streams together are YAML: {err}");
+        assert!(err.lines().all(|line| line.starts_with('#')), "both streams together are what one is: {err}");
         assert!(err.matches("warning:").count() <= 1, "one warning for each kind: {err}");
         let objects = printed(&output);
         assert_eq!(objects.len(), usize::from(added.is_some()), "{case}: {out}");
@@ -158,16 +161,17 @@ fn files_folders_and_formats() {
         .unwrap();
     fs::write(folder.path().join("notes.txt"), "no: [manifest").unwrap();
     let path = folder.path().display().to_string();
-    let run = |flags: &[&str]| command(&["migrate", &path]).args(flags).output().unwrap();
+    let run = |flags: &[&str]| command(&["migrate", "-o", "yaml", &path]).args(flags).output().unwrap();
     let names = |output: &Output| {
         let name = |it: &Value| it["metadata"]["name"].as_str().unwrap().to_owned();
         printed(output).iter().map(name).collect::<Vec<_>>()
     };
     assert_eq!(names(&run(&[])), ["api", "web"]);
     assert_eq!(names(&run(&["-n", "pay"])), ["api"]);
-    let output = run(&["-o", "report"]);
+    let run_as = |output: &str| command(&["migrate", "-o", output, &path]).output().unwrap();
+    let output = run_as("report");
     assert!(text(&output.stdout).starts_with("Service pay/api\n  translated ") && output.stderr.is_empty());
-    let output = run(&["-o", "json"]);
+    let output = run_as("json");
     let json: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(json["objects"][0]["apiVersion"], "v1");
     assert_eq!(json["findings"][1]["object"]["name"], "web");
@@ -179,33 +183,57 @@ fn files_folders_and_formats() {
 
 #[test]
 fn text_of_others_stays_text() {
-    let hostile = "\u{1b}[2J\u{9b}31m\u{202e}\r\n# forged\n---\nkind: Secret\u{85}\u{feff}";
-    let value = Value::from(hostile);
+    // As YAML has it.
+    let hostile = r#""\u001b[2J\u009b31m\u202e\r\n# forged\n---\nkind: Secret\nrm x\u0085\ufeff""#;
+    let annotations = format!(
+        "mesh.traefik.io/circuit-breaker-expression: {hostile}, mesh.traefik.io/scheme: {hostile}, mesh.traefik.io/retry-attempts: '2'"
+    );
+    let matches = format!("{{name: {hostile}, headers: {{x-a: \"it's $(touch x) `\\\" # \\\\\\\\ ü\"}}}}");
     let group = format!(
         "apiVersion: specs.smi-spec.io/v1alpha3\nkind: HTTPRouteGroup\nmetadata: {{name: g, namespace: shop}}\n\
-         spec: {{matches: [{{name: {value}, headers: {{x-a: \"\\u202e|\\ufeff: # `\\\"\"}}}}]}}\n---\n"
-    );
-    let annotations = format!(
-        "mesh.traefik.io/circuit-breaker-expression: {value}, mesh.traefik.io/scheme: {value}, mesh.traefik.io/retry-attempts: '2'"
+         spec: {{matches: [{matches}]}}\n---\n"
     );
     let objects = service("web", &annotations)
         + &service("v1", "")
-        + &service(&value.to_string(), "mesh.traefik.io/retry-attempts: '2'")
+        + &service(hostile, "mesh.traefik.io/retry-attempts: '2'")
         + &group
         + &split("s", "matches: [{kind: HTTPRouteGroup, name: g}], backends: [{service: v1, weight: 1}]");
-    for flags in [&[][..], &["-o", "report"], &["-o", "json"]] {
+    for flags in [&[][..], &["-o", "yaml"], &["-o", "report"], &["-o", "json"]] {
         let output = migrate(&objects, flags);
         let (out, err) = (text(&output.stdout), text(&output.stderr));
         assert_eq!(output.status.code(), Some(3), "{err}");
-        let harmful = |c: char| (c.is_control() && c != '\n') || matches!(c, '\u{202e}' | '\u{feff}');
-        assert!(!out.contains(harmful) && !err.replace('\u{feff}', "").contains(harmful), "{out:?}{err:?}");
-        assert!(!format!("{out}{err}").lines().any(|line| line.starts_with("# forged") || line == "kind: Secret"));
+        let harmful = |c: char| (c.is_control() && c != '\n') || c == '\u{202e}';
+        assert!(!out.contains(harmful) && !err.contains(harmful), "{out:?}{err:?}");
+        let mut lines = out.lines().chain(err.lines());
+        assert!(!lines.any(|line| ["# forged", "kind: Secret", "rm x"].iter().any(|text| line.starts_with(text))));
     }
-    let output = migrate(&objects, &[]);
-    let objects = printed(&output);
-    assert_eq!(objects.len(), 1, "{objects:#?}");
-    let routes = objects[0]["metadata"]["annotations"]["maesh.containo.us/routes"].as_str().unwrap();
-    assert_eq!(routes, "HeaderRegexp(`x-a`, \"\u{202e}|\u{feff}: # `\\\"\") => v1 1");
+    let want = "HeaderRegexp(`x-a`, \"it's $(touch x) `\\\" # \\\\\\\\ ü\") => v1 1";
+    let output = migrate(&objects, &["-o", "yaml"]);
+    let read = printed(&output);
+    let [web] = &read[..] else { panic!("{read:#?}") };
+    assert_eq!(web["metadata"]["annotations"]["maesh.containo.us/routes"], want);
+
+    let folder = tempfile::tempdir().unwrap();
+    program(folder.path(), "kubectl", "printf '%s\\n' \"$@\"");
+    let script = folder.path().join("annotate.sh");
+    fs::write(&script, migrate(&objects, &[]).stdout).unwrap();
+    let output = with_path(folder.path(), "sh annotate.sh");
+    let want = format!(
+        "-n\nshop\nannotate\nservice\nweb\nmaesh.containo.us/retry-attempts=2\nmaesh.containo.us/routes={want}\n"
+    );
+    assert_eq!(text(&output.stdout), want);
+}
+
+/// Puts a program into a folder.
+fn program(folder: &Path, name: &str, script: &str) {
+    fs::write(folder.join(name), format!("#!/bin/sh\n{script}\n")).unwrap();
+    fs::set_permissions(folder.join(name), Permissions::from_mode(0o755)).unwrap();
+}
+
+/// Runs a line of a shell in a folder whose programs come first.
+fn with_path(folder: &Path, line: &str) -> Output {
+    let path = format!("{}:{}", folder.display(), std::env::var("PATH").unwrap());
+    Command::new("sh").args(["-c", line]).env("PATH", path).current_dir(folder).output().unwrap()
 }
 
 #[test]
@@ -216,16 +244,11 @@ fn the_page_shows_what_happens() {
     let [objects, values] = manifests[..] else { panic!("{PAGE} has other manifests") };
     fs::write(folder.path().join("shop.yaml"), objects).unwrap();
     fs::write(folder.path().join("old.yaml"), values).unwrap();
-    fs::create_dir(folder.path().join("bin")).unwrap();
-    let maesh = folder.path().join("bin/maesh");
-    fs::write(&maesh, format!("#!/bin/sh\nexec {} \"$@\"\n", env!("CARGO_BIN_EXE_maesh"))).unwrap();
-    fs::set_permissions(&maesh, Permissions::from_mode(0o755)).unwrap();
+    program(folder.path(), "maesh", &format!("exec {} \"$@\"", env!("CARGO_BIN_EXE_maesh")));
     let commands: Vec<_> = blocks(&page, "console").into_iter().flat_map(typed).collect();
     assert_eq!(commands.len(), 3, "{PAGE}: {commands:?}");
     for (line, shown) in commands {
-        let path = format!("{}:{}", folder.path().join("bin").display(), std::env::var("PATH").unwrap());
-        let mut shell = Command::new("sh");
-        let output = shell.args(["-c", line]).env("PATH", path).current_dir(folder.path()).output().unwrap();
+        let output = with_path(folder.path(), line);
         assert_eq!(lines(&text(&output.stdout)), shown, "`{line}` in {PAGE}");
     }
 }
@@ -252,12 +275,14 @@ impl Shop {
         text(&output.stdout)
     }
 
-    /// Applies what was printed, as it says above it.
-    fn apply(&self, printed: &Output, folder: &Path) {
-        let file = folder.join("annotations.yaml");
+    /// Runs what was printed.
+    fn run(&self, printed: &Output, folder: &Path) -> Output {
+        program(folder, "kubectl", &format!("exec {} \"$@\"", tool("kubectl").unwrap().display()));
         // Both streams, as `> file 2>&1` would have them.
-        fs::write(&file, [&printed.stdout[..], &printed.stderr].concat()).unwrap();
-        self.kubectl(&["apply", "--server-side", "--field-manager=maesh-migrate", "-f", file.to_str().unwrap()]);
+        fs::write(folder.join("annotate.sh"), [&printed.stdout[..], &printed.stderr].concat()).unwrap();
+        let path = format!("{}:{}", folder.display(), std::env::var("PATH").unwrap());
+        let mut shell = self.0.namespace().command("sh");
+        shell.arg(folder.join("annotate.sh")).env("PATH", path).output().unwrap()
     }
 
     fn web(&self) -> Value {
@@ -285,7 +310,8 @@ fn a_cluster_gets_annotations_and_nothing_else_changes() {
     let before = shop.web();
     let first = shop.maesh(&[]);
     assert!(first.status.success(), "{}", text(&first.stderr));
-    shop.apply(&first, folder.path());
+    let run = shop.run(&first, folder.path());
+    assert!(run.status.success(), "{}", text(&run.stderr));
     let after = shop.web();
     assert_eq!(after["spec"], before["spec"]);
     let annotation = |object: &Value, key: &str| object["metadata"]["annotations"][key].as_str().map(str::to_owned);
@@ -296,14 +322,19 @@ fn a_cluster_gets_annotations_and_nothing_else_changes() {
         assert_eq!(&after["metadata"]["annotations"][key], value, "{key} is as it was");
     }
 
-    // Once more, before and after the split is deleted: nothing of it goes away.
-    for _ in 0..2 {
-        let again = shop.maesh(&["-n", "shop"]);
-        assert!(again.status.success(), "{}", text(&again.stderr));
-        shop.apply(&again, folder.path());
-        assert_eq!(shop.web()["metadata"]["annotations"], after["metadata"]["annotations"]);
-        shop.kubectl(&["-n", "shop", "delete", "trafficsplit", "web", "--ignore-not-found"]);
-    }
+    // Once more: there is nothing to do. Run once more: it changes nothing.
+    assert!(printed(&shop.maesh(&["-n", "shop", "-o", "yaml"])).is_empty());
+    assert!(shop.run(&first, folder.path()).status.success());
+    assert_eq!(shop.web()["metadata"]["resourceVersion"], after["metadata"]["resourceVersion"]);
+
+    // What somebody wrote meanwhile is not overwritten.
+    shop.kubectl(&["-n", "shop", "annotate", "--overwrite", "service", "web", "maesh.containo.us/retry-attempts=3"]);
+    let refused = shop.run(&first, folder.path());
+    assert!(!refused.status.success() && text(&refused.stderr).contains("already has a value"), "{refused:?}");
+    assert_eq!(annotation(&shop.web(), "maesh.containo.us/retry-attempts").as_deref(), Some("3"));
+    let differs = shop.maesh(&[]);
+    assert_eq!(differs.status.code(), Some(3));
+    shop.kubectl(&["-n", "shop", "annotate", "--overwrite", "service", "web", "maesh.containo.us/retry-attempts=2"]);
 
     // Whoever applies the manifests next takes nothing of it away either.
     shop.kubectl(&["apply", "-f", manifests.to_str().unwrap()]);
