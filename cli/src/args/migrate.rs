@@ -26,10 +26,11 @@ use super::{ClusterArgs, Mode};
   maesh migrate --values old.yaml > values.yaml    # values of the chart of Traefik Mesh")]
 pub struct MigrateArgs {
     /// Files or folders of manifests (YAML or JSON) instead of a cluster; `-` reads standard input
-    #[arg(value_name = "PATH", conflicts_with_all = ["kubeconfig", "context"])]
+    // Not so with kubeconfig, which may be set in the environment.
+    #[arg(value_name = "PATH", conflicts_with = "context")]
     pub paths: Vec<PathBuf>,
     /// Translate these values of the chart of Traefik Mesh instead of objects
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["paths", "kubeconfig", "context", "namespace"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["paths", "context", "namespace"])]
     pub values: Option<PathBuf>,
     /// Only objects of this namespace; all if not given
     #[arg(long, short = 'n', value_name = "NAMESPACE")]

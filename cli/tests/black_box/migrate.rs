@@ -142,7 +142,7 @@ fn what_cannot_be_read_is_a_failure() {
         (&["--values", "/nowhere"], 1, "cannot be read"),
         (&["--kubeconfig", &config], 1, "kubeconfig"),
         (&["--values", &list, &broken], 2, "cannot be used with"),
-        (&["--kubeconfig", &config, &broken], 2, "cannot be used with"),
+        (&["--context", "none", &broken], 2, "cannot be used with"),
     ] {
         let output = command(&["migrate"]).args(arguments).output().unwrap();
         let err = text(&output.stderr);
