@@ -8,6 +8,7 @@ mod cluster_dns;
 mod defaults;
 mod inspect;
 mod lists;
+mod migrate;
 mod own;
 #[cfg(test)]
 mod page;
@@ -35,6 +36,7 @@ use maesh_config::{
     Zone, duration,
     model::{AccessSource, Protocol},
 };
+pub use migrate::{MigrateArgs, MigrateOutput};
 pub use uninstall::{LeaveArgs, UninstallArgs};
 
 use self::parse::{network, socket};
@@ -74,6 +76,7 @@ pub enum Command {
     Status(StatusArgs),
     Get(GetArgs),
     Print(PrintObjectsArgs),
+    Migrate(MigrateArgs),
     /// Role: watch the cluster and send configuration to dns and the proxies
     Controller(Box<ControllerArgs>),
     /// Role: answer DNS queries for the mesh's zones; with a command, manage the stanza in the cluster's DNS

@@ -22,6 +22,7 @@ mod logs;
 #[cfg(target_arch = "x86_64")]
 mod memory;
 mod mesh;
+mod migrate;
 mod network_policy;
 mod open_files;
 mod roles;
@@ -69,6 +70,7 @@ fn main() -> ExitCode {
         Command::Print(args) => match args.command {
             PrintCommand::NetworkPolicy(args) => block_on(network_policy::run(args)),
         },
+        Command::Migrate(args) => block_on(migrate::run(args)),
         Command::Uninstall(args) => block_on(uninstall::run(args)),
         Command::Version(args) => {
             version::print(args.output);

@@ -134,11 +134,11 @@ fn selecting(url: &str) -> String {
 }
 
 fn judge_traefik_mesh(services: &[Value], deployments: &[Value], maps: &[Value]) -> Outcome {
+    // Where this mesh put them to rest, something stands before the marks.
+    let begins = |line: &str| ["#### Begin Maesh Block", "#### Begin Traefik Mesh Block"].contains(&line.trim());
     let blocks = maps.iter().filter(|map| {
         let texts = map["data"].as_object().into_iter().flatten().filter_map(|(_, text)| text.as_str());
-        texts
-            .into_iter()
-            .any(|text| text.contains("#### Begin Maesh Block") || text.contains("#### Begin Traefik Mesh Block"))
+        texts.into_iter().any(|text| text.lines().any(begins))
     });
     let blocks: Vec<_> = blocks.map(name).collect();
     let place = |object: &Value| format!("{}/{}", text(object, "/metadata/namespace"), name(object));
@@ -346,16 +346,22 @@ mod tests {
         }
     }
 
+    /// As Traefik Mesh 1.4 writes them.
+    const OLD_BLOCKS: &str = include_str!("../../../tests/nodes/manifests/traefik-mesh.corefile");
+
     #[test]
     fn what_an_old_mesh_left() {
         let object = |labels: Value| json!({ "metadata": { "name": "x", "namespace": "y", "labels": labels } });
         let shadow = || vec![object(json!({ "app": "maesh", "type": "shadow" }))];
         let map = |text: &str| vec![json!({ "metadata": { "name": "coredns" }, "data": { "Corefile": text } })];
         let block = "#### Begin Maesh Block\nmaesh:53 {}\n#### End Maesh Block";
+        let at_rest = OLD_BLOCKS.lines().map(|line| format!("# maesh keeps: {line}\n")).collect::<String>();
         for (case, services, deployments, maps, want) in [
             ("nothing", vec![], vec![], map(".:53 {}"), Verdict::Pass),
             ("shadows", shadow(), vec![], vec![], Verdict::Warn),
             ("blocks", vec![], vec![], map(block), Verdict::Warn),
+            ("blocks of every version", vec![], vec![], map(OLD_BLOCKS), Verdict::Warn),
+            ("blocks at rest", vec![], vec![], map(&at_rest), Verdict::Pass),
             ("it runs", shadow(), vec![object(json!({ "app": "traefik-mesh" }))], vec![], Verdict::Fail),
         ] {
             assert_eq!(judge_traefik_mesh(&services, &deployments, &maps).verdict, want, "{case}");

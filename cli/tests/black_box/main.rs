@@ -18,6 +18,7 @@ mod hostile_text;
 mod hung_proxy;
 mod keeper;
 mod metrics;
+mod migrate;
 mod open_files;
 mod own;
 mod policies;

@@ -141,6 +141,28 @@ fn blocks_of_traefik_mesh_rest_and_come_back() {
 }
 
 #[test]
+fn both_blocks_of_traefik_mesh_rest_and_come_back() {
+    // As Traefik Mesh 1.4 writes them: for two zones, with an empty line before each.
+    let blocks = include_str!("../../../../tests/nodes/manifests/traefik-mesh.corefile");
+    assert_eq!(blocks.matches("#### Begin").count(), 2);
+    for corefile in [
+        format!("{KUBEADM}{blocks}"),
+        format!("{blocks}{KUBEADM}"),
+        // Its cleanup, or a person, left one of the two.
+        format!("{KUBEADM}{}", &blocks[..blocks.find("\n#### Begin Traefik").unwrap()]),
+        // A person's editor took the last end of a line.
+        format!("{KUBEADM}{}", blocks.trim_end()),
+        format!("{KUBEADM}{blocks}").replace('\n', "\r\n"),
+    ] {
+        let after = add(&corefile, &stanza()).unwrap_or_else(|error| panic!("{corefile}: {error}"));
+        assert_eq!(state(&after, &stanza()), Ok(StanzaState::Present), "{corefile}");
+        assert!(!after.lines().any(|line| line.starts_with("maesh:53 {") || line.starts_with("####")), "{after}");
+        assert_eq!(add(&after, &stanza()), Ok(after.clone()), "once is enough");
+        assert_eq!(remove(&after, &zones()), Ok(corefile), "byte for byte");
+    }
+}
+
+#[test]
 fn what_is_not_understood_is_left_alone() {
     let ours = stanza().text();
     for (case, corefile, want) in [

@@ -17,6 +17,7 @@ mod hostile;
 mod hung;
 mod install;
 mod leader;
+mod migrate;
 mod node_death;
 mod pods;
 mod policies;

@@ -1,0 +1,147 @@
+//! What is translated: the objects of a cluster, or of files as `maesh dev` reads them.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use maesh_compiler::{
+    diagnostic::{Diagnostic, ObjectRef, Severity},
+    event::Event,
+    kinds::{Object, ObjectKind, ReadContext, Registration},
+};
+use maesh_controller::source::manifests::{Manifests, STANDARD_INPUT};
+use serde_json::Value;
+
+use super::outcome::{Finding, Verdict};
+use crate::{
+    args::MigrateArgs,
+    check::items,
+    inspect::{self, Cluster, ClusterError},
+};
+
+/// The kinds that are looked at.
+const KINDS: [ObjectKind; 7] = [
+    ObjectKind::Namespace,
+    ObjectKind::Service,
+    ObjectKind::HttpRouteGroup,
+    ObjectKind::TcpRoute,
+    ObjectKind::UdpRoute,
+    ObjectKind::TrafficSplit,
+    ObjectKind::TrafficTarget,
+];
+
+/// What was read.
+#[derive(Debug, Default)]
+pub struct Input {
+    pub objects: Vec<Object>,
+    /// Objects that are there and cannot be used.
+    pub refused: Vec<Finding>,
+    /// What was skipped, or read in another way than it is written.
+    pub warnings: Vec<String>,
+}
+
+impl Input {
+    fn note(&mut self, found: &Diagnostic) {
+        match found.severity {
+            Severity::Warning => self.warnings.push(found.message.to_string()),
+            Severity::Error => {
+                let what = found.field.as_deref().unwrap_or_default();
+                self.refused.push(Finding::new(found.object.clone(), what, Verdict::NotKept, &*found.message));
+            }
+        }
+    }
+}
+
+/// Reads files and folders.
+///
+/// # Errors
+/// A path that is not there, or a file that cannot be read: what the rest means may depend on it.
+pub async fn of_files(paths: Vec<PathBuf>) -> anyhow::Result<Input> {
+    let missing = |path: &&PathBuf| *path != Path::new(STANDARD_INPUT) && !path.exists();
+    if let Some(path) = paths.iter().find(missing) {
+        bail!("{} does not exist; name a file or folder of manifests, or - for standard input", path.display());
+    }
+    let (manifests, mut batches) = Manifests::start(paths, ReadContext::default()).context("reading the manifests")?;
+    let first = batches.recv().await.context("the manifests were not read")?;
+    // They are not watched.
+    drop(manifests);
+    let (mut input, mut broken) = (Input::default(), Vec::new());
+    for event in first {
+        match event {
+            Event::Apply(object) => input.objects.push(object),
+            Event::Reset(_, objects) => input.objects.extend(objects),
+            Event::Problems(problems) => {
+                for found in &problems {
+                    match (found.severity, &*found.object.kind) {
+                        (Severity::Error, "File") => broken.push(found.message.to_string()),
+                        _ => input.note(found),
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    anyhow::ensure!(broken.is_empty(), "{}", broken.join("\n"));
+    Ok(input)
+}
+
+/// Reads a cluster, or one namespace of it.
+///
+/// # Errors
+/// When it does not answer, or what is needed may not be read.
+pub async fn of_cluster(args: &MigrateArgs) -> anyhow::Result<Input> {
+    let cluster = inspect::open(&args.cluster()).await?;
+    let mut input = Input::default();
+    for kind in KINDS {
+        let kind = kind.registration();
+        match list(&cluster, kind, args.namespace.as_deref()).await {
+            Ok(objects) => objects.into_iter().for_each(|object| input.take(kind, object)),
+            // Of a Namespace only annotations that had no effect matter.
+            Err(error) if kind.kind == ObjectKind::Namespace && error.code() == 403 => {
+                input.warnings.push(format!("annotations of Namespaces were not looked at: {error}"));
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(input)
+}
+
+/// All objects of a kind, in the best version that the cluster serves; none where it serves none.
+async fn list(cluster: &Cluster, kind: &Registration, namespace: Option<&str>) -> Result<Vec<Value>, ClusterError> {
+    for version in kind.versions {
+        let group =
+            if kind.group.is_empty() { format!("/api/{version}") } else { format!("/apis/{}/{version}", kind.group) };
+        let (url, is_one) = match namespace {
+            Some(namespace) if kind.kind == ObjectKind::Namespace => (format!("{group}/namespaces/{namespace}"), true),
+            Some(namespace) => (format!("{group}/namespaces/{namespace}/{}", kind.plural), false),
+            None => (format!("{group}/{}", kind.plural), false),
+        };
+        let answer = match cluster.get(&url, &format!("list {}", kind.plural)).await {
+            Ok(answer) => answer,
+            Err(error) if error.code() == 404 && !kind.always_served => continue,
+            Err(error) => return Err(error),
+        };
+        let mut objects = if is_one { vec![answer] } else { items(&answer).to_vec() };
+        let api_version =
+            if kind.group.is_empty() { (*version).to_owned() } else { format!("{}/{version}", kind.group) };
+        // What each entry of a list is, the list says.
+        for fields in objects.iter_mut().filter_map(Value::as_object_mut) {
+            fields.entry("apiVersion").or_insert_with(|| api_version.clone().into());
+        }
+        return Ok(objects);
+    }
+    Ok(Vec::new())
+}
+
+impl Input {
+    fn take(&mut self, kind: &Registration, object: Value) {
+        let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+        let about = ObjectRef::new(kind.name, text("/metadata/namespace"), text("/metadata/name"));
+        match kind.read(&object, &ReadContext::default()) {
+            Ok((object, bad)) => {
+                bad.iter().for_each(|bad| self.note(&bad.diagnostic(about.clone(), false)));
+                self.objects.push(object);
+            }
+            Err(bad) => self.note(&bad.diagnostic(about, true)),
+        }
+    }
+}

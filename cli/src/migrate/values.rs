@@ -1,0 +1,312 @@
+//! Values of the chart of Traefik Mesh, as values of our chart.
+
+use std::{fs, path::Path, process::ExitCode};
+
+use anyhow::Context as _;
+use maesh_compiler::diagnostic::{ObjectRef, shortened};
+use serde_json::{Map, Value, json};
+
+use super::{
+    outcome::{Finding, NOT_KEPT, Verdict, as_comments, is_kept, report},
+    patch,
+};
+use crate::{args::MigrateOutput, terminal};
+
+/// Largest file that is read, in bytes.
+const LARGEST: u64 = 1 << 20;
+
+/// What a value becomes.
+enum Becomes {
+    /// A value of this name; what is below keeps its own.
+    Same(&'static str),
+    /// A value of this name, made from it.
+    Made(&'static str, fn(&Value) -> Option<Value>),
+    /// Nothing of the kind is needed.
+    NotNeeded(&'static str),
+    /// There is nothing that does the same, and what to do.
+    NotKept(&'static str, &'static str),
+}
+use Becomes::{Made, NotKept, NotNeeded, Same};
+
+const PUSHED: &str = "the controller sends changes to the proxies at once";
+const OWN_SIZE: &str = "it was measured for another program";
+const OWN_IMAGE: &str = "it is of another program";
+const NO_LIMIT: &str = "there is no limit of this kind";
+const OF_TRAEFIK: (&str, &str) = ("it is for Traefik, which is not part of this mesh", "see maesh proxy --help");
+const OTLP: (&str, &str) =
+    ("the proxies send spans by OTLP", "set proxy.traces.endpoint to a collector that passes them on");
+const SCRAPED: (&str, &str) =
+    ("the mesh's metrics are scraped by Prometheus", "see docs/operations.md#metrics, or let a collector scrape them");
+const NOT_INSTALLED: (&str, &str) =
+    ("the chart installs no Prometheus and no Grafana", "use your own: monitoring.podMonitor, monitoring.dashboard");
+const TIMEOUTS: (&str, &str) = ("timeouts are annotations of Services and Namespaces", "see docs/tasks/timeouts.md");
+
+/// What becomes of each value, by its path or the beginning of that. The longest path counts.
+const RULES: &[(&str, Becomes)] = &[
+    ("acl", Made("acl.enabled", truth)),
+    ("smi.enable", Made("acl.enabled", truth)),
+    ("smi.deploycrds", NotNeeded("the kinds of SMI stay if they are there, and are not needed")),
+    ("kubedns", Made("addressing", of_kube_dns)),
+    ("clusterDomain", Same("clusterDomain")),
+    ("defaultMode", Same("defaultMode")),
+    ("mesh.defaultMode", Same("defaultMode")),
+    ("mesh.logging", Made("logs.level", level)),
+    ("mesh.annotations", NotKept("there are no annotations for all objects", "see podAnnotations of the roles")),
+    ("mesh.pollInterval", NotNeeded(PUSHED)),
+    ("mesh.pollTimeout", NotNeeded(PUSHED)),
+    ("debug", Made("logs.level", of_debug)),
+    ("logLevel", Made("logs.level", level)),
+    ("logFormat", Made("logs.format", format)),
+    ("controller.logLevel", Made("logs.level", level)),
+    ("controller.logFormat", Made("logs.format", format)),
+    ("controller.logging", Made("logs.level", level)),
+    ("proxy.logLevel", Made("logs.level", level)),
+    ("proxy.logFormat", Made("logs.format", format)),
+    ("limits", NotNeeded(NO_LIMIT)),
+    ("controller.ignoreNamespaces", Same("namespaces.ignore")),
+    ("controller.watchNamespaces", Same("namespaces.watch")),
+    ("image", NotNeeded(OWN_IMAGE)),
+    ("controller.image", NotNeeded(OWN_IMAGE)),
+    ("proxy.image", NotNeeded(OWN_IMAGE)),
+    ("image.pullSecret", Made("imagePullSecrets", secret)),
+    ("controller.image.pullSecret", Made("imagePullSecrets", secret)),
+    ("proxy.image.pullSecret", Made("imagePullSecrets", secret)),
+    ("controller.resources", NotNeeded(OWN_SIZE)),
+    ("proxy.resources", NotNeeded(OWN_SIZE)),
+    ("controller.nodeSelector", Same("controller.nodeSelector")),
+    ("controller.tolerations", Same("controller.tolerations")),
+    ("controller.affinity", Same("controller.affinity")),
+    ("controller.podAnnotations", Same("controller.podAnnotations")),
+    ("proxy.nodeSelector", Same("proxy.nodeSelector")),
+    ("proxy.tolerations", Same("proxy.tolerations")),
+    ("proxy.podAnnotations", Same("proxy.podAnnotations")),
+    (
+        "proxy.annotations",
+        NotKept("there are no annotations of the DaemonSet itself", "set them with kubectl annotate"),
+    ),
+    ("proxy.pollInterval", NotNeeded(PUSHED)),
+    ("proxy.pollTimeout", NotNeeded(PUSHED)),
+    ("proxy.forwardingTimeouts", NotKept(TIMEOUTS.0, TIMEOUTS.1)),
+    ("proxy.env", NotKept(OF_TRAEFIK.0, OF_TRAEFIK.1)),
+    ("proxy.envFrom", NotKept(OF_TRAEFIK.0, OF_TRAEFIK.1)),
+    ("proxy.additionalArguments", NotKept(OF_TRAEFIK.0, OF_TRAEFIK.1)),
+    ("tracing", NotKept(OTLP.0, OTLP.1)),
+    ("metrics", NotKept(NOT_INSTALLED.0, NOT_INSTALLED.1)),
+    ("metrics.prometheus.enabled", Same("monitoring.annotations")),
+    ("metrics.prometheus.addEntrypointsLabels", NotNeeded("the metrics have labels of their own")),
+    ("metrics.prometheus.addServiceLabels", NotNeeded("the metrics have the Service as labels")),
+    ("metrics.prometheus.buckets", NotNeeded("there are native histograms beside fixed buckets")),
+    ("metrics.datadog", NotKept(SCRAPED.0, SCRAPED.1)),
+    ("metrics.influxdb", NotKept(SCRAPED.0, SCRAPED.1)),
+    ("metrics.statsd", NotKept(SCRAPED.0, SCRAPED.1)),
+];
+
+/// Reads a file, translates it and prints the values.
+pub fn run(file: &Path, output: MigrateOutput) -> anyhow::Result<ExitCode> {
+    let shown = file.display();
+    let size = fs::metadata(file).with_context(|| format!("{shown} cannot be read"))?.len();
+    anyhow::ensure!(size <= LARGEST, "{shown} is larger than 1 MiB; name a file of values");
+    let text = fs::read_to_string(file).with_context(|| format!("{shown} cannot be read"))?;
+    let old: Value = serde_saphyr::from_str(&text).with_context(|| format!("{shown} is not YAML"))?;
+    anyhow::ensure!(
+        old.is_object() || old.is_null(),
+        "{shown} is no map of values; see helm get values RELEASE -o yaml"
+    );
+    let (values, findings) = translate(&old);
+    let said = report(&findings);
+    match output {
+        MigrateOutput::Json => terminal::json(&json!({ "values": values, "findings": findings }))?,
+        MigrateOutput::Report => terminal::out(format_args!("{said}")),
+        MigrateOutput::Sh | MigrateOutput::Yaml => {
+            terminal::out(format_args!("# Values for the chart of this mesh.\n{}", patch::tree(&values, 0)));
+            terminal::err(format_args!("{}", as_comments(&said)));
+        }
+    }
+    Ok(if is_kept(&findings) { ExitCode::SUCCESS } else { ExitCode::from(NOT_KEPT) })
+}
+
+/// Our values, and what becomes of each of theirs.
+fn translate(old: &Value) -> (Value, Vec<Finding>) {
+    let (mut values, mut findings) = (json!({}), Vec::new());
+    let mut leaves = Vec::new();
+    collect(old, &mut Vec::new(), &mut leaves);
+    for (path, value) in leaves {
+        findings.push(one(&path, value, &mut values));
+    }
+    (values, findings)
+}
+
+/// All values that are no maps, with their paths.
+fn collect<'a>(value: &'a Value, path: &mut Vec<&'a str>, leaves: &mut Vec<(Vec<&'a str>, &'a Value)>) {
+    match value {
+        Value::Null => {}
+        Value::Object(entries) => {
+            for (key, value) in entries {
+                path.push(key);
+                collect(value, path, leaves);
+                path.pop();
+            }
+        }
+        _ => leaves.push((path.clone(), value)),
+    }
+}
+
+fn one(path: &[&str], value: &Value, values: &mut Value) -> Finding {
+    let what = path.join(".");
+    let say = |verdict, why: String| {
+        Finding::new(ObjectRef::new("Values", "", "of Traefik Mesh"), what.clone(), verdict, why)
+    };
+    let begins = |rule: &&(&str, Becomes)| {
+        rule.0.split('.').count() <= path.len() && rule.0.split('.').zip(path).all(|(a, b)| a == *b)
+    };
+    let Some((rule, becomes)) = RULES.iter().filter(begins).max_by_key(|(rule, _)| rule.split('.').count()) else {
+        return say(Verdict::NotKept, "it is no value that is known".to_owned()).next("see the values of this chart");
+    };
+    let below = &path[rule.split('.').count()..];
+    let (to, made) = match becomes {
+        NotNeeded(why) => return say(Verdict::NotNeeded, (*why).to_owned()),
+        NotKept(..) if is_off(value) => return say(Verdict::NotNeeded, "it is off".to_owned()),
+        NotKept(why, next) => return say(Verdict::NotKept, (*why).to_owned()).next(*next),
+        Same(to) => (to, Some(value.clone())),
+        Made(to, make) => (to, make(value).filter(|_| below.is_empty())),
+    };
+    let Some(made) = made else {
+        return say(Verdict::NotKept, format!("{} is none of its values", shortened(&value.to_string())));
+    };
+    let keys: Vec<&str> = to.split('.').chain(below.iter().copied()).collect();
+    set(values, &keys, made.clone());
+    let finding = say(Verdict::Translated, format!("now {}: {}", keys.join("."), shortened(&made.to_string())));
+    match *to {
+        "acl.enabled" if made == true => {
+            finding.next("try it with acl.dryRun: true before; it says who would be denied")
+        }
+        _ => finding,
+    }
+}
+
+/// Whether a value asks for nothing.
+fn is_off(value: &Value) -> bool {
+    match value {
+        Value::Bool(is_on) => !is_on,
+        Value::String(text) => text.is_empty(),
+        Value::Array(list) => list.is_empty(),
+        _ => false,
+    }
+}
+
+/// Puts a value into a tree of maps. The chattiest of several log levels counts.
+fn set(values: &mut Value, keys: &[&str], made: Value) {
+    let mut at = values;
+    for key in keys {
+        if !at.is_object() {
+            *at = Value::Object(Map::new());
+        }
+        at = &mut at[*key];
+    }
+    let chatty = |value: &Value| ["error", "warn", "info", "debug"].iter().position(|level| value == level);
+    if at.is_null() || chatty(&made) >= chatty(at) {
+        *at = made;
+    }
+}
+
+fn truth(value: &Value) -> Option<Value> {
+    value.as_bool().map(Value::from)
+}
+
+/// kube-dns does not say who asks, so names answer one address.
+fn of_kube_dns(value: &Value) -> Option<Value> {
+    value.as_bool().map(|is| if is { "auto" } else { "node" }.into())
+}
+
+fn of_debug(value: &Value) -> Option<Value> {
+    value.as_bool().map(|is| if is { "debug" } else { "error" }.into())
+}
+
+fn level(value: &Value) -> Option<Value> {
+    let level = match value.as_str()?.to_ascii_lowercase().as_str() {
+        "panic" | "fatal" | "error" => "error",
+        "warn" | "warning" => "warn",
+        "info" => "info",
+        "debug" => "debug",
+        _ => return None,
+    };
+    Some(level.into())
+}
+
+fn format(value: &Value) -> Option<Value> {
+    match value.as_str()?.to_ascii_lowercase().as_str() {
+        "common" => Some("text".into()),
+        "json" => Some("json".into()),
+        _ => None,
+    }
+}
+
+fn secret(value: &Value) -> Option<Value> {
+    let name = value.as_str().filter(|name| !name.is_empty())?;
+    Some(json!([{ "name": name }]))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test ends where something is missing")]
+mod tests {
+    use maesh_test_support::repository;
+
+    use super::*;
+
+    fn of(old: &str) -> (Value, Vec<(String, Verdict)>) {
+        let (values, findings) = translate(&serde_saphyr::from_str(old).unwrap());
+        (values, findings.into_iter().map(|finding| (finding.what, finding.verdict)).collect())
+    }
+
+    #[test]
+    fn values_become_ours() {
+        for (old, want, verdict) in [
+            ("acl: true", json!({"acl": {"enabled": true}}), Verdict::Translated),
+            ("smi: {enable: true}", json!({"acl": {"enabled": true}}), Verdict::Translated),
+            ("kubedns: true", json!({"addressing": "auto"}), Verdict::Translated),
+            ("clusterDomain: a.b", json!({"clusterDomain": "a.b"}), Verdict::Translated),
+            ("defaultMode: tcp", json!({"defaultMode": "tcp"}), Verdict::Translated),
+            ("logLevel: WARNING", json!({"logs": {"level": "warn"}}), Verdict::Translated),
+            ("logLevel: loud", json!({}), Verdict::NotKept),
+            ("logFormat: common", json!({"logs": {"format": "text"}}), Verdict::Translated),
+            ("limits: {tcp: 25}", json!({}), Verdict::NotNeeded),
+            ("controller: {ignoreNamespaces: [a]}", json!({"namespaces": {"ignore": ["a"]}}), Verdict::Translated),
+            ("controller: {image: {pullSecret: x}}", json!({"imagePullSecrets": [{"name": "x"}]}), Verdict::Translated),
+            ("proxy: {image: {name: traefik}}", json!({}), Verdict::NotNeeded),
+            (
+                "proxy: {nodeSelector: {a.b/c: d}}",
+                json!({"proxy": {"nodeSelector": {"a.b/c": "d"}}}),
+                Verdict::Translated,
+            ),
+            ("proxy: {additionalArguments: [--x]}", json!({}), Verdict::NotKept),
+            ("tracing: {jaeger: {enabled: true}}", json!({}), Verdict::NotKept),
+            (
+                "metrics: {prometheus: {enabled: true}}",
+                json!({"monitoring": {"annotations": true}}),
+                Verdict::Translated,
+            ),
+            ("metrics: {deploy: true}", json!({}), Verdict::NotKept),
+            ("metrics: {deploy: false}", json!({}), Verdict::NotNeeded),
+            ("acl: [1]", json!({}), Verdict::NotKept),
+            ("else: 1", json!({}), Verdict::NotKept),
+        ] {
+            let (values, found) = of(old);
+            assert_eq!(values, want, "{old}");
+            assert_eq!(found.iter().map(|(_, verdict)| *verdict).collect::<Vec<_>>(), [verdict], "{old}");
+        }
+        let (values, _) = of("{logLevel: error, proxy: {logLevel: debug}, controller: {logLevel: info}}");
+        assert_eq!(values, json!({"logs": {"level": "debug"}}), "the chattiest");
+    }
+
+    #[test]
+    fn the_chart_has_the_values() {
+        let chart: Value =
+            serde_saphyr::from_str(&fs::read_to_string(repository().join("charts/maesh/values.yaml")).unwrap())
+                .unwrap();
+        for (rule, becomes) in RULES {
+            if let Same(to) | Made(to, _) = becomes {
+                assert!(chart.pointer(&format!("/{}", to.replace('.', "/"))).is_some(), "{rule}: {to}");
+            }
+        }
+    }
+}
