@@ -4,6 +4,7 @@
 
 mod config_maps;
 mod smi;
+mod targets;
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
@@ -11,7 +12,7 @@ use ahash::{AHashMap, AHashSet};
 use ipnet::IpNet;
 use maesh_config::ServiceName;
 
-pub(crate) use self::config_maps::FoundConfigMap;
+pub(crate) use self::{config_maps::FoundConfigMap, targets::MOST_TARGETS};
 use self::{config_maps::ConfigMaps, smi::SmiObjects};
 use crate::{
     event::Event,

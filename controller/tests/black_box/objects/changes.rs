@@ -1,0 +1,154 @@
+//! Changes at random, of every kind that the controller reads.
+
+use std::collections::BTreeMap;
+
+use maesh_compiler::kinds::ObjectKind;
+use rand::{RngExt as _, rngs::StdRng};
+use serde_json::{Value, json};
+
+use super::{
+    api::{self, Api},
+    values::{self, pick},
+};
+
+/// The kinds of SMI: of two groups, two versions.
+pub(crate) const SMI: &str = include_str!("../../../../tests/nodes/manifests/smi.yaml");
+
+/// What changes, as often as it is here.
+pub(crate) const KINDS: [ObjectKind; 22] = [
+    ObjectKind::Namespace,
+    ObjectKind::Node,
+    ObjectKind::ServiceAccount,
+    ObjectKind::ConfigMap,
+    ObjectKind::ConfigMap,
+    ObjectKind::Pod,
+    ObjectKind::Pod,
+    ObjectKind::Pod,
+    ObjectKind::Service,
+    ObjectKind::Service,
+    ObjectKind::Service,
+    ObjectKind::Service,
+    ObjectKind::EndpointSlice,
+    ObjectKind::EndpointSlice,
+    ObjectKind::EndpointSlice,
+    ObjectKind::HttpRouteGroup,
+    ObjectKind::HttpRouteGroup,
+    ObjectKind::TcpRoute,
+    ObjectKind::UdpRoute,
+    ObjectKind::TrafficSplit,
+    ObjectKind::TrafficSplit,
+    ObjectKind::TrafficTarget,
+];
+
+/// One change of the kinds themselves in so many.
+const DEFINITIONS: u32 = 300;
+
+/// Makes changes, and keeps what it made.
+pub(crate) struct Changes {
+    pub(crate) api: Api,
+    /// Each change that the API server took, in words.
+    pub(crate) history: Vec<String>,
+    /// How many of each kind.
+    pub(crate) made: BTreeMap<ObjectKind, usize>,
+    pub(crate) refused: usize,
+    definitions: Vec<Value>,
+}
+
+impl Changes {
+    pub(crate) fn new(api: Api) -> Self {
+        let definitions = SMI.split("---\n").map(|text| serde_saphyr::from_str(text).expect("YAML")).collect();
+        let this = Self { api, history: Vec::new(), made: BTreeMap::new(), refused: 0, definitions };
+        for namespace in values::NAMESPACES {
+            this.create_namespace(namespace, &json!({"app": "soak"})).expect("a namespace");
+        }
+        this
+    }
+
+    /// Makes one change.
+    pub(crate) fn make(&mut self, rng: &mut StdRng) {
+        if rng.random_range(0..DEFINITIONS) == 0 {
+            return self.change_definition(rng);
+        }
+        let kind = KINDS[rng.random_range(0..KINDS.len())];
+        let registration = kind.registration();
+        let versions = self.api.versions(registration);
+        if versions.is_empty() {
+            return;
+        }
+        let version = versions[rng.random_range(0..versions.len())];
+        let (namespace, name, object) = values::object(kind, rng);
+        let path = api::one(registration, version, &namespace, &name);
+        let (what, done) = match rng.random_range(0..10) {
+            0 | 1 => ("deleted", self.delete(kind, &path, rng)),
+            2 => ("made anew", self.delete(kind, &path, rng).and(self.apply(kind, &path, version, &object, rng))),
+            _ => ("applied", self.apply(kind, &path, version, &object, rng)),
+        };
+        match done {
+            Ok(()) => {
+                *self.made.entry(kind).or_default() += 1;
+                let object = if what == "deleted" { Value::Null } else { object };
+                self.history.push(format!("{what} {path} {object}"));
+            }
+            Err(_) => self.refused += 1,
+        }
+    }
+
+    fn apply(&self, kind: ObjectKind, path: &str, version: &str, object: &Value, rng: &mut StdRng) -> Result<(), u16> {
+        let of = kind.registration();
+        let mut object = object.clone();
+        let status = object.as_object_mut().and_then(|fields| fields.remove("status"));
+        object["kind"] = of.name.into();
+        object["apiVersion"] = if of.group.is_empty() { version.into() } else { format!("{}/{version}", of.group).into() };
+        match self.api.apply(path, &object) {
+            // A field that cannot be changed.
+            Err(422) => self.delete(kind, path, rng).and(self.api.apply(path, &object))?,
+            other => other?,
+        }
+        match status {
+            Some(status) => self.api.merge(&format!("{path}/status"), &json!({"status": status})),
+            None => Ok(()),
+        }
+    }
+
+    fn delete(&self, kind: ObjectKind, path: &str, rng: &mut StdRng) -> Result<(), u16> {
+        match kind {
+            // Nobody empties a namespace here, and then lets it go.
+            ObjectKind::Namespace => {
+                self.api.delete(path)?;
+                let name = path.rsplit('/').next().unwrap_or_default();
+                let finalized = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}, "spec": {"finalizers": []}});
+                self.api.ask("PUT", &format!("{path}/finalize"), Some(&finalized), "application/json").map(drop)?;
+                self.create_namespace(name, &json!({}))
+            }
+            // Without a kubelet, a pod that is let go stays for good.
+            ObjectKind::Pod if rng.random_bool(0.3) => self.api.delete(path),
+            _ => self.api.delete(&format!("{path}?gracePeriodSeconds=0")),
+        }
+    }
+
+    fn create_namespace(&self, name: &str, labels: &Value) -> Result<(), u16> {
+        let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}});
+        self.api.apply(&format!("/api/v1/namespaces/{name}"), &object)
+    }
+
+    /// A kind goes and takes its objects with it, or comes back.
+    fn change_definition(&mut self, rng: &mut StdRng) {
+        let definition = pick(rng, &self.definitions).clone();
+        let name = definition["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+        let path = format!("/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{name}");
+        let (what, done) = match self.api.get(&path) {
+            Ok(_) => ("removed", self.api.delete(&path)),
+            Err(_) => ("installed", self.api.apply(&path, &definition)),
+        };
+        // Its objects are taken away, and it is served, a moment later.
+        let is_done = || match self.api.get(&path) {
+            Err(_) => what == "removed",
+            Ok(found) => {
+                let conditions = found["status"]["conditions"].as_array().cloned().unwrap_or_default();
+                what == "installed" && conditions.iter().any(|it| it["type"] == "Established" && it["status"] == "True")
+            }
+        };
+        assert!(done.is_ok() && maesh_test_support::until(crate::support::PATIENCE, is_done), "{name} is not {what}");
+        self.history.push(format!("{what} {name}"));
+    }
+}
