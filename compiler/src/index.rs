@@ -12,8 +12,8 @@ use ahash::{AHashMap, AHashSet};
 use ipnet::IpNet;
 use maesh_config::ServiceName;
 
-pub(crate) use self::{config_maps::FoundConfigMap, targets::MOST_TARGETS};
 use self::{config_maps::ConfigMaps, smi::SmiObjects};
+pub(crate) use self::{config_maps::FoundConfigMap, targets::MOST_TARGETS};
 use crate::{
     event::Event,
     facts::Fact,

@@ -82,7 +82,8 @@ impl Access {
         let holds = |rule: &GrantRule| facts.as_ref().is_some_and(|facts| holds(rule, facts));
         let admits = |grant: &&Grant| {
             let mut rules = grant.rules.iter().filter_map(|rule| self.rules.get(rule));
-            grant.sources.iter().any(|source| **source == *caller) && (grant.rules.is_empty() || rules.any(|it| holds(it)))
+            grant.sources.iter().any(|source| **source == *caller)
+                && (grant.rules.is_empty() || rules.any(|it| holds(it)))
         };
         let of = |access: &AccountAccess, grant: &Grant| format!("{}/{}", access.account.namespace, grant.target);
         let all = self.told.iter().flat_map(|access| access.grants.iter().filter(admits).map(move |it| of(access, it)));

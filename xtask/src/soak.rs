@@ -124,7 +124,8 @@ mod tests {
     fn suites_name_programs_and_modules_of_tests_that_exist() {
         for suite in SUITES {
             let Some(at) = suite.cargo.iter().position(|argument| *argument == "--test") else { continue };
-            let package = suite.cargo.iter().position(|argument| *argument == "--package").map(|at| suite.cargo[at + 1]);
+            let package =
+                suite.cargo.iter().position(|argument| *argument == "--package").map(|at| suite.cargo[at + 1]);
             let package = package.expect("a package").trim_start_matches("maesh-");
             let tests = repository().join(if package == "maesh" { "cli" } else { package }).join("tests");
             let folder = tests.join(suite.cargo[at + 1]);

@@ -585,8 +585,10 @@ fn targets_beyond_the_limits_open_nothing_and_keep_nobody_waiting() {
     let text = service("shop", "other", 8080, "") + &slices("shop", "other", &[other.address]) + "---\n";
     save(shop.folder.path(), "other.yaml", &(text + &pod("shop", "other-1", "oth", "127.0.34.2", "")));
     let one = |i: usize| {
-        let rules = format!("rules: [{{kind: HTTPRouteGroup, name: g{i:04}}}], sources: [{{kind: ServiceAccount, name: ann}}]");
-        group(&format!("g{i:04}"), &format!("{{pathRegex: /p{i:04}$}}")) + &target("v1alpha3", &format!("t{i:04}"), &rules)
+        let rules =
+            format!("rules: [{{kind: HTTPRouteGroup, name: g{i:04}}}], sources: [{{kind: ServiceAccount, name: ann}}]");
+        group(&format!("g{i:04}"), &format!("{{pathRegex: /p{i:04}$}}"))
+            + &target("v1alpha3", &format!("t{i:04}"), &rules)
     };
     let to_other = route("TCPRoute", "t", "") + &ann_may(TCP).replace("name: bob", "name: oth");
     let dev = shop.start(&((0..1_002).map(one).collect::<String>() + &to_other));
@@ -594,13 +596,16 @@ fn targets_beyond_the_limits_open_nothing_and_keep_nobody_waiting() {
     for (path, want) in [("/p0000", "200"), ("/p0255", "200"), ("/p0256", "403 denied"), ("/p1001", "403 denied")] {
         assert_eq!(get_from(ANN, at, path), want, "{path}");
     }
-    let says = |what: &str| dev.early.iter().filter(|it| it["message"].as_str().unwrap_or_default().contains(what)).count();
+    let says =
+        |what: &str| dev.early.iter().filter(|it| it["message"].as_str().unwrap_or_default().contains(what)).count();
     assert_eq!(says("has 1000 older targets"), 2);
     assert_eq!(says("TrafficTarget shop/t0256: with it, the TrafficTargets for Service shop/b have more than 256"), 1);
     // The first use of another Service, while nothing of the one above is at rest.
     shop.save(&((1..1_002).map(one).collect::<String>() + &to_other));
     assert_eq!(get_from(ANN, dev.served_at("other.shop.maesh"), "/"), "200");
-    await_condition("the oldest target is gone, and one more counts", || (get_from(ANN, at, "/p0256") == "200").then_some(()));
+    await_condition("the oldest target is gone, and one more counts", || {
+        (get_from(ANN, at, "/p0256") == "200").then_some(())
+    });
     assert_eq!(get_from(ANN, at, "/p0000"), "403 denied");
 }
 

@@ -47,7 +47,9 @@ pub(crate) fn apply(endpoints: &mut Endpoints, view: &View<'_>) -> Option<Diagno
     for (place, target) in targets.iter().enumerate() {
         let Some(ports) = owned.get(&*target.destination) else { continue };
         match grants(target, ports, endpoints, view, &mut room) {
-            Ok(granted) => granted.into_iter().for_each(|(at, grant)| endpoints.ports[at.0].access[at.1].grants.push(grant)),
+            Ok(granted) => {
+                granted.into_iter().for_each(|(at, grant)| endpoints.ports[at.0].access[at.1].grants.push(grant))
+            }
             Err(full) => return Some(left_out(target, targets.len() - place - 1, &full, endpoints)),
         }
     }
@@ -149,7 +151,12 @@ impl<'v> Admits<'v> {
 
     /// The matches of which a request to a port has to be one, where endpoints listen on these ports: none for everything. `None` where
     /// nothing is admitted.
-    fn on(&self, port: &PortEndpoints, listen: &BTreeSet<u16>, target: &TrafficTarget) -> Option<Vec<&'v HttpRouteMatch>> {
+    fn on(
+        &self,
+        port: &PortEndpoints,
+        listen: &BTreeSet<u16>,
+        target: &TrafficTarget,
+    ) -> Option<Vec<&'v HttpRouteMatch>> {
         let is_port = |number: u16| number == port.number || listen.contains(&number);
         if target.port.as_ref().is_some_and(|only| !only.port().is_some_and(is_port)) {
             return None;

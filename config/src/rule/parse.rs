@@ -68,8 +68,7 @@ pub fn parse_until(text: &str, end: Option<&'static str>) -> Result<ParsedRule, 
 
 fn read(text: &str, end: Option<&'static str>, tries_expressions: bool) -> Result<ParsedRule, BadRule> {
     let (mut scanner, mut hints) = (Scanner::new(text), Vec::new());
-    let rule =
-        scanner.logic(&mut |scanner| Matchers { scanner, hints: &mut hints, tries_expressions }.matcher())?;
+    let rule = scanner.logic(&mut |scanner| Matchers { scanner, hints: &mut hints, tries_expressions }.matcher())?;
     let length = text[..scanner.at()].trim().len();
     if length > LONGEST {
         let what = format!("the rule has {length} bytes; at most {LONGEST} are read");
@@ -125,10 +124,10 @@ impl Matchers<'_, '_> {
         };
         self.scanner.skip(length);
         let arguments = self.arguments()?;
-        let (column, before) = (self.column(begins), self.hints.len());
+        let before = self.hints.len();
         let rule = self.build(kind, arguments, begins)?;
         if is_old && self.hints.len() == before {
-            self.hints.push(Hint { column, now: rule.to_string() });
+            self.hints.push(Hint { column: self.column(begins), now: rule.to_string() });
         }
         Ok(rule)
     }

@@ -83,7 +83,10 @@ fn what_is_said_is_what_the_objects_say() {
         }
     }
     let Changes { made, refused, .. } = &run.changes;
-    println!("{} comparisons; changes by kind: {made:?}; {refused} were refused by the API server; most resources: {most:?}", run.compared);
+    println!(
+        "{} comparisons; changes by kind: {made:?}; {refused} were refused by the API server; most resources: {most:?}",
+        run.compared
+    );
     assert!(run.compared > 3, "{} comparisons show nothing", run.compared);
     for kind in [Kind::Name, Kind::Service, Kind::Endpoints, Kind::Workload, Kind::Proxy, Kind::Listener, Kind::Mesh] {
         assert!(most.contains_key(&kind), "there never was a {kind:?}");

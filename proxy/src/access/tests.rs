@@ -115,8 +115,14 @@ fn rules_are_made_ready_by_who_asks_for_them_and_stay_so() {
         let rule = parse_checked(text).expect("a rule");
         access.rules.get(&rule).is_some_and(|rule| rule.is_ready())
     };
-    let ready = |access: &Access| ["PathRegexp(`^/a`)", "PathRegexp(`^/aa`)", "PathRegexp(`^/c`)"].map(|it| is_ready(access, it));
-    assert_eq!((first.rules.len(), ready(&first)), (3, [false; 3]), "equal ones are one, and none is made ready by an update");
+    let ready = |access: &Access| {
+        ["PathRegexp(`^/a`)", "PathRegexp(`^/aa`)", "PathRegexp(`^/c`)"].map(|it| is_ready(access, it))
+    };
+    assert_eq!(
+        (first.rules.len(), ready(&first)),
+        (3, [false; 3]),
+        "equal ones are one, and none is made ready by an update"
+    );
     assert!(reaches(&first, "a", "/a") && !reaches(&first, "x", "/c"));
     assert_eq!(ready(&first), [true, false, false], "as far as somebody had to know");
     assert!(reaches(&first, "c", "/c"));
@@ -129,7 +135,10 @@ fn rules_are_made_ready_by_who_asks_for_them_and_stay_so() {
 #[test]
 fn a_rule_that_cannot_be_used_grants_nothing() {
     let access = access(
-        vec![grant(&[("shop", "a")], &["PathRegexp(`(`)"]), grant(&[("shop", "c")], &["PathRegexp(`(`)", "PathRegexp(`^/c`)"])],
+        vec![
+            grant(&[("shop", "a")], &["PathRegexp(`(`)"]),
+            grant(&[("shop", "c")], &["PathRegexp(`(`)", "PathRegexp(`^/c`)"]),
+        ],
         vec![],
     );
     for (caller, path, want) in [("a", "/", false), ("a", "/c", false), ("c", "/", false), ("c", "/c", true)] {

@@ -257,7 +257,15 @@ fn many(range: std::ops::Range<usize>) -> String {
     let one = |i: usize| {
         target(&format!("t{i}"), "v1alpha3", &rules(TCP_RULE))
             .replace("name: ann}", &format!("name: ann-{i}}}"))
-            .replace("metadata: {", &format!("metadata: {{creationTimestamp: '2026-01-{:02}T{:02}:{:02}:00Z', ", i / 1440 + 1, i / 60 % 24, i % 60))
+            .replace(
+                "metadata: {",
+                &format!(
+                    "metadata: {{creationTimestamp: '2026-01-{:02}T{:02}:{:02}:00Z', ",
+                    i / 1440 + 1,
+                    i / 60 % 24,
+                    i % 60
+                ),
+            )
     };
     range.map(one).collect()
 }
@@ -292,7 +300,11 @@ fn the_oldest_targets_of_a_service_account_count() {
     assert_eq!((names.len(), names[0].as_str(), names[most - 1].clone()), (most, "t1", format!("t{most}")));
     let found: Vec<_> = output.found.iter().map(|found| found.object.to_string()).collect();
     assert_eq!(found, [format!("TrafficTarget shop/t{}", most + 1), format!("TrafficTarget shop/t{}", most + 2)]);
-    assert!(output.found[0].message.contains("ServiceAccount shop/bob has 1000 older targets"), "{}", output.found[0].message);
+    assert!(
+        output.found[0].message.contains("ServiceAccount shop/bob has 1000 older targets"),
+        "{}",
+        output.found[0].message
+    );
 
     let output = all.apply(&many(most + 3..most + 4));
     assert_eq!((output.change.upserts.len(), output.found.len()), (0, 1), "one that does not count changes nothing");
@@ -302,7 +314,10 @@ fn the_oldest_targets_of_a_service_account_count() {
     assert_eq!(output.found.len(), 1, "the youngest of those that counted is said to count no longer");
     let output = all.delete("t5");
     let names = on_port_80(&output);
-    assert_eq!((names.len(), names.contains(&"t5".to_owned()), names[most - 1].clone()), (most, false, format!("t{most}")));
+    assert_eq!(
+        (names.len(), names.contains(&"t5".to_owned()), names[most - 1].clone()),
+        (most, false, format!("t{most}"))
+    );
     assert_eq!((output.found.len(), output.cleared.len()), (0, 1), "and counts again");
     let output = all.delete(&format!("t{}", most + 2));
     assert_eq!((output.change.upserts.len(), output.cleared.len()), (0, 1));
@@ -316,7 +331,8 @@ fn size(output: &Output) -> usize {
 
 #[test]
 fn what_targets_say_for_one_service_has_a_bound() {
-    let sources: String = (0..250).map(|i| format!("{{kind: ServiceAccount, name: a-source-with-a-name-{i}}}, ")).collect();
+    let sources: String =
+        (0..250).map(|i| format!("{{kind: ServiceAccount, name: a-source-with-a-name-{i}}}, ")).collect();
     let of = |i: usize, rule: &str, sources: &str| {
         many(i..i + 1).replace(TCP_RULE, rule).replace("sources: [", &format!("sources: [{sources}"))
     };
@@ -355,9 +371,7 @@ fn what_targets_say_for_one_service_has_a_bound() {
         (
             "routes with many ports, none of which is one of these",
             route("TCPRoute", "u", &vec!["9"; 1024].join(", "))
-                + &(0..100)
-                    .map(|i| of(i, &vec!["{kind: TCPRoute, name: u}"; 200].join(", "), ""))
-                    .collect::<String>()
+                + &(0..100).map(|i| of(i, &vec!["{kind: TCPRoute, name: u}"; 200].join(", "), "")).collect::<String>()
                 + &of(900, TCP_RULE, ""),
             0..1,
             "take more than 512 KiB",
@@ -371,16 +385,21 @@ fn what_targets_say_for_one_service_has_a_bound() {
         assert!(size(&output) < 600 * 1024, "{case}: {} bytes", size(&output));
         let found: Vec<_> = output.found.iter().filter(|it| &*it.object.kind == "TrafficTarget").collect();
         assert_eq!(found.len(), usize::from(!says.is_empty()), "{case}: {found:#?}");
-        assert!(found.iter().all(|found| found.message.contains(says) && found.message.contains("it admits nobody there")), "{case}: {found:#?}");
+        assert!(
+            found.iter().all(|found| found.message.contains(says) && found.message.contains("it admits nobody there")),
+            "{case}: {found:#?}"
+        );
     }
 }
 
 #[test]
 fn what_was_too_much_counts_once_there_is_room() {
-    let sources: String = (0..250).map(|i| format!("{{kind: ServiceAccount, name: {}-{i}}}, ", "a".repeat(50))).collect();
+    let sources: String =
+        (0..250).map(|i| format!("{{kind: ServiceAccount, name: {}-{i}}}, ", "a".repeat(50))).collect();
     let large = |i: usize| many(i..i + 1).replace("sources: [", &format!("sources: [{sources}"));
     let mut all = Many(Compiler::new(acl()));
-    let output = all.apply(&(SERVICE.to_owned() + &route("TCPRoute", "t", "") + &(0..15).map(large).collect::<String>()));
+    let output =
+        all.apply(&(SERVICE.to_owned() + &route("TCPRoute", "t", "") + &(0..15).map(large).collect::<String>()));
     let (before, found) = (on_port_80(&output), output.found.len());
     assert!(before.len() < 15 && found == 1, "{before:?} {:#?}", output.found);
     let output = all.apply(&many(0..10));

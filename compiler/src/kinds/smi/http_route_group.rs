@@ -211,7 +211,8 @@ mod tests {
 
     #[test]
     fn a_group_has_no_more_expressions_than_are_read() {
-        let headers = |count: usize| (0..count).map(|i| (format!("x-{i}"), json!("a"))).collect::<serde_json::Map<_, _>>();
+        let headers =
+            |count: usize| (0..count).map(|i| (format!("x-{i}"), json!("a"))).collect::<serde_json::Map<_, _>>();
         let (matches, bad) = group(&json!([
             {"name": "half", "headers": headers(128), "methods": ["GET"]},
             {"name": "but-one", "headers": headers(127)},

@@ -29,7 +29,8 @@ impl Api {
     /// What the server says of a request, or the status with which it refuses.
     pub(crate) fn ask(&self, method: &str, path: &str, body: Option<&Value>, content: &str) -> Result<Value, u16> {
         let body = body.map(Value::to_string).unwrap_or_default();
-        let request = Request::builder().method(method).uri(path).header("content-type", content).body(body.into_bytes());
+        let request =
+            Request::builder().method(method).uri(path).header("content-type", content).body(body.into_bytes());
         let (client, request) = (self.client.clone(), request.expect("a request"));
         on(&self.runtime, async move {
             match client.request::<Value>(request).await {

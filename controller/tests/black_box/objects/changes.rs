@@ -12,7 +12,20 @@ use super::{
 };
 
 /// The kinds of SMI: of two groups, two versions.
-pub(crate) const SMI: &str = include_str!("../../../../tests/nodes/manifests/smi.yaml");
+pub(crate) const SMI: &str = concat!(
+    include_str!("../../../../tests/nodes/manifests/smi.yaml"),
+    r#"---
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: udproutes.specs.smi-spec.io}
+spec:
+  group: specs.smi-spec.io
+  scope: Namespaced
+  names: {kind: UDPRoute, plural: udproutes, singular: udproute}
+  versions:
+  - {name: v1alpha4, served: true, storage: true, schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}}
+"#
+);
 
 /// What changes, as often as it is here.
 pub(crate) const KINDS: [ObjectKind; 22] = [
@@ -80,8 +93,12 @@ impl Changes {
         let path = api::one(registration, version, &namespace, &name);
         let (what, done) = match rng.random_range(0..10) {
             0 | 1 => ("deleted", self.delete(kind, &path, rng)),
-            2 => ("made anew", self.delete(kind, &path, rng).and(self.apply(kind, &path, version, &object, rng))),
-            _ => ("applied", self.apply(kind, &path, version, &object, rng)),
+            2 => {
+                // It may not be there.
+                let _ = self.delete(kind, &path, rng);
+                ("made anew", self.apply(kind, &path, version, &object))
+            }
+            _ => ("applied", self.apply(kind, &path, version, &object)),
         };
         match done {
             Ok(()) => {
@@ -93,15 +110,19 @@ impl Changes {
         }
     }
 
-    fn apply(&self, kind: ObjectKind, path: &str, version: &str, object: &Value, rng: &mut StdRng) -> Result<(), u16> {
+    fn apply(&self, kind: ObjectKind, path: &str, version: &str, object: &Value) -> Result<(), u16> {
         let of = kind.registration();
         let mut object = object.clone();
         let status = object.as_object_mut().and_then(|fields| fields.remove("status"));
         object["kind"] = of.name.into();
-        object["apiVersion"] = if of.group.is_empty() { version.into() } else { format!("{}/{version}", of.group).into() };
+        object["apiVersion"] =
+            if of.group.is_empty() { version.into() } else { format!("{}/{version}", of.group).into() };
         match self.api.apply(path, &object) {
             // A field that cannot be changed.
-            Err(422) => self.delete(kind, path, rng).and(self.api.apply(path, &object))?,
+            Err(422) => {
+                self.api.delete(&format!("{path}?gracePeriodSeconds=0"))?;
+                self.api.apply(path, &object)?;
+            }
             other => other?,
         }
         match status {

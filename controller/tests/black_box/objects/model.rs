@@ -132,7 +132,6 @@ fn read(kind: ObjectKind, object: &Value, door: &ReadContext) -> Result<Read, Di
     let registration = kind.registration();
     let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default();
     let reference = || ObjectRef::new(registration.name, text("namespace"), text("name"));
-    let (object, values) =
-        registration.read(object, door).map_err(|error| error.diagnostic(reference(), true))?;
+    let (object, values) = registration.read(object, door).map_err(|error| error.diagnostic(reference(), true))?;
     Ok((Event::Apply(object), values.iter().map(|value| value.diagnostic(reference(), false)).collect()))
 }

@@ -78,7 +78,8 @@ pub(crate) fn object(kind: ObjectKind, rng: &mut StdRng) -> (String, String, Val
         metadata["namespace"] = namespace.clone().into();
     }
     if metadata["labels"].is_null() {
-        metadata["labels"] = json!({"app": pick(rng, &["web", "kube-dns"]), "k8s-app": pick(rng, &["web", "kube-dns"])});
+        metadata["labels"] =
+            json!({"app": pick(rng, &["web", "kube-dns"]), "k8s-app": pick(rng, &["web", "kube-dns"])});
     }
     if matches!(kind, ObjectKind::Namespace | ObjectKind::Service) && metadata["annotations"].is_null() {
         metadata["annotations"] = annotations(rng);
@@ -86,7 +87,8 @@ pub(crate) fn object(kind: ObjectKind, rng: &mut StdRng) -> (String, String, Val
     // What no schema keeps away.
     let is_free = matches!(kind, ObjectKind::HttpRouteGroup | ObjectKind::TrafficSplit | ObjectKind::TrafficTarget);
     if is_free && rng.random_range(0..12) == 0 {
-        object["spec"] = pick(rng, &[json!("none"), json!([1]), json!({"matches": 7, "service": {}}), Value::Null]).clone();
+        object["spec"] =
+            pick(rng, &[json!("none"), json!([1]), json!({"matches": 7, "service": {}}), Value::Null]).clone();
     }
     (namespace, name, object)
 }
@@ -125,7 +127,11 @@ const OWN: [&str; 4] = ["maesh-own-0", "maesh-own-1", "maesh-shared", "web"];
 /// An own address that says whose its ports are.
 fn own_address(rng: &mut StdRng) -> Value {
     let entries = several(rng, 3, |rng| {
-        let service = if rng.random_bool(0.2) { "/".to_owned() } else { format!("{}/{}", pick(rng, &["a", "b"]), pick(rng, &NAMES)) };
+        let service = if rng.random_bool(0.2) {
+            "/".to_owned()
+        } else {
+            format!("{}/{}", pick(rng, &["a", "b"]), pick(rng, &NAMES))
+        };
         let port = *pick(rng, &[53, 80, 443, 8080]);
         let mut entry = json!({"service": service, "port": port, "udp": rng.random_bool(0.3), "listen": 33_000 + rng.random_range(0..4)});
         if rng.random_bool(0.3) {
@@ -149,8 +155,14 @@ fn slice(rng: &mut StdRng, of_mesh: bool) -> Value {
         endpoint
     });
     let (service, ports) = match of_mesh {
-        true => (*pick(rng, &OWN), json!([{"name": "a", "port": 33_000}, {"name": "b", "port": 33_001}, {"name": "c", "port": 80}])),
-        false => (*pick(rng, &NAMES), json!([{"name": "tcp80", "port": 8080}, {"name": "udp53", "port": 53, "protocol": "UDP"}, {"name": "tcp443", "port": 443}])),
+        true => (
+            *pick(rng, &OWN),
+            json!([{"name": "a", "port": 33_000}, {"name": "b", "port": 33_001}, {"name": "c", "port": 80}]),
+        ),
+        false => (
+            *pick(rng, &NAMES),
+            json!([{"name": "tcp80", "port": 8080}, {"name": "udp53", "port": 53, "protocol": "UDP"}, {"name": "tcp443", "port": 443}]),
+        ),
     };
     let mut object = json!({"addressType": "IPv4", "endpoints": endpoints, "ports": ports,
         "metadata": {"labels": {"kubernetes.io/service-name": service}}});
@@ -235,8 +247,10 @@ fn target(rng: &mut StdRng) -> Value {
         }
         rule
     });
-    let sources = several(rng, 3, |rng| {
-        json!({"kind": "ServiceAccount", "name": pick(rng, &ACCOUNTS), "namespace": pick(rng, &["a", "b", "A B"])})
-    });
+    let sources = several(
+        rng,
+        3,
+        |rng| json!({"kind": "ServiceAccount", "name": pick(rng, &ACCOUNTS), "namespace": pick(rng, &["a", "b", "A B"])}),
+    );
     json!({"spec": {"destination": {"kind": "ServiceAccount", "name": pick(rng, &ACCOUNTS)}, "rules": rules, "sources": sources}})
 }
