@@ -94,6 +94,8 @@ fn metadata(annotated: bool) -> impl Strategy<Value = Value> {
             ("routes", "Host(`a.example`) => web\nPath(`/`) => web"),
             ("routes", "Host(`a.example`) || Host(`b.example`) => x\nHostSNI(`a.example`) => web"),
             ("80.routes", "Path(`/` => web"),
+            ("endpoints-for", "a"),
+            ("endpoints-for", "b"),
         ][..],
     );
     let annotations = prop::collection::vec(annotation, 0..if annotated { 3 } else { 1 });
