@@ -38,6 +38,13 @@ struct OwnedPort {
     targets: BTreeSet<u16>,
 }
 
+/// A grant, and the places of port and ServiceAccount that it belongs to.
+struct PlacedGrant {
+    port: usize,
+    account: usize,
+    grant: Grant,
+}
+
 /// Says of each endpoint whose it is, and who may reach it. Returns what is wrong with that: targets for which there is no room.
 pub(crate) fn apply(endpoints: &mut Endpoints, view: &View<'_>) -> Option<Diagnostic> {
     let owned = note_owners(endpoints, view);
@@ -48,7 +55,9 @@ pub(crate) fn apply(endpoints: &mut Endpoints, view: &View<'_>) -> Option<Diagno
         let Some(ports) = owned.get(&*target.destination) else { continue };
         match grants(target, ports, endpoints, view, &mut room) {
             Ok(granted) => {
-                granted.into_iter().for_each(|(at, grant)| endpoints.ports[at.0].access[at.1].grants.push(grant))
+                for PlacedGrant { port, account, grant } in granted {
+                    endpoints.ports[port].access[account].grants.push(grant);
+                }
             }
             Err(full) => return Some(left_out(target, targets.len() - place - 1, &full, endpoints)),
         }
@@ -86,15 +95,14 @@ fn owner(view: &View<'_>, address: IpAddr) -> Option<Account> {
     Some(Account { namespace: workload.namespace?, name: workload.service_account? })
 }
 
-/// What `target` grants on the ports on which its ServiceAccount has endpoints, with the places of port and ServiceAccount; all
-/// of it, or nothing.
+/// What `target` grants on the ports on which its ServiceAccount has endpoints; all of it, or nothing.
 fn grants(
     target: &TrafficTarget,
     owned: &[OwnedPort],
     endpoints: &Endpoints,
     view: &View<'_>,
     room: &mut Room,
-) -> Result<Vec<((usize, usize), Grant)>, Full> {
+) -> Result<Vec<PlacedGrant>, Full> {
     if target.sources.is_empty() {
         return Ok(Vec::new());
     }
@@ -106,7 +114,7 @@ fn grants(
             room.take_grant(target, &matches)?;
             let rules = matches.iter().filter_map(|one| one.rule.clone()).collect();
             let grant = Grant { target: target.meta.name.clone(), sources: target.sources.to_vec(), rules };
-            grants.push(((of.port, of.account), grant));
+            grants.push(PlacedGrant { port: of.port, account: of.account, grant });
         }
     }
     Ok(grants)

@@ -3,13 +3,15 @@
 use std::collections::BTreeMap;
 
 use maesh_compiler::kinds::ObjectKind;
+use maesh_test_support::until;
 use rand::{RngExt as _, rngs::StdRng};
 use serde_json::{Value, json};
 
 use super::{
     api::{self, Api},
-    values::{self, pick},
+    values,
 };
+use crate::support::PATIENCE;
 
 /// The kinds of SMI: of two groups, two versions.
 pub(crate) const SMI: &str = concat!(
@@ -28,7 +30,7 @@ spec:
 );
 
 /// What changes, as often as it is here.
-pub(crate) const KINDS: [ObjectKind; 22] = [
+pub(crate) const KINDS: [ObjectKind; 24] = [
     ObjectKind::Namespace,
     ObjectKind::Node,
     ObjectKind::ServiceAccount,
@@ -51,10 +53,13 @@ pub(crate) const KINDS: [ObjectKind; 22] = [
     ObjectKind::TrafficSplit,
     ObjectKind::TrafficSplit,
     ObjectKind::TrafficTarget,
+    ObjectKind::TrafficTarget,
+    ObjectKind::TrafficTarget,
 ];
 
-/// One change of the kinds themselves in so many.
-const DEFINITIONS: u32 = 300;
+/// A kind is removed in one of so many changes, and comes back in one of so many.
+const REMOVED: u32 = 300;
+const INSTALLED: u32 = 40;
 
 /// Makes changes, and keeps what it made.
 pub(crate) struct Changes {
@@ -64,13 +69,16 @@ pub(crate) struct Changes {
     /// How many of each kind.
     pub(crate) made: BTreeMap<ObjectKind, usize>,
     pub(crate) refused: usize,
-    definitions: Vec<Value>,
+    /// The kinds that are installed, and those that are not.
+    installed: Vec<Value>,
+    removed: Vec<Value>,
 }
 
 impl Changes {
     pub(crate) fn new(api: Api) -> Self {
-        let definitions = SMI.split("---\n").map(|text| serde_saphyr::from_str(text).expect("YAML")).collect();
-        let this = Self { api, history: Vec::new(), made: BTreeMap::new(), refused: 0, definitions };
+        let installed = SMI.split("---\n").map(|text| serde_saphyr::from_str(text).expect("YAML")).collect();
+        let (made, history, removed) = (BTreeMap::new(), Vec::new(), Vec::new());
+        let this = Self { api, history, made, refused: 0, installed, removed };
         for namespace in values::NAMESPACES {
             this.create_namespace(namespace, &json!({"app": "soak"})).expect("a namespace");
         }
@@ -79,8 +87,11 @@ impl Changes {
 
     /// Makes one change.
     pub(crate) fn make(&mut self, rng: &mut StdRng) {
-        if rng.random_range(0..DEFINITIONS) == 0 {
-            return self.change_definition(rng);
+        if !self.removed.is_empty() && rng.random_range(0..INSTALLED) == 0 {
+            return self.install(rng);
+        }
+        if !self.installed.is_empty() && rng.random_range(0..REMOVED) == 0 {
+            return self.remove(rng);
         }
         let kind = KINDS[rng.random_range(0..KINDS.len())];
         let registration = kind.registration();
@@ -152,24 +163,35 @@ impl Changes {
         self.api.apply(&format!("/api/v1/namespaces/{name}"), &object)
     }
 
-    /// A kind goes and takes its objects with it, or comes back.
-    fn change_definition(&mut self, rng: &mut StdRng) {
-        let definition = pick(rng, &self.definitions).clone();
-        let name = definition["metadata"]["name"].as_str().unwrap_or_default().to_owned();
-        let path = format!("/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{name}");
-        let (what, done) = match self.api.get(&path) {
-            Ok(_) => ("removed", self.api.delete(&path)),
-            Err(_) => ("installed", self.api.apply(&path, &definition)),
-        };
-        // Its objects are taken away, and it is served, a moment later.
-        let is_done = || match self.api.get(&path) {
-            Err(_) => what == "removed",
-            Ok(found) => {
-                let conditions = found["status"]["conditions"].as_array().cloned().unwrap_or_default();
-                what == "installed" && conditions.iter().any(|it| it["type"] == "Established" && it["status"] == "True")
-            }
-        };
-        assert!(done.is_ok() && maesh_test_support::until(crate::support::PATIENCE, is_done), "{name} is not {what}");
-        self.history.push(format!("{what} {name}"));
+    /// A kind goes and takes its objects with it.
+    fn remove(&mut self, rng: &mut StdRng) {
+        let definition = self.installed.swap_remove(rng.random_range(0..self.installed.len()));
+        let (name, path) = place(&definition);
+        assert_eq!(self.api.delete(&path), Ok(()), "{name} cannot be removed");
+        let is_gone = || self.api.get(&path) == Err(404);
+        assert!(until(PATIENCE, is_gone), "{name} is still there");
+        self.history.push(format!("removed {name}"));
+        self.removed.push(definition);
     }
+
+    /// It comes back, without any.
+    fn install(&mut self, rng: &mut StdRng) {
+        let definition = self.removed.swap_remove(rng.random_range(0..self.removed.len()));
+        let (name, path) = place(&definition);
+        assert_eq!(self.api.apply(&path, &definition), Ok(()), "{name} cannot be installed");
+        let is_established = |found: Value| {
+            let conditions = found["status"]["conditions"].as_array().cloned().unwrap_or_default();
+            conditions.iter().any(|it| it["type"] == "Established" && it["status"] == "True")
+        };
+        assert!(until(PATIENCE, || self.api.get(&path).is_ok_and(is_established)), "{name} is not served");
+        self.history.push(format!("installed {name}"));
+        self.installed.push(definition);
+    }
+}
+
+/// The name and the path of the definition of a kind.
+fn place(definition: &Value) -> (String, String) {
+    let name = definition["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+    let path = format!("/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{name}");
+    (name, path)
 }
