@@ -115,11 +115,11 @@ fn main() {
     let (services, targets) = (arguments.next().unwrap_or(10_000), arguments.next().unwrap_or(1_000));
     let mut cluster = Cluster::new(services, targets);
     let toggled = |i: usize| {
-        move |it: &mut Cluster, number: usize| it.take(ObjectKind::Pod, &pod(i, &address_of(i), number % 2 == 1))
+        move |it: &mut Cluster, number: usize| it.take(ObjectKind::Pod, &pod(i, &address_of(i), !number.is_multiple_of(2)))
     };
     let moved = |i: usize| {
         move |it: &mut Cluster, number: usize| {
-            let address = if number % 2 == 0 { "10.250.0.1".to_owned() } else { address_of(i) };
+            let address = if number.is_multiple_of(2) { "10.250.0.1".to_owned() } else { address_of(i) };
             it.take(ObjectKind::Pod, &pod(i, &address, true));
         }
     };

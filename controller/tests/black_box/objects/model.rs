@@ -83,14 +83,9 @@ pub(crate) fn compiled(api: &Api, config: &Config, proxies: &[ConnectedProxy]) -
     // In another order than they come in when all are listed.
     for kind in ObjectKind::ALL.into_iter().rev() {
         for object in listed(api, kind.registration()) {
-            match read(kind, &object, &door) {
-                Ok((event, found)) => {
-                    compiler.take(event);
-                    // ConfigMaps are not listed but followed one by one, when a Service names them.
-                    problems.extend(found);
-                }
-                Err(found) => problems.push(found),
-            }
+            let (event, found) = read(kind, &object, &door);
+            event.into_iter().for_each(|event| compiler.take(event));
+            problems.extend(found);
         }
     }
     compiler.take(Event::Problems(problems));
@@ -126,12 +121,16 @@ fn listed(api: &Api, of: &Registration) -> Vec<Value> {
     items
 }
 
-type Read = (Event, Vec<Diagnostic>);
-
-fn read(kind: ObjectKind, object: &Value, door: &ReadContext) -> Result<Read, Diagnostic> {
+/// What an object says, if it can be read, and what is wrong with it.
+fn read(kind: ObjectKind, object: &Value, door: &ReadContext) -> (Option<Event>, Vec<Diagnostic>) {
     let registration = kind.registration();
     let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default();
     let reference = || ObjectRef::new(registration.name, text("namespace"), text("name"));
-    let (object, values) = registration.read(object, door).map_err(|error| error.diagnostic(reference(), true))?;
-    Ok((Event::Apply(object), values.iter().map(|value| value.diagnostic(reference(), false)).collect()))
+    match registration.read(object, door) {
+        Ok((object, values)) => {
+            let found = values.iter().map(|value| value.diagnostic(reference(), false));
+            (Some(Event::Apply(object)), found.collect())
+        }
+        Err(error) => (None, vec![error.diagnostic(reference(), true)]),
+    }
 }
