@@ -115,7 +115,9 @@ fn main() {
     let (services, targets) = (arguments.next().unwrap_or(10_000), arguments.next().unwrap_or(1_000));
     let mut cluster = Cluster::new(services, targets);
     let toggled = |i: usize| {
-        move |it: &mut Cluster, number: usize| it.take(ObjectKind::Pod, &pod(i, &address_of(i), !number.is_multiple_of(2)))
+        move |it: &mut Cluster, number: usize| {
+            it.take(ObjectKind::Pod, &pod(i, &address_of(i), !number.is_multiple_of(2)));
+        }
     };
     let moved = |i: usize| {
         move |it: &mut Cluster, number: usize| {

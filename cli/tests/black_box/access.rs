@@ -602,7 +602,8 @@ fn targets_beyond_the_limits_open_nothing_and_keep_nobody_waiting() {
     assert_eq!(says("TrafficTarget shop/t0256: with it, the TrafficTargets for Service shop/b have more than 256"), 1);
     // The first use of another Service, while nothing of the one above is at rest.
     shop.save(&((1..1_002).map(one).collect::<String>() + &to_other));
-    assert_eq!(get_from(ANN, dev.served_at("other.shop.maesh"), "/"), "200");
+    let mut client = Client::connect_from(ANN.parse().unwrap(), dev.served_at("other.shop.maesh")).unwrap();
+    assert_eq!(outcome(&client.get("other.shop.maesh", "/").unwrap()), "200");
     await_condition("the oldest target is gone, and one more counts", || {
         (get_from(ANN, at, "/p0256") == "200").then_some(())
     });
