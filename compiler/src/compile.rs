@@ -165,8 +165,8 @@ impl Compiler {
         mark(&mut self.graph, &self.config, fact);
     }
 
-    /// Runs one unit, records what it reads, and marks who reads what it changed.
-    fn run(&mut self, unit: &Unit, now: Instant) {
+    /// Runs one unit, records what it reads, and marks who reads what it changed. Returns how many facts it read.
+    fn run(&mut self, unit: &Unit, now: Instant) -> usize {
         let Self { config, index, graph, plans, placement, publication, timers, out, .. } = self;
         let mut step = Step { view: View::new(index), config, now, out, timers, changed: Vec::new() };
         match unit {
@@ -231,8 +231,11 @@ impl Compiler {
         }
         let Step { view, changed, .. } = step;
         let is_own = |fact: &Fact| Unit::of(fact, config).contains(unit);
-        graph.record(unit, view.into_reads().into_iter().filter(|fact| !is_own(fact)));
+        let reads = view.into_reads();
+        let read = reads.len();
+        graph.record(unit, reads.into_iter().filter(|fact| !is_own(fact)));
         changed.iter().for_each(|fact| mark(graph, config, fact));
+        read
     }
 }
 

@@ -37,7 +37,7 @@ pub(crate) enum Fact {
     TcpRoute(Id),
     UdpRoute(Id),
     Target(Id),
-    /// All TrafficTargets for a ServiceAccount.
+    /// The TrafficTargets for a ServiceAccount that count.
     Targets(Account),
     Pod(Id),
     /// All pods of a namespace.
@@ -195,7 +195,12 @@ impl<'a> View<'a> {
         self.index.smi.target(id)
     }
 
-    /// The TrafficTargets for a ServiceAccount, by name.
+    /// Whether its ServiceAccount has so many older targets that this one does not count. Known with the target itself.
+    pub(crate) fn is_beyond(&self, target: &TrafficTarget) -> bool {
+        self.index.smi.is_beyond(target)
+    }
+
+    /// The TrafficTargets for a ServiceAccount that count, the oldest first.
     pub(crate) fn targets_of(&self, account: &Account) -> impl Iterator<Item = &'a Arc<TrafficTarget>> + use<'a> {
         self.note(Fact::Targets(account.clone()));
         self.index.smi.targets_of(account)

@@ -4,6 +4,7 @@
 
 mod config_maps;
 mod smi;
+mod targets;
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
@@ -11,8 +12,8 @@ use ahash::{AHashMap, AHashSet};
 use ipnet::IpNet;
 use maesh_config::ServiceName;
 
-pub(crate) use self::config_maps::FoundConfigMap;
 use self::{config_maps::ConfigMaps, smi::SmiObjects};
+pub(crate) use self::{config_maps::FoundConfigMap, targets::MOST_TARGETS};
 use crate::{
     event::Event,
     facts::Fact,

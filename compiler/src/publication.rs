@@ -130,11 +130,13 @@ impl Publication {
         let key = name.to_string();
         let (Some(plan), Some(published)) = (plans.get(name), self.services.get_mut(name)) else {
             step.out.set(Kind::Endpoints, &key, None);
+            step.out.diagnose(&format!("access/{name}"), Vec::new());
             return;
         };
         let mut endpoints = endpoints::of(plan, &plans.forbidden, &step.view);
         if step.config.access_control.is_asked() {
-            access::apply(&mut endpoints, &step.view);
+            let found = access::apply(&mut endpoints, &step.view);
+            step.out.diagnose(&format!("access/{name}"), Vec::from_iter(found));
         }
         if plan.cluster_ips.is_empty() {
             let ready = match plan.ports.is_empty() {

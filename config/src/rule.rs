@@ -16,7 +16,7 @@ mod parse;
 
 pub use self::{
     matcher::{Matcher, MatcherKind, Regexp},
-    parse::{BadRule, Hint, LONGEST, ParsedRule, parse, parse_until},
+    parse::{BadRule, Hint, LONGEST, ParsedRule, parse, parse_checked, parse_until},
 };
 
 use crate::Logic;

@@ -4,6 +4,7 @@
 //! where nothing is known. A grant for some paths has to hold for whatever an endpoint may take the path for.
 
 mod paths;
+mod rules;
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -15,8 +16,11 @@ use http::{HeaderValue, header, request};
 use maesh_config::model::{AccessSource, Account, AccountAccess, Grant, Workload, WorkloadKind};
 use smallvec::SmallVec;
 
-use self::paths::readings;
-use crate::routes::{CompiledRule, RouteFacts};
+use self::{
+    paths::readings,
+    rules::{GrantRule, GrantRules},
+};
+use crate::routes::RouteFacts;
 
 /// Who may reach the endpoints of a backend port.
 #[derive(Default)]
@@ -25,10 +29,12 @@ pub(crate) struct Access {
     told: Vec<AccountAccess>,
     /// By place of the ServiceAccount.
     accounts: Vec<GrantsBySource>,
+    /// The rules of all grants.
+    rules: GrantRules,
 }
 
 /// What each caller is granted. No rules are everything.
-type GrantsBySource = HashMap<Account, Vec<Arc<[CompiledRule]>>, ahash::RandomState>;
+type GrantsBySource = HashMap<Account, Vec<Arc<[Arc<GrantRule>]>>, ahash::RandomState>;
 
 /// A request in each form that an endpoint may take it for. Nearly all have one.
 type Readings<'a> = SmallVec<[RouteFacts<'a>; 1]>;
@@ -68,10 +74,12 @@ impl<'a> AskedRequest<'a> {
 }
 
 impl Access {
-    /// Of these grants. A rule with an expression that this version cannot use grants nothing.
-    pub(crate) fn new(told: Vec<AccountAccess>) -> Self {
-        let accounts = told.iter().map(by_source).collect();
-        Self { told, accounts }
+    /// Of these grants, in the place of those of `self`: rules that it has already are as ready as there. A rule with an expression
+    /// that this version cannot use grants nothing.
+    pub(crate) fn replaced_by(&self, told: Vec<AccountAccess>) -> Self {
+        let mut rules = GrantRules::default();
+        let accounts = told.iter().map(|access| by_source(access, &mut rules, &self.rules)).collect();
+        Self { told, accounts, rules }
     }
 
     /// Whether it is of these grants.
@@ -82,11 +90,11 @@ impl Access {
     /// The TrafficTargets that admit `caller`, written `namespace/name`, for an explanation.
     pub(crate) fn admitting(&self, caller: &Account, request: Option<AskedRequest<'_>>) -> BTreeSet<String> {
         let facts = request.map(facts);
-        let holds = |rule: &CompiledRule| facts.as_ref().is_some_and(|facts| holds(rule, facts));
+        let holds = |rule: &GrantRule| facts.as_ref().is_some_and(|facts| holds(rule, facts));
         let admits = |grant: &&Grant| {
-            let rules = || grant.rules.iter().filter_map(|rule| CompiledRule::of(Some(rule)).ok());
+            let mut rules = grant.rules.iter().filter_map(|rule| self.rules.get(rule));
             grant.sources.iter().any(|source| **source == *caller)
-                && (grant.rules.is_empty() || rules().any(|it| holds(&it)))
+                && (grant.rules.is_empty() || rules.any(|it| holds(it)))
         };
         let of = |access: &AccountAccess, grant: &Grant| format!("{}/{}", access.account.namespace, grant.target);
         let all = self.told.iter().flat_map(|access| access.grants.iter().filter(admits).map(move |it| of(access, it)));
@@ -112,14 +120,10 @@ impl Access {
     }
 }
 
-fn by_source(access: &AccountAccess) -> GrantsBySource {
+fn by_source(access: &AccountAccess, rules: &mut GrantRules, before: &GrantRules) -> GrantsBySource {
     let mut all = GrantsBySource::default();
     for grant in &access.grants {
-        let rules: Arc<[_]> = grant.rules.iter().filter_map(|rule| CompiledRule::of(Some(rule)).ok()).collect();
-        // A grant whose rules are all unusable is none.
-        if rules.is_empty() && !grant.rules.is_empty() {
-            continue;
-        }
+        let rules: Arc<[_]> = grant.rules.iter().map(|rule| rules.share(rule, before)).collect();
         for source in &grant.sources {
             all.entry(Account::clone(source)).or_default().push(rules.clone());
         }
@@ -151,7 +155,7 @@ fn facts(request: AskedRequest<'_>) -> Readings<'_> {
 }
 
 /// Whether `rule` holds however an endpoint reads the request.
-fn holds(rule: &CompiledRule, facts: &[RouteFacts<'_>]) -> bool {
+fn holds(rule: &GrantRule, facts: &[RouteFacts<'_>]) -> bool {
     !facts.is_empty() && facts.iter().all(|facts| rule.holds(facts))
 }
 

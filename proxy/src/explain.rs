@@ -18,6 +18,7 @@ use smallvec::SmallVec;
 use self::decide::Decision;
 pub use self::{
     asked::{Question, Sent, SentRequest, TooLarge},
+    decide::first_rules,
     policies::PolicySeen,
     seen::{
         AccessSeen, BackendSeen, EndpointSeen, Explanation, FallbackSeen, ListenerSeen, PortSeen, Refusal, RouteSeen,

@@ -50,7 +50,6 @@ pub use config::{
 pub use proxy::{Bound, Proxy, StartError, Status, start};
 pub use reason::Reason;
 #[doc(hidden)]
-pub use routes::first_rules;
 pub use sockets::Keeper;
 #[doc(hidden)]
 pub use upstream::{Response, read_response};

@@ -11,9 +11,8 @@ mod facts;
 pub(crate) mod instructions;
 mod prefixes;
 
-use std::{borrow::Cow, collections::HashMap, net::IpAddr};
+use std::{borrow::Cow, collections::HashMap};
 
-use http::request;
 use maesh_config::rule::{Matcher, Rule};
 use smallvec::SmallVec;
 
@@ -22,7 +21,6 @@ pub(crate) use self::{
     compiled::CompiledRule,
     facts::{ReadFacts, RouteFacts, decoded, method},
 };
-use crate::http::{Host, route_facts};
 
 /// The rules of all routes of a port, in order of precedence.
 pub(crate) struct RouteIndex {
@@ -49,25 +47,6 @@ struct ByPath {
     fields: ByHash,
     /// Those that may hold for any path.
     for_any: Vec<u32>,
-}
-
-/// Which of these rules each request takes, where `None` is a connection: for tests of what writes rules.
-///
-/// # Errors
-/// The number of a rule with an expression that cannot be used.
-#[doc(hidden)]
-pub fn first_rules<'a>(
-    rules: impl IntoIterator<Item = Option<&'a Rule>>,
-    requests: &[Option<request::Parts>],
-    caller: IpAddr,
-) -> Result<Vec<Option<usize>>, usize> {
-    let index = RouteIndex::new(rules)?;
-    let find = |request: &Option<request::Parts>| {
-        let Some(head) = request else { return index.find(&RouteFacts::of_connection("", caller)) };
-        let host = head.headers.get(http::header::HOST).and_then(|host| Host::parse(host.as_bytes()));
-        index.find(&route_facts(host.as_ref(), head, caller))
-    };
-    Ok(requests.iter().map(find).collect())
 }
 
 type ByHash = HashMap<u64, Vec<u32>, ahash::RandomState>;

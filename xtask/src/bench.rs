@@ -15,6 +15,7 @@ mod http;
 pub(crate) mod instructions;
 mod load;
 mod own;
+mod pods;
 mod policies;
 pub(crate) mod rivals;
 mod scale;
@@ -44,6 +45,8 @@ pub(crate) enum Bench {
     Connections(connections::Options),
     /// Instructions of the parts of a request's work, beside those in docs/instructions.md
     Instructions(instructions::Options),
+    /// What a changed pod costs the controller with 10,000 Services and 1,000 TrafficTargets
+    Pods(pods::Options),
     /// What each policy costs a request, and all of them together
     Policies(policies::Options),
     /// TCP streams beside HAProxy
@@ -70,7 +73,7 @@ pub(crate) fn run(bench: &Bench) -> Result<()> {
         Bench::Policies(options) => options.setting.setup,
         Bench::Tcp(options) => options.setting.setup,
         Bench::Udp(options) => options.setting.setup,
-        Bench::Acks(_) | Bench::Instructions(_) | Bench::Scale(_) | Bench::Own(_) => false,
+        Bench::Acks(_) | Bench::Instructions(_) | Bench::Pods(_) | Bench::Scale(_) | Bench::Own(_) => false,
     };
     if setup {
         crate::setup::for_benches()?;
@@ -83,6 +86,7 @@ pub(crate) fn run(bench: &Bench) -> Result<()> {
         Bench::Ws(options) => websocket::run(options),
         Bench::Connections(options) => connections::run(options),
         Bench::Instructions(options) => instructions::run(options),
+        Bench::Pods(options) => pods::run(options),
         Bench::Policies(options) => policies::run(options),
         Bench::Tcp(options) => tcp::run(options),
         Bench::Udp(options) => udp::run(options),

@@ -6,7 +6,7 @@ use maesh_config::{
     ServiceName,
     model::{Protocol, ServicePort},
 };
-use maesh_proxy::first_rules;
+use maesh_proxy::explain::first_rules;
 use proptest::{collection::vec, option, prelude::*, sample::select};
 use serde_json::{Value, json};
 

@@ -605,6 +605,39 @@ fn a_rule_that_cannot_be_read_opens_nothing() {
     }
 }
 
+/// More targets of one ServiceAccount than count, each with an expression of its own, and more of these than count.
+#[test]
+fn targets_beyond_the_limits_open_nothing_and_keep_nobody_waiting() {
+    let shop = Shop::new();
+    let other = Backend::http_at("other", "127.0.34.2");
+    let text = service("shop", "other", 8080, "") + &slices("shop", "other", &[other.address]) + "---\n";
+    save(shop.folder.path(), "other.yaml", &(text + &pod("shop", "other-1", "oth", "127.0.34.2", "")));
+    let one = |i: usize| {
+        let rules =
+            format!("rules: [{{kind: HTTPRouteGroup, name: g{i:04}}}], sources: [{{kind: ServiceAccount, name: ann}}]");
+        group(&format!("g{i:04}"), &format!("{{pathRegex: /p{i:04}$}}"))
+            + &target("v1alpha3", &format!("t{i:04}"), &rules)
+    };
+    let to_other = route("TCPRoute", "t", "") + &ann_may(TCP).replace("name: bob", "name: oth");
+    let dev = shop.start(&((0..1_002).map(one).collect::<String>() + &to_other));
+    let at = dev.served_at("b.shop.maesh");
+    for (path, want) in [("/p0000", "200"), ("/p0255", "200"), ("/p0256", "403 denied"), ("/p1001", "403 denied")] {
+        assert_eq!(get_from(ANN, at, path), want, "{path}");
+    }
+    let says =
+        |what: &str| dev.early.iter().filter(|it| it["message"].as_str().unwrap_or_default().contains(what)).count();
+    assert_eq!(says("has 1000 older targets"), 2);
+    assert_eq!(says("TrafficTarget shop/t0256: with it, the TrafficTargets for Service shop/b have more than 256"), 1);
+    // The first use of another Service, while nothing of the one above is at rest.
+    shop.save(&((1..1_002).map(one).collect::<String>() + &to_other));
+    let mut client = Client::connect_from(ANN.parse().unwrap(), dev.served_at("other.shop.maesh")).unwrap();
+    assert_eq!(outcome(&client.get("other.shop.maesh", "/").unwrap()), "200");
+    await_condition("the oldest target is gone, and one more counts", || {
+        (get_from(ANN, at, "/p0256") == "200").then_some(())
+    });
+    assert_eq!(get_from(ANN, at, "/p0000"), "403 denied");
+}
+
 /// Servers differ in which of several lines of a field they take.
 #[test]
 fn each_line_of_a_field_has_to_fit() {

@@ -94,6 +94,8 @@ fn metadata(annotated: bool) -> impl Strategy<Value = Value> {
             ("routes", "Host(`a.example`) => web\nPath(`/`) => web"),
             ("routes", "Host(`a.example`) || Host(`b.example`) => x\nHostSNI(`a.example`) => web"),
             ("80.routes", "Path(`/` => web"),
+            ("endpoints-for", "a"),
+            ("endpoints-for", "b"),
         ][..],
     );
     let annotations = prop::collection::vec(annotation, 0..if annotated { 3 } else { 1 });
@@ -183,13 +185,20 @@ fn slice() -> impl Strategy<Value = Value> {
     })
 }
 
+/// A ServiceAccount. The first one is that of pods that name none.
+fn account() -> impl Strategy<Value = &'static str> {
+    prop::sample::select(&["default", "ann"][..])
+}
+
 fn pod() -> impl Strategy<Value = Value> {
     let phase = prop::sample::select(&["Running", "Succeeded"][..]);
-    (metadata(false), address(), phase, prop::bool::ANY, prop::bool::ANY).prop_map(
-        |(metadata, ip, phase, host_network, ready)| {
+    let account = prop::option::of(account());
+    (metadata(false), address(), phase, prop::bool::ANY, prop::bool::ANY, account).prop_map(
+        |(metadata, ip, phase, host_network, ready, account)| {
             let ready = if ready { "True" } else { "False" };
             json!({"kind": "Pod", "metadata": metadata,
-                "spec": {"hostNetwork": host_network, "containers": [{"ports": [{"name": "http", "containerPort": 80}]}]},
+                "spec": {"hostNetwork": host_network, "serviceAccountName": account,
+                    "containers": [{"ports": [{"name": "http", "containerPort": 80}]}]},
                 "status": {"podIP": ip, "phase": phase, "conditions": [{"type": "Ready", "status": ready}]}})
         },
     )
@@ -243,16 +252,21 @@ fn split() -> impl Strategy<Value = Value> {
     })
 }
 
-/// A TrafficTarget for the ServiceAccount that pods run as when they say none.
+/// A TrafficTarget. In some versions one without rules admits everything, and one names a port.
 fn target() -> impl Strategy<Value = Value> {
-    let rule = (prop::sample::select(&["HTTPRouteGroup", "TCPRoute", "UDPRoute"][..]), name())
-        .prop_map(|(kind, name)| json!({"kind": kind, "name": name}));
-    let source =
-        namespace().prop_map(|namespace| json!({"kind": "ServiceAccount", "name": "default", "namespace": namespace}));
+    let rule = (prop::sample::select(&["HTTPRouteGroup", "TCPRoute", "UDPRoute"][..]), name(), prop::bool::ANY);
+    let rule = rule.prop_map(|(kind, name, named)| {
+        let matches = if named { json!(["any"]) } else { Value::Null };
+        json!({"kind": kind, "name": name, "matches": matches})
+    });
+    let source = (account(), namespace())
+        .prop_map(|(name, namespace)| json!({"kind": "ServiceAccount", "name": name, "namespace": namespace}));
+    let version = prop::sample::select(&["v1alpha1", "v1alpha2", "v1alpha3", "v1alpha4"][..]);
+    let port = prop::option::of(prop::sample::select(&[80, 8080][..]));
     let parts = (prop::collection::vec(rule, 0..3), prop::collection::vec(source, 0..2));
-    (metadata(false), parts).prop_map(|(metadata, (rules, sources))| {
-        json!({"kind": "TrafficTarget", "apiVersion": "access.smi-spec.io/v1alpha3", "metadata": metadata, "spec": {
-            "destination": {"kind": "ServiceAccount", "name": "default"}, "rules": rules, "sources": sources}})
+    (metadata(false), account(), version, port, parts).prop_map(|(metadata, account, version, port, (rules, sources))| {
+        json!({"kind": "TrafficTarget", "apiVersion": format!("access.smi-spec.io/{version}"), "metadata": metadata, "spec": {
+            "destination": {"kind": "ServiceAccount", "name": account, "port": port}, "rules": rules, "sources": sources}})
     })
 }
 

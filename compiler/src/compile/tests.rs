@@ -11,6 +11,7 @@ mod names;
 mod policies;
 mod ports;
 mod routes;
+mod scale;
 mod splits;
 mod tls;
 mod units;

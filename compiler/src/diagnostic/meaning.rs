@@ -67,7 +67,8 @@ impl Reason {
                 "A backend of a TrafficSplit is missing or lacks a port, is the Service itself, or no backend has a weight."
             }
             Self::NothingGranted => {
-                "A TrafficTarget, or a part of it, admits nothing: what it names is missing, or access control is off."
+                "A TrafficTarget, or a part of it, admits nothing: what it names is missing, there are too many, or access control is \
+                 off."
             }
             Self::UnsupportedProtocol => "The mesh does not carry this transport protocol.",
             Self::UnsupportedService => "An annotation asks for a Service to be meshed whose type cannot be.",

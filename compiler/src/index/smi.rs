@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, sync::Arc};
 use ahash::AHashMap;
 use maesh_config::{ServiceName, model::Account};
 
-use super::{Changed, Id};
+use super::{
+    Changed, Id,
+    targets::{Effect, TargetsByAge},
+};
 use crate::{
     facts::Fact,
     kinds::{HttpRouteGroup, ObjectKind, PortRoute, TrafficSplit, TrafficTarget},
@@ -20,7 +23,7 @@ pub(crate) struct SmiObjects {
     tcp_routes: AHashMap<Id, Arc<PortRoute>>,
     udp_routes: AHashMap<Id, Arc<PortRoute>>,
     targets: AHashMap<Id, Arc<TrafficTarget>>,
-    targets_of: AHashMap<Account, BTreeMap<Arc<str>, Arc<TrafficTarget>>>,
+    targets_of: AHashMap<Account, TargetsByAge>,
 }
 
 impl SmiObjects {
@@ -57,12 +60,17 @@ impl SmiObjects {
         self.targets.get(id)
     }
 
-    /// The targets whose destination is this ServiceAccount, by name.
+    /// The targets whose destination is this ServiceAccount and that count, the oldest first.
     pub(crate) fn targets_of<'a>(
         &'a self,
         account: &Account,
     ) -> impl Iterator<Item = &'a Arc<TrafficTarget>> + use<'a> {
-        self.targets_of.get(account).into_iter().flat_map(BTreeMap::values)
+        self.targets_of.get(account).into_iter().flat_map(TargetsByAge::counting)
+    }
+
+    /// Whether its ServiceAccount has so many older targets that this one does not count.
+    pub(crate) fn is_beyond(&self, target: &TrafficTarget) -> bool {
+        self.targets_of.get(&*target.destination).is_some_and(|targets| targets.is_beyond(target))
     }
 
     pub(super) fn count(&self, kind: ObjectKind) -> usize {
@@ -117,18 +125,17 @@ impl SmiObjects {
             return;
         }
         if let Some(old) = self.targets.remove(&id) {
-            if let Some(targets) = self.targets_of.get_mut(&*old.destination) {
-                targets.remove(&id.name);
-                if targets.is_empty() {
-                    self.targets_of.remove(&*old.destination);
-                }
+            let account = Account::clone(&old.destination);
+            let targets = self.targets_of.entry(account.clone()).or_default();
+            say(targets.remove(&old), &account, changed);
+            if targets.is_empty() {
+                self.targets_of.remove(&account);
             }
-            changed(Fact::Targets(Account::clone(&old.destination)));
         }
         if let Some(target) = target.map(Arc::new) {
             let account = Account::clone(&target.destination);
-            self.targets_of.entry(account.clone()).or_default().insert(id.name.clone(), target.clone());
-            changed(Fact::Targets(account));
+            let targets = self.targets_of.entry(account.clone()).or_default();
+            say(targets.insert(target.clone()), &account, changed);
             self.targets.insert(id.clone(), target);
         }
         changed(Fact::Target(id));
@@ -153,6 +160,16 @@ impl SmiObjects {
         if set(&mut self.udp_routes, &id, route) {
             changed(Fact::UdpRoute(id));
         }
+    }
+}
+
+/// Says what changes with a target of `account`, besides that target.
+fn say(Effect { of_counting, crossed }: Effect, account: &Account, changed: Changed<'_>) {
+    if of_counting {
+        changed(Fact::Targets(account.clone()));
+    }
+    if let Some(name) = crossed {
+        changed(Fact::Target(Id::new(account.namespace.clone(), name)));
     }
 }
 

@@ -3,37 +3,90 @@
 //! An endpoint belongs to the ServiceAccount of the pod that has its address, ready or not; what no pod has belongs to nobody,
 //! and is not used. A caller is admitted by one grant alone: sources of one TrafficTarget never
 //! count with the rules of another one. What cannot be read grants nothing.
+//!
+//! What the targets of a Service say has a bound ([`Room`]), because each change of an endpoint sends all of it to proxies. The
+//! oldest targets are taken, as long as they fit; the others grant nothing there, so that a new target never takes away what an
+//! older one grants.
 
-use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
+mod room;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
 
 use maesh_config::model::{Account, AccountAccess, Endpoints, Grant, PortEndpoints, Protocol};
 
+use self::room::{Full, Room};
 use super::workload;
 use crate::{
     diagnostic::{Diagnostic, Reason},
     facts::View,
-    index::Id,
-    kinds::{PortRoute, RuleKind, TargetRule, TrafficTarget},
+    index::{Id, MOST_TARGETS},
+    kinds::{HttpRouteMatch, PortRoute, RuleKind, TargetRule, TrafficTarget},
     step::Step,
 };
 
-/// Says of each endpoint whose it is, and who may reach it.
-pub(crate) fn apply(endpoints: &mut Endpoints, view: &View<'_>) {
-    for port in &mut endpoints.ports {
+/// Endpoints of one ServiceAccount on one port of a Service.
+struct OwnedPort {
+    /// Place of the port.
+    port: usize,
+    /// Place of the ServiceAccount on it.
+    account: usize,
+    /// Where they listen.
+    targets: BTreeSet<u16>,
+}
+
+/// A grant, and the places of port and ServiceAccount that it belongs to.
+struct PlacedGrant {
+    port: usize,
+    account: usize,
+    grant: Grant,
+}
+
+/// Says of each endpoint whose it is, and who may reach it. Returns what is wrong with that: targets for which there is no room.
+pub(crate) fn apply(endpoints: &mut Endpoints, view: &View<'_>) -> Option<Diagnostic> {
+    let owned = note_owners(endpoints, view);
+    let mut targets: Vec<_> = owned.keys().flat_map(|account| view.targets_of(account)).collect();
+    targets.sort_by_key(|target| (target.meta.created, &target.destination, &target.meta.name));
+    let mut room = Room::default();
+    for (place, target) in targets.iter().enumerate() {
+        let Some(ports) = owned.get(&*target.destination) else { continue };
+        match grants(target, ports, endpoints, view, &mut room) {
+            Ok(granted) => {
+                for PlacedGrant { port, account, grant } in granted {
+                    endpoints.ports[port].access[account].grants.push(grant);
+                }
+            }
+            Err(full) => return Some(left_out(target, targets.len() - place - 1, &full, endpoints)),
+        }
+    }
+    None
+}
+
+/// Notes whose each endpoint is; the ports on which a ServiceAccount has some.
+fn note_owners(endpoints: &mut Endpoints, view: &View<'_>) -> BTreeMap<Arc<Account>, Vec<OwnedPort>> {
+    let mut owned: BTreeMap<Arc<Account>, Vec<OwnedPort>> = BTreeMap::new();
+    for (number, port) in endpoints.ports.iter_mut().enumerate() {
         let owners: Vec<Option<Account>> = port.endpoints.iter().map(|it| owner(view, it.address.ip())).collect();
         let accounts: Vec<Account> = owners.iter().flatten().cloned().collect::<BTreeSet<_>>().into_iter().collect();
+        let mut target_ports = vec![BTreeSet::new(); accounts.len()];
         for (endpoint, owner) in port.endpoints.iter_mut().zip(&owners) {
             let place = owner.as_ref().and_then(|owner| accounts.binary_search(owner).ok());
             endpoint.account = place.and_then(|place| u16::try_from(place).ok());
+            if let Some(place) = endpoint.account {
+                target_ports[usize::from(place)].insert(endpoint.address.port());
+            }
         }
-        let access = accounts.into_iter().enumerate().map(|(place, account)| {
-            let target_ports = target_ports(port, place);
-            let targets = view.targets_of(&account);
-            let grants = targets.filter_map(|target| grant(target, port, &target_ports, view)).collect();
-            AccountAccess { account: Arc::new(account), grants }
-        });
+        let accounts: Vec<_> = accounts.into_iter().map(Arc::new).collect();
+        for (place, (account, targets)) in accounts.iter().zip(target_ports).enumerate() {
+            owned.entry(account.clone()).or_default().push(OwnedPort { port: number, account: place, targets });
+        }
+        let access = accounts.into_iter().map(|account| AccountAccess { account, grants: Vec::new() });
         port.access = access.collect();
     }
+    owned
 }
 
 /// The ServiceAccount of the pod that has an address.
@@ -42,77 +95,147 @@ fn owner(view: &View<'_>, address: IpAddr) -> Option<Account> {
     Some(Account { namespace: workload.namespace?, name: workload.service_account? })
 }
 
-/// The ports on which the endpoints of the account at this place listen.
-fn target_ports(port: &PortEndpoints, place: usize) -> BTreeSet<u16> {
-    let of_account = port.endpoints.iter().filter(|it| it.account.is_some_and(|account| usize::from(account) == place));
-    of_account.map(|it| it.address.port()).collect()
-}
-
-/// What a TrafficTarget admits to a port whose endpoints listen on these; `None` for nothing.
-fn grant(target: &TrafficTarget, port: &PortEndpoints, target_ports: &BTreeSet<u16>, view: &View<'_>) -> Option<Grant> {
-    let is_port = |number: u16| number == port.number || target_ports.contains(&number);
-    let of_port = match &target.port {
-        None => true,
-        Some(number) => number.port().is_some_and(is_port),
-    };
-    if !of_port || target.sources.is_empty() {
-        return None;
+/// What `target` grants on the ports on which its ServiceAccount has endpoints; all of it, or nothing.
+fn grants(
+    target: &TrafficTarget,
+    owned: &[OwnedPort],
+    endpoints: &Endpoints,
+    view: &View<'_>,
+    room: &mut Room,
+) -> Result<Vec<PlacedGrant>, Full> {
+    if target.sources.is_empty() {
+        return Ok(Vec::new());
     }
-    let admits = |rules| Some(Grant { target: target.meta.name.clone(), sources: target.sources.to_vec(), rules });
-    if target.admits_everything() {
-        return admits(Vec::new());
-    }
-    let of_kind = |kind: RuleKind| target.rules.iter().filter(move |rule| rule.kind == kind);
-    let lists = |routes: Vec<&Arc<PortRoute>>| routes.iter().any(|route| route.has(is_port));
-    match port.protocol {
-        Protocol::Tcp => lists(of_kind(RuleKind::Tcp).filter_map(|rule| tcp_route(target, rule, view)).collect()),
-        Protocol::Udp => lists(of_kind(RuleKind::Udp).filter_map(|rule| udp_route(target, rule, view)).collect()),
-        Protocol::Http => {
-            let ports: Vec<_> = of_kind(RuleKind::Tcp).collect();
-            let listed =
-                ports.is_empty() || lists(ports.iter().filter_map(|rule| tcp_route(target, rule, view)).collect());
-            let mut requests = of_kind(RuleKind::Http).peekable();
-            if requests.peek().is_none() {
-                return if !ports.is_empty() && listed { admits(Vec::new()) } else { None };
-            }
-            if !listed {
-                return None;
-            }
-            let mut rules = Vec::new();
-            for matched in requests.filter_map(|rule| matches(target, rule, view)).flatten() {
-                match matched {
-                    None => return admits(Vec::new()),
-                    Some(rule) => rules.push(rule),
-                }
-            }
-            return if rules.is_empty() { None } else { admits(rules) };
+    let admits = Admits::of(target, view, room)?;
+    let mut grants = Vec::new();
+    for of in owned {
+        let port = &endpoints.ports[of.port];
+        if let Some(matches) = admits.on(port, &of.targets, target) {
+            room.take_grant(target, &matches)?;
+            let rules = matches.iter().filter_map(|one| one.rule.clone()).collect();
+            let grant = Grant { target: target.meta.name.clone(), sources: target.sources.to_vec(), rules };
+            grants.push(PlacedGrant { port: of.port, account: of.account, grant });
         }
     }
-    .then(|| admits(Vec::new()))
-    .flatten()
+    Ok(grants)
+}
+
+/// What a target admits, with what it names looked up.
+struct Admits<'v> {
+    /// The ports of its TCPRoutes; `None` if it names none.
+    tcp: Option<RoutePorts>,
+    udp: Option<RoutePorts>,
+    /// The requests; `None` if it names no group.
+    requests: Option<Requests<'v>>,
+}
+
+/// Ports that routes are about.
+enum RoutePorts {
+    All,
+    These(BTreeSet<u16>),
+}
+
+/// What a request has to be.
+enum Requests<'v> {
+    Any,
+    /// One of these.
+    These(Vec<&'v HttpRouteMatch>),
+}
+
+impl<'v> Admits<'v> {
+    fn of(target: &TrafficTarget, view: &View<'v>, room: &mut Room) -> Result<Self, Full> {
+        let (mut tcp, mut udp, mut requests) = (None, None, None);
+        for rule in &target.rules {
+            room.take_rule(rule)?;
+            let id = id(target, rule);
+            match rule.kind {
+                RuleKind::Tcp => add_ports(&mut tcp, view.tcp_route(&id), room)?,
+                RuleKind::Udp => add_ports(&mut udp, view.udp_route(&id), room)?,
+                RuleKind::Http => add_matches(&mut requests, rule, view.route_group(&id).map(|it| &*it.matches)),
+            }
+        }
+        Ok(Self { tcp, udp, requests })
+    }
+
+    /// The matches of which a request to a port has to be one, where endpoints listen on these ports: none for everything. `None` where
+    /// nothing is admitted.
+    fn on(
+        &self,
+        port: &PortEndpoints,
+        listen: &BTreeSet<u16>,
+        target: &TrafficTarget,
+    ) -> Option<Vec<&'v HttpRouteMatch>> {
+        let is_port = |number: u16| number == port.number || listen.contains(&number);
+        if target.port.as_ref().is_some_and(|only| !only.port().is_some_and(is_port)) {
+            return None;
+        }
+        if target.admits_everything() {
+            return Some(Vec::new());
+        }
+        let lists = |ports: &RoutePorts| match ports {
+            RoutePorts::All => true,
+            RoutePorts::These(ports) => ports.contains(&port.number) || !ports.is_disjoint(listen),
+        };
+        match port.protocol {
+            Protocol::Tcp => self.tcp.as_ref().is_some_and(lists).then(Vec::new),
+            Protocol::Udp => self.udp.as_ref().is_some_and(lists).then(Vec::new),
+            Protocol::Http => match (&self.tcp, &self.requests) {
+                // Where it names both, requests on the ports.
+                (Some(ports), _) if !lists(ports) => None,
+                (None, None) => None,
+                (_, Some(Requests::These(matches))) if matches.is_empty() => None,
+                (_, Some(Requests::These(matches))) => Some(matches.clone()),
+                (_, Some(Requests::Any)) | (Some(_), None) => Some(Vec::new()),
+            },
+        }
+    }
+}
+
+fn add_ports(ports: &mut Option<RoutePorts>, route: Option<&Arc<PortRoute>>, room: &mut Room) -> Result<(), Full> {
+    // One that is not there is about no port.
+    let ports = ports.get_or_insert_with(|| RoutePorts::These(BTreeSet::new()));
+    match (route.map(|route| route.ports.as_deref()), &mut *ports) {
+        (Some(None), _) => *ports = RoutePorts::All,
+        (Some(Some(more)), RoutePorts::These(ports)) => {
+            room.take_ports(more.len())?;
+            ports.extend(more);
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+/// Adds the matches of a group that a rule names.
+fn add_matches<'v>(requests: &mut Option<Requests<'v>>, rule: &TargetRule, group: Option<&'v [HttpRouteMatch]>) {
+    let requests = requests.get_or_insert_with(|| Requests::These(Vec::new()));
+    let named = |one: &&HttpRouteMatch| rule.matches.as_ref().is_none_or(|names| names.contains(&one.name));
+    for one in group.unwrap_or_default().iter().filter(named) {
+        match requests {
+            // A match that asks for nothing.
+            _ if one.rule.is_none() => *requests = Requests::Any,
+            Requests::These(matches) => matches.push(one),
+            Requests::Any => {}
+        }
+    }
 }
 
 fn id(target: &TrafficTarget, rule: &TargetRule) -> Id {
     Id::new(target.meta.namespace.clone(), rule.name.clone())
 }
 
-fn tcp_route<'v>(target: &TrafficTarget, rule: &TargetRule, view: &View<'v>) -> Option<&'v Arc<PortRoute>> {
-    view.tcp_route(&id(target, rule))
-}
-
-fn udp_route<'v>(target: &TrafficTarget, rule: &TargetRule, view: &View<'v>) -> Option<&'v Arc<PortRoute>> {
-    view.udp_route(&id(target, rule))
-}
-
-/// The matches of a group that a rule names; in each `None` is every request.
-fn matches(
-    target: &TrafficTarget,
-    rule: &TargetRule,
-    view: &View<'_>,
-) -> Option<Vec<Option<maesh_config::rule::Rule>>> {
-    let group = view.route_group(&id(target, rule))?;
-    let named = |name: &Arc<str>| rule.matches.as_ref().is_none_or(|names| names.contains(name));
-    Some(group.matches.iter().filter(|one| named(&one.name)).map(|one| one.rule.clone()).collect())
+/// What is said of the first target for which there is no room, and of so many `younger` ones.
+fn left_out(target: &TrafficTarget, younger: usize, full: &Full, endpoints: &Endpoints) -> Diagnostic {
+    let others = match younger {
+        0 => String::new(),
+        1 => ", and neither does 1 younger target".to_owned(),
+        many => format!(", and neither do {many} younger targets"),
+    };
+    let text = format!(
+        "with it, the TrafficTargets for Service {} {full}; it admits nobody there{others}. Name several sources in one target, and \
+         use fewer or shorter rules.",
+        endpoints.service
+    );
+    Diagnostic::of(Reason::NothingGranted, "TrafficTarget", &target.meta, "spec", text).using("the older targets")
 }
 
 /// What is wrong with a TrafficTarget: names that lead nowhere, and that nobody is admitted.
@@ -125,6 +248,14 @@ pub(crate) fn check(target: &TrafficTarget, step: &Step<'_>) -> Vec<Diagnostic> 
         return vec![say("spec", text.to_owned()).using("no access control")];
     }
     let mut found = Vec::new();
+    if step.view.is_beyond(target) {
+        let text = format!(
+            "ServiceAccount {} has {MOST_TARGETS} older targets, and no more count, so nobody is admitted by this one. Name several \
+             sources in one target, or delete others.",
+            target.destination
+        );
+        found.push(say("spec.destination", text).using("the older targets"));
+    }
     if target.sources.is_empty() {
         found.push(say(
             "spec.sources",

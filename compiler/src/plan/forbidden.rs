@@ -92,11 +92,17 @@ impl Forbidden {
         if self.denied.iter().any(|net| net.contains(&address)) {
             return Some(Why::Undialable("in a denied range"));
         }
-        // Manifests of one machine may give pods of several namespaces one address.
-        let owners = workload::alive_at(view, address).map(|pod| &pod.meta.namespace);
-        let owner = owners.min_by_key(|owner| *owner != service)?;
-        let allows = || view.namespace(owner).is_some_and(|owner| AllowedNamespaces::allow(owner, service));
-        (owner != service && !allows()).then(|| Why::Foreign { owner: owner.clone(), service: service.clone() })
+        // Manifests of one machine may give pods of several namespaces one address, and so do pods that come and go: one of them is
+        // enough, whichever of them was heard of first.
+        let mut first: Option<&Arc<str>> = None;
+        for owner in workload::alive_at(view, address).map(|pod| &pod.meta.namespace) {
+            let allows = || view.namespace(owner).is_some_and(|owner| AllowedNamespaces::allow(owner, service));
+            if owner == service || allows() {
+                return None;
+            }
+            first = Some(first.map_or(owner, |first| first.min(owner)));
+        }
+        first.map(|owner| Why::Foreign { owner: owner.clone(), service: service.clone() })
     }
 
     /// Whether this process listens there. One that listens on all addresses has all of loopback.

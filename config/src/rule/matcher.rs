@@ -137,6 +137,19 @@ impl Matcher {
         }
     }
 
+    /// Whether it has an expression.
+    pub fn has_expression(&self) -> bool {
+        matches!(
+            self.kind(),
+            MatcherKind::HostRegexp
+                | MatcherKind::HostSniRegexp
+                | MatcherKind::PathRegexp
+                | MatcherKind::HeaderRegexp
+                | MatcherKind::QueryRegexp
+                | MatcherKind::CookieRegexp
+        )
+    }
+
     /// What stands between its parentheses.
     fn arguments(&self) -> (String, Option<&str>) {
         match self {
@@ -196,7 +209,7 @@ impl fmt::Display for Quoted<'_> {
 /// Bytes that an expression may need.
 const LARGEST: usize = 64 * 1024;
 
-/// A regular expression that was read and found good. It may match anywhere in a text, unless it begins with `^` and ends
+/// A regular expression that was read and found good, here or by who wrote it down. It may match anywhere in a text, unless it begins with `^` and ends
 /// with `$`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Regexp(Box<str>);
@@ -218,6 +231,11 @@ impl Regexp {
                 last.trim_start_matches("error: ").to_owned()
             }
         })
+    }
+
+    /// An expression that was found good before.
+    pub(super) fn checked(text: &str) -> Self {
+        Self(text.into())
     }
 
     /// What finds it in a text.

@@ -2,7 +2,7 @@ use super::{
     DecodeError,
     codes::{impossible, port, protocol, protocol_code, service_name, socket, socket_bytes},
 };
-use crate::{NodeName, model, rule::parse};
+use crate::{NodeName, model, rule::parse_checked};
 
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct Endpoints {
@@ -177,8 +177,8 @@ impl TryFrom<Grant> for model::Grant {
 
     fn try_from(it: Grant) -> Result<Self, DecodeError> {
         let asked = it.rules.len();
-        // A rule of a newer version fits nothing.
-        let rules: Vec<_> = it.rules.iter().filter_map(|text| Some(parse(text).ok()?.rule)).collect();
+        // A rule of a newer version fits nothing. Expressions are made ready by who needs them: there may be many.
+        let rules: Vec<_> = it.rules.iter().filter_map(|text| parse_checked(text).ok()).collect();
         if rules.is_empty() && asked > 0 {
             return Err(impossible("rules of a grant"));
         }

@@ -55,17 +55,21 @@ spec: {podCIDR: 10.244.1.0/24}
 "#;
 
 /// A controller that watches a server.
-struct Watching {
-    kept: Kept,
-    state: Arc<State>,
-    watches: Watches,
+pub(crate) struct Watching {
+    pub(crate) kept: Kept,
+    pub(crate) state: Arc<State>,
+    pub(crate) watches: Watches,
     _controller: Controller,
-    _proxies: watch::Sender<Vec<maesh_compiler::compile::ConnectedProxy>>,
+    pub(crate) proxies: watch::Sender<Vec<maesh_compiler::compile::ConnectedProxy>>,
     runtime: Runtime,
 }
 
 impl Watching {
     fn new(server: &ApiServer, kubeconfig: &Path, options: Options) -> Self {
+        Self::with(server, kubeconfig, options, Config { config_maps_on_demand: true, ..Config::default() })
+    }
+
+    pub(crate) fn with(server: &ApiServer, kubeconfig: &Path, options: Options, config: Config) -> Self {
         let (ask, config_maps) = watch::channel(BTreeSet::new());
         let options = Options { config_maps, ..options };
         let runtime = runtime(server);
@@ -74,7 +78,7 @@ impl Watching {
         let sink = kept.clone();
         let started = runtime.spawn(async move {
             let client = kubernetes::client(Some(&kubeconfig), None).await.unwrap();
-            let compiler = Compiler::new(Config { config_maps_on_demand: true, ..Config::default() });
+            let compiler = Compiler::new(config);
             let (batches, watches) = kubernetes::start(&client, &options, &compiler.door());
             let (proxies, watched) = watch::channel(Vec::new());
             let (controller, _) = Controller::start(compiler, batches, watched, Duration::ZERO, sink).unwrap();
@@ -84,10 +88,10 @@ impl Watching {
         let (done, started_) = std::sync::mpsc::channel();
         runtime.spawn(async move { done.send(started.await.unwrap()) });
         let (watches, proxies, controller) = started_.recv().unwrap();
-        Self { kept, state: controller.state(), watches, _controller: controller, _proxies: proxies, runtime }
+        Self { kept, state: controller.state(), watches, _controller: controller, proxies, runtime }
     }
 
-    fn until(&self, what: &str, holds: impl Fn(&Self) -> bool) {
+    pub(crate) fn until(&self, what: &str, holds: impl Fn(&Self) -> bool) {
         let seen = until(PATIENCE, || holds(self));
         assert!(seen, "{what}: not seen; {:#?} {:#?}", self.kept.0.lock(), self.watches.states());
     }

@@ -12,6 +12,7 @@ mod kubernetes;
 mod lab;
 mod leader;
 mod manifests;
+mod objects;
 mod own;
 mod replica;
 mod stanza;

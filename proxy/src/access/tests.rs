@@ -3,7 +3,7 @@ use std::sync::Arc;
 use http::{HeaderName, HeaderValue, Request};
 use maesh_config::{
     model::{Grant, WorkloadKind},
-    rule::parse,
+    rule::parse_checked,
 };
 
 use super::*;
@@ -30,14 +30,14 @@ fn grant(sources: &[(&str, &str)], rules: &[&str]) -> Grant {
     Grant {
         target: "t".into(),
         sources: sources.iter().map(source).collect(),
-        rules: rules.iter().map(|text| parse(text).expect("a rule").rule).collect(),
+        rules: rules.iter().map(|text| parse_checked(text).expect("a rule")).collect(),
     }
 }
 
 /// Endpoints of B and of D.
 fn access(of_b: Vec<Grant>, of_d: Vec<Grant>) -> Access {
     let account = |name: &str, grants| AccountAccess { account: Arc::new(Account::new("shop", name)), grants };
-    Access::new(vec![account("b", of_b), account("d", of_d)])
+    Access::default().replaced_by(vec![account("b", of_b), account("d", of_d)])
 }
 
 fn places(admitted: &Admitted) -> Vec<u16> {
@@ -94,6 +94,53 @@ fn methods_fields_and_hosts_count() {
         let host = HeaderValue::from_static(host);
         let admitted = access.admitted(Some(&caller), Some(AskedRequest::new(Some(&host), &head)));
         assert_eq!((admitted.has(Some(0)), admitted.is_none()), (want, !want), "{method} {host:?} {value:?}");
+    }
+}
+
+/// Whether the caller shop/`name` reaches this path.
+fn reaches(access: &Access, name: &str, path: &str) -> bool {
+    let (head, ()) = Request::get(path).body(()).expect("a request").into_parts();
+    let request = AskedRequest::of(&head);
+    !access.admitted(Some(&Account::new("shop", name)), Some(request)).is_none()
+}
+
+#[test]
+fn rules_are_made_ready_by_who_asks_for_them_and_stay_so() {
+    let of_a = || grant(&[("shop", "a")], &["PathRegexp(`^/a`)", "PathRegexp(`^/aa`)"]);
+    let of_c = || grant(&[("shop", "c")], &["PathRegexp(`^/a`)", "PathRegexp(`^/c`)"]);
+    let first = access(vec![of_a(), of_c()], vec![of_a()]);
+    let is_ready = |access: &Access, text: &str| {
+        let rule = parse_checked(text).expect("a rule");
+        access.rules.get(&rule).is_some_and(|rule| rule.is_ready())
+    };
+    let ready = |access: &Access| {
+        ["PathRegexp(`^/a`)", "PathRegexp(`^/aa`)", "PathRegexp(`^/c`)"].map(|it| is_ready(access, it))
+    };
+    assert_eq!(
+        (first.rules.len(), ready(&first)),
+        (3, [false; 3]),
+        "equal ones are one, and none is made ready by an update"
+    );
+    assert!(reaches(&first, "a", "/a") && !reaches(&first, "x", "/c"));
+    assert_eq!(ready(&first), [true, false, false], "as far as somebody had to know");
+    assert!(reaches(&first, "c", "/c"));
+
+    let then = first.replaced_by(access(vec![of_c()], vec![grant(&[("shop", "a")], &["PathRegexp(`^/d`)"])]).told);
+    assert_eq!((then.rules.len(), ready(&then)), (3, [true, false, true]), "what stays is ready, what goes is dropped");
+    assert!(reaches(&then, "c", "/a") && !reaches(&then, "a", "/a") && reaches(&then, "a", "/d"));
+}
+
+#[test]
+fn a_rule_that_cannot_be_used_grants_nothing() {
+    let access = access(
+        vec![
+            grant(&[("shop", "a")], &["PathRegexp(`(`)"]),
+            grant(&[("shop", "c")], &["PathRegexp(`(`)", "PathRegexp(`^/c`)"]),
+        ],
+        vec![],
+    );
+    for (caller, path, want) in [("a", "/", false), ("a", "/c", false), ("c", "/", false), ("c", "/c", true)] {
+        assert_eq!(reaches(&access, caller, path), want, "{caller} {path}");
     }
 }
 

@@ -284,10 +284,10 @@ impl BackendPort {
             old.usable.iter().map(|candidate| &candidate.endpoint).filter(|old| !stays(old)).cloned().collect();
         let tls = identity(&policy, old.tls.as_ref());
         let (hinted, shared) = (hints != Hints::Ignored, self.shared());
-        // Making expressions ready is dear, and endpoints change often.
+        // Endpoints change more often than who may reach them.
         let access = match old.access.is_of(access) {
             true => old.access.clone(),
-            false => Arc::new(Access::new(access.to_vec())),
+            false => Arc::new(old.access.replaced_by(access.to_vec())),
         };
         self.upstreams.store(Arc::new(Upstreams::new(policy, candidates, hinted, all, shared, tls, access)));
         for endpoint in &leaving {

@@ -1,5 +1,8 @@
 //! Which route a request or connection takes at a port, decided by the functions that requests pass.
 
+use std::net::IpAddr;
+
+use http::{header, request};
 use maesh_config::{
     model::Protocol,
     rule::{Matcher, Rule},
@@ -10,7 +13,7 @@ use crate::{
     host::Host,
     http::{check_head, route_facts},
     reason::Reason,
-    routes::RouteFacts,
+    routes::{RouteFacts, RouteIndex},
     state::{Facts, Port},
 };
 
@@ -68,6 +71,24 @@ impl Explainer {
         let host = check_head(&mut head, &self.shared.config.limits)?;
         Ok(port.route_number(|| route_facts(host.as_ref(), &head, question.address())))
     }
+}
+
+/// Which of these rules each request takes, where `None` is a connection: for tests of what writes rules.
+///
+/// # Errors
+/// The number of a rule with an expression that cannot be used.
+#[doc(hidden)]
+pub fn first_rules<'a>(
+    rules: impl IntoIterator<Item = Option<&'a Rule>>,
+    requests: &[Option<request::Parts>],
+    caller: IpAddr,
+) -> Result<Vec<Option<usize>>, usize> {
+    let index = RouteIndex::new(rules)?;
+    let find = |request: &Option<request::Parts>| match request {
+        None => index.find(&RouteFacts::of_connection("", caller)),
+        Some(head) => index.find(&route_facts(head.headers.get(header::HOST), head, caller)),
+    };
+    Ok(requests.iter().map(find).collect())
 }
 
 fn asks_caller(rule: &Rule) -> bool {

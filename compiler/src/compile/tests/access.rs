@@ -251,3 +251,158 @@ fn what_grants_nothing_is_said() {
         );
     }
 }
+
+/// Targets `t0`, `t1` and so on, one a minute, each for another caller.
+fn many(range: std::ops::Range<usize>) -> String {
+    let one = |i: usize| {
+        target(&format!("t{i}"), "v1alpha3", &rules(TCP_RULE))
+            .replace("name: ann}", &format!("name: ann-{i}}}"))
+            .replace(
+                "metadata: {",
+                &format!(
+                    "metadata: {{creationTimestamp: '2026-01-{:02}T{:02}:{:02}:00Z', ",
+                    i / 1440 + 1,
+                    i / 60 % 24,
+                    i % 60
+                ),
+            )
+    };
+    range.map(one).collect()
+}
+
+/// A compiler to which objects come one after the other.
+struct Many(Compiler);
+
+impl Many {
+    fn apply(&mut self, yaml: &str) -> Output {
+        objects(yaml).into_iter().for_each(|object| self.0.take(Event::Apply(object)));
+        self.0.compile(Instant::now())
+    }
+
+    fn delete(&mut self, name: &str) -> Output {
+        self.0.take(Event::Delete(crate::kinds::ObjectId::new(ObjectKind::TrafficTarget, "shop", name)));
+        self.0.compile(Instant::now())
+    }
+}
+
+fn on_port_80(output: &Output) -> Vec<String> {
+    let all = granted(output);
+    let names = all.iter().filter_map(|line| Some(line.strip_prefix("80 shop/bob: ")?.split(' ').next()?.to_owned()));
+    names.collect()
+}
+
+#[test]
+fn the_oldest_targets_of_a_service_account_count() {
+    let most = crate::index::MOST_TARGETS;
+    let mut all = Many(Compiler::new(acl()));
+    let output = all.apply(&(SERVICE.to_owned() + &route("TCPRoute", "t", "") + &many(1..most + 3)));
+    let names = on_port_80(&output);
+    assert_eq!((names.len(), names[0].as_str(), names[most - 1].clone()), (most, "t1", format!("t{most}")));
+    let found: Vec<_> = output.found.iter().map(|found| found.object.to_string()).collect();
+    assert_eq!(found, [format!("TrafficTarget shop/t{}", most + 1), format!("TrafficTarget shop/t{}", most + 2)]);
+    assert!(
+        output.found[0].message.contains("ServiceAccount shop/bob has 1000 older targets"),
+        "{}",
+        output.found[0].message
+    );
+
+    let output = all.apply(&many(most + 3..most + 4));
+    assert_eq!((output.change.upserts.len(), output.found.len()), (0, 1), "one that does not count changes nothing");
+    let output = all.apply(&many(0..1));
+    let names = on_port_80(&output);
+    assert_eq!((names.len(), names[0].as_str(), names[most - 1].clone()), (most, "t0", format!("t{}", most - 1)));
+    assert_eq!(output.found.len(), 1, "the youngest of those that counted is said to count no longer");
+    let output = all.delete("t5");
+    let names = on_port_80(&output);
+    assert_eq!(
+        (names.len(), names.contains(&"t5".to_owned()), names[most - 1].clone()),
+        (most, false, format!("t{most}"))
+    );
+    assert_eq!((output.found.len(), output.cleared.len()), (0, 1), "and counts again");
+    let output = all.delete(&format!("t{}", most + 2));
+    assert_eq!((output.change.upserts.len(), output.cleared.len()), (0, 1));
+}
+
+/// The bytes that `shop/b` takes on the way to a proxy.
+fn size(output: &Output) -> usize {
+    let endpoints = output.change.upserts.iter().find(|it| matches!(it, Resource::Endpoints(_)));
+    maesh_config::wire::encode(endpoints.expect("endpoints")).len()
+}
+
+#[test]
+fn what_targets_say_for_one_service_has_a_bound() {
+    let sources: String =
+        (0..250).map(|i| format!("{{kind: ServiceAccount, name: a-source-with-a-name-{i}}}, ")).collect();
+    let of = |i: usize, rule: &str, sources: &str| {
+        many(i..i + 1).replace(TCP_RULE, rule).replace("sources: [", &format!("sources: [{sources}"))
+    };
+    let head = "/".to_owned() + &"x".repeat(1000);
+    let paths = |group: usize, count: usize| {
+        let one = |i: usize| format!("{{pathRegex: '{head}{group}-{i}'}}");
+        self::group(&format!("g{group}"), &(0..count).map(one).collect::<Vec<_>>().join(", "))
+    };
+    let short = |group: usize, count: usize| paths(group, count).replace(&head, "/");
+    let http = |i: usize| of(i, &format!("{{kind: HTTPRouteGroup, name: g{i}}}"), "");
+    for (case, objects, counted, says) in [
+        (
+            "many sources",
+            (0..200).map(|i| of(i, TCP_RULE, &sources)).collect::<String>(),
+            10..60,
+            "take more than 512 KiB",
+        ),
+        (
+            "many expressions",
+            (0..8).map(|i| short(i, 60) + &http(i)).collect(),
+            4..5,
+            "have more than 256 different regular expressions",
+        ),
+        (
+            "the same expressions in many targets",
+            short(0, 60) + &(0..100).map(|i| of(i, "{kind: HTTPRouteGroup, name: g0}", "")).collect::<String>(),
+            100..101,
+            "",
+        ),
+        (
+            "the same long expressions in many targets",
+            paths(0, 30) + &(0..100).map(|i| of(i, "{kind: HTTPRouteGroup, name: g0}", "")).collect::<String>(),
+            5..10,
+            "take more than 512 KiB",
+        ),
+        (
+            "routes with many ports, none of which is one of these",
+            route("TCPRoute", "u", &vec!["9"; 1024].join(", "))
+                + &(0..100).map(|i| of(i, &vec!["{kind: TCPRoute, name: u}"; 200].join(", "), "")).collect::<String>()
+                + &of(900, TCP_RULE, ""),
+            0..1,
+            "take more than 512 KiB",
+        ),
+    ] {
+        let output = compiled(acl(), &(SERVICE.to_owned() + &route("TCPRoute", "t", "") + &objects));
+        let names = on_port_80(&output);
+        assert!(counted.contains(&names.len()), "{case}: {} targets count", names.len());
+        let oldest: Vec<_> = (0..names.len()).map(|i| format!("t{i}")).collect();
+        assert_eq!(names, oldest, "{case}: the oldest ones");
+        assert!(size(&output) < 600 * 1024, "{case}: {} bytes", size(&output));
+        let found: Vec<_> = output.found.iter().filter(|it| &*it.object.kind == "TrafficTarget").collect();
+        assert_eq!(found.len(), usize::from(!says.is_empty()), "{case}: {found:#?}");
+        assert!(
+            found.iter().all(|found| found.message.contains(says) && found.message.contains("it admits nobody there")),
+            "{case}: {found:#?}"
+        );
+    }
+}
+
+#[test]
+fn what_was_too_much_counts_once_there_is_room() {
+    let sources: String =
+        (0..250).map(|i| format!("{{kind: ServiceAccount, name: {}-{i}}}, ", "a".repeat(50))).collect();
+    let large = |i: usize| many(i..i + 1).replace("sources: [", &format!("sources: [{sources}"));
+    let mut all = Many(Compiler::new(acl()));
+    let output =
+        all.apply(&(SERVICE.to_owned() + &route("TCPRoute", "t", "") + &(0..15).map(large).collect::<String>()));
+    let (before, found) = (on_port_80(&output), output.found.len());
+    assert!(before.len() < 15 && found == 1, "{before:?} {:#?}", output.found);
+    let output = all.apply(&many(0..10));
+    let (after, cleared) = (on_port_80(&output), output.cleared.len());
+    assert_eq!((after.len(), cleared), (15, 1), "{:#?}", output.found);
+}

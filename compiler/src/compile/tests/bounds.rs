@@ -141,6 +141,24 @@ fn pods_of_another_namespace_are_endpoints_where_that_allows_it() {
     );
 }
 
+/// What is said must not depend on which of several pods was heard of first.
+#[test]
+fn pods_of_several_other_namespaces_with_one_address_are_judged_in_any_order_alike() {
+    let pod = |namespace: &str| {
+        format!("kind: Pod\nmetadata: {{namespace: {namespace}, name: p}}\nstatus: {{podIP: 10.1.0.2}}\n---\n")
+    };
+    let allowed = "kind: Namespace\nmetadata: {name: pay, annotations: {maesh.containo.us/endpoints-for: shop}}\n---\n";
+    for (case, namespaces, want) in [("nobody allows it", "", "in namespace bank"), ("one of them does", allowed, "")] {
+        for order in [["pay", "bank", "zoo"], ["zoo", "bank", "pay"], ["bank", "zoo", "pay"]] {
+            let pods: String = order.iter().map(|namespace| pod(namespace)).collect();
+            let output = compiled(Config::default(), &(with_addresses(&["10.1.0.2"]) + namespaces + &pods));
+            let found: Vec<_> = output.found.iter().map(|found| found.message.to_string()).collect();
+            assert_eq!(found.len(), usize::from(!want.is_empty()), "{case}, {order:?}: {found:#?}");
+            assert!(found.iter().all(|text| text.contains(want)), "{case}, {order:?}: {found:#?}");
+        }
+    }
+}
+
 /// The Services that have no room, in order.
 fn without_room(output: &Output) -> Vec<String> {
     let too_many = output.found.iter().filter(|found| found.reason == Reason::TooManyPorts);

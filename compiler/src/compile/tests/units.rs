@@ -17,7 +17,7 @@ fn runs(compiler: &mut Compiler) -> Vec<String> {
     ran
 }
 
-fn unit_name(unit: &Unit) -> String {
+pub(super) fn unit_name(unit: &Unit) -> String {
     let text = format!("{unit:?}");
     text.split_once('(').map_or(&*text, |(kind, _)| kind).to_owned()
 }

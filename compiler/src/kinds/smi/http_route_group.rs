@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use maesh_config::rule::{Matcher, Regexp, Rule, parse};
+use maesh_config::rule::{Matcher, Regexp, Rule, parse_checked};
 use serde_json::Value;
 
 use super::spec;
@@ -13,6 +13,9 @@ use crate::kinds::{
 
 /// Matches of one group that are read: each may have an expression, and each request is held against it.
 const MOST_MATCHES: usize = 64;
+
+/// Expressions of one group that are read: each takes some time to be made ready, here and in every proxy.
+const MOST_EXPRESSIONS: usize = 256;
 
 /// What is kept of an HTTPRouteGroup.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +33,10 @@ pub struct HttpRouteMatch {
     pub name: Arc<str>,
     /// Path, method and headers; `None` where it asks for none of them, so that every request is one.
     pub rule: Option<Rule>,
+    /// Bytes of the rule as it is written to proxies.
+    pub size: u16,
+    /// Expressions in it.
+    pub expressions: u16,
 }
 
 impl HttpRouteGroup {
@@ -48,11 +55,13 @@ impl HttpRouteGroup {
     fn read(meta: Meta, value: &Value, door: &ReadContext, bad: &mut BadValues) -> Result<Self, BadField> {
         let spec = spec(value)?;
         let listed = spec.list("matches")?;
-        let mut matches = Vec::new();
+        let (mut matches, mut expressions) = (Vec::new(), 0);
         for (index, one) in listed.iter().take(MOST_MATCHES).enumerate() {
             let path = format!("{}[{index}]", spec.path("matches"));
-            let read = HttpRouteMatch::read(&path, one, door);
-            matches.extend(bad.keep(read, "no request counts as a match of it"));
+            let read = HttpRouteMatch::read(&path, one, MOST_EXPRESSIONS - expressions, door);
+            let read = bad.keep(read, "no request counts as a match of it");
+            expressions += read.as_ref().map_or(0, |one| usize::from(one.expressions));
+            matches.extend(read);
         }
         if listed.len() > MOST_MATCHES {
             let many = BadField::new(spec.path("matches"), format!("has {} entries", listed.len()));
@@ -63,9 +72,14 @@ impl HttpRouteGroup {
 }
 
 impl HttpRouteMatch {
-    fn read(path: &str, value: &Value, door: &ReadContext) -> Result<Self, BadField> {
+    /// Reads a match of which `most` expressions are left to be read.
+    fn read(path: &str, value: &Value, most: usize, door: &ReadContext) -> Result<Self, BadField> {
         let fields = Fields::of(value, &path)?;
         fields.only(&["name", "pathRegex", "methods", "headers"])?;
+        if expressions_in(&fields) > most {
+            let text = format!("has more regular expressions than are read: {MOST_EXPRESSIONS} in one group");
+            return Err(BadField::new(path, text));
+        }
         let mut parts = Vec::new();
         parts.extend(methods(&fields)?);
         parts.extend(path_of(&fields)?);
@@ -76,11 +90,29 @@ impl HttpRouteMatch {
             _ => Some(Rule::All(parts)),
         };
         // It is written to proxies as a text, and what is longer is not read there.
-        if let Some(Err(bad)) = rule.as_ref().map(|rule| parse(&rule.to_string())) {
+        let written = rule.as_ref().map(ToString::to_string).unwrap_or_default();
+        if let Some(Err(bad)) = rule.as_ref().map(|_| parse_checked(&written)) {
             return Err(BadField::new(path, format!("cannot be told to proxies as a rule: {}", bad.what)));
         }
-        Ok(Self { name: door.interner.get(fields.text("name")?.unwrap_or_default()), rule })
+        let conditions = rule.as_ref().map(Rule::conditions).unwrap_or_default();
+        let expressions = conditions.iter().filter(|matcher| matcher.has_expression()).count();
+        Ok(Self {
+            name: door.interner.get(fields.text("name")?.unwrap_or_default()),
+            size: u16::try_from(written.len()).unwrap_or(u16::MAX),
+            expressions: u16::try_from(expressions).unwrap_or(u16::MAX),
+            rule,
+        })
     }
+}
+
+/// How many expressions a match has, before any is made ready.
+fn expressions_in(fields: &Fields<'_>) -> usize {
+    let of_map = |value: &Value| value.as_object().map_or(0, serde_json::Map::len);
+    let headers = match fields.get("headers") {
+        Some(Value::Array(list)) => list.iter().map(of_map).sum(),
+        one => one.map_or(0, of_map),
+    };
+    headers + usize::from(fields.get("pathRegex").is_some())
 }
 
 /// One of the methods; `*`, or none at all, is every method.
@@ -175,6 +207,22 @@ mod tests {
             let (matches, bad) = group(&json!([one]));
             assert_eq!((matches[0].1.as_str(), bad), (want, vec![]), "{one}");
         }
+    }
+
+    #[test]
+    fn a_group_has_no_more_expressions_than_are_read() {
+        let headers =
+            |count: usize| (0..count).map(|i| (format!("x-{i}"), json!("a"))).collect::<serde_json::Map<_, _>>();
+        let (matches, bad) = group(&json!([
+            {"name": "half", "headers": headers(128), "methods": ["GET"]},
+            {"name": "but-one", "headers": headers(127)},
+            {"name": "two", "pathRegex": "/a", "headers": {"x": "1"}},
+            {"name": "one", "pathRegex": "/a"},
+            {"name": "none", "methods": ["PUT"]},
+        ]));
+        let names: Vec<_> = matches.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!((names, bad.len()), (vec!["half", "but-one", "one", "none"], 1), "{bad:?}");
+        assert!(bad[0].contains("more regular expressions than are read: 256 in one group"), "{bad:?}");
     }
 
     #[test]

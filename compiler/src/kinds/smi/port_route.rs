@@ -8,6 +8,9 @@ use crate::kinds::{
     read::{BadValues, Fields},
 };
 
+/// Ports of one route that are read.
+const MOST_PORTS: usize = 1_024;
+
 /// What is kept of a TCPRoute or UDPRoute.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PortRoute {
@@ -61,7 +64,12 @@ impl PortRoute {
             if listed.is_empty() {
                 continue;
             }
-            let ports = ports.get_or_insert_with(Vec::new);
+            let ports: &mut Vec<u16> = ports.get_or_insert_with(Vec::new);
+            if ports.len() + listed.len() > MOST_PORTS {
+                let many = BadField::new(fields.path("ports"), format!("has {} entries", ports.len() + listed.len()));
+                bad.push(many.instead("the first 1024 are read", "the first 1024"));
+            }
+            let listed = &listed[..listed.len().min(MOST_PORTS - ports.len().min(MOST_PORTS))];
             for (index, port) in listed.iter().enumerate() {
                 let number = port.as_i64().and_then(|number| u16::try_from(number).ok()).filter(|number| *number > 0);
                 let wrong =
@@ -99,5 +107,13 @@ mod tests {
             let (Object::TcpRoute(route), _) = read else { panic!("another kind") };
             assert_eq!(route.ports.as_deref(), want, "{value}");
         }
+    }
+
+    #[test]
+    fn so_many_ports_are_read_and_never_all() {
+        let value = json!({"metadata": {"name": "t"}, "spec": {"matches": [{"ports": vec![80; 1000]}, {"ports": vec![90; 100]}]}});
+        let read = TCP_ROUTE.read(&value, &ReadContext::default()).expect("a route");
+        let (Object::TcpRoute(route), bad) = read else { panic!("another kind") };
+        assert_eq!((route.ports.map(|ports| ports.len()), bad.len()), (Some(MOST_PORTS), 1), "{bad:?}");
     }
 }

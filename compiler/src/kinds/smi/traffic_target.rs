@@ -16,6 +16,9 @@ use crate::kinds::{
 /// Rules, and sources, of one target that are read.
 const MOST: usize = 256;
 
+/// Matches that one rule names: a group has no more.
+const MOST_NAMES: usize = 64;
+
 /// What is kept of a TrafficTarget.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TrafficTarget {
@@ -135,6 +138,9 @@ impl TargetRule {
         if names.is_empty() && fields.get("matches").is_some() {
             return Err(BadField::new(fields.path("matches"), "is empty; leave it away for all matches of the group"));
         }
+        if names.len() > MOST_NAMES {
+            return Err(BadField::new(fields.path("matches"), format!("has {} entries; 64 are the most", names.len())));
+        }
         let matches = fields.get("matches").map(|_| names.into_iter().map(|name| door.interner.get(name)).collect());
         Ok(Self { kind, name: door.interner.get(name), matches, index: u16::try_from(index).unwrap_or(u16::MAX) })
     }
@@ -248,6 +254,7 @@ mod tests {
             json!({"kind": "HTTPRouteGroup", "name": "g", "match": ["m"]}),
             json!({"kind": "HTTPRouteGroup"}),
             json!({"kind": "HTTPRouteGroup", "name": 5}),
+            json!({"kind": "HTTPRouteGroup", "name": "g", "matches": vec!["m"; 65]}),
             json!({"name": "g"}),
             json!(5),
         ] {
