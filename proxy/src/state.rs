@@ -99,7 +99,7 @@ pub(crate) struct Shared {
     access_control: AtomicU8,
     /// How often grants or identities have changed.
     access_version: AtomicU64,
-    /// When the stream to the controller was lost, in seconds since the proxy started, or [`HEARD`].
+    /// When the stream to the controller was lost, in seconds since the proxy started; `u64::MAX` while it is up.
     controller_lost: AtomicU64,
     wanted: mpsc::UnboundedSender<WantedResource>,
 }
