@@ -24,6 +24,9 @@ fn key(name: &str, value: &str) -> String {
 /// Examples with which plain HTTP to the shared address is not how the Service is reached.
 const OTHERS: [&str; 5] = ["traffic-type", "scheme", "bypass", "tls-ca", "tls-server-name"];
 
+/// What stands on a Namespace alone.
+const OF_NAMESPACES: [&str; 1] = ["endpoints-for"];
+
 #[test]
 fn every_example_of_the_reference_is_accepted_and_serves() {
     let folder = tempfile::tempdir().unwrap();
@@ -32,6 +35,12 @@ fn every_example_of_the_reference_is_accepted_and_serves() {
     let mut names = Vec::new();
     for about in maesh_compiler::plan::annotations::all() {
         let mut annotations = key(about.name, about.example);
+        if OF_NAMESPACES.contains(&about.name) {
+            text += &format!(
+                "apiVersion: v1\nkind: Namespace\nmetadata: {{name: shop, annotations: {{{annotations}}}}}\n---\n"
+            );
+            continue;
+        }
         // Some have an effect only together with another one.
         let with = match about.name {
             "fault-abort" | "fault-delay" => Some(("fault-until", "2020-01-01T00:00:00Z")),

@@ -207,6 +207,21 @@ fn an_api_server_that_was_away_is_caught_up_with_by_differences() {
     assert_eq!(mesh.kept.0.lock().resources.len(), everything);
 }
 
+/// The kinds of SMI, which this cluster does not have.
+const SMI_RIGHTS: &str = r#"
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata: {name: smi}
+rules:
+- {apiGroups: [split.smi-spec.io, specs.smi-spec.io, access.smi-spec.io], resources: ["*"], verbs: [list, watch]}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {name: smi}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: smi}
+subjects: [{apiGroup: rbac.authorization.k8s.io, kind: User, name: mesh}]
+"#;
+
 #[test]
 fn what_may_not_be_read_is_said_with_what_to_do() {
     let Some(server) = ApiServer::start_or_skip() else { return };
@@ -217,6 +232,7 @@ fn what_may_not_be_read_is_said_with_what_to_do() {
         kubectl(&server, &format!("create clusterrolebinding {name} --clusterrole={name} --user=mesh"));
     };
     role("some", "services,namespaces");
+    server.apply(SMI_RIGHTS).unwrap();
     let mesh = Watching::new(&server, &kubeconfig, Options::default());
     mesh.until("the refusals", |mesh| {
         mesh.state.synced().borrow().eq(&false) && {

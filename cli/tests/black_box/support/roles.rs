@@ -125,6 +125,8 @@ impl Mesh {
             .arg(format!("--net={}", self.enter.display()))
             .args(["--", env!("CARGO_BIN_EXE_maesh")])
             .args(role.arguments(&self.folder, &self.kubeconfig, &self.controller))
+            // Tests ask from the addresses of the namespace.
+            .env("MAESH_API_FROM", "10.89.0.0/16")
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("log"))
             .stderr(log);
