@@ -14,7 +14,7 @@ use std::{io, path::PathBuf, sync::Arc};
 use arc_swap::ArcSwap;
 use rustls::{
     ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion,
-    crypto::{CryptoProvider, aws_lc_rs},
+    crypto::{CryptoProvider, ring},
     server::{ClientHello, ResolvesServerCert},
     sign::CertifiedKey,
     version::{TLS12, TLS13},
@@ -89,7 +89,7 @@ pub enum Part {
 }
 
 fn provider() -> Arc<CryptoProvider> {
-    Arc::new(aws_lc_rs::default_provider())
+    Arc::new(ring::default_provider())
 }
 
 /// The serving side: one certificate, exchangeable. Clones share it.

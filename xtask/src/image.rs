@@ -131,8 +131,6 @@ pub(crate) fn build() -> Result<PathBuf> {
         rust.push(format!("--remap-path-prefix={}={to}", from.display()));
         c.push(format!("-ffile-prefix-map={}={to}", from.display()));
     }
-    // What aws-lc has for processors with AVX-512 alone takes 0.7 MB. The code for the others is used on those too.
-    c.push("-DMY_ASSEMBLER_IS_TOO_OLD_FOR_512AVX".to_owned());
     // Relocations take 0.7 MB less so; the C library that is linked in knows them.
     rust.push("-Clink-arg=-Wl,-z,pack-relative-relocs".to_owned());
     let mut command = Command::new(cargo);

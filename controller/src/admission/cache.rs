@@ -5,8 +5,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use aws_lc_rs::digest::{SHA256, digest};
 use maesh_discovery::auth::{Principal, Refused};
+use ring::digest::{SHA256, digest};
 
 /// How long an admission counts; a pod that was deleted may open a stream for that long.
 const ADMITTED: Duration = Duration::from_secs(60);

@@ -2,12 +2,11 @@
 //!
 //! The key decides what algorithm there can be, never the token alone.
 
-use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ECDSA_P521_SHA512_FIXED, EcdsaVerificationAlgorithm,
-    RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_2048_8192_SHA384, RSA_PKCS1_2048_8192_SHA512, RsaPublicKeyComponents,
-    UnparsedPublicKey,
-};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use ring::signature::{
+    ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, EcdsaVerificationAlgorithm, RSA_PKCS1_2048_8192_SHA256,
+    RSA_PKCS1_2048_8192_SHA384, RSA_PKCS1_2048_8192_SHA512, RsaPublicKeyComponents, UnparsedPublicKey,
+};
 use serde::Deserialize;
 
 use super::claims::Token;
@@ -87,7 +86,6 @@ impl Jwk {
                 let (algorithm, verify, length) = match curve {
                     "P-256" => ("ES256", &ECDSA_P256_SHA256_FIXED, 32),
                     "P-384" => ("ES384", &ECDSA_P384_SHA384_FIXED, 48),
-                    "P-521" => ("ES512", &ECDSA_P521_SHA512_FIXED, 66),
                     _ => return None,
                 };
                 let (x, y) = (bytes(&self.x)?, bytes(&self.y)?);

@@ -148,7 +148,7 @@ async fn tls_below_1_3_is_not_spoken() {
         <rustls_pki_types::CertificateDer<'_> as rustls_pki_types::pem::PemObject>::from_pem_slice(ours.ca.as_bytes());
     roots.add(ca.unwrap()).unwrap();
     for (version, spoken) in [(&rustls::version::TLS12, false), (&rustls::version::TLS13, true)] {
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = rustls::ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(&[version])
             .unwrap()

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use rustls::{
     InconsistentKeys, RootCertStore,
     client::{verify_server_cert_signed_by_trust_anchor, verify_server_name},
-    crypto::aws_lc_rs,
+    crypto::ring,
     server::ParsedCertificate,
     sign::{CertifiedKey, SigningKey},
 };
@@ -95,8 +95,8 @@ fn private_key(text: &[u8]) -> Result<Arc<dyn SigningKey>, TlsError> {
         }
         error => bad(pem_problem(error)),
     })?;
-    aws_lc_rs::sign::any_supported_type(&key).map_err(|_| {
-        bad("the private key is damaged or of an unknown kind; use an ECDSA key (P-256, P-384, P-521), Ed25519, or RSA \
+    ring::sign::any_supported_type(&key).map_err(|_| {
+        bad("the private key is damaged or of an unknown kind; use an ECDSA key (P-256, P-384), Ed25519, or RSA \
              of at least 2048 bits"
             .to_owned())
     })

@@ -20,7 +20,7 @@ use parking_lot::Mutex;
 use rustls::{
     ClientConfig, RootCertStore,
     client::Resumption,
-    crypto::aws_lc_rs,
+    crypto::ring,
     pki_types::{CertificateDer, ServerName},
     version::{TLS12, TLS13},
 };
@@ -112,7 +112,7 @@ impl Verifier {
     fn of(asked: &EndpointTls) -> Result<Self, TlsFailure> {
         let roots = roots(&asked.roots)?;
         let name = ServerName::try_from(asked.server_name.to_string()).map_err(|_| TlsFailure::BadName)?;
-        let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_protocol_versions(&[&TLS13, &TLS12])
             .map_err(|error| TlsFailure::from(&error))?
             .with_root_certificates(roots)

@@ -14,7 +14,7 @@ use anyhow::{Context as _, Result, bail};
 use futures_util::{SinkExt as _, TryStreamExt as _};
 use rustls::{
     ServerConfig,
-    crypto::aws_lc_rs,
+    crypto::ring,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
 };
 use tokio::{
@@ -97,7 +97,7 @@ fn acceptor(certificates: &Certificates) -> Result<TlsAcceptor> {
     certificates.server("kubelet", &["kubelet"])?;
     let chain = CertificateDer::pem_file_iter(certificates.file("kubelet.crt"))?.collect::<Result<_, _>>()?;
     let key = PrivateKeyDer::from_pem_file(certificates.file("kubelet.key"))?;
-    let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
+    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()));
     let config = config.with_safe_default_protocol_versions()?.with_no_client_auth().with_single_cert(chain, key)?;
     Ok(TlsAcceptor::from(Arc::new(config)))
 }

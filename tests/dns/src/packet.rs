@@ -86,7 +86,7 @@ pub fn ask_tcp(server: SocketAddr, query: &[u8]) -> io::Result<Option<Vec<u8>>> 
 pub fn ask_tls(server: SocketAddr, authority: &CertificateDer<'_>, query: &[u8]) -> io::Result<Option<Vec<u8>>> {
     let mut roots = RootCertStore::empty();
     roots.add(authority.clone().into_owned()).map_err(io::Error::other)?;
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(io::Error::other)?

@@ -188,7 +188,7 @@ mod tests {
         let document = document("x86_64-unknown-linux-musl", "sha256:00", 0).unwrap();
         let packages = document["packages"].as_array().unwrap();
         let names: BTreeSet<&str> = packages.iter().filter_map(|package| package["name"].as_str()).collect();
-        for name in ["maesh", "maesh-proxy", "rustls", "aws-lc-sys", "tikv-jemalloc-sys", "rust-std"] {
+        for name in ["maesh", "maesh-proxy", "rustls", "ring", "tikv-jemalloc-sys", "rust-std"] {
             assert!(names.contains(name), "{name} is missing");
         }
         for name in ["proptest", "serde_derive", "cc", "xtask", "maesh-test-support"] {

@@ -27,7 +27,7 @@ pub fn flags(listen: SocketAddr, folder: &Path) -> Vec<String> {
 
 /// A client that trusts only these CA certificates.
 pub fn client(roots: RootCertStore) -> Arc<ClientConfig> {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
     let client = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().expect("versions");
     Arc::new(client.with_root_certificates(roots).with_no_client_auth())
 }

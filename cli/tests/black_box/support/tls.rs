@@ -14,7 +14,7 @@ use std::{
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd};
 use rustls::{
     ServerConfig, ServerConnection, StreamOwned,
-    crypto::aws_lc_rs,
+    crypto::ring,
     pki_types::PrivateKeyDer,
     version::{TLS12, TLS13},
 };
@@ -41,7 +41,7 @@ impl Authority {
         params.not_before = date_time_ymd(2010, 1, 1);
         params.not_after = date_time_ymd(until, 1, 1);
         let chain = vec![params.signed_by(&key, &self.0).expect("signed").der().clone()];
-        let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_protocol_versions(&[&TLS13, &TLS12])
             .expect("versions")
             .with_no_client_auth()

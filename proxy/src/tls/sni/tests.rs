@@ -1,14 +1,14 @@
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use rustls::{ClientConfig, ClientConnection, RootCertStore, crypto::aws_lc_rs, server::Acceptor, version};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, crypto::ring, server::Acceptor, version};
 
 use super::*;
 
 /// The first flight of a real client.
 pub(crate) fn client_hello(name: &str, tls13: bool) -> Vec<u8> {
     let versions = if tls13 { &version::TLS13 } else { &version::TLS12 };
-    let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_protocol_versions(&[versions])
         .unwrap()
         .with_root_certificates(RootCertStore::empty())

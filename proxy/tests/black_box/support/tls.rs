@@ -9,7 +9,7 @@ use maesh_config::{
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd};
 use rustls::{
     ServerConfig, SupportedProtocolVersion,
-    crypto::aws_lc_rs,
+    crypto::ring,
     pki_types::{CertificateDer, PrivateKeyDer},
     version::{TLS12, TLS13},
 };
@@ -69,7 +69,7 @@ pub fn policy(name: &str, roots: TlsRoots) -> BackendPolicy {
 impl Papers {
     /// What a server is configured with.
     pub fn config(self, versions: &[&'static SupportedProtocolVersion]) -> ServerConfig {
-        ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_protocol_versions(versions)
             .expect("versions")
             .with_no_client_auth()
