@@ -53,8 +53,10 @@ const SERVICES: [(&str, &[Annotations]); 13] = [
 ];
 
 /// The Services under access control, each alone in its process: a name, and the rules by which its callers are admitted.
-const ADMITTED: [(&str, &str); 2] =
-    [("access-all", ""), ("access-paths", "  rules: [{kind: HTTPRouteGroup, name: pages, matches: [pages]}]\n")];
+const ADMITTED: [(&str, &str); 2] = [
+    ("access-all", "  rules: [{kind: TCPRoute, name: all}]\n"),
+    ("access-paths", "  rules: [{kind: HTTPRouteGroup, name: pages, matches: [pages]}]\n"),
+];
 
 /// What can be chosen.
 #[derive(Args)]
@@ -136,6 +138,7 @@ fn admits_itself(rules: &str) -> String {
          status: {{podIP: 127.0.0.1}}\n\
          ---\napiVersion: specs.smi-spec.io/v1alpha4\nkind: HTTPRouteGroup\nmetadata: {{name: pages, namespace: bench}}\n\
          spec: {{matches: [{{name: pages, methods: [GET, HEAD], pathRegex: /.*}}]}}\n\
+         ---\napiVersion: specs.smi-spec.io/v1alpha4\nkind: TCPRoute\nmetadata: {{name: all, namespace: bench}}\nspec: {{}}\n\
          ---\napiVersion: access.smi-spec.io/v1alpha3\nkind: TrafficTarget\nmetadata: {{name: both, namespace: bench}}\n\
          spec:\n  destination: {{kind: ServiceAccount, name: both}}\n  sources: [{{kind: ServiceAccount, name: both}}]\n{rules}"
     )
