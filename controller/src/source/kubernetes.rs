@@ -7,6 +7,7 @@
 mod absent;
 mod config_maps;
 mod follow;
+mod list;
 mod object;
 mod stale;
 
@@ -50,6 +51,9 @@ pub struct Options {
     /// The server ends a watch after this long, and it is begun again where it was; a connection that died silently
     /// is noticed a little later.
     pub watch_for: Duration,
+    /// A list of a kind that need not be served is followed by another one after this long: the first one may lack what was
+    /// written while the API server began to serve the kind.
+    pub confirm_after: Duration,
     /// Objects in one answer, where lists are not streamed.
     pub page: u32,
     /// Ask for streamed lists, which are kinder to both sides; where the server has none, pages are used.
@@ -66,6 +70,7 @@ impl Default for Options {
             kinds: WATCHED.map(ObjectKind::registration).into(),
             required: vec![ObjectKind::Namespace, ObjectKind::Service, ObjectKind::EndpointSlice],
             watch_for: Duration::from_secs(60),
+            confirm_after: Duration::from_secs(10),
             page: 500,
             stream_lists: true,
             config_maps: watch::channel(BTreeSet::new()).1,

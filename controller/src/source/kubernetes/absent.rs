@@ -37,7 +37,7 @@ impl Follow {
         let versions = self.registration.versions.len().max(1);
         self.version_at = (self.version_at + 1) % versions;
         self.api = api(&self.client, self.registration, self.version_at);
-        self.version = None;
+        (self.version, self.confirm_at) = (None, None);
         self.not_served = self.not_served.saturating_add(1);
         self.watches.change(self.kind, succeeded);
         if self.not_served == versions {

@@ -3,7 +3,7 @@
 //! A kind that the cluster need not serve is asked for every few seconds while it is absent. When it vanishes its objects
 //! are gone, whatever was seen of them last.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use futures_util::{Stream, StreamExt as _};
 use jiff::Timestamp;
@@ -11,13 +11,15 @@ use kube::{
     Api, Client,
     api::{ListParams, WatchEvent, WatchParams},
 };
-use maesh_compiler::{
-    diagnostic::ObjectRef,
-    kinds::{BadField, Object, ObjectId, ObjectKind, ReadContext, Registration},
-};
+use maesh_compiler::kinds::{ObjectId, ObjectKind, ReadContext, Registration};
 use tokio::{sync::mpsc, time::Instant};
 
-use super::{BadObject, Options, WatchState, Watches, absent, object::Raw, problem};
+use super::{
+    BadObject, Options, WatchState, Watches, absent,
+    list::{List, key},
+    object::Raw,
+    problem,
+};
 use crate::{
     api::{ApiError, chain},
     source::{Batch, Event},
@@ -43,8 +45,11 @@ pub(super) struct Follow {
     /// The version in use, by its place in the registration.
     pub(super) version_at: usize,
     pub(super) api: Api<Raw>,
-    door: ReadContext,
+    pub(super) door: ReadContext,
     watch_for: Duration,
+    confirm_after: Duration,
+    /// When everything is listed once more.
+    pub(super) confirm_at: Option<Instant>,
     page: u32,
     stream_lists: bool,
     /// The one object that is followed; `None` for all of the kind.
@@ -106,6 +111,8 @@ impl Follow {
             api: absent::api(client, registration, 0),
             door: door.clone(),
             watch_for: options.watch_for,
+            confirm_after: options.confirm_after,
+            confirm_at: None,
             page: options.page,
             stream_lists: options.stream_lists,
             // Left out by the server already. A pod that ended has no address any longer: its end is a
@@ -189,6 +196,9 @@ impl Follow {
 
     /// Lists if need be, and watches until the server ends it.
     async fn once(&mut self) -> Result<(), Ended> {
+        if self.confirm_at.is_some_and(|at| at <= Instant::now()) {
+            self.version = None;
+        }
         match self.version.clone() {
             Some(version) => {
                 let events = within(self.api.watch(&self.parameters(false), &version)).await?;
@@ -225,8 +235,9 @@ impl Follow {
         loop {
             let next = tokio::time::timeout(ANSWER, events.next()).await;
             match next.map_err(|_| Ended::Silent)?.ok_or(Ended::Silent)?? {
-                WatchEvent::Added(raw) | WatchEvent::Modified(raw) => list.add(self, &raw),
-                WatchEvent::Deleted(_) => {}
+                WatchEvent::Added(raw) | WatchEvent::Modified(raw) => list.put(self, &raw),
+                // What happens to the objects while they are sent is told before the end of the list is.
+                WatchEvent::Deleted(raw) => list.remove(self, &raw),
                 WatchEvent::Bookmark(mark) => {
                     if mark.metadata.annotations.contains_key("k8s.io/initial-events-end") {
                         self.listed(list, mark.metadata.resource_version).await?;
@@ -246,7 +257,7 @@ impl Follow {
         parameters.label_selector = self.labels.map(str::to_owned);
         loop {
             let page = within(self.api.list(&parameters)).await?;
-            page.items.iter().for_each(|raw| list.add(self, raw));
+            page.items.iter().for_each(|raw| list.put(self, raw));
             let metadata = page.metadata;
             parameters.continue_token = metadata.continue_.filter(|token| !token.is_empty());
             if parameters.continue_token.is_none() {
@@ -257,18 +268,22 @@ impl Follow {
 
     async fn listed(&mut self, list: List, version: String) -> Result<(), Ended> {
         (self.synced, self.listed, self.not_served) = (true, true, 0);
+        self.confirm_at = self.confirmed_at(Instant::now());
         self.watches.change(self.kind, |state| {
             state.watch.lists += 1;
             state.watch.synced = true;
-            state.bad = list.bad.into_iter().collect();
+            state.bad = list.bad;
             state.count_bad();
         });
         let reached = Event::Reached(self.kind, number(&version));
         self.at(version);
         match &self.only {
-            None => self.send(vec![Event::Reset(self.kind, list.objects), Event::Synced(self.kind), reached]).await?,
+            None => {
+                let all = list.objects.into_values().collect();
+                self.send(vec![Event::Reset(self.kind, all), Event::Synced(self.kind), reached]).await?;
+            }
             Some(id) => {
-                let there = list.objects.into_iter().next();
+                let there = list.objects.into_values().next();
                 self.send(vec![there.map_or_else(|| Event::Delete(id.clone()), Event::Apply)]).await?;
             }
         }
@@ -276,14 +291,29 @@ impl Follow {
         self.tell_problems().await
     }
 
+    /// When everything that was just listed is listed once more.
+    ///
+    /// The API server makes the cache of a custom kind when it is first asked for it. etcd may tell that cache how far it is
+    /// before it tells what happened up to there. A list that comes in between lacks an object that was just written, and the
+    /// watch that follows leaves it out as known. Nothing but another list shows it.
+    fn confirmed_at(&self, now: Instant) -> Option<Instant> {
+        match self.confirm_at {
+            Some(at) => Some(at).filter(|at| *at > now),
+            None => (!self.registration.always_served).then(|| now + self.confirm_after),
+        }
+    }
+
     async fn watch<S>(&mut self, mut events: S) -> Result<(), Ended>
     where
         S: Stream<Item = kube::Result<WatchEvent<Raw>>> + Unpin,
     {
-        let end = Instant::now() + self.watch_for + GRACE;
+        let silent = Instant::now() + self.watch_for + GRACE;
+        let end = self.confirm_at.map_or(silent, |at| at.min(silent));
         loop {
-            let next = tokio::time::timeout_at(end, events.next()).await;
-            let Some(event) = next.map_err(|_| Ended::Silent)? else { return Ok(()) };
+            let Ok(next) = tokio::time::timeout_at(end, events.next()).await else {
+                return if end < silent { Ok(()) } else { Err(Ended::Silent) };
+            };
+            let Some(event) = next else { return Ok(()) };
             match event? {
                 WatchEvent::Added(raw) | WatchEvent::Modified(raw) => {
                     match self.registration.read(&raw.value, &self.door) {
@@ -317,8 +347,12 @@ impl Follow {
     }
 
     fn deletion(&self, raw: &Raw) -> Event {
+        Event::Delete(self.id(raw))
+    }
+
+    pub(super) fn id(&self, raw: &Raw) -> ObjectId {
         let (namespace, name) = raw.name();
-        Event::Delete(ObjectId::new(self.kind, self.door.interner.get(namespace), name))
+        ObjectId::new(self.kind, self.door.interner.get(namespace), name)
     }
 
     /// Notes what is wrong with an object, and says it where that is news.
@@ -405,26 +439,6 @@ impl Follow {
     }
 }
 
-/// Objects of a list.
-#[derive(Default)]
-struct List {
-    objects: Vec<Object>,
-    bad: Vec<(Arc<str>, BadObject)>,
-}
-
-impl List {
-    fn add(&mut self, follow: &Follow, raw: &Raw) {
-        match follow.registration.read(&raw.value, &follow.door) {
-            Ok((object, values)) => {
-                let wrong = BadObject::inside(follow.registration, raw, &values);
-                self.bad.extend(wrong.map(|wrong| (key(raw).into(), wrong)));
-                self.objects.push(object);
-            }
-            Err(error) => self.bad.push((key(raw).into(), BadObject::whole(follow.registration, raw, &error))),
-        }
-    }
-}
-
 /// A resource version as a number, comparable within one cluster; 0 where it is none.
 fn number(version: &str) -> u64 {
     version.parse().unwrap_or(0)
@@ -434,29 +448,6 @@ pub(super) fn succeeded(state: &mut WatchState) {
     state.watch.last_success = Some(Timestamp::now());
     state.heard = Some(Instant::now());
     state.watch.error = None;
-}
-
-fn key(raw: &Raw) -> String {
-    let (namespace, name) = raw.name();
-    format!("{namespace}/{name}")
-}
-
-impl BadObject {
-    /// An object that cannot be read.
-    fn whole(kind: &Registration, raw: &Raw, error: &BadField) -> Self {
-        Self { left_out: true, found: vec![error.diagnostic(reference(kind, raw), true)] }
-    }
-
-    /// Values of an object that stands; `None` when all are good.
-    fn inside(kind: &Registration, raw: &Raw, values: &[BadField]) -> Option<Self> {
-        let found: Vec<_> = values.iter().map(|value| value.diagnostic(reference(kind, raw), false)).collect();
-        (!found.is_empty()).then_some(Self { left_out: false, found })
-    }
-}
-
-fn reference(kind: &Registration, raw: &Raw) -> ObjectRef {
-    let (namespace, name) = raw.name();
-    ObjectRef::new(kind.name, namespace, name)
 }
 
 /// Servers before streamed lists, or with them switched off, call the request invalid.

@@ -1,6 +1,6 @@
 //! Watches that end, lists that lag behind, and objects that cannot be read.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use maesh_compiler::{
     event::Event,
@@ -43,11 +43,16 @@ fn listed(version: u64) -> Value {
 
 /// A server of Services. Each watch of them is taken by the test: what was asked, and what is to be said.
 async fn server() -> (Peer, mpsc::UnboundedReceiver<(Asked, mpsc::UnboundedSender<Value>)>) {
+    server_of("/api/v1/services").await
+}
+
+/// A server of one kind. Each watch of it is taken by the test.
+async fn server_of(path: &'static str) -> (Peer, mpsc::UnboundedReceiver<(Asked, mpsc::UnboundedSender<Value>)>) {
     let (watches, taken) = mpsc::unbounded_channel();
     let others = Arc::new(Mutex::new(Vec::new()));
     let peer = Peer::start(move |asked| {
         let (sender, events) = mpsc::unbounded_channel();
-        if asked.path == "/api/v1/services" {
+        if asked.path == path {
             watches.send((asked, sender)).unwrap();
         } else {
             // There is nothing of the other kinds.
@@ -61,19 +66,26 @@ async fn server() -> (Peer, mpsc::UnboundedReceiver<(Asked, mpsc::UnboundedSende
 }
 
 fn watching(peer: &Peer) -> (Batches, Watches) {
-    kubernetes::start(&peer.client(Limits::default()), &Options::default(), &ReadContext::default())
+    let options = Options { confirm_after: Duration::from_millis(50), ..Options::default() };
+    kubernetes::start(&peer.client(Limits::default()), &options, &ReadContext::default())
 }
 
 /// The next thing that is said of Services, problems aside.
 async fn next(batches: &mut Batches) -> Event {
+    next_of(ObjectKind::Service, batches).await
+}
+
+/// The next thing that is said of a kind, problems aside.
+async fn next_of(wanted: ObjectKind, batches: &mut Batches) -> Event {
     loop {
         for event in batches.recv().await.unwrap() {
-            let of_services = match &event {
-                Event::Apply(_) | Event::Delete(_) => true,
-                Event::Reset(kind, _) => *kind == ObjectKind::Service,
+            let is_wanted = match &event {
+                Event::Apply(object) => object.kind() == wanted,
+                Event::Delete(id) => id.kind == wanted,
+                Event::Reset(kind, _) => *kind == wanted,
                 _ => false,
             };
-            if of_services {
+            if is_wanted {
                 return event;
             }
         }
@@ -119,4 +131,59 @@ async fn an_object_that_cannot_be_read_is_left_out_by_watches_as_by_lists() {
     events.send(event("MODIFIED", &service("web", 14, &json!([{"port": 81}])))).unwrap();
     assert!(matches!(within("it is back", next(&mut batches)).await, Event::Apply(_)));
     assert_eq!(bad(), 1, "objects are counted, not events");
+}
+
+/// A server may tell changes of what it is just listing before it says that the list ends.
+#[tokio::test]
+async fn what_happens_while_a_list_is_streamed_counts() {
+    let (peer, mut asked) = server().await;
+    let (mut batches, watches) = watching(&peer);
+    let (_, events) = within("a list", asked.recv()).await.unwrap();
+    let (good, bad) = (json!([{"port": 80}]), json!("none"));
+    for (what, name, version, ports) in [
+        ("ADDED", "deleted", 5, &good),
+        ("ADDED", "spoilt", 6, &good),
+        ("ADDED", "mended", 7, &bad),
+        ("ADDED", "again", 8, &good),
+        ("DELETED", "deleted", 11, &good),
+        ("MODIFIED", "spoilt", 12, &bad),
+        ("MODIFIED", "mended", 13, &good),
+        ("DELETED", "again", 14, &good),
+        ("ADDED", "again", 15, &good),
+    ] {
+        events.send(event(what, &service(name, version, ports))).unwrap();
+    }
+    events.send(listed(20)).unwrap();
+    let Event::Reset(_, all) = within("the list", next(&mut batches)).await else { panic!("no list") };
+    let mut names: Vec<_> = all.iter().map(|object| object.id().name.to_string()).collect();
+    names.sort();
+    assert_eq!(names, ["again", "mended"]);
+    assert_eq!(watches.states()[&ObjectKind::Service].bad_objects, 1, "the spoilt one");
+}
+
+/// etcd may say how far it is before it says what happened up to there: a list of a kind whose cache the API server has just
+/// made lacks an object, and no event ever brings it.
+#[tokio::test]
+async fn a_kind_that_need_not_be_served_is_listed_once_more() {
+    let (peer, mut asked) = server_of("/apis/specs.smi-spec.io/v1alpha4/tcproutes").await;
+    let (mut batches, _watches) = watching(&peer);
+    let route = json!({"metadata": {"namespace": "shop", "name": "web", "resourceVersion": "9"},
+        "spec": {"matches": {"ports": [80]}}});
+    let next = async |batches: &mut Batches| within("a list", next_of(ObjectKind::TcpRoute, batches)).await;
+    let (_, events) = within("a first list", asked.recv()).await.unwrap();
+    events.send(listed(10)).unwrap();
+    assert!(matches!(next(&mut batches).await, Event::Reset(_, all) if all.is_empty()));
+
+    let (again, events) = within("another list", asked.recv()).await.unwrap();
+    assert!(again.query.contains("sendInitialEvents=true"), "{again:?}");
+    events.send(event("ADDED", &route)).unwrap();
+    events.send(listed(20)).unwrap();
+    assert!(matches!(next(&mut batches).await, Event::Reset(_, all) if all.len() == 1));
+
+    // Not for ever: the watch goes on where it was.
+    drop(events);
+    let (watch, events) = within("a watch", asked.recv()).await.unwrap();
+    assert!(watch.query.contains("resourceVersion=20"), "{watch:?}");
+    events.send(event("DELETED", &route)).unwrap();
+    assert!(matches!(next(&mut batches).await, Event::Delete(_)));
 }
