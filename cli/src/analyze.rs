@@ -13,7 +13,7 @@ use std::{collections::BTreeMap, path::Path, process::ExitCode, time::Instant};
 use anyhow::{Context as _, ensure};
 use maesh_compiler::{
     compile::{Addressing, Compiler},
-    diagnostic::Diagnostic,
+    diagnostic::{Diagnostic, escaped},
     event::Event,
     kinds::{Object, ObjectKind, ReadContext},
 };
@@ -44,9 +44,8 @@ pub async fn run(args: AnalyzeArgs) -> anyhow::Result<ExitCode> {
         Some(cluster) => Some(base::read(inspect::open(&cluster).await?, compiler.door()).await?),
         None => None,
     };
-    let reading = manifests::read_once(args.paths.clone(), door);
-    let found_nothing = reading.files == 0 && reading.problems.is_empty() && !reads_standard_input(&args);
-    ensure!(!found_nothing, "no manifest was found: files of a folder are read that end in .yaml, .yml or .json");
+    let reading = manifests::read_once(args.paths.clone(), door).context("cannot start to read the manifests")?;
+    ensure_something(&args, &reading)?;
 
     let (files, objects) = (reading.files + usize::from(reads_standard_input(&args)), reading.objects.len());
     let is_alone = base.is_none();
@@ -65,6 +64,22 @@ pub async fn run(args: AnalyzeArgs) -> anyhow::Result<ExitCode> {
         () if report.fails(args.fail_on) => ExitCode::from(FOUND),
         () => ExitCode::SUCCESS,
     })
+}
+
+/// Nothing to look at is no good news: a folder may be misspelt, and the command in front of a pipe may have failed.
+fn ensure_something(args: &AnalyzeArgs, reading: &Reading) -> anyhow::Result<()> {
+    ensure!(
+        !reading.input_is_empty,
+        "there is no manifest in standard input; see whether the command that writes it succeeded"
+    );
+    let found_nothing = reading.files == 0 && reading.problems.is_empty() && !reads_standard_input(args);
+    let paths: Vec<_> = args.paths.iter().map(|path| path.display().to_string()).collect();
+    ensure!(
+        !found_nothing,
+        "no manifest was found in {}: files of a folder are read that end in .yaml, .yml or .json",
+        escaped(&paths.join(", "))
+    );
+    Ok(())
 }
 
 fn reads_standard_input(args: &AnalyzeArgs) -> bool {

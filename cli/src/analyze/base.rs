@@ -44,7 +44,7 @@ pub struct Base {
 /// Reads the objects of every kind. What may not be read counts as absent, with a note.
 ///
 /// # Errors
-/// When the API server does not answer.
+/// When the API server does not answer, or does not know who asks.
 pub async fn read(cluster: Cluster, door: ReadContext) -> Result<Base, ClusterError> {
     let mut base = Base { cluster, door, objects: Vec::new(), told: BTreeSet::new(), notes: Vec::new() };
     for kind in KINDS {
@@ -65,7 +65,7 @@ impl Base {
             match self.cluster.get(&url(kind, version), &right).await {
                 Ok(list) => return Ok(items(&list).to_vec()),
                 Err(error) if error.code() == 404 => {}
-                Err(error) if matches!(error.code(), 401 | 403) => {
+                Err(error) if error.code() == 403 => {
                     self.notes
                         .push(format!("{} of the cluster were not read, and count as absent: {error}", kind.plural));
                     return Ok(Vec::new());

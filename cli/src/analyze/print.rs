@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use maesh_compiler::diagnostic::escaped;
+
 use super::report::{Counts, Finding, Report};
 use crate::terminal;
 
@@ -29,7 +31,7 @@ fn finding(finding: &Finding) -> String {
     let found = &finding.diagnostic;
     let mut text = String::new();
     if let Some(file) = &found.file {
-        text += file;
+        text += &escaped(file);
         for number in [found.line, found.column].into_iter().flatten() {
             // Writing to a String cannot fail.
             let _ = write!(text, ":{number}");
@@ -69,14 +71,18 @@ mod tests {
         let bad =
             bad.field("metadata.annotations[x]").value("y\n").using("http").at(&file, Place { line: 7, column: 3 });
         let broken = Diagnostic::error(Reason::UnparsableFile, ObjectRef::file(&file), "line 2 is bad.").file(&file);
-        let report = Report::new(vec![bad, broken], 1, 2, true, vec!["look.".into()]);
+        let odd = std::sync::Arc::from("x\n::error::y.yaml");
+        let odd = Diagnostic::error(Reason::UnreadableFile, ObjectRef::file(&odd), "cannot be read.").file(&odd);
+        let report = Report::new(vec![bad, broken, odd], 1, 2, true, vec!["look.".into()]);
         let want = "\
 web.yaml: error: line 2 is bad.
     UnparsableFile
 web.yaml:7:3: warning: Service shop/web: x is \"y\".
     InvalidAnnotation  metadata.annotations[x] = \"y\\n\"  used instead: http
+x\\n::error::y.yaml: error: cannot be read.
+    UnreadableFile
 note: look.
-1 error, 1 warning, 0 info; looked at 2 objects in 1 file
+2 errors, 1 warning, 0 info; looked at 2 objects in 1 file
 ";
         assert_eq!(rendered(&report), want);
         let nothing = Report::new(Vec::new(), 2, 1, true, Vec::new());

@@ -71,6 +71,9 @@ pub struct Counts {
     pub info: usize,
 }
 
+/// Most findings that are told one by one; forges take no more of one log, and nobody reads as many.
+const MOST_TOLD: usize = 10_000;
+
 /// What was found.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
@@ -80,7 +83,7 @@ pub struct Report {
     pub objects: usize,
     /// Findings by severity.
     pub counts: Counts,
-    /// By file and place.
+    /// By file and place. Beyond 10,000, the gravest of them.
     pub findings: Vec<Finding>,
     /// What has to be known to judge them.
     pub notes: Vec<String>,
@@ -101,6 +104,15 @@ impl Report {
                 "{absent} {findings} {name} what is not among the given files. Only these were looked at; with --cluster, the \
                  objects of the cluster count too."
             ));
+        }
+        if findings.len() > MOST_TOLD {
+            notes.push(format!(
+                "{} findings are counted, and the {MOST_TOLD} gravest of them are told. Correct those first.",
+                findings.len()
+            ));
+            findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
+            findings.truncate(MOST_TOLD);
+            findings.sort_by(|one, other| place(one).cmp(&place(other)));
         }
         Self { files, objects, counts, findings, notes }
     }
@@ -167,5 +179,19 @@ mod tests {
             assert_eq!(fails, expected, "{case}");
         }
         assert!(!Report::new(Vec::new(), 1, 1, true, Vec::new()).fails(FailOn::Info));
+    }
+
+    #[test]
+    fn of_very_many_the_gravest_are_told() {
+        let one = |i: usize| {
+            let severity = if i % 1000 == 999 { Severity::Error } else { Severity::Warning };
+            found(Reason::InvalidObject, severity, &format!("{i:05} is bad"))
+        };
+        let report = Report::new((0..MOST_TOLD + 5).map(one).collect(), 1, 1, true, Vec::new());
+        assert_eq!((report.findings.len(), report.counts.error, report.counts.warning), (MOST_TOLD, 10, MOST_TOLD - 5));
+        assert_eq!(report.findings.iter().filter(|finding| finding.severity == Level::Error).count(), 10);
+        assert!(report.findings.is_sorted_by_key(|finding| finding.diagnostic.message.clone()));
+        assert!(report.notes[0].starts_with("10005 findings are counted"), "{:?}", report.notes);
+        assert_eq!(Report::new((0..MOST_TOLD).map(one).collect(), 1, 1, true, Vec::new()).notes, [""; 0]);
     }
 }

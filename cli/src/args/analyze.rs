@@ -15,8 +15,8 @@ use super::{ClusterArgs, MeshArgs};
 /// Give the flags with which the mesh of your cluster runs, such as --acl. Without --cluster only the given files are known:
 /// what they name and do not have counts as missing.
 ///
-/// Exit code: 0 if nothing was found that --fail-on asks for, 79 if something was, 1 if a file could not be read at all, 2 for a
-/// mistake in the command line.
+/// Exit code: 0 if nothing was found that --fail-on asks for, 79 if something was, 1 if a file could not be read at all or there
+/// was none, 2 for a mistake in the command line.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Examples:
   maesh analyze deploy/                              # all manifests of a folder

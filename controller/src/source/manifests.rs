@@ -43,6 +43,8 @@ pub const MOST_FOLDERS: usize = 10_000;
 pub const STANDARD_INPUT: &str = "-";
 /// Batches that may wait for the compiler.
 const QUEUE: usize = 16;
+/// Stack of a thread that parses, in bytes: YAML may be deep, and each level takes some.
+const STACK: usize = 16 << 20;
 
 /// How far the reading is.
 #[derive(Debug, Default)]
@@ -72,7 +74,7 @@ impl Manifests {
         let progress = Arc::new(Progress::default());
         let (watched, shared) = (stop.clone(), progress.clone());
         let run = move || watch::run(paths, door, shared, watched, &signals, &batches);
-        let thread = std::thread::Builder::new().name("manifests".into()).spawn(run)?;
+        let thread = std::thread::Builder::new().name("manifests".into()).stack_size(STACK).spawn(run)?;
         Ok((Self { progress, stop, thread: Some(thread) }, receiver))
     }
 
@@ -91,17 +93,27 @@ pub struct Reading {
     pub problems: Vec<Diagnostic>,
     /// How many files were found, standard input not counted.
     pub files: usize,
+    /// Standard input was read, and nothing was in it.
+    pub input_is_empty: bool,
 }
 
 /// Reads `paths` once, as [`Manifests::start`] does, and follows nothing.
-pub fn read_once(paths: Vec<PathBuf>, door: ReadContext) -> Reading {
-    let progress = Arc::new(Progress::default());
-    let mut files = files::ManifestFiles::new(paths, door, progress.clone());
-    files.look(&HashSet::new(), &|_| false);
-    let (objects, mut problems) = files.merged();
-    problems.sort_unstable();
-    problems.dedup();
-    Reading { objects, problems, files: progress.found.load(Ordering::Relaxed) }
+///
+/// # Errors
+/// If the system gives no thread.
+pub fn read_once(paths: Vec<PathBuf>, door: ReadContext) -> std::io::Result<Reading> {
+    let read = move || {
+        let progress = Arc::new(Progress::default());
+        let mut files = files::ManifestFiles::new(paths, door, progress.clone());
+        files.look(&HashSet::new(), &|_| false);
+        let (objects, mut problems) = files.merged();
+        problems.sort_unstable();
+        problems.dedup();
+        let input_is_empty = files.input_is_empty();
+        Reading { objects, problems, files: progress.found.load(Ordering::Relaxed), input_is_empty }
+    };
+    let thread = std::thread::Builder::new().name("manifests".into()).stack_size(STACK).spawn(read)?;
+    thread.join().map_err(|_| std::io::Error::other("the thread that reads manifests ended early"))
 }
 
 impl Drop for Manifests {

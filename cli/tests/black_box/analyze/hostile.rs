@@ -50,3 +50,45 @@ fn what_is_no_manifest_is_one_finding() {
         }
     }
 }
+
+#[test]
+fn nothing_to_look_at_is_a_failure() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("empty")).unwrap();
+    save(folder.path(), "web.yaml", &service("shop", "web", 8080, ""));
+    for (case, arguments, input, want) in [
+        ("nothing", &["-"][..], "", "there is no manifest in standard input"),
+        ("comments", &["-"], "# nothing\n---\n", "there is no manifest in standard input"),
+        ("nothing, and a file", &["-", "web.yaml"], "", "there is no manifest in standard input"),
+        ("an empty folder", &["empty"], "", "no manifest was found in empty: "),
+    ] {
+        let output = run_on(folder.path(), arguments, input.as_bytes());
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{case}: {output:?}");
+        assert!(error.contains(want), "{case}: {error}");
+    }
+    let good = run_on(folder.path(), &["-"], service("shop", "web", 8080, "").as_bytes());
+    assert_eq!(good.status.code(), Some(0), "{good:?}");
+}
+
+/// `maesh dev` stays when a file is deeper than anything that is meant.
+#[test]
+fn a_deep_file_takes_nothing_down() {
+    let folder = tempfile::tempdir().unwrap();
+    save(folder.path(), "deep.yaml", &format!("a: {}{}\n", "[".repeat(200), "]".repeat(200)));
+    save(folder.path(), "web.yaml", &service("shop", "web", 8080, ""));
+    let dev = Dev::start(folder.path());
+    let output = command(&["get", "diagnostics", "--admin", &dev.admin().to_string()]).output().unwrap();
+    assert!(said(&output).contains("too deep inside each other"), "{output:?}");
+}
+
+#[test]
+fn the_case_of_a_kind_matters_and_is_said() {
+    for kind in ["service", "SERVICE", "Services"] {
+        let folder = folder_with(&format!("apiVersion: v1\nkind: {kind}\nmetadata: {{name: a}}\n"));
+        let (report, code) = report(folder.path(), &["."]);
+        let finding = &report["findings"][0];
+        assert_eq!((code, &finding["severity"]), (Some(79), &json!("warning")), "{kind}: {report}");
+        assert!(finding["message"].as_str().unwrap().contains("Did you mean Service?"), "{kind}: {report}");
+    }
+}

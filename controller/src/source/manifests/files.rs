@@ -100,6 +100,12 @@ impl ManifestFiles {
         found.directories
     }
 
+    /// Whether standard input was read and held nothing, not even something bad.
+    pub(super) fn input_is_empty(&self) -> bool {
+        let is_empty = |said: &Parsed| said.objects.is_empty() && said.problems.is_empty() && said.unknown.is_empty();
+        self.input.as_ref().is_some_and(|input| is_empty(&input.said))
+    }
+
     /// The objects of all files together, and everything that is wrong. Of an object that is there twice, the first
     /// by path stays.
     pub(super) fn merged(&self) -> (HashMap<ObjectId, Arc<Object>>, Vec<Diagnostic>) {
@@ -127,7 +133,9 @@ impl ManifestFiles {
             let more = if count > 1 { format!(", and {} more of its kind", count - 1) } else { String::new() };
             let known = ObjectKind::ALL.map(ObjectKind::as_str);
             // People seldom mistype the first letter, and a Role is no Node.
-            let slip = |meant: &&str| *meant != kind && meant.get(..1) == kind.get(..1);
+            let same_letter =
+                |a: &str, b: &str| a.get(..1).zip(b.get(..1)).is_some_and(|(a, b)| a.eq_ignore_ascii_case(b));
+            let slip = |meant: &&str| *meant != kind && same_letter(meant, kind);
             let meant = did_you_mean(kind, known).filter(slip);
             let meant = meant.map_or_else(String::new, |meant| format!(" Did you mean {meant}?"));
             if let Some(meant) = meant_kind(api_version, kind) {
@@ -237,6 +245,9 @@ impl ManifestFile {
             Err(error) => {
                 let line = error.as_bytes()[..error.utf8_error().valid_up_to()].split(|byte| *byte == b'\n').count();
                 self.failed(Reason::UnparsableFile, &format!("line {line} is not text in UTF-8. Save it as UTF-8."));
+                let place = Place { line: u32::try_from(line).unwrap_or(u32::MAX), column: 1 };
+                let name = self.name.clone();
+                self.said.problems = self.said.problems.drain(..).map(|problem| problem.at(&name, place)).collect();
             }
         }
     }

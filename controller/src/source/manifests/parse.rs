@@ -12,8 +12,10 @@ use serde_saphyr::{Spanned, UserMessageFormatter};
 
 use super::tree::Tree;
 
-/// Entries of a list or map of which the places are kept; the place of the list does for the others.
+/// Entries of a map of which the places are kept; the place of the map does for the others.
 const MOST_PLACES: usize = 64;
+/// Entries of a list: as many endpoints as a slice may have, and some.
+const MOST_LIST_PLACES: usize = 1_024;
 
 /// What a file says.
 #[derive(Debug, Default)]
@@ -149,15 +151,8 @@ impl Reader<'_> {
             Err(error) => {
                 let at = error.location();
                 let place = self.place(at.map_or((0, 0), |at| (at.line(), at.column())));
-                let why = error.render_with_formatter(&UserMessageFormatter);
-                let repeated = ["RecordedAnchorEvents", "alias replay"].iter().any(|limit| why.contains(limit));
-                let why = if repeated {
-                    format!("its anchors and aliases stand for more than {REPEATED} values")
-                } else {
-                    why
-                };
-                let why = why.lines().next().unwrap_or_default();
-                let why = why.split(" at line ").next().unwrap_or(why).trim_start_matches("error: ");
+                let why =
+                    in_words(&error.render_with_formatter(&UserMessageFormatter), text, place.line - self.before.lines);
                 self.broken(place, &format!("is not valid YAML: {why}"));
             }
         }
@@ -165,7 +160,7 @@ impl Reader<'_> {
 
     fn broken(&mut self, place: Place, why: &str) {
         self.parsed.broken = true;
-        let text = format!("line {} {why}. Correct it and save again.", place.line);
+        let text = format!("line {} {why}. Correct it.", place.line);
         let bad = Diagnostic::error(Reason::UnparsableFile, ObjectRef::file(self.file), text);
         self.parsed.problems.push(bad.at(self.file, place));
     }
@@ -182,41 +177,52 @@ impl Reader<'_> {
         let api_version = tree.text("apiVersion").unwrap_or(usual.0).to_owned();
         let kind = tree.text("kind").unwrap_or(usual.1).to_owned();
         let named = |key: &str| tree.get("metadata").and_then(|metadata| metadata.value.text(key)).unwrap_or_default();
-        let object = ObjectRef::new(if kind.is_empty() { "object" } else { &kind }, named("namespace"), named("name"));
+        let known = ObjectKind::of(&api_version, &kind);
+        let namespace = match named("namespace") {
+            // As it is applied, and as it is called everywhere else.
+            "" if known.is_some_and(ObjectKind::namespaced) => "default",
+            written => written,
+        };
+        let object = ObjectRef::new(if kind.is_empty() { "object" } else { &kind }, namespace, named("name"));
         if api_version.is_empty() || kind.is_empty() {
             let text = "has no apiVersion or no kind; it is left out. Write both.";
             let bad = Diagnostic::error(Reason::InvalidObject, object, text);
             self.parsed.problems.push(bad.at(self.file, place));
             return;
         }
-        if let Some(entry_kind) = kind.strip_suffix("List")
-            && tree.get("items").is_some()
-        {
-            self.list(tree, &api_version, entry_kind);
-            return;
+        if let Some(entry_kind) = kind.strip_suffix("List") {
+            return self.list(tree, &api_version, entry_kind, place, object);
         }
-        match ObjectKind::of(&api_version, &kind) {
+        match known {
             Some(kind) => self.known(kind, tree, place, object),
             None => self.parsed.unknown.push(Unknown { api_version: api_version.into(), object, place }),
         }
     }
 
-    fn list(&mut self, tree: Tree, api_version: &str, entry_kind: &str) {
+    /// The entries of a list, which must be a list themselves, or nothing: `kubectl get` prints an empty one as null.
+    fn list(&mut self, tree: Tree, api_version: &str, entry_kind: &str, place: Place, object: ObjectRef) {
         let Tree::Map(entries) = tree else { return };
-        let items = entries.into_iter().find(|(key, _)| key == "items");
-        if let Some((_, Spanned { value: Tree::List(items), .. })) = items {
-            // A plain List gives its entries nothing; a ServiceList says what they are.
-            let of_list = (!entry_kind.is_empty()).then_some((api_version, entry_kind));
-            for item in items {
-                self.object(item, of_list);
+        let items = entries.into_iter().find(|(key, _)| key == "items").map(|(_, items)| items);
+        let place = items.as_ref().map_or(place, |items| self.place_of(items));
+        let bad = match items.map(|items| items.value) {
+            Some(Tree::List(items)) => {
+                // A plain List gives its entries nothing; a ServiceList says what they are.
+                let of_list = (!entry_kind.is_empty()).then_some((api_version, entry_kind));
+                items.into_iter().for_each(|item| self.object(item, of_list));
+                return;
             }
-        }
+            Some(items) if items.is_null() => return,
+            Some(_) => "items is not a list, so no object is read. Write the objects as a list under items.",
+            None => "items is missing, so no object is read. Write the objects as a list under items.",
+        };
+        let bad = Diagnostic::error(Reason::InvalidObject, object, bad).field("items").using("nothing");
+        self.parsed.problems.push(bad.at(self.file, place));
     }
 
     fn known(&mut self, kind: ObjectKind, tree: Tree, place: Place, object: ObjectRef) {
         let fields = self.fields(&tree);
         let origin = Origin { file: self.file.clone(), place, fields };
-        let mut value = tree.into_value();
+        let mut value = tree.to_value();
         let unquoted = texts_from_scalars(&mut value);
         let registration = kind.registration();
         let bad_version = bad_version(registration, &value);
@@ -224,7 +230,7 @@ impl Reader<'_> {
         match read {
             Ok((mut read, bad)) => {
                 for bad in bad {
-                    let place = origin.place_of(&bad.path);
+                    let place = self.place_in(&tree, place, &bad.path);
                     self.parsed.problems.push(bad.diagnostic(object.clone(), false).at(self.file, place));
                 }
                 let meta = read.meta_mut();
@@ -242,7 +248,7 @@ impl Reader<'_> {
             }
             Err(error) => {
                 let bad = error.diagnostic(object.clone(), true);
-                self.parsed.problems.push(bad.at(self.file, origin.place_of(&error.path)));
+                self.parsed.problems.push(bad.at(self.file, self.place_in(&tree, place, &error.path)));
                 if !object.name.is_empty() {
                     let namespace = match (kind.namespaced(), object.namespace) {
                         (false, _) => "".into(),
@@ -252,6 +258,15 @@ impl Reader<'_> {
                 }
             }
         }
+    }
+
+    /// Where the field at `path` of an object begins, or the nearest thing around it that is written.
+    fn place_in(&self, object: &Tree, place: Place, path: &str) -> Place {
+        let (mut inside, mut place, mut rest) = (object, place, path);
+        while let Some((at, behind)) = inside.step(rest) {
+            (inside, place, rest) = (&at.value, self.place_of(at), behind);
+        }
+        place
     }
 
     fn place_of(&self, at: &Spanned<Tree>) -> Place {
@@ -270,6 +285,9 @@ impl Reader<'_> {
         let mut fields = Vec::new();
         if let Some(metadata) = tree.get("metadata") {
             fields.push(("metadata".into(), self.place_of(metadata)));
+            if let Tree::Map(entries) = &metadata.value {
+                fields.extend(entries.iter().map(|(key, at)| (format!("metadata.{key}").into(), self.place_of(at))));
+            }
             if let Some(Spanned { value: Tree::Map(annotations), .. }) = metadata.value.get("annotations") {
                 let ours = annotations.iter().filter(|(key, _)| is_ours(key));
                 fields.extend(ours.map(|(key, at)| (format!("metadata.annotations[{key}]").into(), self.place_of(at))));
@@ -296,7 +314,7 @@ impl Reader<'_> {
 
     fn places_of_list(&self, path: &str, at: &Spanned<Tree>, fields: &mut Vec<(Box<str>, Place)>) {
         let Tree::List(list) = &at.value else { return };
-        for (i, entry) in list.iter().take(MOST_PLACES).enumerate() {
+        for (i, entry) in list.iter().take(MOST_LIST_PLACES).enumerate() {
             let path = format!("{path}[{i}]");
             fields.push((path.as_str().into(), self.place_of(entry)));
             if let Tree::Map(entries) = &entry.value {
@@ -305,6 +323,27 @@ impl Reader<'_> {
             }
         }
     }
+}
+
+/// What is wrong with YAML, in words for its author. `line` counts from the beginning of `document`.
+fn in_words(why: &str, document: &str, line: u32) -> String {
+    let written = document.lines().nth(line.saturating_sub(1) as usize).unwrap_or_default();
+    if written.contains("{{") {
+        return "it is a template; render it first, for instance with helm template".to_owned();
+    }
+    for (limit, words) in [
+        ("RecordedAnchorEvents", REPEATED_TOO_OFTEN),
+        ("alias replay", REPEATED_TOO_OFTEN),
+        ("Aliases", REPEATED_TOO_OFTEN),
+        ("Depth", "lists and maps in it are too deep inside each other"),
+        ("limits breached", "it holds more than the mesh reads of one document"),
+    ] {
+        if why.contains(limit) {
+            return words.to_owned();
+        }
+    }
+    let first = why.lines().next().unwrap_or_default();
+    first.split(" at line ").next().unwrap_or(first).trim_start_matches("error: ").to_owned()
 }
 
 fn is_ours(key: &str) -> bool {
@@ -354,6 +393,7 @@ fn bad_version(kind: &Registration, object: &Value) -> Option<BadField> {
 /// Values that the anchors and aliases of a file may stand for: a file of a few lines could stand for millions, and
 /// nothing else would be read meanwhile.
 const REPEATED: usize = 100_000;
+const REPEATED_TOO_OFTEN: &str = "its anchors and aliases stand for more than 100000 values";
 
 fn options() -> serde_saphyr::Options {
     let mut budget = serde_saphyr::Budget::default();

@@ -37,15 +37,30 @@ impl Tree {
     }
 
     /// The same without lines.
-    pub(super) fn into_value(self) -> Value {
+    pub(super) fn to_value(&self) -> Value {
         match self {
-            Self::Scalar(value) => value,
-            Self::List(list) => list.into_iter().map(|entry| entry.value.into_value()).collect(),
+            Self::Scalar(value) => value.clone(),
+            Self::List(list) => list.iter().map(|entry| entry.value.to_value()).collect(),
             Self::Map(map) => {
-                let entries = map.into_iter().map(|(key, entry)| (key, entry.value.into_value()));
+                let entries = map.iter().map(|(key, entry)| (key.clone(), entry.value.to_value()));
                 Value::Object(entries.collect::<Map<_, _>>())
             }
         }
+    }
+
+    /// What is at the first step of `path`, such as `ports` or `[3]`, and the path from there on; `None` where nothing is
+    /// written there.
+    pub(super) fn step<'p>(&self, path: &'p str) -> Option<(&Spanned<Self>, &'p str)> {
+        let path = path.strip_prefix('.').unwrap_or(path);
+        let (name, rest) = match path.strip_prefix('[') {
+            Some(inside) => inside.split_once(']')?,
+            None => path.split_at(path.find(['.', '[']).unwrap_or(path.len())),
+        };
+        let found = match self {
+            Self::List(list) => list.get(name.parse::<usize>().ok()?)?,
+            _ => self.get(name)?,
+        };
+        Some((found, rest))
     }
 }
 
