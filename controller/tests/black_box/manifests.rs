@@ -205,7 +205,7 @@ async fn a_bad_object_keeps_its_last_good_form() {
     assert_eq!(mesh.services(), ["b:2"]);
     let problem = &mesh.problems()[0];
     assert_eq!(problem.line, Some(4));
-    assert_eq!(problem.object.to_string(), "Service a");
+    assert_eq!(problem.object.to_string(), "Service default/a");
 }
 
 #[tokio::test]
