@@ -85,7 +85,10 @@ fn of_row(row: &AccessRow) -> Vec<[String; 6]> {
         [row.service.as_str(), &port, account, who, what, by].map(|cell| escaped(cell).into_owned())
     };
     if row.account.is_none() {
-        let what = format!("no pod has these {} endpoints", row.endpoints);
+        let what = match row.endpoints {
+            1 => "no pod has this endpoint".to_owned(),
+            count => format!("no pod has these {count} endpoints"),
+        };
         return vec![line("nobody", &what, "-")];
     }
     if row.grants.is_empty() {

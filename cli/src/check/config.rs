@@ -292,7 +292,11 @@ fn judge_config(controllers: &[(Value, Value)], pods: &[Value], namespace: &str)
             "see what and why in /api/subscribers of the controller; `maesh explain NAME` says which names suffer",
         );
     }
-    Outcome::pass(format!("{} subscribers have put the newest configuration in force", connected.len()))
+    let subscribers = match connected.len() {
+        1 => "1 subscriber has".to_owned(),
+        count => format!("{count} subscribers have"),
+    };
+    Outcome::pass(format!("{subscribers} put the newest configuration in force"))
 }
 
 #[cfg(test)]

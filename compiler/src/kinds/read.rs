@@ -166,10 +166,12 @@ impl BadValues {
     pub(super) fn into_named(self) -> Vec<BadField> {
         let mut named = self.named;
         if self.more > 0 {
-            let problem = format!("and {} more fields of this object have bad values", self.more);
+            let (problem, instead) = match self.more {
+                1 => ("and 1 more field of this object has a bad value".to_owned(), "it is left out"),
+                more => (format!("and {more} more fields of this object have bad values"), "they are left out"),
+            };
             let fix = "Correct those that are named first.".into();
-            let more = BadField { fix, ..BadField::new("…", problem) };
-            named.push(more.instead("they are left out", "nothing"));
+            named.push(BadField { fix, ..BadField::new("…", problem) }.instead(instead, "nothing"));
         }
         named
     }
