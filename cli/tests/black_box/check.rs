@@ -391,10 +391,17 @@ fn an_installed_mesh() {
         "warn",
         "may not connect to the pods of Service shop/web (NetworkPolicy by-caller)",
     );
-    let mut print = mesh.server.namespace().command(env!("CARGO_BIN_EXE_maesh"));
-    print.args(["print", "network-policy", "shop", "--kubeconfig"]).arg(mesh.server.kubeconfig());
-    let printed = print.output().unwrap();
+    let print = |more: &[&str]| {
+        let mut print = mesh.server.namespace().command(env!("CARGO_BIN_EXE_maesh"));
+        print.args(["print", "network-policy", "shop", "--kubeconfig"]).arg(mesh.server.kubeconfig()).args(more);
+        print.output().unwrap()
+    };
+    let printed = print(&[]);
     assert!(printed.status.success(), "{}", String::from_utf8_lossy(&printed.stderr));
+    let not_there = print(&["--service", "web", "--service", "absent"]);
+    let said = String::from_utf8_lossy(&not_there.stderr);
+    assert!(said.contains("no Service absent exists in namespace shop"), "{said}");
+    assert_eq!((not_there.status.code(), not_there.stdout), (Some(1), printed.stdout.clone()));
     mesh.server.apply(&String::from_utf8(printed.stdout).unwrap()).unwrap();
     mesh.assert(
         "network-policies",
