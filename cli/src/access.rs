@@ -137,5 +137,7 @@ shop/prices  80/http  shop/old     nobody        -                             -
 shop/prices  80/http  nobody       nobody        no pod has these 2 endpoints  -
 ";
         assert_eq!(text(&matrix, "a test"), want);
+        let lone = AccessMatrix { rows: vec![AccessRow { endpoints: 1, ..row(None, vec![]) }], ..matrix };
+        assert!(text(&lone, "a test").contains("  no pod has this endpoint  "));
     }
 }

@@ -420,7 +420,7 @@ fn an_installed_mesh() {
     mesh.assert("stanza", "fail", "leads elsewhere");
     mesh.corefile(&with_stanza(MESH_DNS));
     mesh.assert("stanza", "pass", "leads the mesh's zones to 10.96.0.53");
-    mesh.await_check("coredns-query", "pass", "answer ns.dns.maesh");
+    mesh.await_check("coredns-query", "pass", "answers ns.dns.maesh");
     mesh.assert("zone", "fail", "already answers the zone maesh");
     let all = check(&mesh.server, &[]);
     let bad: Vec<_> = all.checks.values().filter(|check| check["result"] == "fail").collect();
