@@ -85,7 +85,10 @@ fn of_row(row: &AccessRow) -> Vec<[String; 6]> {
         [row.service.as_str(), &port, account, who, what, by].map(|cell| escaped(cell).into_owned())
     };
     if row.account.is_none() {
-        let what = format!("no pod has these {} endpoints", row.endpoints);
+        let what = match row.endpoints {
+            1 => "no pod has this endpoint".to_owned(),
+            count => format!("no pod has these {count} endpoints"),
+        };
         return vec![line("nobody", &what, "-")];
     }
     if row.grants.is_empty() {
@@ -134,5 +137,7 @@ shop/prices  80/http  shop/old     nobody        -                             -
 shop/prices  80/http  nobody       nobody        no pod has these 2 endpoints  -
 ";
         assert_eq!(text(&matrix, "a test"), want);
+        let lone = AccessMatrix { rows: vec![AccessRow { endpoints: 1, ..row(None, vec![]) }], ..matrix };
+        assert!(text(&lone, "a test").contains("  no pod has this endpoint  "));
     }
 }

@@ -2,69 +2,66 @@
 //!
 //! A backend sees the address of a proxy, not that of the caller. Pure, but for the command.
 
-use std::{collections::BTreeMap, fmt::Write as _, net::IpAddr, process::ExitCode};
+pub mod carried;
+mod policies;
 
+use std::{net::IpAddr, process::ExitCode};
+
+use anyhow::bail;
 use ipnet::IpNet;
 use serde_json::{Map, Value};
 
+use self::policies::Asked;
 use crate::{
     args::NetworkPolicyArgs,
     check::{items, name, text},
-    inspect, terminal,
+    inspect::{self, ClusterError},
+    terminal,
 };
-
-/// Annotation of Services that requests go around the mesh to.
-const BYPASS: &str = "/metadata/annotations/maesh.containo.us~1bypass";
 
 /// Prints a policy for the pods of each Service.
 pub async fn run(args: NetworkPolicyArgs) -> anyhow::Result<ExitCode> {
     let cluster = inspect::open(&args.cluster).await?;
-    let url = match &args.of {
-        Some(namespace) => format!("/api/v1/namespaces/{namespace}/services"),
-        None => "/api/v1/services".to_owned(),
+    let (below, namespaces) = match &args.of {
+        Some(namespace) => (format!("namespaces/{namespace}/"), format!("namespaces/{namespace}")),
+        None => (String::new(), "namespaces".to_owned()),
     };
-    let services = cluster.get(&url, "list services").await?;
-    let printed = policies(items(&services), cluster.namespace(), &args.services);
-    anyhow::ensure!(!printed.is_empty(), "no Service with a selector was found there; see kubectl get services -A");
-    terminal::out(format_args!("{printed}"));
+    let services = cluster.get(&format!("/api/v1/{below}services"), "list services").await?;
+    let mesh = cluster.namespace();
+    let mut notes = String::new();
+    let namespaces = match cluster.get(&format!("/api/v1/{namespaces}"), "get and list namespaces").await {
+        Ok(found) if args.of.is_some() => vec![found],
+        Ok(found) => items(&found).to_vec(),
+        Err(error) if error.code() == 404 => Vec::new(),
+        Err(error) => {
+            notes +=
+                &policies::comment(&allowed(error, "Annotations of Namespaces were not read, and count as absent")?);
+            Vec::new()
+        }
+    };
+    let pods = format!("/api/v1/namespaces/{mesh}/pods?labelSelector=app.kubernetes.io%2Fname%3Dmaesh");
+    let pods = match cluster.get(&pods, "list pods").await {
+        Ok(found) => items(&found).to_vec(),
+        Err(error) => {
+            notes += &policies::comment(&allowed(error, "Settings of the mesh were not read, so the defaults count")?);
+            Vec::new()
+        }
+    };
+    let around = carried::reasons_against(items(&services), &namespaces, carried::settings(&pods, mesh)?);
+    let asked = Asked { namespace: args.of.as_deref(), names: &args.services };
+    let printed = policies::policies(items(&services), &around, mesh, &asked);
+    if !printed.text.is_empty() {
+        terminal::out(format_args!("{notes}{}", printed.text));
+    }
+    if !printed.missing.is_empty() {
+        bail!("{}", printed.missing.join("; "));
+    }
     Ok(ExitCode::SUCCESS)
 }
 
-/// A policy for the pods of each of `services` that has a selector; of those that are named `only`, if any are.
-fn policies(services: &[Value], mesh: &str, only: &[String]) -> String {
-    // Services that select the same pods need one policy.
-    let mut by_pods: BTreeMap<(&str, String), Vec<&str>> = BTreeMap::new();
-    for service in services.iter().filter(|service| is_meshed(service, mesh)) {
-        let namespace = text(service, "/metadata/namespace");
-        let selector = service.pointer("/spec/selector").map(ToString::to_string).unwrap_or_default();
-        if only.is_empty() || only.iter().any(|only| only == name(service)) {
-            by_pods.entry((namespace, selector)).or_default().push(name(service));
-        }
-    }
-    let mut out = String::new();
-    for ((namespace, selector), names) in by_pods {
-        let first = names.first().copied().unwrap_or_default();
-        // Writing to a String cannot fail.
-        let _ = write!(
-            out,
-            "# Only the proxies of the mesh may connect to the pods of Service {}. What other policies that select these pods\n\
-             # admit stays admitted; add what else has to reach them, such as monitoring.\n\
-             apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {{name: maesh-only-{first}, namespace: {namespace}}}\n\
-             spec:\n  podSelector:\n    matchLabels: {selector}\n  policyTypes: [Ingress]\n  ingress:\n    - from:\n        \
-             - namespaceSelector: {{matchLabels: {{kubernetes.io/metadata.name: {mesh}}}}}\n          \
-             podSelector: {{matchLabels: {{app.kubernetes.io/name: maesh, app.kubernetes.io/component: proxy}}}}\n---\n",
-            names.join(" and ")
-        );
-    }
-    out
-}
-
-/// Whether proxies send requests to pods that the Service selects.
-fn is_meshed(service: &Value, mesh: &str) -> bool {
-    let namespace = text(service, "/metadata/namespace");
-    let selects = service.pointer("/spec/selector").and_then(Value::as_object).is_some_and(|labels| !labels.is_empty());
-    let is_external = text(service, "/spec/type") == "ExternalName";
-    selects && !is_external && namespace != "kube-system" && namespace != mesh && text(service, BYPASS) != "true"
+/// What is said where a right is missing that the command can do without; any other error is its end.
+fn allowed(error: ClusterError, then: &str) -> Result<String, ClusterError> {
+    if error.code() == 403 { Ok(format!("{then}: {error}")) } else { Err(error) }
 }
 
 /// The proxies, as policies see them.
@@ -90,12 +87,15 @@ pub struct Effects {
     pub proxies_shut: Option<String>,
 }
 
-/// Says what `policies` do to the requests of `services`.
-pub fn effects(services: &[Value], policies: &[Value], proxies: &Proxies<'_>) -> Effects {
+/// Says what `policies` do to the requests of `services`, which the mesh carries.
+pub fn effects(services: &[&Value], policies: &[Value], proxies: &Proxies<'_>) -> Effects {
     let mut effects = Effects { proxies_shut: proxies_shut(policies, proxies), ..Effects::default() };
-    for service in services.iter().filter(|service| is_meshed(service, proxies.mesh)) {
+    for service in services {
         let namespace = text(service, "/metadata/namespace");
-        let labels = service.pointer("/spec/selector").unwrap_or(&Value::Null);
+        let labels = &service["spec"]["selector"];
+        if labels.as_object().is_none_or(Map::is_empty) {
+            continue;
+        }
         let selecting = |policy: &&Value| {
             text(policy, "/metadata/namespace") == namespace
                 && is_ingress(policy)
@@ -213,12 +213,8 @@ mod tests {
         let labels = json!({"app.kubernetes.io/name": "maesh", "app.kubernetes.io/component": "proxy"});
         let addresses = vec!["10.1.0.5".parse().unwrap()];
         let proxies = Proxies { namespace: &namespace, mesh: "maesh", labels, addresses };
-        let services = [
-            service("shop", "web", json!({"app": "web"})),
-            service("shop", "none", json!({})),
-            service("kube-system", "dns", json!({"app": "web"})),
-        ];
-        effects(&services, policies, &proxies)
+        let services = [service("shop", "web", json!({"app": "web"})), service("shop", "none", json!({}))];
+        effects(&services.iter().collect::<Vec<_>>(), policies, &proxies)
     }
 
     #[test]
@@ -291,27 +287,5 @@ mod tests {
         ] {
             assert_eq!(seen(&policies).proxies_shut.is_some(), want, "{case}");
         }
-    }
-
-    #[test]
-    fn the_policies_that_are_printed_let_proxies_in_alone() {
-        let bypassed = json!({"metadata": {"namespace": "shop", "name": "off", "annotations":
-            {"maesh.containo.us/bypass": "true"}}, "spec": {"selector": {"app": "off"}}});
-        let services = [
-            service("shop", "web", json!({"app": "web"})),
-            service("shop", "web-admin", json!({"app": "web"})),
-            service("shop", "db", json!({"app": "db"})),
-            bypassed,
-        ];
-        let printed = policies(&services, "maesh", &[]);
-        let documents: Vec<Value> = printed
-            .split("---\n")
-            .filter(|document| !document.is_empty())
-            .map(|document| serde_saphyr::from_str(document).unwrap())
-            .collect();
-        assert_eq!(documents.iter().map(name).collect::<Vec<_>>(), ["maesh-only-db", "maesh-only-web"]);
-        assert!(printed.contains("the pods of Service web and web-admin"), "{printed}");
-        assert_eq!(seen(&documents), Effects::default());
-        assert_eq!(policies(&services, "maesh", &["db".to_owned()]).matches("kind:").count(), 1);
     }
 }

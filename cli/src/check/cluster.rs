@@ -152,6 +152,7 @@ fn judge_addresses(ranges: &Value, taken: &Value) -> Outcome {
     };
     let fix = "add a ServiceCIDR with a further range (kubectl get servicecidrs), or delete Services that nobody uses";
     match least {
+        1 => Outcome::fail("1 address is left for Services", fix),
         left if left < ADDRESSES => Outcome::fail(format!("{left} addresses are left for Services"), fix),
         left if left < COMFORTABLE => Outcome::warn(
             format!("{left} addresses are left for Services; those with TCP or UDP ports may share one each"),

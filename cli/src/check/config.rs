@@ -9,7 +9,7 @@ use super::{
     context::{Context, is_alive, items, name, role, some_of, text},
     outcome::Outcome,
 };
-use crate::network_policy;
+use crate::network_policy::{self, carried};
 
 /// A change may be on its way for so long.
 const ON_ITS_WAY: f64 = 5.0;
@@ -79,7 +79,14 @@ pub async fn network_policies(context: &Context) -> Outcome {
                 labels: of_proxies.clone().next().map(|pod| pod["metadata"]["labels"].clone()).unwrap_or_default(),
                 addresses: of_proxies.filter_map(address).collect(),
             };
-            judge_policies(&network_policy::effects(items(services), items(policies), &proxies))
+            let settings = match carried::settings(items(pods), context.namespace()) {
+                Ok(settings) => settings,
+                Err(error) => return Outcome::skip(format!("the settings of the mesh cannot be read: {error:#}")),
+            };
+            let around = carried::reasons_against(items(services), items(namespaces), settings);
+            let services = items(services).iter().zip(&around).filter(|(_, around)| around.is_none());
+            let services: Vec<_> = services.map(|(service, _)| service).collect();
+            judge_policies(&network_policy::effects(&services, items(policies), &proxies))
         }
         (Err(error), ..) | (_, Err(error), ..) | (_, _, Err(error), _) | (.., Err(error)) => Outcome::unread(error),
     }
@@ -292,7 +299,11 @@ fn judge_config(controllers: &[(Value, Value)], pods: &[Value], namespace: &str)
             "see what and why in /api/subscribers of the controller; `maesh explain NAME` says which names suffer",
         );
     }
-    Outcome::pass(format!("{} subscribers have put the newest configuration in force", connected.len()))
+    let subscribers = match connected.len() {
+        1 => "1 subscriber has".to_owned(),
+        count => format!("{count} subscribers have"),
+    };
+    Outcome::pass(format!("{subscribers} put the newest configuration in force"))
 }
 
 #[cfg(test)]

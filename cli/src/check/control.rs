@@ -60,7 +60,10 @@ fn judge_watches(told: &[(String, Value)], now: Timestamp, namespace: &str) -> O
     let some = |wrong: &[String]| some_of(wrong.iter().map(String::as_str));
     match (needed.as_slice(), others.as_slice(), count) {
         ([], [], 0) => Outcome::skip("no controller says how its watches are"),
-        ([], [], _) => Outcome::pass(format!("{} controllers see every kind of object", told.len())),
+        ([], [], _) => Outcome::pass(match told.len() {
+            1 => "1 controller sees every kind of object".to_owned(),
+            count => format!("{count} controllers see every kind of object"),
+        }),
         ([], others, _) => Outcome::warn(some(others), fix),
         (needed, ..) => Outcome::fail(some(needed), fix),
     }
@@ -183,7 +186,7 @@ mod tests {
         let fresh = "2030-01-01T00:09:30Z";
         let none = || json!(null);
         for (case, watches, want, says) in [
-            ("all", vec![watch("Service", true, fresh, none())], Verdict::Pass, "1 controllers see every kind"),
+            ("all", vec![watch("Service", true, fresh, none())], Verdict::Pass, "1 controller sees every kind"),
             (
                 "never synced",
                 vec![watch("Service", false, fresh, none())],

@@ -131,6 +131,7 @@ pub async fn coredns_query(context: &Context) -> Outcome {
     }
     match servers.len() {
         0 => Outcome::skip("no pod of the cluster's DNS has an address"),
+        1 => Outcome::pass(format!("1 pod of the cluster's DNS answers {probe}")),
         count => Outcome::pass(format!("{count} pods of the cluster's DNS answer {probe}")),
     }
 }

@@ -6,7 +6,7 @@ use maesh_config::ServiceName;
 use serde_json::Value;
 
 use super::{
-    context::{Context, name, some_of, text},
+    context::{Context, counted, name, some_of, text},
     outcome::Outcome,
 };
 
@@ -35,9 +35,9 @@ fn judge_objects(found: &[Value]) -> Outcome {
     };
     Outcome::warn(
         format!(
-            "{} findings in {} objects: {}. The first one: {}",
-            found.len(),
-            objects.len(),
+            "{} in {}: {}. The first one: {}",
+            counted(found.len(), "finding"),
+            counted(objects.len(), "object"),
             some_of(objects.iter().map(String::as_str)),
             text(first, "/diagnostic/message")
         ),
@@ -121,7 +121,8 @@ fn judge_platform(nodes: &[Value]) -> Outcome {
     let all = some_of(others.iter().map(String::as_str));
     match (known.len(), others.len()) {
         (0, _) => Outcome::skip("no node says what it runs on"),
-        (_, 0) => Outcome::pass(format!("all {} nodes run on {PLATFORM}, which the image is built for", known.len())),
+        (1, 0) => Outcome::pass(format!("the only node runs on {PLATFORM}, which the image is built for")),
+        (known, 0) => Outcome::pass(format!("all {known} nodes run on {PLATFORM}, which the image is built for")),
         (known, others) if known == others => Outcome::fail(
             format!("no node runs on {PLATFORM}, which the image is built for: {all}"),
             "add nodes of that platform, or build the image for yours",

@@ -145,9 +145,10 @@ fn judge_same_node(seen: &[(String, IpAddr, Value)], service: &str) -> Outcome {
     let wrong: Vec<_> = seen.iter().filter(|(_, address, said)| !own(address, said)).collect();
     match (seen.len(), wrong.first()) {
         (0, _) => Outcome::skip("no dns could be asked about a ready proxy's node"),
-        (_, None) => {
-            Outcome::pass(format!("callers on each of {} nodes get the proxy of their node", count_nodes(seen)))
-        }
+        (_, None) => Outcome::pass(match count_nodes(seen) {
+            1 => "callers on the only node get its proxy".to_owned(),
+            count => format!("callers on each of {count} nodes get the proxy of their node"),
+        }),
         (_, Some((node, address, said))) => Outcome::warn(
             format!(
                 "callers on node {node} do not get its own proxy for {service}: dns answers by the rule {}",

@@ -7,7 +7,7 @@ use maesh_controller::duties::stanza::{ClusterError, FileState, MapName, Softwar
 use serde_json::Value;
 
 use super::{
-    context::{Context, text},
+    context::{Context, counted, text},
     dns::mesh_service,
     outcome::{Outcome, Verdict},
 };
@@ -25,10 +25,11 @@ pub async fn provider(context: &Context) -> Outcome {
 }
 
 fn judge_software(software: &Software, servers: usize) -> Outcome {
+    let pods = counted(servers, "pod");
     match software {
-        Software::CoreDns { map, key, .. } => Outcome::pass(format!("CoreDNS, {servers} pods, reads {map}, key {key}")),
+        Software::CoreDns { map, key, .. } => Outcome::pass(format!("CoreDNS, {pods}, reads {map}, key {key}")),
         Software::KubeDns { map } => Outcome::warn(
-            format!("kube-dns, {servers} pods, reads stub domains from {map} and does not say who asks"),
+            format!("kube-dns, {pods}, reads stub domains from {map} and does not say who asks"),
             "set addressing=auto: names then resolve to one address, and the node's kube-proxy chooses the proxy",
         ),
     }

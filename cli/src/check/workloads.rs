@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 
 use super::{
-    context::{Context, is_alive, is_ready, items, name, role, some_of, text},
+    context::{Context, counted, is_alive, is_ready, items, name, role, some_of, text},
     outcome::Outcome,
     placement::runs_on,
 };
@@ -143,7 +143,7 @@ fn judge_roles(pods: &[Value], namespace: &str) -> Outcome {
     }
     match found.into_iter().next() {
         Some((names, fix)) => Outcome::warn(format!("not ready: {names}"), fix),
-        None => Outcome::pass(format!("controller, dns and proxy run; all {} pods are ready", pods.len())),
+        None => Outcome::pass(format!("controller, dns and proxy run; all {} are ready", counted(pods.len(), "pod"))),
     }
 }
 
@@ -174,13 +174,19 @@ fn judge_nodes(daemon: &Value, nodes: &[Value], pods: &[Value], namespace: &str)
     let missing: Vec<&str> = wanted.difference(&have).copied().collect();
     let fix = format!("see what keeps them: kubectl -n {namespace} describe daemonset {}", name(daemon));
     if missing.is_empty() {
-        return Outcome::pass(format!("a proxy is ready on all {} nodes", wanted.len()));
+        return Outcome::pass(match wanted.len() {
+            1 => "a proxy is ready on the only node".to_owned(),
+            count => format!("a proxy is ready on all {count} nodes"),
+        });
     }
     if missing.len() == wanted.len() {
         return Outcome::fail("no node has a ready proxy, so names answer plain addresses", fix);
     }
-    let count = missing.len();
-    Outcome::warn(format!("{count} nodes have no ready proxy, and use those of others: {}", some_of(missing)), fix)
+    let nodes = match missing.len() {
+        1 => "1 node has no ready proxy, and uses those of others".to_owned(),
+        count => format!("{count} nodes have no ready proxy, and use those of others"),
+    };
+    Outcome::warn(format!("{nodes}: {}", some_of(missing)), fix)
 }
 
 /// The node is not known to be down.

@@ -201,7 +201,10 @@ fn spread(said: &DnsExplanation, caller: Option<&CallerSeen>) -> String {
         }
         (None, _) => place(said, caller),
     };
-    format!("{why}; up to 3 of the {} ready proxies are answered, in turn", said.ready_proxies)
+    match said.ready_proxies {
+        1 => format!("{why}; the only ready proxy is answered"),
+        ready => format!("{why}; up to 3 of the {ready} ready proxies are answered, in turn"),
+    }
 }
 
 fn plain(said: &DnsExplanation, meshed: Option<&Meshed>) -> String {
@@ -317,10 +320,12 @@ fn of_endpoints(endpoints: &[EndpointSeen], collected: &Collected) -> Vec<Proble
     let is_served = rest.iter().any(|endpoint| endpoint.serving);
     let severity = if is_served { Severity::Warning } else { worst };
     let instead = if is_served { "" } else { &instead };
-    let message = format!(
-        "none of its {} endpoints is ready{instead}; see why with kubectl describe pod, or in the conditions of its EndpointSlice",
-        rest.len()
-    );
+    let which = match rest.len() {
+        1 => "its only endpoint is not ready".to_owned(),
+        count => format!("none of its {count} endpoints is ready"),
+    };
+    let message =
+        format!("{which}{instead}; see why with kubectl describe pod, or in the conditions of its EndpointSlice");
     vec![problem(severity, message)]
 }
 

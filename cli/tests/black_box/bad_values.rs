@@ -217,10 +217,17 @@ fn a_file_of_comments_removes_what_it_held_and_says_so() {
     save(folder.path(), "web.yaml", &text);
     let warning = dev.await_event("about the comments", |event| event["reason"] == "OnlyComments");
     let message = warning["message"].as_str().unwrap();
-    assert!(message.contains("2 objects") && message.contains("removed"), "{message}");
+    assert!(message.contains("the 2 objects that it held are removed. Write them again"), "{message}");
     dev.await_event("it is gone", |event| event["removed"] == serde_json::json!(["web.shop.maesh"]));
     save(folder.path(), "web.yaml", &web(&backend));
     dev.await_changed("web.shop.maesh");
+
+    save(folder.path(), "lone.yaml", &service("shop", "lone", 81, ""));
+    dev.await_changed("lone.shop.maesh");
+    save(folder.path(), "lone.yaml", "# nothing\n");
+    let warning = dev.await_event("about the comments", |event| event["reason"] == "OnlyComments");
+    let message = warning["message"].as_str().unwrap();
+    assert!(message.contains("the object that it held is removed. Write it again"), "{message}");
 }
 
 #[test]

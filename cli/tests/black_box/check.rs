@@ -122,7 +122,7 @@ fn before_an_installation() {
     assert_eq!((output.status.code(), messages), (Some(0), needs.iter().map(String::as_str).collect()), "{report}");
 
     node(&server, "n1", "amd64");
-    assert_check(&server, "platform", "pass", "all 1 nodes run on linux/amd64");
+    assert_check(&server, "platform", "pass", "the only node runs on linux/amd64");
     node(&server, "n2", "arm64");
     assert_check(&server, "platform", "warn", "n2 (linux/arm64)");
 
@@ -366,7 +366,7 @@ fn an_installed_mesh() {
     mesh.assert("roles", "pass", "all 3 pods are ready");
     parts::what_runs(&mesh);
     parts::the_way_of_requests(&mesh);
-    mesh.assert("proxy-nodes", "pass", "all 1 nodes");
+    mesh.assert("proxy-nodes", "pass", "ready on the only node");
     mesh.assert("node-local-stub", "pass", "does not run");
     mesh.assert("bypass", "pass", "names lead to the mesh");
     mesh.assert("mesh-dns", "pass", "over UDP and TCP");
@@ -377,7 +377,7 @@ fn an_installed_mesh() {
     mesh.assert("corefile", "warn", "no plugin reload");
     mesh.corefile(&corefile_with(""));
     mesh.assert("corefile", "pass", "is understood");
-    mesh.assert("dns-provider", "pass", "CoreDNS, 1 pods, reads ConfigMap kube-system/coredns, key Corefile");
+    mesh.assert("dns-provider", "pass", "CoreDNS, 1 pod, reads ConfigMap kube-system/coredns, key Corefile");
     mesh.assert("node-local", "pass", "does not run");
     mesh.assert("stanza", "fail", "nothing leads to the mesh");
     mesh.assert("coredns-query", "fail", "coredns-1 (");
@@ -391,10 +391,17 @@ fn an_installed_mesh() {
         "warn",
         "may not connect to the pods of Service shop/web (NetworkPolicy by-caller)",
     );
-    let mut print = mesh.server.namespace().command(env!("CARGO_BIN_EXE_maesh"));
-    print.args(["print", "network-policy", "shop", "--kubeconfig"]).arg(mesh.server.kubeconfig());
-    let printed = print.output().unwrap();
+    let print = |more: &[&str]| {
+        let mut print = mesh.server.namespace().command(env!("CARGO_BIN_EXE_maesh"));
+        print.args(["print", "network-policy", "shop", "--kubeconfig"]).arg(mesh.server.kubeconfig()).args(more);
+        print.output().unwrap()
+    };
+    let printed = print(&[]);
     assert!(printed.status.success(), "{}", String::from_utf8_lossy(&printed.stderr));
+    let not_there = print(&["--service", "web", "--service", "absent"]);
+    let said = String::from_utf8_lossy(&not_there.stderr);
+    assert!(said.contains("no Service absent exists in namespace shop"), "{said}");
+    assert_eq!((not_there.status.code(), not_there.stdout), (Some(1), printed.stdout.clone()));
     mesh.server.apply(&String::from_utf8(printed.stdout).unwrap()).unwrap();
     mesh.assert(
         "network-policies",
@@ -413,7 +420,7 @@ fn an_installed_mesh() {
     mesh.assert("stanza", "fail", "leads elsewhere");
     mesh.corefile(&with_stanza(MESH_DNS));
     mesh.assert("stanza", "pass", "leads the mesh's zones to 10.96.0.53");
-    mesh.await_check("coredns-query", "pass", "answer ns.dns.maesh");
+    mesh.await_check("coredns-query", "pass", "answers ns.dns.maesh");
     mesh.assert("zone", "fail", "already answers the zone maesh");
     let all = check(&mesh.server, &[]);
     let bad: Vec<_> = all.checks.values().filter(|check| check["result"] == "fail").collect();
@@ -434,7 +441,7 @@ fn an_installed_mesh() {
 
     // A node without a proxy, a pod that is not ready, a cache on the nodes.
     mesh.server.apply("apiVersion: v1\nkind: Node\nmetadata: {name: n2}\n").unwrap();
-    mesh.assert("proxy-nodes", "warn", "1 nodes have no ready proxy, and use those of others: n2");
+    mesh.assert("proxy-nodes", "warn", "1 node has no ready proxy, and uses those of others: n2");
     tell_status(&mesh.server, "maesh", "proxy-1", "10.89.1.1", false);
     mesh.assert("proxy-nodes", "fail", "no node has a ready proxy");
     mesh.assert("roles", "fail", "no proxy is ready (proxy-1)");

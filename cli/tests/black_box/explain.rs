@@ -98,6 +98,30 @@ fn a_dev_explains_names_that_work_and_names_that_do_not() {
     }
 }
 
+#[test]
+fn bad_values_of_objects_of_the_service_are_named_and_no_others() {
+    let web = Backend::http("web");
+    let folder = tempfile::tempdir().unwrap();
+    let bad = "- addresses: [bad]\n- addresses: [127.0.0.8]\n  conditions: {ready: \"true\"}\n";
+    let slice = slices("shop", "w2", &[web.address]).replace("endpoints:\n", &format!("endpoints:\n{bad}"));
+    save(folder.path(), "w2.yaml", &(service("shop", "w2", 8080, "") + &slice));
+    let other = service("shop", "other", 8081, "").replace("10.96.0.77", "10.96.0.78");
+    save(folder.path(), "other.yaml", &(other + &slices("shop", "other", &[web.address])));
+    let gone = service("shop", "gone", 8082, "").replace("ports:\n  - name: main\n    port: 8082\n", "ports: 5\n");
+    save(folder.path(), "gone.yaml", &gone);
+    let dev = Dev::start(folder.path());
+    let slice = ["endpoints[0].addresses", "endpoints[1].conditions.ready"];
+    for (name, says, not) in [
+        ("w2.shop.maesh", &slice[..], &["nothing is wrong", "shop/gone"][..]),
+        ("other.shop.maesh", &["nothing is wrong"], &["EndpointSlice", "shop/gone"]),
+        ("gone.shop.maesh", &["Service shop/gone: spec.ports is 5"], &["EndpointSlice"]),
+    ] {
+        let (_, text) = explain(&dev, &[name]);
+        assert!(says.iter().all(|part| text.contains(part)), "{name}: not all of {says:?} in\n{text}");
+        assert!(!not.iter().any(|part| text.contains(part)), "{name}: one of {not:?} in\n{text}");
+    }
+}
+
 /// Every policy by annotation, in the words in which it can be written.
 const POLICIES: [(&str, &str); 21] = [
     ("retry-attempts", "3"),

@@ -2,6 +2,8 @@
 //!
 //! Read from what the compiler keeps, by the functions that compile. It changes nothing.
 
+mod concerns;
+
 use std::{net::IpAddr, sync::Arc};
 
 use ipnet::IpNet;
@@ -66,7 +68,7 @@ pub struct Explanation {
     pub caller_unknown: Option<String>,
     /// Proxies that are connected, 100 at most.
     pub proxies: Vec<ProxySeen>,
-    /// What is wrong with the Service, its Namespace, its slices, and with what delivers them.
+    /// What is wrong with the Service, with the objects that decide about requests to it, and with what delivers them.
     pub findings: Vec<Finding>,
 }
 
@@ -204,7 +206,7 @@ impl Compiler {
             Ok(name) => self.explain_service(&name, &mut explanation),
             Err(why) => {
                 explanation.not_meshed = Some(why);
-                explanation.findings = self.findings(["source".to_owned()]);
+                explanation.findings = findings(&self.concerning_unknown(&question.name));
             }
         }
         if explanation.meshed.is_none()
@@ -233,11 +235,6 @@ impl Compiler {
     fn explain_service(&self, name: &ServiceName, explanation: &mut Explanation) {
         explanation.service = Some(name.to_string());
         explanation.name = self.config.zones.first().map(|zone| name.in_zone(zone));
-        let place = |what: &str| format!("{what}/{name}");
-        let slices = self.index.slices_of(name);
-        let slices = slices.map(|slice| format!("slice/{}/{}", slice.meta.namespace, slice.meta.name));
-        let places = [place("service"), place("place"), place("bind"), format!("namespace/{}", name.namespace)];
-        let mut places: Vec<String> = places.into_iter().chain(slices).collect();
         match self.plans.get(name) {
             Some(plan) => {
                 explanation.meshed = Some(self.meshed(plan));
@@ -246,10 +243,9 @@ impl Compiler {
             None => {
                 explanation.unknown = (!self.index.services.contains_key(name)).then(|| name.clone());
                 explanation.not_meshed = Some(self.why_not(name));
-                places.push("source".to_owned());
             }
         }
-        explanation.findings = self.findings(places);
+        explanation.findings = findings(&self.concerning(name));
     }
 
     fn meshed(&self, plan: &Plan) -> Meshed {
@@ -302,12 +298,6 @@ impl Compiler {
     fn pod_at(&self, address: IpAddr) -> Option<String> {
         let workload = workload::of_address(&View::new(&self.index), address)?;
         Some(format!("{}/{}", workload.namespace?, workload.name))
-    }
-
-    /// What is wrong at these places.
-    fn findings(&self, places: impl IntoIterator<Item = String>) -> Vec<Finding> {
-        let found = places.into_iter().flat_map(|place| self.out.diagnostics_at(&place).to_vec());
-        found.take(MOST_FINDINGS).map(|found| Finding::of(&found)).collect()
     }
 
     /// The Service that `text` means, or why it means none.
@@ -456,6 +446,11 @@ pub fn unknown(name: &ServiceName, here: &[Arc<str>], elsewhere: Option<&Service
 
 fn pod_name(namespace: Option<Arc<str>>, name: &str) -> String {
     format!("{}/{name}", namespace.as_deref().unwrap_or_default())
+}
+
+/// The first of these, as they are sent.
+fn findings(found: &[Diagnostic]) -> Vec<Finding> {
+    found.iter().take(MOST_FINDINGS).map(Finding::of).collect()
 }
 
 impl Finding {

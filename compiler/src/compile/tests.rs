@@ -6,6 +6,7 @@ mod access;
 mod addresses;
 mod bounds;
 mod cluster;
+mod concerns;
 mod endpoints;
 mod names;
 mod policies;

@@ -166,10 +166,12 @@ impl BadValues {
     pub(super) fn into_named(self) -> Vec<BadField> {
         let mut named = self.named;
         if self.more > 0 {
-            let problem = format!("and {} more fields of this object have bad values", self.more);
+            let (problem, instead) = match self.more {
+                1 => ("and 1 more field of this object has a bad value".to_owned(), "it is left out"),
+                more => (format!("and {more} more fields of this object have bad values"), "they are left out"),
+            };
             let fix = "Correct those that are named first.".into();
-            let more = BadField { fix, ..BadField::new("…", problem) };
-            named.push(more.instead("they are left out", "nothing"));
+            named.push(BadField { fix, ..BadField::new("…", problem) }.instead(instead, "nothing"));
         }
         named
     }
@@ -446,6 +448,15 @@ mod tests {
         let first =
             "endpoints[0].addresses[0] is \"x\", not an IP address; the endpoint is left out. Correct the field.";
         assert_eq!(bad[0].to_string(), first);
+        for (count, says) in [
+            (1000, "and 990 more fields of this object have bad values; they are left out."),
+            (MOST_NAMED + 1, "and 1 more field of this object has a bad value; it is left out."),
+        ] {
+            let mut values = BadValues::default();
+            (0..count).for_each(|_| values.push(BadField::new("a", "is bad")));
+            let named = values.into_named();
+            assert!(named[MOST_NAMED].to_string().contains(says), "{}", named[MOST_NAMED]);
+        }
         assert!(bad[MOST_NAMED].to_string().contains("991 more"), "{}", bad[MOST_NAMED]);
     }
 }

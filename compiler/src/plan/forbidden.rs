@@ -25,7 +25,9 @@ use crate::{
 /// Why an address is left out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Why {
-    /// No pod is there, or the mesh itself: what it is an address of.
+    /// No pod can be there: it is an address of this class, such as `link-local`.
+    OfClass(&'static str),
+    /// The mesh itself is there, or the settings deny it: what address it is.
     Undialable(&'static str),
     /// A pod of another namespace has it.
     Foreign {
@@ -39,6 +41,10 @@ pub(crate) enum Why {
 impl fmt::Display for Why {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::OfClass(class) => {
+                let article = if class.starts_with('u') { "an" } else { "a" };
+                write!(f, "{article} {class} address; left out. Give the addresses of pods.")
+            }
             Self::Undialable(what) => write!(f, "an address {what}; left out. Give the addresses of pods."),
             Self::Foreign { owner, service } => write!(
                 f,
@@ -83,7 +89,7 @@ impl Forbidden {
             return Some(Why::Undialable("of this maesh dev itself"));
         }
         if let Some(class) = undialable(address, self.loopback) {
-            return Some(Why::Undialable(class));
+            return Some(Why::OfClass(class));
         }
         view.note(Fact::mesh_address(address));
         if self.mesh.contains(&address) || self.range.is_some_and(|range| range.contains(&address)) {

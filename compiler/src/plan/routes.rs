@@ -147,9 +147,12 @@ impl PolicyReader<'_, '_> {
             self.say_of_line(written, text, &target.to_string(), "nothing");
         }
         if let Some(more) = missing.len().checked_sub(SAID).filter(|more| *more > 0) {
+            let (targets, their, create) = match more {
+                1 => ("1 more target does not exist".to_owned(), "its", "Create it, or correct the line."),
+                _ => (format!("{more} more targets do not exist"), "their", "Create them, or correct the lines."),
+            };
             let text = format!(
-                "annotation {}: {more} more targets do not exist; their share of the requests is answered 500 `bad_backend`. \
-                 Create them, or correct the lines.",
+                "annotation {}: {targets}; {their} share of the requests is answered 500 `bad_backend`. {create}",
                 written.key
             );
             self.say_of_line(written, text, "", "nothing");

@@ -126,6 +126,7 @@ impl Publication {
         let service = step.view.service(name)?;
         let others = match failed.len() {
             0 => String::new(),
+            1 => " (and 1 other)".to_owned(),
             others => format!(" (and {others} others)"),
         };
         let plain = "Until then, the Service's name answers its plain address.";

@@ -176,7 +176,9 @@ impl WatchState {
         let named = self.problem.iter().chain(self.bad.values().take(MOST_NAMED).flat_map(|wrong| &wrong.found));
         let mut all: Vec<_> = named.cloned().collect();
         if let Some(more) = self.bad.len().checked_sub(MOST_NAMED).filter(|more| *more > 0) {
-            let text = format!("{more} more have bad values, which are left out. Correct those that are named first.");
+            let have = if more == 1 { "has" } else { "have" };
+            let text =
+                format!("{more} more {have} bad values, which are left out. Correct those that are named first.");
             all.push(Diagnostic::error(Reason::InvalidObject, ObjectRef::new(kind.as_str(), "", "*"), text));
         }
         all

@@ -50,7 +50,7 @@ pub(super) fn what_runs(mesh: &Installed) {
     kubectl(server, &["delete", "node", "n9"]);
     kubectl(server, &["-n", "maesh", "delete", "deployment", "maesh-dns"]);
     mesh.assert("leader", "skip", "--read-only");
-    mesh.assert("watches", "pass", "1 controllers see every kind");
+    mesh.assert("watches", "pass", "1 controller sees every kind");
     mesh.assert("permissions", "fail", "ServiceAccount maesh/default may not list namespaces, watch namespaces");
     let binding = "apiVersion: rbac.authorization.k8s.io/v1\nkind: ClusterRoleBinding\nmetadata: {name: controllers}\nroleRef: \
                    {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: cluster-admin}\nsubjects:\n- {kind: \
@@ -70,7 +70,7 @@ pub(super) fn the_way_of_requests(mesh: &Installed) {
                main, port: 8088}]}\n";
     server.apply(web).unwrap();
     mesh.await_check("proxy-request", "pass", "1 proxies answer a request");
-    mesh.await_check("same-node", "pass", "callers on each of 1 nodes get the proxy of their node");
+    mesh.await_check("same-node", "pass", "callers on the only node get its proxy");
     mesh.assert("endpoints", "warn", "1 of 1 Services of the mesh have no endpoint that is ready: way/web");
     let slice = "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: web-1, namespace: way, labels: \
                  {kubernetes.io/service-name: web}}\naddressType: IPv4\nendpoints: [{addresses: [10.89.7.1]}]\nports: [{name: \
@@ -78,7 +78,7 @@ pub(super) fn the_way_of_requests(mesh: &Installed) {
     server.apply(slice).unwrap();
     mesh.assert("endpoints", "pass", "all 1 Services");
     kubectl(server, &["-n", "way", "annotate", "service", "web", "maesh.containo.us/traffic-type=pigeon"]);
-    mesh.await_check("objects", "warn", "1 findings in 1 objects: Service way/web.");
+    mesh.await_check("objects", "warn", "1 finding in 1 object: Service way/web.");
     mesh.assert("access-sources", "pass", "no addresses stand for ServiceAccounts");
     let source = "apiVersion: v1\nkind: Pod\nmetadata: {name: source, namespace: maesh, labels: {app.kubernetes.io/name: maesh}}\n\
                   spec: {nodeName: n1, containers: [{name: c, image: c, args: [--acl-source=10.89.2.0/24=ingress/nginx]}]}\n";

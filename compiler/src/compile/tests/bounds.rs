@@ -45,8 +45,11 @@ fn addresses_that_are_no_endpoint_are_left_out() {
         assert_eq!(told(&compiled(config, &with_addresses(addresses))), want, "{case}");
     }
     let output = compiled(dev(), &with_addresses(&["0.0.0.0", "::", "127.0.0.1"]));
-    let message = "EndpointSlice shop/web-1: the first of 2 endpoints that proxies must not dial is 0.0.0.0, an address \
-                   unspecified; left out.";
+    let message = "EndpointSlice shop/web-1: the first of 2 endpoints that proxies must not dial is 0.0.0.0, an \
+                   unspecified address; left out.";
+    assert!(output.found[0].message.starts_with(message), "{}", output.found[0].message);
+    let output = compiled(dev(), &with_addresses(&["169.254.1.1"]));
+    let message = "EndpointSlice shop/web-1: the endpoint that proxies must not dial is 169.254.1.1, a link-local address; left out.";
     assert!(output.found[0].message.starts_with(message), "{}", output.found[0].message);
     let unmeshed = with_addresses(&["127.0.0.1"]).replace("shop", "kube-system");
     assert_eq!(told(&compiled(Config::default(), &unmeshed)), "", "what the mesh does not dial is not its concern");

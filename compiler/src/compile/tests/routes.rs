@@ -198,3 +198,15 @@ fn a_list_of_routes_ends_at_a_size() {
     let rest = compiler.routes(&names[2..]);
     assert_eq!((rest.routes.len(), rest.next), (500, None));
 }
+
+#[test]
+fn targets_that_do_not_exist_are_counted() {
+    for (missing, says) in [
+        (11, "1 more target does not exist; its share of the requests is answered 500 `bad_backend`. Create it, or"),
+        (12, "2 more targets do not exist; their share of the requests is answered 500 `bad_backend`. Create them, or"),
+    ] {
+        let lines: Vec<_> = (0..missing).map(|number| format!("Path(`/{number}`) => absent-{number}")).collect();
+        let output = compiled(dev(), &routed("web", 1, &lines.join("\n"), HTTP));
+        assert!(output.found.iter().any(|found| found.message.contains(says)), "{:#?}", output.found);
+    }
+}

@@ -264,9 +264,12 @@ impl ManifestFile {
             // On purpose, as when a document is taken out of a file: an accident leaves no comments behind.
             let held = self.said.objects.len();
             if held > 0 {
-                let text = format!(
-                    "holds only comments; the {held} objects that it held are removed. Write them again, or delete the file."
-                );
+                let (removed, them) = match held {
+                    1 => ("object that it held is".to_owned(), "it"),
+                    held => (format!("{held} objects that it held are"), "them"),
+                };
+                let text =
+                    format!("holds only comments; the {removed} removed. Write {them} again, or delete the file.");
                 let only = Diagnostic::warning(Reason::OnlyComments, ObjectRef::file(&self.name), text);
                 parsed.problems.push(only.using("nothing").file(&self.name));
             }
