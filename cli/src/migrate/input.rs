@@ -35,6 +35,8 @@ pub struct Input {
     pub objects: Vec<Object>,
     /// Objects that are there and cannot be used.
     pub refused: Vec<Finding>,
+    /// Values of the objects that are not used as they are written.
+    pub unused: Vec<Diagnostic>,
     /// What was skipped, or read in another way than it is written.
     pub warnings: Vec<String>,
 }
@@ -42,6 +44,7 @@ pub struct Input {
 impl Input {
     fn note(&mut self, found: &Diagnostic) {
         match found.severity {
+            Severity::Warning if is_unused_value(found) => self.unused.push(in_namespace(found.clone())),
             Severity::Warning => self.warnings.push(found.message.to_string()),
             Severity::Error => {
                 let what = found.field.as_deref().unwrap_or_default();
@@ -49,6 +52,20 @@ impl Input {
             }
         }
     }
+}
+
+/// Whether an object that is looked at means less than what is written. What is said of metadata is how it has to be written.
+fn is_unused_value(found: &Diagnostic) -> bool {
+    let is_looked_at = KINDS.iter().any(|kind| kind.as_str() == &*found.object.kind);
+    is_looked_at && found.field.as_deref().is_some_and(|field| !field.starts_with("metadata."))
+}
+
+/// The object by its whole name: a file may leave the namespace out.
+fn in_namespace(mut found: Diagnostic) -> Diagnostic {
+    if found.object.namespace.is_none() && &*found.object.kind != ObjectKind::Namespace.as_str() {
+        found.object.namespace = Some("default".into());
+    }
+    found
 }
 
 /// Reads files and folders.
