@@ -196,7 +196,7 @@ impl OfService<'_> {
         let last = name.rsplit('.').next().unwrap_or(name);
         let next = match did_you_mean(last, NAMES) {
             Some(meant) => format!("did you mean {PREFIX}{meant}? If not: {}", self.remove(key)),
-            None => self.remove(key),
+            None => format!("remove it: {}", self.remove(key)),
         };
         self.say(key, Verdict::NotNeeded, "neither Traefik Mesh nor this mesh reads it").next(next)
     }

@@ -11,7 +11,7 @@ use maesh_compiler::{
 use maesh_controller::source::manifests::{Manifests, STANDARD_INPUT};
 use serde_json::Value;
 
-use super::outcome::{Finding, Verdict};
+use super::outcome::{Finding, Verdict, own_text};
 use crate::{
     args::MigrateArgs,
     check::items,
@@ -63,7 +63,9 @@ fn is_unused_value(found: &Diagnostic) -> bool {
 /// The object by its whole name: a file may leave the namespace out.
 fn in_namespace(mut found: Diagnostic) -> Diagnostic {
     if found.object.namespace.is_none() && &*found.object.kind != ObjectKind::Namespace.as_str() {
+        let text = own_text(&found).to_owned();
         found.object.namespace = Some("default".into());
+        found.message = format!("{}: {text}", found.object).into();
     }
     found
 }

@@ -24,7 +24,7 @@ use maesh_config::{
 
 use super::{
     annotations,
-    outcome::{Finding, Migration, Verdict, annotation_at, own_text},
+    outcome::{Finding, Migration, Verdict, annotation_at},
     patch::ServicePatch,
     targets,
 };
@@ -171,7 +171,7 @@ impl<'a> Translator<'a> {
             let name = ServiceName::new(namespace, found.object.name.clone());
             let was = self.patches.get_mut(&name).and_then(|patch| patch.take(key));
             match was {
-                Some(_) => drop(refused.insert((name, key.to_owned()), own_text(found))),
+                Some(_) => drop(refused.insert((name, key.to_owned()), Finding::not_used(found))),
                 None => self.is_not_used(found, key),
             }
         }
@@ -211,20 +211,17 @@ impl<'a> Translator<'a> {
             }
         }
         for (name, key) in refused {
-            self.take_back(
-                &name,
-                &key,
-                "it is too long for a command, or has characters that cannot be seen, so it is not printed",
-            );
+            let why = "it is too long for a command, or has characters that cannot be seen, so it is not printed";
+            let object = ObjectRef::new("Service", &name.namespace, &name.name);
+            self.take_back(&name, &key, Finding::new(object, &*key, Verdict::NotKept, why));
         }
     }
 
-    fn take_back(&mut self, name: &ServiceName, key: &str, why: &str) {
+    fn take_back(&mut self, name: &ServiceName, key: &str, why: Finding) {
         if key.rsplit('.').next() != Some("routes") && !key.ends_with("/routes") {
-            let object = ObjectRef::new("Service", &name.namespace, &name.name);
             let old = key.replacen(PREFIX, OLD_PREFIX, 1);
-            self.findings.retain(|finding| finding.object != object || finding.what != old);
-            self.findings.push(Finding::new(object, old, Verdict::NotKept, why));
+            self.findings.retain(|finding| finding.object != why.object || finding.what != old);
+            self.findings.push(Finding { what: old, ..why });
             return;
         }
         // The routes of all ports or none: the splits stay in force for all of them.

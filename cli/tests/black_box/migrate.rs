@@ -184,7 +184,8 @@ fn a_split_that_is_not_read_in_full_is_not_translated() {
         ),
     ] {
         let services = service("web", "") + &service("v1", "") + &service("v2", "");
-        let objects = services + &all + group + &split("s", spec);
+        // Without a namespace: the one is meant that kubectl takes.
+        let objects = (services + &all + group + &split("s", spec)).replace(", namespace: shop", "");
         let output = migrate(&objects, &["-o", "json"]);
         assert_eq!(output.status.code(), Some(3), "{case}");
         let json: Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -405,7 +406,9 @@ fn a_cluster_gets_annotations_and_nothing_else_changes() {
     }
 
     // Once more: there is nothing to do. Run once more: it changes nothing.
-    assert!(printed(&shop.maesh(&["-n", "shop", "-o", "yaml"])).is_empty());
+    let again = shop.maesh(&["-n", "shop", "-o", "yaml"]);
+    assert!(printed(&again).is_empty() && again.status.success(), "{}", text(&again.stderr));
+    assert!(text(&again.stderr).contains("#   not needed      the annotation routes of Service web says the same"));
     assert!(shop.run(&first, folder.path()).status.success());
     assert_eq!(shop.web()["metadata"]["resourceVersion"], after["metadata"]["resourceVersion"]);
 
