@@ -3,13 +3,12 @@ use serde_json::{Value, json};
 
 use super::*;
 
+/// An annotation, its verdict, why, and the next step.
+type Said = (String, Verdict, String, Option<String>);
+
 /// What becomes of annotations, with O standing for the prefix of Traefik Mesh and N for ours: what is added, and for each
-/// annotation that is said anything of, its verdict and a part of why.
-fn of(
-    annotations: &Value,
-    ports: &Value,
-    default: Protocol,
-) -> (Vec<String>, Vec<(String, Verdict, String, Option<String>)>) {
+/// annotation of which anything is said, what that is.
+fn of(annotations: &Value, ports: &Value, default: Protocol) -> (Vec<String>, Vec<Said>) {
     let long = |key: &str| key.replace("O/", OLD_PREFIX).replace("N/", PREFIX);
     let short = |key: &str| key.replace(OLD_PREFIX, "O/").replace(PREFIX, "N/");
     let all = annotations.as_object().expect("a map").iter();

@@ -6,7 +6,7 @@ use std::{
 };
 
 use maesh_compiler::{
-    diagnostic::{Diagnostic, ObjectRef},
+    diagnostic::{Diagnostic, ObjectRef, Reason},
     kinds::{Object, PREFIX, Service, TrafficSplit},
 };
 use maesh_config::ServiceName;
@@ -28,7 +28,7 @@ impl<'a> Translator<'a> {
                 self.findings.extend(splits.iter().map(|split| not_needed(split, service)));
                 continue;
             }
-            for split in &splits {
+            for split in splits.iter().filter(|split| !is_idle(split, &compiled)) {
                 self.findings.extend(self.differs(split, &in_cycles));
             }
             let (bad, good): (Vec<&TrafficSplit>, Vec<&TrafficSplit>) =
@@ -193,6 +193,12 @@ impl<'a> Translator<'a> {
             left = next;
         }
     }
+}
+
+/// Whether the mesh does not use it, so that there is nothing to compare.
+fn is_idle(split: &TrafficSplit, compiled: &Compiled) -> bool {
+    let says_so = |found: &Diagnostic| matches!(found.reason, Reason::SplitNotUsed | Reason::Shadowed);
+    compiled.found.iter().any(|found| found.object == about(split) && says_so(found))
 }
 
 /// Whether no backend of it gets anything.

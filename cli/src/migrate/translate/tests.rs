@@ -94,6 +94,11 @@ fn what_becomes_of_a_split() {
             &[(Translated, ""), (NotKept, "so Traefik Mesh did not apply it")],
         ),
         (
+            "a circle with a missing group",
+            services() + &split("s", "service: web, matches: [{name: g}], backends: [{service: web, weight: 1}]"),
+            &[(NotKept, "HTTPRouteGroup shop/g does not exist; the split is not used")],
+        ),
+        (
             "into a circle",
             services() + &split("s", BOTH) + &into,
             &[(Translated, ""), (NotKept, "so Traefik Mesh did not apply it")],
