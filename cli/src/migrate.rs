@@ -32,11 +32,11 @@ pub async fn run(args: MigrateArgs) -> anyhow::Result<ExitCode> {
     if let Some(file) = &args.values {
         return values::run(file, args.output);
     }
-    let Input { objects, refused, warnings } = match args.paths.is_empty() {
+    let Input { objects, refused, unused, warnings } = match args.paths.is_empty() {
         true => input::of_cluster(&args).await?,
         false => input::of_files(args.paths.clone()).await?,
     };
-    let mut migration = translate::translate(&objects, args.default_mode.into());
+    let mut migration = translate::translate(&objects, &unused, args.default_mode.into());
     migration.findings.extend(refused);
     if let Some(namespace) = &args.namespace {
         migration.keep_only(namespace);

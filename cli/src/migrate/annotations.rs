@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use maesh_compiler::{
-    diagnostic::{ObjectRef, shortened},
+    diagnostic::{ObjectRef, did_you_mean, shortened},
     kinds::{Annotations, Meta, OLD_PREFIX, PREFIX, Service, Transport},
     plan::annotations,
 };
@@ -18,13 +18,15 @@ use maesh_config::{
 use super::outcome::{Finding, Verdict};
 
 /// The annotations that Traefik Mesh read.
-const NAMES: [&str; 6] = [TYPE, SCHEME, ATTEMPTS, BREAKER, AVERAGE, BURST];
+pub const NAMES: [&str; 6] = [TYPE, SCHEME, ATTEMPTS, BREAKER, AVERAGE, BURST];
 const TYPE: &str = "traffic-type";
 const SCHEME: &str = "scheme";
 const ATTEMPTS: &str = "retry-attempts";
 const BREAKER: &str = "circuit-breaker-expression";
 const AVERAGE: &str = "ratelimit-average";
 const BURST: &str = "ratelimit-burst";
+/// Largest rate limit.
+const MOST_REQUESTS: i64 = 1_000_000_000;
 
 /// Those that decide about requests to the Service that was called, so that as those of a backend they have no effect here.
 pub const OF_CALLED: [&str; 3] = [ATTEMPTS, AVERAGE, BURST];
@@ -87,16 +89,21 @@ pub fn of_service(service: &Service, default: Protocol) -> Translated {
 /// Names the annotations of a Namespace that Traefik Mesh did not read.
 pub fn of_namespace(meta: &Meta, annotations: &Annotations) -> Vec<Finding> {
     let object = ObjectRef::new("Namespace", "", &meta.name);
-    let old = annotations.iter().filter_map(|(key, _)| Some((&**key, key.strip_prefix(OLD_PREFIX)?)));
-    let found = old.map(|(key, name)| {
+    let found = annotations.iter().filter_map(|(key, _)| {
+        let old = key.strip_prefix(OLD_PREFIX);
+        let name = old.or_else(|| key.strip_prefix(PREFIX))?;
         let is_read = annotations::all().any(|about| about.name == name && about.on_namespace);
-        match is_read {
-            true => {
+        match (is_read, old) {
+            (true, Some(_)) => {
                 let why = "Traefik Mesh did not read annotations of Namespaces; here it is the default of its Services";
                 let next = format!("kubectl annotate namespace {} {key}-", meta.name);
-                Finding::new(object.clone(), key, Verdict::NotKept, why).next(next)
+                Some(Finding::new(object.clone(), &**key, Verdict::NotKept, why).next(next))
             }
-            false => Finding::new(object.clone(), key, Verdict::NotNeeded, "it had no effect, and has none here"),
+            (true, None) => None,
+            (false, _) => {
+                let why = "it had no effect, and has none here";
+                Some(Finding::new(object.clone(), &**key, Verdict::NotNeeded, why))
+            }
         }
     });
     found.collect()
@@ -160,7 +167,10 @@ impl OfService<'_> {
     /// An annotation with the prefix that Maesh had, and that this mesh has.
     fn present(&self, key: &str, name: &str, text: &str) -> Option<Finding> {
         let is_hidden = self.get(&format!("{OLD_PREFIX}{name}")).is_some();
-        if !NAMES.contains(&name) || is_hidden {
+        if !NAMES.contains(&name) {
+            return (!is_known(name)).then(|| self.unknown(key, name));
+        }
+        if is_hidden {
             return None;
         }
         let meant = self.meant(name, text);
@@ -168,8 +178,8 @@ impl OfService<'_> {
             Some(value) if meant.verdict == Verdict::Translated && value == text.trim() => {
                 self.say(key, Verdict::Kept, "it means the same")
             }
-            Some(value) if meant.verdict == Verdict::Translated => {
-                let why = format!("{:?} is not read here", shortened(text));
+            Some(value) if value != text.trim() => {
+                let why = format!("{:?} is not read here: {}", shortened(text), self.without(name));
                 self.say(key, Verdict::NotKept, why).next(format!("write {value:?}"))
             }
             _ => self.say(key, meant.verdict, meant.why),
@@ -179,13 +189,26 @@ impl OfService<'_> {
 
     /// A name that Traefik Mesh did not know.
     fn unknown(&self, key: &str, name: &str) -> Finding {
-        let name = name.rsplit('.').next().unwrap_or(name);
-        match annotations::all().any(|about| about.name == name) {
-            true => {
-                let why = "Traefik Mesh did not read it, and this mesh does";
-                self.say(key, Verdict::NotKept, why).next(format!("if it is not meant: {}", self.remove(key)))
-            }
-            false => self.say(key, Verdict::NotNeeded, "neither Traefik Mesh nor this mesh reads it"),
+        if is_known(name) {
+            let why = "Traefik Mesh did not read it, and this mesh does";
+            return self.say(key, Verdict::NotKept, why).next(format!("if it is not meant: {}", self.remove(key)));
+        }
+        let last = name.rsplit('.').next().unwrap_or(name);
+        let next = match did_you_mean(last, NAMES) {
+            Some(meant) => format!("did you mean {PREFIX}{meant}? If not: {}", self.remove(key)),
+            None => format!("remove it: {}", self.remove(key)),
+        };
+        self.say(key, Verdict::NotNeeded, "neither Traefik Mesh nor this mesh reads it").next(next)
+    }
+
+    /// What this mesh does where the annotation is not there, or its value cannot be read.
+    fn without(&self, name: &str) -> &'static str {
+        let has_average = || self.taken(AVERAGE).is_some_and(is_limit);
+        match name {
+            ATTEMPTS => "this mesh tries each request once",
+            BURST if has_average() => "this mesh takes ratelimit-average for it",
+            AVERAGE | BURST => "this mesh uses no limit",
+            _ => "this mesh ignores it",
         }
     }
 
@@ -272,6 +295,16 @@ impl OfService<'_> {
     /// Average and burst limit together alone.
     fn rate_limit(&self, name: &str, text: &str) -> Meant {
         match (self.taken(AVERAGE), self.taken(BURST)) {
+            (Some(_), None) if !is_limit(text) => {
+                let why = format!(
+                    "{:?} is not a whole number from 1 to {MOST_REQUESTS}: {}; without {BURST} Traefik Mesh did not limit either",
+                    shortened(text),
+                    self.without(name)
+                );
+                Meant::not_kept(why).next(format!(
+                    "remove it, or correct it to a number from 1 to {MOST_REQUESTS} and add {PREFIX}{BURST}"
+                ))
+            }
             (Some(_), None) => {
                 let why = format!(
                     "without {BURST} Traefik Mesh did not limit; this mesh lets {} requests a second pass",
@@ -281,13 +314,14 @@ impl OfService<'_> {
             }
             (None, Some(_)) => Meant::not_needed("without ratelimit-average neither limits"),
             _ => match whole_number(text) {
-                Some(number @ 1..=1_000_000_000) => Meant::same(number.to_string()),
+                Some(number @ 1..=MOST_REQUESTS) => Meant::same(number.to_string()),
                 _ => {
                     let why = format!(
-                        "{name} is {:?}, for which Traefik Mesh refused the Service; this mesh ignores it",
-                        shortened(text)
+                        "{name} is {:?}, for which Traefik Mesh refused the Service; {}",
+                        shortened(text),
+                        self.without(name)
                     );
-                    Meant::not_kept(why).next("correct it to a number from 1 to 1000000000")
+                    Meant::not_kept(why).next(format!("correct it to a number from 1 to {MOST_REQUESTS}"))
                 }
             },
         }
@@ -297,9 +331,9 @@ impl OfService<'_> {
 fn attempts(text: &str) -> Meant {
     match whole_number(text) {
         Some(number) if (1..=i64::from(MOST_ATTEMPTS)).contains(&number) => Meant::same(number.to_string()),
-        Some(number) if number > 0 => {
-            Meant::same(MOST_ATTEMPTS.to_string()).but(format!("a request is tried {MOST_ATTEMPTS} times at most"))
-        }
+        Some(number) if number > 0 => Meant::same(MOST_ATTEMPTS.to_string())
+            .but(format!("a request is tried {MOST_ATTEMPTS} times at most"))
+            .next("add it as it is printed if that is enough"),
         _ => {
             let why = format!("{:?} made Traefik Mesh refuse all requests; this mesh tries each once", shortened(text));
             Meant::not_kept(why).next(format!("correct it to a number from 1 to {MOST_ATTEMPTS}, or remove it"))
@@ -313,6 +347,18 @@ fn breaker(text: &str) -> Meant {
         Err(bad) => Meant::not_kept(format!("it cannot be read ({bad}), so there is no circuit breaker"))
             .next("correct the expression (docs/tasks/circuit-breakers.md)"),
     }
+}
+
+/// Whether this mesh reads a limit in it.
+fn is_limit(text: &str) -> bool {
+    let text = text.trim();
+    !text.starts_with('+') && whole_number(text).is_some_and(|number| (1..=MOST_REQUESTS).contains(&number))
+}
+
+/// Whether this mesh has an annotation of this name, which may begin with a port.
+fn is_known(name: &str) -> bool {
+    let name = name.rsplit('.').next().unwrap_or(name);
+    annotations::all().any(|about| about.name == name)
 }
 
 /// A number as Go's `Atoi` reads it, which takes a `+`.

@@ -11,7 +11,7 @@ use maesh_compiler::{
 use maesh_controller::source::manifests::{Manifests, STANDARD_INPUT};
 use serde_json::Value;
 
-use super::outcome::{Finding, Verdict};
+use super::outcome::{Finding, own_text};
 use crate::{
     args::MigrateArgs,
     check::items,
@@ -35,6 +35,8 @@ pub struct Input {
     pub objects: Vec<Object>,
     /// Objects that are there and cannot be used.
     pub refused: Vec<Finding>,
+    /// Values of the objects that are not used as they are written.
+    pub unused: Vec<Diagnostic>,
     /// What was skipped, or read in another way than it is written.
     pub warnings: Vec<String>,
 }
@@ -42,13 +44,31 @@ pub struct Input {
 impl Input {
     fn note(&mut self, found: &Diagnostic) {
         match found.severity {
+            Severity::Warning if is_unused_value(found) => self.unused.push(in_namespace(found.clone())),
             Severity::Warning => self.warnings.push(found.message.to_string()),
-            Severity::Error => {
-                let what = found.field.as_deref().unwrap_or_default();
-                self.refused.push(Finding::new(found.object.clone(), what, Verdict::NotKept, &*found.message));
-            }
+            Severity::Error => self.refused.push(Finding::not_used(&in_namespace(found.clone()))),
         }
     }
+}
+
+fn is_looked_at(found: &Diagnostic) -> bool {
+    KINDS.iter().any(|kind| kind.as_str() == &*found.object.kind)
+}
+
+/// Whether an object that is looked at means less than what is written. What is said of metadata is how it has to be written.
+fn is_unused_value(found: &Diagnostic) -> bool {
+    is_looked_at(found) && found.field.as_deref().is_some_and(|field| !field.starts_with("metadata."))
+}
+
+/// The object by its whole name: a file may leave the namespace out.
+fn in_namespace(mut found: Diagnostic) -> Diagnostic {
+    let is_namespace = &*found.object.kind == ObjectKind::Namespace.as_str();
+    if found.object.namespace.is_none() && is_looked_at(&found) && !is_namespace {
+        let text = own_text(&found).to_owned();
+        found.object.namespace = Some("default".into());
+        found.message = format!("{}: {text}", found.object).into();
+    }
+    found
 }
 
 /// Reads files and folders.

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use maesh_compiler::diagnostic::{ObjectRef, escaped};
+use maesh_compiler::diagnostic::{Diagnostic, ObjectRef, escaped};
 use serde::Serialize;
 
 use super::patch::ServicePatch;
@@ -58,11 +58,48 @@ impl Finding {
         Self { object, what: what.into(), verdict, why: why.into(), next: None }
     }
 
+    /// What the mesh does not use as it is written.
+    pub fn not_used(found: &Diagnostic) -> Self {
+        let field = found.field.as_deref().unwrap_or_default();
+        let what = annotation_at(field).unwrap_or(field);
+        let text = about_itself(found, field, what);
+        let (why, next) = match text.rsplit_once(". ") {
+            // The last sentence is the next step. A dot within it, or within a value, has no capital behind it.
+            Some((why, next)) if next.starts_with(|first: char| first.is_ascii_uppercase()) => (why, Some(next)),
+            _ => (text.trim_end_matches('.'), None),
+        };
+        let finding = Self::new(found.object.clone(), what, Verdict::NotKept, why);
+        match next {
+            Some(next) => finding.next(next[..1].to_ascii_lowercase() + next[1..].trim_end_matches('.')),
+            None => finding,
+        }
+    }
+
     /// With what to do.
     #[must_use]
     pub fn next(self, next: impl Into<String>) -> Self {
         Self { next: Some(next.into()), ..self }
     }
+}
+
+/// The key of the annotation at this path.
+pub fn annotation_at(field: &str) -> Option<&str> {
+    field.strip_prefix("metadata.annotations[")?.strip_suffix(']')
+}
+
+/// What is said of an object, without its name.
+pub fn own_text(found: &Diagnostic) -> &str {
+    let object = found.object.to_string();
+    let own = found.message.strip_prefix(&*escaped(&object)).and_then(|text| text.strip_prefix(": "));
+    own.unwrap_or(&found.message)
+}
+
+/// The same without the field that stands before it in a report.
+fn about_itself(found: &Diagnostic, field: &str, what: &str) -> String {
+    let text = own_text(found);
+    let names = [format!("annotation {what} "), format!("{field} ")];
+    let rest = names.iter().filter(|_| !what.is_empty()).find_map(|name| text.strip_prefix(&**name));
+    rest.map_or_else(|| text.to_owned(), |rest| format!("it {rest}"))
 }
 
 /// All that was found and translated.

@@ -146,7 +146,7 @@ fn ways(port: &ServicePort, requests: &[Option<Parts>]) -> Vec<Way> {
 
 /// Fails where what is printed differs. Returns how many splits were translated.
 fn same(objects: &[Object]) -> Result<usize, TestCaseError> {
-    let migration = translate(objects, Protocol::Http);
+    let migration = translate(objects, &[], Protocol::Http);
     let after = applied(objects, &migration);
     let (before, after) = (compile(objects.iter().cloned(), Protocol::Http), compile(after, Protocol::Http));
     let against: Vec<_> = after.found.iter().filter(|found| &*found.object.kind == "Service").collect();

@@ -2,6 +2,8 @@
 //!
 //! What is to be printed is compiled together with the objects. What the compiler says anything against is not printed.
 
+mod replaced;
+
 use std::{
     borrow::Cow,
     collections::{BTreeMap, BTreeSet},
@@ -13,7 +15,7 @@ use maesh_compiler::{
     compile::{Compiler, Config},
     diagnostic::{Diagnostic, ObjectRef, escaped},
     event::Event,
-    kinds::{Object, PREFIX, Service, TrafficSplit},
+    kinds::{OLD_PREFIX, Object, PREFIX, Service, TrafficSplit},
 };
 use maesh_config::{
     ServiceName,
@@ -21,10 +23,10 @@ use maesh_config::{
 };
 
 use super::{
-    annotations::{self, OF_CALLED},
-    outcome::{Finding, Migration, Verdict},
+    annotations,
+    outcome::{Finding, Migration, Verdict, annotation_at},
     patch::ServicePatch,
-    splits, targets,
+    targets,
 };
 
 /// In the name of every shadow Service of Traefik Mesh: `maesh` in hexadecimal digits, between Service and Namespace.
@@ -33,11 +35,12 @@ const SHADOW: &str = "-6d61657368-";
 /// Longest value of an annotation that is printed, in bytes: Linux takes 128 KiB for an argument of a program.
 const LONGEST: usize = 100 << 10;
 
-/// Translates all of these objects. `default` is what a Service without a traffic type was.
-pub fn translate(objects: &[Object], default: Protocol) -> Migration {
+/// Translates all of these objects. `unused` are values in them that are not used as they are written, and `default` is what a
+/// Service without a traffic type was.
+pub fn translate(objects: &[Object], unused: &[Diagnostic], default: Protocol) -> Migration {
     let is_shadow = |object: &&Object| matches!(object, Object::Service(service) if service.meta.name.contains(SHADOW));
     let (shadows, objects): (Vec<&Object>, Vec<&Object>) = objects.iter().partition(is_shadow);
-    let mut translator = Translator::new(objects, default);
+    let mut translator = Translator::new(objects, unused, default);
     translator.annotations();
     translator.splits();
     translator.check();
@@ -89,6 +92,7 @@ pub fn annotated(service: &Service, add: &BTreeMap<String, String>) -> Object {
 
 struct Translator<'a> {
     objects: Vec<&'a Object>,
+    unused: &'a [Diagnostic],
     default: Protocol,
     services: BTreeMap<ServiceName, &'a Service>,
     splits: BTreeMap<ServiceName, Vec<&'a TrafficSplit>>,
@@ -99,7 +103,7 @@ struct Translator<'a> {
 }
 
 impl<'a> Translator<'a> {
-    fn new(objects: Vec<&'a Object>, default: Protocol) -> Self {
+    fn new(objects: Vec<&'a Object>, unused: &'a [Diagnostic], default: Protocol) -> Self {
         let (mut services, mut splits) = (BTreeMap::new(), BTreeMap::<_, Vec<_>>::new());
         for object in &objects {
             match *object {
@@ -108,8 +112,9 @@ impl<'a> Translator<'a> {
                 _ => {}
             }
         }
-        let (patches, replaced, findings) = (BTreeMap::new(), BTreeSet::new(), Vec::new());
-        Self { objects, default, services, splits, patches, replaced, findings }
+        let (patches, replaced) = (BTreeMap::new(), BTreeSet::new());
+        let findings = unused.iter().map(Finding::not_used).collect();
+        Self { objects, unused, default, services, splits, patches, replaced, findings }
     }
 
     /// Annotations of Services and Namespaces, and the objects that stay.
@@ -128,13 +133,24 @@ impl<'a> Translator<'a> {
                 Object::Namespace(namespace) => {
                     self.findings.extend(annotations::of_namespace(&namespace.meta, &namespace.annotations));
                 }
-                Object::HttpRouteGroup(group) => self.findings.push(targets::of_group(group)),
-                Object::TrafficTarget(target) => self.findings.push(targets::of_target(target)),
-                Object::TcpRoute(route) => self.findings.push(targets::of_route("TCPRoute", &route.meta)),
-                Object::UdpRoute(route) => self.findings.push(targets::of_route("UDPRoute", &route.meta)),
+                Object::HttpRouteGroup(group) => self.stays(targets::of_group(group)),
+                Object::TrafficTarget(target) => self.stays(targets::of_target(target)),
+                Object::TcpRoute(route) => self.stays(targets::of_route("TCPRoute", &route.meta)),
+                Object::UdpRoute(route) => self.stays(targets::of_route("UDPRoute", &route.meta)),
                 _ => {}
             }
         }
+    }
+
+    /// An object that stays is kept unless some of it is not used, which is said already.
+    fn stays(&mut self, finding: Finding) {
+        if finding.verdict != Verdict::Kept || !self.is_partly_unused(&finding.object) {
+            self.findings.push(finding);
+        }
+    }
+
+    fn is_partly_unused(&self, object: &ObjectRef) -> bool {
+        self.unused.iter().any(|found| found.object == *object)
     }
 
     fn add(&mut self, service: &Service, key: String, value: String, comment: String) {
@@ -144,138 +160,41 @@ impl<'a> Translator<'a> {
         patch.comments.push(comment);
     }
 
-    /// Writes TrafficSplits as routes, all of a Service together, where that means the same.
-    fn splits(&mut self) {
-        let compiled = compile(self.objects.iter().copied().cloned(), self.default);
-        let in_cycles = self.in_cycles();
-        for (root, splits) in self.splits.clone() {
-            for split in &splits {
-                let differs = self.differs(split, &in_cycles);
-                self.findings.extend(differs.into_iter().map(|finding| Finding { object: about(split), ..finding }));
-            }
-            match self.routes(&root, &splits, &compiled) {
-                Ok((service, routes)) => self.replace(service, &splits, routes),
-                Err(why) => {
-                    let said = |split: &&TrafficSplit| {
-                        Finding::new(about(split), "", Verdict::Kept, format!("it is read as it is: {why}"))
-                    };
-                    self.findings.extend(splits.iter().map(said));
-                }
-            }
-        }
-    }
-
-    /// The annotations that say what these splits say.
-    fn routes(
-        &self,
-        root: &ServiceName,
-        splits: &[&TrafficSplit],
-        compiled: &Compiled,
-    ) -> Result<(&'a Service, BTreeMap<String, String>), String> {
-        let service = *self.services.get(root).ok_or_else(|| format!("Service {root} is not among the objects"))?;
-        let is_routes =
-            |key: &str| key.strip_prefix(PREFIX).is_some_and(|name| name.rsplit('.').next() == Some("routes"));
-        if service.annotations.iter().any(|(key, _)| is_routes(key)) {
-            return Err(format!("Service {root} has the annotation routes already, which comes before it"));
-        }
-        let said = |found: &&Diagnostic| splits.iter().any(|split| about(split) == found.object);
-        if let Some(found) = compiled.found.iter().find(said) {
-            let own = found.message.split_once(": ").map_or(&*found.message, |(_, text)| text);
-            return Err(own.to_owned());
-        }
-        let compiled = compiled.services.get(root).ok_or_else(|| format!("Service {root} is not of the mesh"))?;
-        Ok((service, splits::annotations(&compiled.ports).map_err(|why| why.to_string())?))
-    }
-
-    fn replace(&mut self, service: &'a Service, splits: &[&'a TrafficSplit], routes: BTreeMap<String, String>) {
-        let keys = routes.keys().cloned().collect::<Vec<_>>().join(", ");
-        for (key, lines) in routes {
-            let names: Vec<_> = splits.iter().map(|split| &*split.meta.name).collect();
-            let comment = format!("{key} for TrafficSplit {}", names.join(" and "));
-            self.add(service, key, lines, comment);
-        }
-        for split in splits {
-            let meta = &split.meta;
-            let why = format!(
-                "now {keys} of Service {}; endpoints see the host that the caller sent, not that of the backend",
-                service.meta.name
-            );
-            let next = format!("once it is applied: kubectl -n {} delete trafficsplit {}", meta.namespace, meta.name);
-            self.findings.push(Finding::new(about(split), "", Verdict::Translated, why).next(next));
-            self.replaced.insert((&meta.namespace, &meta.name));
-        }
-    }
-
-    /// In what this split meant something else to Traefik Mesh.
-    fn differs(&self, split: &TrafficSplit, in_cycles: &BTreeSet<ServiceName>) -> Vec<Finding> {
-        let (mut found, object) = (Vec::new(), about(split));
-        let backends = || split.backends.iter().filter(|it| it.weight > 0).map(|it| backend(split, &it.service));
-        let say = |what: &str, why: String| Finding::new(object.clone(), what, Verdict::NotKept, why);
-        if backends().any(|it| in_cycles.contains(&it)) {
-            let why =
-                "its backends lead back to where they came from, so Traefik Mesh did not apply it; here it is applied";
-            found.push(say("backends", why.to_owned()).next("delete it, or correct the backends"));
-        } else if let Some(nested) = backends().find(|it| self.splits.contains_key(it)) {
-            let why =
-                format!("the split of backend {} applied to its share; here its own endpoints get it", nested.name);
-            found.push(say("backends", why).next("name the backends of the other split, with their weights"));
-        }
-        if split.backends.iter().all(|it| it.weight == 0) {
-            let why = "no weight is above 0: Traefik Mesh answered 500, this mesh answers 503";
-            found.push(say("backends", why.to_owned()).next("give a backend a weight"));
-        }
-        for it in backends().filter_map(|it| self.services.get(&it)) {
-            let is_called = |key: &str| OF_CALLED.iter().any(|name| key.rsplit('/').next() == Some(name));
-            let of_called: Vec<_> =
-                it.annotations.iter().filter(|(key, _)| is_called(key)).map(|(key, _)| &**key).collect();
-            if !of_called.is_empty() && name_of(it) != root(split) {
-                let why = format!(
-                    "{} of backend {} applied to its share; here those of the Service that was called apply",
-                    of_called.join(" and "),
-                    it.meta.name
-                );
-                found.push(say("backends", why).next(format!("set them on Service {}", split.service)));
-            }
-        }
-        found
-    }
-
-    /// Services from which splits lead into a circle.
-    fn in_cycles(&self) -> BTreeSet<ServiceName> {
-        let mut left: BTreeSet<ServiceName> = self.splits.keys().cloned().collect();
-        loop {
-            let leads = |name: &&ServiceName| {
-                let splits = self.splits.get(*name).into_iter().flatten();
-                splits
-                    .into_iter()
-                    .any(|split| split.backends.iter().any(|it| left.contains(&backend(split, &it.service))))
-            };
-            let next: BTreeSet<_> = left.iter().filter(leads).cloned().collect();
-            if next.len() == left.len() {
-                return left;
-            }
-            left = next;
-        }
-    }
-
     /// Takes back what the compiler says anything against.
     fn check(&mut self) {
         self.check_characters();
         let compiled = compile(self.migrated(), self.default);
         let mut refused = BTreeMap::new();
         for found in compiled.found.iter().filter(|found| &*found.object.kind == "Service") {
-            let Some(key) = found.field.as_deref().and_then(annotation) else { continue };
+            let Some(key) = found.field.as_deref().and_then(annotation_at) else { continue };
             let namespace = found.object.namespace.clone().unwrap_or_default();
             let name = ServiceName::new(namespace, found.object.name.clone());
             let was = self.patches.get_mut(&name).and_then(|patch| patch.take(key));
-            if was.is_some() {
-                refused.insert((name, key.to_owned()), &*found.message);
+            match was {
+                Some(_) => drop(refused.insert((name, key.to_owned()), Finding::not_used(found))),
+                None => self.is_not_used(found, key),
             }
         }
         for ((name, key), why) in refused {
             self.take_back(&name, &key, why);
         }
         self.patches.retain(|_, patch| !patch.metadata.annotations.is_empty());
+    }
+
+    /// An annotation of Traefik Mesh that is there and has no effect, or another one than is written, is not kept.
+    fn is_not_used(&mut self, found: &Diagnostic, key: &str) {
+        let name = key.strip_prefix(PREFIX).or_else(|| key.strip_prefix(OLD_PREFIX)).unwrap_or(key);
+        if !annotations::NAMES.contains(&name) {
+            return;
+        }
+        let old = format!("{OLD_PREFIX}{name}");
+        let is_about = |it: &Finding| it.object == found.object && (it.what == key || it.what == old);
+        let seems_used = |it: &Finding| matches!(it.verdict, Verdict::Kept | Verdict::Translated);
+        self.findings.retain(|it| !(is_about(it) && seems_used(it)));
+        // What else was found says why, too.
+        if !self.findings.iter().any(is_about) {
+            self.findings.push(Finding::not_used(found));
+        }
     }
 
     /// Takes back what could command the terminal in which it is printed, or is too long for a command.
@@ -292,21 +211,17 @@ impl<'a> Translator<'a> {
             }
         }
         for (name, key) in refused {
-            self.take_back(
-                &name,
-                &key,
-                "it is too long for a command, or has characters that cannot be seen, so it is not printed",
-            );
+            let why = "it is too long for a command, or has characters that cannot be seen, so it is not printed";
+            let object = ObjectRef::new("Service", &name.namespace, &name.name);
+            self.take_back(&name, &key, Finding::new(object, &*key, Verdict::NotKept, why));
         }
     }
 
-    fn take_back(&mut self, name: &ServiceName, key: &str, why: &str) {
-        let why = why.split_once(": ").map_or(why, |(_, text)| text);
+    fn take_back(&mut self, name: &ServiceName, key: &str, why: Finding) {
         if key.rsplit('.').next() != Some("routes") && !key.ends_with("/routes") {
-            let object = ObjectRef::new("Service", &name.namespace, &name.name);
-            let old = key.replacen(PREFIX, maesh_compiler::kinds::OLD_PREFIX, 1);
-            self.findings.retain(|finding| finding.object != object || finding.what != old);
-            self.findings.push(Finding::new(object, old, Verdict::NotKept, why));
+            let old = key.replacen(PREFIX, OLD_PREFIX, 1);
+            self.findings.retain(|finding| finding.object != why.object || finding.what != old);
+            self.findings.push(Finding { what: old, ..why });
             return;
         }
         // The routes of all ports or none: the splits stay in force for all of them.
@@ -356,11 +271,6 @@ fn backend(split: &TrafficSplit, name: &Arc<str>) -> ServiceName {
 
 fn about(split: &TrafficSplit) -> ObjectRef {
     ObjectRef::new("TrafficSplit", &split.meta.namespace, &split.meta.name)
-}
-
-/// The key of the annotation at this path.
-fn annotation(field: &str) -> Option<&str> {
-    field.strip_prefix("metadata.annotations[")?.strip_suffix(']')
 }
 
 #[cfg(test)]

@@ -1,11 +1,14 @@
 //! Values of the chart of Traefik Mesh, as values of our chart.
 
+mod accepted;
+
 use std::{fs, path::Path, process::ExitCode};
 
 use anyhow::Context as _;
 use maesh_compiler::diagnostic::{ObjectRef, shortened};
 use serde_json::{Map, Value, json};
 
+use self::accepted::{are_namespaces, are_tolerations, is_affinity, is_domain, is_mode, is_text_of_key, is_truth};
 use super::{
     outcome::{Finding, NOT_KEPT, Verdict, as_comments, is_kept, report},
     patch,
@@ -17,8 +20,8 @@ const LARGEST: u64 = 1 << 20;
 
 /// What a value becomes.
 enum Becomes {
-    /// A value of this name; what is below keeps its own.
-    Same(&'static str),
+    /// A value of this name, if it is one that our chart takes; what is below keeps its own.
+    Same(&'static str, fn(&[&str], &Value) -> bool),
     /// A value of this name, made from it.
     Made(&'static str, fn(&Value) -> Option<Value>),
     /// Nothing of the kind is needed.
@@ -47,9 +50,9 @@ const RULES: &[(&str, Becomes)] = &[
     ("smi.enable", Made("acl.enabled", truth)),
     ("smi.deploycrds", NotNeeded("the kinds of SMI stay if they are there, and are not needed")),
     ("kubedns", Made("addressing", of_kube_dns)),
-    ("clusterDomain", Same("clusterDomain")),
-    ("defaultMode", Same("defaultMode")),
-    ("mesh.defaultMode", Same("defaultMode")),
+    ("clusterDomain", Same("clusterDomain", is_domain)),
+    ("defaultMode", Same("defaultMode", is_mode)),
+    ("mesh.defaultMode", Same("defaultMode", is_mode)),
     ("mesh.logging", Made("logs.level", level)),
     ("mesh.annotations", NotKept("there are no annotations for all objects", "see podAnnotations of the roles")),
     ("mesh.pollInterval", NotNeeded(PUSHED)),
@@ -63,8 +66,8 @@ const RULES: &[(&str, Becomes)] = &[
     ("proxy.logLevel", Made("logs.level", level)),
     ("proxy.logFormat", Made("logs.format", format)),
     ("limits", NotNeeded(NO_LIMIT)),
-    ("controller.ignoreNamespaces", Same("namespaces.ignore")),
-    ("controller.watchNamespaces", Same("namespaces.watch")),
+    ("controller.ignoreNamespaces", Same("namespaces.ignore", are_namespaces)),
+    ("controller.watchNamespaces", Same("namespaces.watch", are_namespaces)),
     ("image", NotNeeded(OWN_IMAGE)),
     ("controller.image", NotNeeded(OWN_IMAGE)),
     ("proxy.image", NotNeeded(OWN_IMAGE)),
@@ -73,13 +76,13 @@ const RULES: &[(&str, Becomes)] = &[
     ("proxy.image.pullSecret", Made("imagePullSecrets", secret)),
     ("controller.resources", NotNeeded(OWN_SIZE)),
     ("proxy.resources", NotNeeded(OWN_SIZE)),
-    ("controller.nodeSelector", Same("controller.nodeSelector")),
-    ("controller.tolerations", Same("controller.tolerations")),
-    ("controller.affinity", Same("controller.affinity")),
-    ("controller.podAnnotations", Same("controller.podAnnotations")),
-    ("proxy.nodeSelector", Same("proxy.nodeSelector")),
-    ("proxy.tolerations", Same("proxy.tolerations")),
-    ("proxy.podAnnotations", Same("proxy.podAnnotations")),
+    ("controller.nodeSelector", Same("controller.nodeSelector", is_text_of_key)),
+    ("controller.tolerations", Same("controller.tolerations", are_tolerations)),
+    ("controller.affinity", Same("controller.affinity", is_affinity)),
+    ("controller.podAnnotations", Same("controller.podAnnotations", is_text_of_key)),
+    ("proxy.nodeSelector", Same("proxy.nodeSelector", is_text_of_key)),
+    ("proxy.tolerations", Same("proxy.tolerations", are_tolerations)),
+    ("proxy.podAnnotations", Same("proxy.podAnnotations", is_text_of_key)),
     (
         "proxy.annotations",
         NotKept("there are no annotations of the DaemonSet itself", "set them with kubectl annotate"),
@@ -92,7 +95,7 @@ const RULES: &[(&str, Becomes)] = &[
     ("proxy.additionalArguments", NotKept(OF_TRAEFIK.0, OF_TRAEFIK.1)),
     ("tracing", NotKept(OTLP.0, OTLP.1)),
     ("metrics", NotKept(NOT_INSTALLED.0, NOT_INSTALLED.1)),
-    ("metrics.prometheus.enabled", Same("monitoring.annotations")),
+    ("metrics.prometheus.enabled", Same("monitoring.annotations", is_truth)),
     ("metrics.prometheus.addEntrypointsLabels", NotNeeded("the metrics have labels of their own")),
     ("metrics.prometheus.addServiceLabels", NotNeeded("the metrics have the Service as labels")),
     ("metrics.prometheus.buckets", NotNeeded("there are native histograms beside fixed buckets")),
@@ -107,7 +110,14 @@ pub fn run(file: &Path, output: MigrateOutput) -> anyhow::Result<ExitCode> {
     let size = fs::metadata(file).with_context(|| format!("{shown} cannot be read"))?.len();
     anyhow::ensure!(size <= LARGEST, "{shown} is larger than 1 MiB; name a file of values");
     let text = fs::read_to_string(file).with_context(|| format!("{shown} cannot be read"))?;
-    let old: Value = serde_saphyr::from_str(&text).with_context(|| format!("{shown} is not YAML"))?;
+    let mut documents: Vec<Value> =
+        serde_saphyr::from_multiple(&text).with_context(|| format!("{shown} is not YAML"))?;
+    anyhow::ensure!(
+        documents.len() < 2,
+        "{shown} has {} YAML documents, and values are one; name a file with one document",
+        documents.len()
+    );
+    let old = documents.pop().unwrap_or_default();
     anyhow::ensure!(
         old.is_object() || old.is_null(),
         "{shown} is no map of values; see helm get values RELEASE -o yaml"
@@ -167,13 +177,19 @@ fn one(path: &[&str], value: &Value, values: &mut Value) -> Finding {
         NotNeeded(why) => return say(Verdict::NotNeeded, (*why).to_owned()),
         NotKept(..) if is_off(value) => return say(Verdict::NotNeeded, "it is off".to_owned()),
         NotKept(why, next) => return say(Verdict::NotKept, (*why).to_owned()).next(*next),
-        Same(to) => (to, Some(value.clone())),
+        Same(to, is_value) => (to, Some(value.clone()).filter(|value| is_value(below, value))),
         Made(to, make) => (to, make(value).filter(|_| below.is_empty())),
     };
-    let Some(made) = made else {
-        return say(Verdict::NotKept, format!("{} is none of its values", shortened(&value.to_string())));
-    };
     let keys: Vec<&str> = to.split('.').chain(below.iter().copied()).collect();
+    let Some(made) = made else {
+        let why = format!(
+            "{} is none of its values, so {} is not set and the chart's own value counts",
+            shortened(&value.to_string()),
+            keys.join(".")
+        );
+        return say(Verdict::NotKept, why)
+            .next(format!("set {} yourself; charts/maesh/values.yaml says what it may be", keys.join(".")));
+    };
     set(values, &keys, made.clone());
     let finding = say(Verdict::Translated, format!("now {}: {}", keys.join("."), shortened(&made.to_string())));
     match *to {
@@ -299,12 +315,60 @@ mod tests {
     }
 
     #[test]
+    fn what_the_chart_refuses_is_not_translated() {
+        let schema = fs::read_to_string(repository().join("charts/maesh/values.schema.json")).unwrap();
+        let schema = jsonschema::validator_for(&serde_json::from_str(&schema).unwrap()).unwrap();
+        for (old, verdict) in [
+            ("acl: \"maybe\"", Verdict::NotKept),
+            ("clusterDomain: \"x y\"", Verdict::NotKept),
+            ("clusterDomain: a..b", Verdict::NotKept),
+            ("clusterDomain: 5", Verdict::NotKept),
+            ("clusterDomain: cluster.local", Verdict::Translated),
+            ("defaultMode: quic", Verdict::NotKept),
+            ("mesh: {defaultMode: {a: b}}", Verdict::NotKept),
+            ("defaultMode: udp", Verdict::Translated),
+            ("controller: {ignoreNamespaces: legacy}", Verdict::NotKept),
+            ("controller: {ignoreNamespaces: [\"a\\\"b\\n\", 5]}", Verdict::NotKept),
+            ("controller: {watchNamespaces: [A]}", Verdict::NotKept),
+            ("controller: {watchNamespaces: {a: b}}", Verdict::NotKept),
+            ("controller: {watchNamespaces: [a, b-1]}", Verdict::Translated),
+            ("controller: {nodeSelector: linux}", Verdict::NotKept),
+            ("proxy: {nodeSelector: {a: 5}}", Verdict::NotKept),
+            ("proxy: {podAnnotations: {a: {b: c}}}", Verdict::NotKept),
+            ("proxy: {podAnnotations: {a: b}}", Verdict::Translated),
+            ("proxy: {tolerations: all}", Verdict::NotKept),
+            ("proxy: {tolerations: [{operator: Any}]}", Verdict::NotKept),
+            (
+                "proxy: {tolerations: [{key: a, operator: Exists, effect: NoExecute, tolerationSeconds: 5}]}",
+                Verdict::Translated,
+            ),
+            ("controller: {affinity: hard}", Verdict::NotKept),
+            ("controller: {affinity: {nodeAffinity: hard}}", Verdict::NotKept),
+            (
+                "controller: {affinity: {nodeAffinity: {requiredDuringSchedulingIgnoredDuringExecution: {nodeSelectorTerms: []}}}}",
+                Verdict::Translated,
+            ),
+            ("metrics: {prometheus: {enabled: \"yes\"}}", Verdict::NotKept),
+        ] {
+            let (values, findings) = translate(&serde_saphyr::from_str(old).unwrap());
+            assert!(schema.is_valid(&values), "{old}: {values}");
+            let [finding] = &findings[..] else { panic!("{old}: {findings:#?}") };
+            assert_eq!(finding.verdict, verdict, "{old}: {finding:#?}");
+            assert_eq!(finding.verdict == Verdict::NotKept, values == json!({}), "{old}: {values}");
+            if verdict == Verdict::NotKept {
+                assert!(finding.why.ends_with("is not set and the chart's own value counts"), "{old}: {finding:#?}");
+                assert!(finding.next.as_deref().is_some_and(|next| next.starts_with("set ")), "{old}: {finding:#?}");
+            }
+        }
+    }
+
+    #[test]
     fn the_chart_has_the_values() {
         let chart: Value =
             serde_saphyr::from_str(&fs::read_to_string(repository().join("charts/maesh/values.yaml")).unwrap())
                 .unwrap();
         for (rule, becomes) in RULES {
-            if let Same(to) | Made(to, _) = becomes {
+            if let Same(to, _) | Made(to, _) = becomes {
                 assert!(chart.pointer(&format!("/{}", to.replace('.', "/"))).is_some(), "{rule}: {to}");
             }
         }

@@ -83,10 +83,19 @@ fn each_outcome_has_its_exit_code() {
         ),
         (
             "a split that stays",
-            services + &split("web", "backends: [{service: gone, weight: 1}]"),
+            services.clone()
+                + &service("v3", "")
+                + &split("web", "backends: [{service: v1, weight: 3000.001}, {service: v2, weight: 1}]"),
             0,
             None,
-            "#   kept            it is read as it is: backend gone does not exist",
+            "#   kept            it is read as it is: the weights are finer",
+        ),
+        (
+            "a split without its backend",
+            services + &split("web", "backends: [{service: gone, weight: 1}]"),
+            3,
+            None,
+            "#   cannot be kept  spec.backends[0].service: backend gone does not exist; the others get its share",
         ),
         (
             "not kept",
@@ -125,6 +134,78 @@ fn each_outcome_has_its_exit_code() {
 }
 
 #[test]
+fn a_split_that_is_not_read_in_full_is_not_translated() {
+    let many: Vec<_> = (0..70).map(|at| format!("{{service: b{at}, weight: 1}}")).collect();
+    let all: String = (0..70).map(|at| service(&format!("b{at}"), "")).collect();
+    let group = "apiVersion: specs.smi-spec.io/v1alpha3\nkind: HTTPRouteGroup\nmetadata: {name: g, namespace: shop}\n\
+                 spec: {matches: [{name: a, pathRegex: /a}, {name: b, pathRegex: '('}]}\n---\n";
+    for (case, spec, field, why, next) in [
+        (
+            "too heavy",
+            "backends: [{service: v1, weight: 4000001}, {service: v2, weight: 1}]",
+            "spec.backends[0].weight",
+            "it is 4000001, not a weight such as 90, from 0 to 4000000; the backend is left out",
+            "correct the field",
+        ),
+        (
+            "below zero",
+            "backends: [{service: v1, weight: 1}, {service: v2, weight: -5}]",
+            "spec.backends[1].weight",
+            "it is -5, not a weight such as 90, from 0 to 4000000; the backend is left out",
+            "correct the field",
+        ),
+        (
+            "a misspelt weight",
+            "backends: [{service: v1, weigth: 9}, {service: v2, weight: 1}]",
+            "spec.backends[0].weigth",
+            "it is no field that may stand there: service, weight; it is ignored",
+            "did you mean weight?",
+        ),
+        (
+            "misspelt matches",
+            "matchs: [{name: g}], backends: [{service: v1, weight: 1}]",
+            "spec.matchs",
+            "it is no field that may stand there: service, backends, matches; it is ignored",
+            "did you mean matches?",
+        ),
+        (
+            "too many",
+            &format!("backends: [{}]", many.join(", ")),
+            "spec.backends",
+            "it has 70 entries; the first 64 are used",
+            "correct the field",
+        ),
+        (
+            "a group that is not read in full",
+            "matches: [{kind: HTTPRouteGroup, name: g}], backends: [{service: v1, weight: 1}]",
+            "spec.matches",
+            "some of HTTPRouteGroup g is not used",
+            "correct g",
+        ),
+    ] {
+        let services = service("web", "") + &service("v1", "") + &service("v2", "");
+        // Without a namespace: the one is meant that kubectl takes.
+        let objects = (services + &all + group + &split("s", spec)).replace(", namespace: shop", "");
+        let output = migrate(&objects, &["-o", "json"]);
+        assert_eq!(output.status.code(), Some(3), "{case}");
+        let json: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(json["objects"], serde_json::json!([]), "{case}: {json}");
+        let about = json["findings"].as_array().unwrap().iter().filter(|it| it["object"]["name"] == "s");
+        let about: Vec<_> = about.collect();
+        let [finding] = about[..] else { panic!("{case}: {about:#?}") };
+        let want = serde_json::json!({
+            "object": finding["object"], "what": field, "verdict": "notKept", "why": why, "next": next,
+        });
+        assert_eq!(*finding, want, "{case}");
+        let output = migrate(&objects, &[]);
+        let both = text(&output.stdout) + &text(&output.stderr);
+        assert_eq!(output.status.code(), Some(3), "{case}: {both}");
+        assert!(both.contains(&format!("#   cannot be kept  {field}: {why}\n")), "{case}: {both}");
+        assert!(!both.contains("delete trafficsplit") && !both.contains("warning:"), "{case}: {both}");
+    }
+}
+
+#[test]
 fn what_cannot_be_read_is_a_failure() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str, text: &str| {
@@ -133,12 +214,14 @@ fn what_cannot_be_read_is_a_failure() {
         path.display().to_string()
     };
     let (broken, list) = (path("broken.yaml", "a: [b"), path("list.yaml", "[1, 2]"));
+    let two = path("two.yaml", "acl: true\n---\nacl: false\n");
     let config = path("config", "apiVersion: v1\nkind: Config\ncurrent-context: none\n");
     for (arguments, code, said) in [
         (&["/nowhere/at/all"][..], 1, "/nowhere/at/all does not exist"),
         (&[&broken], 1, "is not valid YAML"),
         (&["--values", &list], 1, "is no map of values"),
         (&["--values", &broken], 1, "is not YAML"),
+        (&["--values", &two], 1, "two.yaml has 2 YAML documents, and values are one; name a file with one document\n"),
         (&["--values", "/nowhere"], 1, "cannot be read"),
         (&["--kubeconfig", &config], 1, "kubeconfig"),
         (&["--values", &list, &broken], 2, "cannot be used with"),
@@ -323,7 +406,9 @@ fn a_cluster_gets_annotations_and_nothing_else_changes() {
     }
 
     // Once more: there is nothing to do. Run once more: it changes nothing.
-    assert!(printed(&shop.maesh(&["-n", "shop", "-o", "yaml"])).is_empty());
+    let again = shop.maesh(&["-n", "shop", "-o", "yaml"]);
+    assert!(printed(&again).is_empty() && again.status.success(), "{}", text(&again.stderr));
+    assert!(text(&again.stderr).contains("#   not needed      the annotation routes of Service web says the same"));
     assert!(shop.run(&first, folder.path()).status.success());
     assert_eq!(shop.web()["metadata"]["resourceVersion"], after["metadata"]["resourceVersion"]);
 

@@ -3,9 +3,12 @@ use serde_json::{Value, json};
 
 use super::*;
 
+/// An annotation, its verdict, why, and the next step.
+type Said = (String, Verdict, String, Option<String>);
+
 /// What becomes of annotations, with O standing for the prefix of Traefik Mesh and N for ours: what is added, and for each
-/// annotation that is said anything of, its verdict and a part of why.
-fn of(annotations: &Value, ports: &Value, default: Protocol) -> (Vec<String>, Vec<(String, Verdict, String)>) {
+/// annotation of which anything is said, what that is.
+fn of(annotations: &Value, ports: &Value, default: Protocol) -> (Vec<String>, Vec<Said>) {
     let long = |key: &str| key.replace("O/", OLD_PREFIX).replace("N/", PREFIX);
     let short = |key: &str| key.replace(OLD_PREFIX, "O/").replace(PREFIX, "N/");
     let all = annotations.as_object().expect("a map").iter();
@@ -17,7 +20,7 @@ fn of(annotations: &Value, ports: &Value, default: Protocol) -> (Vec<String>, Ve
     let Ok(Object::Service(service)) = read else { panic!("{read:?}") };
     let Translated { add, findings } = of_service(&service, default);
     let add = add.iter().map(|(key, value)| format!("{}={value}", short(key))).collect();
-    (add, findings.into_iter().map(|it| (short(&it.what), it.verdict, it.why)).collect())
+    (add, findings.into_iter().map(|it| (short(&it.what), it.verdict, it.why, it.next)).collect())
 }
 
 #[test]
@@ -53,10 +56,27 @@ fn each_value_is_kept_translated_or_named() {
         ),
         (json!({"O/circuit-breaker-expression": "Errors() > 1"}), &tcp, &[], NotKept, "column 1: expected Latency"),
         (json!({"O/ratelimit-average": "10"}), &tcp, &[], NotKept, "this mesh lets 10 requests a second pass"),
+        (json!({"O/ratelimit-average": "x"}), &tcp, &[], NotKept, "this mesh uses no limit"),
+        (json!({"O/ratelimit-average": "0"}), &tcp, &[], NotKept, "this mesh uses no limit"),
+        (json!({"N/ratelimit-average": "-1"}), &tcp, &[], NotKept, "this mesh uses no limit"),
+        (json!({"N/ratelimit-average": "+10"}), &tcp, &[], NotKept, "this mesh uses no limit"),
         (json!({"O/ratelimit-burst": "10"}), &tcp, &[], NotNeeded, "neither limits"),
         // The way of Maesh 1.
         (json!({"N/retry-attempts": "2"}), &tcp, &[], Kept, "it means the same"),
-        (json!({"N/retry-attempts": "+2"}), &tcp, &[], NotKept, "\"+2\" is not read here"),
+        (
+            json!({"N/retry-attempts": "+2"}),
+            &tcp,
+            &[],
+            NotKept,
+            "\"+2\" is not read here: this mesh tries each request once",
+        ),
+        (
+            json!({"N/retry-attempts": "11"}),
+            &tcp,
+            &[],
+            NotKept,
+            "\"11\" is not read here: this mesh tries each request once",
+        ),
         (
             json!({"N/ratelimit-average": "10"}),
             &tcp,
@@ -71,11 +91,14 @@ fn each_value_is_kept_translated_or_named() {
         (json!({"O/timeout-request": "1s"}), &tcp, &[], NotKept, "Traefik Mesh did not read it, and this mesh does"),
         (json!({"O/80.scheme": "h2c"}), &tcp, &[], NotKept, "Traefik Mesh did not read it, and this mesh does"),
         (json!({"O/colour": "red"}), &tcp, &[], NotNeeded, "neither Traefik Mesh nor this mesh reads it"),
+        (json!({"N/colour": "red"}), &tcp, &[], NotNeeded, "neither Traefik Mesh nor this mesh reads it"),
+        (json!({"N/traffic-typ": "tcp"}), &tcp, &[], NotNeeded, "neither Traefik Mesh nor this mesh reads it"),
     ] {
         let (added, found) = of(&annotations, ports, Protocol::Http);
         assert_eq!(added, add, "{annotations}");
         assert_eq!(found.len(), 1, "{annotations}: {found:?}");
         assert!(found[0].1 == verdict && found[0].2.contains(why), "{annotations}: {found:?}");
+        assert!(found[0].1 != NotKept || found[0].3.is_some(), "a next step: {annotations}: {found:?}");
     }
 }
 
@@ -101,7 +124,7 @@ fn a_rate_limit_needs_both_numbers() {
     ] {
         let (added, found) = of(&annotations, &ports, Protocol::Http);
         assert_eq!(added, add, "{annotations}");
-        let said: Vec<_> = found.iter().map(|(_, verdict, _)| *verdict).collect();
+        let said: Vec<_> = found.iter().map(|(_, verdict, ..)| *verdict).collect();
         assert_eq!(said, verdicts, "{annotations}: {found:?}");
     }
 }
@@ -121,6 +144,7 @@ fn what_is_for_http_had_no_effect_elsewhere() {
 fn a_namespace_had_no_annotations() {
     let namespace = json!({ "metadata": { "name": "shop", "annotations": {
         "mesh.traefik.io/retry-attempts": "2", "mesh.traefik.io/scheme": "h2c", "maesh.containo.us/retry-attempts": "2",
+        "mesh.traefik.io/foo": "a", "maesh.containo.us/foo": "a",
     } } });
     let read = Object::read(ObjectKind::Namespace, &namespace, &ReadContext::default());
     let Ok(Object::Namespace(namespace)) = read else { panic!("{read:?}") };
@@ -128,6 +152,28 @@ fn a_namespace_had_no_annotations() {
     let said: Vec<_> = found.iter().map(|it| (it.what.as_str(), it.verdict)).collect();
     assert_eq!(
         said,
-        [("mesh.traefik.io/retry-attempts", Verdict::NotKept), ("mesh.traefik.io/scheme", Verdict::NotNeeded)]
+        [
+            ("maesh.containo.us/foo", Verdict::NotNeeded),
+            ("mesh.traefik.io/foo", Verdict::NotNeeded),
+            ("mesh.traefik.io/retry-attempts", Verdict::NotKept),
+            ("mesh.traefik.io/scheme", Verdict::NotNeeded)
+        ]
     );
+}
+
+#[test]
+fn a_misspelt_name_is_proposed_under_both_prefixes() {
+    let service = json!({ "metadata": { "name": "web", "namespace": "shop", "annotations": {
+        "mesh.traefik.io/traffic-typ": "tcp", "maesh.containo.us/traffic-typ": "tcp",
+    } }, "spec": { "ports": [{ "port": 80 }] } });
+    let Ok(Object::Service(service)) = Object::read(ObjectKind::Service, &service, &ReadContext::default()) else {
+        panic!("a Service")
+    };
+    let found = of_service(&service, Protocol::Http).findings;
+    let next: Vec<_> = found.iter().map(|it| it.next.as_deref()).collect();
+    let want = |key: &str| {
+        format!("did you mean maesh.containo.us/traffic-type? If not: kubectl -n shop annotate service web {key}-")
+    };
+    let want = [want("maesh.containo.us/traffic-typ"), want("mesh.traefik.io/traffic-typ")];
+    assert_eq!(next, want.each_ref().map(|it| Some(&**it)));
 }

@@ -27,7 +27,7 @@ fn group(matches: &str) -> String {
 }
 
 fn of(yaml: &str) -> Migration {
-    translate(&objects(yaml), Protocol::Http)
+    translate(&objects(yaml), &[], Protocol::Http)
 }
 
 const BOTH: &str = "service: web, backends: [{service: v1, weight: 9}, {service: v2, weight: 1}]";
@@ -42,6 +42,7 @@ fn what_becomes_of_a_split() {
     let into = split("b", "service: v2, backends: [{service: v2, weight: 1}]");
     let testers = "service: web, matches: [{name: g}], backends: [{service: v1, weight: 1}]";
     let lines = "maesh.containo.us/routes: \"Path(`/`) => v1\"";
+    let said = "maesh.containo.us/routes: \"PathRegexp(`^`) => v1 9, v2 1\"";
     let break_in_it = group("{pathRegex: \"/a\\nb\"}");
     let many: String = (0..64).map(|at| format!("{{headers: {{a: '{at}', b: '{at}'}}}}, ")).collect();
     for (case, objects, want) in [
@@ -50,14 +51,27 @@ fn what_becomes_of_a_split() {
             services() + &split("s", BOTH),
             &[(Translated, "now maesh.containo.us/routes of Service web")][..],
         ),
-        ("no Service", split("s", BOTH), &[(Kept, "Service shop/web is not among the objects")]),
-        ("a missing backend", without_v2 + &split("s", BOTH), &[(Kept, "backend v2 does not exist")]),
+        ("no Service", split("s", BOTH), &[(NotKept, "Service shop/web does not exist; there is nothing to split")]),
+        ("a missing backend", without_v2 + &split("s", BOTH), &[(NotKept, "backend v2 does not exist")]),
+        (
+            "a Service that is not of the mesh",
+            service("web", "").replace("spec: {", "spec: {type: ExternalName, externalName: a.example, ")
+                + &service("v1", "")
+                + &service("v2", "")
+                + &split("s", BOTH),
+            &[(NotKept, "so the split is not used")],
+        ),
         (
             "routes are there",
             service("web", lines) + &service("v1", "") + &service("v2", "") + &split("s", BOTH),
-            &[(Kept, "has the annotation routes already")],
+            &[(NotKept, "has the annotation routes for port 80, which comes first; the split is not used there")],
         ),
-        ("a missing group", services() + &split("s", testers), &[(Kept, "HTTPRouteGroup shop/g does not exist")]),
+        (
+            "routes that say the same are there",
+            service("web", said) + &service("v1", "") + &service("v2", "") + &split("s", BOTH),
+            &[(Verdict::NotNeeded, "the annotation routes of Service web says the same")],
+        ),
+        ("a missing group", services() + &split("s", testers), &[(NotKept, "HTTPRouteGroup shop/g does not exist")]),
         ("a line break", services() + &break_in_it + &split("s", testers), &[(Kept, "an expression has a line break")]),
         (
             "more expressions than the annotation takes",
@@ -67,7 +81,7 @@ fn what_becomes_of_a_split() {
         (
             "no weight",
             services() + &split("s", "service: web, backends: [{service: v1, weight: 0}]"),
-            &[(Kept, "no backend has a weight above 0"), (NotKept, "Traefik Mesh answered 500")],
+            &[(NotKept, "Traefik Mesh answered 500, this mesh answers 503")],
         ),
         (
             "nested",
@@ -78,6 +92,11 @@ fn what_becomes_of_a_split() {
             "a circle",
             services() + &split("s", BOTH) + &circle,
             &[(Translated, ""), (NotKept, "so Traefik Mesh did not apply it")],
+        ),
+        (
+            "a circle with a missing group",
+            services() + &split("s", "service: web, matches: [{name: g}], backends: [{service: web, weight: 1}]"),
+            &[(NotKept, "HTTPRouteGroup shop/g does not exist; the split is not used")],
         ),
         (
             "into a circle",
@@ -104,6 +123,46 @@ fn what_becomes_of_a_split() {
         let routes = migration.objects.iter().find(|it| it.metadata.name == "web");
         let has = routes.is_some_and(|it| it.metadata.annotations.keys().any(|key| key.ends_with("/routes")));
         assert_eq!(has, want[0].0 == Translated, "{case}: {routes:?}");
+    }
+}
+
+#[test]
+fn the_younger_of_two_splits_is_not_kept() {
+    let mut all = objects(
+        &(service("web", "") + &service("v1", "") + &service("v2", "") + &split("a", BOTH) + &split("b", BOTH)),
+    );
+    for (object, day) in all.iter_mut().filter(|it| matches!(it, Object::TrafficSplit(_))).zip(1_i64..) {
+        object.meta_mut().created = jiff::Timestamp::from_second(day * 86_400).ok();
+    }
+    let migration = translate(&all, &[], Protocol::Http);
+    assert!(migration.objects.is_empty(), "{:?}", migration.objects);
+    let [a, b] = &migration.findings[..] else { panic!("{:#?}", migration.findings) };
+    assert_eq!((&*a.object.name, a.verdict), ("a", Verdict::Kept));
+    assert_eq!(a.why, "it is read as it is: TrafficSplit b of the same Service cannot be translated");
+    assert_eq!((&*b.object.name, b.verdict), ("b", Verdict::NotKept));
+    assert!(b.why.contains("TrafficSplit a is older") && b.why.ends_with("this one is not used"), "{b:#?}");
+    assert_eq!(b.next.as_deref(), Some("delete one of them"));
+}
+
+#[test]
+fn an_annotation_without_effect_is_not_kept() {
+    use Verdict::{NotKept, NotNeeded};
+    for (annotations, found) in [
+        ("maesh.containo.us/retry-attempts: '2'", &[(NotKept, "is for ports that carry http")][..]),
+        (
+            "maesh.containo.us/retry-attempts: '2', mesh.traefik.io/retry-attempts: '2'",
+            &[(NotKept, "is for ports that carry http")],
+        ),
+        ("maesh.containo.us/foo: a", &[(NotNeeded, "neither Traefik Mesh nor this mesh reads it")]),
+        ("maesh.containo.us/timeout-request: x", &[]),
+    ] {
+        let migration = of(&service("redis", annotations).replace("port: 80", "port: 80, appProtocol: redis"));
+        assert!(migration.objects.is_empty(), "{annotations}: {:?}", migration.objects);
+        let said = &migration.findings;
+        assert_eq!(said.len(), found.len(), "{annotations}: {said:#?}");
+        for (finding, (verdict, why)) in said.iter().zip(found) {
+            assert!(finding.verdict == *verdict && finding.why.contains(why), "{annotations}: {finding:#?}");
+        }
     }
 }
 

@@ -60,7 +60,11 @@ impl TrafficSplit {
         for (index, backend) in listed.iter().take(MOST_BACKENDS).enumerate() {
             let path = format!("{}[{index}]", spec.path("backends"));
             let read = SplitBackend::read(index, &path, backend, &meta.namespace, door);
-            backends.extend(bad.keep(read, "the backend is left out"));
+            if let Some(read) = bad.keep(read, "the backend is left out") {
+                backends.push(read);
+                let known = Fields::of(backend, &path).and_then(|fields| fields.only(&["service", "weight"]));
+                bad.keep(known, "it is ignored");
+            }
         }
         if listed.len() > MOST_BACKENDS {
             let many = BadField::new(spec.path("backends"), format!("has {} entries", listed.len()));
@@ -71,6 +75,10 @@ impl TrafficSplit {
             let path = format!("{}[{index}]", spec.path("matches"));
             groups.push(group_in(&path, group).map(|name| door.interner.get(name))?);
         }
+        // Those beside `spec` are of every object.
+        let beside = ["service", "backends", "matches", "apiVersion", "kind", "metadata", "status"];
+        let known = if value.get("spec").is_some_and(|spec| !spec.is_null()) { &beside[..3] } else { &beside[..] };
+        bad.keep(spec.only(known), "it is ignored");
         let service = door.interner.get(service);
         Ok(Self { meta, service, backends: backends.into_boxed_slice(), groups: groups.into_boxed_slice() })
     }
@@ -189,6 +197,23 @@ mod tests {
             let (split, bad) = read(&split).expect("a split");
             assert_eq!((&*split.service, split.backends.len(), &*split.groups[0]), ("web", 1, "beta"));
             assert!(bad.is_empty(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_misspelt_field_is_said() {
+        for (spec, want) in [
+            (
+                json!({"service": "web", "backends": [{"service": "v1", "weigth": 1}]}),
+                "spec.backends[0].weigth is no field that may stand there: service, weight; it is ignored. Did you mean weight?",
+            ),
+            (
+                json!({"service": "web", "backends": [], "matchs": []}),
+                "spec.matchs is no field that may stand there: service, backends, matches; it is ignored. Did you mean matches?",
+            ),
+        ] {
+            let (_, bad) = read(&json!({"metadata": {"name": "s"}, "spec": spec})).expect("a split");
+            assert_eq!(bad, [want]);
         }
     }
 
