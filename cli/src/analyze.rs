@@ -51,7 +51,10 @@ pub async fn run(args: AnalyzeArgs) -> anyhow::Result<ExitCode> {
     let is_alone = base.is_none();
     let (found, notes) = match base {
         Some(base) => over_cluster(compiler, reading, base).await,
-        None => (alone(compiler, reading), Vec::new()),
+        None => {
+            let notes = empty_namespaces(&args.mesh.watch_namespace, &reading);
+            (alone(compiler, reading), notes)
+        }
     };
     let report = Report::new(found, files, objects, is_alone, notes);
     match args.output {
@@ -84,6 +87,18 @@ fn ensure_something(args: &AnalyzeArgs, reading: &Reading) -> anyhow::Result<()>
 
 fn reads_standard_input(args: &AnalyzeArgs) -> bool {
     args.paths.iter().any(|path| path == Path::new(STANDARD_INPUT))
+}
+
+/// Says of which namespaces to mesh there is no object: a mistyped one hides everything that is wrong.
+fn empty_namespaces(watched: &[String], reading: &Reading) -> Vec<String> {
+    let is_empty =
+        |namespace: &&String| !namespace.is_empty() && !reading.objects.keys().any(|id| *id.namespace == ***namespace);
+    let say = |namespace: &String| {
+        format!(
+            "--watch-namespace {namespace:?}: no given object is in this namespace; correct the name, or give its manifests."
+        )
+    };
+    watched.iter().filter(is_empty).map(say).collect()
 }
 
 /// What is wrong with manifests that are everything there is.

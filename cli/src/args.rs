@@ -39,7 +39,7 @@ use maesh_config::{
 pub use migrate::{MigrateArgs, MigrateOutput};
 pub use uninstall::{LeaveArgs, UninstallArgs};
 
-use self::parse::{network, socket};
+use self::parse::{namespace, network, socket};
 pub use self::{
     asked::Asked,
     own::OwnArgs,
@@ -108,6 +108,7 @@ pub struct LogArgs {
         global = true,
         env = "MAESH_LOG_LEVEL",
         default_value = "info",
+        value_parser = crate::logs::checked,
         value_name = "FILTER",
         help_heading = "Logs"
     )]
@@ -160,10 +161,10 @@ pub struct MeshArgs {
     #[arg(long, env = "MAESH_ACL_SOURCES", value_delimiter = ',', value_parser = access_source, value_name = "CIDR=NAMESPACE/NAME")]
     pub acl_source: Vec<AccessSource>,
     /// Mesh only this namespace; repeat it for several
-    #[arg(long, env = "MAESH_WATCH_NAMESPACES", value_delimiter = ',', value_name = "NAMESPACE")]
+    #[arg(long, env = "MAESH_WATCH_NAMESPACES", value_delimiter = ',', value_parser = namespace, value_name = "NAMESPACE")]
     pub watch_namespace: Vec<String>,
     /// Do not mesh this namespace (kube-system and the mesh's own are never meshed); repeat it for several
-    #[arg(long, env = "MAESH_IGNORE_NAMESPACES", value_delimiter = ',', value_name = "NAMESPACE")]
+    #[arg(long, env = "MAESH_IGNORE_NAMESPACES", value_delimiter = ',', value_parser = namespace, value_name = "NAMESPACE")]
     pub ignore_namespace: Vec<String>,
     /// Mesh only Services that have an annotation of the mesh
     #[arg(long, env = "MAESH_REQUIRE_ANNOTATION")]

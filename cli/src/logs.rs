@@ -48,6 +48,11 @@ pub fn start(args: &LogArgs) -> anyhow::Result<LogLevel> {
 /// folders that went away with what watched them.
 const NOISE: &str = "kube_client::client::builder=off,notify=error";
 
+/// The filter as it was given, for the command line.
+pub fn checked(filter: &str) -> anyhow::Result<String> {
+    parse(filter).map(|_| filter.to_owned())
+}
+
 fn parse(filter: &str) -> anyhow::Result<EnvFilter> {
     let bad = || {
         anyhow::anyhow!(

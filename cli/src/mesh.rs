@@ -50,7 +50,9 @@ pub fn is_local(range: &Range) -> anyhow::Result<()> {
 /// # Errors
 /// When a flag asks for what this version does not have.
 pub fn compiler_config(args: &MeshArgs, addressing: Addressing) -> anyhow::Result<Config> {
-    let names = |list: &[String]| list.iter().map(|name| Arc::from(name.as_str())).collect::<Vec<Arc<str>>>();
+    let names = |list: &[String]| -> Vec<Arc<str>> {
+        list.iter().filter(|name| !name.is_empty()).map(|name| Arc::from(name.as_str())).collect()
+    };
     let mut ignored = names(&args.ignore_namespace);
     ignored.extend(["kube-system".into(), args.namespace.as_str().into()]);
     Ok(Config {
@@ -100,7 +102,8 @@ pub fn first_bindable_port() -> u16 {
 
 /// Warns once of namespaces to watch that do not exist: a mistyped one would mesh nothing, and nobody would be told. Where
 /// there is no cluster to ask, a namespace exists if a Service in it is meshed.
-pub fn warn_of_missing_namespaces(watched: Vec<String>, state: &Arc<State>, client: Option<kube::Client>) {
+pub fn warn_of_missing_namespaces(mut watched: Vec<String>, state: &Arc<State>, client: Option<kube::Client>) {
+    watched.retain(|namespace| !namespace.is_empty());
     if watched.is_empty() {
         return;
     }

@@ -247,28 +247,28 @@ impl Placement {
         let mut found = Vec::new();
         let mut say = |reason, value: &str, text: String| {
             if let Some(service) = step.view.service(plan.name()) {
-                let bad =
-                    Diagnostic::of(reason, "Service", &service.meta, "spec.ports", text).using("its plain address");
+                let bad = Diagnostic::of(reason, "Service", &service.meta, "spec.ports", text)
+                    .using("its ClusterIP or endpoint addresses");
                 found.push(if value.is_empty() { bad } else { bad.value(value) });
             }
         };
         let in_cluster = step.config.addressing == Addressing::Cluster;
         if in_cluster && plan.own && placed.standing.is_none() && self.is_pool_exhausted(&step.view) {
             let text = "Services need more ports on own addresses than the proxies have for them (33000-49999), and this \
-                        one has none; its name answers the plain address. Bypass Services that need no mesh, or set \
+                        one has none; its name answers its ClusterIP or endpoint addresses. Bypass Services that need no mesh, or set \
                         traffic-type to http where it is HTTP.";
             say(Reason::AddressRangeExhausted, "", text.into());
         }
         if !in_cluster && plan.own && self.own_address(plan.name(), &step.view).is_none() {
-            let text = "no own address is left in the range; its name answers the plain address. Choose a wider \
+            let text = "no own address is left in the range; its name answers its ClusterIP or endpoint addresses. Choose a wider \
                         --address-range.";
             say(Reason::AddressRangeExhausted, "", text.into());
         }
         for (port, _) in plan.ports.iter().zip(&placed.listens).filter(|(_, listen)| listen.is_none()) {
             let number = port.number;
             let text = format!(
-                "port {number} cannot be bound here and no port is free in its place; its name answers the plain \
-                 address. Lower net.ipv4.ip_unprivileged_port_start, or change the port."
+                "port {number} cannot be bound here and no port is free in its place; its name answers its ClusterIP or endpoint \
+                 addresses. Lower net.ipv4.ip_unprivileged_port_start, or change the port."
             );
             say(Reason::ListenPortExhausted, &number.to_string(), text);
         }

@@ -116,11 +116,11 @@ impl Draft {
         let (ports, namespace): (_, &Arc<str>) = (plan.ports.len(), &plan.name().namespace);
         let text = format!(
             "the Services of namespace {namespace} need more than {limit} ports of the proxies. Older Services come \
-             first, and there is no room for the {ports} of this one: its name answers its plain address. Bypass \
+             first, and there is no room for the {ports} of this one: its name answers its ClusterIP or endpoint addresses. Bypass \
              Services that need no mesh, or raise --ports-per-namespace."
         );
         let bad = Diagnostic::of(Reason::TooManyPorts, "Service", &service.meta, "spec.ports", text);
-        self.found.push(bad.value(ports.to_string()).using("its plain address"));
+        self.found.push(bad.value(ports.to_string()).using("its ClusterIP or endpoint addresses"));
         self.plan = Some(Plan { ports: Vec::new(), own: false, one_address: false, ..plan });
         self
     }

@@ -49,6 +49,19 @@ pub fn access_source(text: &str) -> Result<AccessSource, String> {
     Ok(AccessSource { range: network(range)?.trunc(), account })
 }
 
+/// The name of a namespace, without blanks around it. An empty one, as an unset variable in a template gives it, counts as none.
+pub(super) fn namespace(text: &str) -> Result<String, String> {
+    let name = text.trim();
+    let is_label = name.len() <= 63
+        && name.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'))
+        && !name.starts_with('-')
+        && !name.ends_with('-');
+    if is_label {
+        return Ok(name.to_owned());
+    }
+    Err("a namespace's name has lower-case letters, digits and hyphens; see kubectl get namespaces".to_owned())
+}
+
 /// The prefix that was probably meant: what is 0 at the end is free.
 fn likely_prefix(address: IpAddr) -> usize {
     let (length, unit, parts): (_, _, Vec<u16>) = match address {
@@ -129,6 +142,22 @@ mod tests {
         ] {
             assert!(access_source(text).expect_err(text).contains(want), "{text}: {:?}", access_source(text));
         }
+    }
+
+    #[test]
+    fn names_of_namespaces() {
+        for (text, want) in [
+            ("shop", Some("shop")),
+            (" shop-2 ", Some("shop-2")),
+            ("", Some("")),
+            ("A B", None),
+            ("shop/web", None),
+            ("-shop", None),
+            ("shop.", None),
+        ] {
+            assert_eq!(namespace(text).ok().as_deref(), want, "{text:?}");
+        }
+        assert!(namespace(&"a".repeat(64)).is_err());
     }
 
     #[test]

@@ -197,13 +197,13 @@ fn judge_bypass(said: &Value, marker: Option<&str>, namespace: &str) -> Outcome 
     match (&said["bypass"], marker) {
         (Value::Bool(false), _) => Outcome::pass("names lead to the mesh"),
         (Value::Bool(true), Some(marker)) => Outcome::warn(
-            "an uninstallation was begun: names answer plain addresses, and the stanza goes",
+            "an uninstallation was begun: names answer ClusterIPs or endpoint addresses, and the stanza goes",
             format!(
                 "end it (helm uninstall), or take it back: kubectl -n {namespace} delete configmap {marker}, and wait a minute"
             ),
         ),
         (Value::Bool(true), None) => Outcome::warn(
-            "the mesh is bypassed as a whole: names answer plain addresses",
+            "the mesh is bypassed as a whole: names answer ClusterIPs or endpoint addresses",
             "helm upgrade with bypass=false; or ConfigMap maesh-uninstall of an uninstallation that was begun is there",
         ),
         _ => Outcome::skip("dns does not say whether the mesh is bypassed"),

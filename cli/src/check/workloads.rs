@@ -180,7 +180,7 @@ fn judge_nodes(daemon: &Value, nodes: &[Value], pods: &[Value], namespace: &str)
         });
     }
     if missing.len() == wanted.len() {
-        return Outcome::fail("no node has a ready proxy, so names answer plain addresses", fix);
+        return Outcome::fail("no node has a ready proxy, so names answer ClusterIPs or endpoint addresses", fix);
     }
     let nodes = match missing.len() {
         1 => "1 node has no ready proxy, and uses those of others".to_owned(),

@@ -142,19 +142,19 @@ fn because(said: &DnsExplanation, caller: Option<&CallerSeen>, meshed: Option<&M
         Some(Rule::Fixed) => "an address on which every port is this Service's alone, the same for every caller".into(),
         Some(Rule::Plain) => plain(said, meshed),
         Some(Rule::FailToPlain) if said.collapsed => format!(
-            "the plain address: {} of {} proxies are ready, too few to send everybody there (fail-to-plain)",
+            "ClusterIP or endpoint addresses: {} of {} proxies are ready, too few to send everybody there (fail-to-plain)",
             said.ready_proxies, said.known_proxies
         ),
         Some(Rule::FailToPlain) => {
-            "the plain address: no ready proxy listens on every port of the name (fail-to-plain)".into()
+            "ClusterIP or endpoint addresses: no ready proxy listens on every port of the name (fail-to-plain)".into()
         }
         Some(Rule::LastKnown) => {
-            "the last known proxies, although none listens on every port of the name: the plain address is not allowed"
+            "the last known proxies, although none listens on every port of the name: ClusterIP and endpoint addresses are not allowed"
                 .into()
         }
         Some(Rule::Withheld) => format!(
-            "no address: {}, and the mesh allows no plain addresses (--fail-to-plain false, or access control)",
-            plain(said, meshed).trim_start_matches("the plain address: ")
+            "no address: {}, and the mesh allows no ClusterIP or endpoint addresses (--fail-to-plain false, or access control)",
+            plain(said, meshed).trim_start_matches("ClusterIP or endpoint addresses: ")
         ),
         None if !said.synced => "dns has not received everything from the controller yet".into(),
         None => match said.code.as_str() {
@@ -223,7 +223,7 @@ fn plain(said: &DnsExplanation, meshed: Option<&Meshed>) -> String {
         }
         _ => "nothing serves the name yet, or the Service is bypassed",
     };
-    format!("the plain address: {why}")
+    format!("ClusterIP or endpoint addresses: {why}")
 }
 
 fn problems(collected: &Collected) -> Vec<Problem> {
@@ -467,7 +467,7 @@ fn of_proxy(part: &Part<proxy::Explanation>) -> Vec<Problem> {
         if port.held == proxy::ServiceState::Awaited {
             found.push(problem(
                 Severity::Warning,
-                "the proxy has asked for this Service and has not received it; requests go to the plain address",
+                "the proxy has asked for this Service and has not received it; requests go to its ClusterIP",
             ));
         }
     }

@@ -186,8 +186,11 @@ pub async fn follow(client: Client, options: &Options, wanted: watch::Sender<boo
 
 fn say(wanted: &watch::Sender<bool>, now: bool) {
     if wanted.send_if_modified(|before| std::mem::replace(before, now) != now) {
-        let meaning =
-            if now { "names answer plain addresses from now on" } else { "taken back, names lead to the mesh again" };
+        let meaning = if now {
+            "names answer ClusterIPs or endpoint addresses from now on"
+        } else {
+            "taken back, names lead to the mesh again"
+        };
         tracing::info!("uninstallation: {meaning}");
     }
 }

@@ -218,7 +218,12 @@ fn problems_and_whether_the_caller_is_served() {
             true,
             "has no own address yet",
         ),
-        ("withheld", |g| answered(g).rule = Some(Rule::Withheld), false, "the mesh allows no plain addresses"),
+        (
+            "withheld",
+            |g| answered(g).rule = Some(Rule::Withheld),
+            false,
+            "the mesh allows no ClusterIP or endpoint addresses",
+        ),
         ("bypassed", |g| (answered(g).rule, meshed_of(g).bypass) = (Some(Rule::Plain), true), true, "around the mesh"),
         (
             "not of this node's proxy",
@@ -330,7 +335,7 @@ fn why_in_a_sentence() {
         (dns(Some(Rule::Fixed), None), None, "this Service's alone"),
         (dns(Some(Rule::FailToPlain), None), None, "no ready proxy listens"),
         (few, None, "0 of 3 proxies are ready"),
-        (dns(Some(Rule::LastKnown), None), None, "the plain address is not allowed"),
+        (dns(Some(Rule::LastKnown), None), None, "ClusterIP and endpoint addresses are not allowed"),
         (DnsExplanation { code: "REFUSED".into(), ..dns(None, None) }, None, "none of the mesh's zones (maesh)"),
         (DnsExplanation { code: "NXDOMAIN".into(), ..dns(None, None) }, None, "no Service of the mesh"),
     ] {

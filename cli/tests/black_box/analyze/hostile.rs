@@ -71,6 +71,21 @@ fn nothing_to_look_at_is_a_failure() {
     assert_eq!(good.status.code(), Some(0), "{good:?}");
 }
 
+#[test]
+fn a_mistyped_namespace_is_noted() {
+    let folder = folder_with(&service("shop", "web", 8080, "maesh.containo.us/traffic-type: pigeon"));
+    let (found, code) = report(folder.path(), &[".", "--watch-namespace", "shpo"]);
+    let notes = found["notes"].as_array().unwrap();
+    assert_eq!((code, notes.len()), (Some(0), 1), "{found}");
+    assert!(notes[0].as_str().unwrap().contains("--watch-namespace \"shpo\": no given object"), "{found}");
+    let (found, code) = report(folder.path(), &[".", "--watch-namespace", ""]);
+    assert_eq!((code, &found["notes"]), (Some(79), &json!([])), "an unset variable of a template: {found}");
+    let refused = run(folder.path(), &[".", "--watch-namespace", "A B"]);
+    assert_eq!(refused.status.code(), Some(2), "{refused:?}");
+    let refused = run(folder.path(), &[".", "--log-level", "[[["]);
+    assert_eq!(refused.status.code(), Some(2), "{refused:?}");
+}
+
 /// `maesh dev` stays when a file is deeper than anything that is meant.
 #[test]
 fn a_deep_file_takes_nothing_down() {
