@@ -7,7 +7,7 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use super::{await_condition, command, command_of, http::get, range};
+use super::{AddressRange, await_condition, command, command_of, http::get};
 
 /// One of the processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,8 +22,8 @@ pub enum Part {
 
 /// The four processes; killed when dropped.
 pub struct Roles {
-    /// First two bytes of all their addresses.
-    prefix: String,
+    /// That of all their addresses.
+    range: AddressRange,
     running: Vec<(Part, Child)>,
     limited: Option<Limited>,
 }
@@ -46,14 +46,14 @@ impl Roles {
     }
 
     fn start_as(folder: &Path, limited: Option<Limited>) -> Self {
-        let range = range();
-        let prefix = range.rsplitn(3, '.').nth(2).expect("an address range").to_owned();
-        let mut roles = Self { prefix, running: Vec::new(), limited };
+        let range = AddressRange::new();
+        let flag = range.flag();
+        let mut roles = Self { range, running: Vec::new(), limited };
         let manifests = folder.display().to_string();
         let controller = roles.socket(Part::Controller, 5390).to_string();
         roles.spawn(
             Part::Controller,
-            &["controller", "--manifests", &manifests, "--listen", &controller, "--address-range", &range],
+            &["controller", "--manifests", &manifests, "--listen", &controller, "--address-range", &flag],
         );
         let dns = roles.dns().to_string();
         roles.spawn(
@@ -85,8 +85,7 @@ impl Roles {
     }
 
     fn start_dns_as(folder: &Path, limited: Option<Limited>, flags: impl FnOnce(IpAddr) -> Vec<String>) -> Self {
-        let prefix = range().rsplitn(3, '.').nth(2).expect("an address range").to_owned();
-        let mut roles = Self { prefix, running: Vec::new(), limited };
+        let mut roles = Self { range: AddressRange::new(), running: Vec::new(), limited };
         let (manifests, controller) = (folder.display().to_string(), roles.socket(Part::Controller, 5390).to_string());
         roles.spawn(Part::Controller, &["controller", "--manifests", &manifests, "--listen", &controller]);
         let dns = roles.dns().to_string();
@@ -133,7 +132,7 @@ impl Roles {
 
     /// An address of this test's own.
     pub fn place(&self, third: u8, last: u8) -> IpAddr {
-        format!("{}.{third}.{last}", self.prefix).parse().expect("an address")
+        format!("{}.{third}.{last}", self.range.prefix()).parse().expect("an address")
     }
 
     /// Where dns answers.

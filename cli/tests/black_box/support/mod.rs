@@ -19,7 +19,7 @@ pub mod tls;
 
 use std::{
     io::{BufRead as _, BufReader, Read as _, Seek as _, Write as _},
-    net::{Shutdown, SocketAddr, TcpStream},
+    net::{Shutdown, SocketAddr, TcpStream, UdpSocket},
     path::Path,
     process::{Child, Command, ExitStatus, Stdio},
     sync::{
@@ -35,20 +35,45 @@ use serde_json::Value;
 /// Longest wait for anything that should happen at once.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Second byte of the next mesh's address range, counted from a place of this process's own: tests run side by side, and
-/// so may checkouts.
+/// Second byte of the next address range that is tried, counted from a place of this process's own.
 static NEXT_RANGE: AtomicU8 = AtomicU8::new(0);
 
-/// An address range that no other mesh of this process has, and hardly one of another.
-pub fn range() -> String {
-    let first = std::process::id().wrapping_mul(7);
-    let byte = 100 + (first + u32::from(NEXT_RANGE.fetch_add(1, Ordering::Relaxed))) % 150;
-    format!("127.{byte}.0.0/16")
+/// An address range that no other mesh has while this lives, nor one of another process: tests run side by side, and so may
+/// checkouts.
+pub struct AddressRange {
+    second_byte: u32,
+    /// On its last address, which is given to nobody: whoever holds this has the range.
+    _held: UdpSocket,
+}
+
+impl AddressRange {
+    /// One that is free.
+    pub fn new() -> Self {
+        let first = std::process::id().wrapping_mul(7);
+        for _ in 0..150 {
+            let second_byte = 100 + (first + u32::from(NEXT_RANGE.fetch_add(1, Ordering::Relaxed))) % 150;
+            if let Ok(held) = UdpSocket::bind(format!("127.{second_byte}.255.254:5391")) {
+                return Self { second_byte, _held: held };
+            }
+        }
+        panic!("every address range is taken");
+    }
+
+    /// As flags take it.
+    pub fn flag(&self) -> String {
+        format!("127.{}.0.0/16", self.second_byte)
+    }
+
+    /// What its addresses begin with.
+    pub fn prefix(&self) -> String {
+        format!("127.{}", self.second_byte)
+    }
 }
 
 /// A running `maesh dev`, killed when dropped.
 pub struct Dev {
     child: Child,
+    _range: AddressRange,
     events: Receiver<Value>,
     logs: Arc<Mutex<String>>,
     /// Its `ready` event.
@@ -65,22 +90,23 @@ impl Dev {
 
     /// The same with more flags.
     pub fn start_with(folder: &Path, flags: &[&str]) -> Self {
-        let mut program = command(&[]);
-        Self::run(Self::arguments(&mut program).args(flags).arg(folder))
+        let (range, mut program) = (AddressRange::new(), command(&[]));
+        Self::run(Self::arguments(&mut program, &range).args(flags).arg(folder), range)
     }
 
     /// The same with these variables in its environment.
     pub fn start_in(environment: &[(&str, &Path)], folder: &Path, flags: &[&str]) -> Self {
-        let mut program = command(&[]);
+        let (range, mut program) = (AddressRange::new(), command(&[]));
         program.envs(environment.iter().copied());
-        Self::run(Self::arguments(&mut program).args(flags).arg(folder))
+        Self::run(Self::arguments(&mut program, &range).args(flags).arg(folder), range)
     }
 
     /// As [`Self::start`], as a process that may open so many files.
     pub fn start_limited(folder: &Path, open_files: u32) -> Self {
         let mut shell = command_of("sh");
         shell.args(["-c", &format!("ulimit -n {open_files} && exec \"$@\""), "sh", env!("CARGO_BIN_EXE_maesh")]);
-        Self::run(Self::arguments(&mut shell).arg(folder))
+        let range = AddressRange::new();
+        Self::run(Self::arguments(&mut shell, &range).arg(folder), range)
     }
 
     /// Starts it on this text as its standard input.
@@ -88,17 +114,17 @@ impl Dev {
         let mut file = tempfile::tempfile().expect("a file");
         file.write_all(text.as_bytes()).expect("written");
         file.rewind().expect("rewound");
-        let mut program = command(&[]);
-        Self::run(Self::arguments(&mut program).arg("-").stdin(file))
+        let (range, mut program) = (AddressRange::new(), command(&[]));
+        Self::run(Self::arguments(&mut program, &range).arg("-").stdin(file), range)
     }
 
-    fn arguments(program: &mut Command) -> &mut Command {
+    fn arguments<'p>(program: &'p mut Command, range: &AddressRange) -> &'p mut Command {
         program
             .args(["dev", "--output", "json", "--dns", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
-            .args(["--address-range", &range()])
+            .args(["--address-range", &range.flag()])
     }
 
-    fn run(command: &mut Command) -> Self {
+    fn run(command: &mut Command, range: AddressRange) -> Self {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("maesh starts");
         let (sender, events) = channel();
         let stdout = BufReader::new(child.stdout.take().expect("stdout"));
@@ -118,7 +144,7 @@ impl Dev {
                 kept.lock().expect("logs").push_str(&String::from_utf8_lossy(&buffer[..length]));
             }
         });
-        let mut dev = Self { child, events, logs, ready: Value::Null, early: Vec::new() };
+        let mut dev = Self { child, _range: range, events, logs, ready: Value::Null, early: Vec::new() };
         loop {
             let event = dev.next_event();
             if event["event"] == "ready" {
