@@ -112,14 +112,14 @@ pub(crate) struct ConnectionLogs {
     pub(crate) refused: Mutex<LogLimit>,
     /// A stream led back to the mesh.
     pub(crate) loops: Mutex<LogLimit>,
-    /// Access control would deny something: to a ServiceAccount, or an address that is nobody's, at a Service.
-    pub(crate) would_deny: Mutex<LogLimits<(Result<Account, IpAddr>, ServiceName)>>,
+    /// Access control denies something, or would: to a ServiceAccount, or an address that is nobody's, at a Service.
+    pub(crate) denied: Mutex<LogLimits<(Result<Account, IpAddr>, ServiceName)>>,
 }
 
 impl Default for ConnectionLogs {
     fn default() -> Self {
         let accept_failures = Mutex::new(AcceptFailures::new("callers"));
-        Self { accept_failures, refused: Mutex::default(), loops: Mutex::default(), would_deny: Mutex::default() }
+        Self { accept_failures, refused: Mutex::default(), loops: Mutex::default(), denied: Mutex::default() }
     }
 }
 

@@ -142,8 +142,8 @@ fn reference_page_is_current() {
     save(folder.path(), "log.yaml", &(datagrams.to_owned() + &slice));
     save(folder.path(), "lost.yaml", &datagrams.replace("name: log,", "name: lost,"));
     // Nobody receives the traces; they are counted all the same.
-    let traces = ["--trace-endpoint", "http://127.0.0.1:9", "--trace-sample", "100%"];
-    let dev = Dev::start_with(folder.path(), &traces);
+    let flags = ["--trace-endpoint", "http://127.0.0.1:9", "--trace-sample", "100%", "--acl-dry-run"];
+    let dev = Dev::start_with(folder.path(), &flags);
     // Labels are known once something was counted.
     let at = served_at(dev.entry("web.shop.maesh"));
     assert_eq!(http::get(at, "web.shop.maesh", "/").unwrap().status, 200);
@@ -172,6 +172,7 @@ fn reference_page_is_current() {
         "http_traced_request_duration_seconds_bucket{",
         "http_refused_total{",
         "proxy_tls_failures_total{",
+        "proxy_access_dry_run_denials_total{",
         "tcp_connections_total{",
         "tcp_refused_total{",
         "udp_flows_total{",

@@ -117,22 +117,39 @@ impl Shared {
         let is_denied =
             |backend: &&Arc<BackendPort>| backend.upstreams.load().access.admitted(account, request).is_none();
         let Some(denied) = leaves.find(is_denied) else { return Ok(()) };
+        self.log_denied(called, denied, (caller, account), request);
         if self.access_control().denies() {
             return Err(Reason::Denied);
         }
         self.telemetry.would_deny(called);
+        Ok(())
+    }
+
+    /// Says who is denied what, or would be in a dry run: once in a while of each ServiceAccount and Service.
+    fn log_denied(
+        &self,
+        called: &ServiceName,
+        denied: &BackendPort,
+        (caller, account): (IpAddr, Option<&Account>),
+        request: Option<AskedRequest<'_>>,
+    ) {
         let key = (account.cloned().ok_or(caller), denied.service.clone());
-        if let Some(left_out) = self.logs.would_deny.lock().note(key, Instant::now()) {
+        let Some(left_out) = self.logs.denied.lock().note(key, Instant::now()) else { return };
+        let account = account.map_or_else(|| "none".to_owned(), |account| account.to_string());
+        let method = request.map(|request| request.head.method.as_str());
+        let path = request.map(|request| request.head.uri.path());
+        if self.access_control().denies() {
+            tracing::info!(
+                service = %called, backend = %denied.service, %caller, account, method, path, left_out,
+                "access control denies this; no TrafficTarget admits it"
+            );
+        } else {
             tracing::warn!(
-                service = %called, backend = %denied.service, %caller,
-                account = account.map_or_else(|| "none".to_owned(), |account| account.to_string()),
-                method = request.map(|request| request.head.method.as_str()),
-                path = request.map(|request| request.head.uri.path()), left_out,
+                service = %called, backend = %denied.service, %caller, account, method, path, left_out,
                 "access control would deny this; it is a dry run, so nothing is denied. Write a TrafficTarget that admits it, if it \
                  is meant to pass"
             );
         }
-        Ok(())
     }
 
     /// Says so in a dry run where `caller` would be denied a backend that a request or connection comes to besides its own: one

@@ -125,6 +125,26 @@ fn a_dry_run_denies_nothing_and_says_what_it_would() {
     });
 }
 
+/// Who is denied can be read in the log, and nobody can fill it.
+#[test]
+fn who_is_denied_is_logged_once_in_a_while() {
+    let shop = Shop::new();
+    shop.save(&(group("g", "{pathRegex: /api}") + &ann_may(GROUP)));
+    let dev = Dev::start_with(shop.folder.path(), &["--acl"]);
+    let at = dev.served_at("b.shop.maesh");
+    for _ in 0..20 {
+        for (from, path) in [(ANN, "/other"), (CYD, "/api"), (NOBODY, "/")] {
+            assert_eq!(get_from(from, at, path), "403 denied", "{from} {path}");
+        }
+    }
+    await_condition("each is logged", || {
+        let logs = dev.logs();
+        ["shop/ann", "shop/cyd", "none"].iter().all(|account| logs.contains(account)).then_some(())
+    });
+    assert_eq!(dev.logs().matches("access control denies this").count(), 3, "{}", dev.logs());
+    assert_eq!(get_from(ANN, at, "/api"), "200");
+}
+
 /// The manifest of docs/tasks/access-control.md does what the page says.
 #[test]
 fn the_page_about_access_control_holds() {
