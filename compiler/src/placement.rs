@@ -244,31 +244,32 @@ impl Placement {
 
     /// What is wrong with where a Service is listened for.
     fn check(&self, plan: &Plan, placed: &ServicePlacement, step: &Step<'_>) -> Vec<Diagnostic> {
-        let mut found = Vec::new();
+        let (mut found, unserved) = (Vec::new(), step.config.unserved());
         let mut say = |reason, value: &str, text: String| {
             if let Some(service) = step.view.service(plan.name()) {
-                let bad = Diagnostic::of(reason, "Service", &service.meta, "spec.ports", text)
-                    .using("its ClusterIP or endpoint addresses");
+                let bad = Diagnostic::of(reason, "Service", &service.meta, "spec.ports", text).using(unserved);
                 found.push(if value.is_empty() { bad } else { bad.value(value) });
             }
         };
         let in_cluster = step.config.addressing == Addressing::Cluster;
         if in_cluster && plan.own && placed.standing.is_none() && self.is_pool_exhausted(&step.view) {
-            let text = "Services need more ports on own addresses than the proxies have for them (33000-49999), and this \
-                        one has none; its name answers its ClusterIP or endpoint addresses. Bypass Services that need no mesh, or set \
-                        traffic-type to http where it is HTTP.";
-            say(Reason::AddressRangeExhausted, "", text.into());
+            let text = format!(
+                "Services need more ports on own addresses than the proxies have for them (33000-49999), and this one has none; \
+                 its name answers {unserved}. Bypass Services that need no mesh, or set traffic-type to http where it is HTTP."
+            );
+            say(Reason::AddressRangeExhausted, "", text);
         }
         if !in_cluster && plan.own && self.own_address(plan.name(), &step.view).is_none() {
-            let text = "no own address is left in the range; its name answers its ClusterIP or endpoint addresses. Choose a wider \
-                        --address-range.";
-            say(Reason::AddressRangeExhausted, "", text.into());
+            let text = format!(
+                "no own address is left in the range; its name answers {unserved}. Choose a wider --address-range."
+            );
+            say(Reason::AddressRangeExhausted, "", text);
         }
         for (port, _) in plan.ports.iter().zip(&placed.listens).filter(|(_, listen)| listen.is_none()) {
             let number = port.number;
             let text = format!(
-                "port {number} cannot be bound here and no port is free in its place; its name answers its ClusterIP or endpoint \
-                 addresses. Lower net.ipv4.ip_unprivileged_port_start, or change the port."
+                "port {number} cannot be bound here and no port is free in its place; its name answers {unserved}. \
+                 Lower net.ipv4.ip_unprivileged_port_start, or change the port."
             );
             say(Reason::ListenPortExhausted, &number.to_string(), text);
         }

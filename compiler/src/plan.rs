@@ -65,7 +65,7 @@ impl Plans {
             step.changed(Fact::Needs(name.namespace.clone()));
         }
         if let Some(service) = service.filter(|_| self.port_limit.is_over(name)) {
-            draft = draft.without_ports(service, step.config.ports_per_namespace);
+            draft = draft.without_ports(service, step.config);
         }
         self.drafts.insert(name.clone(), draft);
         step.changed(Fact::Draft(name.clone()));
@@ -111,16 +111,17 @@ impl Plans {
 
 impl Draft {
     /// A Service whose ports are too many for its namespace: meshed without any.
-    fn without_ports(mut self, service: &crate::kinds::Service, limit: usize) -> Self {
+    fn without_ports(mut self, service: &crate::kinds::Service, config: &Config) -> Self {
         let Some(plan) = self.plan else { return self };
         let (ports, namespace): (_, &Arc<str>) = (plan.ports.len(), &plan.name().namespace);
+        let (limit, unserved) = (config.ports_per_namespace, config.unserved());
         let text = format!(
             "the Services of namespace {namespace} need more than {limit} ports of the proxies. Older Services come \
-             first, and there is no room for the {ports} of this one: its name answers its ClusterIP or endpoint addresses. Bypass \
+             first, and there is no room for the {ports} of this one: its name answers {unserved}. Bypass \
              Services that need no mesh, or raise --ports-per-namespace."
         );
         let bad = Diagnostic::of(Reason::TooManyPorts, "Service", &service.meta, "spec.ports", text);
-        self.found.push(bad.value(ports.to_string()).using("its ClusterIP or endpoint addresses"));
+        self.found.push(bad.value(ports.to_string()).using(unserved));
         self.plan = Some(Plan { ports: Vec::new(), own: false, one_address: false, ..plan });
         self
     }

@@ -102,6 +102,14 @@ impl Default for Config {
 }
 
 impl Config {
+    /// What the name of a Service answers that no proxy serves, in words.
+    pub(crate) fn unserved(&self) -> &'static str {
+        match self.fail_to_plain && !self.access_control.denies() {
+            true => "its ClusterIP or endpoint addresses",
+            false => "nothing",
+        }
+    }
+
     /// Whether a port is one of the proxies' own on the shared address.
     pub(crate) fn reserves(&self, port: u16) -> bool {
         self.reserved_ports.contains(&port) || (self.addressing == Addressing::Cluster && POOL.contains(&port))

@@ -129,10 +129,12 @@ impl Publication {
             1 => " (and 1 other)".to_owned(),
             others => format!(" (and {others} others)"),
         };
-        let plain = "Until then, the Service's name answers its ClusterIP or endpoint addresses.";
-        let text = format!("port {number} is not served by proxy {proxy}{others}: {why}. {plain}");
+        let unserved = step.config.unserved();
+        let text = format!(
+            "port {number} is not served by proxy {proxy}{others}: {why}. Until then, the Service's name answers {unserved}."
+        );
         let bad = Diagnostic::of(Reason::ListenFailed, "Service", &service.meta, "spec.ports", text);
-        Some(bad.value(number.to_string()).using("its ClusterIP or endpoint addresses"))
+        Some(bad.value(number.to_string()).using(unserved))
     }
 }
 

@@ -1,5 +1,7 @@
 //! What users' objects may not do to the mesh: lead it to itself, or take all of its ports.
 
+use maesh_config::model::AccessControl;
+
 use super::*;
 
 /// A Service of shop with a slice of these addresses.
@@ -166,6 +168,27 @@ fn pods_of_several_other_namespaces_with_one_address_are_judged_in_any_order_ali
 fn without_room(output: &Output) -> Vec<String> {
     let too_many = output.found.iter().filter(|found| found.reason == Reason::TooManyPorts);
     too_many.map(|found| found.object.to_string()).collect()
+}
+
+/// What is said of the name is what dns answers.
+#[test]
+fn a_service_without_room_answers_nothing_where_nothing_may_go_around_the_mesh() {
+    let open = "its ClusterIP or endpoint addresses";
+    for (fail_to_plain, access_control, want) in [
+        (true, AccessControl::Off, open),
+        (true, AccessControl::DryRun, open),
+        (true, AccessControl::On, "nothing"),
+        (false, AccessControl::Off, "nothing"),
+    ] {
+        let mut compiler =
+            Compiler::new(Config { ports_per_namespace: 0, fail_to_plain, access_control, ..Config::default() });
+        let yaml = service("web", "", "ports: [{port: 80}]");
+        objects(&yaml).into_iter().for_each(|object| compiler.take(Event::Apply(object)));
+        let found = compiler.compile(Instant::now()).found;
+        let [found] = &found[..] else { panic!("{found:#?}") };
+        assert_eq!(found.using.as_deref(), Some(want), "{fail_to_plain} {access_control:?}");
+        assert!(found.message.contains(&format!("its name answers {want}. ")), "{found}");
+    }
 }
 
 #[test]
