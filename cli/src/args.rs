@@ -169,7 +169,7 @@ pub struct MeshArgs {
     /// Mesh only Services that have an annotation of the mesh
     #[arg(long, env = "MAESH_REQUIRE_ANNOTATION")]
     pub require_annotation: bool,
-    /// Namespace of the mesh itself
+    /// Namespace of the mesh itself, not that of your objects
     #[arg(long, env = "MAESH_NAMESPACE", default_value = defaults::NAMESPACE, value_name = "NAMESPACE")]
     pub namespace: String,
     /// The cluster's DNS domain
@@ -186,7 +186,7 @@ pub struct MeshArgs {
     #[arg(long, env = "MAESH_DENY_ENDPOINT_CIDRS", value_delimiter = ',', value_parser = network, value_name = "CIDR")]
     pub deny_endpoint_cidr: Vec<IpNet>,
     /// Most ports on the proxies that the Services of one namespace may use. The names of further Services in it resolve to
-    /// their ClusterIP
+    /// their ClusterIP; with --acl, or with --fail-to-plain false, they have no address
     #[arg(long, env = "MAESH_PORTS_PER_NAMESPACE", default_value_t = PORTS_PER_NAMESPACE, value_name = "N")]
     pub ports_per_namespace: usize,
 }
@@ -232,8 +232,9 @@ impl From<Mode> for Protocol {
 
 #[derive(Debug, Clone, Args)]
 pub struct DevArgs {
-    /// Files or folders of manifests (YAML or JSON): Service, EndpointSlice, Pod, Node, Namespace, ServiceAccount; `-`
-    /// reads standard input
+    /// Files or folders of manifests (YAML or JSON): Service, EndpointSlice, Pod, Node, Namespace, ServiceAccount,
+    /// ConfigMap (CA certificates that `tls-ca` names), and of SMI TrafficSplit, TrafficTarget, HTTPRouteGroup, TCPRoute
+    /// and UDPRoute; `-` reads standard input
     #[arg(required = true, value_name = "PATH")]
     pub paths: Vec<PathBuf>,
     #[command(flatten)]

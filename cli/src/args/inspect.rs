@@ -17,7 +17,7 @@ pub struct ClusterArgs {
     /// Context of the kubeconfig; the current one if not given
     #[arg(long, value_name = "NAME")]
     pub context: Option<String>,
-    /// Namespace in which the mesh is installed
+    /// Namespace in which the mesh is installed, not that of your objects
     #[arg(long, short = 'n', env = "MAESH_NAMESPACE", default_value = defaults::NAMESPACE, value_name = "NAMESPACE")]
     pub namespace: String,
 }
@@ -35,7 +35,12 @@ pub struct ClusterArgs {
 /// cluster it asks the mesh's pods through port-forwards of the API server, which needs the rights to `list pods` and to
 /// `get` and `create` `pods/portforward` in the mesh's namespace.
 ///
-/// Exit code: 0 if the caller is served, 1 if it is not, or if no role could be asked.
+/// Exit code: 0 if the caller is served, 1 if it is not, or if no mesh or no dns of it could be asked, 2 for a mistake in the
+/// command line. With -o json, `dns` is null if no dns could be asked.
+///
+/// A caller that access control denies is not served. To have this said, name the caller by --from and, for HTTP, the request:
+/// by METHOD, --header or an http:// URL. A proxy knows who may call a Service only once somebody has called it there; before
+/// that the exit code is 0, and the line of the request says that its route is not known.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Examples:
   maesh explain web.shop.maesh --from shop/client-5c9d      # for a pod
@@ -99,6 +104,7 @@ pub enum AccessCommand {
 #[command(after_help = "Examples:
   maesh access matrix                       # all Services of the mesh
   maesh access matrix shop                  # those of one namespace
+  maesh access matrix --admin 127.0.0.1:5380    # of manifests that a `maesh dev --acl` serves, without a cluster
   maesh access matrix -o json | jq '.rows[] | select(.grants == [])'   # whom nobody may call")]
 pub struct MatrixArgs {
     /// Only Services of this namespace

@@ -66,7 +66,7 @@ pub struct GetArgs {
     /// Only this one: a Service, a proxy, or an object with diagnostics. NAMESPACE/NAME is taken too
     #[arg(value_name = "NAME")]
     pub name: Option<String>,
-    /// Only those of this namespace
+    /// Only those of this namespace; --mesh-namespace is that of the mesh
     #[arg(long, short = 'n', value_name = "NAMESPACE", conflicts_with = "all_namespaces")]
     pub namespace: Option<String>,
     /// Those of all namespaces, as without -n

@@ -32,7 +32,7 @@ pub struct MigrateArgs {
     /// Translate these values of the chart of Traefik Mesh instead of objects
     #[arg(long, value_name = "FILE", conflicts_with_all = ["paths", "context", "namespace"])]
     pub values: Option<PathBuf>,
-    /// Only objects of this namespace; all if not given
+    /// Only objects of this namespace, which is not that of the mesh; all if not given
     #[arg(long, short = 'n', value_name = "NAMESPACE")]
     pub namespace: Option<String>,
     /// What a Service without the annotation traffic-type was in your Traefik Mesh, by its value defaultMode

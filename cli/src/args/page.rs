@@ -54,8 +54,9 @@ fn table<'a>(arguments: impl Iterator<Item = &'a Arg>) -> String {
         let values = argument.get_value_names().unwrap_or_default().iter().map(|name| name.as_str());
         let value =
             if argument.get_action().takes_values() { values.collect::<Vec<_>>().join(" ") } else { String::new() };
+        let short = argument.get_short().map_or_else(String::new, |short| format!("-{short}, "));
         let flag = match argument.get_long() {
-            Some(long) => format!("--{long} {value}"),
+            Some(long) => format!("{short}--{long} {value}"),
             None => value,
         };
         let variable = argument.get_env().map(|name| format!("`{}`", name.display())).unwrap_or_default();
