@@ -163,7 +163,7 @@ mod tests {
                 "names",
                 Reason::InvalidAnnotation,
                 Severity::Warning,
-                "7 more targets do not exist; x",
+                "7 more backends do not exist; x",
                 Level::Warning,
                 true,
             ),

@@ -14,7 +14,7 @@ pub fn sentence(port: &PortSeen, sent: &Sent) -> String {
         (Some(route), ..) if route.own && port.routes.len() == 1 => {
             format!("this {what} goes to the Service itself, which has no routes")
         }
-        (Some(route), ..) if route.own => format!("this {what} takes: no rule holds; the Service itself"),
+        (Some(route), ..) if route.own => format!("this {what} takes: no rule matches; the Service itself"),
         (Some(route), ..) => format!("this {what} takes: {}", written(route)),
         (None, Some(why), _) => format!("this {what}: not known, because {why}"),
         (None, None, Some(refusal)) => format!("this {what} is refused: {} {}", refusal.status, refusal.reason),
@@ -105,10 +105,10 @@ mod tests {
             (taken(2), &request, "this request takes: Path(`/gone`) => a backend that does not exist"),
             (taken(3), &request, "this request takes: Path(`/off`) => weight 0: shop/api, weight 0: shop/next"),
             (taken(4), &request, "this request takes: 90 %: shop/v1, 10 %: shop/v2"),
-            (taken(5), &request, "this request takes: no rule holds; the Service itself"),
+            (taken(5), &request, "this request takes: no rule matches; the Service itself"),
             (alone, &request, "this request goes to the Service itself, which has no routes"),
             (tcp(taken(0)), &stream, "this connection takes: PathPrefix(`/api`) => shop/api"),
-            (tcp(taken(5)), &request, "this connection takes: no rule holds; the Service itself"),
+            (tcp(taken(5)), &request, "this connection takes: no rule matches; the Service itself"),
             (taken(0), &stream, "this connection takes: PathPrefix(`/api`) => shop/api"),
             (
                 PortSeen { undecided: Some("nobody knows".into()), ..port() },

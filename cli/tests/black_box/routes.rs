@@ -254,8 +254,8 @@ fn connections_go_by_the_server_name_of_tls() {
     for (arguments, says) in [
         (&named("one.example")[..], "this connection takes: HostSNI(`one.example`) => shop/one"),
         (&named("two.example"), "this connection takes: HostSNIRegexp(`^t`) => shop/two"),
-        (&["tls://db.shop.maesh:5432"], "this connection takes: no rule holds; the Service itself"),
-        (&["tcp://db.shop.maesh:5432"], "this connection takes: no rule holds; the Service itself"),
+        (&["tls://db.shop.maesh:5432"], "this connection takes: no rule matches; the Service itself"),
+        (&["tcp://db.shop.maesh:5432"], "this connection takes: no rule matches; the Service itself"),
         (&["tcp://db.shop.maesh:5432", "--from", "10.1.2.3"], "takes: ClientIP(`10.0.0.0/8`) => shop/two"),
     ] {
         let text = explain(arguments);
@@ -300,8 +300,8 @@ fn explain_says_which_route_a_request_takes() {
     for (arguments, (method, target, host, fields), by, says) in [
         (&[&*url("/api/items")][..], ("GET", "/api/items", "", ""), "api", "takes: PathPrefix(`/api`) => shop/api"),
         (&[&url("/%61pi?x=1#y")], ("GET", "/%61pi?x=1", "", ""), "api", "takes: PathPrefix(`/api`) => shop/api"),
-        (&[&url("/")], ("GET", "/", "", ""), "web", "takes: no rule holds; the Service itself"),
-        (&["POST", &url("/")], ("POST", "/", "", "Content-Length: 0\r\n"), "web", "takes: no rule holds"),
+        (&[&url("/")], ("GET", "/", "", ""), "web", "takes: no rule matches; the Service itself"),
+        (&["POST", &url("/")], ("POST", "/", "", "Content-Length: 0\r\n"), "web", "takes: no rule matches"),
         (
             &["POST", &url("/"), "-H", "Cookie: a=b; preview=on"],
             ("POST", "/", "", "Cookie: a=b; preview=on\r\nContent-Length: 0\r\n"),
@@ -320,7 +320,7 @@ fn explain_says_which_route_a_request_takes() {
             "next",
             "Path(`/docs`) => shop/next",
         ),
-        (&[&url("/docs")], ("GET", "/docs", "", ""), "web", "takes: no rule holds"),
+        (&[&url("/docs")], ("GET", "/docs", "", ""), "web", "takes: no rule matches"),
         (
             &["http://api.shop.maesh:8080/api"],
             ("GET", "/api", "api.shop.maesh", ""),

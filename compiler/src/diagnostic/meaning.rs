@@ -58,13 +58,15 @@ impl Reason {
                 "A port number is out of range, or there twice; or an EndpointSlice has a port that its Service does not have."
             }
             Self::Shadowed => {
-                "A TrafficSplit is not used, because an older one or the annotation `routes` comes first."
+                "A TrafficSplit is not used: an older one takes all traffic of the Service, or the Service has the annotation \
+                 `routes` for the ports that the Event names. On other ports the split is used."
             }
             Self::SplitNotUsed => {
                 "A TrafficSplit is not used: its Service or an HTTPRouteGroup is missing, or it matches nothing."
             }
             Self::SplitBackend => {
-                "A backend of a TrafficSplit is missing or lacks a port, is the Service itself, or no backend has a weight."
+                "A backend of a TrafficSplit is missing or lacks a port, or no backend has a weight above 0. Or a backend is the \
+                 Service itself: that is allowed, and its share goes to its own endpoints."
             }
             Self::NothingGranted => {
                 "A TrafficTarget, or a part of it, admits nothing: what it names is missing, there are too many, or access control is \

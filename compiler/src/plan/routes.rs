@@ -140,19 +140,19 @@ impl PolicyReader<'_, '_> {
         }
         for (number, target, what) in missing.iter().take(SAID) {
             let text = format!(
-                "annotation {}, line {number}: the target {target} is {what}; its share of the requests is answered 500 \
+                "annotation {}, line {number}: the backend {target} is {what}; its share of the requests is answered 500 \
                  `bad_backend`. Create it, or correct the line.",
                 written.key
             );
             self.say_of_line(written, text, &target.to_string(), "nothing");
         }
         if let Some(more) = missing.len().checked_sub(SAID).filter(|more| *more > 0) {
-            let (targets, their, create) = match more {
-                1 => ("1 more target does not exist".to_owned(), "its", "Create it, or correct the line."),
-                _ => (format!("{more} more targets do not exist"), "their", "Create them, or correct the lines."),
+            let (backends, their, create) = match more {
+                1 => ("1 more backend does not exist".to_owned(), "its", "Create it, or correct the line."),
+                _ => (format!("{more} more backends do not exist"), "their", "Create them, or correct the lines."),
             };
             let text = format!(
-                "annotation {}: {targets}; {their} share of the requests is answered 500 `bad_backend`. {create}",
+                "annotation {}: {backends}; {their} share of the requests is answered 500 `bad_backend`. {create}",
                 written.key
             );
             self.say_of_line(written, text, "", "nothing");
@@ -195,16 +195,16 @@ impl PolicyReader<'_, '_> {
         let without = routes.lines.iter().filter(|line| line.targets.iter().all(|(_, weight)| *weight == 0));
         for line in without.take(SAID) {
             let text = format!(
-                "annotation {key}, line {}: all weights are 0, so requests that its rule fits are answered 503 \
-                 `no_endpoints`. Give a target a weight above 0.",
+                "annotation {key}, line {}: all weights are 0, so requests that match its rule are answered 503 \
+                 `no_endpoints`. Give a backend a weight above 0.",
                 line.number
             );
-            self.say_of_line(written, text, &line.rule.to_string(), "no target");
+            self.say_of_line(written, text, &line.rule.to_string(), "no backend");
         }
         for (line, first) in repeated(&routes.lines).take(SAID) {
             let text = format!(
                 "annotation {key}, line {}: line {first} has the same rule and takes its requests, so this line takes none. \
-                 Remove one of them, or give line {first} both targets with weights.",
+                 Remove one of them, or give line {first} both backends with weights.",
                 line.number
             );
             self.say_of_line(written, text, &line.rule.to_string(), "the first of them");

@@ -46,7 +46,7 @@ fn the_longest_rule_is_the_first() {
     let found: Vec<_> = output.found.iter().map(|found| found.message.to_string()).collect();
     assert_eq!(found.len(), 1, "{found:#?}");
     assert!(
-        found[0].contains("line 2: the target b.other:8080 is Service other/b, which does not exist"),
+        found[0].contains("line 2: the backend b.other:8080 is Service other/b, which does not exist"),
         "{found:#?}"
     );
 }
@@ -202,8 +202,8 @@ fn a_list_of_routes_ends_at_a_size() {
 #[test]
 fn targets_that_do_not_exist_are_counted() {
     for (missing, says) in [
-        (11, "1 more target does not exist; its share of the requests is answered 500 `bad_backend`. Create it, or"),
-        (12, "2 more targets do not exist; their share of the requests is answered 500 `bad_backend`. Create them, or"),
+        (11, "1 more backend does not exist; its share of the requests is answered 500 `bad_backend`. Create it, or"),
+        (12, "2 more backends do not exist; their share of the requests is answered 500 `bad_backend`. Create them"),
     ] {
         let lines: Vec<_> = (0..missing).map(|number| format!("Path(`/{number}`) => absent-{number}")).collect();
         let output = compiled(dev(), &routed("web", 1, &lines.join("\n"), HTTP));

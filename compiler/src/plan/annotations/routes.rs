@@ -92,10 +92,10 @@ pub(crate) static ROUTES: Annotation<()> = Annotation {
         values: LINES,
         default: "none",
         purpose: "Where requests and connections go by what they are. One route a line: a rule as Traefik's routers have them, \
-                  `=>`, and targets, each with a weight (1 if not given). The longest rule that holds wins, the first one \
-                  among equals; what no rule fits goes to the Service itself. Without a namespace a target is of the same \
-                  one; without a port it is the port of the same number. Ports that carry TCP take rules of HostSNI, \
-                  HostSNIRegexp and ClientIP alone, those that carry UDP rules of ClientIP.",
+                  `=>`, and backends, each with a weight (1 if not given). Of the rules that match, the longest one is \
+                  used, the first one among equals; what matches no rule goes to the Service itself. Without a namespace a \
+                  backend is of the same one; without a port it is the port of the same number. Ports that carry TCP take \
+                  rules of HostSNI, HostSNIRegexp and ClientIP alone, those that carry UDP rules of ClientIP.",
         example: "PathPrefix(`/api`) => api:8080",
     },
     scope: Scope::Port(|port| match port.routes.len() {
@@ -169,7 +169,7 @@ fn read(text: &str) -> WrittenRoutes {
 fn within(line: RouteLine, targets: &mut HashSet<Target>) -> Result<RouteLine, (usize, String)> {
     let new: HashSet<_> = line.targets.iter().map(|(target, _)| target).filter(|it| !targets.contains(*it)).collect();
     if targets.len() + new.len() > TARGETS_IN_ALL {
-        return Err((1, format!("at most {TARGETS_IN_ALL} different targets are read for one Service")));
+        return Err((1, format!("at most {TARGETS_IN_ALL} different backends are read for one Service")));
     }
     let new: Vec<Target> = new.into_iter().cloned().collect();
     targets.extend(new);
@@ -209,8 +209,8 @@ fn targets(line: &str, mut at: usize) -> Result<Vec<(Target, u32)>, (usize, Stri
         let weight = weight.trim();
         let target = Target::parse(to).ok_or_else(|| {
             let what = match to {
-                "" => "expected a target such as web.shop:8080".to_owned(),
-                _ => format!("{to:?} is no target; expected SERVICE, SERVICE.NAMESPACE, or either with :PORT"),
+                "" => "expected a backend such as web.shop:8080".to_owned(),
+                _ => format!("{to:?} is no backend; expected SERVICE, SERVICE.NAMESPACE, or either with :PORT"),
             };
             (column(from), what)
         })?;
@@ -220,7 +220,7 @@ fn targets(line: &str, mut at: usize) -> Result<Vec<(Target, u32)>, (usize, Stri
             (column(at), format!("{weight:?} is no weight; expected a number from 0 to {HEAVIEST}"))
         })?;
         if targets.len() == TARGETS {
-            return Err((column(from), format!("at most {TARGETS} targets are read for one rule")));
+            return Err((column(from), format!("at most {TARGETS} backends are read for one rule")));
         }
         targets.push((target, weight));
     }
@@ -259,12 +259,12 @@ mod tests {
     fn a_bad_line_alone_is_left_out() {
         for (line, column, what) in [
             ("Path(`/a`)", 11, "expected &&, || or =>"),
-            ("Path(`/a`) => ", 15, "expected a target such as web.shop:8080"),
-            ("Path(`/a`) => web,", 19, "expected a target such as web.shop:8080"),
+            ("Path(`/a`) => ", 15, "expected a backend such as web.shop:8080"),
+            ("Path(`/a`) => web,", 19, "expected a backend such as web.shop:8080"),
             (
                 "Path(`/a`) => Web",
                 15,
-                "\"Web\" is no target; expected SERVICE, SERVICE.NAMESPACE, or either with :PORT",
+                "\"Web\" is no backend; expected SERVICE, SERVICE.NAMESPACE, or either with :PORT",
             ),
             ("Path(`/a`) => web x", 19, "\"x\" is no weight; expected a number from 0 to 1000000"),
             ("Path(`/ä`) => web -1", 19, "\"-1\" is no weight; expected a number from 0 to 1000000"),
@@ -306,11 +306,11 @@ mod tests {
         };
         let routes = read(&format!("Path(`/a`) => {}\nPath(`/b`) => {}", list(0, 64), list(0, 65)));
         assert_eq!((routes.lines.len(), routes.bad.len()), (1, 1));
-        assert_eq!((routes.bad[0].number, &*routes.bad[0].what), (2, "at most 64 targets are read for one rule"));
+        assert_eq!((routes.bad[0].number, &*routes.bad[0].what), (2, "at most 64 backends are read for one rule"));
         let lines = (0..9).map(|line| format!("Path(`/{line}`) => {}\n", list(line * 64, 64))).collect::<String>();
         let routes = read(&(lines + "Path(`/again`) => t1, t2"));
         assert_eq!((routes.lines.len(), routes.bad.len()), (9, 1), "targets that are there already cost nothing");
-        assert_eq!(&*routes.bad[0].what, "at most 512 different targets are read for one Service");
+        assert_eq!(&*routes.bad[0].what, "at most 512 different backends are read for one Service");
     }
 
     #[test]
