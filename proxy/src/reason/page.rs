@@ -41,8 +41,9 @@ const fn advice(reason: Reason) -> &'static str {
         }
         Reason::Denied => {
             "Access control is on, and no TrafficTarget admits the caller's ServiceAccount to this Service, port, method, path and \
-             header fields. A caller that is no pod, or shares its node's network, is never admitted. Tried again, it is the \
-             same."
+             header fields, or the Service has no pods. A caller that is no pod, or shares its node's network, is admitted only if \
+             `acl.sources` assigns it a ServiceAccount. `maesh explain` says as whom the caller counts \
+             ([access control](../tasks/access-control.md#what-it-looks-like)). Tried again, it is the same."
         }
         Reason::NoRoute => {
             "Check the port in the URL. The Service has no HTTP port of this number; a port that carries TCP or TLS is not \
@@ -92,19 +93,20 @@ const fn advice(reason: Reason) -> &'static str {
         Reason::ConnectTimeout => {
             "As for `connect_failed`; packets are dropped, not refused. Check the network and NetworkPolicies."
         }
-        Reason::BadRequest => "Check the client. The request is not valid HTTP, or could be read in two ways.",
+        Reason::BadRequest => "Check the caller. The request is not valid HTTP, or could be read in two ways.",
         Reason::HeadersTooLarge => "Send fewer or smaller header fields; cookies are the usual cause.",
         Reason::NotSynced => {
             "Wait a moment and try again. If it stays, the proxy does not get configuration from the controller: `maesh \
-             check --only config`."
+             check --only config`. With access control also: no controller answers, and the caller is not known or 15 minutes \
+             have passed."
         }
         Reason::MethodNotAllowed => "The mesh is no forward proxy; CONNECT is never served.",
         Reason::UriTooLong => "Shorten the path or the query.",
         Reason::NotImplemented => {
-            "Check the client; it uses a transfer coding other than `chunked`, or asks for a protocol other than `websocket` by \
+            "Check the caller; it uses a transfer coding other than `chunked`, or asks for a protocol other than `websocket` by \
              extended CONNECT."
         }
-        Reason::VersionNotSupported => "Check the client; it announces a version of HTTP that does not exist.",
+        Reason::VersionNotSupported => "Check the caller; it announces a version of HTTP that does not exist.",
         Reason::LoopDetected => {
             "Check the EndpointSlices of the Service, and what stands behind them: a request passed 16 proxies of the mesh, so \
              an endpoint leads back to the mesh."
