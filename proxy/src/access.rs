@@ -101,6 +101,17 @@ impl Access {
         all.collect()
     }
 
+    /// Whether `caller` may reach any endpoint, with `request` if it makes one; `None` where there are no pods, so that nobody is
+    /// asked for.
+    pub(crate) fn admits(&self, caller: Option<&Account>, request: Option<AskedRequest<'_>>) -> Option<bool> {
+        (!self.has_no_pods()).then(|| !self.admitted(caller, request).is_none())
+    }
+
+    /// Whether no endpoint belongs to any pod.
+    pub(crate) fn has_no_pods(&self) -> bool {
+        self.accounts.is_empty()
+    }
+
     /// The endpoints that `caller` may reach, with `request` if it makes one.
     pub(crate) fn admitted(&self, caller: Option<&Account>, request: Option<AskedRequest<'_>>) -> Admitted {
         let Some(caller) = caller else { return Admitted::Of(SmallVec::new()) };

@@ -198,6 +198,11 @@ impl Admission {
         })))
     }
 
+    /// Whether this caller has a connection or flow open.
+    pub(crate) fn is_calling(&self, caller: IpAddr) -> bool {
+        self.0.by_caller.lock().contains_key(&caller) || self.0.flows.lock().has(caller)
+    }
+
     /// Connections that were refused.
     pub(crate) fn lingering(&self) -> &Lingering {
         &self.0.lingering

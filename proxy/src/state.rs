@@ -337,6 +337,11 @@ impl ActiveService {
         })
     }
 
+    /// Whether a request or stream is in flight on any of its ports.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.ports.iter().flat_map(|port| port.backends()).any(|backend| backend.is_busy())
+    }
+
     /// Its port of this number and protocol.
     pub(crate) fn port(&self, number: u16, protocol: Protocol) -> Option<&Arc<Port>> {
         self.ports.iter().find(|port| port.number == number && port.protocol == protocol)
@@ -480,8 +485,32 @@ impl Port {
         }
     }
 
+    /// The backend at which a caller is denied what `route` takes. It has to be admitted to every backend that may get it. A
+    /// backend without pods is nobody's: it is denied to those who are `admit`ted to nothing else of this port.
+    pub(crate) fn denied_at<'a>(
+        &'a self,
+        route: Option<&'a WeightedRoute>,
+        admits: impl Fn(&BackendPort) -> Option<bool>,
+    ) -> Option<&'a Arc<BackendPort>> {
+        let (mut empty, mut is_admitted) = (None, false);
+        for backend in self.leaves(route) {
+            match admits(backend) {
+                Some(false) => return Some(backend),
+                Some(true) => is_admitted = true,
+                None => empty = Some(backend),
+            }
+        }
+        empty.filter(|_| !is_admitted && !self.backends().any(|backend| admits(backend) == Some(true)))
+    }
+
+    /// Every backend of the port, fallbacks among them.
+    pub(crate) fn backends(&self) -> impl Iterator<Item = &Arc<BackendPort>> {
+        let routed = self.routes.iter().flat_map(WeightedRoute::backends).filter_map(|(_, to)| to.backend());
+        std::iter::once(&self.own).chain(routed).chain(self.fallbacks.iter().map(|(_, to)| to))
+    }
+
     /// Every backend that may get something by `route`, or the Service itself.
-    pub(crate) fn leaves<'a>(&'a self, route: Option<&'a WeightedRoute>) -> impl Iterator<Item = &'a Arc<BackendPort>> {
+    fn leaves<'a>(&'a self, route: Option<&'a WeightedRoute>) -> impl Iterator<Item = &'a Arc<BackendPort>> {
         let own = route.is_none().then_some(&self.own);
         let routed = route.into_iter().flat_map(WeightedRoute::backends).filter(|(weight, _)| *weight > 0);
         own.into_iter().chain(routed.filter_map(|(_, to)| to.backend()))

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test ends where something is missing")]
 
 mod bounds;
+mod no_pods;
 mod streams;
 mod told;
 

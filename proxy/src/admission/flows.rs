@@ -149,6 +149,11 @@ impl Drop for FlowPermit {
 }
 
 impl Flows {
+    /// Whether this caller has a flow.
+    pub(super) fn has(&self, caller: IpAddr) -> bool {
+        self.by_caller.get(&caller).is_some_and(|of| of.open > 0)
+    }
+
     fn count(&self, caller: IpAddr) -> usize {
         self.by_caller.get(&caller).map_or(0, |of| of.open)
     }

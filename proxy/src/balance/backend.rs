@@ -370,6 +370,13 @@ pub(crate) struct InFlight {
     endpoint: Option<Arc<Endpoint>>,
 }
 
+impl BackendPort {
+    /// Whether a request or stream is in flight.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.in_flight.load(Ordering::Relaxed) > 0
+    }
+}
+
 impl InFlight {
     /// Counts a request in, unless `backend` has `limit` in flight already.
     pub(crate) fn enter(backend: &Arc<BackendPort>, limit: u32) -> Option<Self> {

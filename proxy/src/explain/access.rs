@@ -50,9 +50,10 @@ impl Explainer {
             None if port.routes.is_empty() => 0,
             None => return None,
         };
-        let is_denied = |backend: &BackendPort| {
-            self.access(port.protocol, backend, question).is_some_and(|access| !access.admitted)
+        let admits = |backend: &BackendPort| {
+            let is_admitted = || self.access(port.protocol, backend, question).is_none_or(|access| access.admitted);
+            (!backend.upstreams.load().access.has_no_pods()).then(is_admitted)
         };
-        port.leaves(port.routes.get(number)).any(|backend| is_denied(backend)).then_some(Reason::Denied)
+        port.denied_at(port.routes.get(number), admits).map(|_| Reason::Denied)
     }
 }

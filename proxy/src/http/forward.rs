@@ -131,8 +131,7 @@ pub(super) fn try_out(caller: &Caller, port: &Port, further: &Arc<BackendPort>, 
 
 /// The endpoints that a request may be sent to, in the form in which it leaves the proxy.
 pub(super) fn admitted(caller: &Caller, upstreams: &Upstreams, head: &request::Parts) -> Result<Admitted, Reason> {
-    let admitted = caller.shared.admitted(upstreams, || caller.account(), Some(AskedRequest::of(head)));
-    if admitted.is_none() { Err(Reason::Denied) } else { Ok(admitted) }
+    caller.shared.reachable(upstreams, || caller.account(), Some(AskedRequest::of(head)))
 }
 
 /// A request on its way to the endpoints of one backend.

@@ -130,12 +130,7 @@ fn route<'a>(
     if caller.shared.controls_access() {
         let account = caller.account();
         let request = AskedRequest::new(host, head);
-        caller.shared.admits(
-            &port.own.service,
-            port.leaves(route),
-            (caller.address, account.as_ref()),
-            Some(request),
-        )?;
+        caller.shared.admits(&port.own.service, (port, route), (caller.address, account.as_ref()), Some(request))?;
     }
     match port.pick(route, caller.worker.draw()) {
         Target::Backend(backend) => Ok(backend),

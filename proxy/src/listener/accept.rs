@@ -439,7 +439,7 @@ async fn endpoint_for(
     let route = port.route(facts);
     if shared.controls_access() {
         shared.identify(caller).await?;
-        shared.admits(&called.name, port.leaves(route), (caller, shared.account_of(caller).as_ref()), None)?;
+        shared.admits(&called.name, (&port, route), (caller, shared.account_of(caller).as_ref()), None)?;
     }
     let backend = match port.pick(route, worker.draw()) {
         Target::Backend(backend) => backend,

@@ -41,7 +41,7 @@ const fn advice(reason: Reason) -> &'static str {
         }
         Reason::Denied => {
             "Access control is on, and no TrafficTarget admits the caller's ServiceAccount to this Service, port, method, path and \
-             header fields, or the Service has no pods. A caller that is no pod, or shares its node's network, is admitted only if \
+             header fields. A caller that is no pod, or shares its node's network, is admitted only if \
              `acl.sources` assigns it a ServiceAccount. `maesh explain` says as whom the caller counts \
              ([access control](../tasks/access-control.md#what-it-looks-like)). Tried again, it is the same."
         }

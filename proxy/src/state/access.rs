@@ -11,7 +11,7 @@ use maesh_config::{
     model::{AccessControl, Account},
 };
 
-use super::{BackendPort, MeshFacts, Shared};
+use super::{BackendPort, MeshFacts, Port, Shared, WeightedRoute};
 use crate::{
     access::{self, Admitted, AskedRequest},
     balance::Upstreams,
@@ -58,6 +58,24 @@ impl Shared {
         upstreams.access.admitted(account().as_ref(), request)
     }
 
+    /// The same, for who is about to be sent there.
+    ///
+    /// # Errors
+    /// There are none.
+    pub(crate) fn reachable(
+        &self,
+        upstreams: &Upstreams,
+        account: impl FnOnce() -> Option<Account>,
+        request: Option<AskedRequest<'_>>,
+    ) -> Result<Admitted, Reason> {
+        let admitted = self.admitted(upstreams, account, request);
+        match admitted.is_none() {
+            false => Ok(admitted),
+            true if upstreams.access.has_no_pods() => Err(Reason::NoEndpoints),
+            true => Err(Reason::Denied),
+        }
+    }
+
     /// Who `caller` is for access control; `None` for nobody.
     pub(crate) fn account_of(&self, caller: IpAddr) -> Option<Account> {
         let workload = self.workloads.at(caller);
@@ -97,27 +115,43 @@ impl Shared {
         lost == HEARD || away() < self.config.identity_trust || !self.access_control().denies()
     }
 
+    /// Whether no controller answers.
+    pub(super) fn is_cut_off(&self) -> bool {
+        self.controller_lost.load(Ordering::Acquire) != HEARD
+    }
+
     /// Notes whether a controller answers.
     pub(crate) fn controller_answers(&self, answers: bool) {
         self.controller_lost.store(if answers { HEARD } else { self.clock.seconds() }, Ordering::Release);
     }
 
     /// Whether a caller with this address and ServiceAccount may reach something of each backend that its request, connection or
-    /// flow may lead to.
+    /// flow may lead to by `route`.
     ///
     /// # Errors
     /// It may not, and access control denies it.
-    pub(crate) fn admits<'a>(
+    pub(crate) fn admits(
         &self,
         called: &ServiceName,
-        mut leaves: impl Iterator<Item = &'a Arc<BackendPort>>,
+        (port, route): (&Port, Option<&WeightedRoute>),
         (caller, account): (IpAddr, Option<&Account>),
         request: Option<AskedRequest<'_>>,
     ) -> Result<(), Reason> {
-        let is_denied =
-            |backend: &&Arc<BackendPort>| backend.upstreams.load().access.admitted(account, request).is_none();
-        let Some(denied) = leaves.find(is_denied) else { return Ok(()) };
-        self.log_denied(called, denied, (caller, account), request);
+        match port.denied_at(route, |backend| backend.upstreams.load().access.admits(account, request)) {
+            Some(denied) => self.denied(called, denied, (caller, account), request),
+            None => Ok(()),
+        }
+    }
+
+    /// A caller is denied a backend, or would be in a dry run.
+    fn denied(
+        &self,
+        called: &ServiceName,
+        denied: &BackendPort,
+        caller: (IpAddr, Option<&Account>),
+        request: Option<AskedRequest<'_>>,
+    ) -> Result<(), Reason> {
+        self.log_denied(called, denied, caller, request);
         if self.access_control().denies() {
             return Err(Reason::Denied);
         }
@@ -161,9 +195,10 @@ impl Shared {
         caller: (IpAddr, Option<&Account>),
         request: Option<AskedRequest<'_>>,
     ) {
-        if self.access_control() == AccessControl::DryRun {
+        let is_denied = || further.upstreams.load().access.admits(caller.1, request) == Some(false);
+        if self.access_control() == AccessControl::DryRun && is_denied() {
             // A dry run denies nothing.
-            let _ = self.admits(called, std::iter::once(further), caller, request);
+            let _ = self.denied(called, further, caller, request);
         }
     }
 }

@@ -177,12 +177,16 @@ impl Apply {
         self.shared.telemetry.listeners_refused.set(self.refused.len() as i64);
     }
 
-    /// Unsubscribes from Services and callers that were not used for the idle time.
+    /// Unsubscribes from Services and callers that were not used for the idle time. While no controller answers, nothing is let go
+    /// of: it could not be asked for again.
     pub(crate) fn release_idle(&mut self, ports: &mut impl Ports) {
+        if self.shared.is_cut_off() {
+            return;
+        }
         self.release_callers();
         let (shared, names) = (&self.shared, &self.names);
         let idle = |name: &&ServiceName| match names.get(*name) {
-            Some(called) => shared.clock.since(called.used()) > shared.config.idle_service,
+            Some(called) => shared.clock.since(called.used()) > shared.config.idle_service && !called.is_busy(),
             None => !self.graph.can_be_named(name),
         };
         let idle: Vec<ServiceName> = self.graph.used().filter(idle).cloned().collect();
@@ -190,18 +194,20 @@ impl Apply {
         self.carry_out(ports);
     }
 
+    /// Lets go of callers that have not connected for the idle time and have nothing open. That of the proxy's own node stays
+    /// asked for, so it stays known.
     fn release_callers(&mut self) {
         let shared = &self.shared;
-        let unused = shared.workloads.expire(&shared.clock, shared.config.idle_service);
+        let is_used = |address: IpAddr| {
+            shared.admission.is_calling(address) || self.graph.is_own_node(&Workload::resource_name_of(address))
+        };
+        let unused = shared.workloads.expire(&shared.clock, shared.config.idle_service, is_used);
         if !unused.is_empty() {
             // Nobody tells any more when their pods end.
             shared.access_changed();
         }
         for address in unused {
-            let name = Workload::resource_name_of(address);
-            if !self.graph.is_own_node(&name) {
-                self.interest.unsubscribe(Kind::Workload, name);
-            }
+            self.interest.unsubscribe(Kind::Workload, Workload::resource_name_of(address));
         }
     }
 

@@ -53,6 +53,11 @@ impl ServiceEntry {
         self.used.load(Ordering::Relaxed)
     }
 
+    /// Whether a request or stream is in flight. It may last for hours, and what it depends on has to be heard of.
+    pub(super) fn is_busy(&self) -> bool {
+        self.serving.load().as_ref().is_some_and(|serving| serving.is_busy())
+    }
+
     /// Notes that it is used now.
     pub(crate) fn touch(&self, shared: &Shared) {
         let now = shared.clock.coarse();

@@ -140,11 +140,19 @@ impl Workloads {
         self.arrived.notify_waiters();
     }
 
-    /// Lets go of addresses unused for `idle`, and returns them.
-    pub(super) fn expire(&self, clock: &Clock, idle: Duration) -> Vec<IpAddr> {
+    /// Lets go of addresses unused for `idle`, and returns them. What `is_used` counts as used now.
+    pub(super) fn expire(&self, clock: &Clock, idle: Duration, is_used: impl Fn(IpAddr) -> bool) -> Vec<IpAddr> {
         let mut asked = self.asked.lock();
         let idle = if asked.len() > MOST / 4 * 3 { idle.min(SHORT) } else { idle };
-        let unused: Vec<_> = asked.extract_if(|_, asked| clock.since(asked.used) > idle).map(|(it, _)| it).collect();
+        let is_over = |address: &IpAddr, asked: &mut Asked| {
+            let is_old = clock.since(asked.used) > idle;
+            if is_old && is_used(*address) {
+                asked.used = clock.coarse();
+                return false;
+            }
+            is_old
+        };
+        let unused: Vec<_> = asked.extract_if(is_over).map(|(address, _)| address).collect();
         drop(asked);
         self.by_address.apply(unused.iter().map(|address| (*address, None)));
         unused

@@ -29,10 +29,7 @@ pub(crate) async fn dial(
     loop {
         let (endpoint, timeout) = {
             let upstreams = backend.upstreams.load();
-            let admitted = shared.admitted(&upstreams, || shared.account_of(caller), None);
-            if admitted.is_none() {
-                return Err(Reason::Denied);
-            }
+            let admitted = shared.reachable(&upstreams, || shared.account_of(caller), None)?;
             let picked = balance::pick(
                 &upstreams,
                 caller,

@@ -287,7 +287,7 @@ impl DatagramPort {
                 return Err(NoFlow::CallerUnknown);
             }
             shared.identified(caller)?;
-            shared.admits(&to.called.name, port.leaves(route), (caller, shared.account_of(caller).as_ref()), None)?;
+            shared.admits(&to.called.name, (port, route), (caller, shared.account_of(caller).as_ref()), None)?;
         }
         let backend = match port.pick(route, self.worker.draw()) {
             Target::Backend(backend) => backend,

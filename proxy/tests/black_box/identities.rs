@@ -1,43 +1,69 @@
 //! Who a caller is, under access control: known late, unknown for good, and trusted for a time while no controller answers.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use maesh_config::{
     Kind, Resource,
-    model::{Account, AccountAccess, Endpoints, Grant, PortEndpoints, Protocol, Scheme, Workload, WorkloadKind},
+    model::{
+        AccessControl, AccessSource, Account, AccountAccess, Endpoints, Grant, PortEndpoints, Protocol, Scheme,
+        Workload, WorkloadKind,
+    },
 };
 use maesh_discovery::update::Demand;
 use maesh_proxy::Config;
-use tokio::time::sleep;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpSocket, TcpStream},
+    time::sleep,
+};
 
-use crate::support::{Fed, LOCAL, ask, config, endpoint, endpoints, get, policy, service, within};
+use crate::support::{Fed, LOCAL, Raw, ask, config, endpoint, endpoints, get, policy, service, within};
 
 /// A proxy with access control, the Service `web.shop` that `shop/caller` may call, and its address.
-async fn controlled(config: Config) -> (Fed, std::net::SocketAddr, endpoints::Server) {
+async fn controlled(config: Config) -> (Fed, SocketAddr, endpoints::Server) {
+    let server = endpoints::echo(false, "web").await;
+    let (fed, listen) = controlled_to(config, server.address).await;
+    (fed, listen, server)
+}
+
+/// The same, with this endpoint.
+async fn controlled_to(config: Config, server: SocketAddr) -> (Fed, SocketAddr) {
     let fed = Fed::new(config).await;
     fed.begin().await;
-    let server = endpoints::echo(false, "web").await;
     let listen = fed.listen(&[]).await;
     let number = listen.port();
     fed.define("web.shop", number, Protocol::Http, policy(Scheme::Http), Vec::new());
     fed.define_endpoints("web.shop", number, Protocol::Http, Vec::new());
     fed.name("web.shop", number, number, Protocol::Http, &[]).await;
-    let grant =
-        Grant { target: "target".into(), sources: vec![Arc::new(Account::new("shop", "caller"))], rules: Vec::new() };
-    let access = vec![AccountAccess { account: Arc::new(Account::new("shop", "web")), grants: vec![grant] }];
-    let endpoints = vec![maesh_config::model::Endpoint { account: Some(0), ..endpoint(server.address) }];
-    let ports = vec![PortEndpoints { number, protocol: Protocol::Http, endpoints, access }];
     // The Service is in use, so that what is pushed stays.
     ask(listen, &get("web.shop", "/")).await;
     fed.mesh(true).await;
-    fed.push(Kind::Endpoints, vec![Resource::Endpoints(Endpoints { service: service("web.shop"), ports })], vec![])
-        .await;
-    (fed, listen, server)
+    let grant =
+        Grant { target: "target".into(), sources: vec![Arc::new(Account::new("shop", "caller"))], rules: Vec::new() };
+    grant_only(&fed, listen, server, vec![grant]).await;
+    (fed, listen)
+}
+
+/// Says who may call `web.shop`.
+async fn grant_only(fed: &Fed, listen: SocketAddr, server: SocketAddr, grants: Vec<Grant>) {
+    let access = vec![AccountAccess { account: Arc::new(Account::new("shop", "web")), grants }];
+    let endpoints = vec![maesh_config::model::Endpoint { account: Some(0), ..endpoint(server) }];
+    let ports = vec![PortEndpoints { number: listen.port(), protocol: Protocol::Http, endpoints, access }];
+    let all = Endpoints { service: service("web.shop"), ports };
+    fed.push(Kind::Endpoints, vec![Resource::Endpoints(all)], vec![]).await;
 }
 
 fn caller() -> Resource {
+    caller_at(LOCAL)
+}
+
+fn caller_at(address: IpAddr) -> Resource {
     Resource::Workload(Workload {
-        address: LOCAL.into(),
+        address: address.into(),
         kind: WorkloadKind::Pod,
         namespace: Some("shop".into()),
         name: "caller-1".into(),
@@ -94,4 +120,131 @@ async fn what_is_known_of_callers_is_trusted_for_a_time_without_a_controller() {
         fed.connected.send_replace(true);
         within(answers("200")).await;
     }
+}
+
+/// Answers requests for `/hang` with the beginning of a body, and nothing more; others with `ok`.
+async fn hanging(mut stream: TcpStream) {
+    let mut heard = Vec::new();
+    while stream.read_buf(&mut heard).await.is_ok_and(|read| read > 0) {
+        let Some(end) = heard.windows(4).position(|four| four == b"\r\n\r\n") else { continue };
+        let answer: &[u8] = match heard.starts_with(b"GET /hang ") {
+            true => b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nbegin",
+            false => b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+        };
+        heard.drain(..end + 4);
+        stream.write_all(answer).await.expect("written");
+    }
+}
+
+async fn connect_from(address: [u8; 4], to: SocketAddr) -> Raw {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.bind(SocketAddr::from((address, 0))).expect("bound");
+    let stream = within(socket.connect(to)).await.expect("connected");
+    Raw::of(stream)
+}
+
+fn is_released(fed: &Fed, kind: Kind, name: &str) -> bool {
+    fed.demands.lock().expect("lock").contains(&Demand::Unsubscribe(kind, name.into()))
+}
+
+async fn released(fed: &Fed, kind: Kind, name: &str) {
+    within(async {
+        while !is_released(fed, kind, name) {
+            sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+}
+
+/// Another caller comes and goes, and is let go of: so is everybody else who is not in use.
+async fn a_round_of_releases(fed: &Fed, listen: SocketAddr, other: [u8; 4]) {
+    let mut raw = connect_from(other, listen).await;
+    raw.say(&get("web.shop", "/")).await;
+    assert!(raw.hear().await.0.contains("x-maesh-reason: denied"));
+    drop(raw);
+    released(fed, Kind::Workload, &IpAddr::from(other).to_string()).await;
+}
+
+fn hasty() -> Config {
+    Config { idle_service: Duration::from_millis(200), identity_hold: Duration::from_millis(10), ..config() }
+}
+
+/// A pool of connections to a database, a WebSocket or a stream of gRPC may go on for hours without a new connection of its pod.
+#[tokio::test]
+async fn who_has_something_open_stays_known_and_what_it_depends_on_too() {
+    let server = endpoints::raw(hanging).await;
+    let (fed, listen) = controlled_to(hasty(), server).await;
+    fed.push(Kind::Workload, vec![caller()], vec![]).await;
+    let (mut open, mut hangs) = (Raw::to(listen).await, Raw::to(listen).await);
+    hangs.say(&get("web.shop", "/hang")).await;
+    hangs.until("begin").await;
+    open.say(&get("web.shop", "/")).await;
+    assert!(open.hear().await.0.starts_with("http/1.1 200"));
+    for other in [9, 10] {
+        a_round_of_releases(&fed, listen, [127, 0, 0, other]).await;
+    }
+    let all = [(Kind::Workload, "127.0.0.1"), (Kind::Endpoints, "shop/web"), (Kind::Service, "shop/web")];
+    let gone: Vec<_> = all.into_iter().filter(|(kind, name)| is_released(&fed, *kind, name)).collect();
+    assert!(gone.is_empty(), "in use, and let go of: {gone:?}");
+    open.say(&get("web.shop", "/")).await;
+    let head = open.hear().await.0;
+    assert!(head.starts_with("http/1.1 200"), "{head}");
+
+    // So the end of a grant is heard of.
+    grant_only(&fed, listen, server, Vec::new()).await;
+    hangs.rest().await;
+    drop(open);
+    for (kind, name) in all {
+        released(&fed, kind, name).await;
+    }
+}
+
+/// The address of the proxy's own node stays asked for, so what is known of it stays, too.
+#[tokio::test]
+async fn the_proxys_own_node_stays_known() {
+    let node = IpAddr::from([127, 0, 0, 11]);
+    let server = endpoints::raw(hanging).await;
+    let (fed, listen) = controlled_to(Config { node_address: Some(node), ..hasty() }, server).await;
+    let of_the_node = Resource::Workload(Workload {
+        address: node.into(),
+        kind: WorkloadKind::Node,
+        namespace: None,
+        name: "n1".into(),
+        service_account: None,
+        node: Some("n1".into()),
+        zone: None,
+    });
+    fed.push(Kind::Workload, vec![caller(), of_the_node], vec![]).await;
+    let source = AccessSource { range: node.into(), account: Account::new("shop", "caller") };
+    fed.mesh_with(AccessControl::On, vec![source]).await;
+    // The Service stays in use.
+    let mut hangs = Raw::to(listen).await;
+    hangs.say(&get("web.shop", "/hang")).await;
+    hangs.until("begin").await;
+    let ask = async || {
+        let mut raw = connect_from([127, 0, 0, 11], listen).await;
+        raw.say(&get("web.shop", "/")).await;
+        raw.hear().await.0
+    };
+    assert!(ask().await.starts_with("http/1.1 200"));
+    for other in [9, 10] {
+        a_round_of_releases(&fed, listen, [127, 0, 0, other]).await;
+    }
+    let head = ask().await;
+    assert!(head.starts_with("http/1.1 200"), "{head}");
+}
+
+/// What is let go of cannot be asked for again while no controller answers.
+#[tokio::test]
+async fn nothing_is_let_go_of_while_no_controller_answers() {
+    let (fed, listen, _server) = controlled(hasty()).await;
+    fed.push(Kind::Workload, vec![caller()], vec![]).await;
+    assert!(ask(listen, &get("web.shop", "/")).await.0.starts_with("http/1.1 200"));
+    fed.connected.send_replace(false);
+    // Longer than anything is kept that is not used.
+    sleep(Duration::from_secs(3)).await;
+    let head = ask(listen, &get("web.shop", "/")).await.0;
+    assert!(head.starts_with("http/1.1 200"), "{head}");
+    fed.connected.send_replace(true);
+    released(&fed, Kind::Workload, "127.0.0.1").await;
 }

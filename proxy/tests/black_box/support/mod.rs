@@ -15,9 +15,9 @@ use std::{
 use maesh_config::{
     Kind, Resource, ServiceName,
     model::{
-        Answer, Backend, BackendPolicy, Bind, CalledPolicy, Claim, Endpoint, Endpoints, Listener, ListenerId, Mesh,
-        Name, NamePort, PortEndpoints, Protocol, Route, Scheme, Service, ServicePort, Transport, Workload,
-        WorkloadKind,
+        AccessControl, AccessSource, Answer, Backend, BackendPolicy, Bind, CalledPolicy, Claim, Endpoint, Endpoints,
+        Listener, ListenerId, Mesh, Name, NamePort, PortEndpoints, Protocol, Route, Scheme, Service, ServicePort,
+        Transport, Workload, WorkloadKind,
     },
 };
 use maesh_discovery::update::{Ack, Demand, Interest, Rejected, Update};
@@ -172,18 +172,20 @@ impl Fed {
     }
 
     pub async fn mesh(&self, access_control: bool) {
+        let control = if access_control { AccessControl::On } else { AccessControl::Off };
+        self.mesh_with(control, Vec::new()).await;
+    }
+
+    /// The same, with ServiceAccounts for addresses that are no pods'.
+    pub async fn mesh_with(&self, access_control: AccessControl, access_sources: Vec<AccessSource>) {
         let zones = ["maesh", "traefik.mesh"].iter().map(|zone| zone.parse().expect("zone")).collect();
         let mesh = Mesh {
             zones,
             cluster_domain: "cluster.local".into(),
             fail_to_plain: true,
             bypass: false,
-            access_control: if access_control {
-                maesh_config::model::AccessControl::On
-            } else {
-                maesh_config::model::AccessControl::Off
-            },
-            access_sources: Vec::new(),
+            access_control,
+            access_sources,
             controllers: Vec::new(),
         };
         self.push(Kind::Mesh, vec![Resource::Mesh(mesh)], Vec::new()).await;
@@ -410,7 +412,11 @@ pub struct Raw {
 
 impl Raw {
     pub async fn to(address: SocketAddr) -> Self {
-        Self { stream: TcpStream::connect(address).await.expect("connected"), heard: Vec::new() }
+        Self::of(TcpStream::connect(address).await.expect("connected"))
+    }
+
+    pub fn of(stream: TcpStream) -> Self {
+        Self { stream, heard: Vec::new() }
     }
 
     pub async fn say(&mut self, text: &str) {
