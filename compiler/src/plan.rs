@@ -6,6 +6,7 @@ pub(crate) mod endpoints;
 pub(crate) mod forbidden;
 mod policy;
 pub(crate) mod port_limit;
+mod reference;
 mod routes;
 pub(crate) mod service;
 pub(crate) mod splits;

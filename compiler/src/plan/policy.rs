@@ -22,6 +22,7 @@ use super::annotations::{
     timeout::{CONNECT, IDLE, REQUEST, TRY},
     tls::{CA, SERVER_NAME},
 };
+use super::reference::{Unusable, unusable};
 use crate::{
     diagnostic::{Diagnostic, Reason},
     index::FoundConfigMap,
@@ -201,30 +202,14 @@ impl<'a> PolicyReader<'a, '_> {
     fn resolve(&mut self, written: WrittenAnnotation<'a>, target: &Target) -> Option<ServiceRef> {
         let own = ServiceName::new(self.service.meta.namespace.clone(), self.service.meta.name.clone());
         let to = target.seen_from(&own, self.number);
-        let wrong = if to.service == own && to.port == self.number {
-            Some(("is this port itself; it is ignored. Name another Service.".to_owned(), false))
+        let (why, keeps) = if to.service == own && to.port == self.number {
+            ("is this port itself; it is ignored. Name another Service.".to_owned(), false)
         } else {
-            match self.step.view.service(&to.service) {
-                None => Some((
-                    format!(
-                        "names Service {}, which does not exist; it has no effect until it does. Create it, or \
-                             correct the name.",
-                        to.service
-                    ),
-                    true,
-                )),
-                Some(there) if !there.ports.iter().any(|port| port.number.port() == Some(to.port)) => Some((
-                    format!(
-                        "names port {} of Service {}, which has no such port; it has no effect until it does. Write \
-                             one of its ports behind a colon.",
-                        to.port, to.service
-                    ),
-                    true,
-                )),
-                Some(_) => None,
-            }
+            let Some(Unusable { what, next }) = unusable(&to.service, to.port, self.protocol, self.step) else {
+                return Some(to);
+            };
+            (format!("names {what}; it has no effect until that changes. {next}, or correct the name."), true)
         };
-        let Some((why, keeps)) = wrong else { return Some(to) };
         let text = format!("annotation {} is {:?}: it {why}", written.key, written.text);
         self.say(written, text, "nothing");
         keeps.then_some(to)

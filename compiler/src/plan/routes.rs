@@ -17,6 +17,7 @@ use super::{
         routes::{ROUTES, RouteLine, WrittenRoutes},
     },
     policy::PolicyReader,
+    reference::{self, Unusable},
     service::Port,
 };
 use crate::{
@@ -136,12 +137,13 @@ impl PolicyReader<'_, '_> {
         for (line, route) in lines.iter().zip(routes) {
             // One that gets nothing harms nobody.
             let with_share = route.backends.iter().zip(&line.targets).filter(|(backend, _)| backend.weight > 0);
-            missing.extend(with_share.filter_map(|(to, (target, _))| Some((line.number, target, self.missing(to)?))));
+            let unusable = |to: &Backend| reference::unusable(&to.service, to.port, self.protocol, self.step);
+            missing.extend(with_share.filter_map(|(to, (target, _))| Some((line.number, target, unusable(to)?))));
         }
-        for (number, target, what) in missing.iter().take(SAID) {
+        for (number, target, Unusable { what, next }) in missing.iter().take(SAID) {
             let text = format!(
                 "annotation {}, line {number}: the backend {target} is {what}; its share of the requests is answered 500 \
-                 `bad_backend`. Create it, or correct the line.",
+                 `bad_backend`. {next}, or correct the line.",
                 written.key
             );
             self.say_of_line(written, text, &target.to_string(), "nothing");
@@ -156,17 +158,6 @@ impl PolicyReader<'_, '_> {
                 written.key
             );
             self.say_of_line(written, text, "", "nothing");
-        }
-    }
-
-    /// What is missing of a target.
-    fn missing(&self, to: &Backend) -> Option<String> {
-        match self.step.view.service(&to.service) {
-            None => Some(format!("Service {}, which does not exist", to.service)),
-            Some(there) if !there.ports.iter().any(|port| port.number.port() == Some(to.port)) => {
-                Some(format!("port {} of Service {}, which has no such port", to.port, to.service))
-            }
-            Some(_) => None,
         }
     }
 

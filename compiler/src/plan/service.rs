@@ -21,9 +21,9 @@ use super::{
     routes, splits,
 };
 use crate::{
-    compile::Addressing,
+    compile::{Addressing, Config},
     diagnostic::{Diagnostic, Reason, did_you_mean, distance, shortened},
-    kinds::{Annotations, Number, Service, ServicePort, Transport},
+    kinds::{Annotations, Meta, Number, Service, ServicePort, Transport},
     step::Step,
 };
 
@@ -136,20 +136,31 @@ impl Draft {
     }
 }
 
+/// Why the mesh leaves a Service out, whatever else it says.
+pub(crate) fn left_out(service: &Service, config: &Config) -> Option<&'static str> {
+    let Meta { namespace, name, .. } = &service.meta;
+    match () {
+        () if config.ignores(namespace, name) => Some("its namespace is not meshed"),
+        () if service.external_name => Some("it is of type ExternalName"),
+        () if is_name_server(namespace, name) => Some("its mesh name is that of the mesh's own name server"),
+        () if config.require_annotation && service.annotations.is_empty() => {
+            Some("it has no annotation of the mesh, and --require-annotation asks for one")
+        }
+        () => None,
+    }
+}
+
 /// Plans one Service.
 pub(crate) fn plan(service: &Service, step: &Step<'_>) -> Draft {
     let config = step.config;
-    if config.ignores(&service.meta.namespace, &service.meta.name) {
-        return Draft::default();
-    }
-    if service.external_name {
-        return Draft::not_meshed(external_name(service));
-    }
-    if is_name_server(&service.meta.namespace, &service.meta.name) {
-        return Draft::not_meshed(vec![name_server(service)]);
-    }
-    if config.require_annotation && service.annotations.is_empty() {
-        return Draft::default();
+    if left_out(service, config).is_some() {
+        let is_ignored = config.ignores(&service.meta.namespace, &service.meta.name);
+        return Draft::not_meshed(match () {
+            () if is_ignored => Vec::new(),
+            () if service.external_name => external_name(service),
+            () if is_name_server(&service.meta.namespace, &service.meta.name) => vec![name_server(service)],
+            () => Vec::new(),
+        });
     }
     let none = Annotations::default();
     let namespace = step.view.namespace(&service.meta.namespace).map_or(&none, |namespace| &namespace.annotations);

@@ -13,12 +13,13 @@ use maesh_config::{
 
 use super::{
     annotations::routes::RoutesReader,
-    service::{Port, RouteOrigin},
+    reference::{self, has_port},
+    service::{Port, RouteOrigin, left_out},
 };
 use crate::{
     diagnostic::{Diagnostic, Reason},
     index::Id,
-    kinds::{Service, SplitBackend, TrafficSplit, Transport},
+    kinds::{Service, SplitBackend, TrafficSplit},
     step::Step,
 };
 
@@ -163,7 +164,7 @@ fn routes(it: &AppliedSplit<'_>, port: &Port, step: &Step<'_>) -> Vec<Route> {
     let unit = if it.split.backends.iter().all(|backend| backend.weight % UNIT == 0) { UNIT } else { 1 };
     for backend in &it.split.backends {
         let service = name_of(it.split, backend);
-        if step.view.service(&service).is_some_and(|there| has_port(there, port)) {
+        if reference::unusable(&service, port.number, port.protocol, step).is_none() {
             backends.push(Backend { service, port: port.number, weight: backend.weight / unit });
         }
     }
@@ -173,14 +174,6 @@ fn routes(it: &AppliedSplit<'_>, port: &Port, step: &Step<'_>) -> Vec<Route> {
 
 fn name_of(split: &TrafficSplit, backend: &SplitBackend) -> ServiceName {
     ServiceName::new(split.meta.namespace.clone(), backend.service.clone())
-}
-
-fn has_port(service: &Service, wanted: &Port) -> bool {
-    let udp = wanted.protocol == Protocol::Udp;
-    let is_it = |port: &crate::kinds::ServicePort| {
-        port.number.port() == Some(wanted.number) && (port.transport == Transport::Udp) == udp
-    };
-    service.ports.iter().any(is_it)
 }
 
 /// What is wrong with the backends of a split.
@@ -205,9 +198,20 @@ fn check_backends(split: &TrafficSplit, root: &ServiceName, ports: &[Port], step
                 );
                 (text, "its own endpoints")
             }
+            Some(there) if left_out(there, step.config).is_some() => {
+                let text = format!(
+                    "backend {} is not in the mesh: {}; the others get its share. Change that, or take it out.",
+                    backend.service,
+                    left_out(there, step.config).unwrap_or_default()
+                );
+                (text, "the other backends")
+            }
             Some(there) => {
-                let missing: BTreeSet<_> =
-                    ports.iter().filter(|port| !has_port(there, port)).map(|port| port.number.to_string()).collect();
+                let missing: BTreeSet<_> = ports
+                    .iter()
+                    .filter(|port| !has_port(there, port.number, port.protocol))
+                    .map(|port| port.number.to_string())
+                    .collect();
                 if missing.is_empty() {
                     continue;
                 }

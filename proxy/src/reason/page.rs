@@ -115,7 +115,10 @@ const fn advice(reason: Reason) -> &'static str {
             "Update the proxies: the controller is of a newer version, and the route or its backend has a policy that must not \
              be ignored. Other routes of the Service are served."
         }
-        Reason::BadBackend => "The route names a Service that does not exist. Create it, or change the route.",
+        Reason::BadBackend => {
+            "The route names a Service that does not exist or is not in the mesh, or a port that it does not have. An Event on the \
+             Service that was called says which, unless the port limit of a namespace is the reason. Create it, or change the route."
+        }
     }
 }
 

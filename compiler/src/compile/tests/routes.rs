@@ -66,12 +66,66 @@ fn each_port_takes_the_lines_that_fit_it() {
     ];
     assert_eq!(routes(&output), want);
     let found: Vec<_> = output.found.iter().map(|found| found.message.to_string()).collect();
-    assert_eq!(found.len(), 2, "{found:#?}");
+    assert_eq!(found.len(), 3, "{found:#?}");
+    let of_udp = "line 3: the backend web:80 is port 80 of Service shop/web, which carries TCP, not UDP;";
+    assert!(found.iter().any(|text| text.contains(of_udp)), "{found:#?}");
     assert!(
         found.iter().any(|text| text.contains("line 4: no port that it is for has all that the rule asks for")),
         "{found:#?}"
     );
     assert!(found.iter().any(|text| text.contains("line 5, column 10: expected , or )")), "{found:#?}");
+}
+
+/// A Service that is there and not in the mesh gets nothing, and that is said wherever another one names it.
+#[test]
+fn what_is_not_in_the_mesh_is_no_backend() {
+    let ignored = Config { ignored_namespaces: vec!["legacy".into()], ..dev() };
+    let asking = Config { require_annotation: true, ..dev() };
+    for (case, config, other, name, why) in [
+        (
+            "an ignored namespace",
+            ignored,
+            service("old", "", HTTP).replace("namespace: shop", "namespace: legacy"),
+            "old.legacy",
+            "Service legacy/old, which is not in the mesh: its namespace is not meshed",
+        ),
+        (
+            "another name",
+            dev(),
+            service("old", "", "type: ExternalName, externalName: old.example, ports: [{port: 80}]"),
+            "old",
+            "Service shop/old, which is not in the mesh: it is of type ExternalName",
+        ),
+        (
+            "no annotation",
+            asking,
+            service("old", "", HTTP),
+            "old",
+            "Service shop/old, which is not in the mesh: it has no annotation of the mesh",
+        ),
+        (
+            "another transport",
+            dev(),
+            service("old", "", "ports: [{port: 80, protocol: UDP}]"),
+            "old",
+            "port 80 of Service shop/old, which carries UDP, not TCP",
+        ),
+    ] {
+        for annotation in [
+            format!("maesh.containo.us/routes: 'PathPrefix(`/`) => {name}'"),
+            format!("maesh.containo.us/mirror: {name} 10%"),
+            format!("maesh.containo.us/fallback: {name}"),
+        ] {
+            let web = service("web", &format!("annotations: {{{annotation}}}"), HTTP);
+            let output = compiled(config.clone(), &(web + &other));
+            let found: Vec<_> = output.found.iter().filter(|found| &*found.object.name == "web").collect();
+            assert!(
+                matches!(&found[..], [only] if only.message.contains(why)),
+                "{case}: {annotation}: {:#?}",
+                output.found
+            );
+        }
+    }
 }
 
 #[test]

@@ -81,6 +81,13 @@ fn traffic_is_split() {
             &["backend v3 does not exist; the others get its share"],
         ),
         (
+            "a backend that is not in the mesh",
+            split("s", 1, gone)
+                + &service("v3", "", "type: ExternalName, externalName: v3.example, ports: [{port: 80}]"),
+            &["80: any => v1.shop:80 9"],
+            &["backend v3 is not in the mesh: it is of type ExternalName; the others get its share"],
+        ),
+        (
             "two for one Service",
             split("b", 2, own) + &split("a", 1, both),
             &["80: any => v1.shop:80 75, v2.shop:80 25"],
