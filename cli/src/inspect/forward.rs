@@ -5,7 +5,7 @@
 
 use std::{future::Future, pin::pin, time::Duration};
 
-use futures_util::FutureExt as _;
+use futures_util::{FutureExt as _, future::FusedFuture as _};
 use http::StatusCode;
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, Client, api::Portforwarder};
@@ -17,6 +17,8 @@ use crate::fetch;
 pub(super) const RIGHT: &str = "get and create pods/portforward";
 /// Longest time that the whole exchange may take. Where a node is gone, the API server tries for half a minute.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a message of the node may come after the end of the stream.
+const GRACE: Duration = Duration::from_millis(500);
 /// The name of the pod as it sees itself.
 const HOST: &str = "localhost";
 
@@ -88,9 +90,10 @@ where
     match exchanged {
         Ok((StatusCode::OK, body)) => Ok(body),
         Ok((status, body)) => Err(ForwardError::Status(status, body)),
-        // The message comes before the end of the stream, and says more.
-        Err(error) => match failure.now_or_never() {
-            Some(Some(why)) => Err(ForwardError::Port(why)),
+        // The message says more, and may come a moment after the end of the stream.
+        Err(error) if failure.is_terminated() => Err(ForwardError::Exchange(error)),
+        Err(error) => match tokio::time::timeout(GRACE, failure).await {
+            Ok(Some(why)) => Err(ForwardError::Port(why)),
             _ => Err(ForwardError::Exchange(error)),
         },
     }
@@ -143,6 +146,17 @@ mod tests {
             let error = asked(text, ready(failure.map(str::to_owned))).await.expect_err(case);
             assert_eq!(error.to_string(), want, "{case}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_message_may_come_after_the_end_of_the_stream() {
+        let late = async {
+            tokio::task::yield_now().await;
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            Some("connection refused".to_owned())
+        };
+        let error = asked("", late).await.expect_err("an error");
+        assert!(matches!(error, ForwardError::Port(why) if why == "connection refused"));
     }
 
     #[tokio::test]

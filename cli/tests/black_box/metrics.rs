@@ -141,10 +141,6 @@ fn reference_page_is_current() {
     let slice = slices("shop", "log", &[db.address]).replace("- name: main\n", "- name: main\n  protocol: UDP\n");
     save(folder.path(), "log.yaml", &(datagrams.to_owned() + &slice));
     save(folder.path(), "lost.yaml", &datagrams.replace("name: log,", "name: lost,"));
-    // In a dry run of access control, whom no TrafficTarget admits is counted. Who has no pod would be held first.
-    let pod = "apiVersion: v1\nkind: Pod\nmetadata: {name: caller, namespace: callers}\n\
-               spec: {serviceAccountName: caller}\nstatus: {podIP: 127.0.0.1}\n";
-    save(folder.path(), "caller.yaml", pod);
     // Nobody receives the traces; they are counted all the same.
     let flags = ["--trace-endpoint", "http://127.0.0.1:9", "--trace-sample", "100%", "--acl-dry-run"];
     let dev = Dev::start_with(folder.path(), &flags);

@@ -135,7 +135,7 @@ fn a_bad_line_is_named_and_the_others_hold() {
         dev.early.iter().map(|event| event["message"].as_str().unwrap_or_default().to_owned()).collect();
     for want in [
         "line 2, column 1: PathPrefx is no matcher (did you mean PathPrefix?). The line is ignored, the others hold.",
-        "line 3: the target gone is Service shop/gone, which does not exist",
+        "line 3: the backend gone is Service shop/gone, which does not exist",
         "line 4, column 1: this is how Traefik 2 writes it, and it is understood. Write Header(`a`, `b`) today.",
     ] {
         assert!(warnings.iter().any(|text| text.contains(want)), "{want}: {warnings:#?}");
