@@ -33,17 +33,6 @@ fn udp_listener(bind: Bind, port: u16, name: &str) -> Listener {
     }
 }
 
-/// A port that nobody uses at this moment, for TCP or for UDP.
-async fn free_udp_port() -> u16 {
-    for _ in 0..100 {
-        let port = free_port();
-        if UdpSocket::bind((LOCAL, port)).await.is_ok() {
-            return port;
-        }
-    }
-    panic!("no port is free for both TCP and UDP");
-}
-
 async fn socket(at: IpAddr) -> UdpSocket {
     UdpSocket::bind((at, 0)).await.expect("bound")
 }
@@ -54,7 +43,7 @@ async fn serving(config: Config, policy: BackendPolicy, endpoints: &[SocketAddr]
     fed.begin().await;
     fed.define(NAME, NUMBER, Protocol::Udp, policy, Vec::new());
     fed.define_endpoints(NAME, NUMBER, Protocol::Udp, endpoints.iter().map(|at| endpoint(*at)).collect());
-    let port = free_udp_port().await;
+    let port = free_port();
     fed.name(NAME, NUMBER, port, Protocol::Udp, &[]).await;
     let bind = Bind::Address(LOCAL);
     let rejected = fed.push(Kind::Listener, vec![Resource::Listener(udp_listener(bind, port, NAME))], vec![]).await;
@@ -215,7 +204,7 @@ async fn replies_come_from_the_address_that_was_called_on_every_address_of_the_p
         fed.begin().await;
         fed.define(NAME, NUMBER, Protocol::Udp, policy(), Vec::new());
         fed.define_endpoints(NAME, NUMBER, Protocol::Udp, vec![crate::support::endpoint(endpoint.address)]);
-        let port = free_udp_port().await;
+        let port = free_port();
         fed.name(NAME, NUMBER, port, Protocol::Udp, &[]).await;
         let listener = Resource::Listener(udp_listener(Bind::Shared, port, NAME));
         assert_eq!(fed.push(Kind::Listener, vec![listener], vec![]).await, Vec::new(), "{case}");
@@ -391,7 +380,7 @@ async fn the_first_datagrams_wait_for_the_configuration_of_the_service() {
     fed.answering.send_replace(false);
     fed.define(NAME, NUMBER, Protocol::Udp, policy(), Vec::new());
     fed.define_endpoints(NAME, NUMBER, Protocol::Udp, vec![endpoint(server.address)]);
-    let port = free_udp_port().await;
+    let port = free_port();
     fed.name(NAME, NUMBER, port, Protocol::Udp, &[]).await;
     let listener = udp_listener(Bind::Address(LOCAL), port, NAME);
     fed.push(Kind::Listener, vec![Resource::Listener(listener)], vec![]).await;
@@ -446,7 +435,7 @@ async fn one_number_of_a_service_can_carry_both() {
         let _ = tokio::io::copy(&mut read, &mut write).await;
     })
     .await;
-    let port = free_udp_port().await;
+    let port = free_port();
     fed.define_both(NAME, NUMBER, policy(), (streams, datagrams.address));
     fed.name_both(NAME, NUMBER, port).await;
     let both = [udp_listener(Bind::Address(LOCAL), port, NAME), listener(port, Some((NAME, NUMBER)), false, &[])];

@@ -8,7 +8,10 @@ pub mod tls;
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU32, Ordering},
+    },
     time::Duration,
 };
 
@@ -94,7 +97,6 @@ pub fn hasty() -> Config {
     Config { workers: 1, limits, ..config() }
 }
 
-/// A port that nobody uses at this moment. Bound ports of tests come from the system, so it is rarely taken again.
 /// An address that refuses every connection, for as long as the tests run: its port belongs to a socket that does not listen,
 /// so that no other test gets it.
 pub fn refusing(ip: IpAddr) -> SocketAddr {
@@ -107,8 +109,19 @@ pub fn refusing(ip: IpAddr) -> SocketAddr {
     address
 }
 
+/// A port that nobody uses at this moment, for TCP or for UDP. It is none of those that the system gives to whoever asks for any, or
+/// another test might get it before it is used.
 pub fn free_port() -> u16 {
-    std::net::TcpListener::bind((LOCAL, 0)).expect("a port").local_addr().expect("bound").port()
+    static TRIED: AtomicU32 = AtomicU32::new(0);
+    for _ in 0..20_000 {
+        let next = std::process::id().wrapping_mul(997).wrapping_add(TRIED.fetch_add(1, Ordering::Relaxed));
+        let port = 10_000 + u16::try_from(next % 20_000).expect("small");
+        let (tcp, udp) = (std::net::TcpListener::bind((LOCAL, port)), std::net::UdpSocket::bind((LOCAL, port)));
+        if tcp.is_ok() && udp.is_ok() {
+            return port;
+        }
+    }
+    panic!("no port is free for both TCP and UDP");
 }
 
 impl Fed {

@@ -19,7 +19,7 @@ async fn a_loop_through_a_relay_holds_no_more_than_one_callers_share() {
     Caller::from(IpAddr::from([127, 0, 0, 2]), address).await.say(b"round").await;
     until("it went round often", || metric(&fed, &of_service("received_datagrams")) > 100).await;
     assert!(metric(&fed, "maesh_udp_flows_open") <= 1 + 4 + 64, "a fifth of 20, and those that are closing");
-    let other = free_udp_port().await;
+    let other = free_port();
     fed.define("other.shop", NUMBER, Protocol::Udp, policy(), Vec::new());
     fed.define_endpoints("other.shop", NUMBER, Protocol::Udp, vec![endpoint(live.address)]);
     fed.name("other.shop", NUMBER, other, Protocol::Udp, &[]).await;
@@ -81,7 +81,7 @@ async fn a_flood_to_an_endpoint_that_never_answers_leaves_others_served() {
     let (silent, live) = (socket(LOCAL).await, echo("one").await);
     let (fed, address) =
         serving(Config { workers: 1, ..config() }, policy(), &[silent.local_addr().expect("bound")]).await;
-    let other = free_udp_port().await;
+    let other = free_port();
     fed.define("other.shop", NUMBER, Protocol::Udp, policy(), Vec::new());
     fed.define_endpoints("other.shop", NUMBER, Protocol::Udp, vec![endpoint(live.address)]);
     fed.name("other.shop", NUMBER, other, Protocol::Udp, &[]).await;
