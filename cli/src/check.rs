@@ -25,7 +25,7 @@ use std::{process::ExitCode, time::Duration};
 use futures_util::future::BoxFuture;
 use tokio::time::{Instant, sleep};
 
-pub use self::context::{items, name, text};
+pub use self::context::{counted, items, name, text};
 use self::{
     context::Context,
     outcome::{Checked, Counts, Outcome, Verdict},

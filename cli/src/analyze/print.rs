@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use maesh_compiler::diagnostic::escaped;
 
 use super::report::{Counts, Finding, Report};
-use crate::terminal;
+use crate::{check::counted, terminal};
 
 /// Prints every finding, notes, and how many there are.
 pub fn text(report: &Report) {
@@ -18,7 +18,6 @@ fn rendered(report: &Report) -> String {
         text += &format!("note: {note}\n");
     }
     let Counts { error, warning, info } = report.counts;
-    let counted = |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
     let found = match report.findings.is_empty() {
         true => "nothing found".to_owned(),
         false => format!("{}, {}, {info} info", counted(error, "error"), counted(warning, "warning")),

@@ -21,7 +21,7 @@ use crate::{
     placement::ServicePlacement,
     plan::{
         endpoints,
-        service::{Plan, is_name_server},
+        service::{LeftOut, Plan, left_out},
         workload,
     },
     publication::name::answers_endpoints,
@@ -331,28 +331,23 @@ impl Compiler {
 
     fn why_not(&self, name: &ServiceName) -> String {
         let Some(service) = self.index.services.get(name) else { return unknown(name, &[], None) };
-        if self.config.ignores(&name.namespace, &name.name) {
-            return format!(
+        match left_out(service, &self.config) {
+            Some(LeftOut::Ignored) => format!(
                 "Service {name} exists, but the mesh leaves it alone: its namespace is ignored or not watched; see \
                  --ignore-namespace and --watch-namespace of the controller"
-            );
-        }
-        if service.external_name {
-            return format!(
-                "Service {name} is of type ExternalName, which cannot be meshed; call {} itself",
-                name.name
-            );
-        }
-        if is_name_server(&name.namespace, &name.name) {
-            return format!(
+            ),
+            Some(LeftOut::ExternalName) => {
+                format!("Service {name} is of type ExternalName, which cannot be meshed; call {} itself", name.name)
+            }
+            Some(LeftOut::NameServer) => format!(
                 "Service {name} exists, but its mesh name is that of the mesh's own name server; call it without the mesh, \
                  or give it another name"
-            );
+            ),
+            Some(LeftOut::WithoutAnnotation) | None => format!(
+                "Service {name} carries no annotation of the mesh, and --require-annotation asks for one; for instance \
+                 maesh.containo.us/traffic-type: http"
+            ),
         }
-        format!(
-            "Service {name} carries no annotation of the mesh, and --require-annotation asks for one; for instance \
-             maesh.containo.us/traffic-type: http"
-        )
     }
 
     /// The caller that `text` means.

@@ -23,7 +23,7 @@ pub(super) fn unusable(to: &ServiceName, port: u16, protocol: Protocol, step: &S
         return say(format!("Service {to}, which does not exist"), "Create it");
     };
     if let Some(why) = left_out(there, step.config) {
-        return say(format!("Service {to}, which is not in the mesh: {why}"), "Change that");
+        return say(format!("Service {to}, which is not in the mesh: {}", why.why()), "Change that");
     }
     if has_port(there, port, protocol) {
         return None;

@@ -137,15 +137,34 @@ impl Draft {
 }
 
 /// Why the mesh leaves a Service out, whatever else it says.
-pub(crate) fn left_out(service: &Service, config: &Config) -> Option<&'static str> {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LeftOut {
+    Ignored,
+    ExternalName,
+    NameServer,
+    WithoutAnnotation,
+}
+
+impl LeftOut {
+    /// In words that follow the Service's name.
+    pub(crate) fn why(self) -> &'static str {
+        match self {
+            Self::Ignored => "its namespace is not meshed",
+            Self::ExternalName => "it is of type ExternalName",
+            Self::NameServer => "its mesh name is that of the mesh's own name server",
+            Self::WithoutAnnotation => "it has no annotation of the mesh, and --require-annotation asks for one",
+        }
+    }
+}
+
+/// Why the mesh leaves a Service out; `None` if it does not.
+pub(crate) fn left_out(service: &Service, config: &Config) -> Option<LeftOut> {
     let Meta { namespace, name, .. } = &service.meta;
     match () {
-        () if config.ignores(namespace, name) => Some("its namespace is not meshed"),
-        () if service.external_name => Some("it is of type ExternalName"),
-        () if is_name_server(namespace, name) => Some("its mesh name is that of the mesh's own name server"),
-        () if config.require_annotation && service.annotations.is_empty() => {
-            Some("it has no annotation of the mesh, and --require-annotation asks for one")
-        }
+        () if config.ignores(namespace, name) => Some(LeftOut::Ignored),
+        () if service.external_name => Some(LeftOut::ExternalName),
+        () if is_name_server(namespace, name) => Some(LeftOut::NameServer),
+        () if config.require_annotation && service.annotations.is_empty() => Some(LeftOut::WithoutAnnotation),
         () => None,
     }
 }
@@ -153,13 +172,11 @@ pub(crate) fn left_out(service: &Service, config: &Config) -> Option<&'static st
 /// Plans one Service.
 pub(crate) fn plan(service: &Service, step: &Step<'_>) -> Draft {
     let config = step.config;
-    if left_out(service, config).is_some() {
-        let is_ignored = config.ignores(&service.meta.namespace, &service.meta.name);
-        return Draft::not_meshed(match () {
-            () if is_ignored => Vec::new(),
-            () if service.external_name => external_name(service),
-            () if is_name_server(&service.meta.namespace, &service.meta.name) => vec![name_server(service)],
-            () => Vec::new(),
+    if let Some(why) = left_out(service, config) {
+        return Draft::not_meshed(match why {
+            LeftOut::ExternalName => external_name(service),
+            LeftOut::NameServer => vec![name_server(service)],
+            LeftOut::Ignored | LeftOut::WithoutAnnotation => Vec::new(),
         });
     }
     let none = Annotations::default();
@@ -225,7 +242,7 @@ fn external_name(service: &Service) -> Vec<Diagnostic> {
 }
 
 /// `ns.dns.ZONE` is the name of the zone's own server.
-pub(crate) fn is_name_server(namespace: &str, name: &str) -> bool {
+fn is_name_server(namespace: &str, name: &str) -> bool {
     (namespace, name) == ("dns", "ns")
 }
 

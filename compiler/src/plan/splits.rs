@@ -182,15 +182,17 @@ fn check_backends(split: &TrafficSplit, root: &ServiceName, ports: &[Port], step
     for backend in &split.backends {
         let field = format!("spec.backends[{}].service", backend.index);
         let service = name_of(split, backend);
-        let (text, using) = match step.view.service(&service) {
-            None => {
+        let there = step.view.service(&service);
+        let why = there.and_then(|there| left_out(there, step.config));
+        let (text, using) = match (there, why) {
+            (None, _) => {
                 let text = format!(
                     "backend {} does not exist; the others get its share. Create the Service, or take it out.",
                     backend.service
                 );
                 (text, "the other backends")
             }
-            Some(_) if service == *root => {
+            (Some(_), _) if service == *root => {
                 let text = format!(
                     "backend {} is the Service itself; its share goes to its own endpoints. Name another Service for what \
                      is meant.",
@@ -198,15 +200,15 @@ fn check_backends(split: &TrafficSplit, root: &ServiceName, ports: &[Port], step
                 );
                 (text, "its own endpoints")
             }
-            Some(there) if left_out(there, step.config).is_some() => {
+            (Some(_), Some(why)) => {
                 let text = format!(
                     "backend {} is not in the mesh: {}; the others get its share. Change that, or take it out.",
                     backend.service,
-                    left_out(there, step.config).unwrap_or_default()
+                    why.why()
                 );
                 (text, "the other backends")
             }
-            Some(there) => {
+            (Some(there), None) => {
                 let missing: BTreeSet<_> = ports
                     .iter()
                     .filter(|port| !has_port(there, port.number, port.protocol))

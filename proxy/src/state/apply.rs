@@ -186,7 +186,14 @@ impl Apply {
         self.release_callers();
         let (shared, names) = (&self.shared, &self.names);
         let idle = |name: &&ServiceName| match names.get(*name) {
-            Some(called) => shared.clock.since(called.used()) > shared.config.idle_service && !called.is_busy(),
+            Some(called) => {
+                let is_old = shared.clock.since(called.used()) > shared.config.idle_service;
+                let is_busy = is_old && called.is_busy();
+                if is_busy {
+                    called.touch(shared);
+                }
+                is_old && !is_busy
+            }
             None => !self.graph.can_be_named(name),
         };
         let idle: Vec<ServiceName> = self.graph.used().filter(idle).cloned().collect();

@@ -2,6 +2,17 @@
 
 use super::*;
 
+/// The address of a further Service, with this endpoint.
+async fn another_service(fed: &Fed, live: &Echo) -> SocketAddr {
+    let port = free_port();
+    fed.define("other.shop", NUMBER, Protocol::Udp, policy(), Vec::new());
+    fed.define_endpoints("other.shop", NUMBER, Protocol::Udp, vec![endpoint(live.address)]);
+    fed.name("other.shop", NUMBER, port, Protocol::Udp, &[]).await;
+    let listener = udp_listener(Bind::Address(LOCAL), port, "other.shop");
+    assert_eq!(fed.push(Kind::Listener, vec![Resource::Listener(listener)], vec![]).await, Vec::new());
+    SocketAddr::new(LOCAL, port)
+}
+
 /// A relay that is an endpoint and sends back to the proxy what it gets from there: every datagram comes again, from
 /// another flow, for ever. The flows of its address are bounded, and other callers are served.
 #[tokio::test]
@@ -19,13 +30,8 @@ async fn a_loop_through_a_relay_holds_no_more_than_one_callers_share() {
     Caller::from(IpAddr::from([127, 0, 0, 2]), address).await.say(b"round").await;
     until("it went round often", || metric(&fed, &of_service("received_datagrams")) > 100).await;
     assert!(metric(&fed, "maesh_udp_flows_open") <= 1 + 4 + 64, "a fifth of 20, and those that are closing");
-    let other = free_port();
-    fed.define("other.shop", NUMBER, Protocol::Udp, policy(), Vec::new());
-    fed.define_endpoints("other.shop", NUMBER, Protocol::Udp, vec![endpoint(live.address)]);
-    fed.name("other.shop", NUMBER, other, Protocol::Udp, &[]).await;
-    let listener = udp_listener(Bind::Address(LOCAL), other, "other.shop");
-    assert_eq!(fed.push(Kind::Listener, vec![Resource::Listener(listener)], vec![]).await, Vec::new());
-    let caller = Caller::from(IpAddr::from([127, 0, 0, 3]), SocketAddr::new(LOCAL, other)).await;
+    let other = another_service(&fed, &live).await;
+    let caller = Caller::from(IpAddr::from([127, 0, 0, 3]), other).await;
     assert_eq!(caller.ask_until_answered("hello").await.0, "one");
     relay.abort();
 }
@@ -81,12 +87,7 @@ async fn a_flood_to_an_endpoint_that_never_answers_leaves_others_served() {
     let (silent, live) = (socket(LOCAL).await, echo("one").await);
     let (fed, address) =
         serving(Config { workers: 1, ..config() }, policy(), &[silent.local_addr().expect("bound")]).await;
-    let other = free_port();
-    fed.define("other.shop", NUMBER, Protocol::Udp, policy(), Vec::new());
-    fed.define_endpoints("other.shop", NUMBER, Protocol::Udp, vec![endpoint(live.address)]);
-    fed.name("other.shop", NUMBER, other, Protocol::Udp, &[]).await;
-    let listener = udp_listener(Bind::Address(LOCAL), other, "other.shop");
-    assert_eq!(fed.push(Kind::Listener, vec![Resource::Listener(listener)], vec![]).await, Vec::new());
+    let other = another_service(&fed, &live).await;
     let flood = tokio::spawn(async move {
         let caller = Caller::to(address).await;
         loop {
@@ -95,7 +96,7 @@ async fn a_flood_to_an_endpoint_that_never_answers_leaves_others_served() {
         }
     });
     until("the flood has begun", || metric(&fed, &of_service("received_datagrams")) > 1_000).await;
-    let caller = Caller::from(IpAddr::from([127, 0, 0, 2]), SocketAddr::new(LOCAL, other)).await;
+    let caller = Caller::from(IpAddr::from([127, 0, 0, 2]), other).await;
     for number in 0..20 {
         assert_eq!(caller.ask_until_answered(&number.to_string()).await.0, "one");
     }
