@@ -22,11 +22,22 @@ use self::{
 };
 use crate::routes::RouteFacts;
 
+/// Who may reach the endpoints of a backend port, as the controller says it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct AccessFacts {
+    /// By the ServiceAccount that the endpoints belong to.
+    pub(crate) accounts: Vec<AccountAccess>,
+    /// They were compiled while access control is off.
+    pub(crate) open: bool,
+}
+
 /// Who may reach the endpoints of a backend port.
 #[derive(Default)]
 pub(crate) struct Access {
     /// As it was told.
-    told: Vec<AccountAccess>,
+    told: AccessFacts,
+    /// Coarse time at which that came.
+    since: u32,
     /// By place of the ServiceAccount.
     accounts: Vec<GrantsBySource>,
     /// The rules of all grants.
@@ -67,6 +78,15 @@ impl<'a> AskedRequest<'a> {
         Self { host: None, head }
     }
 
+    /// The head of it by itself, its host within.
+    pub(crate) fn with_host(&self) -> request::Parts {
+        let mut head = self.head.clone();
+        if let Some(host) = self.host {
+            head.headers.insert(header::HOST, host.clone());
+        }
+        head
+    }
+
     fn host(&self) -> Option<&'a [u8]> {
         let field = self.host.or_else(|| self.head.headers.get(header::HOST)).map(HeaderValue::as_bytes);
         field.or_else(|| Some(self.head.uri.authority()?.as_str().as_bytes()))
@@ -75,16 +95,21 @@ impl<'a> AskedRequest<'a> {
 
 impl Access {
     /// Of these grants, in the place of those of `self`: rules that it has already are as ready as there. A rule with an expression
-    /// that this version cannot use grants nothing.
-    pub(crate) fn replaced_by(&self, told: Vec<AccountAccess>) -> Self {
+    /// that this version cannot use grants nothing. They came at `now`, the coarse time.
+    pub(crate) fn replaced_by(&self, told: AccessFacts, now: u32) -> Self {
         let mut rules = GrantRules::default();
-        let accounts = told.iter().map(|access| by_source(access, &mut rules, &self.rules)).collect();
-        Self { told, accounts, rules }
+        let accounts = told.accounts.iter().map(|access| by_source(access, &mut rules, &self.rules)).collect();
+        Self { told, since: now, accounts, rules }
     }
 
     /// Whether it is of these grants.
-    pub(crate) fn is_of(&self, told: &[AccountAccess]) -> bool {
-        self.told == told
+    pub(crate) fn is_of(&self, told: &AccessFacts) -> bool {
+        self.told == *told
+    }
+
+    /// The coarse time since which nobody has said who may reach them, because access control was off when they were compiled.
+    pub(crate) fn open_since(&self) -> Option<u32> {
+        self.told.open.then_some(self.since)
     }
 
     /// The TrafficTargets that admit `caller`, written `namespace/name`, for an explanation.
@@ -97,7 +122,11 @@ impl Access {
                 && (grant.rules.is_empty() || rules.any(|it| holds(it)))
         };
         let of = |access: &AccountAccess, grant: &Grant| format!("{}/{}", access.account.namespace, grant.target);
-        let all = self.told.iter().flat_map(|access| access.grants.iter().filter(admits).map(move |it| of(access, it)));
+        let all = self
+            .told
+            .accounts
+            .iter()
+            .flat_map(|access| access.grants.iter().filter(admits).map(move |it| of(access, it)));
         all.collect()
     }
 

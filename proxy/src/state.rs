@@ -9,6 +9,7 @@ mod admitted;
 mod apply;
 mod claims;
 mod demand;
+mod denied;
 mod graph;
 mod listening;
 mod refused;
@@ -34,7 +35,7 @@ use maesh_config::{
 };
 use maesh_discovery::{AcceptFailures, LogLimit, LogLimits};
 use parking_lot::Mutex;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc};
 
 pub(crate) use self::{
     admitted::AdmittedStream,
@@ -97,6 +98,10 @@ pub(crate) struct Shared {
     pub(crate) updated: AtomicU64,
     /// What [`MeshFacts::access_control`] says, where it can be read without a snapshot.
     access_control: AtomicU8,
+    /// Coarse time at which access control was last seen not to deny.
+    controlled_since: AtomicU32,
+    /// Room for what a dry run looks at later.
+    tried_out: Arc<Semaphore>,
     /// How often grants or identities have changed.
     access_version: AtomicU64,
     /// When the stream to the controller was lost, in seconds since the proxy started; `u64::MAX` while it is up.
@@ -168,6 +173,8 @@ impl Shared {
             runtime: Arc::default(),
             updated: AtomicU64::new(0),
             access_control: AtomicU8::new(AccessControl::Off as u8),
+            controlled_since: AtomicU32::new(0),
+            tried_out: Arc::new(Semaphore::new(denied::MOST_WAITING)),
             access_version: AtomicU64::new(0),
             controller_lost: AtomicU64::new(0),
             config,

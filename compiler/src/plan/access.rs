@@ -85,6 +85,7 @@ fn note_owners(endpoints: &mut Endpoints, view: &View<'_>) -> BTreeMap<Arc<Accou
         }
         let access = accounts.into_iter().map(|account| AccountAccess { account, grants: Vec::new() });
         port.access = access.collect();
+        port.open = false;
     }
     owned
 }

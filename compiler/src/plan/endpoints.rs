@@ -176,7 +176,7 @@ fn from_each(plan: &Plan, collect: impl Fn(&Port, &mut Vec<Endpoint>)) -> Endpoi
         endpoints.dedup_by(|b, a| a.address == b.address);
         endpoints.shrink_to_fit();
         let (number, protocol) = (port.number, port.protocol);
-        ports.push(PortEndpoints { number, protocol, endpoints, access: Vec::new() });
+        ports.push(PortEndpoints { number, protocol, endpoints, access: Vec::new(), open: true });
     }
     Endpoints { service: plan.name().clone(), ports }
 }

@@ -26,6 +26,9 @@ pub struct PortEndpoints {
     /// Who may reach them, by the ServiceAccount that they belong to; sorted by that. Nobody else, where access control is on;
     /// empty where it is off.
     pub access: Vec<AccountAccess>,
+    /// They were compiled while access control is off, so `access` says nothing. Who turns it on tells that in another message
+    /// than the grants: a proxy that hears of it first denies nobody for want of what is on its way.
+    pub open: bool,
 }
 
 /// One address and target port, with the conditions of its EndpointSlice.

@@ -125,10 +125,10 @@ fn endpoints() -> impl Strategy<Value = Endpoints> {
         .prop_map(|(target, sources, rules)| Grant { target, sources, rules });
     let access = (account(), vec(grant, 0..3)).prop_map(|(account, grants)| AccountAccess { account, grants });
     let places = vec(option::of(0..3_u16), 4);
-    let port = (any::<u16>(), protocol(), vec(endpoint, 0..4), vec(access, 0..3), places).prop_map(
-        |(number, protocol, mut endpoints, access, places)| {
+    let port = (any::<u16>(), protocol(), vec(endpoint, 0..4), vec(access, 0..3), (any::<bool>(), places)).prop_map(
+        |(number, protocol, mut endpoints, access, (open, places))| {
             endpoints.iter_mut().zip(places).for_each(|(endpoint, place)| endpoint.account = place);
-            PortEndpoints { number, protocol, endpoints, access }
+            PortEndpoints { number, protocol, endpoints, access, open }
         },
     );
     (service_name(), vec(port, 0..3)).prop_map(|(service, ports)| Endpoints { service, ports })

@@ -22,6 +22,9 @@ struct PortEndpoints {
     endpoints: Vec<Endpoint>,
     #[prost(message, repeated, tag = "4")]
     access: Vec<AccountAccess>,
+    /// What does not say so is not open.
+    #[prost(bool, tag = "5")]
+    open: bool,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -92,6 +95,7 @@ impl From<&model::PortEndpoints> for PortEndpoints {
             protocol: protocol_code(it.protocol),
             endpoints: it.endpoints.iter().map(Endpoint::from).collect(),
             access: it.access.iter().map(AccountAccess::from).collect(),
+            open: it.open,
         }
     }
 }
@@ -105,6 +109,7 @@ impl TryFrom<PortEndpoints> for model::PortEndpoints {
             protocol: protocol(it.protocol)?,
             endpoints: it.endpoints.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
             access: it.access.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
+            open: it.open,
         })
     }
 }

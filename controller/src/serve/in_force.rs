@@ -113,7 +113,7 @@ mod tests {
             hints: None,
         };
         let endpoints = (1..).zip(ready).map(endpoint).collect();
-        let port = PortEndpoints { number: 80, protocol: Protocol::Http, endpoints, access: Vec::new() };
+        let port = PortEndpoints { number: 80, protocol: Protocol::Http, endpoints, access: Vec::new(), open: false };
         Resource::Endpoints(Endpoints { service: ServiceName::new("shop", "web"), ports: vec![port] })
     }
 

@@ -37,7 +37,8 @@ fn grant(sources: &[(&str, &str)], rules: &[&str]) -> Grant {
 /// Endpoints of B and of D.
 fn access(of_b: Vec<Grant>, of_d: Vec<Grant>) -> Access {
     let account = |name: &str, grants| AccountAccess { account: Arc::new(Account::new("shop", name)), grants };
-    Access::default().replaced_by(vec![account("b", of_b), account("d", of_d)])
+    let accounts = vec![account("b", of_b), account("d", of_d)];
+    Access::default().replaced_by(AccessFacts { accounts, open: false }, 0)
 }
 
 fn places(admitted: &Admitted) -> Vec<u16> {
@@ -125,7 +126,7 @@ fn rules_are_made_ready_by_who_asks_for_them_and_stay_so() {
     assert_eq!(ready(&first), [true, false, false], "as far as somebody had to know");
     assert!(reaches(&first, "c", "/c"));
 
-    let then = first.replaced_by(access(vec![of_c()], vec![grant(&[("shop", "a")], &["PathRegexp(`^/d`)"])]).told);
+    let then = first.replaced_by(access(vec![of_c()], vec![grant(&[("shop", "a")], &["PathRegexp(`^/d`)"])]).told, 0);
     assert_eq!((then.rules.len(), ready(&then)), (3, [true, false, true]), "what stays is ready, what goes is dropped");
     assert!(reaches(&then, "c", "/a") && !reaches(&then, "a", "/a") && reaches(&then, "a", "/d"));
 }

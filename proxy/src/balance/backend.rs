@@ -15,14 +15,14 @@ use std::{
 use arc_swap::ArcSwap;
 use maesh_config::{
     NodeName, ServiceName,
-    model::{self, AccountAccess, BackendPolicy, Scheme},
+    model::{self, BackendPolicy, Scheme},
     policy::{EndpointTls, TlsRoots},
 };
 use smallvec::SmallVec;
 
 use super::{Latency, Shares, WaitingRequests};
 use crate::{
-    access::Access,
+    access::{Access, AccessFacts},
     policy::{BackendEvent, Breaker, Counts, EjectedUntil, Ejection},
     upstream::{Peer, Tls},
 };
@@ -248,7 +248,7 @@ impl BackendPort {
     pub(crate) fn replace(
         &self,
         policy: Arc<BackendPolicy>,
-        (endpoints, access): (&[model::Endpoint], &[AccountAccess]),
+        (endpoints, access): (&[model::Endpoint], &AccessFacts),
         place: &Locality,
         now: u32,
     ) -> SmallVec<[Arc<Endpoint>; 4]> {
@@ -287,7 +287,7 @@ impl BackendPort {
         // Endpoints change more often than who may reach them.
         let access = match old.access.is_of(access) {
             true => old.access.clone(),
-            false => Arc::new(old.access.replaced_by(access.to_vec())),
+            false => Arc::new(old.access.replaced_by(access.clone(), now)),
         };
         self.upstreams.store(Arc::new(Upstreams::new(policy, candidates, hinted, all, shared, tls, access)));
         for endpoint in &leaving {

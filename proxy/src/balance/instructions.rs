@@ -9,7 +9,7 @@ use maesh_config::{
 };
 
 use super::{Affinity, BackendPort, Locality, hash::of_endpoint, pick};
-use crate::access::Admitted;
+use crate::access::{AccessFacts, Admitted};
 use crate::fields::AddedFields;
 use crate::instructions::{Part, Step, draw, endpoint};
 
@@ -33,7 +33,7 @@ fn picking(balance: &str, endpoints: u16) -> Step {
     let backend = BackendPort::new(ServiceName::new("shop", "web"), Arc::default());
     let facts: Vec<_> = (0..endpoints).map(endpoint).collect();
     let policy = Arc::new(BackendPolicy { balance, ..BackendPolicy::default() });
-    backend.replace(policy, (&facts, &[]), &Locality::default(), 0);
+    backend.replace(policy, (&facts, &AccessFacts::default()), &Locality::default(), 0);
     for (place, candidate) in backend.upstreams.load().usable.iter().enumerate() {
         candidate.endpoint.latency.record(NOW - 1_000, Duration::from_micros(500 + 100 * place as u64));
     }

@@ -161,7 +161,8 @@ fn routed(number: u16) -> Resource {
 
 fn endpoints(number: u16) -> Resource {
     let endpoints = (0..3).map(|place| endpoint(number * 3 + place)).collect();
-    let ports = vec![PortEndpoints { number: PORT, protocol: Protocol::Http, endpoints, access: Vec::new() }];
+    let ports =
+        vec![PortEndpoints { number: PORT, protocol: Protocol::Http, endpoints, access: Vec::new(), open: false }];
     Resource::Endpoints(Endpoints { service: service(number), ports })
 }
 

@@ -3,7 +3,7 @@
 use std::{
     net::IpAddr,
     sync::{Arc, atomic::Ordering},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use maesh_config::{
@@ -13,7 +13,7 @@ use maesh_config::{
 
 use super::{BackendPort, MeshFacts, Port, Shared, WeightedRoute};
 use crate::{
-    access::{self, Admitted, AskedRequest},
+    access::{self, Access, Admitted, AskedRequest},
     balance::Upstreams,
     config::Config,
     reason::Reason,
@@ -21,6 +21,10 @@ use crate::{
 
 /// The stream to the controller is up.
 const HEARD: u64 = u64::MAX;
+
+/// Turning access control on or off reaches a proxy in several messages, first the switch or first the grants. For this long
+/// after either, a backend of which the grants were not compiled yet is as open as it was.
+const SWITCHING: Duration = Duration::from_secs(10);
 
 impl Shared {
     /// Whether anybody asks who is admitted.
@@ -41,6 +45,9 @@ impl Shared {
     pub(crate) fn set_mesh(&self, mesh: MeshFacts) {
         let control = mesh.access_control;
         self.mesh.store(Arc::new(mesh));
+        if !self.access_control().denies() {
+            self.controlled_since.store(self.clock.coarse(), Ordering::Release);
+        }
         self.access_control.store(control as u8, Ordering::Release);
         self.access_changed();
     }
@@ -52,10 +59,18 @@ impl Shared {
         account: impl FnOnce() -> Option<Account>,
         request: Option<AskedRequest<'_>>,
     ) -> Admitted {
-        if !self.access_control().denies() {
+        if !self.access_control().denies() || self.is_switching(&upstreams.access) {
             return Admitted::All;
         }
         upstreams.access.admitted(account().as_ref(), request)
+    }
+
+    /// Whether access control is being turned on or off, and has not reached these grants.
+    pub(super) fn is_switching(&self, access: &Access) -> bool {
+        access.open_since().is_some_and(|open| {
+            let switched = self.controlled_since.load(Ordering::Acquire);
+            self.clock.since(open).min(self.clock.since(switched)) < SWITCHING
+        })
     }
 
     /// The same, for who is about to be sent there.
@@ -89,10 +104,33 @@ impl Shared {
     pub(crate) async fn identify(&self, caller: IpAddr) -> Result<(), Reason> {
         if self.workloads.at(caller).is_none() {
             self.request_workload(caller);
-            let Config { first_use, identity_hold, .. } = self.config;
-            self.workloads.identified(caller, &self.clock, first_use, identity_hold).await;
+            // A dry run delays nobody.
+            if self.access_control().denies() {
+                self.settle(caller).await;
+            }
         }
         self.identified(caller)
+    }
+
+    /// Waits until it is known who `caller` is, or believed that nobody is there.
+    pub(super) async fn settle(&self, caller: IpAddr) {
+        self.workloads.identified(caller, &self.clock, self.config.first_use, self.hold_of(caller)).await;
+    }
+
+    /// How long it is not believed that no pod has this address. Where the mesh is told who calls from there, it need not be a
+    /// pod.
+    fn hold_of(&self, caller: IpAddr) -> Duration {
+        match access::account(caller, None, &self.mesh.load().access_sources) {
+            Some(_) => Duration::ZERO,
+            None => self.config.identity_hold,
+        }
+    }
+
+    /// Whether it may still turn out who `caller` is.
+    pub(super) fn is_unsettled(&self, caller: IpAddr) -> bool {
+        let Config { first_use, .. } = self.config;
+        self.workloads.at(caller).is_none()
+            && self.workloads.is_awaited(caller, &self.clock, first_use, self.hold_of(caller))
     }
 
     /// Whether it is known who `caller` is, where access depends on it.
@@ -131,74 +169,19 @@ impl Shared {
     /// # Errors
     /// It may not, and access control denies it.
     pub(crate) fn admits(
-        &self,
+        self: &Arc<Self>,
         called: &ServiceName,
         (port, route): (&Port, Option<&WeightedRoute>),
         (caller, account): (IpAddr, Option<&Account>),
         request: Option<AskedRequest<'_>>,
     ) -> Result<(), Reason> {
-        match port.denied_at(route, |backend| backend.upstreams.load().access.admits(account, request)) {
+        let admits = |backend: &BackendPort| {
+            let upstreams = backend.upstreams.load();
+            if self.is_switching(&upstreams.access) { Some(true) } else { upstreams.access.admits(account, request) }
+        };
+        match port.denied_at(route, admits) {
             Some(denied) => self.denied(called, denied, (caller, account), request),
             None => Ok(()),
-        }
-    }
-
-    /// A caller is denied a backend, or would be in a dry run.
-    fn denied(
-        &self,
-        called: &ServiceName,
-        denied: &BackendPort,
-        caller: (IpAddr, Option<&Account>),
-        request: Option<AskedRequest<'_>>,
-    ) -> Result<(), Reason> {
-        self.log_denied(called, denied, caller, request);
-        if self.access_control().denies() {
-            return Err(Reason::Denied);
-        }
-        self.telemetry.would_deny(called);
-        Ok(())
-    }
-
-    /// Says who is denied what, or would be in a dry run: once in a while of each ServiceAccount and Service.
-    fn log_denied(
-        &self,
-        called: &ServiceName,
-        denied: &BackendPort,
-        (caller, account): (IpAddr, Option<&Account>),
-        request: Option<AskedRequest<'_>>,
-    ) {
-        let key = (account.cloned().ok_or(caller), denied.service.clone());
-        let Some(left_out) = self.logs.denied.lock().note(key, Instant::now()) else { return };
-        let account = account.map_or_else(|| "none".to_owned(), |account| account.to_string());
-        let method = request.map(|request| request.head.method.as_str());
-        let path = request.map(|request| request.head.uri.path());
-        if self.access_control().denies() {
-            tracing::info!(
-                service = %called, backend = %denied.service, %caller, account, method, path, left_out,
-                "access control denies this; no TrafficTarget admits it"
-            );
-        } else {
-            tracing::warn!(
-                service = %called, backend = %denied.service, %caller, account, method, path, left_out,
-                "access control would deny this; it is a dry run, so nothing is denied. Write a TrafficTarget that admits it, if it \
-                 is meant to pass"
-            );
-        }
-    }
-
-    /// Says so in a dry run where `caller` would be denied a backend that a request or connection comes to besides its own: one
-    /// that access control leaves out.
-    pub(crate) fn try_out(
-        &self,
-        called: &ServiceName,
-        further: &Arc<BackendPort>,
-        caller: (IpAddr, Option<&Account>),
-        request: Option<AskedRequest<'_>>,
-    ) {
-        let is_denied = || further.upstreams.load().access.admits(caller.1, request) == Some(false);
-        if self.access_control() == AccessControl::DryRun && is_denied() {
-            // A dry run denies nothing.
-            let _ = self.denied(called, further, caller, request);
         }
     }
 }

@@ -12,7 +12,7 @@ use std::{
 
 use maesh_config::{
     Kind, ServiceName,
-    model::{AccountAccess, BackendPolicy, Endpoint as EndpointFacts, Listener, Mesh, Name, Workload},
+    model::{BackendPolicy, Endpoint as EndpointFacts, Listener, Mesh, Name, Workload},
 };
 use maesh_discovery::update::{Interest, Rejected, Update};
 
@@ -23,7 +23,7 @@ use super::{
     refused::RefusedListeners,
     runtime::Runtime,
 };
-use crate::{loops::Dialable, routes::RouteIndex};
+use crate::{access::AccessFacts, loops::Dialable, routes::RouteIndex};
 
 /// How long an acknowledgement waits for requests in flight on endpoints that it retires. They are never cut; but whoever
 /// stops an endpoint as soon as it left should not meet requests that were about to be answered.
@@ -327,12 +327,7 @@ impl Apply {
         }
     }
 
-    fn set_backend(
-        &mut self,
-        id: &BackendId,
-        policy: Arc<BackendPolicy>,
-        endpoints: (&[EndpointFacts], &[AccountAccess]),
-    ) {
+    fn set_backend(&mut self, id: &BackendId, policy: Arc<BackendPolicy>, endpoints: (&[EndpointFacts], &AccessFacts)) {
         let backend = self.runtime.of(id, &policy);
         let now = self.shared.clock.coarse();
         self.leaving.extend(backend.replace(policy, endpoints, self.graph.place(), now));

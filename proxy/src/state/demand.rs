@@ -14,7 +14,7 @@ use maesh_config::{
     model::{self, BackendPolicy, Protocol, Scheme},
 };
 
-use crate::loops::Dialable;
+use crate::{access::AccessFacts, loops::Dialable};
 
 use super::{
     ArcSwap, ArcSwapOption, BackendPort, Counts, Locality, NameFacts, Port, ServiceEntry, Shared, WantedResource,
@@ -178,7 +178,7 @@ fn plain(shared: &Shared, called: &ServiceEntry, number: u16, protocol: Protocol
     let policy = Arc::new(BackendPolicy { scheme, ..BackendPolicy::default() });
     let own = BackendPort::new(called.name.clone(), policy.clone());
     // Nothing more is known of it, and nothing hints at any of the addresses.
-    own.replace(policy, (&endpoints, &[]), &Locality::default(), shared.clock.coarse());
+    own.replace(policy, (&endpoints, &AccessFacts::default()), &Locality::default(), shared.clock.coarse());
     let port = Arc::new(Port::new(shared, &called.name, number, protocol, Vec::new(), Arc::new(own)));
     made.push((number, protocol, port.clone()));
     PortLookup::Port(port)

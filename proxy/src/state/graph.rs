@@ -20,8 +20,8 @@ use std::{
 use maesh_config::{
     Kind, Resource, ServiceName,
     model::{
-        self, AccountAccess, BackendPolicy, CalledPolicy, Endpoints, Listener, Mesh, Name, Protocol, Route, Service,
-        Transport, Workload,
+        self, BackendPolicy, CalledPolicy, Endpoints, Listener, Mesh, Name, Protocol, Route, Service, Transport,
+        Workload,
     },
     policy::ServiceRef,
     rule::Rule,
@@ -33,7 +33,7 @@ use self::{
     shared::SharedValues,
 };
 use super::{Destination, Locality};
-use crate::loops::Dialable;
+use crate::{access::AccessFacts, loops::Dialable};
 
 /// What happened.
 #[derive(Clone, Debug)]
@@ -75,7 +75,7 @@ pub(crate) enum Effect {
         policy: Arc<BackendPolicy>,
         endpoints: Vec<model::Endpoint>,
         /// Who may reach them, where access control is on.
-        access: Vec<AccountAccess>,
+        access: AccessFacts,
     },
     /// Nothing sends to this backend port any more. Its run-time state goes.
     DropBackend(BackendId),

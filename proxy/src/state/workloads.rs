@@ -93,10 +93,19 @@ impl Workloads {
     pub(super) async fn identified(&self, address: IpAddr, clock: &Clock, longest: Duration, hold: Duration) {
         loop {
             let arrived = self.arrived.notified();
-            let left = self.left(address, clock, longest).or_else(|| self.held(address, clock, hold));
+            let left = self.awaited(address, clock, longest, hold);
             let Some(left) = left.filter(|_| self.at(address).is_none()) else { return };
             let _ = tokio::time::timeout(left, arrived).await;
         }
+    }
+
+    /// Whether [`Self::identified`] would wait.
+    pub(super) fn is_awaited(&self, address: IpAddr, clock: &Clock, longest: Duration, hold: Duration) -> bool {
+        self.awaited(address, clock, longest, hold).is_some()
+    }
+
+    fn awaited(&self, address: IpAddr, clock: &Clock, longest: Duration, hold: Duration) -> Option<Duration> {
+        self.left(address, clock, longest).or_else(|| self.held(address, clock, hold))
     }
 
     /// How long it is not yet believed that nobody has `address`; `None` if it is, or nobody asked or answered.

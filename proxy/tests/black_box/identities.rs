@@ -42,19 +42,37 @@ async fn controlled_to(config: Config, server: SocketAddr) -> (Fed, SocketAddr) 
     // The Service is in use, so that what is pushed stays.
     ask(listen, &get("web.shop", "/")).await;
     fed.mesh(true).await;
-    let grant =
-        Grant { target: "target".into(), sources: vec![Arc::new(Account::new("shop", "caller"))], rules: Vec::new() };
-    grant_only(&fed, listen, server, vec![grant]).await;
+    grant_only(&fed, listen, server, vec![grant_to_caller()]).await;
     (fed, listen)
 }
 
 /// Says who may call `web.shop`.
 async fn grant_only(fed: &Fed, listen: SocketAddr, server: SocketAddr, grants: Vec<Grant>) {
     let access = vec![AccountAccess { account: Arc::new(Account::new("shop", "web")), grants }];
-    let endpoints = vec![maesh_config::model::Endpoint { account: Some(0), ..endpoint(server) }];
-    let ports = vec![PortEndpoints { number: listen.port(), protocol: Protocol::Http, endpoints, access }];
+    let account = Some(0);
+    push_endpoint(fed, listen, maesh_config::model::Endpoint { account, ..endpoint(server) }, access, false).await;
+}
+
+/// What a controller says that was told of no access control.
+async fn open_to_all(fed: &Fed, listen: SocketAddr, server: SocketAddr) {
+    push_endpoint(fed, listen, endpoint(server), Vec::new(), true).await;
+}
+
+async fn push_endpoint(
+    fed: &Fed,
+    listen: SocketAddr,
+    endpoint: maesh_config::model::Endpoint,
+    access: Vec<AccountAccess>,
+    open: bool,
+) {
+    let (number, protocol) = (listen.port(), Protocol::Http);
+    let ports = vec![PortEndpoints { number, protocol, endpoints: vec![endpoint], access, open }];
     let all = Endpoints { service: service("web.shop"), ports };
     fed.push(Kind::Endpoints, vec![Resource::Endpoints(all)], vec![]).await;
+}
+
+fn grant_to_caller() -> Grant {
+    Grant { target: "target".into(), sources: vec![Arc::new(Account::new("shop", "caller"))], rules: Vec::new() }
 }
 
 fn caller() -> Resource {
@@ -119,6 +137,61 @@ async fn what_is_known_of_callers_is_trusted_for_a_time_without_a_controller() {
         assert_eq!(head.contains("x-maesh-reason: not_synced"), status == "503", "{head}");
         fed.connected.send_replace(true);
         within(answers("200")).await;
+    }
+}
+
+/// The switch and the grants come in several messages, in either order.
+#[tokio::test]
+async fn who_is_admitted_is_not_denied_while_access_control_is_turned_on_or_off() {
+    let (fed, listen, server) = controlled(Config { identity_hold: Duration::from_millis(10), ..config() }).await;
+    let server = server.address;
+    fed.push(Kind::Workload, vec![caller()], vec![]).await;
+    let passes = async |when: &str| {
+        let head = ask(listen, &get("web.shop", "/")).await.0;
+        assert!(head.starts_with("http/1.1 200"), "{when}: {head}");
+    };
+    passes("on").await;
+    open_to_all(&fed, listen, server).await;
+    passes("the grants are taken back before the switch").await;
+    fed.mesh(false).await;
+    passes("off").await;
+    fed.mesh(true).await;
+    passes("the switch comes before the grants").await;
+    grant_only(&fed, listen, server, vec![grant_to_caller()]).await;
+    passes("on again").await;
+    fed.mesh(false).await;
+    passes("the switch is taken back before the grants").await;
+    open_to_all(&fed, listen, server).await;
+    passes("off again").await;
+    fed.mesh(true).await;
+    grant_only(&fed, listen, server, Vec::new()).await;
+    let head = ask(listen, &get("web.shop", "/")).await.0;
+    assert!(head.starts_with("http/1.1 403"), "on, and nobody is admitted: {head}");
+}
+
+/// Grants that never come admit nobody for long.
+#[tokio::test]
+async fn what_was_never_told_who_may_reach_it_is_closed_in_the_end() {
+    let (fed, listen, server) = controlled(Config { identity_hold: Duration::from_millis(10), ..config() }).await;
+    fed.push(Kind::Workload, vec![caller()], vec![]).await;
+    open_to_all(&fed, listen, server.address).await;
+    within(async {
+        while !ask(listen, &get("web.shop", "/")).await.0.starts_with("http/1.1 403") {
+            sleep(Duration::from_millis(100)).await;
+        }
+    })
+    .await;
+}
+
+/// A dry run holds nothing, and where the mesh is told who calls from an address, no pod is waited for.
+#[tokio::test]
+async fn nobody_is_held_in_a_dry_run_or_where_the_mesh_is_told_who_calls() {
+    let source = AccessSource { range: LOCAL.into(), account: Account::new("shop", "caller") };
+    for (control, sources) in [(AccessControl::DryRun, Vec::new()), (AccessControl::On, vec![source])] {
+        let (fed, listen, _server) = controlled(Config { identity_hold: Duration::from_secs(600), ..config() }).await;
+        fed.mesh_with(control, sources).await;
+        let head = ask(listen, &get("web.shop", "/")).await.0;
+        assert!(head.starts_with("http/1.1 200"), "{control:?}: {head}");
     }
 }
 

@@ -150,7 +150,7 @@ fn resources(protocol: Protocol, access: Access, port: u16, endpoint: SocketAddr
         account: (access != Access::Off).then_some(0),
         hints: None,
     };
-    let behind = PortEndpoints { number: port, protocol, endpoints: vec![ready], access: access.grants() };
+    let behind = PortEndpoints { number: port, protocol, endpoints: vec![ready], access: access.grants(), open: false };
     let caller = Workload {
         address: LOCAL.into(),
         kind: WorkloadKind::Pod,

@@ -115,9 +115,10 @@ fn a_dry_run_denies_nothing_and_says_what_it_would() {
     for (from, path) in [(ANN, "/api"), (ANN, "/other"), (CYD, "/api"), (NOBODY, "/")] {
         assert_eq!(get_from(from, at, path), "200", "{from} {path}");
     }
-    let metrics = get(dev.admin(), "localhost", "/metrics").unwrap().body;
     let line = "maesh_proxy_access_dry_run_denials_total{service=\"b\",namespace=\"shop\"} 3";
-    assert!(metrics.contains(line), "{metrics}");
+    await_condition("the three are counted, once it is believed that no pod has the address of the last", || {
+        get(dev.admin(), "localhost", "/metrics").unwrap().body.contains(line).then_some(())
+    });
     await_condition("it is logged", || {
         let logs = dev.logs();
         (logs.contains("access control would deny this") && logs.contains("/other") && logs.contains("shop/ann"))

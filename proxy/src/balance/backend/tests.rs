@@ -2,7 +2,7 @@ use maesh_config::model::EndpointHints;
 
 use super::*;
 use crate::{
-    access::Admitted,
+    access::{AccessFacts, Admitted},
     balance::{Affinity, pick},
     fixtures,
 };
@@ -54,7 +54,7 @@ fn which_endpoints_are_usable_and_whether_hints_hold() {
         ),
     ] {
         let backend = BackendPort::new(ServiceName::new("ns", "web"), policy());
-        backend.replace(policy(), (&endpoints, &[]), &place(), 0);
+        backend.replace(policy(), (&endpoints, &AccessFacts::default()), &place(), 0);
         let upstreams = backend.upstreams.load();
         let numbers = |of: &mut dyn Iterator<Item = &Candidate>| -> Vec<u8> {
             of.map(|one| one.endpoint.address.to_string()).map(last).collect()
@@ -69,7 +69,7 @@ fn which_endpoints_are_usable_and_whether_hints_hold() {
 fn others_help_where_many_near_endpoints_are_ejected() {
     let backend = BackendPort::new(ServiceName::new("ns", "web"), policy());
     let endpoints = [(1, "a"), (2, "a"), (3, "b"), (4, "b")].map(|(number, zone)| facts(number, &[zone]));
-    backend.replace(policy(), (&endpoints, &[]), &place(), 0);
+    backend.replace(policy(), (&endpoints, &AccessFacts::default()), &place(), 0);
     let upstreams = backend.upstreams.load();
     let far = |affinity: Affinity| {
         let draws = (1..=10_000_u64).map(|n| n.wrapping_mul(0xbf58_476d_1ce4_e5b9).rotate_left(17));
@@ -96,26 +96,29 @@ fn last(address: String) -> u8 {
 #[test]
 fn an_endpoint_keeps_its_identity_while_its_address_stays() {
     let backend = Arc::new(BackendPort::new(ServiceName::new("ns", "web"), policy()));
-    backend.replace(policy(), (&[facts(1, &[]), facts(2, &[])], &[]), &place(), 0);
+    backend.replace(policy(), (&[facts(1, &[]), facts(2, &[])], &AccessFacts::default()), &place(), 0);
     let first = |of: &BackendPort| of.upstreams.load().usable.first().map(|one| one.endpoint.clone());
     let one = first(&backend).expect("two are there");
     let mut in_flight = InFlight::enter(&backend, 1).expect("room for one");
     assert!(InFlight::enter(&backend, 1).is_none(), "and no other");
     in_flight.on(one.clone());
 
-    backend.replace(policy(), (&[facts(1, &[])], &[]), &place(), 0);
+    backend.replace(policy(), (&[facts(1, &[])], &AccessFacts::default()), &place(), 0);
     assert!(Arc::ptr_eq(&one, &first(&backend).expect("one is there")));
     assert!(!one.is_gone());
 
-    let busy = backend.replace(policy(), (&[terminating(1), facts(2, &[])], &[]), &place(), 0);
+    let busy = backend.replace(policy(), (&[terminating(1), facts(2, &[])], &AccessFacts::default()), &place(), 0);
     assert!(one.is_gone(), "it is not usable any more");
     assert_eq!(busy.len(), 1, "and a request is in flight on it");
 
-    backend.replace(policy(), (&[facts(1, &[])], &[]), &place(), 0);
+    backend.replace(policy(), (&[facts(1, &[])], &AccessFacts::default()), &place(), 0);
     assert!(Arc::ptr_eq(&one, &first(&backend).expect("it is back")));
     assert!(!one.is_gone(), "as the same");
     drop(in_flight);
     assert!(InFlight::enter(&backend, 1).is_some());
-    assert!(backend.replace(policy(), (&[], &[]), &place(), 0).is_empty(), "nothing is in flight on what left");
+    assert!(
+        backend.replace(policy(), (&[], &AccessFacts::default()), &place(), 0).is_empty(),
+        "nothing is in flight on what left"
+    );
     assert!(one.is_gone());
 }

@@ -63,7 +63,8 @@ fn service(ports: &[u16], concurrency: u32) -> Resource {
 
 fn endpoints(hosts: &[u8]) -> Resource {
     let endpoints = hosts.iter().map(|host| fixtures::endpoint(*host, 8080)).collect();
-    let ports = vec![PortEndpoints { number: 80, protocol: Protocol::Http, endpoints, access: Vec::new() }];
+    let ports =
+        vec![PortEndpoints { number: 80, protocol: Protocol::Http, endpoints, access: Vec::new(), open: false }];
     Resource::Endpoints(Endpoints { service: web(), ports })
 }
 

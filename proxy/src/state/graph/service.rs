@@ -7,11 +7,12 @@ use std::{
 
 use maesh_config::{
     ServiceName,
-    model::{self, AccountAccess, BackendPolicy, Endpoints, Service, ServicePort, Transport},
+    model::{self, BackendPolicy, Endpoints, PortEndpoints, Service, ServicePort, Transport},
 };
 use smallvec::SmallVec;
 
 use super::PublishedPort;
+use crate::access::AccessFacts;
 
 /// One resource that was asked for.
 #[derive(Debug)]
@@ -105,10 +106,11 @@ impl GraphService {
     }
 
     /// The endpoints of its port of this number and transport, and who may reach them.
-    pub(super) fn endpoints_of(&self, number: u16, transport: Transport) -> (Vec<model::Endpoint>, Vec<AccountAccess>) {
+    pub(super) fn endpoints_of(&self, number: u16, transport: Transport) -> (Vec<model::Endpoint>, AccessFacts) {
         let mut ports = self.endpoints.get().into_iter().flat_map(|endpoints| &endpoints.ports);
         let found = ports.find(|port| port.number == number && port.protocol.transport() == transport);
-        found.map(|port| (port.endpoints.clone(), port.access.clone())).unwrap_or_default()
+        let access = |port: &PortEndpoints| AccessFacts { accounts: port.access.clone(), open: port.open };
+        found.map(|port| (port.endpoints.clone(), access(port))).unwrap_or_default()
     }
 }
 

@@ -122,6 +122,7 @@ fn set_endpoints(name: &str, ports: &[u16], host: u8) -> Event {
         protocol: Protocol::Http,
         endpoints: vec![endpoint(*number)],
         access: Vec::new(),
+        open: false,
     };
     let ports = ports.iter().map(port).collect();
     Event::Set(Arc::new(Resource::Endpoints(Endpoints { service: service_name(name), ports })))

@@ -285,7 +285,7 @@ impl Fed {
         endpoints.sort();
         let made = Endpoints {
             service: service(name),
-            ports: vec![PortEndpoints { number, protocol, endpoints, access: Vec::new() }],
+            ports: vec![PortEndpoints { number, protocol, endpoints, access: Vec::new(), open: false }],
         };
         let mut world = self.world.lock().expect("lock");
         world.endpoints.retain(|old| old.service != made.service);
@@ -304,8 +304,13 @@ impl Fed {
             called: Arc::default(),
             backend: backend.clone().into(),
         };
-        let behind =
-            |protocol, at| PortEndpoints { number, protocol, endpoints: vec![endpoint(at)], access: Vec::new() };
+        let behind = |protocol, at| PortEndpoints {
+            number,
+            protocol,
+            endpoints: vec![endpoint(at)],
+            access: Vec::new(),
+            open: false,
+        };
         let ports = [Protocol::Tcp, Protocol::Udp];
         let mut world = self.world.lock().expect("lock");
         world.services.push(Service { name: service(name), ports: ports.map(port).into() });

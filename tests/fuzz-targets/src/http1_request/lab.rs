@@ -234,8 +234,13 @@ fn on_demand(service: &ServiceName, endpoint: SocketAddr) -> Vec<Resource> {
         account: None,
         hints: None,
     };
-    let ports =
-        vec![PortEndpoints { number: 80, protocol: Protocol::Http, endpoints: vec![endpoint], access: Vec::new() }];
+    let ports = vec![PortEndpoints {
+        number: 80,
+        protocol: Protocol::Http,
+        endpoints: vec![endpoint],
+        access: Vec::new(),
+        open: false,
+    }];
     vec![
         Resource::Service(Service { name: service.clone(), ports: vec![port] }),
         Resource::Endpoints(Endpoints { service: service.clone(), ports }),
