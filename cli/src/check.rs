@@ -17,6 +17,7 @@ mod print;
 mod provider;
 mod query;
 mod rollout;
+mod smi;
 mod sources;
 mod workloads;
 
@@ -100,7 +101,7 @@ const CHECKS: &[Check] = checks![
     After dns "negative" dns::negative,
     Both dns "corefile-owner" dns::corefile_owner,
     After config "bypass" config::bypass,
-    Before config "smi" config::smi,
+    Both config "smi" smi::smi,
     Both config "traefik-mesh" config::traefik_mesh,
     After config "network-policies" config::network_policies,
     After config "namespaces" config::namespaces,

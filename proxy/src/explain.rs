@@ -1,7 +1,8 @@
 //! What the proxy would do with a request, and why.
 //!
 //! Host and SNI look-up, port, rules, backends and the choice of endpoints are the functions that requests pass, on the same
-//! snapshots. Nothing is asked for, counted or changed: a Service that nobody called yet is said to be so.
+//! snapshots. Nothing is counted or changed. What a request would need is fetched first, as for that request, if one is asked about:
+//! a proxy has the routes of those Services alone that somebody calls.
 
 mod access;
 mod asked;
@@ -34,6 +35,7 @@ use crate::{
     reason::Reason,
     state::{
         BackendPort, Claims, Destination, Facts, Phase, Port, ServiceEntry, Shared, WeightedRoute, directory_name,
+        fetch,
     },
 };
 
@@ -50,6 +52,20 @@ pub struct Explainer {
 impl Explainer {
     pub(crate) fn new(shared: Arc<Shared>, opened: Arc<ArcSwap<Vec<Opened>>>) -> Self {
         Self { shared, opened }
+    }
+
+    /// Gets what the request of a question needs, as its first use would, and waits for it as long. A question about a name alone
+    /// gets nothing.
+    pub async fn fetch(&self, question: &Question) {
+        if question.sent.is_none() {
+            return;
+        }
+        if let Some(caller) = question.caller {
+            self.shared.wait_for_workload(caller).await;
+        }
+        if let Ok(called) = self.service(question) {
+            fetch(&self.shared, &called).await;
+        }
     }
 
     /// Says what would become of a request now.

@@ -95,7 +95,7 @@ const CALLED: [Events<CalledEvent>; 5] = [
     },
     Events {
         name: "proxy_mirrored",
-        help: "Copies of requests for the annotation mirror, by outcome: `sent`, or `left_out` because too many were under way or the body was too large",
+        help: "Copies of requests for the annotation mirror, by outcome: `sent`, or `left_out` because too many were under way, the body was too large, the mirror has no endpoint or place, or access control does not admit the caller to it",
         label: "outcome",
         events: &[(CalledEvent::Mirrored, "sent"), (CalledEvent::MirrorLeftOut, "left_out")],
     },
@@ -107,7 +107,20 @@ const CALLED: [Events<CalledEvent>; 5] = [
     },
 ];
 
-const BACKEND: [Events<BackendEvent>; 2] = [
+const BACKEND: [Events<BackendEvent>; 3] = [
+    Events {
+        name: "proxy_backend_attempts",
+        help: "Attempts of requests on the endpoints of a Service, by outcome: the class of the status that the endpoint answered (2xx), or failed, without an answer. Those of all Services that send to it count, so this tells the backends of routes and splits apart. Retries, second attempts and copies count as well. The status of gRPC is not looked at",
+        label: "outcome",
+        events: &[
+            (BackendEvent::Answered1xx, "1xx"),
+            (BackendEvent::Answered2xx, "2xx"),
+            (BackendEvent::Answered3xx, "3xx"),
+            (BackendEvent::Answered4xx, "4xx"),
+            (BackendEvent::Answered5xx, "5xx"),
+            (BackendEvent::Failed, "failed"),
+        ],
+    },
     Events {
         name: "proxy_ejections",
         help: "Endpoints left out for a while because they failed several times in a row",

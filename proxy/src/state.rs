@@ -41,7 +41,7 @@ pub(crate) use self::{
     admitted::AdmittedStream,
     apply::{Apply, NotOpened, Ports},
     claims::Claims,
-    demand::{PortLookup, find_port, ready_port},
+    demand::{PortLookup, fetch, find_port, ready_port},
     listening::{Facts, Listening},
     runtime::Runtime,
 };

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use maesh_compiler::kinds::ObjectKind;
 use serde_json::Value;
 
 use super::{
@@ -13,54 +12,6 @@ use crate::network_policy::{self, carried};
 
 /// A change may be on its way for so long.
 const ON_ITS_WAY: f64 = 5.0;
-
-/// Kinds of SMI that are served, and what becomes of them.
-pub async fn smi(context: &Context) -> Outcome {
-    match &*context.get("/apis", "get /apis").await {
-        Ok(groups) => judge_smi(groups),
-        Err(error) => Outcome::unread(error),
-    }
-}
-
-/// Kinds of SMI that are read.
-const READ_OF_SMI: [ObjectKind; 5] = [
-    ObjectKind::TrafficSplit,
-    ObjectKind::TrafficTarget,
-    ObjectKind::HttpRouteGroup,
-    ObjectKind::TcpRoute,
-    ObjectKind::UdpRoute,
-];
-
-fn judge_smi(groups: &Value) -> Outcome {
-    let all = groups["groups"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let smi: Vec<_> = all.iter().filter(|group| text(group, "/name").ends_with(".smi-spec.io")).collect();
-    if smi.is_empty() {
-        return Outcome::pass("the cluster has no kinds of SMI");
-    }
-    let unread: Vec<_> = smi.iter().flat_map(|group| unread_versions(group)).collect();
-    if unread.is_empty() {
-        return Outcome::pass("the cluster has kinds of SMI, and the mesh reads them");
-    }
-    Outcome::warn(
-        format!("{} are served, and this version of the mesh does not read them", some_of(unread)),
-        "expect their objects to have no effect",
-    )
-}
-
-/// What a group serves, if the mesh reads none of it.
-fn unread_versions(group: &Value) -> Vec<&str> {
-    let of_group = |kind: &ObjectKind| kind.group() == text(group, "/name");
-    let known: Vec<&str> = READ_OF_SMI
-        .iter()
-        .filter(|kind| of_group(kind))
-        .flat_map(|kind| kind.registration().versions.iter().copied())
-        .collect();
-    let served = group["versions"].as_array().into_iter().flatten();
-    if served.clone().any(|version| known.contains(&text(version, "/version"))) {
-        return Vec::new();
-    }
-    served.map(|version| text(version, "/groupVersion")).collect()
-}
 
 /// What NetworkPolicies do to requests that come through the mesh, whose pods see the address of a proxy.
 pub async fn network_policies(context: &Context) -> Outcome {
@@ -322,24 +273,6 @@ mod tests {
             assert_eq!(outcome.verdict, want, "{names:?}");
             assert!(outcome.message.contains(says), "{names:?}: {outcome:?}");
         }
-    }
-
-    #[test]
-    fn kinds_of_smi() {
-        let groups = |names: &[&str]| {
-            let group = |name: &&str| {
-                let (name, version) = name.split_once('/').unwrap_or((name, "v1alpha4"));
-                json!({ "name": name, "versions": [{ "version": version, "groupVersion": format!("{name}/{version}") }] })
-            };
-            json!({ "groups": names.iter().map(group).collect::<Vec<_>>() })
-        };
-        assert_eq!(judge_smi(&groups(&["apps"])).verdict, Verdict::Pass);
-        assert_eq!(judge_smi(&groups(&["apps", "specs.smi-spec.io", "split.smi-spec.io"])).verdict, Verdict::Pass);
-        let served = judge_smi(&groups(&["split.smi-spec.io", "metrics.smi-spec.io"]));
-        assert_eq!(served.verdict, Verdict::Warn);
-        assert!(served.message.starts_with("metrics.smi-spec.io/v1alpha4 "), "{served:?}");
-        let newer = judge_smi(&groups(&["split.smi-spec.io/v9"]));
-        assert!(newer.message.starts_with("split.smi-spec.io/v9 are served"), "{newer:?}");
     }
 
     #[test]

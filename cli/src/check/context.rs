@@ -66,9 +66,7 @@ impl Context {
     pub async fn flags(&self, flag: &str) -> Vec<String> {
         let pods = self.mesh_pods().await;
         let pods = pods.as_ref().as_ref().map(items).unwrap_or_default();
-        let containers = pods.iter().flat_map(|pod| pod["spec"]["containers"].as_array().into_iter().flatten());
-        let arguments = containers.flat_map(|container| container["args"].as_array().into_iter().flatten());
-        let said = arguments.filter_map(|argument| argument.as_str()?.strip_prefix(flag)?.strip_prefix('='));
+        let said = arguments(pods).filter_map(|argument| argument.strip_prefix(flag)?.strip_prefix('='));
         let mut values: Vec<String> = Vec::new();
         // Every replica says the same ones, in the same order.
         for value in said.filter(|value| !value.is_empty()) {
@@ -77,6 +75,13 @@ impl Context {
             }
         }
         values
+    }
+
+    /// Whether one of the mesh's pods is given this flag, which has no value.
+    pub async fn has_flag(&self, flag: &str) -> bool {
+        let pods = self.mesh_pods().await;
+        let pods = pods.as_ref().as_ref().map(items).unwrap_or_default();
+        arguments(pods).any(|argument| argument == flag)
     }
 
     /// `GET` of an object or a list; `right` is what is needed.
@@ -145,6 +150,12 @@ impl Context {
         }
         Ok(told)
     }
+}
+
+/// The arguments of all containers of these pods.
+fn arguments(pods: &[Value]) -> impl Iterator<Item = &str> {
+    let containers = pods.iter().flat_map(|pod| pod["spec"]["containers"].as_array().into_iter().flatten());
+    containers.flat_map(|container| container["args"].as_array().into_iter().flatten()).filter_map(Value::as_str)
 }
 
 /// The port of a pod's admin endpoint; the controller's where it says none.

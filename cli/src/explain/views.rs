@@ -94,13 +94,18 @@ pub fn dns(snapshots: Snapshots, place: fn(IpAddr) -> Caller) -> Query {
 
 /// `?name=HOST&from=ADDRESS&port=PORT`, and what is sent there, as [`sent`] has it.
 pub fn proxy(explainer: Explainer) -> Query {
-    let answer = move |parameters: &Parameters| {
-        let port = text(parameters, "port").map(|port| port.parse());
-        let port = port.transpose().map_err(|_| "port must be a number from 1 to 65535")?;
-        let (host, caller, sent) = (name(parameters)?, address(parameters)?, sent::read(parameters)?);
-        to_json(&explainer.explain(&maesh_proxy::explain::Question { host, caller, port, sent }))
-    };
-    Query::new(move |parameters, _| Box::pin(std::future::ready(answer(&parameters)))).up_to(sent::LONGEST)
+    Query::new(move |parameters, _| {
+        let explainer = explainer.clone();
+        Box::pin(async move {
+            let port = text(&parameters, "port").map(|port| port.parse());
+            let port = port.transpose().map_err(|_| "port must be a number from 1 to 65535")?;
+            let (host, caller, sent) = (name(&parameters)?, address(&parameters)?, sent::read(&parameters)?);
+            let question = maesh_proxy::explain::Question { host, caller, port, sent };
+            explainer.fetch(&question).await;
+            to_json(&explainer.explain(&question))
+        })
+    })
+    .up_to(sent::LONGEST)
 }
 
 /// A parameter that was given.

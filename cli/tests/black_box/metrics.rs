@@ -127,6 +127,36 @@ impl Policies {
     }
 }
 
+/// How a new version does, of which callers only know the name of the old one.
+#[test]
+fn attempts_are_counted_by_the_backend_that_got_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let (web, next) = (Backend::http("web"), Backend::http("next"));
+    let routes = "maesh.containo.us/routes: 'PathPrefix(`/next`) => web-next'";
+    save(folder.path(), "web.yaml", &(service("shop", "web", 8080, routes) + &slices("shop", "web", &[web.address])));
+    let of_next = service("shop", "web-next", 8080, "").replace("10.96.0.77", "10.96.0.78");
+    save(folder.path(), "next.yaml", &(of_next + &slices("shop", "web-next", &[next.address])));
+    let dev = Dev::start(folder.path());
+    let at = served_at(dev.entry("web.shop.maesh"));
+    let ask = |path| http::get(at, "web.shop.maesh", path).unwrap().status;
+    assert_eq!([ask("/"), ask("/next"), ask("/next/status/503"), ask("/next/status/404")], [200, 200, 503, 404]);
+    drop(next);
+    assert_eq!(ask("/next"), 502);
+    let text = http::get(dev.admin(), "localhost", "/metrics").unwrap().body;
+    let count = |service: &str, outcome: &str| {
+        let of = |line: &&str| {
+            let labels = [format!("service=\"{service}\""), format!("outcome=\"{outcome}\"")];
+            line.starts_with("maesh_proxy_backend_attempts_total{") && labels.iter().all(|label| line.contains(label))
+        };
+        text.lines().find(of).map_or(0, |line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap())
+    };
+    let of = |service: &str| ["2xx", "4xx", "5xx"].map(|outcome| count(service, outcome));
+    assert_eq!((of("web"), count("web", "failed")), ([1, 0, 0], 0));
+    assert_eq!(of("web-next"), [1, 1, 1]);
+    // One for each try.
+    assert!(count("web-next", "failed") >= 2, "{text}");
+}
+
 #[test]
 fn reference_page_is_current() {
     let folder = tempfile::tempdir().unwrap();

@@ -18,6 +18,7 @@ use crate::{
     balance::FAILURE,
     connect::{ConnectError, TlsFailure},
     fields::AddedFields,
+    policy::BackendEvent,
     reason::Reason,
     state::{BackendPort, Endpoint},
     telemetry::{AttemptSpan, RequestTrace},
@@ -141,6 +142,12 @@ impl Attempts<'_> {
         let shared = &self.worker.shared;
         if let Err(Failure::Connect(ConnectError::Tls { failure, .. })) = result {
             self.note_tls(endpoint, failure);
+        }
+        match result {
+            Ok(answer) => self.backend.counts.add(BackendEvent::answered(answer.head.status)),
+            // Nothing was tried, or it was the caller that failed.
+            Err(Failure::Unsent | Failure::Refused(_) | Failure::Upload) => {}
+            Err(_) => self.backend.counts.add(BackendEvent::Failed),
         }
         let now = shared.clock.coarse();
         let is_error = match result {

@@ -5,6 +5,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use http::StatusCode;
+
 /// What policies of the port that is called did to a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]
@@ -29,7 +31,7 @@ pub(crate) enum CalledEvent {
     Aborted,
 }
 
-/// What policies of a backend port did.
+/// What became of attempts on the endpoints of a backend port, and what its policies did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]
 pub(crate) enum BackendEvent {
@@ -43,10 +45,31 @@ pub(crate) enum BackendEvent {
     QueueFull,
     /// A request was refused: no place was free in time.
     WaitedTooLong,
+    /// An endpoint answered an attempt with a status of this class.
+    Answered1xx,
+    Answered2xx,
+    Answered3xx,
+    Answered4xx,
+    Answered5xx,
+    /// An attempt ended without an answer.
+    Failed,
+}
+
+impl BackendEvent {
+    /// The class of a status, by its first digit.
+    pub(crate) fn answered(status: StatusCode) -> Self {
+        match status.as_u16() / 100 {
+            1 => Self::Answered1xx,
+            2 => Self::Answered2xx,
+            3 => Self::Answered3xx,
+            4 => Self::Answered4xx,
+            _ => Self::Answered5xx,
+        }
+    }
 }
 
 /// Number of events of the longer list.
-const MOST: usize = CalledEvent::Aborted as usize + 1;
+const MOST: usize = BackendEvent::Failed as usize + 1;
 
 /// Counts by event.
 #[derive(Debug, Default)]
@@ -85,7 +108,12 @@ mod tests {
     #[test]
     fn the_last_event_is_counted() {
         let counts = Counts::default();
-        counts.add(CalledEvent::Aborted);
-        assert_eq!((counts.get(CalledEvent::Aborted), counts.get(CalledEvent::Delayed)), (1, 0));
+        for (last, other) in [
+            (usize::from(CalledEvent::Aborted), usize::from(CalledEvent::Delayed)),
+            (BackendEvent::Failed.into(), usize::from(BackendEvent::Full)),
+        ] {
+            counts.add(last);
+            assert_eq!((counts.get(last), counts.get(other)), (1, 0));
+        }
     }
 }

@@ -111,7 +111,7 @@ pub(crate) async fn find_port(
     if let Some(found) = ready_port(shared, called, number, protocol) {
         return found;
     }
-    wait(shared, called).await;
+    fetch(shared, called).await;
     if let Some(found) = ready_port(shared, called, number, protocol) {
         return found;
     }
@@ -121,9 +121,9 @@ pub(crate) async fn find_port(
     plain(shared, called, number, protocol)
 }
 
-/// Waits until the configuration of `called` has arrived or its time is up. Callers that come later wait less, and
+/// Asks for the configuration of `called` and waits until it has arrived or its time is up. Callers that come later wait less, and
 /// not at all once the first one has waited in vain.
-async fn wait(shared: &Shared, called: &Arc<ServiceEntry>) {
+pub(crate) async fn fetch(shared: &Shared, called: &Arc<ServiceEntry>) {
     if !called.wanted.swap(true, Ordering::AcqRel) {
         called.wanted_at.store(u64::from(shared.clock.coarse()), Ordering::Relaxed);
         // A closed channel means that the proxy is ending.

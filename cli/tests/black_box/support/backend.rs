@@ -34,7 +34,7 @@ struct Shared {
 }
 
 impl Backend {
-    /// Answers every HTTP/1.1 request with its name and what it was sent.
+    /// Answers every HTTP/1.1 request with its name and what it was sent; those to `.../status/503` with that status.
     pub fn http(name: &str) -> Self {
         Self::http_at(name, "127.0.0.1")
     }
@@ -166,7 +166,8 @@ fn serve_http(name: &str, stream: TcpStream, shared: &Shared) {
         let answer = format!("{name} {request_line}\n{fields}");
         let head_only = request_line.starts_with("HEAD ");
         let body = if head_only { "" } else { &answer };
-        let response = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", answer.len());
+        let status = request_line.rsplit_once("/status/").map_or("200", |(_, status)| status);
+        let response = format!("HTTP/1.1 {status} Answer\r\ncontent-length: {}\r\n\r\n{body}", answer.len());
         if writer.write_all(response.as_bytes()).is_err() {
             return;
         }

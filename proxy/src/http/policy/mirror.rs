@@ -74,11 +74,10 @@ pub(in crate::http) fn send(
         port.runtime.count(CalledEvent::MirrorLeftOut);
         return;
     };
-    port.runtime.count(CalledEvent::Mirrored);
     try_out(caller, port, &mirror.backend, head);
     let (caller, mirror, mut head, added) = (caller.clone(), mirror.clone(), head.clone(), added.clone());
     tokio::spawn(async move {
-        let sent = timeout(TIME, copy(&caller, &mirror, (&mut head, &added), reader, grpc)).await;
+        let sent = timeout(TIME, copy(&caller, &copying.0.0, &mirror, (&mut head, &added), reader, grpc)).await;
         if !matches!(sent, Ok(Ok(()))) {
             tracing::debug!(service = %mirror.backend.service, ?sent, "a copy of a request was not answered");
         }
@@ -86,9 +85,11 @@ pub(in crate::http) fn send(
     });
 }
 
-/// Sends the copy to one endpoint, once, and reads its response to the end.
+/// Sends the copy to one endpoint, once, and reads its response to the end. It counts as sent if there is an endpoint that it may go
+/// to.
 async fn copy(
     caller: &Arc<Caller>,
+    runtime: &CalledRuntime,
     mirror: &MirrorTarget,
     (head, added): (&mut request::Parts, &AddedFields),
     upload: Option<crate::http::body::replay::ReplayReader>,
@@ -97,19 +98,22 @@ async fn copy(
     let (worker, backend) = (&caller.worker, &mirror.backend);
     let shared = &worker.shared;
     let http2 = needs_http2(&backend.upstreams.load().policy, grpc);
-    shape(head, http2.then_some(&uri::Scheme::HTTP))?;
-    let mut in_flight =
-        InFlight::enter(backend, backend.upstreams.load().policy.concurrency).ok_or(Reason::Overloaded)?;
-    let (endpoint, within, tls) = {
+    let mut place = || -> Result<_, Reason> {
+        shape(head, http2.then_some(&uri::Scheme::HTTP))?;
         let upstreams = backend.upstreams.load();
+        let mut in_flight = InFlight::enter(backend, upstreams.policy.concurrency).ok_or(Reason::Overloaded)?;
         let affinity = Affinity::of_request(&upstreams.policy.balance, caller.address, &head.headers, added);
         let node = || shared.node_of(caller.address);
         let (now, draw) = (shared.clock.coarse(), worker.draw());
         let admitted = admitted(caller, &upstreams, head)?;
         let picked = balance::pick(&upstreams, caller.address, affinity, node, (&[], &admitted), now, draw);
-        (picked.ok_or(Reason::NoEndpoints)?, upstreams.policy.connect_timeout, upstreams.tls.clone())
+        let endpoint = picked.ok_or(Reason::NoEndpoints)?;
+        in_flight.on(endpoint.clone());
+        Ok((in_flight, endpoint, upstreams.policy.connect_timeout, upstreams.tls.clone()))
     };
-    in_flight.on(endpoint.clone());
+    let placed = place();
+    runtime.count(if placed.is_ok() { CalledEvent::Mirrored } else { CalledEvent::MirrorLeftOut });
+    let (_in_flight, endpoint, within, tls) = placed?;
     let attempts = Attempts { worker, head, added, http2, upgrade: false, backend, timeout: None, trace: None };
     let dial = Dial { within, tls: tls.as_ref(), reuse: Reuse::Allowed };
     let answer = attempts.make(&endpoint, dial, upload).await;
