@@ -166,8 +166,9 @@ fn serve_http(name: &str, stream: TcpStream, shared: &Shared) {
         let answer = format!("{name} {request_line}\n{fields}");
         let head_only = request_line.starts_with("HEAD ");
         let body = if head_only { "" } else { &answer };
-        let status = request_line.rsplit_once("/status/").map_or("200", |(_, status)| status);
-        let response = format!("HTTP/1.1 {status} Answer\r\ncontent-length: {}\r\n\r\n{body}", answer.len());
+        let asked = request_line.rsplit_once("/status/").map(|(_, status)| format!("{status} Asked"));
+        let status = asked.as_deref().unwrap_or("200 OK");
+        let response = format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n{body}", answer.len());
         if writer.write_all(response.as_bytes()).is_err() {
             return;
         }

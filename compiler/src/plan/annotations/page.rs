@@ -13,8 +13,8 @@ fn reference_page_is_current() {
          too; if both are there, `{PREFIX}` wins. An annotation on a Service wins over that of its Namespace.\n\nTo set \
          an annotation for one port only, put the number or the name of the port in front: `{PREFIX}8080.traffic-type`, \
          `{PREFIX}web.scheme`. \
-         The table says which annotations allow that.\n\nA name that no annotation has is ignored; the message suggests a similar \
-         name. If the value is none of those in the table, the default is used. In both cases the Service stays in the \
+         If both name the same port, the number counts. The table says which annotations allow \
+         that.\n\nA name that no annotation has is ignored; the message suggests a similar name. If the value is none of those in the table, the default is used. In both cases the Service stays in the \
          mesh, and an [Event](events.md) on the object, `maesh explain` and `/api/diagnostics` of the controller say so.\n\n\
          | annotation | values | default | example | ports | on a Namespace | for one port | what it does |\n|---|---|---|---|---|---|---|---|\n"
     );
