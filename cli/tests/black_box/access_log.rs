@@ -78,6 +78,7 @@ fn a_line_says_who_asked_what_of_whom_and_how_it_went() {
     let line = of(4);
     let db_at = Value::from(db.address.to_string());
     assert_eq!((&line["protocol"], &line["service"]), (&"TCP".into(), &"shop/db".into()), "{line}");
+    assert_eq!(line["backend"], "shop/db", "{line}");
     assert_eq!((&line["received"], &line["sent"], &line["endpoint"]), (&5.into(), &5.into(), &db_at), "{line}");
     let metrics = http::get(dev.admin(), "localhost", "/metrics").unwrap().body;
     assert!(metrics.contains("maesh_proxy_access_log_lines_total{outcome=\"written\"} 4"), "{metrics}");

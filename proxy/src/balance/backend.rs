@@ -399,6 +399,11 @@ impl InFlight {
         std::mem::swap(&mut self.endpoint, &mut second.endpoint);
     }
 
+    /// The Service whose endpoints it is for.
+    pub(crate) fn service(&self) -> &ServiceName {
+        &self.backend.service
+    }
+
     /// Where it is.
     pub(crate) fn endpoint(&self) -> Option<SocketAddr> {
         self.endpoint.as_ref().map(|endpoint| endpoint.address)

@@ -393,7 +393,7 @@ async fn serve_tcp(worker: &Arc<Worker>, stream: TcpStream, first: Bytes, caller
             Ok(found) => found,
             Err(reason) => {
                 counts.refused(reason);
-                logged.inspect(|logged| logged.end(shared, None, (0, 0), Some(reason)));
+                logged.inspect(|logged| logged.refused(shared, reason));
                 return reset(&stream, caller, reason);
             }
         };
@@ -412,7 +412,7 @@ async fn serve_tcp(worker: &Arc<Worker>, stream: TcpStream, first: Bytes, caller
     shared.telemetry.open_tcp.dec();
     counts.received.inc_by(relayed.to_endpoint);
     counts.sent.inc_by(relayed.to_caller);
-    logged.inspect(|logged| logged.end(shared, in_flight.endpoint(), (relayed.to_endpoint, relayed.to_caller), None));
+    logged.inspect(|logged| logged.end(shared, &in_flight, (relayed.to_endpoint, relayed.to_caller)));
     drop(in_flight);
 }
 
