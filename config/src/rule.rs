@@ -39,6 +39,17 @@ impl Rule {
             Self::Not(_) | Self::Is(_) => None,
         }
     }
+
+    /// Whether it asks for the path.
+    pub fn asks_for_path(&self) -> bool {
+        match self {
+            Self::All(parts) | Self::Any(parts) => parts.iter().any(Self::asks_for_path),
+            Self::Not(part) => part.asks_for_path(),
+            Self::Is(matcher) => {
+                matches!(matcher, Matcher::Path(_) | Matcher::PathPrefix(_) | Matcher::PathRegexp(_))
+            }
+        }
+    }
 }
 
 #[cfg(test)]

@@ -30,7 +30,7 @@ pub mod xds;
 
 pub use connections::{ConnectionLimits, ConnectionSlot, ConnectionTable};
 pub use io::InProcess;
-pub use log_limit::{AcceptFailures, LogLimit, LogLimits};
+pub use log_limit::{AcceptFailures, LogLimit, LogLimits, LogNote};
 pub use progress::{Progress, RevisionMark};
 pub use server::{Counters, Server, ServerOptions, Subscriber, Verdict};
 pub use store::{Opaque, Store};

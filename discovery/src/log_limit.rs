@@ -22,12 +22,16 @@ pub struct LogLimit {
 impl LogLimit {
     /// It happened at `now`. If it is to be logged: how often it happened since the last message without one.
     pub fn note(&mut self, now: Instant) -> Option<u64> {
-        if self.logged.is_some_and(|logged| now.duration_since(logged) < PAUSE) {
+        if self.is_recent(now) {
             self.left_out += 1;
             return None;
         }
         self.logged = Some(now);
         Some(std::mem::take(&mut self.left_out))
+    }
+
+    fn is_recent(&self, now: Instant) -> bool {
+        self.logged.is_some_and(|logged| now.duration_since(logged) < PAUSE)
     }
 }
 
@@ -35,27 +39,42 @@ impl LogLimit {
 #[derive(Debug)]
 pub struct LogLimits<K> {
     limits: HashMap<K, LogLimit>,
+    most: usize,
+    /// What there is no room for.
+    further: LogLimit,
 }
 
-/// Things that are remembered. Of more than that nothing is logged until one has been silent for a while.
-const MOST: usize = 1024;
-
-impl<K> Default for LogLimits<K> {
-    fn default() -> Self {
-        Self { limits: HashMap::new() }
-    }
+/// Whether to log something of one thing of many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogNote {
+    /// Yes, and so often it happened since the last message without one.
+    Log(u64),
+    /// There are too many things, so of some nothing is logged. This is to be said; so often it happened since that was said.
+    Further(u64),
+    /// No.
+    Nothing,
 }
 
 impl<K: Eq + Hash> LogLimits<K> {
+    /// Remembers as many as `most`. Of more than that nothing is logged until one has been silent for a while.
+    pub fn of(most: usize) -> Self {
+        Self { limits: HashMap::new(), most, further: LogLimit::default() }
+    }
+
     /// As [`LogLimit::note`], for `key`.
-    pub fn note(&mut self, key: K, now: Instant) -> Option<u64> {
-        if self.limits.len() >= MOST && !self.limits.contains_key(&key) {
-            self.limits.retain(|_, limit| limit.logged.is_some_and(|logged| now.duration_since(logged) < PAUSE));
-            if self.limits.len() >= MOST {
-                return None;
+    pub fn note(&mut self, key: K, now: Instant) -> LogNote {
+        if self.limits.len() >= self.most && !self.limits.contains_key(&key) {
+            self.limits.retain(|_, limit| limit.is_recent(now));
+            if self.limits.len() >= self.most {
+                return self.further.note(now).map_or(LogNote::Nothing, LogNote::Further);
             }
         }
-        self.limits.entry(key).or_default().note(now)
+        self.limits.entry(key).or_default().note(now).map_or(LogNote::Nothing, LogNote::Log)
+    }
+
+    /// Whether nothing of it was logged for a while.
+    pub fn is_silent(&self, now: Instant) -> bool {
+        !self.limits.values().any(|limit| limit.is_recent(now))
     }
 }
 
@@ -102,13 +121,14 @@ mod tests {
 
     #[test]
     fn each_of_many_things_has_its_own_limit() {
-        let (mut limits, start) = (LogLimits::default(), Instant::now());
-        assert!((0..MOST).all(|key| limits.note(key, start) == Some(0)));
-        assert_eq!(limits.note(7, start), None);
-        assert_eq!(limits.note(MOST, start), None, "there is no room");
+        const MOST: usize = 100;
+        let (mut limits, start) = (LogLimits::of(MOST), Instant::now());
+        assert!((0..MOST).all(|key| limits.note(key, start) == LogNote::Log(0)));
+        assert_eq!(limits.note(7, start), LogNote::Nothing);
+        assert_eq!(limits.note(MOST, start), LogNote::Further(0), "there is no room");
         let later = start + PAUSE;
-        assert_eq!(limits.note(7, later), Some(1));
-        assert_eq!(limits.note(MOST, later), Some(0), "the others have been silent");
+        assert_eq!(limits.note(7, later), LogNote::Log(1));
+        assert_eq!(limits.note(MOST, later), LogNote::Log(0), "the others have been silent");
     }
 
     #[test]

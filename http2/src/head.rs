@@ -189,7 +189,12 @@ fn path_of(path: Bytes) -> Result<PathAndQuery, Malformed> {
     match &path[..] {
         b"" => Err(Malformed),
         b"/" => Ok(PathAndQuery::from_static("/")),
-        _ => PathAndQuery::from_maybe_shared(path).map_err(|_| Malformed),
+        _ => {
+            let length = path.len();
+            let path = PathAndQuery::from_maybe_shared(path).map_err(|_| Malformed)?;
+            // A fragment, which the parser drops, belongs to no target (RFC 9113 section 8.3.1).
+            if path.as_str().len() == length { Ok(path) } else { Err(Malformed) }
+        }
     }
 }
 

@@ -13,14 +13,17 @@ use std::{
 };
 
 use http::{HeaderValue, header, request};
-use maesh_config::model::{AccessSource, Account, AccountAccess, Grant, Workload, WorkloadKind};
+use maesh_config::{
+    model::{AccessSource, Account, AccountAccess, Grant, Workload, WorkloadKind},
+    rule::Rule,
+};
 use smallvec::SmallVec;
 
 use self::{
-    paths::readings,
+    paths::{is_read_differently, readings},
     rules::{GrantRule, GrantRules},
 };
-use crate::routes::RouteFacts;
+use crate::{reason::Reason, routes::RouteFacts};
 
 /// Who may reach the endpoints of a backend port, as the controller says it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -42,6 +45,8 @@ pub(crate) struct Access {
     accounts: Vec<GrantsBySource>,
     /// The rules of all grants.
     rules: GrantRules,
+    /// One of them asks for the path.
+    asks_for_path: bool,
 }
 
 /// What each caller is granted. No rules are everything.
@@ -99,7 +104,10 @@ impl Access {
     pub(crate) fn replaced_by(&self, told: AccessFacts, now: u32) -> Self {
         let mut rules = GrantRules::default();
         let accounts = told.accounts.iter().map(|access| by_source(access, &mut rules, &self.rules)).collect();
-        Self { told, since: now, accounts, rules }
+        let asks =
+            |access: &AccountAccess| access.grants.iter().flat_map(|grant| &grant.rules).any(Rule::asks_for_path);
+        let asks_for_path = told.accounts.iter().any(asks);
+        Self { told, since: now, accounts, rules, asks_for_path }
     }
 
     /// Whether it is of these grants.
@@ -134,6 +142,13 @@ impl Access {
     /// asked for.
     pub(crate) fn admits(&self, caller: Option<&Account>, request: Option<AskedRequest<'_>>) -> Option<bool> {
         (!self.has_no_pods()).then(|| !self.admitted(caller, request).is_none())
+    }
+
+    /// Why a caller that is admitted to nothing is refused: where paths decide, one that endpoints read differently cannot be
+    /// judged, and its caller should know that this is why.
+    pub(crate) fn refusal(&self, request: Option<AskedRequest<'_>>) -> Reason {
+        let is_unclear = |request: AskedRequest<'_>| is_read_differently(request.head.uri.path());
+        if self.asks_for_path && request.is_some_and(is_unclear) { Reason::BadRequest } else { Reason::Denied }
     }
 
     /// Whether no endpoint belongs to any pod.

@@ -29,11 +29,11 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use http::HeaderValue;
 use maesh_config::{
     NodeName, ServiceName,
-    model::{AccessControl, AccessSource, Account, CalledPolicy, NamePort, Protocol},
+    model::{AccessControl, AccessSource, CalledPolicy, NamePort, Protocol},
     policy::Percent,
     rule::Rule,
 };
-use maesh_discovery::{AcceptFailures, LogLimit, LogLimits};
+use maesh_discovery::{AcceptFailures, LogLimit};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore, mpsc};
 
@@ -118,7 +118,7 @@ pub(crate) struct ConnectionLogs {
     /// A stream led back to the mesh.
     pub(crate) loops: Mutex<LogLimit>,
     /// Access control denies something, or would: to a ServiceAccount, or an address that is nobody's, at a Service.
-    pub(crate) denied: Mutex<LogLimits<(Result<Account, IpAddr>, ServiceName)>>,
+    pub(crate) denied: Mutex<denied::DenialLog>,
 }
 
 impl Default for ConnectionLogs {

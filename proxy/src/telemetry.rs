@@ -26,7 +26,7 @@ use prometheus_client::{
 
 pub(crate) use self::{
     access_log::{AccessLog, AccessRecord, RequestRecord},
-    details::RequestDetails,
+    details::{METHOD, PATH, RequestDetails, bounded},
     port::{EndedRequest, MethodLabel, PortTelemetry, StreamTelemetry},
     trace::{AttemptSpan, RequestTrace, Tracer, Value as SpanValue},
     udp::{FlowEnd, FlowTelemetry, UdpTelemetry},

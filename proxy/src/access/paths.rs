@@ -36,6 +36,21 @@ pub(super) fn readings(path: &str) -> Option<Vec<Cow<'_, str>>> {
     Some(all.into_iter().map(Cow::Owned).collect())
 }
 
+/// Whether servers read it as different paths: an encoded slash, backslash or zero, a backslash, a `;` in a dot segment, or what has
+/// no reading.
+pub(super) fn is_read_differently(path: &str) -> bool {
+    let encoded = |octet: &str| path.as_bytes().windows(3).any(|it| it.eq_ignore_ascii_case(octet.as_bytes()));
+    let is_dots = |segment: &str| {
+        let name = segment.split_once(';').map_or("", |(name, _)| name).to_ascii_lowercase().replace("%2e", ".");
+        [".", ".."].contains(&&*name)
+    };
+    is_doubtful(path)
+        && (["%2f", "%5c", "%00"].into_iter().any(encoded)
+            || path.contains('\\')
+            || path.split('/').any(is_dots)
+            || decoded_fully(path).is_none())
+}
+
 /// Whether servers may differ about it.
 fn is_doubtful(path: &str) -> bool {
     path.contains(['%', ';', '\\']) || path.contains("//") || path.contains("/.")
@@ -141,6 +156,25 @@ mod tests {
         ] {
             let readings = readings(path).expect("understood");
             assert!(readings.iter().any(|reading| reading == seen), "{path}: {readings:?}");
+        }
+    }
+
+    #[test]
+    fn which_paths_servers_read_differently() {
+        for (path, want) in [
+            ("/", false),
+            ("/a%20b;v=1/c.d/../e", false),
+            ("/a//b", false),
+            ("/a%2Fb", true),
+            ("/a%2fb", true),
+            ("/a%5cb", true),
+            ("/a\\b", true),
+            ("/a%00", true),
+            ("/a/..;/b", true),
+            ("/a/%2E.;x/b", true),
+            ("/a/%ff", true),
+        ] {
+            assert_eq!(is_read_differently(path), want, "{path}");
         }
     }
 

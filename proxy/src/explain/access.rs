@@ -54,6 +54,11 @@ impl Explainer {
             let is_admitted = || self.access(port.protocol, backend, question).is_none_or(|access| access.admitted);
             (!backend.upstreams.load().access.has_no_pods()).then(is_admitted)
         };
-        port.denied_at(port.routes.get(number), admits).map(|_| Reason::Denied)
+        let denied = port.denied_at(port.routes.get(number), admits)?;
+        let head = match (port.protocol, &question.sent) {
+            (Protocol::Http, Some(Sent::Request(request))) => Some(request.head(&question.host)),
+            _ => None,
+        };
+        Some(denied.upstreams.load().access.refusal(head.as_ref().map(AskedRequest::of)))
     }
 }

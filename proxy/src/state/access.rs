@@ -115,6 +115,8 @@ impl Shared {
     /// Waits until it is known who `caller` is, or believed that nobody is there.
     pub(super) async fn settle(&self, caller: IpAddr) {
         self.workloads.identified(caller, &self.clock, self.config.first_use, self.hold_of(caller)).await;
+        // What was held so long made no pause.
+        self.workloads.note_end_of_hold(caller, self.clock.coarse());
     }
 
     /// How long it is not believed that no pod has this address. Where the mesh is told who calls from there, it need not be a

@@ -1,14 +1,19 @@
 //! What is said of callers that access control denies, or would deny: a dry run counts and logs them, and delays nobody.
 
-use std::{net::IpAddr, sync::Arc, time::Instant};
+use std::{collections::HashMap, net::IpAddr, sync::Arc, time::Instant};
 
 use maesh_config::{
     ServiceName,
     model::{AccessControl, Account},
 };
+use maesh_discovery::{LogLimits, LogNote};
 
 use super::{BackendPort, Shared};
-use crate::{access::AskedRequest, reason::Reason};
+use crate::{
+    access::AskedRequest,
+    reason::Reason,
+    telemetry::{METHOD, PATH, bounded},
+};
 
 /// Most requests, connections and flows of a dry run that wait for the word who their caller is. Those beyond are counted as if
 /// nobody were there.
@@ -28,7 +33,7 @@ impl Shared {
     ) -> Result<(), Reason> {
         if self.access_control().denies() {
             self.log_denied(called, denied, caller, request);
-            return Err(Reason::Denied);
+            return Err(denied.upstreams.load().access.refusal(request));
         }
         if !(self.is_unsettled(caller.0) && self.tried_out_later(called, denied, caller.0, request)) {
             self.would_deny(called, denied, caller, request);
@@ -99,11 +104,22 @@ impl Shared {
         (caller, account): (IpAddr, Option<&Account>),
         request: Option<AskedRequest<'_>>,
     ) {
-        let key = (account.cloned().ok_or(caller), denied.service.clone());
-        let Some(left_out) = self.logs.denied.lock().note(key, Instant::now()) else { return };
+        let note = self.logs.denied.lock().note((caller, account), &denied.service, Instant::now());
         let account = account.map_or_else(|| "none".to_owned(), |account| account.to_string());
-        let method = request.map(|request| request.head.method.as_str());
-        let path = request.map(|request| request.head.uri.path());
+        let left_out = match note {
+            LogNote::Log(left_out) => left_out,
+            LogNote::Further(left_out) => {
+                tracing::warn!(
+                    %caller, account, left_out,
+                    "access control denies, or would deny, this ServiceAccount more Services than have a line of their own each; \
+                     see maesh_http_requests_total by reason"
+                );
+                return;
+            }
+            LogNote::Nothing => return,
+        };
+        let method = request.map(|request| bounded(request.head.method.as_str().as_bytes(), METHOD));
+        let path = request.map(|request| bounded(request.head.uri.path().as_bytes(), PATH));
         if self.access_control().denies() {
             tracing::info!(
                 service = %called, backend = %denied.service, %caller, account, method, path, left_out,
@@ -116,5 +132,49 @@ impl Shared {
                  is meant to pass"
             );
         }
+    }
+}
+
+/// ServiceAccounts of which denials are logged. There are hardly more, except where somebody makes them for that.
+const ACCOUNTS: usize = 1024;
+/// Services of which denials of one ServiceAccount are logged in a while, so that no one fills the log, or keeps others out of it.
+const SERVICES: usize = 64;
+
+/// Which denials were logged lately. Those without a ServiceAccount have the room of one, with an entry for each address.
+#[derive(Default)]
+pub(crate) struct DenialLog(HashMap<Option<Account>, LogLimits<(Option<IpAddr>, ServiceName)>>);
+
+impl DenialLog {
+    fn note(&mut self, (caller, account): (IpAddr, Option<&Account>), denied: &ServiceName, now: Instant) -> LogNote {
+        let key = account.cloned();
+        if self.0.len() >= ACCOUNTS && !self.0.contains_key(&key) {
+            self.0.retain(|_, denials| !denials.is_silent(now));
+            if self.0.len() >= ACCOUNTS {
+                return LogNote::Nothing;
+            }
+        }
+        let address = account.is_none().then_some(caller);
+        self.0.entry(key).or_insert_with(|| LogLimits::of(SERVICES)).note((address, denied.clone()), now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Who calls everything takes no line of anybody else, and that there is more is said.
+    #[test]
+    fn nobody_keeps_others_out_of_the_log() {
+        let (mut log, now) = (DenialLog::default(), Instant::now());
+        let (evil, other) = (Account::new("shop", "evil"), Account::new("shop", "other"));
+        let from = IpAddr::from([10, 0, 0, 1]);
+        let service = |number: usize| ServiceName::new("shop", format!("s{number}"));
+        let mut notes = |account, number| log.note((from, account), &service(number), now);
+        let all: Vec<_> = (0..2000).map(|number| notes(Some(&evil), number)).collect();
+        assert_eq!(all.iter().filter(|note| **note == LogNote::Log(0)).count(), SERVICES);
+        assert_eq!(all.iter().filter(|note| **note == LogNote::Further(0)).count(), 1);
+        assert_eq!(notes(Some(&other), 0), LogNote::Log(0));
+        assert_eq!(notes(None, 0), LogNote::Log(0));
+        assert_eq!(notes(None, 0), LogNote::Nothing);
     }
 }

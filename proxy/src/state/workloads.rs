@@ -72,6 +72,13 @@ impl Workloads {
         room
     }
 
+    /// Notes that a request of `address` went on at `now`, after it was held.
+    pub(super) fn note_end_of_hold(&self, address: IpAddr, now: u32) {
+        if let Some(asked) = self.asked.lock().get_mut(&address) {
+            asked.used = now;
+        }
+    }
+
     /// Waits until the controller has said what is at `address`, or until `longest` has passed since it was asked.
     /// Returns at once for an address that was not asked for.
     pub(super) async fn settled(&self, address: IpAddr, clock: &Clock, longest: Duration) {

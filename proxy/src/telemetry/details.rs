@@ -7,8 +7,8 @@ use http::{HeaderMap, HeaderValue, header, request};
 use super::RequestTrace;
 
 /// Longest texts that are kept, in bytes.
-const METHOD: usize = 32;
-const PATH: usize = 512;
+pub(crate) const METHOD: usize = 32;
+pub(crate) const PATH: usize = 512;
 const HOST: usize = 255;
 const AGENT: usize = 256;
 
@@ -47,7 +47,7 @@ fn field<'a>(fields: &'a HeaderMap, name: &header::HeaderName) -> &'a [u8] {
 }
 
 /// The beginning of `bytes` as text.
-fn bounded(bytes: &[u8], most: usize) -> Box<str> {
+pub(crate) fn bounded(bytes: &[u8], most: usize) -> Box<str> {
     String::from_utf8_lossy(bytes.get(..most).unwrap_or(bytes)).into()
 }
 

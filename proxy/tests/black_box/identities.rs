@@ -119,6 +119,24 @@ async fn nobody_is_denied_after_it_was_held() {
     assert!(ask(listen, &get("web.shop", "/")).await.0.starts_with("http/1.1 200"));
 }
 
+/// Being held is no pause: who waits for each answer before the next request is held once.
+#[tokio::test]
+async fn a_caller_that_waits_for_its_answers_is_held_once() {
+    let hold = Duration::from_secs(6);
+    let (_fed, listen, _server) = controlled(Config { identity_hold: hold, ..config() }).await;
+    let ask = async || {
+        let (head, _) = ask(listen, &get("web.shop", "/")).await;
+        assert!(head.starts_with("http/1.1 403"), "{head}");
+    };
+    ask().await;
+    let all = async {
+        for _ in 0..3 {
+            ask().await;
+        }
+    };
+    tokio::time::timeout(hold, all).await.expect("none is held for as long as the first");
+}
+
 #[tokio::test]
 async fn what_is_known_of_callers_is_trusted_for_a_time_without_a_controller() {
     for (trust, status) in [(Duration::from_secs(900), "200"), (Duration::ZERO, "503")] {
