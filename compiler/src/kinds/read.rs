@@ -211,10 +211,15 @@ impl<'a> Fields<'a> {
 
     /// Whether there are no fields but these. Where a field may be a restriction, what is not known must not be passed over.
     pub(super) fn only(&self, known: &[&str]) -> Result<(), BadField> {
-        let mut keys = self.map.into_iter().flat_map(Map::keys);
-        let Some(odd) = keys.find(|key| !known.contains(&key.as_str())) else { return Ok(()) };
+        self.only_with(known, &[])
+    }
+
+    /// The same, with fields that may stand there and are not named.
+    pub(super) fn only_with(&self, known: &[&str], besides: &[&str]) -> Result<(), BadField> {
+        let mut keys = self.map.into_iter().flat_map(Map::keys).map(String::as_str);
+        let Some(odd) = keys.find(|key| !known.contains(key) && !besides.contains(key)) else { return Ok(()) };
         let bad = BadField::new(self.path(odd), format!("is no field that may stand there: {}", known.join(", ")));
-        Err(BadField { value: Some(odd.clone()), ..bad }.one_of(known.iter().copied()))
+        Err(BadField { value: Some(odd.to_owned()), ..bad }.one_of(known.iter().copied()))
     }
 
     /// Path of `key`.

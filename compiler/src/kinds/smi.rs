@@ -23,6 +23,15 @@ use super::{
     read::{self, Fields},
 };
 
+/// There are no fields but these where an object has its own: under `spec`, or beside those that every object has. One that is not
+/// known may be a restriction with a misspelt name.
+fn only(value: &Value, fields: &Fields<'_>, known: &[&str]) -> Result<(), BadField> {
+    match value.get("spec") {
+        Some(Value::Null) | None => fields.only_with(known, &["apiVersion", "kind", "metadata", "status"]),
+        Some(_) => fields.only(known),
+    }
+}
+
 /// The fields under `spec`, or, where there is none, beside it, as the oldest versions have them.
 fn spec(value: &Value) -> Result<Fields<'_>, BadField> {
     match value.get("spec") {

@@ -245,7 +245,7 @@ pub(crate) fn check(target: &TrafficTarget, step: &Step<'_>) -> Vec<Diagnostic> 
         |field: &str, text: String| Diagnostic::of(Reason::NothingGranted, "TrafficTarget", &target.meta, field, text);
     if !step.config.access_control.is_asked() {
         let text = "access control is off, so the target has no effect: everybody may call. Turn it on with --acl, or the value \
-                    acl of the chart.";
+                    acl.enabled of the chart.";
         return vec![say("spec", text.to_owned()).using("no access control")];
     }
     let mut found = Vec::new();
@@ -257,13 +257,13 @@ pub(crate) fn check(target: &TrafficTarget, step: &Step<'_>) -> Vec<Diagnostic> 
         );
         found.push(say("spec.destination", text).using("the older targets"));
     }
-    if target.sources.is_empty() {
+    if target.sources.is_empty() && !target.has_bad_sources {
         found.push(say(
             "spec.sources",
             "no source is named, so nobody is admitted by it. Name a ServiceAccount.".to_owned(),
         ));
     }
-    if target.rules.is_empty() && !target.admits_everything() {
+    if target.rules.is_empty() && !target.has_bad_rules && !target.admits_everything() {
         let text = "no rule is named, so nothing is admitted by it. Name an HTTPRouteGroup, TCPRoute or UDPRoute.";
         found.push(say("spec.rules", text.to_owned()));
     }

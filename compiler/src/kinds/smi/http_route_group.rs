@@ -5,7 +5,7 @@ use std::sync::Arc;
 use maesh_config::rule::{Matcher, Regexp, Rule, parse_checked};
 use serde_json::Value;
 
-use super::spec;
+use super::{only, spec};
 use crate::kinds::{
     BadField, Meta, Names, Object, ObjectKind, ReadContext, Registration,
     read::{BadValues, Fields},
@@ -54,6 +54,7 @@ impl HttpRouteGroup {
 
     fn read(meta: Meta, value: &Value, door: &ReadContext, bad: &mut BadValues) -> Result<Self, BadField> {
         let spec = spec(value)?;
+        bad.keep(only(value, &spec, &["matches"]), "it is ignored");
         let listed = spec.list("matches")?;
         let (mut matches, mut expressions) = (Vec::new(), 0);
         for (index, one) in listed.iter().take(MOST_MATCHES).enumerate() {

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::spec;
+use super::{only, spec};
 use crate::kinds::{
     BadField, Meta, Names, Object, ObjectKind, ReadContext, Registration,
     read::{BadValues, Fields},
@@ -49,7 +49,7 @@ pub(in crate::kinds) const UDP_ROUTE: Registration = Registration {
 impl PortRoute {
     fn read(meta: Meta, value: &Value, _: &ReadContext, bad: &mut BadValues) -> Result<Self, BadField> {
         let spec = spec(value)?;
-        spec.only(&["matches", "apiVersion", "kind", "metadata", "status"])?;
+        only(value, &spec, &["matches"])?;
         let path = spec.path("matches");
         let matches = match spec.get("matches") {
             Some(Value::Array(list)) => list.iter().collect(),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::spec;
+use super::{only, spec};
 use crate::kinds::{
     BadField, Meta, Names, Object, ObjectKind, ReadContext, Registration,
     read::{self, BadValues, Fields},
@@ -54,6 +54,8 @@ impl TrafficSplit {
 
     fn read(meta: Meta, value: &Value, door: &ReadContext, bad: &mut BadValues) -> Result<Self, BadField> {
         let spec = spec(value)?;
+        // Without `matches` all traffic is split.
+        only(value, &spec, &["service", "backends", "matches"])?;
         let service = service_in(&spec, &meta.namespace)?;
         let listed = spec.list("backends")?;
         let mut backends = Vec::new();
@@ -64,6 +66,10 @@ impl TrafficSplit {
                 backends.push(read);
                 let known = Fields::of(backend, &path).and_then(|fields| fields.only(&["service", "weight"]));
                 bad.keep(known, "it is ignored");
+                if backend.get("weight").is_none_or(Value::is_null) {
+                    let missing = BadField::new(format!("{path}.weight"), "is missing");
+                    bad.push(missing.instead("the backend gets nothing", "0"));
+                }
             }
         }
         if listed.len() > MOST_BACKENDS {
@@ -75,10 +81,6 @@ impl TrafficSplit {
             let path = format!("{}[{index}]", spec.path("matches"));
             groups.push(group_in(&path, group).map(|name| door.interner.get(name))?);
         }
-        // Those beside `spec` are of every object.
-        let beside = ["service", "backends", "matches", "apiVersion", "kind", "metadata", "status"];
-        let known = if value.get("spec").is_some_and(|spec| !spec.is_null()) { &beside[..3] } else { &beside[..] };
-        bad.keep(spec.only(known), "it is ignored");
         let service = door.interner.get(service);
         Ok(Self { meta, service, backends: backends.into_boxed_slice(), groups: groups.into_boxed_slice() })
     }
@@ -183,7 +185,8 @@ mod tests {
                 "backends": [{"service": "web-v1", "weight": weight}, {"service": "web-v2", "weight": 1}]}});
             let (split, bad) = read(&split).unwrap_or_else(|bad| panic!("{weight}: {bad}"));
             let got = split.backends.iter().find(|backend| &*backend.service == "web-v1").map(|backend| backend.weight);
-            assert_eq!((got, bad.len()), (want, usize::from(want.is_none())), "{weight}: {bad:?}");
+            let is_said = want.is_none() || weight.is_null();
+            assert_eq!((got, bad.len()), (want, usize::from(is_said)), "{weight}: {bad:?}");
         }
     }
 
@@ -202,19 +205,13 @@ mod tests {
 
     #[test]
     fn a_misspelt_field_is_said() {
-        for (spec, want) in [
-            (
-                json!({"service": "web", "backends": [{"service": "v1", "weigth": 1}]}),
-                "spec.backends[0].weigth is no field that may stand there: service, weight; it is ignored. Did you mean weight?",
-            ),
-            (
-                json!({"service": "web", "backends": [], "matchs": []}),
-                "spec.matchs is no field that may stand there: service, backends, matches; it is ignored. Did you mean matches?",
-            ),
-        ] {
-            let (_, bad) = read(&json!({"metadata": {"name": "s"}, "spec": spec})).expect("a split");
-            assert_eq!(bad, [want]);
-        }
+        let split = |spec: Value| read(&json!({"metadata": {"name": "s"}, "spec": spec}));
+        let (_, bad) = split(json!({"service": "web", "backends": [{"service": "v1", "weigth": 1}]})).expect("a split");
+        let want = "spec.backends[0].weigth is no field that may stand there: service, weight; it is ignored. Did you mean weight?";
+        assert_eq!(bad, [want, "spec.backends[0].weight is missing; the backend gets nothing. Correct the field."]);
+        // Without its `matches` it would split all traffic.
+        let bad = split(json!({"service": "web", "backends": [], "matchs": []})).expect_err("no split");
+        assert!(bad.starts_with("spec.matchs is no field") && bad.ends_with("Did you mean matches?"), "{bad}");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use maesh_config::model::Account;
 use serde_json::Value;
 
-use super::spec;
+use super::{only, spec};
 use crate::kinds::{
     BadField, Meta, Names, Number, Object, ObjectKind, ReadContext, Registration,
     read::{self, BadValues, Fields},
@@ -34,6 +34,10 @@ pub struct TrafficTarget {
     pub sources: Box<[Arc<Account>]>,
     /// It is of a version in which a target without rules admits everything.
     needs_no_rules: bool,
+    /// Something that may be about its rules could not be read, and was said.
+    pub has_bad_rules: bool,
+    /// A source could not be read, which was said.
+    pub has_bad_sources: bool,
 }
 
 /// One rule of a TrafficTarget.
@@ -80,8 +84,13 @@ impl TrafficTarget {
 
     fn read(meta: Meta, value: &Value, door: &ReadContext, bad: &mut BadValues) -> Result<Self, BadField> {
         let spec = spec(value)?;
+        let known = only(value, &spec, &["destination", "sources", "rules", "specs"]);
         let path = spec.path("destination");
-        let destination = Fields::of(spec.get("destination").unwrap_or(&Value::Null), &path)?;
+        let Some(destination) = spec.get("destination") else {
+            known?;
+            return Err(BadField::new(path, "is missing"));
+        };
+        let destination = Fields::of(destination, &path)?;
         let account = account(&destination, &meta.namespace, door)?;
         let port = destination.get("port").map(|port| port_of(&destination, port)).transpose()?;
         if *account.namespace != *meta.namespace {
@@ -102,21 +111,26 @@ impl TrafficTarget {
             let many = BadField::new(spec.path(key), format!("has {} entries", listed.len()));
             bad.push(many.instead("256 are the most, so nothing is admitted by the whole target", "nothing"));
         }
-        if rules.len() < listed.len() {
+        let is_known = bad.keep(known, "nothing is admitted by the whole target").is_some();
+        if rules.len() < listed.len() || !is_known {
             rules.clear();
         }
-        let mut sources = Vec::new();
-        for (index, source) in bounded(&spec, "sources", bad)?.iter().enumerate() {
+        let has_bad_rules = rules.len() < listed.len() || !is_known;
+        let (mut sources, listed_sources) = (Vec::new(), bounded(&spec, "sources", bad)?);
+        for (index, source) in listed_sources.iter().enumerate() {
             let path = format!("{}[{index}]", spec.path("sources"));
             let read = Fields::of(source, &path).and_then(|fields| self::account(&fields, &meta.namespace, door));
             sources.extend(bad.keep(read, "nobody is admitted by it"));
         }
+        let has_bad_sources = sources.len() < listed_sources.len();
         sources.sort_unstable();
         sources.dedup();
         let version = value.get("apiVersion").and_then(Value::as_str).unwrap_or_default();
         // A list that has bad entries alone is no list without entries.
-        let needs_no_rules = listed.is_empty() && version.ends_with("/v1alpha1") | version.ends_with("/v1alpha2");
-        Ok(Self { meta, destination: account, port, rules: rules.into(), sources: sources.into(), needs_no_rules })
+        let is_old = version.ends_with("/v1alpha1") || version.ends_with("/v1alpha2");
+        let needs_no_rules = listed.is_empty() && is_known && is_old;
+        let (rules, sources) = (rules.into(), sources.into());
+        Ok(Self { meta, destination: account, port, rules, sources, needs_no_rules, has_bad_rules, has_bad_sources })
     }
 }
 
@@ -173,7 +187,8 @@ fn port_of(fields: &Fields<'_>, value: &Value) -> Result<Number, BadField> {
 /// The ServiceAccount that a subject names. Without a namespace it is one of the target's.
 fn account(fields: &Fields<'_>, namespace: &str, door: &ReadContext) -> Result<Arc<Account>, BadField> {
     fields.only(&["kind", "name", "namespace", "port"])?;
-    let kind = fields.text("kind")?.unwrap_or_default();
+    let kind = fields.text("kind")?.filter(|kind| !kind.is_empty());
+    let kind = kind.ok_or_else(|| BadField::new(fields.path("kind"), "is missing; it is ServiceAccount"))?;
     if kind != "ServiceAccount" {
         return Err(BadField::text(fields.path("kind"), kind, "ServiceAccount"));
     }
@@ -242,6 +257,43 @@ mod tests {
                 "spec": {"destination": {"kind": "ServiceAccount", "name": "b"}, "rules": rules}});
             let (target, _) = read(&target).expect("a target");
             assert_eq!(target.admits_everything(), want, "{version} {rules}");
+        }
+    }
+
+    /// A misspelt name must not make a target of which nothing is left but that it admits everything.
+    #[test]
+    fn what_is_not_known_admits_nothing() {
+        let destination = json!({"kind": "ServiceAccount", "name": "b"});
+        for (version, target, says) in [
+            ("v1alpha2", json!({"spec": {"destination": destination, "rule": []}}), "spec.rule is no field"),
+            ("v1alpha1", json!({"destination": destination, "spects": []}), "spects is no field"),
+            (
+                "v1alpha2",
+                json!({"spec": {"destination": destination, "rules": [], "only": 1}}),
+                "spec.only is no field",
+            ),
+        ] {
+            let mut target = target;
+            target["metadata"] = json!({"name": "t"});
+            target["apiVersion"] = format!("access.smi-spec.io/{version}").into();
+            let (target, bad) = read(&target).expect("a target");
+            assert!(!target.admits_everything() && target.rules.is_empty(), "{says}");
+            assert!(bad[0].starts_with(says) && bad[0].contains("nothing is admitted by the whole target"), "{bad:?}");
+        }
+        for (target, says) in [
+            (json!({"metadata": {"name": "t"}, "specs": {"destination": destination}}), "destination is missing"),
+            (
+                json!({"metadata": {"name": "t"}, "spec": {"destinations": destination}}),
+                "spec.destinations is no field",
+            ),
+            (json!({"metadata": {"name": "t"}, "spec": {"rules": []}}), "spec.destination is missing"),
+            (
+                json!({"metadata": {"name": "t"}, "spec": {"destination": {"name": "b"}}}),
+                "spec.destination.kind is missing",
+            ),
+        ] {
+            let bad = read(&target).expect_err("no target");
+            assert!(bad.starts_with(says), "{bad}");
         }
     }
 
