@@ -138,7 +138,8 @@ pub enum PrintCommand {
 /// plugin that enforces NetworkPolicies. Nothing is changed: look at them, add what else has to reach the pods, and apply
 /// them. Services that the mesh does not carry are left out, with the reason in a comment.
 ///
-/// Exit code: 0, or 1 if a Service named with --service got no policy, no policy was printed, or the cluster was not reached.
+/// Exit code: 0, or 1 if a Service named with --service got no policy, no policy was printed, no proxy runs in the mesh's
+/// namespace, or the cluster was not reached.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Examples:
   maesh print network-policy                          # for all Services that the mesh carries
