@@ -29,7 +29,7 @@ pub struct MigrateArgs {
     // Not so with kubeconfig, which may be set in the environment.
     #[arg(value_name = "PATH", conflicts_with = "context")]
     pub paths: Vec<PathBuf>,
-    /// Translate these values of the chart of Traefik Mesh instead of objects
+    /// Translate these values of the chart of Traefik Mesh instead of objects; `-` reads standard input
     #[arg(long, value_name = "FILE", conflicts_with_all = ["paths", "context", "namespace"])]
     pub values: Option<PathBuf>,
     /// Only objects of this namespace, which is not that of the mesh; all if not given
