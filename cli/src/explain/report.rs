@@ -16,6 +16,8 @@ use super::{
 
 /// Endpoints of a backend that are named because of TLS.
 const MOST_TLS_FAILURES: usize = 5;
+/// What stands before a reason for plain addresses.
+const PLAIN: &str = "ClusterIP or endpoint addresses: ";
 
 /// Everything `maesh explain` has to say.
 #[derive(Debug, Serialize)]
@@ -154,7 +156,7 @@ fn because(said: &DnsExplanation, caller: Option<&CallerSeen>, meshed: Option<&M
         }
         Some(Rule::Withheld) => format!(
             "no address: {}, and the mesh allows no ClusterIP or endpoint addresses (--fail-to-plain false, or access control)",
-            plain(said, meshed).trim_start_matches("ClusterIP or endpoint addresses: ")
+            plain(said, meshed).trim_start_matches(PLAIN)
         ),
         None if !said.synced => "dns has not received everything from the controller yet".into(),
         None => match said.code.as_str() {
@@ -223,7 +225,7 @@ fn plain(said: &DnsExplanation, meshed: Option<&Meshed>) -> String {
         }
         _ => "nothing serves the name yet, or the Service is bypassed",
     };
-    format!("ClusterIP or endpoint addresses: {why}")
+    format!("{PLAIN}{why}")
 }
 
 fn problems(collected: &Collected) -> Vec<Problem> {
@@ -333,7 +335,9 @@ fn of_dns(collected: &Collected) -> Vec<Problem> {
     let mut found = Vec::new();
     for part in &collected.dns {
         match &part.said {
-            Err(why) => found.push(problem(Severity::Warning, format!("dns {} could not be asked: {why}", part.by))),
+            Err(why) => {
+                found.push(problem(Severity::Warning, format!("{} could not be asked: {why}", named("dns", &part.by))))
+            }
             Ok(said) if !said.synced => found.push(problem(
                 Severity::Error,
                 format!("dns {} has not received everything yet and answers SERVFAIL; see its logs", part.by),
@@ -370,6 +374,17 @@ fn of_dns(collected: &Collected) -> Vec<Problem> {
             found.push(problem(Severity::Error, because(first, None, meshed)));
             found.extend(known.into_iter().flat_map(|known| &known.proxies).flat_map(lacking));
         }
+        Some(Rule::Plain | Rule::FailToPlain) if first.addresses.is_empty() => {
+            let why = plain(first, meshed);
+            let why = why.trim_start_matches(PLAIN);
+            found.push(problem(
+                Severity::Error,
+                format!(
+                    "the name has no address, so nobody can connect: {why}, and the Service has no ClusterIP and no ready \
+                     endpoint"
+                ),
+            ));
+        }
         Some(Rule::FailToPlain) => {
             found.push(problem(
                 Severity::Warning,
@@ -391,6 +406,11 @@ fn of_dns(collected: &Collected) -> Vec<Problem> {
         _ => {}
     }
     found
+}
+
+/// One of a role: where none runs, it has no name but that of the role.
+fn named(role: &str, by: &str) -> String {
+    if by == role { role.to_owned() } else { format!("{role} {by}") }
 }
 
 /// A Service of the mesh, and no answer for it.
@@ -437,7 +457,7 @@ fn of_proxy(part: &Part<proxy::Explanation>) -> Vec<Problem> {
     let said = match &part.said {
         Ok(said) => said,
         Err(why) => {
-            return vec![problem(Severity::Warning, format!("proxy {} could not be asked: {why}", part.by))];
+            return vec![problem(Severity::Warning, format!("{} could not be asked: {why}", named("proxy", &part.by)))];
         }
     };
     let mut found = Vec::new();

@@ -56,6 +56,9 @@ fn a_dev_explains_names_that_work_and_names_that_do_not() {
         service("shop", "off", 8082, "maesh.containo.us/bypass: \"true\"") + &slices("shop", "off", &[web.address]),
         service("shop", "spare", 8083, "maesh.containo.us/fallback: web:8080"),
         service("kube-system", "kube-dns", 53, ""),
+        "apiVersion: v1\nkind: Service\nmetadata: {name: slip, namespace: shop}\nspec: {selector: {app: slip}, port: [{port: \
+         80}]}\n"
+            .to_owned(),
     ];
     for (number, text) in manifests.iter().enumerate() {
         save(folder.path(), &format!("{number}.yaml"), text);
@@ -78,6 +81,11 @@ fn a_dev_explains_names_that_work_and_names_that_do_not() {
             &["spare.shop.maesh"],
             0,
             &["so requests go to the fallback shop/web, 1 usable", "so its requests go to the fallback shop/web; add"],
+        ),
+        (
+            &["slip.shop.maesh"],
+            1,
+            &["the name has no address, so nobody can connect: the Service has no port", "Write ports, not port."],
         ),
         (&["db.shop.maesh"], 0, &["Service's alone", "5432/tcp"]),
         (&["log.shop.maesh"], 0, &["Service's alone", "5514/udp", "/5514/udp at", "try: send a datagram to"]),
