@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::{ClusterArgs, Mode};
+use super::{ClusterArgs, Mode, inspect::NAMESPACE_FLAG};
 
 /// Translate annotations of Traefik Mesh and TrafficSplits of SMI into annotations of this mesh
 ///
@@ -64,6 +64,7 @@ impl MigrateArgs {
             context: self.context.clone(),
             // Rights that are missing are said to be of this namespace.
             namespace: self.namespace.clone().unwrap_or_else(|| "*".to_owned()),
+            namespace_flag: NAMESPACE_FLAG,
         }
     }
 }

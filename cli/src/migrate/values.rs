@@ -288,6 +288,8 @@ fn secret(value: &Value) -> Option<Value> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test ends where something is missing")]
 mod tests {
+    use std::fs;
+
     use maesh_test_support::repository;
 
     use super::*;

@@ -106,6 +106,32 @@ fn a_dev_explains_names_that_work_and_names_that_do_not() {
     }
 }
 
+/// A request by the `Host` of another Service is that Service's, and so is what is said of it.
+#[test]
+fn the_service_that_gets_the_request_is_shown() {
+    let (web, api) = (Backend::http("web"), Backend::http("api"));
+    let folder = tempfile::tempdir().unwrap();
+    for (name, backend, ip) in [("web", &web, "10.96.0.78"), ("api", &api, "10.96.0.79")] {
+        let text =
+            service("shop", name, 8080, "").replace("10.96.0.77", ip) + &slices("shop", name, &[backend.address]);
+        save(folder.path(), &format!("{name}.yaml"), &text);
+    }
+    let dev = Dev::start(folder.path());
+    let own = ["POST", "http://web.shop.maesh:8080/a?b&c", "-H", "Cookie: a=b"];
+    let other = [&own[..], &["-H", "Host: api.shop.maesh"]].concat();
+    for (arguments, host, shown, not) in
+        [(&own[..], "web.shop.maesh", &web, &api), (&other, "api.shop.maesh", &api, &web)]
+    {
+        let (code, text) = explain(&dev, arguments);
+        let at = dev.served_at("web.shop.maesh");
+        let command = format!("try: curl -X POST 'http://{at}/a?b&c' -H 'Host: {host}' -H 'cookie: a=b'");
+        assert!(code == Some(0) && text.contains(&command), "{command} is not in\n{text}");
+        let has = |backend: &Backend| text.contains(&format!("  {}  ", backend.address));
+        assert!(has(shown) && !has(not), "{host}: {text}");
+        assert_eq!(text.contains("of Service shop/api, which gets the request:"), host != "web.shop.maesh", "{text}");
+    }
+}
+
 #[test]
 fn bad_values_of_objects_of_the_service_are_named_and_no_others() {
     let web = Backend::http("web");
@@ -224,6 +250,7 @@ fn what_cannot_be_asked_is_said_with_the_next_step() {
         (&["--kubeconfig", &refused], 1, &["http://127.0.0.1:1 was not reached", "check that the cluster runs"]),
         (&["--kubeconfig", &refused, "--context", "x"], 1, &["--context"]),
         (&["--port", "0"], 2, &["--port"]),
+        (&["--port", "http"], 2, &["write the number of the Service's port, 1 to 65535"]),
         (&["--admin", "127.0.0.1:1", "--context", "x"], 2, &["cannot be used with"]),
     ] {
         let mut command = command(&["explain", "web.shop.maesh"]);

@@ -46,3 +46,20 @@ fn nothing_is_printed_where_no_proxy_is() {
     assert_eq!(code, Some(0), "{err}");
     assert!(out.contains("kind: NetworkPolicy") && out.contains("namespace: shop"), "{out}");
 }
+
+#[test]
+fn the_hint_names_the_flag_of_the_command() {
+    let api = Api::with(vec![("/api/v1/namespaces/maesh/pods", vec![])]);
+    for (arguments, flag) in [
+        (&["get", "services"][..], "--mesh-namespace"),
+        (&["status"], "--namespace"),
+        (&["explain", "web.shop.maesh"], "--namespace"),
+        (&["access", "matrix"], "--namespace"),
+        (&["print", "network-policy"], "--namespace"),
+    ] {
+        let output = command(arguments).arg("--kubeconfig").arg(api.kubeconfig()).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {said}");
+        assert!(said.contains(&format!("name its namespace with {flag}")), "{arguments:?}: {said}");
+    }
+}
