@@ -85,7 +85,7 @@ fn a_dev_explains_names_that_work_and_names_that_do_not() {
         (
             &["slip.shop.maesh"],
             1,
-            &["the name has no address, so nobody can connect: the Service has no port", "Write ports, not port."],
+            &["the name has no address, so nobody can connect: the Service has no port", "Is spec.ports missing?"],
         ),
         (&["db.shop.maesh"], 0, &["Service's alone", "5432/tcp"]),
         (&["log.shop.maesh"], 0, &["Service's alone", "5514/udp", "/5514/udp at", "try: send a datagram to"]),

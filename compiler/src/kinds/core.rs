@@ -156,10 +156,6 @@ impl Service {
             true => spec.pairs("selector", |_| true, |key, value| (intern(key), intern(value)))?,
             false => Box::default(),
         };
-        let external_name = bad.one_of(&spec, "type", &SERVICE_TYPES) == Some("ExternalName");
-        if !headless && !external_name && spec.list("ports")?.is_empty() {
-            bad.push(without_ports(&spec));
-        }
         let mut ports = Vec::new();
         for (index, port) in spec.list("ports")?.iter().enumerate() {
             let read = ServicePort::read(index, port, door, bad);
@@ -168,7 +164,7 @@ impl Service {
         Ok(Self {
             annotations: annotations(value, door)?,
             own_ports: own_ports(value),
-            external_name,
+            external_name: bad.one_of(&spec, "type", &SERVICE_TYPES) == Some("ExternalName"),
             headless,
             cluster_ips: bad.addresses(addresses).into_boxed_slice(),
             ports: ports.into_boxed_slice(),
@@ -179,14 +175,6 @@ impl Service {
             meta,
         })
     }
-}
-
-/// Kubernetes refuses such a Service; manifests may have it.
-fn without_ports(spec: &Fields<'_>) -> BadField {
-    let problem = if spec.get("ports").is_some() { "is empty" } else { "is missing" };
-    let fix = if spec.get("port").is_some() { "Write ports, not port." } else { "Write its ports." };
-    let bad = BadField { fix: fix.into(), ..BadField::new(spec.path("ports"), problem) };
-    bad.instead("the Service has no ports, so no proxy carries it", "nothing")
 }
 
 fn affinity_timeout(spec: &Fields<'_>) -> Result<Duration, BadField> {
