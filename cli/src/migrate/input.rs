@@ -109,7 +109,9 @@ pub fn of_files(paths: Vec<PathBuf>) -> anyhow::Result<Input> {
     let (mut input, mut broken) = (Input::default(), Vec::new());
     for found in &reading.problems {
         match (found.severity, &*found.object.kind) {
-            (Severity::Error, "File") => broken.push(found.message.to_string()),
+            (Severity::Error, "File") if found.reason != Reason::InvalidObject => {
+                broken.push(found.message.to_string())
+            }
             _ => input.note(found),
         }
     }

@@ -277,6 +277,29 @@ fn a_kind_that_is_misspelt_is_not_kept() {
 }
 
 #[test]
+fn files_of_a_chart_are_said_to_be_that() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, text) in [
+        ("Chart.yaml", "apiVersion: v2\nname: shop\nversion: 1.0.0\n"),
+        ("values.yaml", "image: web\n"),
+        ("a.yaml", "b: c\n"),
+    ] {
+        fs::write(folder.path().join(name), text).unwrap();
+    }
+    for command_name in ["migrate", "analyze"] {
+        let output = command(&[command_name, "."]).current_dir(folder.path()).output().unwrap();
+        let both = text(&output.stdout) + &text(&output.stderr);
+        assert!(!output.status.success(), "{both}");
+        for (says, count) in [("a file of a chart of Helm, not an object", 2), ("no apiVersion or no kind", 1)] {
+            assert_eq!(both.matches(says).count(), count, "{command_name}: {both}");
+        }
+        for says in ["Chart.yaml", "values.yaml", "ender the chart first, for instance with helm template"] {
+            assert!(both.contains(says), "{command_name}: nothing says {says} in {both}");
+        }
+    }
+}
+
+#[test]
 fn values_from_a_pipe() {
     for (values, want) in [("null\n", "# Values"), ("{}\n", "# Values"), ("acl: true\n", "acl:\n  enabled: true\n")] {
         let mut command = command(&["migrate", "--values", "-"]);
