@@ -16,19 +16,21 @@ pub fn reads_standard_input(paths: &[PathBuf]) -> bool {
 /// Fails where nothing was found.
 ///
 /// # Errors
-/// When standard input held nothing, or the paths hold no file that is read.
+/// When standard input held nothing, or the paths hold no file that is read, or nothing is in these.
 pub fn ensure_something(paths: &[PathBuf], reading: &Reading) -> anyhow::Result<()> {
     ensure!(
         !reading.input_is_empty,
         "there is no manifest in standard input; see whether the command that writes it succeeded"
     );
-    let found_nothing = reading.files == 0 && reading.problems.is_empty() && !reads_standard_input(paths);
+    let found_nothing = reading.objects.is_empty() && reading.problems.is_empty() && !reads_standard_input(paths);
     let paths: Vec<_> = paths.iter().map(|path| path.display().to_string()).collect();
+    let paths = paths.join(", ");
+    let paths = escaped(&paths);
     ensure!(
-        !found_nothing,
-        "no manifest was found in {}: files of a folder are read that end in .yaml, .yml or .json",
-        escaped(&paths.join(", "))
+        !found_nothing || reading.files > 0,
+        "no manifest was found in {paths}: files of a folder are read that end in .yaml, .yml or .json"
     );
+    ensure!(!found_nothing, "there is no object in {paths}; see whether what writes it succeeded");
     Ok(())
 }
 

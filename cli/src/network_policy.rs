@@ -33,7 +33,11 @@ pub async fn run(args: NetworkPolicyArgs) -> anyhow::Result<ExitCode> {
         }
     };
     // Where they may not be read, nobody can say whether they are there.
-    ensure!(!notes.is_empty() || pods.iter().any(is_proxy), "{}", no_proxies(&cluster));
+    ensure!(
+        !notes.is_empty() || pods.iter().any(is_proxy),
+        "{}",
+        no_proxies(&cluster, args.cluster.written_namespace())
+    );
     let (below, namespaces) = match &args.of {
         Some(namespace) => (format!("namespaces/{namespace}/"), format!("namespaces/{namespace}")),
         None => (String::new(), "namespaces".to_owned()),
@@ -67,12 +71,12 @@ fn is_proxy(pod: &Value) -> bool {
 }
 
 /// Why nothing is printed: a policy that lets only proxies in would lock out everybody.
-fn no_proxies(cluster: &Cluster) -> String {
-    let mesh = cluster.namespace();
+fn no_proxies(cluster: &Cluster, written: Option<&str>) -> String {
+    let meant = written.unwrap_or("NAMESPACE");
     format!(
         "no proxy of a mesh in {}: no pod there has the label app.kubernetes.io/component=proxy and that of the mesh, \
          app.kubernetes.io/name=maesh, so the policies would lock out everybody; install the mesh, or name its namespace \
-         with --namespace. The namespace of the Services is the argument: maesh print network-policy {mesh}",
+         with --namespace. The namespace of the Services is the argument: maesh print network-policy {meant}",
         cluster.describe()
     )
 }

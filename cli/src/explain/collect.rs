@@ -65,7 +65,7 @@ pub struct Collected {
 impl Collected {
     /// What the controller knows of the Service that gets the request.
     pub fn serving(&self) -> Option<&controller::Explanation> {
-        self.reached.as_ref().or(self.controller.get())
+        self.reached.as_ref().or_else(|| self.controller.get())
     }
 }
 

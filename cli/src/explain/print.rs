@@ -268,7 +268,7 @@ fn of_problems(out: &mut String, problems: &[Problem]) {
 fn next(report: &Report) -> String {
     let meshed = report.reached.as_ref().map_or(report.meshed.as_ref(), |(_, meshed)| meshed.as_ref());
     let ports = meshed.map(|meshed| &*meshed.ports).unwrap_or_default();
-    let port = ports.iter().find(|port| Some(port.port) == report.port).or(ports.first());
+    let port = ports.iter().find(|port| Some(port.port) == report.port).or_else(|| ports.first());
     let address = report.dns.as_ref().and_then(|dns| dns.said.addresses.first());
     let (Some(port), Some(address)) = (port, address) else { return String::new() };
     let listen = if report.proxy.is_some() { port.listen.unwrap_or(port.port) } else { port.port };

@@ -351,7 +351,7 @@ fn of_dns(collected: &Collected) -> Vec<Problem> {
     for part in &collected.dns {
         match &part.said {
             Err(why) => {
-                found.push(problem(Severity::Warning, format!("{} could not be asked: {why}", named("dns", &part.by))))
+                found.push(problem(Severity::Warning, format!("{} could not be asked: {why}", named("dns", &part.by))));
             }
             Ok(said) if !said.synced => found.push(problem(
                 Severity::Error,

@@ -110,7 +110,7 @@ pub fn of_files(paths: Vec<PathBuf>) -> anyhow::Result<Input> {
     for found in &reading.problems {
         match (found.severity, &*found.object.kind) {
             (Severity::Error, "File") if found.reason != Reason::InvalidObject => {
-                broken.push(found.message.to_string())
+                broken.push(found.message.to_string());
             }
             _ => input.note(found),
         }

@@ -230,6 +230,7 @@ fn what_cannot_be_read_is_a_failure() {
         (&["--values", "-"], 1, "standard input is empty; see whether"),
         (&["-"], 1, "there is no manifest in standard input; see whether the command that writes it succeeded"),
         (&[&nothing], 1, "no manifest was found in"),
+        (&[&empty], 1, "empty.yaml; see whether what writes it succeeded"),
         (&["-n", "nosuch", &web], 1, "--namespace \"nosuch\": no given object is in this namespace; correct the name"),
         (&["--kubeconfig", &config], 1, "kubeconfig"),
         (&["--values", &list, &broken], 2, "cannot be used with"),
