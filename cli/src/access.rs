@@ -1,18 +1,19 @@
 //! `maesh access matrix`: who may call whom, and why.
 
-use std::{fmt::Write as _, process::ExitCode};
+use std::{collections::BTreeSet, fmt::Write as _, process::ExitCode};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use maesh_compiler::{
     compile::matrix::{AccessMatrix, AccessRow, GrantSeen},
-    diagnostic::escaped,
+    diagnostic::{did_you_mean, escaped},
 };
 
 use crate::{
-    args::{AccessArgs, AccessCommand, MatrixArgs, Output},
+    args::{AccessArgs, AccessCommand, MatrixArgs, ReportOutput},
     explain::views,
+    get,
     inspect::{Mesh, Role},
-    terminal,
+    terminal, yaml,
 };
 
 /// Does what was asked for.
@@ -25,11 +26,50 @@ pub async fn run(args: AccessArgs) -> anyhow::Result<ExitCode> {
 async fn matrix(args: MatrixArgs) -> anyhow::Result<ExitCode> {
     let mesh = Mesh::of(args.admin, &args.cluster).await?;
     let matrix = collect(&mesh, args.of.as_deref()).await?;
+    let services = get::services(&mesh, args.of.as_deref()).await?;
+    if let Some(of) = args.of.as_deref().filter(|_| services.is_empty()) {
+        bail!("{}", nothing_in(of, &get::services(&mesh, None).await?));
+    }
     match args.output {
-        Output::Json => terminal::json(&matrix)?,
-        Output::Text => terminal::out(format_args!("{}", text(&matrix, &mesh.describe()))),
+        ReportOutput::Json => terminal::json(&matrix)?,
+        ReportOutput::Yaml => terminal::out(format_args!("{}", yaml::document(&serde_json::to_value(&matrix)?))),
+        ReportOutput::Text => {
+            terminal::out(format_args!("{}{}", text(&matrix, &mesh.describe()), not_shown(&matrix, &services)));
+        }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Says that no Service is in what should be a namespace, and what was probably meant. `all` are the Services of the mesh.
+fn nothing_in(of: &str, all: &[String]) -> String {
+    let split =
+        |service: &str| service.split_once('/').map(|(namespace, name)| (namespace.to_owned(), name.to_owned()));
+    let known: Vec<_> = all.iter().filter_map(|service| split(service)).collect();
+    let namespaces: BTreeSet<&str> = known.iter().map(|(namespace, _)| namespace.as_str()).collect();
+    let list = |namespace: &str| format!("the argument is a namespace: maesh access matrix {namespace}");
+    let next = match split(of) {
+        Some((namespace, _)) if namespaces.contains(&*namespace) => list(&namespace),
+        Some((namespace, _)) => list(&namespace) + "; but no Service there is in the mesh either",
+        None => match known.iter().find(|(_, name)| name == of) {
+            Some((namespace, name)) => format!("Service {name} is in {namespace}, and {}", list(namespace)),
+            None => match did_you_mean(of, namespaces) {
+                Some(meant) => format!("did you mean {meant}?"),
+                None => "maesh get services lists those that are in the mesh".to_owned(),
+            },
+        },
+    };
+    escaped(&format!("no Service of namespace {of:?} is in the mesh; {next}")).into_owned()
+}
+
+/// Says which of these Services have no row.
+fn not_shown(matrix: &AccessMatrix, services: &[String]) -> String {
+    let shown: BTreeSet<&str> = matrix.rows.iter().map(|row| row.service.as_str()).collect();
+    let rest: Vec<_> = services.iter().map(String::as_str).filter(|service| !shown.contains(service)).collect();
+    if rest.is_empty() {
+        String::new()
+    } else {
+        escaped(&format!("not shown, without endpoints: {}", rest.join(", "))).into_owned() + "\n"
+    }
 }
 
 /// Asks a controller for one part after the other.
@@ -106,6 +146,22 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_is_no_namespace() {
+        let all = ["shop/web", "shop/prices", "pay/web"].map(str::to_owned);
+        for (of, says) in [
+            ("shp", "no Service of namespace \"shp\" is in the mesh; did you mean shop?"),
+            ("nosuchthing", "maesh get services lists those"),
+            ("prices", "Service prices is in shop, and the argument is a namespace: maesh access matrix shop"),
+            ("shop/prices", "mesh; the argument is a namespace: maesh access matrix shop"),
+            ("away/prices", "maesh access matrix away; but no Service there"),
+            ("a\u{1b}", "\\u{1b}"),
+        ] {
+            let said = nothing_in(of, &all);
+            assert!(said.contains(says), "{of}: {said}");
+        }
+    }
+
+    #[test]
     fn the_matrix_for_people() {
         let row = |account: Option<&str>, grants| AccessRow {
             service: "shop/prices".into(),
@@ -137,6 +193,9 @@ shop/prices  80/http  shop/old     nobody        -                             -
 shop/prices  80/http  nobody       nobody        no pod has these 2 endpoints  -
 ";
         assert_eq!(text(&matrix, "a test"), want);
+        let services = ["shop/new", "shop/prices", "shop/spare"].map(str::to_owned);
+        assert_eq!(not_shown(&matrix, &services), "not shown, without endpoints: shop/new, shop/spare\n");
+        assert_eq!(not_shown(&matrix, &services[1..2]), "");
         let lone = AccessMatrix { rows: vec![AccessRow { endpoints: 1, ..row(None, vec![]) }], ..matrix };
         assert!(text(&lone, "a test").contains("  no pod has this endpoint  "));
     }

@@ -10,10 +10,10 @@ mod sarif;
 
 use std::{collections::BTreeMap, path::Path, process::ExitCode, time::Instant};
 
-use anyhow::{Context as _, ensure};
+use anyhow::Context as _;
 use maesh_compiler::{
     compile::{Addressing, Compiler},
-    diagnostic::{Diagnostic, escaped},
+    diagnostic::Diagnostic,
     event::Event,
     kinds::{Object, ObjectKind, ReadContext},
 };
@@ -22,7 +22,7 @@ use maesh_controller::source::manifests::{self, Reading, STANDARD_INPUT};
 use self::{base::Base, report::Report};
 use crate::{
     args::{AnalyzeArgs, AnalyzeOutput},
-    inspect, mesh,
+    given, inspect, mesh,
 };
 
 /// What is exited with when something was found.
@@ -45,9 +45,10 @@ pub async fn run(args: AnalyzeArgs) -> anyhow::Result<ExitCode> {
         None => None,
     };
     let reading = manifests::read_once(args.paths.clone(), door).context("cannot start to read the manifests")?;
-    ensure_something(&args, &reading)?;
+    given::ensure_something(&args.paths, &reading)?;
 
-    let (files, objects) = (reading.files + usize::from(reads_standard_input(&args)), reading.objects.len());
+    let (files, objects) =
+        (reading.files + usize::from(given::reads_standard_input(&args.paths)), reading.objects.len());
     let is_alone = base.is_none();
     let (found, notes) = match base {
         Some(base) => over_cluster(compiler, reading, base).await,
@@ -69,36 +70,11 @@ pub async fn run(args: AnalyzeArgs) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// Nothing to look at is no good news: a folder may be misspelt, and the command in front of a pipe may have failed.
-fn ensure_something(args: &AnalyzeArgs, reading: &Reading) -> anyhow::Result<()> {
-    ensure!(
-        !reading.input_is_empty,
-        "there is no manifest in standard input; see whether the command that writes it succeeded"
-    );
-    let found_nothing = reading.files == 0 && reading.problems.is_empty() && !reads_standard_input(args);
-    let paths: Vec<_> = args.paths.iter().map(|path| path.display().to_string()).collect();
-    ensure!(
-        !found_nothing,
-        "no manifest was found in {}: files of a folder are read that end in .yaml, .yml or .json",
-        escaped(&paths.join(", "))
-    );
-    Ok(())
-}
-
-fn reads_standard_input(args: &AnalyzeArgs) -> bool {
-    args.paths.iter().any(|path| path == Path::new(STANDARD_INPUT))
-}
-
 /// Says of which namespaces to mesh there is no object: a mistyped one hides everything that is wrong.
 fn empty_namespaces(watched: &[String], reading: &Reading) -> Vec<String> {
     let is_empty =
         |namespace: &&String| !namespace.is_empty() && !reading.objects.keys().any(|id| *id.namespace == ***namespace);
-    let say = |namespace: &String| {
-        format!(
-            "--watch-namespace {namespace:?}: no given object is in this namespace; correct the name, or give its manifests."
-        )
-    };
-    watched.iter().filter(is_empty).map(say).collect()
+    watched.iter().filter(is_empty).map(|namespace| given::empty_namespace("--watch-namespace", namespace)).collect()
 }
 
 /// What is wrong with manifests that are everything there is.

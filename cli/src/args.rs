@@ -30,7 +30,7 @@ pub use inspect::{
     PrintCommand, PrintObjectsArgs,
 };
 use ipnet::IpNet;
-pub use lists::{GetArgs, ListOutput, Listed, StatusArgs, StatusOutput};
+pub use lists::{GetArgs, ListOutput, Listed, ReportOutput, StatusArgs};
 use maesh_compiler::compile::PORTS_PER_NAMESPACE;
 use maesh_config::{
     Zone, duration,

@@ -3,6 +3,7 @@
 //! Nothing is worked out here a second time: every role is asked what it would do, and what they say is put together.
 
 mod collect;
+mod curl;
 mod failures;
 mod print;
 mod report;

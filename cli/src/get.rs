@@ -46,6 +46,15 @@ pub async fn run(args: GetArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// The Services of the mesh, or of one namespace, as `namespace/name`.
+///
+/// # Errors
+/// When no controller answers.
+pub async fn services(mesh: &Mesh, namespace: Option<&str>) -> anyhow::Result<Vec<String>> {
+    let items = collect::collect(mesh, Listed::Services, &Wanted::everything(namespace)).await?;
+    Ok(items.iter().map(|item| columns::name(Listed::Services, item)).collect())
+}
+
 fn print(args: &GetArgs, items: Vec<Value>) -> anyhow::Result<()> {
     let document = |items| Value::Object(Map::from_iter([(collect::key(args.what).to_owned(), Value::Array(items))]));
     match args.output {

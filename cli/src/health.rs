@@ -13,7 +13,7 @@ use std::{process::ExitCode, time::Duration};
 use tokio::time::{Instant, sleep};
 
 use crate::{
-    args::{StatusArgs, StatusOutput},
+    args::{ReportOutput, StatusArgs},
     inspect::{ClusterError, Mesh},
     terminal, yaml,
 };
@@ -38,9 +38,9 @@ pub async fn run(args: StatusArgs) -> anyhow::Result<ExitCode> {
         sleep(AGAIN).await;
     };
     match args.output {
-        StatusOutput::Text => terminal::out(format_args!("{}", print::text(&report))),
-        StatusOutput::Json => terminal::json(&report)?,
-        StatusOutput::Yaml => terminal::out(format_args!("{}", yaml::document(&serde_json::to_value(&report)?))),
+        ReportOutput::Text => terminal::out(format_args!("{}", print::text(&report))),
+        ReportOutput::Json => terminal::json(&report)?,
+        ReportOutput::Yaml => terminal::out(format_args!("{}", yaml::document(&serde_json::to_value(&report)?))),
     }
     Ok(if report.healthy { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -80,6 +80,18 @@ pub async fn client(args: &ClusterArgs) -> anyhow::Result<kube::Client> {
     Ok(open(args).await?.client())
 }
 
+/// A `maesh dev` is in no namespace: whoever names one meant that of Services.
+fn has_no_namespace(args: &ClusterArgs) -> anyhow::Result<()> {
+    match args.written_namespace() {
+        Some(namespace) => bail!(
+            "{} {namespace} says in which namespace of a cluster the mesh runs, and a `maesh dev` runs in none; leave it \
+             away. For Services of namespace {namespace}, `--help` says how they are named",
+            args.namespace_flag
+        ),
+        None => Ok(()),
+    }
+}
+
 impl Mesh {
     /// The mesh that the flags mean.
     ///
@@ -87,6 +99,7 @@ impl Mesh {
     /// When there is no way to it; the message says what to do.
     pub async fn of(admin: Option<SocketAddr>, args: &ClusterArgs) -> anyhow::Result<Self> {
         if let Some(admin) = admin {
+            has_no_namespace(args)?;
             let alive = fetch::get_from(admin, "/livez").await;
             alive.with_context(|| {
                 format!(
@@ -100,6 +113,7 @@ impl Mesh {
             Ok(cluster) => Ok(Self::Cluster(Box::new(cluster))),
             Err(none) if !chosen && none.is_nowhere() => {
                 if fetch::get_from(DEV, "/livez").await.is_ok() {
+                    has_no_namespace(args)?;
                     return Ok(Self::Dev(DEV));
                 }
                 Err(anyhow!(

@@ -16,6 +16,7 @@ mod dev;
 mod explain;
 mod fetch;
 mod get;
+mod given;
 mod health;
 mod inspect;
 mod logs;

@@ -18,13 +18,15 @@ mod property;
 
 use std::process::ExitCode;
 
+use anyhow::ensure;
+
 use self::{
     input::Input,
     outcome::{Migration, NOT_KEPT},
 };
 use crate::{
     args::{MigrateArgs, MigrateOutput},
-    terminal,
+    given, terminal,
 };
 
 /// Reads, translates and prints.
@@ -32,10 +34,14 @@ pub async fn run(args: MigrateArgs) -> anyhow::Result<ExitCode> {
     if let Some(file) = &args.values {
         return values::run(file, args.output);
     }
-    let Input { objects, refused, unused, warnings } = match args.paths.is_empty() {
+    let input = match args.paths.is_empty() {
         true => input::of_cluster(&args).await?,
-        false => input::of_files(args.paths.clone()).await?,
+        false => input::of_files(args.paths.clone())?,
     };
+    if let Some(namespace) = args.namespace.as_deref().filter(|_| !args.paths.is_empty()) {
+        ensure!(input.has_namespace(namespace), "{}", given::empty_namespace("--namespace", namespace));
+    }
+    let Input { objects, refused, unused, warnings } = input;
     let mut migration = translate::translate(&objects, &unused, args.default_mode.into());
     migration.findings.extend(refused);
     if let Some(namespace) = &args.namespace {

@@ -7,7 +7,7 @@ mod policies;
 
 use std::{net::IpAddr, process::ExitCode};
 
-use anyhow::bail;
+use anyhow::{bail, ensure};
 use ipnet::IpNet;
 use serde_json::{Map, Value};
 
@@ -15,20 +15,34 @@ use self::policies::Asked;
 use crate::{
     args::NetworkPolicyArgs,
     check::{items, name, text},
-    inspect::{self, ClusterError},
+    inspect::{self, Cluster, ClusterError},
     terminal,
 };
 
 /// Prints a policy for the pods of each Service.
 pub async fn run(args: NetworkPolicyArgs) -> anyhow::Result<ExitCode> {
     let cluster = inspect::open(&args.cluster).await?;
+    let mesh = cluster.namespace();
+    let mut notes = String::new();
+    let pods = format!("/api/v1/namespaces/{mesh}/pods?labelSelector=app.kubernetes.io%2Fname%3Dmaesh");
+    let pods = match cluster.get(&pods, "list pods").await {
+        Ok(found) => items(&found).to_vec(),
+        Err(error) => {
+            notes += &policies::comment(&allowed(error, "Settings of the mesh were not read, so the defaults count")?);
+            Vec::new()
+        }
+    };
+    // Where they may not be read, nobody can say whether they are there.
+    ensure!(
+        !notes.is_empty() || pods.iter().any(is_proxy),
+        "{}",
+        no_proxies(&cluster, args.cluster.written_namespace())
+    );
     let (below, namespaces) = match &args.of {
         Some(namespace) => (format!("namespaces/{namespace}/"), format!("namespaces/{namespace}")),
         None => (String::new(), "namespaces".to_owned()),
     };
     let services = cluster.get(&format!("/api/v1/{below}services"), "list services").await?;
-    let mesh = cluster.namespace();
-    let mut notes = String::new();
     let namespaces = match cluster.get(&format!("/api/v1/{namespaces}"), "get and list namespaces").await {
         Ok(found) if args.of.is_some() => vec![found],
         Ok(found) => items(&found).to_vec(),
@@ -36,14 +50,6 @@ pub async fn run(args: NetworkPolicyArgs) -> anyhow::Result<ExitCode> {
         Err(error) => {
             notes +=
                 &policies::comment(&allowed(error, "Annotations of Namespaces were not read, and count as absent")?);
-            Vec::new()
-        }
-    };
-    let pods = format!("/api/v1/namespaces/{mesh}/pods?labelSelector=app.kubernetes.io%2Fname%3Dmaesh");
-    let pods = match cluster.get(&pods, "list pods").await {
-        Ok(found) => items(&found).to_vec(),
-        Err(error) => {
-            notes += &policies::comment(&allowed(error, "Settings of the mesh were not read, so the defaults count")?);
             Vec::new()
         }
     };
@@ -57,6 +63,22 @@ pub async fn run(args: NetworkPolicyArgs) -> anyhow::Result<ExitCode> {
         bail!("{}", printed.missing.join("; "));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn is_proxy(pod: &Value) -> bool {
+    let has = |label: &str, value: &str| pod["metadata"]["labels"][label] == value;
+    has("app.kubernetes.io/name", "maesh") && has("app.kubernetes.io/component", "proxy")
+}
+
+/// Why nothing is printed: a policy that lets only proxies in would lock out everybody.
+fn no_proxies(cluster: &Cluster, written: Option<&str>) -> String {
+    let meant = written.unwrap_or("NAMESPACE");
+    format!(
+        "no proxy of a mesh in {}: no pod there has the label app.kubernetes.io/component=proxy and that of the mesh, \
+         app.kubernetes.io/name=maesh, so the policies would lock out everybody; install the mesh, or name its namespace \
+         with --namespace. The namespace of the Services is the argument: maesh print network-policy {meant}",
+        cluster.describe()
+    )
 }
 
 /// What is said where a right is missing that the command can do without; any other error is its end.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::{ClusterArgs, MeshArgs};
+use super::{ClusterArgs, MeshArgs, inspect::NAMESPACE_FLAG};
 
 /// Find mistakes in manifests before they are applied
 ///
@@ -55,6 +55,7 @@ impl AnalyzeArgs {
             kubeconfig: self.kubeconfig.clone(),
             context: self.context.clone(),
             namespace: self.mesh.namespace.clone(),
+            namespace_flag: NAMESPACE_FLAG,
         })
     }
 }

@@ -99,6 +99,12 @@ pub(super) fn method(text: &str) -> Result<Method, String> {
     }
 }
 
+/// A port of a Service.
+pub(super) fn port(text: &str) -> Result<u16, String> {
+    let number = text.parse().ok().filter(|port| *port > 0);
+    number.ok_or_else(|| "write the number of the Service's port, 1 to 65535; its name does not do".to_owned())
+}
+
 /// The server name of TLS.
 pub(super) fn server_name(text: &str) -> Result<String, String> {
     if text.contains('/') || text.parse::<IpAddr>().is_ok() {

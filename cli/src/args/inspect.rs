@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use clap::{Args, Subcommand, ValueEnum};
 use http::{HeaderName, HeaderValue, Method};
 
-use super::{Asked, Output, asked, defaults, parse};
+use super::{Asked, Output, ReportOutput, asked, defaults, parse};
 
 /// Which mesh to look at.
 #[derive(Debug, Clone, Args)]
@@ -20,6 +20,21 @@ pub struct ClusterArgs {
     /// Namespace in which the mesh is installed, not that of your objects
     #[arg(long, short = 'n', env = "MAESH_NAMESPACE", default_value = defaults::NAMESPACE, value_name = "NAMESPACE")]
     pub namespace: String,
+    /// How the flag for that namespace is written in this command.
+    #[arg(skip = NAMESPACE_FLAG)]
+    pub namespace_flag: &'static str,
+}
+
+/// The flag for the mesh's namespace, where no other has this name.
+pub const NAMESPACE_FLAG: &str = "--namespace";
+
+impl ClusterArgs {
+    /// The namespace of the mesh, where somebody wrote it on the command line.
+    pub fn written_namespace(&self) -> Option<&str> {
+        let usual =
+            |name: &str| name == defaults::NAMESPACE || std::env::var("MAESH_NAMESPACE").is_ok_and(|it| it == name);
+        Some(self.namespace.as_str()).filter(|name| !usual(name))
+    }
 }
 
 /// Show what a name resolves to for a pod, where the request goes, and what is wrong
@@ -69,7 +84,7 @@ pub struct ExplainArgs {
     #[arg(long, value_parser = parse::caller, value_name = "ADDRESS|POD")]
     pub from: Option<String>,
     /// Only this port of the Service
-    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, value_name = "PORT", value_parser = asked::port)]
     pub port: Option<u16>,
     /// Ask a `maesh dev` (or `maesh demo`) by its admin address instead of a cluster
     #[arg(long, value_parser = parse::admin, value_name = "ADDR", conflicts_with_all = ["kubeconfig", "context"])]
@@ -99,7 +114,7 @@ pub enum AccessCommand {
 /// what would hold. Without flags it looks at the cluster of your kubeconfig or, if you have none, at the `maesh dev` on
 /// this machine. In a cluster it needs the same rights as `maesh explain`.
 ///
-/// Exit code: 0, or 1 if nobody could be asked.
+/// Exit code: 0, or 1 if no Service of NAMESPACE is in the mesh, or nobody could be asked.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Examples:
   maesh access matrix                       # all Services of the mesh
@@ -115,7 +130,7 @@ pub struct MatrixArgs {
     pub admin: Option<SocketAddr>,
     /// Format of the output
     #[arg(long, short = 'o', default_value = "text")]
-    pub output: Output,
+    pub output: ReportOutput,
     #[command(flatten)]
     pub cluster: ClusterArgs,
 }
@@ -138,7 +153,8 @@ pub enum PrintCommand {
 /// plugin that enforces NetworkPolicies. Nothing is changed: look at them, add what else has to reach the pods, and apply
 /// them. Services that the mesh does not carry are left out, with the reason in a comment.
 ///
-/// Exit code: 0, or 1 if a Service named with --service got no policy, no policy was printed, or the cluster was not reached.
+/// Exit code: 0, or 1 if a Service named with --service got no policy, no policy was printed, no proxy runs in the mesh's
+/// namespace, or the cluster was not reached.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Examples:
   maesh print network-policy                          # for all Services that the mesh carries

@@ -29,14 +29,14 @@ pub struct StatusArgs {
     pub admin: Option<SocketAddr>,
     /// Format of the output
     #[arg(long, short = 'o', default_value = "text")]
-    pub output: StatusOutput,
+    pub output: ReportOutput,
     #[command(flatten)]
     pub cluster: ClusterArgs,
 }
 
-/// How the status is printed.
+/// How a report is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum StatusOutput {
+pub enum ReportOutput {
     /// For people
     Text,
     /// For scripts: one JSON object
@@ -105,6 +105,7 @@ impl GetArgs {
             kubeconfig: self.kubeconfig.clone(),
             context: self.context.clone(),
             namespace: self.mesh_namespace.clone(),
+            namespace_flag: "--mesh-namespace",
         }
     }
 }

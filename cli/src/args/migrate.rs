@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::{ClusterArgs, Mode};
+use super::{ClusterArgs, Mode, inspect::NAMESPACE_FLAG};
 
 /// Translate annotations of Traefik Mesh and TrafficSplits of SMI into annotations of this mesh
 ///
@@ -29,7 +29,7 @@ pub struct MigrateArgs {
     // Not so with kubeconfig, which may be set in the environment.
     #[arg(value_name = "PATH", conflicts_with = "context")]
     pub paths: Vec<PathBuf>,
-    /// Translate these values of the chart of Traefik Mesh instead of objects
+    /// Translate these values of the chart of Traefik Mesh instead of objects; `-` reads standard input
     #[arg(long, value_name = "FILE", conflicts_with_all = ["paths", "context", "namespace"])]
     pub values: Option<PathBuf>,
     /// Only objects of this namespace, which is not that of the mesh; all if not given
@@ -64,6 +64,7 @@ impl MigrateArgs {
             context: self.context.clone(),
             // Rights that are missing are said to be of this namespace.
             namespace: self.namespace.clone().unwrap_or_else(|| "*".to_owned()),
+            namespace_flag: NAMESPACE_FLAG,
         }
     }
 }

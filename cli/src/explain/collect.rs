@@ -52,12 +52,21 @@ pub struct Collected {
     pub caller: Option<IpAddr>,
     /// What the controller knows.
     pub controller: Part<controller::Explanation>,
+    /// The same of another Service, where that gets the request: by its `Host`, or a route that claims it.
+    pub reached: Option<controller::Explanation>,
     /// What each dns answers.
     pub dns: Vec<Part<DnsExplanation>>,
     /// What the proxy on the way would do; `None` where there is none on the way.
     pub proxy: Option<Part<proxy::Explanation>>,
     /// What that proxy counted of requests to the Service.
     pub failures: Option<Failures>,
+}
+
+impl Collected {
+    /// What the controller knows of the Service that gets the request.
+    pub fn serving(&self) -> Option<&controller::Explanation> {
+        self.reached.as_ref().or_else(|| self.controller.get())
+    }
 }
 
 /// Asks everybody on the way.
@@ -99,7 +108,20 @@ pub async fn collect(mesh: &Mesh, args: &ExplainArgs, sent: Option<proxy::Sent>)
         }
         None => None,
     };
-    Collected { asked: mesh.describe(), dev, name, port: asked_port, sent, caller, controller, dns, proxy, failures }
+    let reached = reached(mesh, known, proxy.as_ref().and_then(Part::get), text.as_deref()).await;
+    Collected {
+        asked: mesh.describe(),
+        dev,
+        name,
+        port: asked_port,
+        sent,
+        caller,
+        controller,
+        reached,
+        dns,
+        proxy,
+        failures,
+    }
 }
 
 /// Where a caller goes with its answer.
@@ -144,6 +166,22 @@ impl Wish {
             .or_else(|| pod(&|pod| pod.ready && self.node.is_some() && pod.node == self.node))
             .or_else(|| members.first().cloned())
     }
+}
+
+/// What the controller knows of the Service that the proxy found, where it is another than the one of the name.
+async fn reached(
+    mesh: &Mesh,
+    known: Option<&controller::Explanation>,
+    said: Option<&proxy::Explanation>,
+    from: Option<&str>,
+) -> Option<controller::Explanation> {
+    let (named, found) = (known?.service.as_deref()?, said?.service.as_deref()?);
+    if named == found {
+        return None;
+    }
+    let mut query = vec![("name", found)];
+    query.extend(from.map(|from| ("from", from)));
+    ask_any(mesh, Role::Controller, views::CONTROLLER, &query).await.said.ok()
 }
 
 /// What the proxy counted of requests to the Service that it found.

@@ -9,6 +9,7 @@ use maesh_compiler::{
 use maesh_proxy::explain::{BackendSeen, Explanation, PolicySeen, PortSeen, ServiceState};
 
 use super::{
+    curl,
     report::{Dns, Problem, Proxy, Report, Severity},
     taken,
 };
@@ -89,14 +90,14 @@ fn of_proxy(out: &mut String, proxy: &Proxy, report: &Report) {
         line(out, "", &format!("{} leads to Service {other} there", proxy.said.host));
     }
     for port in &proxy.said.ports {
-        of_port(out, port, &proxy.said);
+        of_port(out, port, &proxy.said, report);
         if let Some(sent) = &report.sent {
             line(out, "", &taken::sentence(port, sent));
         }
     }
 }
 
-fn of_port(out: &mut String, port: &PortSeen, said: &Explanation) {
+fn of_port(out: &mut String, port: &PortSeen, said: &Explanation, report: &Report) {
     let number =
         if port.listen == port.port { port.port.to_string() } else { format!("{} on {}", port.port, port.listen) };
     let by = match (&port.listener, port.protocol.as_str()) {
@@ -127,20 +128,26 @@ fn of_port(out: &mut String, port: &PortSeen, said: &Explanation) {
             let rest = if route.own && port.routes.len() > 1 { "all others => " } else { "" };
             let to = of_backend(backend, &port.protocol, route.own, all);
             line(out, "  route", &format!("{rule}{rest}{to}"));
-            of_access(out, backend, said);
+            of_access(out, backend, said, report);
             of_policies(out, &backend.policies);
         }
     }
 }
 
 /// Whether the caller is admitted, where anybody asks.
-fn of_access(out: &mut String, backend: &BackendSeen, said: &Explanation) {
+fn of_access(out: &mut String, backend: &BackendSeen, said: &Explanation, report: &Report) {
     let Some(control) = &said.access_control else { return };
     let dry = if control == "dry-run" { "; a dry run denies nothing" } else { "" };
     let account = said.account.as_deref();
     let text = match (&backend.access, account) {
         (None, _) if backend.service.is_none() => return,
-        (None, _) => "depends on who calls what: say --from and a method and path".to_owned(),
+        (None, _) => match (report.has_caller, &report.sent) {
+            (false, None) => "depends on who calls what: say --from and a method and path",
+            (true, None) => "depends on what is called: write a method and a URL with its path",
+            (false, Some(_)) => "depends on who calls: say --from",
+            (true, Some(_)) => "not known for this request",
+        }
+        .to_owned(),
         (Some(_), None) => {
             format!("denied: the caller is nobody, because no pod with an address of its own calls from there{dry}")
         }
@@ -203,11 +210,14 @@ fn of_endpoints(out: &mut String, report: &Report) {
     if report.endpoints.is_empty() {
         return;
     }
+    if let Some((service, _)) = &report.reached {
+        line(out, "endpoints", &format!("of Service {service}, which gets the request:"));
+    }
     let rows: Vec<[String; 4]> = report.endpoints.iter().take(MOST_ENDPOINTS).map(row).collect();
     let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
     let (port, address, place) = (width(0), width(1), width(2));
     for (at, row) in rows.iter().enumerate() {
-        let label = if at == 0 { "endpoints" } else { "" };
+        let label = if at == 0 && report.reached.is_none() { "endpoints" } else { "" };
         let text = format!("{:>port$}  {:address$}  {:place$}  {}", row[0], row[1], row[2], row[3]);
         line(out, label, text.trim_end());
     }
@@ -256,15 +266,19 @@ fn of_problems(out: &mut String, problems: &[Problem]) {
 
 /// What to type to see it.
 fn next(report: &Report) -> String {
-    let port = report.meshed.as_ref().and_then(|meshed| meshed.ports.first());
+    let meshed = report.reached.as_ref().map_or(report.meshed.as_ref(), |(_, meshed)| meshed.as_ref());
+    let ports = meshed.map(|meshed| &*meshed.ports).unwrap_or_default();
+    let port = ports.iter().find(|port| Some(port.port) == report.port).or_else(|| ports.first());
     let address = report.dns.as_ref().and_then(|dns| dns.said.addresses.first());
     let (Some(port), Some(address)) = (port, address) else { return String::new() };
     let listen = if report.proxy.is_some() { port.listen.unwrap_or(port.port) } else { port.port };
     let at = std::net::SocketAddr::new(*address, listen);
     match (port.protocol.as_str(), report.dev) {
-        ("http", true) => format!("try: curl http://{at}/ -H 'Host: {}'", report.name),
-        ("http", false) if port.port == 80 => format!("try, from a pod: curl http://{}/", report.name),
-        ("http", false) => format!("try, from a pod: curl http://{}:{}/", report.name, port.port),
+        ("http", true) => format!("try: {}", curl::command(&at.to_string(), &report.name, true, report.sent.as_ref())),
+        ("http", false) => {
+            let at = if port.port == 80 { report.name.clone() } else { format!("{}:{}", report.name, port.port) };
+            format!("try, from a pod: {}", curl::command(&at, &report.name, false, report.sent.as_ref()))
+        }
         ("udp", true) => format!("try: send a datagram to {at}"),
         ("udp", false) => format!("try, from a pod: send a datagram to {}:{}", report.name, port.port),
         (_, true) => format!("try: connect to {at}"),

@@ -16,6 +16,8 @@ use super::{
 
 /// Endpoints of a backend that are named because of TLS.
 const MOST_TLS_FAILURES: usize = 5;
+/// What stands before a reason for plain addresses.
+const PLAIN: &str = "ClusterIP or endpoint addresses: ";
 
 /// Everything `maesh explain` has to say.
 #[derive(Debug, Serialize)]
@@ -46,6 +48,15 @@ pub struct Report {
     /// It was a `maesh dev`.
     #[serde(skip)]
     pub dev: bool,
+    /// The Service that gets the request, where it is another, and how that is meshed.
+    #[serde(skip)]
+    pub reached: Option<(String, Option<Meshed>)>,
+    /// Only this port was asked about.
+    #[serde(skip)]
+    pub port: Option<u16>,
+    /// It is known who calls.
+    #[serde(skip)]
+    pub has_caller: bool,
     /// What is sent, if that was asked.
     #[serde(skip)]
     pub sent: Option<proxy::Sent>,
@@ -106,7 +117,8 @@ impl Report {
         let mut problems = problems(&collected);
         problems.sort();
         problems.dedup();
-        let Collected { asked, dev, name, sent, controller, dns, proxy, .. } = collected;
+        let Collected { asked, dev, name, port, sent, caller, controller, reached, dns, proxy, .. } = collected;
+        let has_caller = caller.is_some();
         let known = controller.said.ok();
         let caller = known.as_ref().and_then(|known| known.caller.clone());
         let meshed = known.as_ref().and_then(|known| known.meshed.clone());
@@ -114,8 +126,9 @@ impl Report {
         let dns = first.map(|(by, said)| Dns { because: because(&said, caller.as_ref(), meshed.as_ref()), by, said });
         let proxy = proxy.and_then(|part| Some(Proxy { by: part.by, said: part.said.ok()? }));
         let service = known.as_ref().and_then(|known| known.service.clone());
+        let other = reached.as_ref().and_then(|reached| Some((reached.service.clone()?, reached.meshed.clone())));
         let (endpoints, endpoints_in_all) =
-            known.map_or((Vec::new(), 0), |known| (known.endpoints, known.endpoints_in_all));
+            reached.or(known).map_or((Vec::new(), 0), |known| (known.endpoints, known.endpoints_in_all));
         Self {
             asked,
             served: problems.iter().all(|problem| problem.severity > Severity::Error),
@@ -129,6 +142,9 @@ impl Report {
             endpoints_in_all,
             problems,
             dev,
+            reached: other,
+            port,
+            has_caller,
             sent,
         }
     }
@@ -154,7 +170,7 @@ fn because(said: &DnsExplanation, caller: Option<&CallerSeen>, meshed: Option<&M
         }
         Some(Rule::Withheld) => format!(
             "no address: {}, and the mesh allows no ClusterIP or endpoint addresses (--fail-to-plain false, or access control)",
-            plain(said, meshed).trim_start_matches("ClusterIP or endpoint addresses: ")
+            plain(said, meshed).trim_start_matches(PLAIN)
         ),
         None if !said.synced => "dns has not received everything from the controller yet".into(),
         None => match said.code.as_str() {
@@ -223,7 +239,7 @@ fn plain(said: &DnsExplanation, meshed: Option<&Meshed>) -> String {
         }
         _ => "nothing serves the name yet, or the Service is bypassed",
     };
-    format!("ClusterIP or endpoint addresses: {why}")
+    format!("{PLAIN}{why}")
 }
 
 fn problems(collected: &Collected) -> Vec<Problem> {
@@ -232,8 +248,9 @@ fn problems(collected: &Collected) -> Vec<Problem> {
         Ok(known) => {
             found.extend(known.not_meshed.iter().map(|why| problem(Severity::Error, why.clone())));
             found.extend(known.caller_unknown.iter().map(|why| problem(Severity::Error, why.clone())));
-            found.extend(known.findings.iter().map(finding));
-            match &known.meshed {
+            let serving = collected.serving().unwrap_or(known);
+            found.extend(known.findings.iter().chain(&serving.findings).map(finding));
+            match &serving.meshed {
                 Some(meshed) if lacks(meshed, collected.port) => {
                     let has = meshed.ports.iter().map(|port| port.port.to_string()).collect::<Vec<_>>().join(", ");
                     let port = collected.port.unwrap_or_default();
@@ -251,7 +268,7 @@ fn problems(collected: &Collected) -> Vec<Problem> {
                 )),
                 // Its own endpoints do not matter to a request that goes to others.
                 Some(_) if goes_elsewhere(collected) => {}
-                Some(_) => found.extend(of_endpoints(&known.endpoints, collected)),
+                Some(_) => found.extend(of_endpoints(&serving.endpoints, collected)),
                 None => {}
             }
         }
@@ -273,7 +290,7 @@ fn lacks(meshed: &Meshed, port: Option<u16>) -> bool {
 fn goes_elsewhere(collected: &Collected) -> bool {
     let ports = collected.proxy.as_ref().and_then(Part::get).map(|said| &said.ports[..]).unwrap_or_default();
     let elsewhere = |port: &proxy::PortSeen| {
-        let service = collected.controller.get().and_then(|known| known.service.as_ref());
+        let service = collected.serving().and_then(|known| known.service.as_ref());
         let taken = port.taken.and_then(|number| port.routes.get(number));
         taken.is_some_and(|route| route.backends.iter().all(|backend| backend.service.as_ref() != service))
     };
@@ -288,7 +305,7 @@ fn finding(finding: &Finding) -> Problem {
 
 /// The fallback that takes the requests of a Service without usable endpoints, on every port asked about.
 fn fallback(collected: &Collected) -> Option<&str> {
-    let service = collected.controller.get()?.service.as_ref();
+    let service = collected.serving()?.service.as_ref();
     let ports = &collected.proxy.as_ref().and_then(Part::get)?.ports;
     let mut usable = ports.iter().map(|port| {
         let mut backends = port.routes.iter().flat_map(|route| &route.backends);
@@ -333,7 +350,9 @@ fn of_dns(collected: &Collected) -> Vec<Problem> {
     let mut found = Vec::new();
     for part in &collected.dns {
         match &part.said {
-            Err(why) => found.push(problem(Severity::Warning, format!("dns {} could not be asked: {why}", part.by))),
+            Err(why) => {
+                found.push(problem(Severity::Warning, format!("{} could not be asked: {why}", named("dns", &part.by))));
+            }
             Ok(said) if !said.synced => found.push(problem(
                 Severity::Error,
                 format!("dns {} has not received everything yet and answers SERVFAIL; see its logs", part.by),
@@ -370,6 +389,17 @@ fn of_dns(collected: &Collected) -> Vec<Problem> {
             found.push(problem(Severity::Error, because(first, None, meshed)));
             found.extend(known.into_iter().flat_map(|known| &known.proxies).flat_map(lacking));
         }
+        Some(Rule::Plain | Rule::FailToPlain) if first.addresses.is_empty() => {
+            let why = plain(first, meshed);
+            let why = why.trim_start_matches(PLAIN);
+            found.push(problem(
+                Severity::Error,
+                format!(
+                    "the name has no address, so nobody can connect: {why}, and the Service has no ClusterIP and no ready \
+                     endpoint"
+                ),
+            ));
+        }
         Some(Rule::FailToPlain) => {
             found.push(problem(
                 Severity::Warning,
@@ -391,6 +421,11 @@ fn of_dns(collected: &Collected) -> Vec<Problem> {
         _ => {}
     }
     found
+}
+
+/// One of a role: where none runs, it has no name but that of the role.
+fn named(role: &str, by: &str) -> String {
+    if by == role { role.to_owned() } else { format!("{role} {by}") }
 }
 
 /// A Service of the mesh, and no answer for it.
@@ -437,7 +472,7 @@ fn of_proxy(part: &Part<proxy::Explanation>) -> Vec<Problem> {
     let said = match &part.said {
         Ok(said) => said,
         Err(why) => {
-            return vec![problem(Severity::Warning, format!("proxy {} could not be asked: {why}", part.by))];
+            return vec![problem(Severity::Warning, format!("{} could not be asked: {why}", named("proxy", &part.by)))];
         }
     };
     let mut found = Vec::new();

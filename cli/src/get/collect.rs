@@ -53,6 +53,11 @@ impl Wanted {
         Ok(Self { namespace, name })
     }
 
+    /// Everything in a namespace, or everywhere.
+    pub fn everything(namespace: Option<&str>) -> Self {
+        Self { namespace: namespace.map(str::to_owned), name: None }
+    }
+
     /// What is said where the list is empty.
     pub fn none_found(&self, what: Listed) -> String {
         let named = self.name.as_ref().map_or_else(String::new, |name| format!(" of {name}"));

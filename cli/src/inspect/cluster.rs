@@ -31,6 +31,8 @@ pub struct Cluster {
     server: String,
     context: Option<String>,
     namespace: String,
+    /// The flag that says it.
+    namespace_flag: &'static str,
     pods: Vec<Pod>,
 }
 
@@ -121,7 +123,14 @@ pub async fn open(args: &ClusterArgs) -> Result<Cluster, ClusterError> {
     let server = config.cluster_url.to_string().trim_end_matches('/').to_owned();
     let limits = Limits { answer: PATIENCE, silence: PATIENCE, ..Limits::default() };
     let client = api::client(config, limits).map_err(|error| ClusterError::Client(Box::new(error)))?;
-    Ok(Cluster { client, server, context, namespace: args.namespace.clone(), pods: Vec::new() })
+    Ok(Cluster {
+        client,
+        server,
+        context,
+        namespace: args.namespace.clone(),
+        namespace_flag: args.namespace_flag,
+        pods: Vec::new(),
+    })
 }
 
 /// Connects to the cluster of the flags and finds the pods of the mesh.
@@ -310,7 +319,10 @@ impl Cluster {
             return Err(ClusterError::Refused {
                 what: format!("no mesh in {}", self.describe()),
                 why: format!("no pod there has the label {LABEL}"),
-                next: "install it, name its namespace with --namespace, or ask a `maesh dev` with --admin ADDR".into(),
+                next: format!(
+                    "install it, name its namespace with {}, or ask a `maesh dev` with --admin ADDR",
+                    self.namespace_flag
+                ),
                 code: 404,
                 right: String::new(),
             });

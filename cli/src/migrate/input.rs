@@ -1,20 +1,23 @@
 //! What is translated: the objects of a cluster, or of files as `maesh dev` reads them.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context as _, bail};
 use maesh_compiler::{
-    diagnostic::{Diagnostic, ObjectRef, Severity},
-    event::Event,
+    diagnostic::{Diagnostic, ObjectRef, Reason, Severity},
     kinds::{Object, ObjectKind, ReadContext, Registration},
 };
-use maesh_controller::source::manifests::{Manifests, STANDARD_INPUT};
+use maesh_controller::source::manifests::{self, STANDARD_INPUT};
 use serde_json::Value;
 
 use super::outcome::{Finding, own_text};
 use crate::{
     args::MigrateArgs,
     check::items,
+    given,
     inspect::{self, Cluster, ClusterError},
 };
 
@@ -44,11 +47,32 @@ pub struct Input {
 impl Input {
     fn note(&mut self, found: &Diagnostic) {
         match found.severity {
+            Severity::Warning if is_misspelt(found) => self.refused.push(Finding::cannot_be_read(found)),
             Severity::Warning if is_unused_value(found) => self.unused.push(in_namespace(found.clone())),
             Severity::Warning => self.warnings.push(found.message.to_string()),
             Severity::Error => self.refused.push(Finding::not_used(&in_namespace(found.clone()))),
         }
     }
+
+    /// Whether an object of this namespace is there, though it may be of no use; an object without one may be of any.
+    pub fn has_namespace(&self, namespace: &str) -> bool {
+        let has = |object: &Object| match object.kind() {
+            ObjectKind::Namespace => *object.meta().name == *namespace,
+            _ => *object.meta().namespace == *namespace,
+        };
+        let refused = self.refused.iter().map(|finding| &finding.object);
+        let mut other = refused.chain(self.unused.iter().map(|found| &found.object));
+        self.objects.iter().any(has) || other.any(|object| object.namespace.as_deref().is_none_or(|it| it == namespace))
+    }
+}
+
+/// Whether an object of a kind that is not read was meant to be one that is looked at.
+fn is_misspelt(found: &Diagnostic) -> bool {
+    let text = &found.message;
+    let meant = || KINDS.iter().any(|kind| text.ends_with(&format!("Did you mean {}?", kind.as_str())));
+    // Kinds of Gateway API have names that are like those of SMI.
+    let is_smi = text.contains(".smi-spec.io/") && !text.contains("metrics.smi-spec.io/");
+    found.reason == Reason::UnknownKind && (is_smi || meant() && !text.contains(".k8s.io/"))
 }
 
 fn is_looked_at(found: &Diagnostic) -> bool {
@@ -75,32 +99,25 @@ fn in_namespace(mut found: Diagnostic) -> Diagnostic {
 ///
 /// # Errors
 /// A path that is not there, or a file that cannot be read: what the rest means may depend on it.
-pub async fn of_files(paths: Vec<PathBuf>) -> anyhow::Result<Input> {
+pub fn of_files(paths: Vec<PathBuf>) -> anyhow::Result<Input> {
     let missing = |path: &&PathBuf| *path != Path::new(STANDARD_INPUT) && !path.exists();
     if let Some(path) = paths.iter().find(missing) {
         bail!("{} does not exist; name a file or folder of manifests, or - for standard input", path.display());
     }
-    let (manifests, mut batches) = Manifests::start(paths, ReadContext::default()).context("reading the manifests")?;
-    let first = batches.recv().await.context("the manifests were not read")?;
-    // They are not watched.
-    drop(manifests);
+    let reading = manifests::read_once(paths.clone(), ReadContext::default()).context("reading the manifests")?;
+    given::ensure_something(&paths, &reading)?;
     let (mut input, mut broken) = (Input::default(), Vec::new());
-    for event in first {
-        match event {
-            Event::Apply(object) => input.objects.push(object),
-            Event::Reset(_, objects) => input.objects.extend(objects),
-            Event::Problems(problems) => {
-                for found in &problems {
-                    match (found.severity, &*found.object.kind) {
-                        (Severity::Error, "File") => broken.push(found.message.to_string()),
-                        _ => input.note(found),
-                    }
-                }
+    for found in &reading.problems {
+        match (found.severity, &*found.object.kind) {
+            (Severity::Error, "File") if found.reason != Reason::InvalidObject => {
+                broken.push(found.message.to_string());
             }
-            _ => {}
+            _ => input.note(found),
         }
     }
     anyhow::ensure!(broken.is_empty(), "{}", broken.join("\n"));
+    let objects: BTreeMap<_, _> = reading.objects.into_iter().collect();
+    input.objects.extend(objects.into_values().map(|object| (*object).clone()));
     Ok(input)
 }
 

@@ -75,6 +75,12 @@ impl Finding {
         }
     }
 
+    /// An object that may be one of those that are looked at, and is of a kind that nobody reads.
+    pub fn cannot_be_read(found: &Diagnostic) -> Self {
+        let this = Self::not_used(found);
+        Self { what: String::new(), why: format!("cannot be read: {}", this.why), ..this }
+    }
+
     /// With what to do.
     #[must_use]
     pub fn next(self, next: impl Into<String>) -> Self {

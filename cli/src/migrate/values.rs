@@ -2,10 +2,16 @@
 
 mod accepted;
 
-use std::{fs, path::Path, process::ExitCode};
+use std::{
+    fs::File,
+    io::{self, Read},
+    path::Path,
+    process::ExitCode,
+};
 
 use anyhow::Context as _;
 use maesh_compiler::diagnostic::{ObjectRef, shortened};
+use maesh_controller::source::manifests::STANDARD_INPUT;
 use serde_json::{Map, Value, json};
 
 use self::accepted::{are_namespaces, are_tolerations, is_affinity, is_domain, is_mode, is_text_of_key, is_truth};
@@ -106,10 +112,15 @@ const RULES: &[(&str, Becomes)] = &[
 
 /// Reads a file, translates it and prints the values.
 pub fn run(file: &Path, output: MigrateOutput) -> anyhow::Result<ExitCode> {
-    let shown = file.display();
-    let size = fs::metadata(file).with_context(|| format!("{shown} cannot be read"))?.len();
-    anyhow::ensure!(size <= LARGEST, "{shown} is larger than 1 MiB; name a file of values");
-    let text = fs::read_to_string(file).with_context(|| format!("{shown} cannot be read"))?;
+    let is_input = file == Path::new(STANDARD_INPUT);
+    let shown = if is_input { "standard input".to_owned() } else { file.display().to_string() };
+    let read = if is_input { read(io::stdin()) } else { File::open(file).and_then(read) };
+    let text = read.with_context(|| format!("{shown} cannot be read"))?;
+    anyhow::ensure!(text.len() as u64 <= LARGEST, "{shown} is larger than 1 MiB; name a file of values");
+    anyhow::ensure!(
+        !is_empty(&text),
+        "{shown} is empty; see whether the command that writes it succeeded: helm get values RELEASE -o yaml"
+    );
     let mut documents: Vec<Value> =
         serde_saphyr::from_multiple(&text).with_context(|| format!("{shown} is not YAML"))?;
     anyhow::ensure!(
@@ -133,6 +144,18 @@ pub fn run(file: &Path, output: MigrateOutput) -> anyhow::Result<ExitCode> {
         }
     }
     Ok(if is_kept(&findings) { ExitCode::SUCCESS } else { ExitCode::from(NOT_KEPT) })
+}
+
+/// The text, and a byte more of one that is too large.
+fn read(from: impl Read) -> io::Result<String> {
+    let mut text = String::new();
+    from.take(LARGEST + 1).read_to_string(&mut text)?;
+    Ok(text)
+}
+
+/// Whether there is nothing in it, not even `null`, which helm prints where there are no values.
+fn is_empty(text: &str) -> bool {
+    text.lines().map(str::trim).all(|line| line.is_empty() || line.starts_with('#') || line == "---")
 }
 
 /// Our values, and what becomes of each of theirs.
@@ -265,6 +288,8 @@ fn secret(value: &Value) -> Option<Value> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test ends where something is missing")]
 mod tests {
+    use std::fs;
+
     use maesh_test_support::repository;
 
     use super::*;

@@ -96,6 +96,25 @@ fn folder_with(text: &str) -> tempfile::TempDir {
 }
 
 #[test]
+fn a_service_without_ports_is_named() {
+    let why = "Service shop/web: has no ports, so no proxy carries it. Is spec.ports missing?";
+    for (spec, says) in [
+        ("port: [{port: 80}]", why),
+        ("selector: {app: web}", why),
+        ("ports: []", why),
+        ("ports: [{port: 80}]", ""),
+        ("clusterIP: None", ""),
+        ("{type: ExternalName, externalName: example.com}", ""),
+    ] {
+        let spec = if spec.starts_with('{') { spec.to_owned() } else { format!("{{{spec}}}") };
+        let text = format!("apiVersion: v1\nkind: Service\nmetadata: {{name: web, namespace: shop}}\nspec: {spec}\n");
+        let (report, code) = report(folder_with(&text).path(), &["."]);
+        let said = report["findings"][0]["message"].as_str().unwrap_or_default();
+        assert_eq!((said.contains(says), code), (true, Some(if says.is_empty() { 0 } else { 79 })), "{spec}: {report}");
+    }
+}
+
+#[test]
 fn findings_for_people() {
     let folder = folder_with(BAD);
     let output = run(folder.path(), &["."]);

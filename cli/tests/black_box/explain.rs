@@ -56,6 +56,9 @@ fn a_dev_explains_names_that_work_and_names_that_do_not() {
         service("shop", "off", 8082, "maesh.containo.us/bypass: \"true\"") + &slices("shop", "off", &[web.address]),
         service("shop", "spare", 8083, "maesh.containo.us/fallback: web:8080"),
         service("kube-system", "kube-dns", 53, ""),
+        "apiVersion: v1\nkind: Service\nmetadata: {name: slip, namespace: shop}\nspec: {selector: {app: slip}, port: [{port: \
+         80}]}\n"
+            .to_owned(),
     ];
     for (number, text) in manifests.iter().enumerate() {
         save(folder.path(), &format!("{number}.yaml"), text);
@@ -79,6 +82,11 @@ fn a_dev_explains_names_that_work_and_names_that_do_not() {
             0,
             &["so requests go to the fallback shop/web, 1 usable", "so its requests go to the fallback shop/web; add"],
         ),
+        (
+            &["slip.shop.maesh"],
+            1,
+            &["the name has no address, so nobody can connect: the Service has no port", "Is spec.ports missing?"],
+        ),
         (&["db.shop.maesh"], 0, &["Service's alone", "5432/tcp"]),
         (&["log.shop.maesh"], 0, &["Service's alone", "5514/udp", "/5514/udp at", "try: send a datagram to"]),
         (&["off.shop.maesh"], 0, &["bypassed (annotation bypass)", "around the mesh"]),
@@ -95,6 +103,32 @@ fn a_dev_explains_names_that_work_and_names_that_do_not() {
         for part in says {
             assert!(text.contains(part), "{arguments:?}: nothing says {part:?} in\n{text}");
         }
+    }
+}
+
+/// A request by the `Host` of another Service is that Service's, and so is what is said of it.
+#[test]
+fn the_service_that_gets_the_request_is_shown() {
+    let (web, api) = (Backend::http("web"), Backend::http("api"));
+    let folder = tempfile::tempdir().unwrap();
+    for (name, backend, ip) in [("web", &web, "10.96.0.78"), ("api", &api, "10.96.0.79")] {
+        let text =
+            service("shop", name, 8080, "").replace("10.96.0.77", ip) + &slices("shop", name, &[backend.address]);
+        save(folder.path(), &format!("{name}.yaml"), &text);
+    }
+    let dev = Dev::start(folder.path());
+    let own = ["POST", "http://web.shop.maesh:8080/a?b&c", "-H", "Cookie: a=b"];
+    let other = [&own[..], &["-H", "Host: api.shop.maesh"]].concat();
+    for (arguments, host, shown, not) in
+        [(&own[..], "web.shop.maesh", &web, &api), (&other, "api.shop.maesh", &api, &web)]
+    {
+        let (code, text) = explain(&dev, arguments);
+        let at = dev.served_at("web.shop.maesh");
+        let command = format!("try: curl -X POST 'http://{at}/a?b&c' -H 'Host: {host}' -H 'cookie: a=b'");
+        assert!(code == Some(0) && text.contains(&command), "{command} is not in\n{text}");
+        let has = |backend: &Backend| text.contains(&format!("  {}  ", backend.address));
+        assert!(has(shown) && !has(not), "{host}: {text}");
+        assert_eq!(text.contains("of Service shop/api, which gets the request:"), host != "web.shop.maesh", "{text}");
     }
 }
 
@@ -216,6 +250,7 @@ fn what_cannot_be_asked_is_said_with_the_next_step() {
         (&["--kubeconfig", &refused], 1, &["http://127.0.0.1:1 was not reached", "check that the cluster runs"]),
         (&["--kubeconfig", &refused, "--context", "x"], 1, &["--context"]),
         (&["--port", "0"], 2, &["--port"]),
+        (&["--port", "http"], 2, &["write the number of the Service's port, 1 to 65535"]),
         (&["--admin", "127.0.0.1:1", "--context", "x"], 2, &["cannot be used with"]),
     ] {
         let mut command = command(&["explain", "web.shop.maesh"]);

@@ -19,6 +19,7 @@ mod hung_proxy;
 mod keeper;
 mod metrics;
 mod migrate;
+mod network_policy;
 mod open_files;
 mod own;
 mod policies;

@@ -216,6 +216,9 @@ fn what_cannot_be_read_is_a_failure() {
     let (broken, list) = (path("broken.yaml", "a: [b"), path("list.yaml", "[1, 2]"));
     let two = path("two.yaml", "acl: true\n---\nacl: false\n");
     let config = path("config", "apiVersion: v1\nkind: Config\ncurrent-context: none\n");
+    let (empty, web) = (path("empty.yaml", "---\n# none\n"), path("web.yaml", &service("web", "")));
+    let nothing = tempfile::tempdir().unwrap();
+    let nothing = nothing.path().display().to_string();
     for (arguments, code, said) in [
         (&["/nowhere/at/all"][..], 1, "/nowhere/at/all does not exist"),
         (&[&broken], 1, "is not valid YAML"),
@@ -223,14 +226,89 @@ fn what_cannot_be_read_is_a_failure() {
         (&["--values", &broken], 1, "is not YAML"),
         (&["--values", &two], 1, "two.yaml has 2 YAML documents, and values are one; name a file with one document\n"),
         (&["--values", "/nowhere"], 1, "cannot be read"),
+        (&["--values", &empty], 1, "empty.yaml is empty; see whether the command that writes it succeeded"),
+        (&["--values", "-"], 1, "standard input is empty; see whether"),
+        (&["-"], 1, "there is no manifest in standard input; see whether the command that writes it succeeded"),
+        (&[&nothing], 1, "no manifest was found in"),
+        (&[&empty], 1, "empty.yaml; see whether what writes it succeeded"),
+        (&["-n", "nosuch", &web], 1, "--namespace \"nosuch\": no given object is in this namespace; correct the name"),
         (&["--kubeconfig", &config], 1, "kubeconfig"),
         (&["--values", &list, &broken], 2, "cannot be used with"),
         (&["--context", "none", &broken], 2, "cannot be used with"),
     ] {
-        let output = command(&["migrate"]).args(arguments).output().unwrap();
+        let output = command(&["migrate"]).args(arguments).stdin(Stdio::null()).output().unwrap();
         let err = text(&output.stderr);
         assert_eq!(output.status.code(), Some(code), "{arguments:?}: {err}");
         assert!(err.contains(said) && output.stdout.is_empty(), "{arguments:?}: {err}");
+    }
+}
+
+#[test]
+fn a_kind_that_is_misspelt_is_not_kept() {
+    let kind = "kind: TrafficSplit";
+    let good = split("s", BOTH) + &service("web", "") + &service("v1", "") + &service("v2", "");
+    for (case, objects, code, says) in [
+        ("right", good.clone(), 0, "translated"),
+        (
+            "misspelt",
+            good.replace(kind, "kind: TraficSplit"),
+            3,
+            "cannot be kept  cannot be read: the mesh does not read TraficSplit of split.smi-spec.io/v1alpha3; skipped\n",
+        ),
+        ("unlike any", good.replace(kind, "kind: Split"), 3, "cannot be read: the mesh does not read Split"),
+        ("a Service", good.replacen("kind: Service", "kind: Sevice", 1), 3, "next: did you mean Service?"),
+        (
+            "of Gateway API",
+            service("web", "") + "apiVersion: gateway.networking.k8s.io/v1\nkind: TLSRoute\nmetadata: {name: s}\n",
+            0,
+            "nothing of Traefik Mesh or SMI was found",
+        ),
+        (
+            "another kind",
+            service("web", "") + "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: s}\n",
+            0,
+            "nothing",
+        ),
+    ] {
+        let output = migrate(&objects, &["-o", "report"]);
+        let (out, err) = (text(&output.stdout), text(&output.stderr));
+        assert_eq!(output.status.code(), Some(code), "{case}: {out}{err}");
+        assert!(out.contains(says), "{case}: {out}{err}");
+    }
+}
+
+#[test]
+fn files_of_a_chart_are_said_to_be_that() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, text) in [
+        ("Chart.yaml", "apiVersion: v2\nname: shop\nversion: 1.0.0\n"),
+        ("values.yaml", "image: web\n"),
+        ("a.yaml", "b: c\n"),
+    ] {
+        fs::write(folder.path().join(name), text).unwrap();
+    }
+    for command_name in ["migrate", "analyze"] {
+        let output = command(&[command_name, "."]).current_dir(folder.path()).output().unwrap();
+        let both = text(&output.stdout) + &text(&output.stderr);
+        assert!(!output.status.success(), "{both}");
+        for (says, count) in [("a file of a chart of Helm, not an object", 2), ("no apiVersion or no kind", 1)] {
+            assert_eq!(both.matches(says).count(), count, "{command_name}: {both}");
+        }
+        for says in ["Chart.yaml", "values.yaml", "ender the chart first, for instance with helm template"] {
+            assert!(both.contains(says), "{command_name}: nothing says {says} in {both}");
+        }
+    }
+}
+
+#[test]
+fn values_from_a_pipe() {
+    for (values, want) in [("null\n", "# Values"), ("{}\n", "# Values"), ("acl: true\n", "acl:\n  enabled: true\n")] {
+        let mut command = command(&["migrate", "--values", "-"]);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(values.as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        let out = text(&output.stdout);
+        assert!(output.status.code() == Some(0) && out.contains(want), "{values}: {out}");
     }
 }
 

@@ -105,8 +105,10 @@ pub(crate) fn check(
         found.extend(slice.ports.iter().filter_map(|port| foreign_port(slice, port, service)));
     }
     if let Some((count, endpoint, why)) = forbidden.and_then(|forbidden| forbidden.in_slice(slice, view)) {
-        let which = if count == 1 { "endpoint".to_owned() } else { format!("first of {count} endpoints") };
-        let text = format!("the {which} that proxies must not dial is {endpoint}, {why}");
+        let text = match count {
+            1 => format!("endpoint {endpoint} is left out: {why}"),
+            count => format!("{count} endpoints are left out, the first of them {endpoint}: {why}"),
+        };
         let bad = Diagnostic::of(Reason::ForbiddenEndpoint, "EndpointSlice", &slice.meta, "endpoints", text);
         found.push(bad.value(endpoint).using("the other endpoints"));
     }

@@ -41,14 +41,25 @@ pub(crate) enum Why {
 impl fmt::Display for Why {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            // On the machine of a developer, that is where the endpoints are.
+            Self::OfClass(class @ "loopback") => write!(
+                f,
+                "it is a {class} address, to which proxies in a cluster do not connect. Give the addresses of pods. \
+                 `maesh dev` connects to such endpoints: for it alone, this is right."
+            ),
             Self::OfClass(class) => {
                 let article = if class.starts_with('u') { "an" } else { "a" };
-                write!(f, "{article} {class} address; left out. Give the addresses of pods.")
+                write!(
+                    f,
+                    "it is {article} {class} address, to which proxies do not connect. Give the addresses of pods."
+                )
             }
-            Self::Undialable(what) => write!(f, "an address {what}; left out. Give the addresses of pods."),
+            Self::Undialable(what) => {
+                write!(f, "it is an address {what}, to which proxies do not connect. Give the addresses of pods.")
+            }
             Self::Foreign { owner, service } => write!(
                 f,
-                "an address of a pod in namespace {owner}; left out. Give the addresses of pods in namespace {service}, or \
+                "it is an address of a pod in namespace {owner}. Give the addresses of pods in namespace {service}, or \
                  annotate namespace {owner} with {PREFIX}endpoints-for: {service}."
             ),
         }

@@ -202,6 +202,9 @@ pub(crate) fn plan(service: &Service, step: &Step<'_>) -> Draft {
     let mut cluster_ips = service.cluster_ips.to_vec();
     cluster_ips.sort_unstable();
     cluster_ips.dedup();
+    if service.ports.is_empty() && !service.headless {
+        found.push(without_ports(service));
+    }
     if service.headless {
         headless_ports(service, &ports, &mut found);
     }
@@ -268,6 +271,12 @@ fn node_is_impossible(service: &Service, asked: WrittenAnnotation<'_>) -> Diagno
         asked.key, asked.text
     );
     say(Reason::InvalidAnnotation, service, &annotations::field(asked.key), text).value(asked.text).using("service")
+}
+
+/// Kubernetes refuses such a Service; manifests may have it.
+fn without_ports(service: &Service) -> Diagnostic {
+    let text = "has no ports, so no proxy carries it. Is spec.ports missing?";
+    say(Reason::InvalidObject, service, "spec.ports", text.into()).using("nothing")
 }
 
 /// A headless Service is reached plainly at its pods, under the pods' port numbers.

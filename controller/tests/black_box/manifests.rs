@@ -214,16 +214,16 @@ async fn directories_come_and_go() {
     assert!(mesh.has(Reason::UnreadableFile), "it does not exist");
     fs::create_dir_all(mesh.path("later/deeper/sub")).unwrap();
     fs::write(mesh.path("later/deeper/a.yaml"), service("a", 1)).unwrap();
-    fs::write(mesh.path("later/deeper/sub/b.json"), r#"{"apiVersion":"v1","kind":"Service","metadata":{"name":"b"}}"#)
-        .unwrap();
-    mesh.until_services(&["a:1", "b"]).await;
+    let json = r#"{"apiVersion":"v1","kind":"Service","metadata":{"name":"b"},"spec":{"ports":[{"port":1}]}}"#;
+    fs::write(mesh.path("later/deeper/sub/b.json"), json).unwrap();
+    mesh.until_services(&["a:1", "b:1"]).await;
     mesh.until("nothing wrong", |mesh| mesh.problems().is_empty()).await;
     fs::rename(mesh.path("later/deeper/sub"), mesh.path("sub")).unwrap();
     mesh.until_services(&["a:1"]).await;
     fs::rename(mesh.path("sub"), mesh.path("later/deeper/sub")).unwrap();
-    mesh.until_services(&["a:1", "b"]).await;
+    mesh.until_services(&["a:1", "b:1"]).await;
     fs::write(mesh.path("later/deeper/sub/c.yml"), service("c", 1)).unwrap();
-    mesh.until_services(&["a:1", "b", "c:1"]).await;
+    mesh.until_services(&["a:1", "b:1", "c:1"]).await;
     fs::remove_dir_all(mesh.path("later")).unwrap();
     mesh.until_services(&[]).await;
 }

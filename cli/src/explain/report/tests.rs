@@ -118,6 +118,7 @@ fn good() -> Collected {
         sent: None,
         caller: Some("10.1.0.7".parse().unwrap()),
         controller: Part { by: "controller-1".into(), said: Ok(known) },
+        reached: None,
         dns: vec![Part {
             by: "dns-1".into(),
             said: Ok(dns(Some(Rule::Local), Some(Located::Address { node: Some("n1".into()) }))),
@@ -168,6 +169,38 @@ fn problems_and_whether_the_caller_is_served() {
         ("no such port", |g| g.port = Some(81), false, "no meshed port 81; it has 80"),
         ("controller away", |g| g.controller.said = Err("connection refused".into()), true, "connection refused"),
         ("dns away", |g| g.dns[0].said = Err("no answer".into()), false, "what callers are answered is not known"),
+        (
+            "no dns runs",
+            |g| g.dns = vec![Part { by: "dns".into(), said: Err("no dns runs in a test".into()) }],
+            false,
+            "dns could not be asked: no dns runs in a test",
+        ),
+        (
+            "no proxy runs",
+            |g| g.proxy = Some(Part { by: "proxy".into(), said: Err("none".into()) }),
+            true,
+            "proxy could not be asked: none",
+        ),
+        (
+            "no address",
+            |g| {
+                (answered(g).rule, answered(g).addresses) = (Some(Rule::Plain), vec![]);
+                meshed_of(g).ports = vec![];
+            },
+            false,
+            "the name has no address, so nobody can connect: the Service has no port that the mesh can carry",
+        ),
+        (
+            "another Service gets the request, and its endpoint is not ready",
+            |g| {
+                let mut other = known(g).clone();
+                (other.service, other.endpoints) = (Some("shop/api".into()), vec![endpoint(false, false)]);
+                carried(g).service = other.service.clone();
+                g.reached = Some(other);
+            },
+            false,
+            "its only endpoint is not ready",
+        ),
         ("dns too young", |g| (answered(g).synced, answered(g).rule) = (false, None), false, "not received everything"),
         (
             "dns behind",

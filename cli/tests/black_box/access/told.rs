@@ -74,7 +74,7 @@ fn explain_says_who_is_admitted() {
         assert_eq!(text.contains(&format!("answers {refusal}")), code != 0, "{text}");
     }
     let (_, text) = explain(&["--from", ANN, "b.shop.maesh"]);
-    assert!(text.contains("depends on who calls what"), "{text}");
+    assert!(text.contains("depends on what is called: write a method and a URL with its path"), "{text}");
 }
 
 /// `maesh access matrix` lists who may call whom, a part at a time.
@@ -108,6 +108,23 @@ fn the_matrix_says_who_may_call_whom() {
     assert_eq!((rows.len(), &all["next"]), (206, &serde_json::Value::Null));
     assert_eq!(rows[205]["account"], "zoo/animal");
     assert!(rows[205]["grants"].as_array().unwrap().is_empty());
+    assert!(matrix(&["shop", "-o", "yaml"]).contains("\nrows:\n"));
+
+    for (arguments, says) in [
+        (&["shp"][..], "no Service of namespace \"shp\" is in the mesh; did you mean shop?"),
+        (&["b"], "Service b is in shop, and the argument is a namespace: maesh access matrix shop"),
+        (&["shop/b"], "the argument is a namespace: maesh access matrix shop"),
+        (
+            &["-n", "shop"],
+            "--namespace shop says in which namespace of a cluster the mesh runs, and a `maesh dev` runs in none",
+        ),
+    ] {
+        let mut command = command(&["access", "matrix", "--admin", &dev.admin().to_string()]);
+        let output = command.args(arguments).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!((output.status.code(), output.stdout.is_empty()), (Some(1), true), "{arguments:?}: {said}");
+        assert!(said.contains(says), "{arguments:?}: {said}");
+    }
 }
 
 /// Nothing is denied in a dry run, and what would be is counted and logged.

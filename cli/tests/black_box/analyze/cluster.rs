@@ -3,6 +3,7 @@
 use maesh_testkube::ApiServer;
 
 use super::*;
+use crate::support::api::Api;
 
 fn over(server: &ApiServer, kubeconfig: &Path, folder: &Path) -> (Value, Option<i32>) {
     let mut command = server.namespace().command(env!("CARGO_BIN_EXE_maesh"));
@@ -61,4 +62,15 @@ fn the_objects_of_the_cluster_count_too() {
     let of_services = |note: &&&str| note.starts_with("services of the cluster were not read, and count as absent");
     assert!(notes.iter().any(|note| of_services(&note) && note.contains("list services")), "{notes:#?}");
     assert!(names(&refused).contains("to-there"), "{refused}");
+}
+
+#[test]
+fn a_refused_token_is_no_empty_cluster() {
+    let api = Api::refusing("expired");
+    let folder = folder_with(&service("default", "web", 8080, ""));
+    let output = command(&["analyze", "--cluster", "--kubeconfig"]).arg(api.kubeconfig()).arg(folder.path()).output();
+    let output = output.unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!((output.status.code(), output.stdout.is_empty()), (Some(1), true), "{said}");
+    assert!(said.contains("Unauthorized; the API server does not know you; check the credentials"), "{said}");
 }

@@ -3,6 +3,7 @@
 //! Everything is on loopback; every mesh has an address range of its own, so tests run side by side.
 #![allow(unreachable_pub, reason = "it has no outside")]
 
+pub mod api;
 pub mod backend;
 pub mod dns_tls;
 pub mod h2;

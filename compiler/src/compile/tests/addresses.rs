@@ -198,7 +198,7 @@ fn who_needs_an_own_address() {
         ("a port of the proxy's own", String::new(), "ports: [{port: 9090}]", "own"),
         ("asked for what cannot be", annotated("address: shared"), "ports: [{port: 53, protocol: UDP}]", "own, said"),
         ("bypassed", annotated("bypass: 'true'"), "ports: [{port: 80}]", "plain"),
-        ("no ports", String::new(), "ports: []", "plain"),
+        ("no ports", String::new(), "ports: []", "plain, said"),
     ] {
         let config = Config { reserved_ports: vec![9090], ..dev() };
         let output = compiled(config, &service("web", &metadata, spec));

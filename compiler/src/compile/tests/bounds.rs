@@ -47,11 +47,16 @@ fn addresses_that_are_no_endpoint_are_left_out() {
         assert_eq!(told(&compiled(config, &with_addresses(addresses))), want, "{case}");
     }
     let output = compiled(dev(), &with_addresses(&["0.0.0.0", "::", "127.0.0.1"]));
-    let message = "EndpointSlice shop/web-1: the first of 2 endpoints that proxies must not dial is 0.0.0.0, an \
-                   unspecified address; left out.";
+    let message = "EndpointSlice shop/web-1: 2 endpoints are left out, the first of them 0.0.0.0: it is an \
+                   unspecified address, to which proxies do not connect.";
     assert!(output.found[0].message.starts_with(message), "{}", output.found[0].message);
     let output = compiled(dev(), &with_addresses(&["169.254.1.1"]));
-    let message = "EndpointSlice shop/web-1: the endpoint that proxies must not dial is 169.254.1.1, a link-local address; left out.";
+    let message = "EndpointSlice shop/web-1: endpoint 169.254.1.1 is left out: it is a link-local address, to which \
+                   proxies do not connect.";
+    assert!(output.found[0].message.starts_with(message), "{}", output.found[0].message);
+    let output = compiled(Config::default(), &with_addresses(&["127.0.0.1"]));
+    let message = "EndpointSlice shop/web-1: endpoint 127.0.0.1 is left out: it is a loopback address, to which proxies in a cluster \
+                   do not connect. Give the addresses of pods. `maesh dev` connects to such endpoints";
     assert!(output.found[0].message.starts_with(message), "{}", output.found[0].message);
     let unmeshed = with_addresses(&["127.0.0.1"]).replace("shop", "kube-system");
     assert_eq!(told(&compiled(Config::default(), &unmeshed)), "", "what the mesh does not dial is not its concern");
@@ -122,7 +127,7 @@ fn pods_of_another_namespace_are_endpoints_where_that_allows_it() {
     assert_eq!(told(&step(&mut compiler, &pod("pay", "hostNetwork: true"))), "", "the node's own address");
     let output = step(&mut compiler, &pod("pay", ""));
     assert_eq!(told(&output), "10.1.0.1 ForbiddenEndpoint 10.1.0.2");
-    let says = "10.1.0.2, an address of a pod in namespace pay; left out. Give the addresses of pods in namespace shop, or annotate \
+    let says = "10.1.0.2 is left out: it is an address of a pod in namespace pay. Give the addresses of pods in namespace shop, or annotate \
                 namespace pay with maesh.containo.us/endpoints-for: shop.";
     assert!(output.found[0].message.ends_with(says), "{}", output.found[0].message);
     for (value, allowed) in [("other", false), ("shop", true), ("other, shop", true), ("Shop", false), ("*", true)] {

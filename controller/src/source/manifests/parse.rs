@@ -185,7 +185,14 @@ impl Reader<'_> {
         };
         let object = ObjectRef::new(if kind.is_empty() { "object" } else { &kind }, namespace, named("name"));
         if api_version.is_empty() || kind.is_empty() {
-            let text = "has no apiVersion or no kind; it is left out. Write both.";
+            let of_chart = is_of_chart(self.file);
+            let text = if of_chart {
+                "is a file of a chart of Helm, not an object; it is left out. Render the chart first, for instance with helm template."
+            } else {
+                "has no apiVersion or no kind; it is left out. Write both."
+            };
+            // Nothing in it has a name of its own.
+            let object = if of_chart { ObjectRef::file(self.file) } else { object };
             let bad = Diagnostic::error(Reason::InvalidObject, object, text);
             self.parsed.problems.push(bad.at(self.file, place));
             return;
@@ -323,6 +330,17 @@ impl Reader<'_> {
             }
         }
     }
+}
+
+/// Whether a file is called as those beside the templates of a chart: `Chart.yaml`, `values.yaml`, `values-test.yaml`.
+fn is_of_chart(file: &str) -> bool {
+    let name = file.rsplit('/').next().unwrap_or(file);
+    let name = name.strip_suffix(".yaml").or_else(|| name.strip_suffix(".yml")).unwrap_or_default();
+    name == "Chart"
+        || name == "values"
+        || name.starts_with("values-")
+        || name.starts_with("values.")
+        || name.ends_with(".values")
 }
 
 /// What is wrong with YAML, in words for its author. `line` counts from the beginning of `document`.
