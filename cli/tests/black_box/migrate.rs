@@ -165,7 +165,7 @@ fn a_split_that_is_not_read_in_full_is_not_translated() {
             "misspelt matches",
             "matchs: [{name: g}], backends: [{service: v1, weight: 1}]",
             "spec.matchs",
-            "it is no field that may stand there: service, backends, matches; it is ignored",
+            "it is no field that may stand there: service, backends, matches; the object is left out",
             "did you mean matches?",
         ),
         (

@@ -65,8 +65,8 @@ impl TrafficSplit {
             if let Some(read) = bad.keep(read, "the backend is left out") {
                 backends.push(read);
                 let known = Fields::of(backend, &path).and_then(|fields| fields.only(&["service", "weight"]));
-                bad.keep(known, "it is ignored");
-                if backend.get("weight").is_none_or(Value::is_null) {
+                let is_known = bad.keep(known, "it is ignored").is_some();
+                if is_known && backend.get("weight").is_none_or(Value::is_null) {
                     let missing = BadField::new(format!("{path}.weight"), "is missing");
                     bad.push(missing.instead("the backend gets nothing", "0"));
                 }
@@ -208,7 +208,7 @@ mod tests {
         let split = |spec: Value| read(&json!({"metadata": {"name": "s"}, "spec": spec}));
         let (_, bad) = split(json!({"service": "web", "backends": [{"service": "v1", "weigth": 1}]})).expect("a split");
         let want = "spec.backends[0].weigth is no field that may stand there: service, weight; it is ignored. Did you mean weight?";
-        assert_eq!(bad, [want, "spec.backends[0].weight is missing; the backend gets nothing. Correct the field."]);
+        assert_eq!(bad, [want]);
         // Without its `matches` it would split all traffic.
         let bad = split(json!({"service": "web", "backends": [], "matchs": []})).expect_err("no split");
         assert!(bad.starts_with("spec.matchs is no field") && bad.ends_with("Did you mean matches?"), "{bad}");
