@@ -17,8 +17,8 @@ use crate::fetch;
 pub(super) const RIGHT: &str = "get and create pods/portforward";
 /// Longest time that the whole exchange may take. Where a node is gone, the API server tries for half a minute.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How long a message of the node may come after the end of the stream.
-const GRACE: Duration = Duration::from_millis(500);
+/// How long a message of the node may come after the end of the stream: on a busy node it takes over half a second.
+const GRACE: Duration = Duration::from_secs(2);
 /// The name of the pod as it sees itself.
 const HOST: &str = "localhost";
 
