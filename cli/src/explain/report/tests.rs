@@ -1,10 +1,11 @@
 //! Every rule of dns in its sentence, every problem with its severity and next step.
 
 use maesh_compiler::compile::explain::{Explanation, PortSeen, ProxySeen};
-use maesh_dns::ProxySeen as DnsProxy;
+use maesh_dns::{Located, ProxySeen as DnsProxy, Rule};
 use maesh_proxy::explain::{ListenerSeen, PortSeen as ProxyPort, Refusal, ServiceState};
 
 use super::*;
+use crate::explain::{collect::Part, failures::Failures};
 
 fn proxy_of_dns(id: &str, node: &str, ready: bool, serves: bool, local: bool) -> DnsProxy {
     DnsProxy {
