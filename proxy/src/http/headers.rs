@@ -94,7 +94,9 @@ pub(crate) fn join_cookies(headers: &mut HeaderMap) {
     if cookies.next().is_none() || cookies.next().is_none() {
         return;
     }
-    let all: Vec<&[u8]> = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    // An empty one holds no pair, and would leave a separator with nothing before or after it.
+    let filled = |value: &&[u8]| !value.is_empty();
+    let all: Vec<&[u8]> = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).filter(filled).collect();
     // Valid values, joined by characters that a value may have, are a valid value.
     if let Ok(joined) = HeaderValue::from_bytes(&all.join(&b"; "[..])) {
         headers.insert(header::COOKIE, joined);
@@ -295,6 +297,8 @@ mod tests {
             ("none", &[][..], &[][..]),
             ("one", &[("cookie", "a=1")], &[("cookie", "a=1")]),
             ("several", &[("cookie", "a=1"), ("cookie", "b=2"), ("cookie", "c=3")], &[("cookie", "a=1; b=2; c=3")]),
+            ("an empty one among them", &[("cookie", ""), ("cookie", "a=1"), ("cookie", "")], &[("cookie", "a=1")]),
+            ("nothing but empty ones", &[("cookie", ""), ("cookie", "")], &[("cookie", "")]),
         ] {
             let mut headers = map(before);
             join_cookies(&mut headers);

@@ -115,6 +115,7 @@ fn kept(request: &Request) -> Fields<'_> {
     });
     // Several are as good as one, and an endpoint may know one only (RFC 6265 section 5.4).
     if let Some(cookies) = kept.get_mut("cookie") {
+        cookies.retain(|cookie| !cookie.is_empty());
         *cookies = vec![cookies.join("; ")];
     }
     kept
