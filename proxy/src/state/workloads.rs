@@ -17,6 +17,10 @@ use crate::clock::Clock;
 /// is away.
 const MOST: usize = 16_384;
 
+/// Addresses up to which one is asked for that only sent a datagram: its source may be forged, and must not take the place of callers
+/// that open connections.
+const MOST_FOR_DATAGRAMS: usize = MOST / 2;
+
 /// Who calls again after this long may be another pod with the same address.
 const PAUSE: Duration = Duration::from_secs(5);
 
@@ -70,6 +74,12 @@ impl Workloads {
             asked.insert(address, Asked { at: now, used: now, unknown_since: now, answered: false });
         }
         room
+    }
+
+    /// Whether `address`, which sent a datagram, is asked for already or may be.
+    pub(crate) fn has_room_for_sender(&self, address: IpAddr) -> bool {
+        let asked = self.asked.lock();
+        asked.len() < MOST_FOR_DATAGRAMS || asked.contains_key(&address)
     }
 
     /// Notes that a request of `address` went on at `now`, after it was held.
@@ -183,7 +193,10 @@ mod tests {
     fn addresses_asked_for_are_bounded() {
         let workloads = Workloads::default();
         let address = |last: usize| IpAddr::from(u32::try_from(last).expect("small").to_be_bytes());
-        assert!((0..MOST).all(|last| workloads.note_use(address(last), 0)));
+        let ask = |last| workloads.has_room_for_sender(address(last)) && workloads.note_use(address(last), 0);
+        assert_eq!((0..MOST).filter(|last| ask(*last)).count(), MOST / 2, "forged sources leave room for others");
+        assert!(workloads.has_room_for_sender(address(0)), "asked for already");
+        assert!((MOST / 2..MOST).all(|last| workloads.note_use(address(last), 0)));
         assert!(!workloads.note_use(address(MOST), 0), "there is no room");
         assert!(!workloads.note_use(address(0), 0), "asked for already");
     }

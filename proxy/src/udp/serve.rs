@@ -247,6 +247,9 @@ impl DatagramPort {
         let buffers = &self.shared().buffers;
         let mut charge = buffers.of(caller).charge();
         charge.set(bytes.len());
+        if !self.shared().workloads.has_room_for_sender(caller) {
+            return self.count_dropped(to, Reason::NotSynced);
+        }
         if self.held.fetch_add(1, Ordering::Relaxed) >= HELD || buffers.excess_of(caller) > 0 {
             self.held.fetch_sub(1, Ordering::Relaxed);
             return self.count_dropped(to, Reason::NotSynced);
