@@ -42,6 +42,7 @@ pub(crate) use self::{
     apply::{Apply, NotOpened, Ports},
     claims::Claims,
     demand::{PortLookup, fetch, find_port, ready_port},
+    denied::Denial,
     listening::{Facts, Listening},
     runtime::Runtime,
 };

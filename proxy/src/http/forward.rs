@@ -33,7 +33,7 @@ use crate::{
     fields::AddedFields,
     policy::CalledEvent,
     reason::Reason,
-    state::{AdmittedStream, BackendPort, Endpoint, InFlight, Port},
+    state::{AdmittedStream, BackendPort, Denial, Endpoint, InFlight, Port},
     telemetry::RequestTrace,
     upstream::{Answer, Dial, Failure, ResponseRest, Reuse, Tls, Upgraded},
 };
@@ -126,7 +126,13 @@ pub(super) fn try_out(caller: &Caller, port: &Port, further: &Arc<BackendPort>, 
     }
     let account = caller.account();
     let request = AskedRequest::of(head);
-    caller.shared.try_out(&port.own.service, further, (caller.address, account.as_ref()), Some(request));
+    caller.shared.try_out(Denial {
+        called: &port.own.service,
+        backend: further,
+        caller: caller.address,
+        account: account.as_ref(),
+        request: Some(request),
+    });
 }
 
 /// The endpoints that a request may be sent to, in the form in which it leaves the proxy.

@@ -24,7 +24,7 @@ use crate::{
     loops::StreamOrigin,
     reason::Reason,
     routes::RouteFacts,
-    state::{AdmittedStream, InFlight, Listening, PortLookup, ServiceEntry, Shared, Target, find_port},
+    state::{AdmittedStream, Denial, InFlight, Listening, PortLookup, ServiceEntry, Shared, Target, find_port},
     tcp,
     tls::{self, Opening},
     worker::{Worker, Workers},
@@ -457,7 +457,9 @@ async fn endpoint_for(
     let (dialled, backend) = match tcp::dial(worker, caller, &port.runtime, backend).await {
         Err(reason) if reason.is_unreachable() => match port.fallback_of(backend) {
             Some(fallback) => {
-                shared.try_out(&called.name, fallback, (caller, shared.account_of(caller).as_ref()), None);
+                let account = shared.account_of(caller);
+                let (called, account) = (&called.name, account.as_ref());
+                shared.try_out(Denial { called, backend: fallback, caller, account, request: None });
                 match tcp::dial(worker, caller, &port.runtime, fallback).await {
                     Err(Reason::Denied) => (Err(reason), backend),
                     dialled => (dialled, fallback),

@@ -11,7 +11,7 @@ use maesh_config::{
     model::{AccessControl, Account},
 };
 
-use super::{BackendPort, MeshFacts, Port, Shared, WeightedRoute};
+use super::{BackendPort, Denial, MeshFacts, Port, Shared, WeightedRoute};
 use crate::{
     access::{self, Access, Admitted, AskedRequest},
     balance::Upstreams,
@@ -182,7 +182,7 @@ impl Shared {
             if self.is_switching(&upstreams.access) { Some(true) } else { upstreams.access.admits(account, request) }
         };
         match port.denied_at(route, admits) {
-            Some(denied) => self.denied(called, denied, (caller, account), request),
+            Some(backend) => self.deny(Denial { called, backend, caller, account, request }),
             None => Ok(()),
         }
     }

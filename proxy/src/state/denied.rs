@@ -19,115 +19,103 @@ use crate::{
 /// nobody were there.
 pub(super) const MOST_WAITING: usize = 1024;
 
+/// A caller whom no grant admits to a backend.
+#[derive(Clone, Copy)]
+pub(crate) struct Denial<'a> {
+    /// The Service that was called.
+    pub(crate) called: &'a ServiceName,
+    /// Where the request, connection or flow would have gone.
+    pub(crate) backend: &'a Arc<BackendPort>,
+    /// The caller's address, and its ServiceAccount if one is known.
+    pub(crate) caller: IpAddr,
+    pub(crate) account: Option<&'a Account>,
+    /// The request, where it is one.
+    pub(crate) request: Option<AskedRequest<'a>>,
+}
+
 impl Shared {
-    /// A caller is denied a backend, or would be in a dry run.
+    /// Denies, or in a dry run counts and logs.
     ///
     /// # Errors
     /// It is denied.
-    pub(super) fn denied(
-        self: &Arc<Self>,
-        called: &ServiceName,
-        denied: &Arc<BackendPort>,
-        caller: (IpAddr, Option<&Account>),
-        request: Option<AskedRequest<'_>>,
-    ) -> Result<(), Reason> {
+    pub(super) fn deny(self: &Arc<Self>, denial: Denial<'_>) -> Result<(), Reason> {
         if self.access_control().denies() {
-            self.log_denied(called, denied, caller, request);
-            return Err(denied.upstreams.load().access.refusal(request));
+            self.log_denied(denial);
+            return Err(denial.backend.upstreams.load().access.refusal(denial.request));
         }
-        if !(self.is_unsettled(caller.0) && self.tried_out_later(called, denied, caller.0, request)) {
-            self.would_deny(called, denied, caller, request);
+        if !(self.is_unsettled(denial.caller) && self.tried_out_later(denial)) {
+            self.would_deny(denial);
         }
         Ok(())
     }
 
-    /// Says so in a dry run where `caller` would be denied a backend that a request or connection comes to besides its own: one
+    /// Says so in a dry run where the caller would be denied a backend that a request or connection comes to besides its own: one
     /// that access control leaves out.
-    pub(crate) fn try_out(
-        self: &Arc<Self>,
-        called: &ServiceName,
-        further: &Arc<BackendPort>,
-        caller: (IpAddr, Option<&Account>),
-        request: Option<AskedRequest<'_>>,
-    ) {
-        if self.access_control() == AccessControl::DryRun && self.is_denied(further, caller.1, request) {
+    pub(crate) fn try_out(self: &Arc<Self>, possible: Denial<'_>) {
+        if self.access_control() == AccessControl::DryRun && self.is_denied(possible) {
             // A dry run denies nothing.
-            let _ = self.denied(called, further, caller, request);
+            let _ = self.deny(possible);
         }
     }
 
-    fn is_denied(&self, backend: &BackendPort, account: Option<&Account>, request: Option<AskedRequest<'_>>) -> bool {
+    fn is_denied(&self, Denial { backend, account, request, .. }: Denial<'_>) -> bool {
         let upstreams = backend.upstreams.load();
         !self.is_switching(&upstreams.access) && upstreams.access.admits(account, request) == Some(false)
     }
 
     /// Access control would hold this until it is known who the caller is. A dry run lets it pass, and looks at it then. Whether
     /// there is room for one more.
-    fn tried_out_later(
-        self: &Arc<Self>,
-        called: &ServiceName,
-        denied: &Arc<BackendPort>,
-        caller: IpAddr,
-        request: Option<AskedRequest<'_>>,
-    ) -> bool {
+    fn tried_out_later(self: &Arc<Self>, denial: Denial<'_>) -> bool {
         let Ok(room) = self.tried_out.clone().try_acquire_owned() else { return false };
-        let (shared, called, denied) = (self.clone(), called.clone(), denied.clone());
-        let head = request.map(|request| Box::new(request.with_host()));
+        let (shared, called, backend, caller) =
+            (self.clone(), denial.called.clone(), denial.backend.clone(), denial.caller);
+        let head = denial.request.map(|request| Box::new(request.with_host()));
         tokio::spawn(async move {
             shared.settle(caller).await;
             let (account, request) = (shared.account_of(caller), head.as_deref().map(AskedRequest::of));
-            let is_admitted = denied.upstreams.load().access.admits(account.as_ref(), request) == Some(true);
+            let is_admitted = backend.upstreams.load().access.admits(account.as_ref(), request) == Some(true);
             if shared.access_control() == AccessControl::DryRun && !is_admitted {
-                shared.would_deny(&called, &denied, (caller, account.as_ref()), request);
+                let (called, backend, account) = (&called, &backend, account.as_ref());
+                shared.would_deny(Denial { called, backend, caller, account, request });
             }
             drop(room);
         });
         true
     }
 
-    fn would_deny(
-        &self,
-        called: &ServiceName,
-        denied: &BackendPort,
-        caller: (IpAddr, Option<&Account>),
-        request: Option<AskedRequest<'_>>,
-    ) {
-        self.log_denied(called, denied, caller, request);
-        self.telemetry.would_deny(called);
+    fn would_deny(&self, denial: Denial<'_>) {
+        self.log_denied(denial);
+        self.telemetry.would_deny(denial.called);
     }
 
     /// Says who is denied what, or would be in a dry run: once in a while of each ServiceAccount and Service.
-    fn log_denied(
-        &self,
-        called: &ServiceName,
-        denied: &BackendPort,
-        (caller, account): (IpAddr, Option<&Account>),
-        request: Option<AskedRequest<'_>>,
-    ) {
-        let note = self.logs.denied.lock().note((caller, account), &denied.service, Instant::now());
-        let account = account.map_or_else(|| "none".to_owned(), |account| account.to_string());
+    fn log_denied(&self, Denial { called, backend, caller, account, request }: Denial<'_>) {
+        let backend = &backend.service;
+        let note = self.logs.denied.lock().note((caller, account), backend, Instant::now());
+        let account = || account.map_or_else(|| "none".to_owned(), Account::to_string);
         let left_out = match note {
             LogNote::Log(left_out) => left_out,
             LogNote::Further(left_out) => {
                 tracing::warn!(
-                    %caller, account, left_out,
-                    "access control denies, or would deny, this ServiceAccount more Services than have a line of their own each; \
-                     see maesh_http_requests_total by reason"
+                    %caller, account = account(), left_out,
+                    "access control denies, or would deny, this ServiceAccount more than 64 Services; the others are not logged. See \
+                     maesh_http_requests_total by reason"
                 );
                 return;
             }
             LogNote::Nothing => return,
         };
+        let account = account();
         let method = request.map(|request| bounded(request.head.method.as_str().as_bytes(), METHOD));
         let path = request.map(|request| bounded(request.head.uri.path().as_bytes(), PATH));
         if self.access_control().denies() {
             tracing::info!(
-                service = %called, backend = %denied.service, %caller, account, method, path, left_out,
+                service = %called, %backend, %caller, account, method, path, left_out,
                 "access control denies this; no TrafficTarget admits it"
             );
         } else {
             tracing::warn!(
-                service = %called, backend = %denied.service, %caller, account, method, path, left_out,
+                service = %called, %backend, %caller, account, method, path, left_out,
                 "access control would deny this; it is a dry run, so nothing is denied. Write a TrafficTarget that admits it, if it \
                  is meant to pass"
             );
