@@ -136,10 +136,20 @@ impl Report {
     }
 }
 
-/// As somebody reads who goes through the files.
+/// As somebody reads who goes through the files: `rules[2]` before `rules[10]`.
 fn place(finding: &Finding) -> impl Ord {
     let Diagnostic { file, line, column, message, .. } = &finding.diagnostic;
-    (file.clone(), *line, *column, message.clone())
+    (file.clone(), *line, *column, by_number(message), message.clone())
+}
+
+/// A text in pieces that compare by number where they are digits.
+fn by_number(text: &str) -> Vec<(u64, String)> {
+    let pieces = text.as_bytes().chunk_by(|one, next| one.is_ascii_digit() == next.is_ascii_digit());
+    let piece = |bytes: &[u8]| {
+        let text = String::from_utf8_lossy(bytes);
+        text.parse().map_or_else(|_| (0, text.into_owned()), |number| (number, String::new()))
+    };
+    pieces.map(piece).collect()
 }
 
 #[cfg(test)]
@@ -179,6 +189,16 @@ mod tests {
             assert_eq!(fails, expected, "{case}");
         }
         assert!(!Report::new(Vec::new(), 1, 1, true, Vec::new()).fails(FailOn::Info));
+    }
+
+    #[test]
+    fn entries_of_a_list_are_in_their_order() {
+        let found = ["rules[10].name is bad", "rules[9].name is bad", "rules[9].kind is bad", "rules is bad"]
+            .map(|text| found(Reason::InvalidObject, Severity::Warning, text));
+        let report = Report::new(found.to_vec(), 1, 1, true, Vec::new());
+        let texts: Vec<_> = report.findings.iter().map(|finding| &*finding.diagnostic.message).collect();
+        let want = ["rules is bad", "rules[9].kind is bad", "rules[9].name is bad", "rules[10].name is bad"];
+        assert_eq!(texts, want);
     }
 
     #[test]
