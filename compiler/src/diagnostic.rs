@@ -111,6 +111,8 @@ pub enum Reason {
     SplitBackend,
     /// A TrafficTarget, or a part of it, admits nothing.
     NothingGranted,
+    /// A TrafficTarget of an old version names no rule, and admits everything by that.
+    EverythingGranted,
     /// The Kubernetes API refuses or lacks what the mesh has to watch.
     WatchFailed,
 }

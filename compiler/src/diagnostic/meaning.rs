@@ -4,7 +4,7 @@ use super::Reason;
 
 impl Reason {
     /// Every reason, in the order of the reference.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::InvalidAnnotation,
         Self::UnknownAnnotation,
         Self::UnsupportedAnnotation,
@@ -18,6 +18,7 @@ impl Reason {
         Self::SplitNotUsed,
         Self::SplitBackend,
         Self::NothingGranted,
+        Self::EverythingGranted,
         Self::HeadlessPortDiffers,
         Self::ListenFailed,
         Self::TooManyPorts,
@@ -71,6 +72,10 @@ impl Reason {
             Self::NothingGranted => {
                 "A TrafficTarget, or a part of it, admits nothing: what it names is missing, there are too many, or access control is \
                  off."
+            }
+            Self::EverythingGranted => {
+                "A TrafficTarget of v1alpha1 or v1alpha2 names no rule, so it admits every request and connection of its sources, as \
+                 these versions define it."
             }
             Self::UnsupportedProtocol => "The mesh does not carry this transport protocol.",
             Self::UnsupportedService => "An annotation asks for a Service to be meshed whose type cannot be.",

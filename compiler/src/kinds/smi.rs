@@ -27,9 +27,23 @@ use super::{
 /// known may be a restriction with a misspelt name.
 fn only(value: &Value, fields: &Fields<'_>, known: &[&str]) -> Result<(), BadField> {
     match value.get("spec") {
-        Some(Value::Null) | None => fields.only_with(known, &["apiVersion", "kind", "metadata", "status"]),
-        Some(_) => fields.only(known),
+        Some(Value::Null) | None => fields.only_with(known, &["spec", "apiVersion", "kind", "metadata", "status"]),
+        Some(_) => {
+            beside_spec(value, known)?;
+            fields.only(known)
+        }
     }
+}
+
+/// Beside `spec` there is nothing but what every object has: a field that is indented too little ends up there.
+fn beside_spec(value: &Value, known: &[&str]) -> Result<(), BadField> {
+    let object = ["apiVersion", "kind", "metadata", "spec", "status"];
+    let Err(mut bad) = Fields::of(value, &"")?.only(&object) else { return Ok(()) };
+    if known.contains(&&*bad.path) {
+        bad.problem = "stands beside spec, not in it".into();
+        bad.fix = format!("Indent it, so that it is spec.{}.", bad.path).into();
+    }
+    Err(bad)
 }
 
 /// The fields under `spec`, or, where there is none, beside it, as the oldest versions have them.

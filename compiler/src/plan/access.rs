@@ -267,6 +267,13 @@ pub(crate) fn check(target: &TrafficTarget, step: &Step<'_>) -> Vec<Diagnostic> 
         let text = "no rule is named, so nothing is admitted by it. Name an HTTPRouteGroup, TCPRoute or UDPRoute.";
         found.push(say("spec.rules", text.to_owned()));
     }
+    if target.admits_everything() {
+        let text = "no rule is named, which in this version of TrafficTarget admits every request and connection of its sources. \
+                    Name an HTTPRouteGroup, TCPRoute or UDPRoute where less is meant; the versions from v1alpha3 on admit nothing \
+                    without one.";
+        let everything = Diagnostic::of(Reason::EverythingGranted, "TrafficTarget", &target.meta, "spec.rules", text);
+        found.push(everything.using("everything"));
+    }
     for rule in &target.rules {
         let (id, field) = (id(target, rule), format!("spec.rules[{}]", rule.index));
         let (kind, is_there) = match rule.kind {

@@ -235,6 +235,11 @@ fn what_grants_nothing_is_said() {
         ),
         ("no rules", target("x", "v1alpha3", &rules("")), "no rule is named, so nothing is admitted by it"),
         (
+            "no rules in an old version",
+            target("x", "v1alpha2", &rules("")),
+            "no rule is named, which in this version of TrafficTarget admits every request",
+        ),
+        (
             "nobody",
             route("TCPRoute", "t", "") + &target("x", "v1alpha3", "rules: [{kind: TCPRoute, name: t}]"),
             "no source is named, so nobody is admitted",

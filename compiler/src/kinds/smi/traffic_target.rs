@@ -272,6 +272,12 @@ mod tests {
                 json!({"spec": {"destination": destination, "rules": [], "only": 1}}),
                 "spec.only is no field",
             ),
+            (
+                "v1alpha2",
+                json!({"spec": {"destination": destination}, "rules": [{"kind": "TCPRoute", "name": "t"}]}),
+                "rules stands beside spec, not in it",
+            ),
+            ("v1alpha2", json!({"spec": {"destination": destination}, "only": 1}), "only is no field"),
         ] {
             let mut target = target;
             target["metadata"] = json!({"name": "t"});
