@@ -198,7 +198,7 @@ mod tests {
         let report = Report::new(found.to_vec(), 1, 1, true, Vec::new());
         let texts: Vec<_> = report.findings.iter().map(|finding| &*finding.diagnostic.message).collect();
         let want = ["rules is bad", "rules[9].kind is bad", "rules[9].name is bad", "rules[10].name is bad"];
-        assert_eq!(texts, want);
+        assert_eq!(texts, want.map(|text| format!("Service shop/web: {text}")));
     }
 
     #[test]
