@@ -24,7 +24,9 @@ const MOST_FOR_DATAGRAMS: usize = MOST / 2;
 /// Who calls again after this long may be another pod with the same address.
 const PAUSE: Duration = Duration::from_secs(5);
 
-/// While the table is nearly full, an address is let go of after so long.
+/// Beyond so many, addresses are let go of earlier: those of pods after [`SHORT`], those at which nobody is after [`PAUSE`]. Forged
+/// sources of datagrams are among the latter.
+const MANY: usize = MOST / 8;
 const SHORT: Duration = Duration::from_secs(30);
 
 /// Workloads by address.
@@ -169,8 +171,13 @@ impl Workloads {
     /// Lets go of addresses unused for `idle`, and returns them. What `is_used` counts as used now.
     pub(super) fn expire(&self, clock: &Clock, idle: Duration, is_used: impl Fn(IpAddr) -> bool) -> Vec<IpAddr> {
         let mut asked = self.asked.lock();
-        let idle = if asked.len() > MOST / 4 * 3 { idle.min(SHORT) } else { idle };
+        let is_crowded = asked.len() > MANY;
         let is_over = |address: &IpAddr, asked: &mut Asked| {
+            let idle = match is_crowded {
+                false => idle,
+                true if asked.answered && self.at(*address).is_none() => idle.min(PAUSE),
+                true => idle.min(SHORT),
+            };
             let is_old = clock.since(asked.used) > idle;
             if is_old && is_used(*address) {
                 asked.used = clock.coarse();

@@ -248,7 +248,8 @@ impl DatagramPort {
         let mut charge = buffers.of(caller).charge();
         charge.set(bytes.len());
         if !self.shared().workloads.has_room_for_sender(caller) {
-            return self.count_dropped(to, Reason::NotSynced);
+            self.log_dropped(to, caller, "so many addresses sent datagrams that the proxy cannot ask whose this one is. Look for a pod that forges its source");
+            return self.count_dropped(to, Reason::Overloaded);
         }
         if self.held.fetch_add(1, Ordering::Relaxed) >= HELD || buffers.excess_of(caller) > 0 {
             self.held.fetch_sub(1, Ordering::Relaxed);
@@ -396,13 +397,18 @@ impl DatagramPort {
 
     /// Says that datagrams are dropped because of a limit.
     fn log_overloaded(&self, to: &Destination, caller: IpAddr) {
+        self.log_dropped(
+            to,
+            caller,
+            "all UDP flows that the proxy may have are in use, or the caller has as many open files as it may have; see \
+             maesh_udp_flows_open. Look for a caller that sends from many ports, or raise the limit of open files",
+        );
+    }
+
+    /// Logs a datagram that was dropped, but for those of which there are too many to log each.
+    fn log_dropped(&self, to: &Destination, caller: IpAddr, why: &str) {
         if let Some(left_out) = self.shared().logs.refused.lock().note(Instant::now()) {
-            tracing::warn!(
-                service = %to.called.name, %caller, left_out,
-                "datagram dropped: all UDP flows that the proxy may have are in use, or the caller has as many open files as \
-                 it may have; see maesh_udp_flows_open. Look for a caller that sends from many ports, or raise the limit of \
-                 open files"
-            );
+            tracing::warn!(service = %to.called.name, %caller, left_out, "datagram dropped: {why}");
         }
     }
 }
