@@ -92,20 +92,28 @@ impl Shared {
     fn log_denied(&self, Denial { called, backend, caller, account, request }: Denial<'_>) {
         let backend = &backend.service;
         let note = self.logs.denied.lock().note((caller, account), backend, Instant::now());
-        let account = || account.map_or_else(|| "none".to_owned(), Account::to_string);
+        let name = || account.map_or_else(|| "none".to_owned(), Account::to_string);
         let left_out = match note {
             LogNote::Log(left_out) => left_out,
+            LogNote::Further(left_out) if account.is_none() => {
+                tracing::warn!(
+                    %backend, left_out,
+                    "access control denies this Service, or would deny it, to more than 16 callers without a ServiceAccount; the \
+                     others are not logged"
+                );
+                return;
+            }
             LogNote::Further(left_out) => {
                 tracing::warn!(
-                    %caller, account = account(), left_out,
-                    "access control denies, or would deny, this ServiceAccount more than 64 Services; the others are not logged. See \
-                     maesh_http_requests_total by reason"
+                    account = name(),
+                    left_out,
+                    "access control denies, or would deny, this ServiceAccount more than 64 Services; the others are not logged"
                 );
                 return;
             }
             LogNote::Nothing => return,
         };
-        let account = account();
+        let account = name();
         let method = request.map(|request| bounded(request.head.method.as_str().as_bytes(), METHOD));
         let path = request.map(|request| bounded(request.head.uri.path().as_bytes(), PATH));
         if self.access_control().denies() {
@@ -123,26 +131,39 @@ impl Shared {
     }
 }
 
-/// ServiceAccounts of which denials are logged. There are hardly more, except where somebody makes them for that.
-const ACCOUNTS: usize = 1024;
+/// Groups of denials that are logged. There are hardly more, except where somebody makes them for that.
+const GROUPS: usize = 1024;
 /// Services of which denials of one ServiceAccount are logged in a while, so that no one fills the log, or keeps others out of it.
 const SERVICES: usize = 64;
+/// Callers without a ServiceAccount of which denials of one Service are logged in a while. Their addresses may be forged.
+const ADDRESSES: usize = 16;
 
-/// Which denials were logged lately. Those without a ServiceAccount have the room of one, with an entry for each address.
+/// Which denials were logged lately.
 #[derive(Default)]
-pub(crate) struct DenialLog(HashMap<Option<Account>, LogLimits<(Option<IpAddr>, ServiceName)>>);
+pub(crate) struct DenialLog(HashMap<DenialGroup, LogLimits<(Option<IpAddr>, ServiceName)>>);
+
+/// Denials that have a share of the log of their own, so that no others keep them out.
+#[derive(PartialEq, Eq, Hash)]
+enum DenialGroup {
+    /// Those of a ServiceAccount.
+    Account(Account),
+    /// Those of a Service, to callers without a ServiceAccount.
+    Service(ServiceName),
+}
 
 impl DenialLog {
     fn note(&mut self, (caller, account): (IpAddr, Option<&Account>), denied: &ServiceName, now: Instant) -> LogNote {
-        let key = account.cloned();
-        if self.0.len() >= ACCOUNTS && !self.0.contains_key(&key) {
+        let (group, most, address) = match account {
+            Some(account) => (DenialGroup::Account(account.clone()), SERVICES, None),
+            None => (DenialGroup::Service(denied.clone()), ADDRESSES, Some(caller)),
+        };
+        if self.0.len() >= GROUPS && !self.0.contains_key(&group) {
             self.0.retain(|_, denials| !denials.is_silent(now));
-            if self.0.len() >= ACCOUNTS {
+            if self.0.len() >= GROUPS {
                 return LogNote::Nothing;
             }
         }
-        let address = account.is_none().then_some(caller);
-        self.0.entry(key).or_insert_with(|| LogLimits::of(SERVICES)).note((address, denied.clone()), now)
+        self.0.entry(group).or_insert_with(|| LogLimits::of(most)).note((address, denied.clone()), now)
     }
 }
 
@@ -164,5 +185,17 @@ mod tests {
         assert_eq!(notes(Some(&other), 0), LogNote::Log(0));
         assert_eq!(notes(None, 0), LogNote::Log(0));
         assert_eq!(notes(None, 0), LogNote::Nothing);
+    }
+
+    /// Who calls from many addresses that no pod has takes the log of one Service, and of no other.
+    #[test]
+    fn forged_addresses_hide_no_denial_of_another_service() {
+        let (mut log, now) = (DenialLog::default(), Instant::now());
+        let mut note =
+            |last, service| log.note((IpAddr::from([10, 0, 0, last]), None), &ServiceName::new("shop", service), now);
+        let all: Vec<_> = (0..200).map(|last| note(last, "web")).collect();
+        assert_eq!(all.iter().filter(|note| **note == LogNote::Log(0)).count(), ADDRESSES);
+        assert_eq!(all.iter().filter(|note| **note == LogNote::Further(0)).count(), 1);
+        assert_eq!(note(201, "admin"), LogNote::Log(0));
     }
 }
