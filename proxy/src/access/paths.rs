@@ -57,8 +57,8 @@ fn is_doubtful(path: &str) -> bool {
 }
 
 /// Every octet decoded, and what that makes decoded again, as some servers do; `None` for what servers read in ways of their own:
-/// no UTF-8, which some take for the characters that it looks like, octets that end texts, `%` that begins no octet, `%u`, and
-/// what is encoded again and again.
+/// no UTF-8, which some take for the characters that it looks like, octets that end texts, `%` that begins no octet, `%u`, what
+/// Windows reads as dots or slashes, and what is encoded again and again.
 fn decoded_fully(path: &str) -> Option<String> {
     let (octets, percents) = (octets(path), path.matches('%').count());
     if octets < percents {
@@ -67,11 +67,21 @@ fn decoded_fully(path: &str) -> Option<String> {
     let mut text = path.to_owned();
     for _ in 0..MOST_DECODED {
         if self::octets(&text) == 0 {
-            return Some(text).filter(|text| !text.contains("%u"));
+            return Some(text).filter(|text| !text.contains("%u") && !is_folded_by_windows(text));
         }
         text = String::from_utf8(decode(text.as_bytes())).ok().filter(|text| !text.contains(char::is_control))?;
     }
     None
+}
+
+/// Whether Windows makes dot segments or slashes of what is none: it drops spaces and dots at the end of a name, and programs there
+/// turn characters into those of ASCII that look like them.
+fn is_folded_by_windows(path: &str) -> bool {
+    let becomes_dots = |segment: &str| {
+        segment.contains("..") && segment != ".." && segment.bytes().all(|byte| matches!(byte, b'.' | b' '))
+    };
+    let looks_like_ascii = ['\u{2024}', '\u{2044}', '\u{2215}', '\u{ff0e}', '\u{ff0f}', '\u{ff3c}'];
+    path.contains(looks_like_ascii) || path.split(['/', '\\', ';']).any(becomes_dots)
 }
 
 /// How many `%` begin an encoded octet.
@@ -173,6 +183,8 @@ mod tests {
             ("/a/..;/b", true),
             ("/a/%2E.;x/b", true),
             ("/a/%ff", true),
+            ("/a/...", true),
+            ("/a/b...c/1.2..%20x", false),
         ] {
             assert_eq!(is_read_differently(path), want, "{path}");
         }
@@ -192,6 +204,13 @@ mod tests {
             "/public/%",
             "/public/%2",
             "/public/%2525252525252e",
+            "/public/..%20/admin",
+            "/public/%20../admin",
+            "/public/..%20;x/admin",
+            "/public/.../admin",
+            "/public/%EF%BC%8E%EF%BC%8E/admin",
+            "/public/%e2%88%95..%e2%88%95admin",
+            "/public/..%EF%BC%BCadmin",
         ] {
             assert_eq!(readings(path), None, "{path}");
         }
