@@ -63,9 +63,10 @@ fn group(name: &str, matches: &str) -> String {
 }
 
 fn route(kind: &str, name: &str, ports: &str) -> String {
+    let matches = if ports.is_empty() { String::new() } else { format!("matches: {{ports: [{ports}]}}") };
     format!(
         "apiVersion: specs.smi-spec.io/v1alpha4\nkind: {kind}\nmetadata: {{name: {name}, namespace: shop}}\n\
-         spec: {{matches: {{ports: [{ports}]}}}}\n---\n"
+         spec: {{{matches}}}\n---\n"
     )
 }
 

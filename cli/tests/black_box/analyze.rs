@@ -114,6 +114,26 @@ fn a_service_without_ports_is_named() {
     }
 }
 
+/// Where only the group is misspelt, that is said, and not that the mesh has no use for such objects.
+#[test]
+fn a_misspelt_group_of_smi_is_named() {
+    for (version, kind, known) in [
+        ("access.smi.io/v1alpha3", "TrafficTarget", true),
+        ("spec.smi-spec.io/v1alpha4", "HTTPRouteGroup", true),
+        ("split.smi-spec.com/v1alpha2", "TrafficSplit", true),
+        ("traffic.example.com/v1", "TrafficSplit", false),
+    ] {
+        let text = format!("apiVersion: {version}\nkind: {kind}\nmetadata: {{name: x, namespace: shop}}\n");
+        let (report, code) = report(folder_with(&text).path(), &["."]);
+        let said = report["findings"][0]["message"].as_str().unwrap_or_default();
+        assert_eq!(
+            (said.contains("apiVersion is"), code),
+            (known, Some(if known { 79 } else { 0 })),
+            "{kind}: {report}"
+        );
+    }
+}
+
 #[test]
 fn findings_for_people() {
     let folder = folder_with(BAD);

@@ -256,8 +256,11 @@ fn split() -> impl Strategy<Value = Value> {
 fn target() -> impl Strategy<Value = Value> {
     let rule = (prop::sample::select(&["HTTPRouteGroup", "TCPRoute", "UDPRoute"][..]), name(), prop::bool::ANY);
     let rule = rule.prop_map(|(kind, name, named)| {
-        let matches = if named { json!(["any"]) } else { Value::Null };
-        json!({"kind": kind, "name": name, "matches": matches})
+        let mut rule = json!({"kind": kind, "name": name});
+        if named {
+            rule["matches"] = json!(["any"]);
+        }
+        rule
     });
     let source = (account(), namespace())
         .prop_map(|(name, namespace)| json!({"kind": "ServiceAccount", "name": name, "namespace": namespace}));
@@ -265,8 +268,12 @@ fn target() -> impl Strategy<Value = Value> {
     let port = prop::option::of(prop::sample::select(&[80, 8080][..]));
     let parts = (prop::collection::vec(rule, 0..3), prop::collection::vec(source, 0..2));
     (metadata(false), account(), version, port, parts).prop_map(|(metadata, account, version, port, (rules, sources))| {
+        let mut destination = json!({"kind": "ServiceAccount", "name": account});
+        if let Some(port) = port {
+            destination["port"] = port.into();
+        }
         json!({"kind": "TrafficTarget", "apiVersion": format!("access.smi-spec.io/{version}"), "metadata": metadata, "spec": {
-            "destination": {"kind": "ServiceAccount", "name": account, "port": port}, "rules": rules, "sources": sources}})
+            "destination": destination, "rules": rules, "sources": sources}})
     })
 }
 
@@ -274,7 +281,8 @@ fn port_route() -> impl Strategy<Value = Value> {
     let ports = prop::collection::vec(prop::sample::select(&[53, 80, 8080][..]), 0..2);
     (metadata(false), prop::bool::ANY, ports).prop_map(|(metadata, udp, ports)| {
         let kind = if udp { "UDPRoute" } else { "TCPRoute" };
-        json!({"kind": kind, "metadata": metadata, "spec": {"matches": {"ports": ports}}})
+        let spec = if ports.is_empty() { json!({}) } else { json!({"matches": {"ports": ports}}) };
+        json!({"kind": kind, "metadata": metadata, "spec": spec})
     })
 }
 

@@ -75,7 +75,7 @@ impl Reason {
             }
             Self::EverythingGranted => {
                 "A TrafficTarget of v1alpha1 or v1alpha2 names no rule, so it admits every request and connection of its sources, as \
-                 these versions define it."
+                 these versions define it. Or it names a match of an HTTPRouteGroup that has a name and no condition."
             }
             Self::UnsupportedProtocol => "The mesh does not carry this transport protocol.",
             Self::UnsupportedService => "An annotation asks for a Service to be meshed whose type cannot be.",

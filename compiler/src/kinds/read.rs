@@ -45,6 +45,14 @@ impl BadField {
         }
     }
 
+    /// A restriction that says nothing.
+    pub(super) fn empty(path: impl fmt::Display) -> Self {
+        Self {
+            fix: "Write its value, or leave the field away if nothing is to be restricted.".into(),
+            ..Self::new(path, "is empty")
+        }
+    }
+
     /// A text that is not what it must be.
     pub(super) fn text(path: impl fmt::Display, value: &str, want: &str) -> Self {
         Self { value: Some(value.into()), ..Self::new(path, format!("is {:?}, not {want}", shortened(value))) }
@@ -220,6 +228,18 @@ impl<'a> Fields<'a> {
         let Some(odd) = keys.find(|key| !known.contains(key) && !besides.contains(key)) else { return Ok(()) };
         let bad = BadField::new(self.path(odd), format!("is no field that may stand there: {}", known.join(", ")));
         Err(BadField { value: Some(odd.to_owned()), ..bad }.one_of(known.iter().copied()))
+    }
+
+    /// What stands at `key` says something: null, or an empty text, list or map, is what is left where a value is missing.
+    pub(super) fn not_empty(&self, key: &str) -> Result<(), BadField> {
+        let is_empty = match self.map.and_then(|map| map.get(key)) {
+            Some(Value::Null) => true,
+            Some(Value::String(text)) => text.is_empty(),
+            Some(Value::Array(list)) => list.is_empty(),
+            Some(Value::Object(map)) => map.is_empty(),
+            _ => false,
+        };
+        if is_empty { Err(BadField::empty(self.path(key))) } else { Ok(()) }
     }
 
     /// Path of `key`.

@@ -23,9 +23,30 @@ use super::{
     read::{self, Fields},
 };
 
+/// Fields that some object of SMI has. Under `metadata` or `status` they are out of place.
+const FIELDS: [&str; 12] = [
+    "spec",
+    "destination",
+    "sources",
+    "rules",
+    "specs",
+    "matches",
+    "pathRegex",
+    "methods",
+    "headers",
+    "ports",
+    "service",
+    "backends",
+];
+
 /// There are no fields but these where an object has its own: under `spec`, or beside those that every object has. One that is not
-/// known may be a restriction with a misspelt name.
+/// known may be a restriction with a misspelt name, or in the wrong place.
 fn only(value: &Value, fields: &Fields<'_>, known: &[&str]) -> Result<(), BadField> {
+    for part in ["metadata", "status"] {
+        let Some(odd) = FIELDS.iter().find(|field| value[part].get(**field).is_some()) else { continue };
+        let bad = BadField::new(format!("{part}.{odd}"), format!("stands under {part}, where it has no effect"));
+        return Err(BadField { fix: "Move it to where it belongs.".into(), ..bad });
+    }
     match value.get("spec") {
         Some(Value::Null) | None => fields.only_with(known, &["spec", "apiVersion", "kind", "metadata", "status"]),
         Some(_) => {

@@ -294,6 +294,22 @@ pub(crate) fn check(target: &TrafficTarget, step: &Step<'_>) -> Vec<Diagnostic> 
                 format!("HTTPRouteGroup {id} has no match that can be used; the rule admits nothing. Write a match.");
             found.push(say(&format!("{field}.name"), text).value(&*rule.name));
         }
+        let is_named = |one: &&HttpRouteMatch| rule.matches.as_ref().is_none_or(|names| names.contains(&one.name));
+        if let Some(bare) = group.matches.iter().filter(is_named).find(|one| one.is_bare) {
+            let text = format!(
+                "match {:?} of HTTPRouteGroup {id} has a name and no condition, so every request is admitted. If that is meant, say so \
+                 with methods: [\"*\"].",
+                &*bare.name
+            );
+            let everything = Diagnostic::of(
+                Reason::EverythingGranted,
+                "TrafficTarget",
+                &target.meta,
+                &format!("{field}.name"),
+                text,
+            );
+            found.push(everything.value(&*rule.name).using("everything"));
+        }
         for name in rule.matches.iter().flatten().filter(|name| !group.matches.iter().any(|one| one.name == **name)) {
             let text =
                 format!("HTTPRouteGroup {id} has no match {name}; nothing is admitted by that name. Correct it.");

@@ -2,6 +2,7 @@
 
 use std::{net::IpAddr, sync::Arc};
 
+use ahash::{AHashMap, AHashSet};
 use jiff::Timestamp;
 use maesh_config::{
     ServiceName,
@@ -309,6 +310,7 @@ fn ports(
     waits: &mut bool,
 ) -> Vec<Port> {
     let mut ports: Vec<Port> = Vec::with_capacity(service.ports.len());
+    let (mut numbers, mut names) = (AHashSet::new(), AHashMap::new());
     for written in &service.ports {
         let i = written.index;
         let field = |name: &str| format!("spec.ports[{i}].{name}");
@@ -340,18 +342,18 @@ fn ports(
             continue;
         }
         let udp = written.transport == Transport::Udp;
-        if ports.iter().any(|port| port.number == number && (port.protocol == Protocol::Udp) == udp) {
+        if !numbers.insert((number, udp)) {
             let text = format!("port {number} is there twice; the first one is used. Remove one of them.");
             let bad = say(Reason::InvalidPort, service, &field("port"), text);
             found.push(bad.value(number.to_string()).using("the first"));
             continue;
         }
-        let same_name = |port: &&Port| port.name.is_some() && port.name.as_deref() == written.name.as_deref();
-        if let (Some(first), Some(name)) = (ports.iter().find(same_name), written.name.as_deref()) {
+        if let Some(name) = written.name.as_deref()
+            && let Some(other) = names.insert(name, number)
+        {
             let text = format!(
-                "ports {} and {number} are both named {name:?}, which Kubernetes refuses; both lead to the endpoints' port of \
-                 that name. Give each port a name of its own.",
-                first.number
+                "ports {other} and {number} are both named {name:?}, which Kubernetes refuses; both lead to the endpoints' port of \
+                 that name. Give each port a name of its own."
             );
             let bad = say(Reason::InvalidPort, service, &field("name"), text);
             found.push(bad.value(name).using("the same endpoints"));

@@ -46,7 +46,8 @@ fn group(name: &str, matches: &str) -> String {
 }
 
 fn route(kind: &str, name: &str, ports: &str) -> String {
-    format!("kind: {kind}\nmetadata: {{namespace: shop, name: {name}}}\nspec: {{matches: {{ports: [{ports}]}}}}\n---\n")
+    let matches = if ports.is_empty() { String::new() } else { format!("matches: {{ports: [{ports}]}}") };
+    format!("kind: {kind}\nmetadata: {{namespace: shop, name: {name}}}\nspec: {{{matches}}}\n---\n")
 }
 
 /// What is granted on each port of shop/b, in words: `80 shop/bob: t by shop/ann with /api`.

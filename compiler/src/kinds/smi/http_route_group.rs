@@ -37,6 +37,8 @@ pub struct HttpRouteMatch {
     pub size: u16,
     /// Expressions in it.
     pub expressions: u16,
+    /// Nothing is written but its name, so every request is one.
+    pub is_bare: bool,
 }
 
 impl HttpRouteGroup {
@@ -54,7 +56,9 @@ impl HttpRouteGroup {
 
     fn read(meta: Meta, value: &Value, door: &ReadContext, bad: &mut BadValues) -> Result<Self, BadField> {
         let spec = spec(value)?;
-        bad.keep(only(value, &spec, &["matches"]), "it is ignored");
+        if bad.keep(only(value, &spec, &["matches"]), "no request counts as a match of the group").is_none() {
+            return Ok(Self { meta, matches: Box::default() });
+        }
         let listed = spec.list("matches")?;
         let (mut matches, mut expressions) = (Vec::new(), 0);
         for (index, one) in listed.iter().take(MOST_MATCHES).enumerate() {
@@ -68,7 +72,23 @@ impl HttpRouteGroup {
             let many = BadField::new(spec.path("matches"), format!("has {} entries", listed.len()));
             bad.push(many.instead("the first 64 are read", "the first 64"));
         }
+        if matches.len() < listed.len() || matches.iter().any(|one: &HttpRouteMatch| one.name.is_empty()) {
+            leave_out_bare(&mut matches, &spec.path("matches"), bad);
+        }
         Ok(Self { meta, matches: matches.into_boxed_slice() })
+    }
+}
+
+/// Leaves out matches that have only a name, in a group with a match that has none or cannot be used: its conditions may have been
+/// meant for them. One `-` too many is enough for that.
+fn leave_out_bare(matches: &mut Vec<HttpRouteMatch>, path: &str, bad: &mut BadValues) {
+    for one in matches.extract_if(.., |one| one.is_bare) {
+        let text = format!(
+            "has the match {:?} without any condition, beside one without a name or one that cannot be used",
+            &*one.name
+        );
+        let odd = BadField::new(path, text).instead("no request counts as a match of it", "nothing");
+        bad.push(BadField { fix: "Put its conditions into the same entry of the list.".into(), ..odd });
     }
 }
 
@@ -77,6 +97,9 @@ impl HttpRouteMatch {
     fn read(path: &str, value: &Value, most: usize, door: &ReadContext) -> Result<Self, BadField> {
         let fields = Fields::of(value, &path)?;
         fields.only(&["name", "pathRegex", "methods", "headers"])?;
+        for condition in ["pathRegex", "methods", "headers"] {
+            fields.not_empty(condition)?;
+        }
         if expressions_in(&fields) > most {
             let text = format!("has more regular expressions than are read: {MOST_EXPRESSIONS} in one group");
             return Err(BadField::new(path, text));
@@ -101,6 +124,7 @@ impl HttpRouteMatch {
             name: door.interner.get(fields.text("name")?.unwrap_or_default()),
             size: u16::try_from(written.len()).unwrap_or(u16::MAX),
             expressions: u16::try_from(expressions).unwrap_or(u16::MAX),
+            is_bare: ["pathRegex", "methods", "headers"].iter().all(|condition| fields.get(condition).is_none()),
             rule,
         })
     }
@@ -135,7 +159,7 @@ fn methods(fields: &Fields<'_>) -> Result<Option<Rule>, BadField> {
 
 /// The path, which begins as the expression says. One that begins with neither `/` nor `^` is also tried behind the first `/`.
 fn path_of(fields: &Fields<'_>) -> Result<Option<Rule>, BadField> {
-    let Some(text) = fields.text("pathRegex")?.filter(|text| !text.is_empty()) else { return Ok(None) };
+    let Some(text) = fields.text("pathRegex")? else { return Ok(None) };
     // By itself first, so that parentheses that are not closed do not close ours.
     expression(fields, "pathRegex", text)?;
     let anchored = if text.starts_with(['/', '^']) { format!("^(?:{text})") } else { format!("^/?(?:{text})") };
@@ -155,6 +179,9 @@ fn headers(fields: &Fields<'_>) -> Result<Vec<Rule>, BadField> {
         let Value::Object(pairs) = map else {
             return Err(BadField::wrong(&path, map, "a map of names and expressions"));
         };
+        if pairs.is_empty() {
+            return Err(BadField::empty(&path));
+        }
         for (name, value) in pairs {
             let path = format!("{path}[{name}]");
             let Value::String(text) = value else { return Err(BadField::wrong(&path, value, "a string")) };
@@ -238,8 +265,59 @@ mod tests {
             json!({"pathRegex": "/".repeat(5000)}),
             json!("all"),
         ] {
-            let (matches, bad) = group(&json!([{"name": "good"}, one]));
+            let (matches, bad) = group(&json!([{"name": "good", "methods": ["GET"]}, one]));
             assert_eq!((matches.len(), bad.len()), (1, 1), "{one}: {bad:?}");
+        }
+    }
+
+    /// A blank value is what is left of a template whose value is missing. It must not open what it was to restrict.
+    #[test]
+    fn a_blank_condition_is_none() {
+        for one in [
+            json!({"name": "a", "pathRegex": ""}),
+            json!({"name": "a", "pathRegex": null}),
+            json!({"name": "a", "pathRegex": "/a", "methods": []}),
+            json!({"name": "a", "pathRegex": "/a", "methods": null}),
+            json!({"name": "a", "headers": {}}),
+            json!({"name": "a", "headers": []}),
+            json!({"name": "a", "headers": [{}]}),
+            json!({"name": "a", "headers": null}),
+        ] {
+            let (matches, bad) = group(&json!([one]));
+            assert!(matches.is_empty() && bad[0].contains("is empty"), "{one}: {bad:?}");
+        }
+    }
+
+    /// Conditions that are not where they belong are no reason to take every request.
+    #[test]
+    fn a_condition_in_the_wrong_place_opens_nothing() {
+        for matches in [
+            json!([{"name": "read"}, {"pathRegex": "/ok", "methods": ["GET"]}]),
+            json!([{"name": "read"}, {"name": "b", "pathRegex": "("}]),
+        ] {
+            let (read, bad) = group(&matches);
+            assert!(read.iter().all(|(name, _)| name != "read"), "{matches}");
+            assert!(bad.iter().any(|it| it.contains("the match \"read\" without any condition")), "{bad:?}");
+        }
+        for (value, says) in [
+            (json!({"spec": {"matches": [{"name": "read"}], "pathRegex": "/ok"}}), "spec.pathRegex is no field"),
+            (json!({"spec": {"matches": [{"name": "read"}]}, "methods": ["GET"]}), "methods is no field"),
+            (json!({"spec": {"matches": [{"name": "read"}]}, "matches": []}), "matches stands beside spec"),
+            (json!({"matches": [{"name": "read"}], "pathRegex": "/ok"}), "pathRegex is no field"),
+            (
+                json!({"metadata": {"name": "g", "pathRegex": "/ok"}, "spec": {"matches": [{"name": "read"}]}}),
+                "metadata.pathRegex stands under metadata",
+            ),
+        ] {
+            let mut value = value;
+            if value["metadata"].is_null() {
+                value["metadata"] = json!({"name": "g"});
+            }
+            let read = HttpRouteGroup::REGISTRATION.read(&value, &ReadContext::default());
+            let (Object::HttpRouteGroup(group), bad) = read.expect("a group") else { panic!("another kind") };
+            let said = bad[0].to_string();
+            assert!(group.matches.is_empty(), "{value}");
+            assert!(said.starts_with(says) && said.contains("no request counts as a match of the group"), "{said}");
         }
     }
 }

@@ -50,6 +50,7 @@ impl PortRoute {
     fn read(meta: Meta, value: &Value, _: &ReadContext, bad: &mut BadValues) -> Result<Self, BadField> {
         let spec = spec(value)?;
         only(value, &spec, &["matches"])?;
+        spec.not_empty("matches")?;
         let path = spec.path("matches");
         let matches = match spec.get("matches") {
             Some(Value::Array(list)) => list.iter().collect(),
@@ -60,6 +61,7 @@ impl PortRoute {
         for one in matches {
             let fields = Fields::of(one, &path)?;
             fields.only(&["name", "ports"])?;
+            fields.not_empty("ports")?;
             let listed = fields.list("ports")?;
             if listed.is_empty() {
                 continue;
@@ -96,7 +98,7 @@ mod tests {
     fn ports_are_listed_or_all() {
         for (spec, want) in [
             (json!({}), None),
-            (json!({"matches": {"ports": []}}), None),
+            (json!({"matches": {"name": "x"}}), None),
             (json!({"matches": {"name": "x", "ports": [80, 90]}}), Some(&[80, 90][..])),
             (json!({"matches": [{"ports": [80]}, {"ports": [90]}]}), Some(&[80, 90])),
             (json!({"matches": {"ports": ["80", 90, 0]}}), Some(&[90])),
@@ -106,6 +108,21 @@ mod tests {
             let read = TCP_ROUTE.read(&value, &ReadContext::default()).expect("a route");
             let (Object::TcpRoute(route), _) = read else { panic!("another kind") };
             assert_eq!(route.ports.as_deref(), want, "{value}");
+        }
+    }
+
+    #[test]
+    fn a_blank_list_of_ports_is_not_all_of_them() {
+        for spec in [
+            json!({"matches": {"ports": []}}),
+            json!({"matches": {"ports": null}}),
+            json!({"matches": [{"ports": [80]}, {"ports": []}]}),
+            json!({"matches": []}),
+            json!({"matches": null}),
+        ] {
+            let value = json!({"metadata": {"name": "t"}, "spec": spec});
+            let bad = TCP_ROUTE.read(&value, &ReadContext::default()).expect_err("no route");
+            assert!(bad.to_string().contains("is empty; the object is left out"), "{value}: {bad}");
         }
     }
 

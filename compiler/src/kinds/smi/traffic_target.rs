@@ -92,6 +92,7 @@ impl TrafficTarget {
         };
         let destination = Fields::of(destination, &path)?;
         let account = account(&destination, &meta.namespace, door)?;
+        destination.not_empty("port")?;
         let port = destination.get("port").map(|port| port_of(&destination, port)).transpose()?;
         if *account.namespace != *meta.namespace {
             return Err(BadField::text(
@@ -149,9 +150,7 @@ impl TargetRule {
             return Err(BadField::new(named, "is missing"));
         }
         let names = fields.texts("matches")?;
-        if names.is_empty() && fields.get("matches").is_some() {
-            return Err(BadField::new(fields.path("matches"), "is empty; leave it away for all matches of the group"));
-        }
+        fields.not_empty("matches")?;
         if names.len() > MOST_NAMES {
             return Err(BadField::new(fields.path("matches"), format!("has {} entries; 64 are the most", names.len())));
         }
@@ -278,9 +277,19 @@ mod tests {
                 "rules stands beside spec, not in it",
             ),
             ("v1alpha2", json!({"spec": {"destination": destination}, "only": 1}), "only is no field"),
+            (
+                "v1alpha2",
+                json!({"spec": {"destination": destination}, "status": {"rules": []}}),
+                "status.rules stands under status",
+            ),
+            (
+                "v1alpha1",
+                json!({"metadata": {"name": "t", "specs": []}, "spec": {"destination": destination}}),
+                "metadata.specs stands under metadata",
+            ),
         ] {
             let mut target = target;
-            target["metadata"] = json!({"name": "t"});
+            target["metadata"]["name"] = "t".into();
             target["apiVersion"] = format!("access.smi-spec.io/{version}").into();
             let (target, bad) = read(&target).expect("a target");
             assert!(!target.admits_everything() && target.rules.is_empty(), "{says}");
@@ -309,6 +318,7 @@ mod tests {
             json!({"kind": "HttpRouteGroup", "name": "g"}),
             json!({"kind": "HTTPRouteGroup", "name": "g", "matches": "all"}),
             json!({"kind": "HTTPRouteGroup", "name": "g", "matches": []}),
+            json!({"kind": "HTTPRouteGroup", "name": "g", "matches": null}),
             json!({"kind": "HTTPRouteGroup", "name": "g", "match": ["m"]}),
             json!({"kind": "HTTPRouteGroup"}),
             json!({"kind": "HTTPRouteGroup", "name": 5}),
@@ -336,7 +346,8 @@ mod tests {
         for (port, good) in [
             (json!(8080), true),
             (json!("8080"), true),
-            (Value::Null, true),
+            (Value::Null, false),
+            (json!(""), false),
             (json!("nine"), false),
             (json!(0), false),
             (json!(-1), false),

@@ -153,11 +153,15 @@ impl ManifestFiles {
     }
 }
 
-/// The kind that is read and was meant, where Kubernetes' own groups have no such kind. Another project's group may.
+/// The kind that is read and was meant: Kubernetes' own groups have no other of its name, and one of SMI has a group that is nearly
+/// written. Another project's group may have a kind of that name.
 fn meant_kind(api_version: &str, kind: &str) -> Option<ObjectKind> {
     let group = api_version.rsplit_once('/').map_or("", |(group, _)| group);
     let built_in = !group.contains('.') || group.ends_with(".k8s.io");
-    ObjectKind::ALL.into_iter().find(|known| built_in && known.as_str() == kind)
+    let is_slip = |of: &str| of.contains("smi-spec") && (group.contains("smi") || did_you_mean(group, [of]).is_some());
+    ObjectKind::ALL
+        .into_iter()
+        .find(|known| known.as_str() == kind && (built_in || is_slip(known.registration().group)))
 }
 
 fn duplicate(first: &Object, second: &Object) -> Diagnostic {
@@ -244,7 +248,9 @@ impl ManifestFile {
             Ok(text) => self.parse(text.trim_start_matches('\u{feff}'), door),
             Err(error) => {
                 let line = error.as_bytes()[..error.utf8_error().valid_up_to()].split(|byte| *byte == b'\n').count();
-                self.failed(Reason::UnparsableFile, &format!("line {line} is not text in UTF-8. Save it as UTF-8."));
+                let kept = if self.said.objects.is_empty() { "" } else { " Its last good objects stay in force." };
+                let text = format!("line {line} is not text in UTF-8. Save it as UTF-8.{kept}");
+                self.failed(Reason::UnparsableFile, &text);
                 let place = Place { line: u32::try_from(line).unwrap_or(u32::MAX), column: 1 };
                 let name = self.name.clone();
                 self.said.problems = self.said.problems.drain(..).map(|problem| problem.at(&name, place)).collect();
