@@ -122,7 +122,7 @@ fn of_port(out: &mut String, port: &PortSeen, said: &Explanation, report: &Repor
     }
     of_policies(out, &port.policies);
     for route in &port.routes {
-        let all: u32 = route.backends.iter().map(|backend| backend.weight).sum();
+        let all: u64 = route.backends.iter().map(|backend| u64::from(backend.weight)).sum();
         for backend in &route.backends {
             let rule = route.rule.as_ref().map_or_else(String::new, |rule| format!("{} => ", escaped(rule)));
             let rest = if route.own && port.routes.len() > 1 { "all others => " } else { "" };
@@ -173,11 +173,11 @@ fn of_policies(out: &mut String, policies: &[PolicySeen]) {
     }
 }
 
-fn of_backend(backend: &BackendSeen, protocol: &str, own: bool, all: u32) -> String {
+fn of_backend(backend: &BackendSeen, protocol: &str, own: bool, all: u64) -> String {
     let share = match (own, all) {
         (true, _) => String::new(),
         (false, 0) => "weight 0: ".to_owned(),
-        (false, all) => format!("{} %: ", u64::from(backend.weight) * 100 / u64::from(all)),
+        (false, all) => format!("{}: ", percent(u64::from(backend.weight), all)),
     };
     let Some(service) = &backend.service else { return format!("{share}a backend that does not exist") };
     let how = backend.balance.as_deref().unwrap_or("p2c");
@@ -204,6 +204,16 @@ fn of_backend(backend: &BackendSeen, protocol: &str, own: bool, all: u32) -> Str
         _ => String::new(),
     };
     format!("{share}{service}, {count} usable{fallback}, {how} over {scheme}{tls}{kept}")
+}
+
+/// A share of `all`, to a tenth of a percent. What is not nothing is never said to be.
+pub fn percent(part: u64, all: u64) -> String {
+    match (part * 1000 + all / 2) / all.max(1) {
+        0 if part > 0 => "below 0.1 %".to_owned(),
+        tenths if tenths >= 1000 && part < all => "over 99.9 %".to_owned(),
+        tenths if tenths % 10 == 0 => format!("{} %", tenths / 10),
+        tenths => format!("{}.{} %", tenths / 10, tenths % 10),
+    }
 }
 
 fn of_endpoints(out: &mut String, report: &Report) {

@@ -2,6 +2,8 @@
 
 use maesh_proxy::explain::{BackendSeen, PortSeen, RouteSeen, Sent};
 
+use super::print::percent;
+
 /// What becomes of `sent` at `port`.
 pub fn sentence(port: &PortSeen, sent: &Sent) -> String {
     let what = match (port.protocol.as_str(), sent) {
@@ -10,6 +12,11 @@ pub fn sentence(port: &PortSeen, sent: &Sent) -> String {
         _ => "connection",
     };
     let taken = port.taken.and_then(|number| port.routes.get(number));
+    if let Some(fallback) = taken.and_then(fallback) {
+        return format!(
+            "this {what} goes to the fallback {fallback}, because the Service itself has no endpoint that can be used"
+        );
+    }
     match (taken, &port.undecided, &port.refusal) {
         (Some(route), ..) if route.own && port.routes.len() == 1 => {
             format!("this {what} goes to the Service itself, which has no routes")
@@ -22,18 +29,27 @@ pub fn sentence(port: &PortSeen, sent: &Sent) -> String {
     }
 }
 
+/// The Service that stands in for the called one, where that is taken and cannot serve.
+fn fallback(route: &RouteSeen) -> Option<&str> {
+    let own = route.backends.first().filter(|backend| route.own && backend.usable == 0)?;
+    own.fallback.as_ref().filter(|fallback| fallback.usable > 0).map(|fallback| &*fallback.service)
+}
+
 /// A route as the annotation has it.
 fn written(route: &RouteSeen) -> String {
-    let all: u32 = route.backends.iter().map(|backend| backend.weight).sum();
+    let all: u64 = route.backends.iter().map(|backend| u64::from(backend.weight)).sum();
     let target = |backend: &BackendSeen| {
         let service = backend.service.as_deref().unwrap_or("a backend that does not exist");
-        match u64::from(backend.weight) * 100 {
-            _ if route.backends.len() == 1 => service.to_owned(),
-            share if all > 0 => format!("{} %: {service}", share / u64::from(all)),
+        match route.backends.len() {
+            1 => service.to_owned(),
+            _ if all > 0 => format!("{}: {service}", percent(u64::from(backend.weight), all)),
             _ => format!("weight 0: {service}"),
         }
     };
-    let targets = route.backends.iter().map(target).collect::<Vec<_>>().join(", ");
+    let targets = match route.backends.len() {
+        0 => "no backend, so it is refused".to_owned(),
+        _ => route.backends.iter().map(target).collect::<Vec<_>>().join(", "),
+    };
     match &route.rule {
         Some(rule) => format!("{rule} => {targets}"),
         None => targets,
@@ -43,7 +59,7 @@ fn written(route: &RouteSeen) -> String {
 #[cfg(test)]
 mod tests {
     use http::{Method, uri::PathAndQuery};
-    use maesh_proxy::explain::{Refusal, SentRequest, ServiceState};
+    use maesh_proxy::explain::{FallbackSeen, Refusal, SentRequest, ServiceState};
 
     use super::*;
 
@@ -98,6 +114,11 @@ mod tests {
         let taken = |number| PortSeen { taken: Some(number), ..port() };
         let tcp = |port: PortSeen| PortSeen { protocol: "tcp".into(), ..port };
         let refusal = Refusal { reason: "uri_too_long".into(), status: 414, explanation: "long".into() };
+        let fallback_of = |mut port: PortSeen| {
+            port.routes[5].backends[0].fallback =
+                Some(FallbackSeen { service: "shop/spare".into(), usable: 2, access: None });
+            port
+        };
         let alone = PortSeen { routes: port().routes.split_off(5), ..taken(0) };
         for (port, sent, want) in [
             (taken(0), &request, "this request takes: PathPrefix(`/api`) => shop/api"),
@@ -107,6 +128,11 @@ mod tests {
             (taken(4), &request, "this request takes: 90 %: shop/v1, 10 %: shop/v2"),
             (taken(5), &request, "this request takes: no rule matches; the Service itself"),
             (alone, &request, "this request goes to the Service itself, which has no routes"),
+            (
+                fallback_of(taken(5)),
+                &request,
+                "this request goes to the fallback shop/spare, because the Service itself has no endpoint that can be used",
+            ),
             (tcp(taken(0)), &stream, "this connection takes: PathPrefix(`/api`) => shop/api"),
             (tcp(taken(5)), &request, "this connection takes: no rule matches; the Service itself"),
             (taken(0), &stream, "this connection takes: PathPrefix(`/api`) => shop/api"),

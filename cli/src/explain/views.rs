@@ -118,7 +118,11 @@ fn name(parameters: &Parameters) -> Result<String, String> {
 }
 
 fn address(parameters: &Parameters) -> Result<Option<IpAddr>, String> {
-    let parse = |text: String| text.parse().map_err(|_| format!("from is {text:?}, which is no address"));
+    let parse = |text: String| match text.parse::<IpAddr>() {
+        // Callers of IPv4 count as such on every listener.
+        Ok(address) => Ok(address.to_canonical()),
+        Err(_) => Err(format!("from is {text:?}, which is no address")),
+    };
     text(parameters, "from").map(parse).transpose()
 }
 
