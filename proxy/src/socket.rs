@@ -112,10 +112,14 @@ impl Socket {
         if !readable && !ask_kernel {
             return false;
         }
-        let mut byte = [0; 1];
-        let mut peek = || Ok(recv(stream, &mut byte, RecvFlags::PEEK | RecvFlags::DONTWAIT)?.1);
-        let peeked = if readable { stream.try_io(Interest::READABLE, &mut peek) } else { peek() };
-        !matches!(peeked, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+        let peeked = if readable { stream.try_io(Interest::READABLE, || peek(stream)) } else { peek(stream) };
+        !is_nothing(&peeked)
+    }
+
+    /// Whether the kernel has bytes that nobody has read, or the end of the connection, also where the event loop has not seen
+    /// it yet.
+    pub(crate) fn has_arrived(&self) -> bool {
+        !is_nothing(&peek(&self.0.stream))
     }
 
     /// Ready once bytes have arrived that nobody has read, or the connection has ended.
@@ -125,12 +129,9 @@ impl Socket {
             if ready!(stream.poll_read_ready(cx)).is_err() {
                 return Poll::Ready(());
             }
-            let mut byte = [0; 1];
             // What the event loop has seen may have been read since.
-            let peek = || Ok(recv(stream, &mut byte, RecvFlags::PEEK | RecvFlags::DONTWAIT)?.1);
-            match stream.try_io(Interest::READABLE, peek) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                _ => return Poll::Ready(()),
+            if !is_nothing(&stream.try_io(Interest::READABLE, || peek(stream))) {
+                return Poll::Ready(());
             }
         }
     }
@@ -251,6 +252,17 @@ impl Socket {
         }
         Some(length)
     }
+}
+
+/// Looks for a byte that nobody has read, and leaves it there: 0 bytes at the end of the connection.
+fn peek(stream: &TcpStream) -> io::Result<usize> {
+    let mut byte = [0; 1];
+    Ok(recv(stream, &mut byte, RecvFlags::PEEK | RecvFlags::DONTWAIT)?.1)
+}
+
+/// Whether a look found that nothing has arrived, and the connection goes on.
+fn is_nothing(peeked: &io::Result<usize>) -> bool {
+    matches!(peeked, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
 }
 
 impl SocketInner {

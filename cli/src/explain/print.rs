@@ -295,3 +295,26 @@ fn next(report: &Report) -> String {
         (protocol, false) => format!("try, from a pod: connect to {}:{} ({protocol})", report.name, port.port),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::percent;
+
+    #[test]
+    fn a_share_is_neither_nothing_nor_all_unless_it_is() {
+        for (part, all, want) in [
+            (0, 1000, "0 %"),
+            (0, 0, "0 %"),
+            (1, 2000, "0.1 %"),
+            (1, 2001, "below 0.1 %"),
+            (1, 1_000_000, "below 0.1 %"),
+            (1, 3, "33.3 %"),
+            (1, 2, "50 %"),
+            (999, 1000, "99.9 %"),
+            (999_999, 1_000_000, "over 99.9 %"),
+            (7, 7, "100 %"),
+        ] {
+            assert_eq!(percent(part, all), want, "{part} of {all}");
+        }
+    }
+}

@@ -12,6 +12,7 @@ mod crowd;
 mod dev;
 mod dns_certificate;
 mod dns_peers;
+mod drain;
 mod explain;
 mod get;
 mod hostile_text;

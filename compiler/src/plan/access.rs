@@ -209,8 +209,7 @@ fn add_ports(ports: &mut Option<RoutePorts>, route: Option<&Arc<PortRoute>>, roo
 /// Adds the matches of a group that a rule names.
 fn add_matches<'v>(requests: &mut Option<Requests<'v>>, rule: &TargetRule, group: Option<&'v [HttpRouteMatch]>) {
     let requests = requests.get_or_insert_with(|| Requests::These(Vec::new()));
-    let named = |one: &&HttpRouteMatch| rule.matches.as_ref().is_none_or(|names| names.contains(&one.name));
-    for one in group.unwrap_or_default().iter().filter(named) {
+    for one in group.unwrap_or_default().iter().filter(|one| rule.names(one)) {
         match requests {
             // A match that asks for nothing.
             _ if one.rule.is_none() => *requests = Requests::Any,
@@ -294,8 +293,7 @@ pub(crate) fn check(target: &TrafficTarget, step: &Step<'_>) -> Vec<Diagnostic> 
                 format!("HTTPRouteGroup {id} has no match that can be used; the rule admits nothing. Write a match.");
             found.push(say(&format!("{field}.name"), text).value(&*rule.name));
         }
-        let is_named = |one: &&HttpRouteMatch| rule.matches.as_ref().is_none_or(|names| names.contains(&one.name));
-        if let Some(bare) = group.matches.iter().filter(is_named).find(|one| one.is_bare) {
+        if let Some(bare) = group.matches.iter().find(|one| rule.names(one) && one.is_bare) {
             let text = format!(
                 "match {:?} of HTTPRouteGroup {id} has a name and no condition, so every request is admitted. If that is meant, say so \
                  with methods: [\"*\"].",

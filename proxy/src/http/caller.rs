@@ -101,6 +101,8 @@ pub(crate) struct Caller {
     upload: AtomicWaker,
     /// It has been idle for long enough to be parked.
     parks: AtomicBool,
+    /// It is to end unless a request has come.
+    dismissed: AtomicBool,
     /// It was there while a port was leaving.
     saw_leaving: AtomicBool,
     /// It is asked to come back on a new connection.
@@ -173,6 +175,7 @@ impl Caller {
             closed: AtomicBool::new(false),
             upload: AtomicWaker::new(),
             parks: AtomicBool::new(false),
+            dismissed: AtomicBool::new(false),
             saw_leaving: AtomicBool::new(false),
             sent_away: Notify::new(),
             identity: CallerIdentity::default(),
@@ -472,6 +475,22 @@ impl Caller {
         if let Some(waker) = waker {
             waker.wake();
         }
+    }
+
+    /// Asks the connection, which is idle, to end. Its worker has the last word: a request may have come meanwhile.
+    pub(super) fn dismiss(&self) {
+        self.dismissed.store(true, Ordering::Relaxed);
+        self.wake();
+    }
+
+    /// Whether it was asked to.
+    pub(super) fn is_dismissed(&self) -> bool {
+        self.dismissed.load(Ordering::Relaxed)
+    }
+
+    /// Whether it was asked to since the last call, and is still between requests.
+    pub(super) fn takes_dismissal(&self) -> bool {
+        self.is_dismissed() && self.dismissed.swap(false, Ordering::Relaxed) && self.stage() == Stage::Idle
     }
 
     /// Asks the connection, which is idle, to give its buffers back.

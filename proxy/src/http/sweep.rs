@@ -23,7 +23,7 @@ impl CallerConnection for Caller {
         // A connection that was busy while a port was leaving has the shorter limit too, once it is idle.
         let idle = if self.saw_leaving() { limits.keep_alive_leaving } else { Duration::MAX };
         match self.stage() {
-            Stage::Idle if self.since() > limits.keep_alive.min(idle) => self.end(),
+            Stage::Idle if self.since() > limits.keep_alive.min(idle) => self.dismiss(),
             Stage::Idle if self.since() > limits.park_after => self.park(),
             Stage::Head if self.since() > limits.head_timeout => self.end(),
             // Neither side has moved a byte for as long as the backend's policy allows.
@@ -53,7 +53,7 @@ impl CallerConnection for Caller {
 
     fn end_idle(&self, quiet: Duration) {
         if self.stage() == Stage::Idle && self.since() >= quiet {
-            self.end();
+            self.dismiss();
         }
     }
 }

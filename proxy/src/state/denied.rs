@@ -1,6 +1,6 @@
 //! What is said of callers that access control denies, or would deny: a dry run counts and logs them, and delays nobody.
 
-use std::{collections::HashMap, net::IpAddr, sync::Arc, time::Instant};
+use std::{collections::HashMap, hash::Hash, net::IpAddr, sync::Arc, time::Instant};
 
 use maesh_config::{
     ServiceName,
@@ -131,7 +131,8 @@ impl Shared {
     }
 }
 
-/// Groups of denials that are logged. There are hardly more, except where somebody makes them for that.
+/// ServiceAccounts of which denials are logged, and Services of which those to callers without one are. There are hardly more,
+/// except where somebody makes them for that.
 const GROUPS: usize = 1024;
 /// Services of which denials of one ServiceAccount are logged in a while, so that no one fills the log, or keeps others out of it.
 const SERVICES: usize = 64;
@@ -140,31 +141,40 @@ const ADDRESSES: usize = 16;
 
 /// Which denials were logged lately.
 #[derive(Default)]
-pub(crate) struct DenialLog(HashMap<DenialGroup, LogLimits<(Option<IpAddr>, ServiceName)>>);
-
-/// Denials that have a share of the log of their own, so that no others keep them out.
-#[derive(PartialEq, Eq, Hash)]
-enum DenialGroup {
-    /// Those of a ServiceAccount.
-    Account(Account),
-    /// Those of a Service, to callers without a ServiceAccount.
-    Service(ServiceName),
+pub(crate) struct DenialLog {
+    /// Those of each ServiceAccount.
+    of_accounts: Shares<Account, ServiceName>,
+    /// Those of each Service, to callers without a ServiceAccount.
+    of_nobody: Shares<ServiceName, IpAddr>,
 }
+
+/// Each has a share of the log of its own, so that no others keep it out.
+type Shares<K, T> = HashMap<K, LogLimits<T>>;
 
 impl DenialLog {
     fn note(&mut self, (caller, account): (IpAddr, Option<&Account>), denied: &ServiceName, now: Instant) -> LogNote {
-        let (group, most, address) = match account {
-            Some(account) => (DenialGroup::Account(account.clone()), SERVICES, None),
-            None => (DenialGroup::Service(denied.clone()), ADDRESSES, Some(caller)),
-        };
-        if self.0.len() >= GROUPS && !self.0.contains_key(&group) {
-            self.0.retain(|_, denials| !denials.is_silent(now));
-            if self.0.len() >= GROUPS {
-                return LogNote::Nothing;
-            }
+        match account {
+            Some(account) => note(&mut self.of_accounts, account, SERVICES, denied.clone(), now),
+            None => note(&mut self.of_nobody, denied, ADDRESSES, caller, now),
         }
-        self.0.entry(group).or_insert_with(|| LogLimits::of(most)).note((address, denied.clone()), now)
     }
+}
+
+/// Takes note of `what` in the share of `whose`, in which there is room for `most`.
+fn note<K: Clone + Eq + Hash, T: Eq + Hash>(
+    shares: &mut Shares<K, T>,
+    whose: &K,
+    most: usize,
+    what: T,
+    now: Instant,
+) -> LogNote {
+    if shares.len() >= GROUPS && !shares.contains_key(whose) {
+        shares.retain(|_, denials| !denials.is_silent(now));
+        if shares.len() >= GROUPS {
+            return LogNote::Nothing;
+        }
+    }
+    shares.entry(whose.clone()).or_insert_with(|| LogLimits::of(most)).note(what, now)
 }
 
 #[cfg(test)]
@@ -197,5 +207,22 @@ mod tests {
         assert_eq!(all.iter().filter(|note| **note == LogNote::Log(0)).count(), ADDRESSES);
         assert_eq!(all.iter().filter(|note| **note == LogNote::Further(0)).count(), 1);
         assert_eq!(note(201, "admin"), LogNote::Log(0));
+    }
+
+    /// Neither many Services called from nowhere, nor many ServiceAccounts, fill the log for the others.
+    #[test]
+    fn each_kind_of_caller_has_room_of_its_own() {
+        let (mut log, now) = (DenialLog::default(), Instant::now());
+        let (from, admin) = (IpAddr::from([10, 0, 0, 1]), ServiceName::new("shop", "admin"));
+        let (other, many) = (Account::new("shop", "other"), 0..2 * GROUPS);
+        let called = |number: usize| ServiceName::new("shop", format!("s{number}"));
+        let logged = many.clone().filter(|number| log.note((from, None), &called(*number), now) == LogNote::Log(0));
+        assert_eq!(logged.count(), GROUPS);
+        assert_eq!(log.note((from, Some(&other)), &admin, now), LogNote::Log(0));
+        let mut log = DenialLog::default();
+        let caller = |number: usize| Account::new("shop", format!("a{number}"));
+        let logged = many.filter(|number| log.note((from, Some(&caller(*number))), &admin, now) == LogNote::Log(0));
+        assert_eq!(logged.count(), GROUPS);
+        assert_eq!(log.note((from, None), &admin, now), LogNote::Log(0));
     }
 }

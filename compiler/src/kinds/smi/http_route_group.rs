@@ -92,12 +92,15 @@ fn leave_out_bare(matches: &mut Vec<HttpRouteMatch>, path: &str, bad: &mut BadVa
     }
 }
 
+/// What a match may ask for.
+const CONDITIONS: [&str; 3] = ["pathRegex", "methods", "headers"];
+
 impl HttpRouteMatch {
     /// Reads a match of which `most` expressions are left to be read.
     fn read(path: &str, value: &Value, most: usize, door: &ReadContext) -> Result<Self, BadField> {
         let fields = Fields::of(value, &path)?;
         fields.only(&["name", "pathRegex", "methods", "headers"])?;
-        for condition in ["pathRegex", "methods", "headers"] {
+        for condition in CONDITIONS {
             fields.not_empty(condition)?;
         }
         if expressions_in(&fields) > most {
@@ -124,7 +127,7 @@ impl HttpRouteMatch {
             name: door.interner.get(fields.text("name")?.unwrap_or_default()),
             size: u16::try_from(written.len()).unwrap_or(u16::MAX),
             expressions: u16::try_from(expressions).unwrap_or(u16::MAX),
-            is_bare: ["pathRegex", "methods", "headers"].iter().all(|condition| fields.get(condition).is_none()),
+            is_bare: CONDITIONS.iter().all(|condition| fields.get(condition).is_none()),
             rule,
         })
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use maesh_config::model::Account;
 use serde_json::Value;
 
-use super::{only, spec};
+use super::{HttpRouteMatch, only, spec};
 use crate::kinds::{
     BadField, Meta, Names, Number, Object, ObjectKind, ReadContext, Registration,
     read::{self, BadValues, Fields},
@@ -51,6 +51,13 @@ pub struct TargetRule {
     pub matches: Option<Box<[Arc<str>]>>,
     /// Its place in the list as written.
     pub index: u16,
+}
+
+impl TargetRule {
+    /// Whether this match of its group counts.
+    pub fn names(&self, one: &HttpRouteMatch) -> bool {
+        self.matches.as_ref().is_none_or(|names| names.contains(&one.name))
+    }
 }
 
 /// What a rule names.

@@ -59,7 +59,7 @@ pub(super) async fn serve(mut io: CallerIo, caller: &Arc<Caller>) {
 async fn arrival(io: &CallerIo, caller: &Caller) {
     let broken = io.broken();
     let mut broken = pin!(broken.wait());
-    poll_fn(|cx| match caller.is_ended() || broken.as_mut().poll(cx).is_ready() {
+    poll_fn(|cx| match caller.is_ended() || caller.is_dismissed() || broken.as_mut().poll(cx).is_ready() {
         true => Poll::Ready(()),
         false => io.poll_arrived(cx),
     })
@@ -81,6 +81,7 @@ async fn serve_requests(io: CallerIo, caller: &Arc<Caller>) -> Option<CallerIo> 
     let limits = &caller.shared.config.limits;
     let broken = io.broken();
     let mut broken = pin!(broken.wait());
+    let socket = io.socket();
     let mut builder = http1::Builder::new();
     builder
         .half_close(true)
@@ -104,6 +105,10 @@ async fn serve_requests(io: CallerIo, caller: &Arc<Caller>) -> Option<CallerIo> 
             return Poll::Ready(Ok(Ended::Abruptly));
         }
         match Pin::new(&mut connection).poll(cx) {
+            // The event loop may not have seen yet that a request has come. It wakes this task then.
+            Poll::Pending if caller.takes_dismissal() && !socket.has_arrived() => {
+                return Poll::Ready(Ok(Ended::Abruptly));
+            }
             Poll::Pending if caller.is_to_park() => return Poll::Ready(Ok(Ended::Idle)),
             polled => ready!(polled)?,
         }
