@@ -1,5 +1,7 @@
 //! HTTP/1.1 and HTTP/2 without TLS, and HTTPS that takes any certificate.
 
+use std::io;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -18,9 +20,19 @@ use tokio_rustls::TlsConnector;
 use super::Failure;
 
 /// A connection that takes requests.
-pub(crate) enum Sender {
+pub(crate) struct Sender {
+    requests: Requests,
+    socket: std::net::TcpStream,
+}
+
+enum Requests {
     One(http1::SendRequest<Full<Bytes>>),
     Two(http2::SendRequest<Full<Bytes>>),
+}
+
+/// Another handle of the same socket.
+fn handle_of(stream: &TcpStream) -> Result<std::net::TcpStream, Failure> {
+    Ok(stream.as_fd().try_clone_to_owned()?.into())
 }
 
 /// The server said GOAWAY without an error, and what came of this request says no more: it was not taken up (RFC 9113
@@ -90,16 +102,18 @@ impl Question {
 impl Sender {
     /// HTTP/1.1 on `stream`.
     pub(crate) async fn first(stream: TcpStream) -> Result<Self, Failure> {
+        let socket = handle_of(&stream)?;
         let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
         tokio::spawn(connection);
-        Ok(Self::One(sender))
+        Ok(Self { requests: Requests::One(sender), socket })
     }
 
     /// HTTP/2 on `stream`, with prior knowledge.
     pub(crate) async fn second(stream: TcpStream) -> Result<Self, Failure> {
+        let socket = handle_of(&stream)?;
         let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await?;
         tokio::spawn(connection);
-        Ok(Self::Two(sender))
+        Ok(Self { requests: Requests::Two(sender), socket })
     }
 
     /// HTTP/1.1 over TLS for `name`.
@@ -113,24 +127,28 @@ impl Sender {
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(Anybody(provider)))
             .with_no_client_auth();
+        let socket = handle_of(&stream)?;
         let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await?;
         let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
         tokio::spawn(connection);
-        Ok(Self::One(sender))
+        Ok(Self { requests: Requests::One(sender), socket })
     }
 
     /// Sends one request and reads the whole answer; an error unless its status is 200.
     pub(crate) async fn ask(&mut self, question: &Question) -> Result<Asked, Failure> {
-        let ready = match self {
-            Self::One(sender) => sender.ready().await,
-            Self::Two(sender) => sender.ready().await,
+        let ready = match &mut self.requests {
+            Requests::One(sender) => sender.ready().await,
+            Requests::Two(sender) => sender.ready().await,
         };
         if let Err(error) = ready {
             return Ok(Asked::Unsent(format!("not ready: {error:?}")));
         }
-        let sent = match self {
-            Self::One(sender) => sender.try_send_request(question.request(false)?).await,
-            Self::Two(sender) => sender.try_send_request(question.request(true)?).await,
+        if self.has_ended() {
+            return Ok(Asked::Unsent("the server has ended the connection".to_owned()));
+        }
+        let sent = match &mut self.requests {
+            Requests::One(sender) => sender.try_send_request(question.request(false)?).await,
+            Requests::Two(sender) => sender.try_send_request(question.request(true)?).await,
         };
         let response = match sent {
             Ok(response) => response,
@@ -155,9 +173,18 @@ impl Sender {
 
     /// Whether another request may go out on it.
     pub(crate) fn is_open(&self) -> bool {
-        match self {
-            Self::One(sender) => !sender.is_closed(),
-            Self::Two(sender) => !sender.is_closed(),
+        match &self.requests {
+            Requests::One(sender) => !sender.is_closed(),
+            Requests::Two(sender) => !sender.is_closed(),
+        }
+    }
+
+    /// Whether the end of the connection has arrived, also where the event loop has not seen it yet. On a machine that is
+    /// overloaded that takes long, and a request would be sent to a server that has ended the connection long ago.
+    fn has_ended(&self) -> bool {
+        match self.socket.peek(&mut [0]) {
+            Ok(read) => read == 0,
+            Err(error) => error.kind() != io::ErrorKind::WouldBlock,
         }
     }
 }
@@ -198,5 +225,47 @@ impl ServerCertVerifier for Anybody {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::net::TcpListener;
+    use std::sync::mpsc::channel;
+
+    use super::*;
+
+    /// The event loop does not run between the end and the next request: this thread waits for the end itself.
+    #[tokio::test]
+    async fn a_request_is_not_sent_on_a_connection_that_has_ended() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let (end, ending) = channel::<()>();
+        let server = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut asked = Vec::new();
+            while !asked.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                stream.read_exact(&mut byte).unwrap();
+                asked.push(byte[0]);
+            }
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").unwrap();
+            ending.recv().unwrap();
+        });
+        let mut sender = Sender::first(TcpStream::connect(address).await.unwrap()).await.unwrap();
+        let question = Question { authority: address.to_string(), path: "/".to_owned(), grpc: None };
+        assert!(matches!(sender.ask(&question).await, Ok(Asked::Answered(_))));
+        while matches!(&sender.requests, Requests::One(requests) if !requests.is_ready()) {
+            tokio::task::yield_now().await;
+        }
+        end.send(()).unwrap();
+        server.join().unwrap();
+        let why = match sender.ask(&question).await {
+            Ok(Asked::Unsent(why)) => why,
+            Ok(Asked::Answered(_)) => panic!("it was answered"),
+            Err(failure) => panic!("it was sent: {failure}"),
+        };
+        assert_eq!(why, "the server has ended the connection");
     }
 }
