@@ -54,8 +54,9 @@ impl ClusterArgs {
 /// command line. With -o json, `dns` is null if no dns could be asked.
 ///
 /// A caller that access control denies is not served. To have this said, name the caller by --from and, for HTTP, the request:
-/// by METHOD, --header or an http:// URL. A proxy knows who may call a Service only once somebody has called it there; before
-/// that the exit code is 0, and the line of the request says that its route is not known.
+/// by METHOD, --header or an http:// URL. If nobody has called the Service through this proxy, the proxy fetches its
+/// configuration to answer, and waits for it for up to a second. If it does not arrive, the exit code is 0, and the line of the
+/// request says that its route is not known.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Examples:
   maesh explain web.shop.maesh --from shop/client-5c9d      # for a pod

@@ -194,8 +194,8 @@ fn check_backends(split: &TrafficSplit, root: &ServiceName, ports: &[Port], step
             }
             (Some(_), _) if service == *root => {
                 let text = format!(
-                    "backend {} is the Service itself; its share goes to its own endpoints. Name another Service for what \
-                     is meant.",
+                    "backend {} is the Service itself; its share goes to its own endpoints. If that is meant, nothing \
+                     is to be done.",
                     backend.service
                 );
                 (text, "its own endpoints")
