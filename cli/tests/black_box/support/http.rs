@@ -54,7 +54,17 @@ impl Client {
 
     /// Writes these bytes and reads one answer.
     pub fn send(&mut self, request: &[u8]) -> std::io::Result<Answer> {
-        self.reader.get_mut().write_all(request)?;
+        self.write(request)?;
+        self.answer()
+    }
+
+    /// Writes these bytes.
+    pub fn write(&mut self, request: &[u8]) -> std::io::Result<()> {
+        self.reader.get_mut().write_all(request)
+    }
+
+    /// Reads one answer.
+    pub fn answer(&mut self) -> std::io::Result<Answer> {
         let mut head = String::new();
         while !head.ends_with("\r\n\r\n") {
             if self.reader.read_line(&mut head)? == 0 {
